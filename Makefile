@@ -1,0 +1,36 @@
+# make train       set everything up in .venv and run the main job; ARGS adds flags: make train ARGS="--preset quick"
+# make test        set everything up in .venv-test, then lint, check types and run the tests
+# make wheel-test  build the wheel, install it in a new environment and use it from an empty folder
+
+PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
+TORCH  ?= torch==2.13.0
+ARGS   ?=
+
+.PHONY: train test wheel-test clean
+
+train: .venv/installed
+	.venv/bin/softflow-train --algo softflow --env tape_cut $(ARGS)
+
+test: .venv-test/installed
+	.venv-test/bin/ruff check .
+	.venv-test/bin/mypy
+	.venv-test/bin/python -m pytest
+
+# The stamp is newer than the metadata as long as nothing has to be installed again.
+.venv-test/installed: EXTRAS := [dev]
+.venv/installed .venv-test/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install "$(TORCH)"
+	$(@D)/bin/pip install --editable ".$(EXTRAS)"
+	touch $@
+
+wheel-test:
+	rm -rf build dist .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/pip wheel --no-deps --wheel-dir dist .
+	.venv-wheel/bin/pip install "$(TORCH)"
+	.venv-wheel/bin/pip install dist/softflow-*.whl
+	cd "$$(mktemp -d)" && "$(CURDIR)/.venv-wheel/bin/softflow-train" --algo softflow --env tape_cut --help
+
+clean:
+	rm -rf .venv .venv-test .venv-wheel build dist *.egg-info

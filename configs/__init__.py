@@ -1,0 +1,1 @@
+"""Presets in YAML, one folder per kind: algos, envs, presets."""

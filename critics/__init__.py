@@ -1,0 +1,8 @@
+"""Values of action chunks: torch in, torch out."""
+
+from __future__ import annotations
+
+from critics.ensemble import ChunkCritic, soft_update
+from critics.returns import bootstrap, chunk_return
+
+__all__ = ["ChunkCritic", "bootstrap", "chunk_return", "soft_update"]

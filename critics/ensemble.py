@@ -1,0 +1,128 @@
+"""Ensemble of critics Q(context, chunk), evaluated together as batched matrix products.
+
+Shapes: E members, B batch, *n any number of sample axes, N their product, H horizon, A action dim, D = H * A,
+C context dim, W width.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class EnsembleLinear(nn.Module):
+    """E independent linear layers, (E, R, in) -> (E, R, out), each initialised on its own as `torch.nn.Linear` is.
+
+    The layer may read a part of a wider input only: `fan_in` is then the width of the whole.
+    """
+
+    def __init__(self, members: int, inputs: int, outputs: int, fan_in: int | None = None) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(fan_in or inputs)
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleLayerNorm(nn.Module):
+    """Layer normalisation with scale and shift of each member's own: (E, R, W) -> (E, R, W)."""
+
+    def __init__(self, members: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, 1, width))
+        self.bias = nn.Parameter(torch.zeros(members, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
+
+
+class ChunkCritic(nn.Module):
+    """Ensemble of MLPs Q(context, chunk) with layer normalisation and SiLU after each hidden linear layer.
+
+    Chunk-level values: Q-chunking, arXiv 2507.07969. Layer normalisation keeps values from growing without bound
+    on chunks the data do not hold: RLPD, arXiv 2302.02948.
+
+    Args:
+        context_dim: dimensions of the context, C.
+        horizon: steps of a chunk, H.
+        action_dim: dimensions of an action, A.
+        members: E, initialised independently.
+        width: of the hidden layers, W.
+        depth: number of hidden layers.
+
+    Raises:
+        ValueError: a size that is not a positive integer.
+    """
+
+    def __init__(
+        self, *, context_dim: int, horizon: int, action_dim: int, members: int = 2, width: int = 256, depth: int = 2
+    ) -> None:
+        super().__init__()
+        sizes = dict(context_dim=context_dim, horizon=horizon, action_dim=action_dim)
+        sizes |= dict(members=members, width=width, depth=depth)
+        for name, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name}: expected an integer >= 1, got {size!r}")
+        self.context_dim = context_dim
+        self.horizon = horizon
+        self.action_dim = action_dim
+        self.members = members
+        # The first layer reads (context, chunk). Two weights, so that a context is multiplied once for all its chunks.
+        fan_in = context_dim + horizon * action_dim
+        self.from_context = EnsembleLinear(members, context_dim, width, fan_in)
+        self.chunk_weight = nn.Parameter(torch.empty(members, horizon * action_dim, width))
+        nn.init.uniform_(self.chunk_weight, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        self.hidden = nn.ModuleList(EnsembleLinear(members, width, width) for _ in range(depth - 1))
+        self.norms = nn.ModuleList(EnsembleLayerNorm(members, width) for _ in range(depth))
+        self.output = EnsembleLinear(members, width, 1)
+
+    def forward(self, context: Tensor, chunk: Tensor) -> Tensor:
+        """Values: context (B, C), chunk (B, *n, H, A) -> (E, B, *n).
+
+        Raises:
+            ValueError: tensors of the wrong shape.
+        """
+        self._check(context, chunk)
+        h = F.silu(self.norms[0](self._input(context, chunk)))
+        for linear, norm in zip(self.hidden, self.norms[1:], strict=True):
+            h = F.silu(norm(linear(h)))
+        return self.output(h).reshape(self.members, *chunk.shape[:-2])
+
+    def make_target(self) -> ChunkCritic:
+        """A frozen copy, to be moved by `soft_update`."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def _input(self, context: Tensor, chunk: Tensor) -> Tensor:
+        """The first linear layer, of the concatenation (context, chunk): (E, B * N, W)."""
+        batch, samples = len(context), math.prod(chunk.shape[1:-2])
+        from_context = self.from_context(context.expand(self.members, -1, -1))
+        flat = chunk.reshape(batch * samples, self.horizon * self.action_dim).expand(self.members, -1, -1)
+        if samples == 1:
+            return torch.baddbmm(from_context, flat, self.chunk_weight)
+        from_chunk = torch.bmm(flat, self.chunk_weight).unflatten(1, (batch, samples))
+        return (from_context.unsqueeze(2) + from_chunk).flatten(1, 2)
+
+    def _check(self, context: Tensor, chunk: Tensor) -> None:
+        if context.ndim != 2 or context.shape[1] != self.context_dim:
+            raise ValueError(f"context: expected (B, {self.context_dim}), got {tuple(context.shape)}")
+        if chunk.ndim < 3 or len(chunk) != len(context) or chunk.shape[-2:] != (self.horizon, self.action_dim):
+            expected = f"({len(context)}, *n, {self.horizon}, {self.action_dim})"
+            raise ValueError(f"chunk: expected {expected}, got {tuple(chunk.shape)}")
+
+
+@torch.no_grad()
+def soft_update(target: nn.Module, online: nn.Module, rate: float) -> None:
+    """Move the target's parameters towards the online ones, in place: target <- (1 - rate) * target + rate * online.
+
+    Raises:
+        ValueError: `rate` outside [0, 1].
+    """
+    if not 0.0 <= rate <= 1.0:
+        raise ValueError(f"rate: expected a number in [0, 1], got {rate!r}")
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), rate)

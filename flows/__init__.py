@@ -1,0 +1,27 @@
+"""Conditional densities over action chunks: torch in, torch out.
+
+    flow = flows.make_flow("coupling", horizon=8, action_dim=15, context_dim=97)
+    flow.loss(chunk, context).backward()              # imitation
+    chunk, log_prob = flow.rsample_and_log_prob(context, n=4)
+"""
+
+from __future__ import annotations
+
+from flows.base import ChunkFlow
+from flows.bases import GaussianBase, LatentBase, MixtureBase
+from flows.coupling import CouplingFlow
+from flows.gaussian import GaussianFlow
+from flows.registry import DEFAULT_FLOW, available_flows, make_flow, register_flow
+
+__all__ = [
+    "DEFAULT_FLOW",
+    "ChunkFlow",
+    "CouplingFlow",
+    "GaussianBase",
+    "GaussianFlow",
+    "LatentBase",
+    "MixtureBase",
+    "available_flows",
+    "make_flow",
+    "register_flow",
+]

@@ -1,0 +1,157 @@
+"""The contract that every conditional density over action chunks meets.
+
+A flow is an invertible map between a chunk and a latent of the same shape, given a context, and a base density
+over latents. A subclass writes the map (`embed`, `encode`, `decode`) and sets `base`; everything else is here.
+
+Shapes: B batch, *n any number of sample axes, N their product, H horizon, A action dim, D = H * A, C context dim.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from flows.bases import LatentBase
+
+
+class ChunkFlow(nn.Module, ABC):
+    """Conditional density p(chunk | context) over chunks of `horizon` actions.
+
+    Args:
+        horizon: steps of a chunk, H.
+        action_dim: dimensions of an action, A.
+        context_dim: dimensions of the context, C.
+
+    Every method raises ValueError for tensors of the wrong shape, naming the expected and the given one.
+    """
+
+    base: LatentBase
+
+    def __init__(self, *, horizon: int, action_dim: int, context_dim: int) -> None:
+        super().__init__()
+        require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim)
+        self.horizon = horizon
+        self.action_dim = action_dim
+        self.context_dim = context_dim
+
+    # What a flow writes.
+
+    @abstractmethod
+    def embed(self, context: Tensor) -> Any:
+        """What the map needs of a context (B, C); computed once and reused for every sample of its row."""
+
+    @abstractmethod
+    def encode(self, chunk: Tensor, embedding: Any) -> tuple[Tensor, Tensor]:
+        """Flat chunks (B, N, D) -> latents (B, N, D) and log|det d latent / d chunk| (B, N)."""
+
+    @abstractmethod
+    def decode(self, latent: Tensor, embedding: Any) -> tuple[Tensor, Tensor]:
+        """Flat latents (B, N, D) -> chunks (B, N, D) and log|det d chunk / d latent| (B, N)."""
+
+    # What a flow offers.
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """Shape of one latent, (H, A)."""
+        return self.horizon, self.action_dim
+
+    def log_prob(self, chunk: Tensor, context: Tensor) -> Tensor:
+        """log p(chunk | context) in nats, of the whole chunk: (B, *n, H, A), (B, C) -> (B, *n)."""
+        latent, log_abs_det = self.encode(self._flat(chunk, context), self.embed(context))
+        return (self.base.log_prob(latent, self.base(context)) + log_abs_det).reshape(chunk.shape[:-2])
+
+    def sample(self, context: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
+        """Draw `n` chunks for each row of a context (B, C): (B, n, H, A).
+
+        `temperature` scales the base density's noise (a mixture's within its components), not the density that
+        `log_prob` reports; 0 gives the chunk of a base mean.
+        """
+        self._check_context(context)
+        _check_draw(n, temperature)
+        latent = self.base.sample(self.base(context), n, temperature)
+        chunk, _ = self.decode(latent, self.embed(context))
+        return chunk.unflatten(-1, self.latent_shape)
+
+    def rsample_and_log_prob(self, context: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
+        """Draw differentiable chunks and their log-densities in one pass: (B, C) -> (B, n, H, A), (B, n).
+
+        Same law as `sample` at temperature 1. See `MixtureBase` for the gradient its weights receive.
+        """
+        self._check_context(context)
+        _check_draw(n, 1.0)
+        params = self.base(context)
+        latent = self.base.sample(params, n)
+        chunk, log_abs_det = self.decode(latent, self.embed(context))
+        return chunk.unflatten(-1, self.latent_shape), self.base.log_prob(latent, params) - log_abs_det
+
+    def to_latent(self, chunk: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The map alone: chunk (B, *n, H, A) -> latent (B, *n, H, A) and log|det d latent / d chunk| (B, *n)."""
+        latent, log_abs_det = self.encode(self._flat(chunk, context), self.embed(context))
+        return latent.reshape(chunk.shape), log_abs_det.reshape(chunk.shape[:-2])
+
+    def to_chunk(self, latent: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Inverse of `to_latent`: latent (B, *n, H, A) -> chunk and log|det d chunk / d latent| (B, *n)."""
+        chunk, log_abs_det = self.decode(self._flat(latent, context, name="latent"), self.embed(context))
+        return chunk.reshape(latent.shape), log_abs_det.reshape(latent.shape[:-2])
+
+    def loss(self, chunk: Tensor, context: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean negative log-likelihood per dimension, in nats: what imitation minimises.
+
+            loss = sum_b weight_b * -log p(chunk_b | context_b) / (H * A * sum_b weight_b)
+
+        Args:
+            chunk: (B, H, A).
+            context: (B, C).
+            weight: (B,), not negative; None weighs every row alike. A row of weight zero is not evaluated, so a
+                window padded past its episode's end cannot touch the loss, whatever it holds.
+
+        Raises:
+            ValueError: nothing to average over (B = 0, or no positive weight), or a weight negative or not finite.
+        """
+        if chunk.ndim != 3:
+            raise ValueError(f"chunk: expected (B, {self.horizon}, {self.action_dim}), got {tuple(chunk.shape)}")
+        if weight is None:
+            weight = chunk.new_ones(len(chunk))
+        else:
+            if weight.shape != chunk.shape[:1]:
+                raise ValueError(f"weight: expected ({len(chunk)},), got {tuple(weight.shape)}")
+            if not (weight.isfinite() & (weight >= 0)).all():
+                raise ValueError("weight: expected finite values >= 0")
+            weight = weight.to(chunk.dtype)
+            self._flat(chunk, context)  # check the rows before some are left out
+            kept = weight > 0
+            chunk, context, weight = chunk[kept], context[kept], weight[kept]
+        if len(chunk) == 0:
+            raise ValueError("nothing to average over: the batch is empty or every weight is zero")
+        return -(weight * self.log_prob(chunk, context)).sum() / (weight.sum() * self.horizon * self.action_dim)
+
+    # Shapes.
+
+    def _check_context(self, context: Tensor) -> None:
+        if context.ndim != 2 or context.shape[1] != self.context_dim:
+            raise ValueError(f"context: expected (B, {self.context_dim}), got {tuple(context.shape)}")
+
+    def _flat(self, chunk: Tensor, context: Tensor, name: str = "chunk") -> Tensor:
+        """(B, *n, H, A) -> (B, N, D), checked against the context's rows."""
+        self._check_context(context)
+        batch = len(context)
+        if chunk.ndim < 3 or len(chunk) != batch or chunk.shape[-2:] != self.latent_shape:
+            expected = f"({batch}, *n, {self.horizon}, {self.action_dim})"
+            raise ValueError(f"{name}: expected {expected} for a context of {batch} rows, got {tuple(chunk.shape)}")
+        return chunk.reshape(batch, math.prod(chunk.shape[1:-2]), self.horizon * self.action_dim)
+
+
+def require_positive(**sizes: int) -> None:
+    """Raise ValueError unless every size is an integer of at least 1."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name}: expected an integer >= 1, got {size!r}")
+
+
+def _check_draw(n: int, temperature: float) -> None:
+    require_positive(n=n)
+    if not 0.0 <= temperature < math.inf:
+        raise ValueError(f"temperature: expected a finite number >= 0, got {temperature!r}")

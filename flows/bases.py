@@ -1,0 +1,140 @@
+"""Base densities over the latent of a flow.
+
+A base is called on a context (B, C) and returns its parameters, computed once for all samples of a row;
+`log_prob` and `sample` then take these. Latents are flat: (B, N, D).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def bounded(x: Tensor, bound: float) -> Tensor:
+    """Squash into (-bound, bound), the identity near zero: bound * tanh(x / bound)."""
+    return bound * torch.tanh(x / bound)
+
+
+class LatentBase(nn.Module, ABC):
+    """Density over flat latents, perhaps conditional on the context."""
+
+    @abstractmethod
+    def forward(self, context: Tensor) -> Any:
+        """Parameters of the density for each row of a context (B, C)."""
+
+    @abstractmethod
+    def log_prob(self, latent: Tensor, params: Any) -> Tensor:
+        """Log-density in nats: (B, N, D) -> (B, N)."""
+
+    @abstractmethod
+    def sample(self, params: Any, n: int, temperature: float = 1.0) -> Tensor:
+        """Draw `n` latents a row, differentiable in the parameters: (B, n, D)."""
+
+
+class GaussianBase(LatentBase):
+    """The standard normal N(0, I), whatever the context."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, context: Tensor) -> Tensor:
+        """No parameters: an empty (B, 0), which carries the batch size, dtype and device."""
+        return context[:, :0]
+
+    def log_prob(self, latent: Tensor, params: Tensor) -> Tensor:
+        return -0.5 * (latent.square().sum(-1) + self.dim * LOG_2PI)
+
+    def sample(self, params: Tensor, n: int, temperature: float = 1.0) -> Tensor:
+        return temperature * params.new_empty(len(params), n, self.dim).normal_()
+
+
+class MixtureParams(NamedTuple):
+    """Parameters of K diagonal Gaussians for each row."""
+
+    log_weight: Tensor  # (B, K), normalised
+    mean: Tensor  # (B, K, D)
+    log_scale: Tensor  # (B, K, D)
+
+
+class MixtureBase(LatentBase):
+    """Conditional mixture of K diagonal Gaussians:
+
+        p(z | c) = sum_k w_k(c) N(z; m_k + d_k(c), diag(s_k(c))^2)
+
+    A single Gaussian has to be stretched over several routes and leaves samples between them; a component for each
+    needs no stretching. The likelihood stays exact.
+
+    `sample` draws the component, then the latent pathwise. Temperature scales the spread within a component and
+    leaves the choice among them; at 0 each sample is the mean of its component.
+
+    A drawn component carries no gradient. So pathwise objectives (a critic's value, or the log-prob of the flow's
+    own samples) move the means and scales of the components without bias as long as these stay apart, but not
+    the weights: theirs comes only through `log_prob`, whose score is zero on average over the flow's own samples.
+    The weights learn from the likelihood of data.
+
+    Args:
+        dim: dimensions of the latent, D.
+        context_dim: dimensions of the context, C.
+        components: K.
+        width: of the two hidden layers.
+        dropout: probability in the hidden layers.
+        log_scale_bound: log-scales stay within +- this.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int,
+        components: int = 8,
+        width: int = 128,
+        dropout: float = 0.0,
+        log_scale_bound: float = 3.0,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.components = components
+        self.log_scale_bound = log_scale_bound
+        self.hidden = nn.Sequential(
+            *(nn.Linear(context_dim, width), nn.SiLU(), nn.Dropout(dropout)),
+            *(nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout)),
+        )
+        # A head each instead of one wide layer to split: the split's backward pass would copy every gradient.
+        self.logit = nn.Linear(width, components)
+        self.mean = nn.Linear(width, components * dim)
+        self.log_scale = nn.Linear(width, components * dim)
+        for head in (self.logit, self.mean, self.log_scale):
+            nn.init.normal_(head.weight, std=1e-3)
+            nn.init.zeros_(head.bias)
+        # Components start apart (m_k is the bias), with unit scale and equal weight: alike, they would never part.
+        nn.init.normal_(self.mean.bias, std=0.5)
+
+    def forward(self, context: Tensor) -> MixtureParams:
+        hidden = self.hidden(context)
+        each = (self.components, self.dim)
+        return MixtureParams(
+            log_weight=self.logit(hidden).log_softmax(-1),
+            mean=self.mean(hidden).unflatten(-1, each),
+            log_scale=bounded(self.log_scale(hidden), self.log_scale_bound).unflatten(-1, each),
+        )
+
+    def log_prob(self, latent: Tensor, params: MixtureParams) -> Tensor:
+        log_weight, mean, log_scale = params
+        error = (latent.unsqueeze(2) - mean.unsqueeze(1)) * (-log_scale).exp().unsqueeze(1)  # (B, N, K, D)
+        log_peak = log_weight - log_scale.sum(-1) - 0.5 * self.dim * LOG_2PI
+        return torch.logsumexp(log_peak.unsqueeze(1) - 0.5 * torch.linalg.vecdot(error, error), -1)
+
+    def sample(self, params: MixtureParams, n: int, temperature: float = 1.0) -> Tensor:
+        log_weight, mean, log_scale = params
+        # Gumbel-max: the arg max of log-weights plus Gumbel noise is a draw from them, for any batch size.
+        gumbel = -log_weight.new_empty(len(log_weight), n, self.components).exponential_().log()
+        component = (log_weight.unsqueeze(1) + gumbel).argmax(-1)
+        index = component.unsqueeze(-1).expand(-1, -1, self.dim)
+        mean, scale = mean.gather(1, index), log_scale.gather(1, index).exp()
+        return mean + temperature * scale * torch.randn_like(mean)

@@ -1,0 +1,1 @@
+"""The commands: softflow-train, softflow-eval, softflow-demo."""

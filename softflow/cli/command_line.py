@@ -1,0 +1,218 @@
+"""From a command line to a typed configuration, and from errors to exit statuses.
+
+A command reads its flags in this order, later ones over earlier ones: the preset of the algorithm, the preset of
+the environment, `--preset NAME`, `--config FILE`, and the flags themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar, get_origin
+
+import tyro
+import yaml
+
+from softflow.cli.config import (
+    ConfigError,
+    Layer,
+    as_number,
+    dotted_fields,
+    from_dict,
+    from_layers,
+    load_file,
+    load_preset,
+    read_yaml,
+    to_dict,
+)
+from softflow.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What decides which presets a command starts from."""
+
+    algo: str | None = None
+    env: str | None = None
+    preset: str | None = None
+    config: str | None = None
+
+
+def parse_command_line(
+    cls: type[T],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    description: str,
+    layers_for: Callable[[Selection], Sequence[Layer]] | None = None,
+) -> T:
+    """Parse the flags of a command over its presets.
+
+    `--help` shows the values of the presets as defaults. Nested fields are `--imitation.updates 100`, and a field
+    that is a dict takes any key: `--flow_options.width 192`.
+
+    Args:
+        cls: The command's dataclass, with a docstring below every field; fields without a default are required.
+            `algo`, `env`, `preset` and `config` choose the layers, as far as it has them.
+        argv: The arguments without the program's name.
+        prog: The command's name.
+        description: What the command does, for `--help`.
+        layers_for: The layers below the flags, `preset_layers` by default.
+
+    Raises:
+        ConfigError: An unknown flag, key, preset or value, in one line.
+    """
+    _check_flags(cls, argv)
+    layers = (layers_for or preset_layers)(read_selection(cls, argv))
+    argv, free = _take_free_options(cls, argv)
+    default = from_layers(cls, [*layers, *free], missing=tyro.MISSING)
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            config = tyro.cli(
+                cls, prog=prog, description=description, args=argv, default=default, registry=_integers_like_1e5()
+            )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise ConfigError(_one_line(stderr.getvalue())) from None
+    return from_dict(cls, to_dict(config), source="command line")
+
+
+def read_selection(cls: type, argv: Sequence[str]) -> Selection:
+    """Read `--algo`, `--env`, `--preset` and `--config`; what no flag gives comes from the file, then from `cls`."""
+    names = [field.name for field in dataclasses.fields(Selection)]
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(f"--{name}")
+    flags = {name: value for name, value in vars(parser.parse_known_args(argv)[0]).items() if value is not None}
+    defaults = {field.name: field.default for field in dataclasses.fields(cls) if isinstance(field.default, str)}
+    path = flags.get("config", defaults.get("config"))
+    file = {key: value for key, value in load_file(path).values.items() if isinstance(value, str)} if path else {}
+    return Selection(**{name: flags.get(name, file.get(name, defaults.get(name))) for name in names})
+
+
+def preset_layers(selection: Selection) -> list[Layer]:
+    """Load the layers that a selection names. A gymnasium id (`module:Id-v0`) needs no preset of its own."""
+    layers = []
+    if selection.algo is not None:
+        layers.append(load_preset("algos", selection.algo))
+    if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
+        layers.append(load_preset("envs", selection.env))
+    if selection.preset is not None:
+        layers.append(load_preset("presets", selection.preset))
+    if selection.config is not None:
+        layers.append(load_file(selection.config))
+    return layers
+
+
+def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
+    """Turn `function(argv)` into a command's `main(argv=None)`, which returns its exit status.
+
+    0 is done, 2 bad input (a `UserError`, one line on stderr), 130 interrupted. Other errors are bugs and keep
+    their traceback.
+    """
+
+    @functools.wraps(function)
+    def main(argv: Sequence[str] | None = None) -> int:
+        try:
+            function(sys.argv[1:] if argv is None else argv)
+        except UserError as error:
+            print("error:", " ".join(str(error).split()), file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        return 0
+
+    return main
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def _flag(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def _check_flags(cls: type, argv: Sequence[str]) -> None:
+    fields = {_flag(key): annotation for key, annotation in dotted_fields(cls)}
+    valid = {"help", *fields}
+    for key, annotation in fields.items():
+        if annotation is bool:
+            parent, dot, name = key.rpartition(".")
+            valid.add(f"{parent}{dot}no-{name}")
+    free = tuple(f"{key}." for key, annotation in fields.items() if get_origin(annotation) is dict)
+    for argument in argv:
+        name = _flag(argument.removeprefix("--").partition("=")[0])
+        if argument.startswith("--") and name not in valid and not name.startswith(free):
+            hint = did_you_mean(f"--{name}", [f"--{key}" for key in valid])
+            raise ConfigError(f"unknown flag {argument.partition('=')[0]}: {hint}")
+
+
+def _take_free_options(cls: type, argv: Sequence[str]) -> tuple[list[str], list[Layer]]:
+    """Split off the flags below dict fields, whose keys no dataclass knows; values are read as YAML."""
+    free = {f"--{_flag(key)}.": key for key, annotation in dotted_fields(cls) if get_origin(annotation) is dict}
+    kept: list[str] = []
+    layers: list[Layer] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        flag, equals, text = argument.partition("=")
+        prefix = next((prefix for prefix in free if _flag(flag).startswith(prefix)), None)
+        if prefix is None:
+            kept.append(argument)
+            continue
+        value = text if equals else next(arguments, "--")
+        if value.startswith("--"):
+            raise ConfigError(f"{flag} needs a value")
+        try:
+            values = read_yaml(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{flag}: {value!r} is no YAML value") from error
+        for name in reversed([*free[prefix].split("."), flag[len(prefix) :].replace("-", "_")]):
+            values = {name: values}
+        layers.append(Layer(values, flag))
+    return kept, layers
+
+
+def _integers_like_1e5() -> tyro.constructors.ConstructorRegistry:
+    """Let integer flags take `1e5`, as the YAML files do."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def integer(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        if info.type is not int:
+            return None
+
+        def parse(texts: list[str]) -> int:
+            number = as_number(texts[0])
+            if number is None or not float(number).is_integer():
+                raise ValueError(f"{texts[0]!r} is not a whole number")
+            return int(number)
+
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=parse,
+            is_instance=lambda value: type(value) is int,
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _one_line(box: str) -> str:
+    """The message inside the box that tyro draws around an error."""
+    rules = re.split(r"[─━]{4,}|For full helptext", box)
+    lines = [line.strip(" │╭╮╰╯\n") for line in (rules[1] if len(rules) > 1 else box).splitlines()]
+    return " ".join(line for line in lines if line)

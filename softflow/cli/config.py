@@ -1,0 +1,301 @@
+"""Strict typed configuration: YAML layers on top of one another become a (nested) dataclass.
+
+    layers = [load_preset("algos", "softflow"), load_preset("presets", "quick"), load_file("mine.yaml")]
+    config = from_layers(TrainConfig, layers)
+    dump_yaml(config, "config.yaml")
+
+Every key is checked against the dataclass in the layer that it comes from, so an error names the file, the
+full dotted key and the nearest valid one. Nothing unknown is ignored and nothing is converted with loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import types
+import typing
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+
+from softflow.errors import UserError, did_you_mean, nearest
+
+T = TypeVar("T")
+Kind = Literal["algos", "envs", "presets"]
+_NOUNS: dict[Kind, str] = {"algos": "algorithm", "envs": "environment", "presets": "preset"}
+
+
+class ConfigError(UserError):
+    """A key or a value that the configuration does not take."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """Nested values of some keys of a configuration, and where they come from."""
+
+    values: Mapping[str, Any]
+    source: str
+    """What errors call this layer: a file or a flag."""
+
+
+# ---------------------------------------------------------------------------------------------------- YAML files
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `1e-4` is a number, as in YAML 1.2, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                mark = node.value[index][0].start_mark
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", mark)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the strings that `_Loader` would read as numbers."""
+
+
+_FLOAT = re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$")  # the floats that PyYAML takes for strings
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
+
+
+def read_yaml(text: str) -> Any:
+    """Parse YAML text; raises `yaml.YAMLError`."""
+    return yaml.load(text, _Loader)
+
+
+def load_file(path: str | Path | Traversable, source: str | None = None) -> Layer:
+    """Read a YAML file of keys and values. Raises `ConfigError` if it is missing, not YAML or not a mapping."""
+    source = source or str(path)
+    file = Path(path) if isinstance(path, str) else path
+    if not file.is_file():
+        raise ConfigError(f"{source}: no such file")
+    try:
+        values = read_yaml(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    if values is None:  # a file of comments
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: expected keys and values (`key: value`), got {_kind(values)}")
+    return Layer(values, source)
+
+
+def available_presets(kind: Kind) -> list[str]:
+    """Names of the presets that are installed, sorted."""
+    folder = _presets() / kind
+    files = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+
+
+def load_preset(kind: Kind, name: str) -> Layer:
+    """Load `configs/<kind>/<name>.yaml` from the installed package. Raises `ConfigError` for an unknown name."""
+    available = available_presets(kind)
+    if name not in available:
+        near = nearest(name, available)
+        hint = f"did you mean {near!r}? " if near else ""
+        raise ConfigError(f"unknown {_NOUNS[kind]} {name!r}: {hint}valid: {', '.join(available) or 'none'}")
+    return load_file(_presets() / kind / f"{name}.yaml", source=f"configs/{kind}/{name}.yaml")
+
+
+def _presets() -> Traversable:
+    try:
+        return resources.files("softflow.configs")
+    except ModuleNotFoundError as error:
+        raise ConfigError("the presets are not installed: run `pip install -e .` in the checkout") from error
+
+
+def dump_yaml(config: Any, path: str | Path) -> None:
+    """Write a configuration so that `from_dict(cls, load_file(path).values)` gives it back."""
+    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+# --------------------------------------------------------------------------------- mappings to dataclasses and back
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings; where two give the same key, the later one wins."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            if isinstance(value, Mapping):
+                merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+            else:
+                merged[key] = value
+    return merged
+
+
+def from_dict(cls: type[T], mapping: Mapping[str, Any], source: str = "config") -> T:
+    """Build the dataclass `cls` from a nested mapping. Raises `ConfigError` naming `source` and the dotted key."""
+    return from_layers(cls, [Layer(mapping, source)])
+
+
+def from_layers(cls: type[T], layers: Sequence[Layer], missing: Any = dataclasses.MISSING) -> T:
+    """Build the dataclass `cls` from layers, later ones over earlier ones over the defaults of the fields.
+
+    Args:
+        cls: A dataclass of bool, int, float, str, Path, Literal, Optional and unions of these, tuple, dict and
+            nested dataclasses.
+        layers: Values and where they come from.
+        missing: Put in place of required keys that no layer gives; by default they are an error.
+
+    Raises:
+        ConfigError: An unknown key, a value of the wrong type or a missing required key.
+    """
+    values = merge(*(_convert_fields(cls, layer.values, layer.source, "", cls) for layer in layers))
+    return _build(cls, values, None, "", missing, " and ".join(layer.source for layer in layers) or "config")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The dataclass as nested dicts of what YAML has: tuples become lists and paths strings."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
+
+
+def dotted_fields(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield `("imitation.updates", int)` and so on for every leaf of a nested dataclass."""
+    for name, annotation in _fields(cls).items():
+        if dataclasses.is_dataclass(annotation):
+            yield from dotted_fields(typing.cast(type, annotation), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", annotation
+
+
+def _fields(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def _build(cls: type[T], values: Mapping[str, Any], base: T | None, prefix: str, missing: Any, source: str) -> T:
+    arguments: dict[str, Any] = {}
+    annotations = _fields(cls)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if not field.init:
+            continue
+        default = getattr(base, field.name) if base is not None else field.default
+        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        annotation = annotations[field.name]
+        given = values.get(field.name, default)
+        if dataclasses.is_dataclass(annotation):
+            nested = {} if given is default else given
+            below = None if default is dataclasses.MISSING else default
+            given = _build(typing.cast(type, annotation), nested, below, f"{prefix}{field.name}.", missing, source)
+        elif isinstance(given, Mapping) and isinstance(default, Mapping):
+            given = merge(default, given)
+        elif given is dataclasses.MISSING:
+            given = missing
+            if missing is dataclasses.MISSING:
+                raise ConfigError(f"{source}: missing key {prefix + field.name!r}: it has no default")
+        arguments[field.name] = given
+    try:
+        return cls(**arguments)
+    except ValueError as error:  # from __post_init__
+        raise ConfigError(f"{source}: {prefix and f'in {prefix[:-1]!r}: '}{error}") from error
+
+
+def _convert_fields(cls: type, mapping: Any, source: str, prefix: str, root: type) -> dict[str, Any]:
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{source}: {prefix[:-1]!r} needs keys below it, got {mapping!r}")
+    fields, converted = _fields(cls), {}
+    for name, value in mapping.items():
+        key = f"{prefix}{name}"
+        if name not in fields:
+            neighbours = [prefix + field for field in fields]
+            hint = did_you_mean(key, [dotted for dotted, _ in dotted_fields(root)], neighbours)
+            raise ConfigError(f"{source}: unknown key {key!r}: {hint}")
+        annotation = fields[name]
+        if dataclasses.is_dataclass(annotation):
+            converted[name] = _convert_fields(typing.cast(type, annotation), value, source, f"{key}.", root)
+        else:
+            converted[name] = _convert(value, annotation, f"{source}: {key!r}")
+    return converted
+
+
+def _convert(value: Any, annotation: Any, place: str) -> Any:
+    """Convert without loss: 1 to 1.0, 1e5 and "1e5" to 100000, "1e-4" to 0.0001, a list to a tuple."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, annotation, arguments, place)
+    if origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in arguments):
+            return value
+        raise ConfigError(f"{place} is {value!r}: {did_you_mean(str(value), map(str, arguments))}")
+    if origin is tuple and isinstance(value, list | tuple):
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            arguments = (arguments[0],) * len(value)
+        if len(value) == len(arguments):
+            return tuple(_convert(item, item_type, place) for item, item_type in zip(value, arguments, strict=True))
+    elif origin is dict and isinstance(value, Mapping):
+        keys, values = arguments
+        return {_convert(k, keys, place): _convert(v, values, f"{place[:-1]}.{k}'") for k, v in value.items()}
+    elif annotation in (int, float):
+        number = as_number(value)
+        if number is not None and (annotation is float or float(number).is_integer()):
+            return annotation(number)
+    elif annotation is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif isinstance(annotation, type) and type(value) is annotation:  # bool, str, None
+        return value
+    raise ConfigError(f"{place} must be {_describe(annotation)}, got {_kind(value)}")
+
+
+def _convert_union(value: Any, annotation: Any, members: tuple[Any, ...], place: str) -> Any:
+    concrete = [member for member in members if member is not types.NoneType]
+    if value is None and len(concrete) < len(members):
+        return None
+    if len(concrete) == 1:
+        return _convert(value, concrete[0], place)
+    for member in sorted(concrete, key=lambda member: member is not type(value)):  # its own type before conversions
+        try:
+            return _convert(value, member, place)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{place} must be {_describe(annotation)}, got {_kind(value)}")
+
+
+def as_number(value: Any) -> int | float | None:
+    """The number that `value` is or spells, None if it is none; NaN is none."""
+    if isinstance(value, str):
+        for parse in (int, float):
+            try:
+                return as_number(parse(value))
+            except ValueError:
+                continue
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return None
+    return value
+
+
+_DESCRIPTIONS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+
+
+def _describe(annotation: Any) -> str:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_describe(member) for member in get_args(annotation))
+    if annotation in _DESCRIPTIONS:
+        return _DESCRIPTIONS[annotation]
+    return "null" if annotation is types.NoneType else str(annotation).replace("typing.", "")
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else f"{value!r} ({type(value).__name__})"

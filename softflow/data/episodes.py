@@ -1,0 +1,156 @@
+"""One episode of interaction: validated once, read-only from then on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ACTION_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """An episode of T primitive environment steps.
+
+    The observations are one longer than the actions: the last one is the true final observation, seen after the last
+    action and before any reset. It is what a time limit bootstraps from.
+
+    Arrays are copied to float32 and made read-only.
+
+    Attributes:
+        observation: (T + 1, O), finite.
+        action: (T, A), in [-1, 1].
+        reward: (T,), finite, per step.
+        terminated: the episode ended in a terminal state of the task; its value is zero from there on.
+        truncated: the episode was cut off (a time limit, the end of a recording); its value goes on.
+            At least one of the two is True; if both are, `terminated` decides.
+        is_success: the task was solved.
+        mode: which of its modes the demonstrator chose, -1 if unknown.
+
+    Raises:
+        ValueError: a field has the wrong shape or type, is not finite, or leaves the action bounds.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: bool
+    truncated: bool
+    is_success: bool
+    mode: int = -1
+
+    def __post_init__(self) -> None:
+        action = _numbers("action", self.action, ("T", "A"))
+        observation = _numbers("observation", self.observation, ("T + 1", "O"))
+        reward = _numbers("reward", self.reward, ("T",))
+        steps = len(action)
+        if steps < 1:
+            raise ValueError("action has no rows: an episode needs at least one step")
+        if len(observation) != steps + 1:
+            raise ValueError(
+                f"observation has {len(observation)} rows for {steps} actions, expected {steps + 1}: "
+                "append the final observation, seen after the last action and before any reset"
+            )
+        if len(reward) != steps:
+            raise ValueError(f"reward has {len(reward)} values for {steps} actions: give one per step")
+        outside = np.argwhere(np.abs(action) > 1 + ACTION_TOLERANCE)
+        if len(outside):
+            raise ValueError(f"action{_at(action, outside[0])} is outside [-1, 1]: rescale actions to [-1, 1]")
+        self._set("observation", _frozen(observation))
+        self._set("action", _frozen(np.clip(action, -1, 1)))
+        self._set("reward", _frozen(reward))
+
+        for name in ("terminated", "truncated", "is_success"):
+            flag = np.asarray(getattr(self, name))
+            if flag.shape or flag.dtype.kind != "b":
+                raise ValueError(f"{name} must be one bool for the episode, got {_kind(flag)}")
+            self._set(name, bool(flag))
+        if not (self.terminated or self.truncated):
+            raise ValueError("terminated and truncated are both False: set truncated=True where an episode was cut off")
+        mode = np.asarray(self.mode)
+        if mode.shape or mode.dtype.kind not in "iu" or mode < -1:
+            raise ValueError(f"mode must be one integer, 0 or more, or -1 if unknown, got {self.mode!r}")
+        self._set("mode", int(mode))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        """Number T of primitive steps."""
+        return len(self.action)
+
+    @property
+    def observation_dim(self) -> int:
+        return self.observation.shape[1]
+
+    @property
+    def action_dim(self) -> int:
+        return self.action.shape[1]
+
+
+class EpisodeBuilder:
+    """Collects the steps of one environment into an `Episode`; one builder per environment of a vector."""
+
+    def __init__(self) -> None:
+        self._observation: list[np.ndarray] = []
+        self._action: list[np.ndarray] = []
+        self._reward: list[float] = []
+
+    def __len__(self) -> int:
+        """Number of steps appended since the last `finish`."""
+        return len(self._action)
+
+    def append(self, observation: np.ndarray, action: np.ndarray, reward: float) -> None:
+        """Add one step: the observation (O,) that was acted on, the action (A,), and the reward that followed.
+
+        Copies, because vector environments reuse their buffers.
+        """
+        self._observation.append(np.array(observation))
+        self._action.append(np.array(action))
+        self._reward.append(float(reward))
+
+    def finish(
+        self, final_observation: np.ndarray, terminated: bool, truncated: bool, is_success: bool, mode: int = -1
+    ) -> Episode:
+        """The episode so far, ended by `final_observation` (O,), the one before any reset. Empties the builder.
+
+        Raises:
+            ValueError: nothing was appended, or the episode is not valid (see `Episode`).
+        """
+        if not self._action:
+            raise ValueError("no step to finish: call append for every step of the episode first")
+        observation = np.stack([*self._observation, np.asarray(final_observation)])
+        action, reward = np.stack(self._action), np.array(self._reward)
+        for steps in (self._observation, self._action, self._reward):
+            steps.clear()
+        return Episode(observation, action, reward, terminated, truncated, is_success, mode)
+
+
+def _numbers(name: str, value: Any, shape: tuple[str, ...]) -> np.ndarray:
+    """`value` as a new, finite float32 array with as many axes as `shape` names."""
+    array = np.asarray(value)
+    if array.ndim != len(shape) or array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be an array of numbers of shape ({', '.join(shape)}), got {_kind(array)}")
+    if array.ndim > 1 and not array.shape[1]:
+        raise ValueError(f"{name} has no columns: {shape[1]} must be at least 1")
+    with np.errstate(over="ignore"):
+        converted = array.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(converted))
+    if len(bad):
+        raise ValueError(f"{name}{_at(array, bad[0])} is not a finite float32: repair or drop the episode")
+    return converted
+
+
+def _at(array: np.ndarray, index: np.ndarray) -> str:
+    return f"[{', '.join(map(str, index))}] = {array[tuple(index)]:.8g}"
+
+
+def _kind(array: np.ndarray) -> str:
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array

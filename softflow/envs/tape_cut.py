@@ -1,0 +1,348 @@
+"""TapeCut: a hand takes spring scissors out of an open case and cuts a taut ribbon.  Actions, rules, rewards, observation.
+
+The scene is in ``tape_cut_scene.py``, the geometry the rules speak of in ``tape_cut_geometry.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from softflow.envs.errors import UnstableSimulationError
+from softflow.envs.tape_cut_geometry import TapeCutGeometry, measure
+from softflow.envs.tape_cut_scene import HAND_JOINTS, SUBSTEPS, WRIST_JOINTS, Array, TapeCutScene
+
+RewardKind = Literal["sparse", "staged"]
+
+# Rules
+CUT_FORCE = 3.0  # N with which each blade must press on the ribbon, against the other
+OPEN_GAP = 0.008  # m: the jaws must have been this wide with the ribbon between them
+CUT_GAP = 0.006  # m: and have closed to this
+GRASP_FORCE = 0.15  # N of the thumb and of any finger on the scissors
+LIFT_HEIGHT = 0.075  # m of the pivot above its place in the case
+TABLE_EXTENT = 0.8  # m from the origin in x or y beyond which the scissors are lost
+FALL_DEPTH = 0.05  # m below the table's top
+
+STAGE_REWARDS = {"grasped": 0.125, "lifted": 0.125, "at_tape": 0.25, "cut": 0.5}  # sum 1
+
+# Actions: a full action moves a wrist target by this much, and the target stays this close to the wrist (m or rad).
+WRIST_STEP = np.array([0.02, 0.02, 0.02, 0.15, 0.08, 0.08])
+WRIST_LEASH = np.array([0.05, 0.05, 0.05, 0.35, 0.25, 0.25])
+HAND_STEP = 0.20  # rad by which a finger target may move
+WRIST = slice(0, len(WRIST_JOINTS))
+HAND = slice(len(WRIST_JOINTS), len(WRIST_JOINTS) + len(HAND_JOINTS))
+
+# Uniform ranges of what `reset` draws, in the order of the draws (m, rad; the scissors' relative to the case).
+RESET_RANGES = {
+    "case_x": (-0.03, 0.03), "case_y": (-0.04, 0.04), "case_yaw": (-0.25, 0.25),
+    "fixture_x": (0.28, 0.33), "fixture_y": (-0.05, 0.05), "fixture_z": (0.0, 0.02), "fixture_yaw": (-0.3, 0.3),
+    "scissors_x": (-0.006, 0.006), "scissors_y": (-0.008, 0.008), "scissors_yaw": (-0.12, 0.12),
+    "wrist_x": (0.0, 0.10), "wrist_y": (-0.06, 0.06), "wrist_z": (0.23, 0.27), "wrist_yaw": (-0.25, 0.25),
+}  # fmt: skip
+OPEN_HAND = np.array([0.0, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5])  # rad, in the order of HAND_JOINTS
+
+# Name and size of each block, in order.  SI units times the factor in the comment; world frame unless said otherwise.
+OBSERVATION_BLOCKS = (
+    ("wrist_position", 6),  # x, y, z, yaw, pitch, roll
+    ("wrist_velocity", 6),
+    ("hand_position", 9),  # order of HAND_JOINTS
+    ("hand_velocity", 9),  # x 0.1
+    ("wrist_target_lead", 6),  # target minus position
+    ("hand_target", 9),
+    ("touch", 4),  # force of thumb, first, middle, ring on the scissors, at most 10 N, x 0.2
+    ("grip_from_hand", 3),  # from between the pads to between the handles, palm frame, x 10
+    ("heading_in_palm", 3),  # scissors' axis along the blades, palm frame
+    ("normal_in_palm", 3),  # normal of the blades' plane, palm frame
+    ("pivot", 3),
+    ("heading", 3),
+    ("normal", 3),
+    ("scissors_velocity", 6),  # linear (world), angular (body frame of half a), x 0.2
+    ("opening", 1),  # angle between the blades
+    ("opening_rate", 1),  # x 0.2
+    ("seam_in_scissors", 3),  # scissors' frame, x 5
+    ("ribbon_across", 3),  # unit vector across the ribbon, scissors' frame
+    ("seam", 3),
+    ("fixture", 4),  # x, y, z, yaw
+    ("case", 3),  # x, y, yaw
+    ("grasped", 1),  # 0 or 1, now
+    ("lifted", 1),  # 0 or 1, now
+    ("between_blades", 1),  # 0 or 1, now: the ribbon
+    ("cut", 1),  # 0 or 1
+    ("pinch", 1),  # force of the blades on the ribbon, at most 5 N, x 0.2
+    ("time", 1),  # steps taken over max_steps
+)
+
+
+def _slices(blocks: tuple[tuple[str, int], ...]) -> dict[str, slice]:
+    ends = np.cumsum([size for _, size in blocks]).tolist()
+    return {name: slice(end - size, end) for (name, size), end in zip(blocks, ends, strict=True)}
+
+
+OBSERVATION_SLICES = _slices(OBSERVATION_BLOCKS)
+OBSERVATION_SIZE = sum(size for _, size in OBSERVATION_BLOCKS)
+
+
+class TapeCutEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+    """Take the scissors out of the case and cut the ribbon, at 20 Hz within 200 steps.
+
+    Action, ``Box(-1, 1, (15,))``: six changes of the wrist's target (``WRIST_STEP`` at 1; x, y, z, yaw, pitch, roll)
+    and nine absolute finger targets (-1 to 1 spans the joint's range; moves at most ``HAND_STEP`` per step).
+
+    Observation (97,): the blocks of ``OBSERVATION_BLOCKS`` with units there; ``OBSERVATION_SLICES`` finds one by name.
+
+    Rules.  *grasped*: thumb and a finger press on the scissors.  *lifted*: grasped, and the pivot ``LIFT_HEIGHT``
+    above its place in the case.  *at_tape*: lifted, with both edges of the ribbon between the blades.  *cut*: the
+    jaws have closed from ``OPEN_GAP`` to ``CUT_GAP`` with the ribbon between them all the while, and both blades press
+    on it from opposite sides with ``CUT_FORCE``.
+
+    Reward.  ``"sparse"``: 1 at the cut.  ``"staged"``: ``STAGE_REWARDS`` when a stage is reached for the first time in
+    the episode, in whatever order; all four together give 1.
+
+    Episode.  ``terminated`` at the cut (unless ``terminate_on_success=False``) or when the scissors have left the
+    table; ``truncated`` at ``max_steps``.  ``info``: ``is_success`` and ``stages``, which were reached so far.
+
+    Args:
+        render_mode: ``"rgb_array"`` or None; without it no graphics are touched.
+        reward: ``"sparse"`` or ``"staged"``.
+        terminate_on_success: end the episode at the cut.
+        max_steps: time limit in steps.
+        width, height, camera: size in pixels and camera (``"front"`` or ``"side"``) of ``render``.
+
+    Raises:
+        UnstableSimulationError: from ``reset`` or ``step`` when the physics diverges.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        reward: RewardKind = "sparse",
+        terminate_on_success: bool = True,
+        max_steps: int = 200,
+        width: int = 640,
+        height: int = 480,
+        camera: str = "front",
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be 'rgb_array' or None, got {render_mode!r}")
+        if reward not in get_args(RewardKind):
+            raise ValueError(f"reward must be one of {get_args(RewardKind)}, got {reward!r}")
+        if max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+        self.render_mode, self.reward, self.terminate_on_success = render_mode, reward, terminate_on_success
+        self.max_steps, self.width, self.height, self.camera = max_steps, width, height, camera
+        self.scene = TapeCutScene()
+        self.action_space = spaces.Box(-1.0, 1.0, (self.scene.model.nu,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (OBSERVATION_SIZE,), np.float32)
+        self._renderer: mujoco.Renderer | None = None
+        self._running = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        super().reset(seed=seed)
+        drawn = {name: self.np_random.uniform(low, high) for name, (low, high) in RESET_RANGES.items()}
+        x, y, yaw = drawn["case_x"], drawn["case_y"], drawn["case_yaw"]
+        dx, dy = drawn["scissors_x"], drawn["scissors_y"]
+        self.case = np.array([x, y, yaw])
+        self.fixture = np.array([drawn[f"fixture_{name}"] for name in ("x", "y", "z", "yaw")])
+        scissors = np.array(
+            [
+                x + np.cos(yaw) * dx - np.sin(yaw) * dy,
+                y + np.sin(yaw) * dx + np.cos(yaw) * dy,
+                yaw + drawn["scissors_yaw"],
+            ]
+        )
+        wrist = np.array([*(drawn[f"wrist_{name}"] for name in ("x", "y", "z", "yaw")), 0.0, 0.0])
+        self.scene.place(self.case, self.fixture, scissors, wrist, OPEN_HAND)
+        self.targets = np.concatenate([wrist, OPEN_HAND])
+        self.steps = 0
+        self.armed = False  # the ribbon has been between open jaws and has not left them since
+        self.reached = dict.fromkeys(STAGE_REWARDS, False)
+        self._running = True
+        self._measure()
+        self._reach_stages()
+        return self._observe(), self._info()
+
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        if not self._running:
+            raise gymnasium.error.ResetNeeded("call reset() before step(), also after an UnstableSimulationError")
+        self.targets = self._move_targets(self._checked(action))
+        self.scene.advance(self.targets)
+        self.steps += 1
+        self._measure()
+        was_cut = self.cut
+        self._try_cut()
+        staged = self._reach_stages()
+        reward = staged if self.reward == "staged" else float(self.cut and not was_cut)
+        terminated = (self.cut and self.terminate_on_success) or self._lost()
+        return self._observe(), reward, terminated, self.steps >= self.max_steps, self._info()
+
+    # -- actions
+
+    def _checked(self, action: NDArray[np.float32]) -> Array:
+        checked = np.asarray(action, np.float64)
+        if checked.shape != self.action_space.shape:
+            raise ValueError(f"an action has shape {self.action_space.shape}, got {checked.shape}")
+        if not np.isfinite(checked).all():
+            raise ValueError(f"an action must be finite, got {action}")
+        return _clip(checked, -1.0, 1.0)
+
+    def _move_targets(self, action: Array) -> Array:
+        scene, old = self.scene, self.targets
+        low, high = scene.control_low, scene.control_high
+        position = scene.wrist_position
+        wrist = _clip(old[WRIST] + action[WRIST] * WRIST_STEP, position - WRIST_LEASH, position + WRIST_LEASH)
+        hand = low[HAND] + (action[HAND] + 1) * 0.5 * (high[HAND] - low[HAND])
+        hand = _clip(hand, old[HAND] - HAND_STEP, old[HAND] + HAND_STEP)
+        return _clip(np.concatenate([wrist, hand]), low, high)
+
+    # -- rules
+
+    @property
+    def cut(self) -> bool:
+        return self.scene.severed_at is not None
+
+    def _measure(self) -> None:
+        reason = self.scene.instability()
+        if reason is not None:
+            self._running = False
+            raise UnstableSimulationError(self.steps, reason)
+        self.geometry: TapeCutGeometry = measure(self.scene)
+        touch = self.geometry.touch
+        self.grasped = bool(touch[0] > GRASP_FORCE and touch[1:].max() > GRASP_FORCE)
+        self.lifted = self.grasped and bool(self.geometry.pivot[2] > self.scene.rest_height + LIFT_HEIGHT)
+
+    def _try_cut(self) -> None:
+        seen = self.geometry
+        self.armed = seen.between_blades and (self.armed or seen.gap >= OPEN_GAP)
+        if not self.cut and self.armed and seen.gap <= CUT_GAP and seen.pinch >= CUT_FORCE:
+            self.scene.sever(seen.crossing)
+
+    def _reach_stages(self) -> float:
+        """Note the stages reached now; returns the reward for those that are new."""
+        now = {
+            "grasped": self.grasped,
+            "lifted": self.lifted,
+            "at_tape": self.lifted and self.geometry.between_blades,
+            "cut": self.cut,
+        }
+        new = [stage for stage, holds in now.items() if holds and not self.reached[stage]]
+        self.reached.update(dict.fromkeys(new, True))
+        return sum((STAGE_REWARDS[stage] for stage in new), 0.0)
+
+    def _lost(self) -> bool:
+        x, y, z = self.geometry.pivot.tolist()
+        return z < -FALL_DEPTH or max(abs(x), abs(y)) > TABLE_EXTENT
+
+    # -- observation
+
+    def _info(self) -> dict[str, Any]:
+        return {"is_success": self.cut, "stages": dict(self.reached)}
+
+    def _observe(self) -> NDArray[np.float32]:
+        scene, seen, data = self.scene, self.geometry, self.scene.data
+        palm = scene.rotation["palm"]
+        heading, _, normal = seen.axes
+        values = {
+            "wrist_position": scene.wrist_position,
+            "wrist_velocity": scene.wrist_velocity,
+            "hand_position": data.qpos[scene.hand_qpos],
+            "hand_velocity": data.qvel[scene.hand_dof] * 0.1,
+            "wrist_target_lead": self.targets[WRIST] - scene.wrist_position,
+            "hand_target": self.targets[HAND],
+            "touch": np.minimum(seen.touch, 10) * 0.2,
+            "grip_from_hand": (seen.grip_point - seen.hand_point) @ palm * 10,
+            "heading_in_palm": heading @ palm,
+            "normal_in_palm": normal @ palm,
+            "pivot": seen.pivot,
+            "heading": heading,
+            "normal": normal,
+            "scissors_velocity": scene.scissors_velocity * 0.2,
+            "opening": seen.opening,
+            "opening_rate": seen.opening_rate * 0.2,
+            "seam_in_scissors": seen.seam_in_scissors * 5,
+            "ribbon_across": seen.ribbon_across,
+            "seam": seen.seam,
+            "fixture": self.fixture,
+            "case": self.case,
+            "grasped": self.grasped,
+            "lifted": self.lifted,
+            "between_blades": seen.between_blades,
+            "cut": self.cut,
+            "pinch": min(seen.pinch, 5) * 0.2,
+            "time": self.steps / self.max_steps,
+        }
+        observation = np.empty(OBSERVATION_SIZE, np.float32)
+        for name, block in OBSERVATION_SLICES.items():
+            observation[block] = values[name]
+        return observation
+
+    # -- state
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Everything the future depends on, as numpy arrays (no pickling needed): physics, cut, episode and random numbers."""
+        return {
+            **self.scene.save(),
+            "targets": self.targets.copy(),
+            "fixture": self.fixture.copy(),
+            "case": self.case.copy(),
+            "steps": np.array(self.steps),
+            "armed": np.array(self.armed),
+            "reached": np.array(list(self.reached.values())),
+            "random": np.array(json.dumps(self.np_random.bit_generator.state)),
+        }
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return to a state of ``get_state``, of this or another instance; steps from here are the same to the bit.
+
+        Returns:
+            The observation (97,) of that state.
+
+        Raises:
+            KeyError: an entry is missing.
+        """
+        self.scene.load(state)
+        self.targets, self.fixture, self.case = (np.array(state[name]) for name in ("targets", "fixture", "case"))
+        self.steps, self.armed = int(state["steps"]), bool(state["armed"])
+        self.reached = dict(zip(STAGE_REWARDS, map(bool, state["reached"]), strict=True))
+        self.np_random.bit_generator.state = json.loads(str(state["random"]))
+        self._running = True
+        self._measure()
+        return self._observe()
+
+    # -- pictures
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """Picture (height, width, 3); None if the environment was not made with ``render_mode="rgb_array"``.
+
+        Raises:
+            RuntimeError: no OpenGL context could be made.
+        """
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            try:
+                self._renderer = mujoco.Renderer(self.scene.model, self.height, self.width)
+            except Exception as error:
+                raise RuntimeError(
+                    "no OpenGL context for rendering: on a machine without a display set MUJOCO_GL=egl (or "
+                    "MUJOCO_GL=osmesa, in software) in the environment before Python starts"
+                ) from error
+        self._renderer.update_scene(self.scene.data, self.camera)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def _clip(values: Array, low: Any, high: Any) -> Array:
+    return np.minimum(np.maximum(values, low), high)  # np.clip's checks cost more than the clipping

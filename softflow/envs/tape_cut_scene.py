@@ -1,0 +1,176 @@
+"""The simulated things of TapeCut: hand, scissors, ribbon and fixture of ``tape_cut.xml``, free of any rule or reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+WRIST_JOINTS = ("wrist_x", "wrist_y", "wrist_z", "wrist_yaw", "wrist_pitch", "wrist_roll")
+HAND_JOINTS = (
+    "thumb_abd", "thumb_mcp", "thumb_ip", "first_mcp", "first_pip", "middle_mcp", "middle_pip", "ring_mcp", "ring_pip",
+)  # fmt: skip
+RIBBON = ("ribbon_upper_end", "ribbon_upper", "ribbon_lower", "ribbon_lower_end")
+
+SUBSTEPS = 10  # of 5 ms: 20 control steps per second
+SETTLING_SUBSTEPS = 20
+LINK_CLEARANCE = 0.001  # m by which a ribbon link's box is shorter than its hinge distance
+
+# What is integrated is all that the next step depends on.  The poses and forces below are read by observations and
+# pictures, lag it by one substep, and so belong to a complete state as well.
+INTEGRATED = mujoco.mjtState.mjSTATE_INTEGRATION
+DERIVED = ("xpos", "xmat", "site_xpos", "geom_xpos", "geom_xmat", "sensordata")
+INSTABILITIES = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+
+
+class TapeCutScene:
+    """Model and data of the scene, views into them, and the few operations that change them.
+
+    Attributes ending in a pose or a velocity are live views into MuJoCo's memory (metres, radians, seconds, newtons).
+    """
+
+    def __init__(self) -> None:
+        xml = files(__package__).joinpath("tape_cut.xml").read_text(encoding="utf-8")
+        self.model = model = mujoco.MjModel.from_xml_string(xml)
+        self.data = data = mujoco.MjData(model)
+
+        self.rest_height = float(model.body("scissors_a").pos[2])  # of the pivot, scissors in the case
+        self.hinge_limit = float(model.joint("hinge").range[1])  # angle between the open blades
+        self.grip_x = float(model.geom("grip_a").pos[0])  # of the handles in the scissors' frame
+        self.palm_above_grip = -float(model.site("grip").pos[2])
+        self.link_length = float(model.body("ribbon_lower").pos[2])
+        self.ribbon_half_thickness, self.ribbon_half_width = map(float, model.geom("ribbon_upper").size[:2])
+        self.seam_height = float(model.body("ribbon_upper_end").pos[2]) - 2 * self.link_length  # above the fixture's foot
+        self.control_low, self.control_high = model.actuator_ctrlrange.T.copy()
+
+        wrist, wrist_dof = _joint_slices(model, WRIST_JOINTS)
+        self.wrist_position, self.wrist_velocity = data.qpos[wrist], data.qvel[wrist_dof]
+        self.hand_qpos = np.array([model.joint(name).qposadr[0] for name in HAND_JOINTS])
+        self.hand_dof = np.array([model.joint(name).dofadr[0] for name in HAND_JOINTS])
+        scissors, hinge = model.joint("scissors"), model.joint("hinge")
+        self.scissors_pose = data.qpos[scissors.qposadr[0] :][:7]
+        self.scissors_velocity = data.qvel[scissors.dofadr[0] :][:6]
+        self.hinge_qpos, self.hinge_dof = int(hinge.qposadr[0]), int(hinge.dofadr[0])
+        self.tensioner_qpos = int(model.joint("tensioner").qposadr[0])
+
+        self.pivot = data.xpos[model.body("scissors_a").id]
+        self.rotation = {
+            name: data.xmat[model.body(name).id].reshape(3, 3)
+            for name in ("scissors_a", "scissors_b", "ribbon_upper", "ribbon_lower", "palm")
+        }
+        self.upper_link_position = data.xpos[model.body("ribbon_upper").id]
+        self.palm_position = data.xpos[model.body("palm").id]
+        self.hand_point = data.site_xpos[model.site("grip").id]  # between the pads of a closing hand
+        touch, blade = model.sensor("touch_thumb").adr[0], model.sensor("blade_a_upper").adr[0]
+        self.touch_forces = data.sensordata[touch : touch + 12].reshape(4, 3)  # thumb, first, middle, ring
+        self.blade_forces = data.sensordata[blade : blade + 12].reshape(2, 2, 3)  # (blade a, b), (upper, lower) link
+
+        self._case, self._fixture = (int(model.body(name).mocapid[0]) for name in ("case", "fixture"))
+        self._seam = model.equality("seam").id
+        self._ribbon = np.array([model.geom(name).id for name in RIBBON])
+        self._upper, self._lower = model.geom("ribbon_upper").id, model.geom("ribbon_lower").id
+        self._whole_ribbon = {
+            name: getattr(model, name)[self._ribbon].copy()
+            for name in ("geom_size", "geom_pos", "geom_aabb", "geom_rbound", "geom_contype", "geom_conaffinity")
+        }
+        self.severed_at: float | None = None
+
+    def place(self, case: Array, fixture: Array, scissors: Array, wrist: Array, hand: Array) -> None:
+        """Put everything at its start, whole and at rest, and let it settle for 0.1 s.
+
+        Args:
+            case: x, y, yaw of the open case on the table.
+            fixture: x, y, z, yaw of the ribbon's fixture.
+            scissors: x, y, yaw of the scissors, which lie almost fully open at the height of the case's foam.
+            wrist: positions (6,) of the wrist joints, also their targets.
+            hand: angles (9,) of the finger joints, also their targets.
+        """
+        data = self.data
+        mujoco.mj_resetData(self.model, data)
+        self._mend()
+        data.mocap_pos[self._case] = case[0], case[1], 0
+        data.mocap_quat[self._case] = _yaw_quaternion(case[2])
+        data.mocap_pos[self._fixture] = fixture[:3]
+        data.mocap_quat[self._fixture] = _yaw_quaternion(fixture[3])
+        opening = self.hinge_limit - 0.005
+        self.scissors_pose[:3] = scissors[0], scissors[1], self.rest_height + 0.0005
+        self.scissors_pose[3:] = _yaw_quaternion(scissors[2] + opening / 2)  # half a's frame is half an opening ahead
+        data.qpos[self.hinge_qpos] = opening
+        data.qpos[self.tensioner_qpos] = -0.0015
+        self.wrist_position[:] = wrist
+        data.qpos[self.hand_qpos] = hand
+        data.ctrl[:] = np.concatenate([wrist, hand])
+        mujoco.mj_step(self.model, data, SETTLING_SUBSTEPS)
+
+    def advance(self, targets: Array) -> None:
+        """Simulate one control step with joint targets (15,)."""
+        self.data.ctrl[:] = targets
+        mujoco.mj_step(self.model, self.data, SUBSTEPS)
+
+    def instability(self) -> str | None:
+        """What is wrong with the state since the last ``place`` or ``load``; None if all is well."""
+        counts = self.data.warning.number
+        for warning in INSTABILITIES:
+            if counts[warning]:
+                return f"MuJoCo warns of {warning.name.removeprefix('mjWARN_')}"
+        if not (np.isfinite(self.data.qpos).all() and np.isfinite(self.data.qvel).all()):
+            return "positions or velocities are not finite"
+        return None
+
+    def sever(self, height: float) -> None:
+        """Cut the ribbon ``height`` metres above the seam (below it if negative): both links now end there.
+
+        The blades pass through the pieces from now on, the fingers still touch them.
+        """
+        model = self.model
+        self.data.eq_active[self._seam] = 0
+        for geom, direction, length in (
+            (self._upper, -1, self.link_length - height),
+            (self._lower, 1, self.link_length + height),
+        ):
+            half = (length - LINK_CLEARANCE) / 2
+            model.geom_size[geom, 2] = model.geom_aabb[geom, 5] = half
+            model.geom_pos[geom, 2] = direction * length / 2
+            model.geom_rbound[geom] = np.sqrt(half**2 + self.ribbon_half_width**2 + self.ribbon_half_thickness**2)
+        model.geom_contype[self._ribbon] = 0
+        model.geom_conaffinity[self._ribbon] = 1
+        self.severed_at = height
+
+    def _mend(self) -> None:
+        for name, values in self._whole_ribbon.items():
+            getattr(self.model, name)[self._ribbon] = values
+        self.severed_at = None
+
+    def save(self) -> dict[str, Array]:
+        """The complete state: what is integrated, the poses derived from it and the cut (NaN for a whole ribbon)."""
+        integrated = np.empty(mujoco.mj_stateSize(self.model, INTEGRATED))
+        mujoco.mj_getState(self.model, self.data, integrated, INTEGRATED)
+        severed_at = np.array(np.nan if self.severed_at is None else self.severed_at)
+        derived = {name: getattr(self.data, name).copy() for name in DERIVED}
+        return {"integrated": integrated, "severed_at": severed_at, **derived}
+
+    def load(self, state: Mapping[str, Array]) -> None:
+        """Return to a state of ``save``, of this scene or of another one of the same model."""
+        mujoco.mj_resetData(self.model, self.data)
+        self._mend()
+        if np.isfinite(state["severed_at"]):
+            self.sever(float(state["severed_at"]))
+        mujoco.mj_setState(self.model, self.data, np.array(state["integrated"], np.float64), INTEGRATED)
+        for name in DERIVED:
+            getattr(self.data, name)[:] = state[name]
+
+
+def _joint_slices(model: mujoco.MjModel, names: tuple[str, ...]) -> tuple[slice, slice]:
+    """Where hinge or slide joints that follow each other in the model lie in qpos and in qvel."""
+    first = model.joint(names[0])
+    qpos, dof = int(first.qposadr[0]), int(first.dofadr[0])
+    return slice(qpos, qpos + len(names)), slice(dof, dof + len(names))
+
+
+def _yaw_quaternion(angle: float) -> Array:
+    return np.array([np.cos(angle / 2), 0.0, 0.0, np.sin(angle / 2)])

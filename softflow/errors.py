@@ -1,0 +1,29 @@
+"""Errors that a user can put right, and the hint that names what was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Bad input: the message says in one line what is wrong and what to do.
+
+    The commands print it without a traceback and exit with status 2.
+    """
+
+
+def nearest(word: str, valid: Iterable[str]) -> str | None:
+    """Return the valid word most like `word`, if one is near: `updates` is also near `imitation.updates`."""
+    words = sorted(valid)
+    matches = get_close_matches(word, words, n=1) or [w for w in words if w.endswith(f".{word}")]
+    return matches[0] if matches else None
+
+
+def did_you_mean(word: str, valid: Iterable[str], neighbours: Iterable[str] | None = None) -> str:
+    """Return `"did you mean 'x'?"`, or if no valid word is near `"valid: x, y, z"` (of the neighbours, if given)."""
+    words = list(valid)
+    match = nearest(word, words)
+    if match is not None:
+        return f"did you mean {match!r}?"
+    return f"valid: {', '.join(sorted(words if neighbours is None else neighbours)) or 'none'}"

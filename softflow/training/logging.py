@@ -1,0 +1,118 @@
+"""Scalars of a run, to TensorBoard and to `metrics.csv`.
+
+`metrics.csv` is in long format, one row a scalar, so a scalar that appears later needs no new column:
+
+    stage,step,name,value
+    imitation,500,flow/nll,-1.4375
+
+    table = pandas.read_csv("metrics.csv").pivot(index=["stage", "step"], columns="name", values="value")
+
+It holds what the seed decides: two runs with the same seed, or one that was interrupted and resumed, write the
+same bytes. Wall-clock scalars (`time/...`) would break this and go to TensorBoard alone.
+
+TensorBoard shows each stage as a run of its own (`tb/<stage>/`), because stages count their steps differently:
+imitation and the offline stages count updates, the online stage primitive environment steps.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+from collections.abc import Mapping
+from types import TracebackType
+
+from torch.utils.tensorboard import SummaryWriter
+
+from softflow.errors import UserError
+from softflow.training.run_folder import RunFolder
+
+_HEADER = ["stage", "step", "name", "value"]
+_LOSS = re.compile(r"^train/.*loss")
+
+
+class MetricLogger:
+    """Writes the scalars of a run; use it as a context manager or `close` it.
+
+    Args:
+        run_folder: Where to write.
+        resume_at: To continue a run, the `offset()` stored with the checkpoint: what was logged after it is dropped.
+
+    Raises:
+        UserError: On resuming, if `metrics.csv` is missing or shorter than it was at the checkpoint.
+    """
+
+    def __init__(self, run_folder: RunFolder, resume_at: int | None = None) -> None:
+        self._tensorboard_path = run_folder.tensorboard_path
+        self._writers: dict[str, SummaryWriter] = {}
+        self._last_step: dict[str, int] | None = None
+        path = run_folder.metrics_path
+        if resume_at is not None:
+            if not path.is_file() or path.stat().st_size < resume_at:
+                raise UserError(f"{path} is missing or shorter than it was at the checkpoint: restore it, or start again")
+            os.truncate(path, resume_at)
+            with path.open(newline="", encoding="utf-8") as file:
+                self._last_step = {row["stage"]: int(row["step"]) for row in csv.DictReader(file)}
+        self._file = path.open("x" if resume_at is None else "a", newline="", encoding="utf-8")
+        self._csv = csv.writer(self._file, lineterminator="\n")
+        if resume_at is None:
+            self._csv.writerow(_HEADER)
+
+    def log(self, step: int, stage: str, scalars: Mapping[str, float]) -> None:
+        """Write scalars of one step.
+
+        Args:
+            step: Updates, in the imitation and offline stages; primitive environment steps online.
+            stage: The stage's name.
+            scalars: Values by name, such as `train/critic_loss`.
+
+        Raises:
+            FloatingPointError: A `train/*loss*` is NaN or infinite. All scalars are written first.
+        """
+        for name, value in scalars.items():
+            value = float(value)
+            self._writer(stage).add_scalar(name, value, step)
+            if not name.startswith("time/"):
+                self._csv.writerow([stage, step, name, repr(value)])
+        self._file.flush()
+        for name, value in scalars.items():
+            if _LOSS.match(name) and not math.isfinite(value):
+                self.flush()
+                raise FloatingPointError(
+                    f"{name} is {float(value)} at step {step} of the stage {stage!r}: training diverged. "
+                    "Look at the scalars before it; a smaller learning rate or stronger regularisation may help."
+                )
+
+    def offset(self) -> int:
+        """The length of `metrics.csv` in bytes, with all of it on the disk: store it in the checkpoint."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def flush(self) -> None:
+        """Make what was logged visible to readers."""
+        self._file.flush()
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def __enter__(self) -> MetricLogger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _writer(self, stage: str) -> SummaryWriter:
+        if stage not in self._writers:
+            # on resuming, TensorBoard hides what the interrupted run logged after its checkpoint
+            purge = None if self._last_step is None else self._last_step.get(stage, -1) + 1
+            self._writers[stage] = SummaryWriter(str(self._tensorboard_path / stage), purge_step=purge)
+        return self._writers[stage]

@@ -1,0 +1,90 @@
+"""How far a stage has come: a live bar on a terminal, now and then a line where the output is piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+from tqdm import tqdm
+
+
+class StageProgress:
+    """Shows steps, figures such as success so far and loss, and the time left; use it as a context manager.
+
+        with StageProgress("online", total=25_000) as progress:
+            progress.update(8, success=0.62, loss=0.021)
+
+    On a terminal this is a bar. Elsewhere it is a line every `interval` seconds or tenth of the stage, and one at
+    the end:
+
+        online 12,500/25,000 (50 %), success 0.62, loss 0.021, 03:10 gone, 03:12 left
+
+    Args:
+        stage: The stage's name.
+        total: Steps of the stage.
+        initial: Steps done before, in a resumed run.
+        stream: Where to write. Standard output stays free for results.
+        interval: Seconds between two lines.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        total: int,
+        *,
+        initial: int = 0,
+        stream: TextIO | None = None,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stage, self.total, self.done = stage, total, initial
+        self._initial, self._interval, self._clock = initial, interval, clock
+        self._stream = sys.stderr if stream is None else stream
+        self._figures: dict[str, float] = {}
+        self._start = self._last_time = clock()
+        self._last_done: int | None = None
+        self._bar: tqdm | None = None
+        if self._stream.isatty():
+            self._bar = tqdm(total=total, initial=initial, desc=stage, file=self._stream, dynamic_ncols=True)
+
+    def update(self, steps: int, **figures: float) -> None:
+        """Count `steps` more; figures replace those of the same name."""
+        self.done += steps
+        self._figures |= figures
+        if self._bar is not None:
+            self._bar.set_postfix({name: f"{value:.3g}" for name, value in self._figures.items()}, refresh=False)
+            self._bar.update(steps)
+            return
+        tenths = 10 * self.done // max(self.total, 1)
+        tenths_shown = 10 * (self._initial if self._last_done is None else self._last_done) // max(self.total, 1)
+        if tenths > tenths_shown or self._clock() - self._last_time >= self._interval:
+            self._line()
+
+    def close(self) -> None:
+        """End the bar, or write the last line."""
+        if self._bar is not None:
+            self._bar.close()
+        elif self._last_done != self.done:
+            self._line()
+
+    def __enter__(self) -> StageProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _line(self) -> None:
+        self._last_time, self._last_done = self._clock(), self.done
+        elapsed, counted = self._last_time - self._start, self.done - self._initial
+        parts = [f"{self.stage} {self.done:,}/{self.total:,} ({100 * self.done // max(self.total, 1)} %)"]
+        parts += [f"{name} {value:.3g}" for name, value in self._figures.items()]
+        parts.append(f"{tqdm.format_interval(elapsed)} gone")
+        if 0 < counted and self.done < self.total:
+            parts.append(f"{tqdm.format_interval(elapsed * (self.total - self.done) / counted)} left")
+        print(", ".join(parts), file=self._stream, flush=True)

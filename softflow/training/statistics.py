@@ -1,0 +1,88 @@
+"""How sure a success rate is: over the episodes of one run, and over runs and tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson score interval of a success rate (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+
+    Unlike the normal approximation it stays in [0, 1] and has a width at 0 and at all successes.
+
+    Raises:
+        ValueError: No trials, successes outside [0, trials], or a confidence outside (0, 1).
+    """
+    if not (trials > 0 and 0 <= successes <= trials):
+        raise ValueError(f"need 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
+    z = NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)
+    rate = successes / trials
+    centre = rate + z**2 / (2 * trials)
+    spread = z * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
+    scale = 1 + z**2 / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def interquartile_mean(scores: ArrayLike) -> float:
+    """The mean of the middle half of all scores, whatever their shape (Agarwal et al. 2021, arXiv:2108.13264).
+
+    As in their code a quarter of the scores, rounded down, is dropped at each end.
+
+    Raises:
+        ValueError: No scores, or NaN among them.
+    """
+    ordered = np.sort(_finite(scores), axis=None)
+    cut = ordered.size // 4
+    return float(ordered[cut : ordered.size - cut].mean())
+
+
+def stratified_bootstrap_interval(
+    scores: ArrayLike,
+    rng: np.random.Generator,
+    statistic: Callable[[NDArray[np.float64]], float] = interquartile_mean,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of a statistic over runs and tasks (Agarwal et al. 2021, arXiv:2108.13264).
+
+    Runs are drawn with replacement within each task, so that every resample has all tasks.
+
+    Args:
+        scores: Shape (runs, tasks).
+        rng: Draws the resamples.
+        statistic: From scores of shape (runs, tasks) to a number.
+        confidence: Share of the resamples' statistics inside the interval.
+        resamples: How many times to draw.
+
+    Raises:
+        ValueError: Scores of another shape, empty or with NaN, a confidence outside (0, 1) or no resamples.
+    """
+    scores = _finite(scores)
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be of shape (runs, tasks), got {scores.shape}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    runs, tasks = scores.shape
+    tail = (1 - _checked(confidence)) / 2
+    draws = rng.integers(runs, size=(resamples, runs, tasks))
+    statistics = [statistic(np.take_along_axis(scores, draw, axis=0)) for draw in draws]
+    low, high = np.quantile(statistics, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _finite(scores: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(scores, dtype=np.float64)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError("scores must be finite numbers, at least one")
+    return array
+
+
+def _checked(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+    return confidence

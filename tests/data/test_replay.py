@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from softflow.data import Episode, Replay, Windows, concatenate, sample_mixed, to_torch
+
+FIELDS = (
+    "observation chunk mask reward length next_observation terminated success return_to_go row"  # of Windows, in order
+).split()
+
+
+def make_episode(steps: int, number: int = 0, terminated: bool = True, success: bool = True) -> Episode:
+    """Observations (number, step), so that every one tells where it comes from; rewards 1, 2, 3, ..."""
+    step = np.arange(steps + 1)
+    return Episode(
+        observation=np.stack([np.full(steps + 1, number), step], axis=1),
+        action=((number * 7 + step[:-1]) % 20 + 1)[:, None] / 20,
+        reward=step[1:],
+        terminated=terminated,
+        truncated=not terminated,
+        is_success=success,
+    )
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def assert_same(first: Windows, second: Windows) -> None:
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_windows_by_hand(terminated):
+    """Episode of 3 steps at rows 0..3, its final observation at row 3; then one of 5 steps at rows 4..9."""
+    replay = Replay(20, 2, 1)
+    replay.add_episode(make_episode(3, 0, terminated=terminated))
+    replay.add_episode(make_episode(5, 1, terminated=not terminated, success=False))
+    windows = replay.gather(np.array([0, 1, 2, 4]), horizon=2)
+
+    np.testing.assert_array_equal(windows.observation, [[0, 0], [0, 1], [0, 2], [1, 0]])
+    np.testing.assert_array_equal(windows.length, [2, 2, 1, 2])
+    np.testing.assert_array_equal(windows.mask, [[True, True], [True, True], [True, False], [True, True]])
+    np.testing.assert_array_equal(windows.reward, [[1, 2], [2, 3], [3, 0], [1, 2]])
+    # Actions (number * 7 + step + 1) / 20; the step beyond the end is zero, not the next episode's first action.
+    np.testing.assert_allclose(windows.chunk[..., 0] * 20, [[1, 2], [2, 3], [3, 0], [8, 9]], rtol=1e-6)
+    # Row 1 ends exactly at the end of the episode, row 2 is cut short by it: both see the true final observation.
+    np.testing.assert_array_equal(windows.next_observation, [[0, 2], [0, 3], [0, 3], [1, 2]])
+    np.testing.assert_array_equal(windows.terminated, [False, terminated, terminated, False])
+    np.testing.assert_array_equal(windows.success, [True, True, True, False])
+    np.testing.assert_array_equal(windows.return_to_go, [6, 5, 3, 15])
+    np.testing.assert_array_equal(windows.row, [0, 1, 2, 4])
+
+
+def test_dtypes_and_shapes():
+    replay = Replay(20, 2, 1)
+    replay.add_episode(make_episode(3))
+    windows = replay.sample(5, 4, rng())
+    expected = dict(mask="bool", length="int64", terminated="bool", success="bool", row="int64")
+    for name in FIELDS:
+        assert getattr(windows, name).dtype == expected.get(name, "float32"), name
+    assert windows.chunk.shape == (5, 4, 1)
+    assert windows.observation.shape == windows.next_observation.shape == (5, 2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    capacity=st.integers(2, 40),
+    episodes=st.lists(st.tuples(st.integers(1, 39), st.booleans(), st.booleans()), min_size=1, max_size=25),
+    horizon=st.integers(1, 12),
+)
+def test_every_window_is_a_slice_of_an_episode_that_was_added(capacity, episodes, horizon):
+    replay, added, newest_rows = Replay(capacity, 2, 1), [], deque(maxlen=capacity)
+    for number, (steps, terminated, success) in enumerate(episodes):
+        added.append(make_episode(min(steps, capacity - 1), number, terminated, success))
+        replay.add_episode(added[-1])
+        newest_rows.extend((number, step) for step in range(len(added[-1]) + 1))
+
+        # Stored are exactly the newest `capacity` rows: nothing older survives, nothing newer is lost.
+        stored = {(n, step) for n, step in newest_rows if step < len(added[n])}
+        rows = np.flatnonzero(replay.state_dict()["remaining"])
+        windows = replay.gather(rows, horizon)
+        assert {(int(n), int(step)) for n, step in windows.observation} == stored
+        assert replay.steps == len(stored) == len(rows)
+        assert replay.success_steps == sum(added[n].is_success for n, _ in stored)
+
+        for i, (n, step) in enumerate(windows.observation.astype(int)):
+            episode = added[n]
+            length = min(horizon, len(episode) - step)
+            assert windows.length[i] == length
+            assert replay.serial[rows[i]] == n
+            np.testing.assert_array_equal(windows.mask[i], np.arange(horizon) < length)
+            for window, source in ((windows.chunk, episode.action), (windows.reward, episode.reward)):
+                np.testing.assert_array_equal(window[i, :length], source[step : step + length])
+                np.testing.assert_array_equal(window[i, length:], 0)
+            np.testing.assert_array_equal(windows.next_observation[i], episode.observation[step + length])
+            assert windows.terminated[i] == (episode.terminated and step + length == len(episode))
+            assert windows.success[i] == episode.is_success
+            assert windows.return_to_go[i] == episode.reward[step:].sum()
+
+
+@pytest.mark.parametrize("only_success", [False, True])
+def test_sampling_is_uniform_over_the_eligible_steps(only_success):
+    replay = Replay(30, 2, 1)
+    for number, steps in enumerate([12, 1, 1, 6, 1, 9, 1]):  # 40 rows: the ring wraps
+        replay.add_episode(make_episode(steps, number, success=number % 2 == 0))
+    state = replay.state_dict()
+    eligible = np.flatnonzero((state["remaining"] > 0) & (state["success"] | (not only_success)))
+    draws = 2000 * len(eligible)
+    row = replay.sample(draws, 3, rng(), only_success).row
+    counts = np.bincount(row, minlength=30)
+    assert counts.sum() == counts[eligible].sum() == draws
+    # Binomial with mean 2000: six standard deviations are 268.
+    assert np.abs(counts[eligible] - 2000).max() < 268
+
+
+def test_successes_follow_what_is_overwritten():
+    replay = Replay(10, 2, 1)
+    replay.add_episode(make_episode(4, 0, success=True))
+    assert replay.sample(8, 2, rng(), only_success=True).success.all()
+    replay.add_episode(make_episode(4, 1, success=False))
+    replay.add_episode(make_episode(2, 2, success=False))  # over the first three rows of the success
+    assert set(replay.sample(64, 2, rng(), only_success=True).row) == {3}
+    replay.add_episode(make_episode(3, 3, success=False))
+    assert (replay.episodes_added, replay.successes_added, replay.success_steps) == (4, 1, 0)
+    with pytest.raises(ValueError, match="no successful episode"):
+        replay.sample(1, 2, rng(), only_success=True)
+
+
+def test_bad_input():
+    replay = Replay(5, 2, 1)
+    with pytest.raises(ValueError, match="empty replay"):
+        replay.sample(4, 2, rng())
+    with pytest.raises(ValueError, match="5 steps needs 6 rows, the replay has 5"):
+        replay.add_episode(make_episode(5))
+    with pytest.raises(ValueError, match="observation has 2 dimensions, the replay's has 3"):
+        Replay(5, 3, 1).add_episode(make_episode(2))
+    with pytest.raises(ValueError, match="action has 1 dimensions, the replay's has 4"):
+        Replay(5, 2, 4).add_episode(make_episode(2))
+    with pytest.raises(ValueError, match="capacity must be at least 1"):
+        Replay(0, 2, 1)
+    assert replay.steps == replay.episodes_added == 0
+
+    replay.add_episode(make_episode(3))
+    with pytest.raises(ValueError, match="horizon must be at least 1"):
+        replay.sample(4, 0, rng())
+    for row in (3, 4, -1):  # the final observation, a row not written, no row
+        with pytest.raises(ValueError, match="rows must be"):
+            replay.gather(np.array([0, row]), 2)
+
+
+def test_an_observation_is_stored_once():
+    capacity, observation_dim, action_dim = 1000, 97, 15
+    rows = Replay(capacity, observation_dim, action_dim)._rows
+    overhead = 4 + 4 + 1 + 1 + 4 + 8  # reward, remaining, terminated, success, return_to_go, serial
+    assert sum(a.nbytes for a in rows.values()) == capacity * (4 * observation_dim + 4 * action_dim + overhead)
+    assert Replay(capacity, observation_dim, action_dim, np.uint8)._rows["observation"].nbytes == 97 * capacity
+
+
+def test_observation_dtype():
+    replay = Replay(50, 2, 1, observation_dtype=np.uint8)
+    replay.add_episode(make_episode(4, 200))
+    windows = replay.gather(np.array([3]), 2)
+    np.testing.assert_array_equal(windows.next_observation, np.float32([[200, 4]]))
+    assert windows.observation.dtype == windows.next_observation.dtype == np.float32
+    for number in (256, -1, 0.5):
+        with pytest.raises(ValueError, match="do not fit the replay's uint8"):
+            replay.add_episode(make_episode(4, number))
+    half = Replay(50, 2, 1, observation_dtype=np.float16)
+    half.add_episode(make_episode(4, 0.3))
+    np.testing.assert_allclose(half.gather(np.array([0]), 2).observation[0, 0], 0.3, rtol=1e-3)
+    with pytest.raises(ValueError, match="do not fit the replay's float16"):
+        half.add_episode(make_episode(4, 1e5))
+
+
+@settings(max_examples=50, deadline=None)
+@given(before=st.lists(st.integers(1, 14), max_size=8), after=st.lists(st.integers(1, 14), min_size=1, max_size=4))
+def test_state_round_trip_goes_on_exactly(before, after):
+    saved, restored = Replay(15, 2, 1), Replay(15, 2, 1)
+    restored.add_episode(make_episode(9, 99))  # to be forgotten
+    for number, steps in enumerate(before):
+        saved.add_episode(make_episode(steps, number, success=number % 2 == 0))
+    state = saved.state_dict()
+    assert len(state["observation"]) == min(15, sum(before) + len(before))
+    restored.load_state_dict(state)
+    for number, steps in enumerate(after):
+        for replay in (saved, restored):
+            replay.add_episode(make_episode(steps, 50 + number, success=True))
+        assert_same(saved.sample(20, 4, rng(number)), restored.sample(20, 4, rng(number)))
+        assert_same(saved.sample(20, 4, rng(number), True), restored.sample(20, 4, rng(number), True))
+    for name, array in saved.state_dict().items():
+        np.testing.assert_array_equal(array, restored.state_dict()[name], err_msg=name)
+
+
+def test_load_refuses_another_replays_state():
+    replay = Replay(15, 2, 1)
+    replay.add_episode(make_episode(3))
+    state = replay.state_dict()
+    with pytest.raises(ValueError, match="capacity 15, this one has 16"):
+        Replay(16, 2, 1).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"observation of the state is float32 of shape \(4, 2\), expected .*\(4, 3\)"):
+        Replay(15, 3, 1).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"observation of the state is float32 .*, expected uint8"):
+        Replay(15, 2, 1, np.uint8).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"\['cursor'\] missing or unknown"):
+        Replay(15, 2, 1).load_state_dict({name: array for name, array in state.items() if name != "cursor"})
+
+
+def test_sample_mixed():
+    offline, online = Replay(20, 2, 1), Replay(20, 2, 1)
+    offline.add_episode(make_episode(6, 1))
+    assert set(sample_mixed(offline, online, 10, 3, rng()).observation[:, 0]) == {1}  # nothing online yet
+    online.add_episode(make_episode(6, 2))
+    np.testing.assert_array_equal(sample_mixed(offline, online, 10, 3, rng()).observation[:, 0], [1] * 5 + [2] * 5)
+    quarter = sample_mixed(offline, online, 8, 3, rng(), offline_share=0.25)
+    np.testing.assert_array_equal(quarter.observation[:, 0], [1] * 2 + [2] * 6)
+    assert set(sample_mixed(Replay(20, 2, 1), online, 4, 3, rng(), offline_share=0).observation[:, 0]) == {2}
+    with pytest.raises(ValueError, match="empty replay"):
+        sample_mixed(Replay(20, 2, 1), online, 4, 3, rng())
+    with pytest.raises(ValueError, match="offline_share must be in"):
+        sample_mixed(offline, online, 4, 3, rng(), offline_share=50)
+
+
+def test_concatenate_and_to_torch_keep_order_values_and_dtypes():
+    replay = Replay(20, 2, 1)
+    replay.add_episode(make_episode(6))
+    rows = np.array([5, 0, 3])
+    whole = replay.gather(rows, 3)
+    assert_same(concatenate([replay.gather(rows[:1], 3), replay.gather(rows[1:], 3)]), whole)
+    tensors = to_torch(whole)
+    for name in FIELDS:
+        tensor = getattr(tensors, name)
+        assert isinstance(tensor, torch.Tensor)
+        np.testing.assert_array_equal(tensor.numpy(), getattr(whole, name))
+        assert tensor.numpy().dtype == getattr(whole, name).dtype

@@ -1,0 +1,265 @@
+"""What every flow promises, for every registered flow and every base."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from flows import ChunkFlow, available_flows, make_flow
+
+SMALL = {
+    "coupling": [
+        dict(layers=4, width=16, base="mixture", components=3),
+        dict(layers=4, width=16, base="gaussian"),
+    ],
+    "gaussian": [dict(width=16, depth=2)],
+}
+CASES = [pytest.param(name, options, id=f"{name}-{options.get('base', '')}".strip("-"))
+         for name, variants in SMALL.items() for options in variants]  # fmt: skip
+HORIZON, ACTION_DIM, CONTEXT_DIM = 3, 2, 5
+LATENT = (HORIZON, ACTION_DIM)
+
+every_flow = pytest.mark.parametrize(("name", "options"), CASES)
+every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+def random_flow(name: str, options: dict, dtype: torch.dtype = torch.float64, seed: int = 0, **dims: int) -> ChunkFlow:
+    """A flow whose every parameter is random: one that starts at the identity would hide mistakes."""
+    torch.manual_seed(seed)
+    dims = dict(horizon=HORIZON, action_dim=ACTION_DIM, context_dim=CONTEXT_DIM) | dims
+    flow = make_flow(name, **dims, **options).to(dtype)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.normal_(std=1 / math.sqrt(max(parameter.shape[-1], 1)))
+    return flow
+
+
+def batch(*n: int, rows: int = 4, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Chunks (rows, *n, H, A) and contexts (rows, C)."""
+    torch.manual_seed(1)
+    return torch.randn(rows, *n, *LATENT, dtype=dtype), torch.randn(rows, CONTEXT_DIM, dtype=dtype)
+
+
+def test_every_registered_flow_is_tested() -> None:
+    assert set(SMALL) == set(available_flows())
+
+
+@every_flow
+@every_dtype
+def test_to_chunk_inverts_to_latent(name: str, options: dict, dtype: torch.dtype) -> None:
+    flow = random_flow(name, options, dtype)
+    chunk, context = batch(dtype=dtype)
+    latent, forward = flow.to_latent(chunk, context)
+    back, backward = flow.to_chunk(latent, context)
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    assert latent.shape[1:] == flow.latent_shape == LATENT
+    assert (latent - chunk).abs().max() > 0.1
+    assert (back - chunk).abs().max() < tolerance
+    assert (forward + backward).abs().max() < tolerance
+
+
+@every_flow
+@every_dtype
+def test_log_det_is_that_of_autograds_jacobian(name: str, options: dict, dtype: torch.dtype) -> None:
+    flow = random_flow(name, options, dtype)
+    chunk, context = batch(dtype=dtype)
+    for map_ in (flow.to_latent, flow.to_chunk):
+        reported = map_(chunk, context)[1]
+        for row in range(len(chunk)):
+            jacobian = torch.autograd.functional.jacobian(
+                lambda x, row=row, map_=map_: map_(x.reshape(1, *LATENT), context[row : row + 1])[0].flatten(),
+                chunk[row].flatten(),
+            )
+            error = (torch.linalg.slogdet(jacobian).logabsdet - reported[row]).abs()
+            assert error < (1e-10 if dtype == torch.float64 else 1e-3)
+
+
+@every_flow
+@pytest.mark.parametrize(("horizon", "action_dim"), [(2, 1), (1, 2)])
+def test_density_integrates_to_one_and_samples_follow_it(
+    name: str, options: dict, horizon: int, action_dim: int
+) -> None:
+    flow = random_flow(name, options, seed=3, horizon=horizon, action_dim=action_dim)
+    context = torch.randn(1, CONTEXT_DIM, dtype=torch.float64)
+    samples = 40_000
+    with torch.no_grad():
+        drawn = flow.sample(context, samples).reshape(samples, 2)
+        centre, spread = drawn.mean(0), drawn.std(0)
+        side = torch.linspace(-10, 10, 1201, dtype=torch.float64)
+        points = centre + spread * torch.cartesian_prod(side, side)
+        density = flow.log_prob(points.reshape(1, -1, horizon, action_dim), context)[0].exp()
+    mass = density * spread.prod() * (side[1] - side[0]) ** 2
+    assert mass.sum() == pytest.approx(1.0, abs=2e-3)
+    for line in (-0.5, 0.2, 0.8):  # the share of samples on one side of a slanted line, against the density's
+        expected = mass[((points - centre) / spread) @ points.new_tensor([1.0, 0.7]) > line].sum()
+        share = (((drawn - centre) / spread) @ points.new_tensor([1.0, 0.7]) > line).double().mean()
+        assert abs(share - expected) < 5 * 0.5 / math.sqrt(samples) + 2e-3
+
+
+@every_flow
+def test_rsample_reports_the_log_prob_of_its_sample(name: str, options: dict) -> None:
+    flow = random_flow(name, options)
+    _, context = batch()
+    chunk, log_prob = flow.rsample_and_log_prob(context, n=7)
+    assert chunk.shape == (4, 7, *LATENT)
+    torch.testing.assert_close(log_prob, flow.log_prob(chunk, context), rtol=0, atol=1e-10)
+
+
+@every_flow
+def test_sample_at_temperature_one_is_rsample(name: str, options: dict) -> None:
+    flow = random_flow(name, options)
+    _, context = batch()
+    torch.manual_seed(5)
+    plain = flow.sample(context, n=3)
+    torch.manual_seed(5)
+    torch.testing.assert_close(plain, flow.rsample_and_log_prob(context, n=3)[0], rtol=0, atol=0)
+
+
+@every_flow
+def test_gradients_of_log_prob_and_loss(name: str, options: dict) -> None:
+    flow = random_flow(name, options | dict(width=5))
+    chunk, context = batch(2, rows=2)
+    names, parameters = zip(*flow.named_parameters(), strict=True)
+
+    def log_prob(chunk: Tensor, context: Tensor, *values: Tensor) -> Tensor:
+        return torch.func.functional_call(_Call(flow), {f"flow.{n}": v for n, v in zip(names, values, strict=True)},
+                                          (chunk, context))  # fmt: skip
+
+    assert torch.autograd.gradcheck(log_prob, (chunk.requires_grad_(), context.requires_grad_(), *parameters))
+
+
+class _Call(torch.nn.Module):
+    def __init__(self, flow: ChunkFlow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, chunk: Tensor, context: Tensor) -> Tensor:
+        return self.flow.log_prob(chunk, context)
+
+
+@every_flow
+def test_gradients_of_rsample(name: str, options: dict) -> None:
+    flow = random_flow(name, options)
+    _, context = batch(rows=2)
+
+    def draw(context: Tensor) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(2)
+        return flow.rsample_and_log_prob(context, n=2)
+
+    assert torch.autograd.gradcheck(draw, context.requires_grad_())
+
+
+@every_flow
+def test_extra_sample_axes_equal_a_loop(name: str, options: dict) -> None:
+    flow = random_flow(name, options)
+    chunk, context = batch(3, 2)
+    latent, log_abs_det = flow.to_latent(chunk, context)
+    log_prob = flow.log_prob(chunk, context)
+    assert log_prob.shape == log_abs_det.shape == (4, 3, 2)
+    close = dict(rtol=0, atol=1e-12)
+    for i in range(3):
+        for j in range(2):
+            torch.testing.assert_close(log_prob[:, i, j], flow.log_prob(chunk[:, i, j], context), **close)
+            one_latent, one_log_abs_det = flow.to_latent(chunk[:, i, j], context)
+            torch.testing.assert_close(latent[:, i, j], one_latent, **close)
+            torch.testing.assert_close(log_abs_det[:, i, j], one_log_abs_det, **close)
+            torch.testing.assert_close(flow.to_chunk(latent, context)[0][:, i, j], chunk[:, i, j], rtol=0, atol=1e-10)
+
+
+@every_flow
+@pytest.mark.parametrize("rows", [0, 1, 9])
+def test_any_batch_size(name: str, options: dict, rows: int) -> None:
+    flow = random_flow(name, options)
+    chunk, context = batch(rows=rows)
+    assert flow.log_prob(chunk, context).shape == (rows,)
+    assert flow.sample(context, n=2).shape == (rows, 2, *LATENT)
+    assert [x.shape for x in flow.rsample_and_log_prob(context)] == [(rows, 1, *LATENT), (rows, 1)]
+    assert [x.shape for x in flow.to_chunk(chunk, context)] == [(rows, *LATENT), (rows,)]
+    # A row does not depend on its neighbours.
+    alone = [flow.log_prob(chunk[i : i + 1], context[i : i + 1]) for i in range(rows)]
+    torch.testing.assert_close(flow.log_prob(chunk, context), torch.cat([chunk.new_empty(0), *alone]))
+
+
+@every_flow
+def test_a_chunk_of_one_number(name: str, options: dict) -> None:
+    flow = random_flow(name, options, horizon=1, action_dim=1)
+    _, context = batch()
+    chunk, log_prob = flow.rsample_and_log_prob(context)
+    torch.testing.assert_close(log_prob, flow.log_prob(chunk, context), rtol=0, atol=1e-10)
+    log_prob.sum().backward()
+
+
+@every_flow
+@every_dtype
+def test_log_prob_is_finite_on_and_beyond_the_action_bounds(name: str, options: dict, dtype: torch.dtype) -> None:
+    flow = random_flow(name, options, dtype)
+    value = torch.tensor([-10.0, -1.0, 0.0, 1.0, 10.0], dtype=dtype).view(1, 5, 1, 1)
+    alternating = torch.ones(LATENT, dtype=dtype)
+    alternating[::2] = -1
+    chunk = (value * torch.stack((torch.ones_like(alternating), alternating)).unsqueeze(1)).flatten(0, 1)
+    chunk = chunk.unsqueeze(0).repeat(4, 1, 1, 1).requires_grad_()
+    _, context = batch(dtype=dtype)
+    log_prob = flow.log_prob(chunk, context)
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all()
+    assert chunk.grad is not None and chunk.grad.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in flow.parameters())
+
+
+@every_flow
+def test_copies_and_state_dicts_give_the_same_density(name: str, options: dict) -> None:
+    flow = random_flow(name, options)
+    chunk, context = batch()
+    loaded = random_flow(name, options, seed=8)
+    assert not torch.equal(loaded.log_prob(chunk, context), flow.log_prob(chunk, context))
+    loaded.load_state_dict(flow.state_dict())
+    for twin in (loaded, copy.deepcopy(flow)):
+        assert torch.equal(twin.log_prob(chunk, context), flow.log_prob(chunk, context))
+
+
+@every_flow
+def test_loss_is_the_weighted_mean_per_dimension(name: str, options: dict) -> None:
+    flow = random_flow(name, options)
+    chunk, context = batch()
+    log_prob = flow.log_prob(chunk, context)
+    torch.testing.assert_close(flow.loss(chunk, context), -log_prob.mean() / 6)
+    weight = torch.tensor([2.0, 0.0, 1.0, 0.0])
+    expected = -(2 * log_prob[0] + log_prob[2]) / 3 / 6
+    torch.testing.assert_close(flow.loss(chunk, context, weight), expected)
+    chunk[1], context[3] = torch.nan, torch.nan  # rows of weight zero may hold anything
+    loss = flow.loss(chunk, context, weight)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in flow.parameters() if p.grad is not None)
+
+
+@every_flow
+@pytest.mark.parametrize("weight", [[0.0] * 4, [1.0, -1.0, 1.0, 1.0], [1.0, math.nan, 1.0, 1.0], [1.0, 1.0]])
+def test_loss_refuses_bad_weights(name: str, options: dict, weight: list[float]) -> None:
+    flow = random_flow(name, options)
+    with pytest.raises(ValueError, match="weight"):
+        flow.loss(*batch(), torch.tensor(weight))
+
+
+@every_flow
+def test_bad_shapes_are_named(name: str, options: dict) -> None:
+    flow = random_flow(name, options)
+    chunk, context = batch()
+    with pytest.raises(ValueError, match=r"context: expected \(B, 5\), got \(4, 6\)"):
+        flow.sample(torch.zeros(4, 6))
+    with pytest.raises(ValueError, match=r"chunk: expected \(4, \*n, 3, 2\).* got \(4, 2, 3\)"):
+        flow.log_prob(chunk.transpose(1, 2), context)
+    with pytest.raises(ValueError, match=r"latent: expected \(4, \*n, 3, 2\).* got \(3, 3, 2\)"):
+        flow.to_chunk(chunk[:3], context)
+    with pytest.raises(ValueError, match=r"chunk: expected \(B, 3, 2\), got \(4, 1, 3, 2\)"):
+        flow.loss(chunk.unsqueeze(1), context)
+    with pytest.raises(ValueError, match="empty"):
+        flow.loss(chunk[:0], context[:0])
+    with pytest.raises(ValueError, match="n: expected"):
+        flow.sample(context, n=0)
+    with pytest.raises(ValueError, match="temperature"):
+        flow.sample(context, temperature=-1.0)

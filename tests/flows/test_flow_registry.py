@@ -1,0 +1,54 @@
+"""Flows by name."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+import flows.registry
+from flows import DEFAULT_FLOW, CouplingFlow, GaussianFlow, available_flows, make_flow, register_flow
+
+DIMS = dict(horizon=2, action_dim=3, context_dim=4)
+
+
+def test_built_in_flows() -> None:
+    assert available_flows() == ["coupling", "gaussian"]
+    assert isinstance(make_flow(DEFAULT_FLOW, **DIMS), CouplingFlow)
+    flow = make_flow("gaussian", width=7, **DIMS)
+    assert isinstance(flow, GaussianFlow) and flow.net[0].out_features == 7
+    assert (flow.horizon, flow.action_dim, flow.context_dim, flow.latent_shape) == (2, 3, 4, (2, 3))
+
+
+def test_unknown_names_and_options_are_met_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"unknown flow 'copling'; did you mean 'coupling'\?"):
+        make_flow("copling", **DIMS)
+    with pytest.raises(ValueError, match=r"unknown option 'layer' of flow 'coupling'; did you mean 'layers'\?"):
+        make_flow("coupling", layer=2, **DIMS)
+    with pytest.raises(ValueError, match=r"unknown option 'base' of flow 'gaussian'"):
+        make_flow("gaussian", base="mixture", **DIMS)
+
+
+def test_registering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows.registry, "_registered", dict(flows.registry._registered))
+
+    @register_flow("mine")
+    class Mine(GaussianFlow):
+        pass
+
+    assert available_flows() == ["coupling", "gaussian", "mine"]
+    assert type(make_flow("mine", depth=1, **DIMS)) is Mine
+    with pytest.raises(ValueError, match="already registered"):
+        register_flow("gaussian")(Mine)
+
+
+def test_entry_points_are_loaded_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint(name, target, flows.registry.ENTRY_POINT_GROUP) for name, target in (
+        ("theirs", "flows.gaussian:GaussianFlow"), ("broken", "no_such_package:Flow"), ("no_flow", "math:pi"))]  # fmt: skip
+    monkeypatch.setattr(flows.registry, "entry_points", lambda group: points)
+    assert available_flows() == ["broken", "coupling", "gaussian", "no_flow", "theirs"]
+    assert isinstance(make_flow("theirs", **DIMS), GaussianFlow)
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        make_flow("broken", **DIMS)
+    with pytest.raises(ValueError, match=r"math:pi is not a subclass of flows\.ChunkFlow"):
+        make_flow("no_flow", **DIMS)

@@ -1,0 +1,98 @@
+"""Base densities, and what temperature does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import distributions as td
+
+from flows import CouplingFlow, GaussianBase, MixtureBase
+from flows.bases import MixtureParams
+
+
+def random_params(rows: int = 3, components: int = 4, dim: int = 5) -> MixtureParams:
+    torch.manual_seed(0)
+    mean, log_scale = torch.randn(2, rows, components, dim, dtype=torch.float64)
+    return MixtureParams(torch.randn(rows, components, dtype=torch.float64).log_softmax(-1), mean, log_scale)
+
+
+def test_mixture_log_prob_is_that_of_torch_distributions() -> None:
+    params = random_params()
+    latent = torch.randn(3, 6, 5, dtype=torch.float64)
+    components = td.Independent(td.Normal(params.mean, params.log_scale.exp()), 1)
+    oracle = td.MixtureSameFamily(td.Categorical(logits=params.log_weight), components)
+    expected = oracle.log_prob(latent.transpose(0, 1)).T
+    torch.testing.assert_close(MixtureBase(5, 2, 4).log_prob(latent, params), expected, rtol=0, atol=1e-12)
+
+
+def test_gaussian_log_prob_is_that_of_torch_distributions() -> None:
+    latent = torch.randn(3, 6, 5, dtype=torch.float64)
+    expected = td.Normal(0.0, 1.0).log_prob(latent).sum(-1)
+    base = GaussianBase(5)
+    torch.testing.assert_close(base.log_prob(latent, base(latent[:, 0])), expected, rtol=0, atol=1e-12)
+
+
+def test_mixture_parameters_depend_on_the_context_and_stay_bounded() -> None:
+    base = MixtureBase(5, 2, components=4)
+    torch.nn.init.normal_(base.log_scale.weight, std=100.0)
+    params = base(torch.randn(3, 2))
+    assert params.mean.shape == params.log_scale.shape == (3, 4, 5)
+    torch.testing.assert_close(params.log_weight.exp().sum(-1), torch.ones(3))
+    assert not torch.equal(params.mean[0], params.mean[1])
+    assert params.log_scale.abs().max() == pytest.approx(3.0, abs=1e-3)
+
+
+def test_mixture_components_are_drawn_by_their_weights_at_every_temperature() -> None:
+    params = random_params(rows=1)
+    for temperature in (0.0, 0.01):
+        latent = MixtureBase(5, 2, 4).sample(params, 20_000, temperature)
+        nearest = (latent.unsqueeze(2) - params.mean.unsqueeze(1)).norm(dim=-1).argmin(-1)
+        share = torch.bincount(nearest[0], minlength=4) / 20_000
+        torch.testing.assert_close(share.double(), params.log_weight[0].exp(), rtol=0, atol=0.02)
+
+
+def test_mixture_at_temperature_zero_gives_component_means() -> None:
+    params = random_params()
+    latent = MixtureBase(5, 2, 4).sample(params, 50, temperature=0.0)
+    distance = (latent.unsqueeze(2) - params.mean.unsqueeze(1)).norm(dim=-1).amin(-1)
+    assert distance.max() == 0.0
+    assert all(len(latent[row].unique(dim=0)) > 1 for row in range(3))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.01, 4.0))
+def test_temperature_scales_the_noise(temperature: float) -> None:
+    params = random_params()
+    for base, given in ((MixtureBase(5, 2, 4), params), (GaussianBase(5), params.log_weight[:, :0])):
+        draws = []
+        for scale in (0.0, 1.0, temperature):
+            torch.manual_seed(4)
+            draws.append(base.sample(given, 8, scale))
+        centre, unit, scaled = draws
+        torch.testing.assert_close(scaled - centre, temperature * (unit - centre), rtol=1e-9, atol=1e-12)
+
+
+def test_flow_at_temperature_zero_gives_the_chunks_of_the_means() -> None:
+    torch.manual_seed(0)
+    context = torch.randn(2, 3)
+    gaussian = CouplingFlow(horizon=2, action_dim=2, context_dim=3, layers=2, width=8, base="gaussian")
+    mixture = CouplingFlow(horizon=2, action_dim=2, context_dim=3, layers=2, width=8, components=2)
+    for flow in (gaussian, mixture):
+        torch.nn.init.normal_(flow.conditioners[1].output.weight)
+    only, _ = gaussian.to_chunk(torch.zeros(2, 2, 2), context)
+    assert torch.equal(gaussian.sample(context, 4, temperature=0.0), only.unsqueeze(1).expand(-1, 4, -1, -1))
+    means, _ = mixture.to_chunk(mixture.base(context).mean.unflatten(-1, (2, 2)), context)
+    drawn = mixture.sample(context, 30, temperature=0.0)
+    distance = (drawn.unsqueeze(2) - means.unsqueeze(1)).flatten(3).norm(dim=-1)
+    assert distance.amin(-1).max() < 1e-6
+    assert (distance.argmin(-1).unique() == torch.arange(2)).all()
+
+
+def test_pathwise_gradients_reach_means_and_scales_and_pass_weights_by() -> None:
+    params = MixtureParams(*(x.requires_grad_() for x in random_params()))
+    MixtureBase(5, 2, 4).sample(params, 50).sum().backward()
+    assert params.mean.grad is not None and params.log_scale.grad is not None and params.log_weight.grad is None
+    # Each of the 50 draws adds its whole gradient to the mean of one component.
+    assert params.mean.grad.sum() == pytest.approx(3 * 50 * 5)
