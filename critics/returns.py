@@ -47,7 +47,7 @@ def bootstrap(chunk_return: Tensor, discount: float, length: Tensor, terminated:
         discount: per step, in [0, 1].
         length: (B,), steps executed, k.
         terminated: (B,), bool or 0/1: the chunk ended in a terminal state. A time limit is not one.
-        next_value: (B,), value of the observation after the last executed step; ignored, NaN included, where terminated.
+        next_value: (B,), value of the observation after the last step; ignored, NaN included, where terminated.
 
     Returns:
         (B,).

@@ -1,8 +1,8 @@
 """Conditional densities over action chunks: torch in, torch out.
 
-    flow = flows.make_flow("coupling", horizon=8, action_dim=15, context_dim=97)
-    flow.loss(chunk, context).backward()              # imitation
-    chunk, log_prob = flow.rsample_and_log_prob(context, n=4)
+>>> flow = make_flow("coupling", horizon=8, action_dim=15, context_dim=97)
+>>> flow.loss(chunk, context).backward()
+>>> chunk, log_prob = flow.rsample_and_log_prob(context, n=4)
 """
 
 from __future__ import annotations

@@ -74,10 +74,9 @@ class MixtureBase(LatentBase):
     `sample` draws the component, then the latent pathwise. Temperature scales the spread within a component and
     leaves the choice among them; at 0 each sample is the mean of its component.
 
-    A drawn component carries no gradient. So pathwise objectives (a critic's value, or the log-prob of the flow's
-    own samples) move the means and scales of the components without bias as long as these stay apart, but not
-    the weights: theirs comes only through `log_prob`, whose score is zero on average over the flow's own samples.
-    The weights learn from the likelihood of data.
+    The draw of a component carries no gradient. Gradients through samples are unbiased for means and scales and leave
+    the weights out: these get theirs from `log_prob` alone. Over the flow's own samples that is zero on average (the
+    score of a density), so the weights learn from the likelihood of data, not from a critic's value or an entropy.
 
     Args:
         dim: dimensions of the latent, D.

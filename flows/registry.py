@@ -1,9 +1,5 @@
-"""Flows by name. Other packages bring theirs with the decorator, or with an entry point that is loaded when asked for:
-
-    [options.entry_points]
-    softflow.flows =
-        my_flow = my_package.my_flow:MyFlow
-"""
+"""Flows by name. Other packages bring theirs with the decorator, or with an entry point of the group `softflow.flows`
+(`my_flow = my_package.my_flow:MyFlow`), which is loaded when asked for."""
 
 from __future__ import annotations
 

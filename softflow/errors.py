@@ -14,9 +14,18 @@ class UserError(ValueError):
 
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:
-    """Return the valid word most like `word`, if one is near: `updates` is also near `imitation.updates`."""
+    """Return the valid word most like `word`, None if none is near.
+
+    Of dotted words with the same parent only the rest is compared: `imitation.` alone makes no two words alike.
+    `updates` is near `imitation.updates`.
+    """
     words = sorted(valid)
-    matches = get_close_matches(word, words, n=1) or [w for w in words if w.endswith(f".{word}")]
+    parent = word[: word.rfind(".") + 1]
+    siblings = [w.removeprefix(parent) for w in words if w.startswith(parent)]
+    if match := get_close_matches(word.removeprefix(parent), siblings, n=1):
+        return parent + match[0]
+    others = [w for w in words if not w.startswith(parent)]
+    matches = get_close_matches(word, others, n=1) or [w for w in words if w.endswith(f".{word}")]
     return matches[0] if matches else None
 
 

@@ -31,7 +31,7 @@ from softflow.cli.config import (
     read_yaml,
     to_dict,
 )
-from softflow.errors import UserError, did_you_mean
+from softflow.errors import UserError, nearest
 
 T = TypeVar("T")
 
@@ -156,7 +156,8 @@ def _check_flags(cls: type, argv: Sequence[str]) -> None:
     for argument in argv:
         name = _flag(argument.removeprefix("--").partition("=")[0])
         if argument.startswith("--") and name not in valid and not name.startswith(free):
-            hint = did_you_mean(f"--{name}", [f"--{key}" for key in valid])
+            near = nearest(f"--{name}", [f"--{key}" for key in valid])
+            hint = f"did you mean {near!r}?" if near else "--help lists the flags"
             raise ConfigError(f"unknown flag {argument.partition('=')[0]}: {hint}")
 
 
@@ -212,7 +213,7 @@ def _integers_like_1e5() -> tyro.constructors.ConstructorRegistry:
 
 
 def _one_line(box: str) -> str:
-    """The message inside the box that tyro draws around an error."""
-    rules = re.split(r"[─━]{4,}|For full helptext", box)
-    lines = [line.strip(" │╭╮╰╯\n") for line in (rules[1] if len(rules) > 1 else box).splitlines()]
-    return " ".join(line for line in lines if line)
+    """The message in the box that tyro draws: the text between the first two rules, the frame taken away."""
+    sections = re.split(r"[─-]{4,}", box)
+    words = (sections[1] if len(sections) > 1 else box).translate(dict.fromkeys(map(ord, "│╭╮╰╯"), " ")).split()
+    return " ".join(words)

@@ -1,0 +1,22 @@
+"""Environments, registered with gymnasium, and their demonstrators."""
+
+import gymnasium
+
+from softflow.envs.errors import UnstableSimulationError
+from softflow.envs.registry import Demonstrator, available_envs, make_demonstrator, make_env, resolve_env_id
+from softflow.envs.tape_cut import TapeCutEnv
+from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
+
+# Without gymnasium's TimeLimit: the environment keeps its time limit itself, as its observation tells the time.
+gymnasium.register("softflow/TapeCut-v0", entry_point="softflow.envs.tape_cut:TapeCutEnv")
+
+__all__ = [
+    "Demonstrator",
+    "TapeCutDemonstrator",
+    "TapeCutEnv",
+    "UnstableSimulationError",
+    "available_envs",
+    "make_demonstrator",
+    "make_env",
+    "resolve_env_id",
+]

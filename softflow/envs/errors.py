@@ -4,9 +4,13 @@ from __future__ import annotations
 
 
 class UnstableSimulationError(RuntimeError):
-    """The physics diverged: the state after this step is meaningless and was not returned.
+    """The physics diverged: the state after this step means nothing and was not returned.
 
     The episode is lost; ``reset`` (or ``set_state``) makes the environment usable again.
+
+    Args:
+        step: which step of the episode it was, 0 for ``reset``.
+        reason: what gave it away.
     """
 
     def __init__(self, step: int, reason: str) -> None:
@@ -16,6 +20,6 @@ class UnstableSimulationError(RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"the simulation became unstable at step {self.step} of the episode ({self.reason}); reset the environment "
-            "and discard this step. If it is frequent, look for actions that jump between the bounds at every step."
+            f"the simulation became unstable at step {self.step} of the episode ({self.reason}): discard this step and "
+            "reset the environment; if it is frequent, move more gently while in contact"
         )

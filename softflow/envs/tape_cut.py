@@ -1,13 +1,14 @@
-"""TapeCut: a hand takes spring scissors out of an open case and cuts a taut ribbon.  Actions, rules, rewards, observation.
+"""TapeCut: a hand takes spring scissors out of an open case and cuts a taut ribbon.  Actions, rules, rewards, episodes.
 
-The scene is in ``tape_cut_scene.py``, the geometry the rules speak of in ``tape_cut_geometry.py``.
+The scene is in ``tape_cut_scene.py``, the geometry the rules speak of in ``tape_cut_geometry.py``, what a policy sees
+in ``tape_cut_observation.py``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import gymnasium
 import mujoco
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 
 from softflow.envs.errors import UnstableSimulationError
 from softflow.envs.tape_cut_geometry import TapeCutGeometry, measure
-from softflow.envs.tape_cut_scene import HAND_JOINTS, SUBSTEPS, WRIST_JOINTS, Array, TapeCutScene
+from softflow.envs.tape_cut_observation import OBSERVATION_SIZE, Observation, observe
+from softflow.envs.tape_cut_scene import HAND, WRIST, Array, TapeCutScene
+from softflow.errors import UserError, did_you_mean
 
 RewardKind = Literal["sparse", "staged"]
+Info = dict[str, Any]
 
 # Rules
 CUT_FORCE = 3.0  # N with which each blade must press on the ribbon, against the other
@@ -36,8 +40,6 @@ STAGE_REWARDS = {"grasped": 0.125, "lifted": 0.125, "at_tape": 0.25, "cut": 0.5}
 WRIST_STEP = np.array([0.02, 0.02, 0.02, 0.15, 0.08, 0.08])
 WRIST_LEASH = np.array([0.05, 0.05, 0.05, 0.35, 0.25, 0.25])
 HAND_STEP = 0.20  # rad by which a finger target may move
-WRIST = slice(0, len(WRIST_JOINTS))
-HAND = slice(len(WRIST_JOINTS), len(WRIST_JOINTS) + len(HAND_JOINTS))
 
 # Uniform ranges of what `reset` draws, in the order of the draws (m, rad; the scissors' relative to the case).
 RESET_RANGES = {
@@ -48,54 +50,14 @@ RESET_RANGES = {
 }  # fmt: skip
 OPEN_HAND = np.array([0.0, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5])  # rad, in the order of HAND_JOINTS
 
-# Name and size of each block, in order.  SI units times the factor in the comment; world frame unless said otherwise.
-OBSERVATION_BLOCKS = (
-    ("wrist_position", 6),  # x, y, z, yaw, pitch, roll
-    ("wrist_velocity", 6),
-    ("hand_position", 9),  # order of HAND_JOINTS
-    ("hand_velocity", 9),  # x 0.1
-    ("wrist_target_lead", 6),  # target minus position
-    ("hand_target", 9),
-    ("touch", 4),  # force of thumb, first, middle, ring on the scissors, at most 10 N, x 0.2
-    ("grip_from_hand", 3),  # from between the pads to between the handles, palm frame, x 10
-    ("heading_in_palm", 3),  # scissors' axis along the blades, palm frame
-    ("normal_in_palm", 3),  # normal of the blades' plane, palm frame
-    ("pivot", 3),
-    ("heading", 3),
-    ("normal", 3),
-    ("scissors_velocity", 6),  # linear (world), angular (body frame of half a), x 0.2
-    ("opening", 1),  # angle between the blades
-    ("opening_rate", 1),  # x 0.2
-    ("seam_in_scissors", 3),  # scissors' frame, x 5
-    ("ribbon_across", 3),  # unit vector across the ribbon, scissors' frame
-    ("seam", 3),
-    ("fixture", 4),  # x, y, z, yaw
-    ("case", 3),  # x, y, yaw
-    ("grasped", 1),  # 0 or 1, now
-    ("lifted", 1),  # 0 or 1, now
-    ("between_blades", 1),  # 0 or 1, now: the ribbon
-    ("cut", 1),  # 0 or 1
-    ("pinch", 1),  # force of the blades on the ribbon, at most 5 N, x 0.2
-    ("time", 1),  # steps taken over max_steps
-)
 
-
-def _slices(blocks: tuple[tuple[str, int], ...]) -> dict[str, slice]:
-    ends = np.cumsum([size for _, size in blocks]).tolist()
-    return {name: slice(end - size, end) for (name, size), end in zip(blocks, ends, strict=True)}
-
-
-OBSERVATION_SLICES = _slices(OBSERVATION_BLOCKS)
-OBSERVATION_SIZE = sum(size for _, size in OBSERVATION_BLOCKS)
-
-
-class TapeCutEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
     """Take the scissors out of the case and cut the ribbon, at 20 Hz within 200 steps.
 
     Action, ``Box(-1, 1, (15,))``: six changes of the wrist's target (``WRIST_STEP`` at 1; x, y, z, yaw, pitch, roll)
     and nine absolute finger targets (-1 to 1 spans the joint's range; moves at most ``HAND_STEP`` per step).
 
-    Observation (97,): the blocks of ``OBSERVATION_BLOCKS`` with units there; ``OBSERVATION_SLICES`` finds one by name.
+    Observation (97,): the blocks of ``OBSERVATION_BLOCKS`` (``tape_cut_observation.py``), with units there.
 
     Rules.  *grasped*: thumb and a finger press on the scissors.  *lifted*: grasped, and the pivot ``LIFT_HEIGHT``
     above its place in the case.  *at_tape*: lifted, with both edges of the ribbon between the blades.  *cut*: the
@@ -116,10 +78,12 @@ class TapeCutEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         width, height, camera: size in pixels and camera (``"front"`` or ``"side"``) of ``render``.
 
     Raises:
+        UserError: an argument outside of these.
         UnstableSimulationError: from ``reset`` or ``step`` when the physics diverges.
+        ValueError: from ``step`` when an action has another shape or is not finite.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (declared so by gymnasium)
 
     def __init__(
         self,
@@ -132,11 +96,11 @@ class TapeCutEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         camera: str = "front",
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode must be 'rgb_array' or None, got {render_mode!r}")
+            raise UserError(f"TapeCut has no render_mode {render_mode!r}: use 'rgb_array' or None")
         if reward not in get_args(RewardKind):
-            raise ValueError(f"reward must be one of {get_args(RewardKind)}, got {reward!r}")
+            raise UserError(f"TapeCut has no reward {reward!r}: {did_you_mean(reward, get_args(RewardKind))}")
         if max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+            raise UserError(f"max_steps must be at least 1, got {max_steps}")
         self.render_mode, self.reward, self.terminate_on_success = render_mode, reward, terminate_on_success
         self.max_steps, self.width, self.height, self.camera = max_steps, width, height, camera
         self.scene = TapeCutScene()
@@ -145,20 +109,16 @@ class TapeCutEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._renderer: mujoco.Renderer | None = None
         self._running = False
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         super().reset(seed=seed)
         drawn = {name: self.np_random.uniform(low, high) for name, (low, high) in RESET_RANGES.items()}
         x, y, yaw = drawn["case_x"], drawn["case_y"], drawn["case_yaw"]
         dx, dy = drawn["scissors_x"], drawn["scissors_y"]
         self.case = np.array([x, y, yaw])
         self.fixture = np.array([drawn[f"fixture_{name}"] for name in ("x", "y", "z", "yaw")])
-        scissors = np.array(
-            [
-                x + np.cos(yaw) * dx - np.sin(yaw) * dy,
-                y + np.sin(yaw) * dx + np.cos(yaw) * dy,
-                yaw + drawn["scissors_yaw"],
-            ]
-        )
+        scissors_x = x + np.cos(yaw) * dx - np.sin(yaw) * dy
+        scissors_y = y + np.sin(yaw) * dx + np.cos(yaw) * dy
+        scissors = np.array([scissors_x, scissors_y, yaw + drawn["scissors_yaw"]])
         wrist = np.array([*(drawn[f"wrist_{name}"] for name in ("x", "y", "z", "yaw")), 0.0, 0.0])
         self.scene.place(self.case, self.fixture, scissors, wrist, OPEN_HAND)
         self.targets = np.concatenate([wrist, OPEN_HAND])
@@ -170,7 +130,7 @@ class TapeCutEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._reach_stages()
         return self._observe(), self._info()
 
-    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.floating]) -> tuple[Observation, float, bool, bool, Info]:
         if not self._running:
             raise gymnasium.error.ResetNeeded("call reset() before step(), also after an UnstableSimulationError")
         self.targets = self._move_targets(self._checked(action))
@@ -186,7 +146,7 @@ class TapeCutEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     # -- actions
 
-    def _checked(self, action: NDArray[np.float32]) -> Array:
+    def _checked(self, action: NDArray[np.floating]) -> Array:
         checked = np.asarray(action, np.float64)
         if checked.shape != self.action_space.shape:
             raise ValueError(f"an action has shape {self.action_space.shape}, got {checked.shape}")
@@ -243,51 +203,26 @@ class TapeCutEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     # -- observation
 
-    def _info(self) -> dict[str, Any]:
+    def _info(self) -> Info:
         return {"is_success": self.cut, "stages": dict(self.reached)}
 
-    def _observe(self) -> NDArray[np.float32]:
-        scene, seen, data = self.scene, self.geometry, self.scene.data
-        palm = scene.rotation["palm"]
-        heading, _, normal = seen.axes
-        values = {
-            "wrist_position": scene.wrist_position,
-            "wrist_velocity": scene.wrist_velocity,
-            "hand_position": data.qpos[scene.hand_qpos],
-            "hand_velocity": data.qvel[scene.hand_dof] * 0.1,
-            "wrist_target_lead": self.targets[WRIST] - scene.wrist_position,
-            "hand_target": self.targets[HAND],
-            "touch": np.minimum(seen.touch, 10) * 0.2,
-            "grip_from_hand": (seen.grip_point - seen.hand_point) @ palm * 10,
-            "heading_in_palm": heading @ palm,
-            "normal_in_palm": normal @ palm,
-            "pivot": seen.pivot,
-            "heading": heading,
-            "normal": normal,
-            "scissors_velocity": scene.scissors_velocity * 0.2,
-            "opening": seen.opening,
-            "opening_rate": seen.opening_rate * 0.2,
-            "seam_in_scissors": seen.seam_in_scissors * 5,
-            "ribbon_across": seen.ribbon_across,
-            "seam": seen.seam,
-            "fixture": self.fixture,
-            "case": self.case,
-            "grasped": self.grasped,
-            "lifted": self.lifted,
-            "between_blades": seen.between_blades,
-            "cut": self.cut,
-            "pinch": min(seen.pinch, 5) * 0.2,
-            "time": self.steps / self.max_steps,
-        }
-        observation = np.empty(OBSERVATION_SIZE, np.float32)
-        for name, block in OBSERVATION_SLICES.items():
-            observation[block] = values[name]
-        return observation
+    def _observe(self) -> Observation:
+        return observe(
+            self.scene,
+            self.geometry,
+            targets=self.targets,
+            fixture=self.fixture,
+            case=self.case,
+            grasped=self.grasped,
+            lifted=self.lifted,
+            cut=self.cut,
+            time=self.steps / self.max_steps,
+        )
 
     # -- state
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Everything the future depends on, as numpy arrays (no pickling needed): physics, cut, episode and random numbers."""
+        """All that the future depends on, as arrays that need no pickling: physics, cut, episode, random numbers."""
         return {
             **self.scene.save(),
             "targets": self.targets.copy(),
@@ -299,7 +234,7 @@ class TapeCutEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             "random": np.array(json.dumps(self.np_random.bit_generator.state)),
         }
 
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observation:
         """Return to a state of ``get_state``, of this or another instance; steps from here are the same to the bit.
 
         Returns:
@@ -319,7 +254,7 @@ class TapeCutEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     # -- pictures
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Picture (height, width, 3); None if the environment was not made with ``render_mode="rgb_array"``.
 
         Raises:

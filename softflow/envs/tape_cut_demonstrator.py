@@ -1,4 +1,4 @@
-"""A scripted demonstrator of TapeCut: knows the simulator's state, moves through phases, succeeds in about three of four."""
+"""A scripted demonstrator of TapeCut: sees the simulator's state, moves through phases, succeeds in two of three."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from softflow.envs.tape_cut import HAND, WRIST_STEP, TapeCutEnv
-from softflow.envs.tape_cut_scene import Array
+from softflow.envs.tape_cut import WRIST_STEP, TapeCutEnv
+from softflow.envs.tape_cut_scene import HAND, HAND_JOINTS, WRIST_JOINTS, Array
+from softflow.errors import UserError
 
 OPEN_WIDTH = 0.042  # m, half the distance of the pads
 HOLD_WIDTH = 0.0205  # m: holds the handles without closing the blades
@@ -53,9 +54,9 @@ class TapeCutDemonstrator:
         noise: float = 0.15,
     ) -> None:
         if not isinstance(env.unwrapped, TapeCutEnv):
-            raise ValueError(f"the demonstrator of TapeCut cannot act in {env.unwrapped}")
+            raise UserError(f"the demonstrator of TapeCut cannot act in {env.unwrapped}")
         if mode not in (None, 0, 1, 2, 3):
-            raise ValueError(f"mode must be 0, 1, 2 or 3, got {mode!r}")
+            raise UserError(f"mode must be 0, 1, 2 or 3, got {mode!r}")
         self.env, self.rng = env.unwrapped, rng
         if mode is None:
             other_side = int(rng.random() >= 0.5)
@@ -73,9 +74,8 @@ class TapeCutDemonstrator:
         self.crossing_offset = np.array([CUT_POINT + offset(0.006), offset(0.0025), offset(0.003)])
         self.crossing_yaw = offset(0.08)
 
-        scale = np.full(self.env.action_space.shape, 0.15 * noise)
-        scale[: len(WRIST_STEP)] = noise
-        self._noise_scale, self._noise = scale, np.zeros(scale.shape)
+        self._noise_scale = noise * np.array([1.0] * len(WRIST_JOINTS) + [0.15] * len(HAND_JOINTS))
+        self._noise = np.zeros(self._noise_scale.size)
         self.phase, self._elapsed, self._untouched = "above", 0, 0
         self._width = OPEN_WIDTH
         self._grasp_target = self.env.targets[:4].copy()  # wrist x, y, z, yaw when the hand began to close
@@ -109,7 +109,7 @@ class TapeCutDemonstrator:
         self._width = OPEN_WIDTH
         motion = self._approach(HOVER_HEIGHT)
         lined_up = np.abs(motion[:2]).max() < 0.006 and abs(motion[3]) < 0.05
-        if lined_up and abs(self._height - HOVER_HEIGHT) < 0.02 or self._elapsed > 40:
+        if (lined_up and abs(self._height - HOVER_HEIGHT) < 0.02) or self._elapsed > 40:
             self._go("down")
         return motion
 
@@ -152,7 +152,7 @@ class TapeCutDemonstrator:
         goal = geometry.grip_point + self._grasp_offset[0] * forward + self._grasp_offset[1] * left
         turn = -self._side * math.pi if self._turned else 0.0  # this way round keeps the wrist in range for the cut
         yaw = _yaw(heading) + turn + self._grasp_yaw
-        return np.array([goal[0] - targets[0], goal[1] - targets[1], height - targets[2], yaw - targets[3], *self._level()])
+        return np.concatenate([np.array([goal[0], goal[1], height, yaw]) - targets[:4], self._level()])
 
     # -- cutting
 
@@ -170,7 +170,7 @@ class TapeCutDemonstrator:
 
     def _insert(self) -> Array:
         error, yaw_error, forward, _ = self._crossing_error()
-        if abs(error @ forward) < 0.008 and self._elapsed > 4 or self._elapsed > 25:
+        if (abs(error @ forward) < 0.008 and self._elapsed > 4) or self._elapsed > 25:
             self._go("cut")
         return self._shift(0.5 * error, 0.010, 0.4 * yaw_error)
 
@@ -201,7 +201,7 @@ class TapeCutDemonstrator:
         """
         geometry, fixture = self.env.geometry, self.env.fixture
         yaw = fixture[3] + self._side * math.pi / 2
-        forward, left = _level_axes(math.cos(yaw), math.sin(yaw))
+        forward, left = _level_axes(np.cos(yaw), np.sin(yaw))
         seam = np.array([fixture[0], fixture[1], self.env.scene.seam_height + fixture[2]])
         along, sideways, up = self.crossing_offset
         goal = seam - (along + standoff) * forward + sideways * left + np.array([0.0, 0.0, up])
@@ -209,7 +209,7 @@ class TapeCutDemonstrator:
         return goal - geometry.pivot, (yaw_error + math.pi) % (2 * math.pi) - math.pi, forward, left
 
     def _shift(self, shift: Array, limit: float, turn: float) -> Array:
-        """Wrist motion by ``shift`` (3,), each axis within ``limit``, and ``turn`` about the vertical, blades kept level."""
+        """Wrist motion by ``shift`` (3,), each axis within ``limit``, and ``turn`` about the vertical, blades level."""
         roll = self._sign * _bounded(-0.2 * self.env.geometry.axes[1, 2], 0.03)
         return np.array([*np.clip(shift, -limit, limit), turn, self._straighten(), roll])
 
@@ -244,4 +244,4 @@ def _level_axes(x: float, y: float) -> tuple[Array, Array]:
 
 
 def _yaw(vector: Array) -> float:
-    return math.atan2(vector[1], vector[0])
+    return np.arctan2(vector[1], vector[0])

@@ -1,4 +1,4 @@
-"""Where the blades, the ribbon and the hand are to each other, and how hard they press: read from the scene, nothing judged."""
+"""Where blades, ribbon and hand are to each other and how hard they press: read off the scene, nothing judged."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def measure(scene: TapeCutScene) -> TapeCutGeometry:
 
 
 def _cross(seam: Array, along: Array, across: Array, opening: float, half_width: float) -> tuple[float, bool, float]:
-    """Crossing, whether it is between the blades, and gap; arguments in the scissors' frame, ``along`` up the ribbon."""
+    """Crossing, whether it is between the blades, and gap; vectors in the scissors' frame, ``along`` up the ribbon."""
     (x, y, z), (along_x, along_y, along_z) = seam.tolist(), along.tolist()
     if abs(along_z) <= MIN_INCLINATION:
         return math.inf, False, math.inf

@@ -1,4 +1,4 @@
-"""The simulated things of TapeCut: hand, scissors, ribbon and fixture of ``tape_cut.xml``, free of any rule or reward."""
+"""What TapeCut simulates: hand, scissors, ribbon and fixture of ``tape_cut.xml``, free of rules and rewards."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ WRIST_JOINTS = ("wrist_x", "wrist_y", "wrist_z", "wrist_yaw", "wrist_pitch", "wr
 HAND_JOINTS = (
     "thumb_abd", "thumb_mcp", "thumb_ip", "first_mcp", "first_pip", "middle_mcp", "middle_pip", "ring_mcp", "ring_pip",
 )  # fmt: skip
+WRIST = slice(0, len(WRIST_JOINTS))  # of actions and targets, which list the wrist's joints, then the hand's
+HAND = slice(len(WRIST_JOINTS), len(WRIST_JOINTS) + len(HAND_JOINTS))
 RIBBON = ("ribbon_upper_end", "ribbon_upper", "ribbon_lower", "ribbon_lower_end")
 
 SUBSTEPS = 10  # of 5 ms: 20 control steps per second
@@ -45,7 +47,8 @@ class TapeCutScene:
         self.palm_above_grip = -float(model.site("grip").pos[2])
         self.link_length = float(model.body("ribbon_lower").pos[2])
         self.ribbon_half_thickness, self.ribbon_half_width = map(float, model.geom("ribbon_upper").size[:2])
-        self.seam_height = float(model.body("ribbon_upper_end").pos[2]) - 2 * self.link_length  # above the fixture's foot
+        # above the foot of the fixture
+        self.seam_height = float(model.body("ribbon_upper_end").pos[2]) - 2 * self.link_length
         self.control_low, self.control_high = model.actuator_ctrlrange.T.copy()
 
         wrist, wrist_dof = _joint_slices(model, WRIST_JOINTS)

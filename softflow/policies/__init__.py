@@ -1,1 +1,9 @@
-"""Policies: from an observation to an action chunk."""
+"""From an observation to an action chunk."""
+
+from __future__ import annotations
+
+from softflow.policies.base import ChunkPolicy
+from softflow.policies.flow_policy import FlowPolicy
+from softflow.policies.normalizer import ObservationNormalizer
+
+__all__ = ["ChunkPolicy", "FlowPolicy", "ObservationNormalizer"]

@@ -50,7 +50,7 @@ class MetricLogger:
         path = run_folder.metrics_path
         if resume_at is not None:
             if not path.is_file() or path.stat().st_size < resume_at:
-                raise UserError(f"{path} is missing or shorter than it was at the checkpoint: restore it, or start again")
+                raise UserError(f"{path} is missing or shorter than at the checkpoint: restore it, or start again")
             os.truncate(path, resume_at)
             with path.open(newline="", encoding="utf-8") as file:
                 self._last_step = {row["stage"]: int(row["step"]) for row in csv.DictReader(file)}

@@ -46,7 +46,8 @@ class StageProgress:
         self._stream = sys.stderr if stream is None else stream
         self._figures: dict[str, float] = {}
         self._start = self._last_time = clock()
-        self._last_done: int | None = None
+        self._last_done = -1
+        self._last_tenth = self._tenth()
         self._bar: tqdm | None = None
         if self._stream.isatty():
             self._bar = tqdm(total=total, initial=initial, desc=stage, file=self._stream, dynamic_ncols=True)
@@ -59,9 +60,7 @@ class StageProgress:
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in self._figures.items()}, refresh=False)
             self._bar.update(steps)
             return
-        tenths = 10 * self.done // max(self.total, 1)
-        tenths_shown = 10 * (self._initial if self._last_done is None else self._last_done) // max(self.total, 1)
-        if tenths > tenths_shown or self._clock() - self._last_time >= self._interval:
+        if self._tenth() > self._last_tenth or self._clock() - self._last_time >= self._interval:
             self._line()
 
     def close(self) -> None:
@@ -79,8 +78,11 @@ class StageProgress:
     ) -> None:
         self.close()
 
+    def _tenth(self) -> int:
+        return 10 * self.done // max(self.total, 1)
+
     def _line(self) -> None:
-        self._last_time, self._last_done = self._clock(), self.done
+        self._last_time, self._last_done, self._last_tenth = self._clock(), self.done, self._tenth()
         elapsed, counted = self._last_time - self._start, self.done - self._initial
         parts = [f"{self.stage} {self.done:,}/{self.total:,} ({100 * self.done // max(self.total, 1)} %)"]
         parts += [f"{name} {value:.3g}" for name, value in self._figures.items()]

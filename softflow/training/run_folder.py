@@ -91,21 +91,21 @@ class RunFolder:
         part.rename(final)
         _sync(self.checkpoints_path)
         self._point_to(final)
-        shutil.rmtree(replaced, ignore_errors=True)
-        others = sorted((c for c in self._checkpoints() if c != final), key=lambda c: int(c.name))
-        for old in others[: len(others) - (keep - 1)]:
-            shutil.rmtree(old)
+        older = sorted((c for c in self._checkpoints() if c != final), key=lambda c: int(c.name), reverse=True)
+        for unneeded in (*self.checkpoints_path.glob(".*.replaced"), *older[keep - 1 :]):
+            shutil.rmtree(unneeded)
         return final
 
     def last_checkpoint(self) -> Path:
         """The newest whole checkpoint. Raises `UserError` if there is none."""
         last = self.checkpoints_path / "last"
         if last.is_file():
-            name = last.read_text(encoding="utf-8").strip()
-            # the second is there after a crash between the two renames of a checkpoint that was being replaced
-            for path in (self.checkpoints_path / name, self._aside(name, "replaced")):
-                if path.is_dir():
-                    return path
+            path = self.checkpoints_path / last.read_text(encoding="utf-8").strip()
+            replaced = self._aside(path.name, "replaced")
+            if replaced.is_dir() and not path.exists():  # a crash between the two renames of `save_checkpoint`
+                replaced.rename(path)
+            if path.is_dir():
+                return path
         raise UserError(f"{self.path} has no checkpoint yet: start it again")
 
     def _checkpoints(self) -> list[Path]:
@@ -116,7 +116,7 @@ class RunFolder:
 
     def _point_to(self, checkpoint: Path) -> None:
         # A text file and not a link, which some file systems and archives don't keep.
-        part = self.checkpoints_path / ".last.part"
+        part = self.checkpoints_path / "last.part"
         part.write_text(f"{checkpoint.name}\n", encoding="utf-8")
         _sync(part)
         part.replace(self.checkpoints_path / "last")

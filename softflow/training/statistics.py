@@ -25,7 +25,9 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     centre = rate + z**2 / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
     scale = 1 + z**2 / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    low = 0.0 if successes == 0 else (centre - spread) / scale  # exactly so, without rounding
+    high = 1.0 if successes == trials else (centre + spread) / scale
+    return low, high
 
 
 def interquartile_mean(scores: ArrayLike) -> float:

@@ -65,7 +65,7 @@ def test_members_start_independent_and_within_the_bounds_of_a_linear_layer() -> 
     q = ChunkCritic(context_dim=97, horizon=8, action_dim=15, members=3)
     reference = torch.nn.Linear(97 + 120, 256).weight.std()
     for weight in (q.from_context.weight, q.chunk_weight):
-        assert weight.std() == pytest.approx(reference.item(), rel=0.03)
+        assert weight.std().item() == pytest.approx(reference.item(), rel=0.03)
         correlation = torch.corrcoef(weight.flatten(1))
         assert (correlation - torch.eye(3)).abs().max() < 0.05
 

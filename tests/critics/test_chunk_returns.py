@@ -56,7 +56,8 @@ def test_by_hand_at_discount_one_half(
 def test_gamma_to_the_k() -> None:
     # 0.99^1, 0.99^4, 0.99^8 times 100, rewards zero
     length = torch.tensor([1, 4, 8])
-    target = bootstrap(chunk_return(torch.zeros(3, 8), length, 0.99), 0.99, length, torch.zeros(3), torch.full((3,), 100.0))
+    returned = chunk_return(torch.zeros(3, 8), length, 0.99)
+    target = bootstrap(returned, 0.99, length, torch.zeros(3), torch.full((3,), 100.0))
     torch.testing.assert_close(target, torch.tensor([99.0, 96.059601, 92.274469]))
 
 

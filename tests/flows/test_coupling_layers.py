@@ -65,7 +65,7 @@ def test_the_context_is_embedded_once(n: int) -> None:
     for module in (flow.context, flow.base):
         module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
     flow.rsample_and_log_prob(torch.randn(3, 4), n=n)
-    assert seen == [(3, 4), (3, 4)] or sorted(seen) == [(3, 4), (3, 4)]
+    assert seen == [(3, 4), (3, 4)]
 
 
 @pytest.mark.parametrize("bad", [dict(layers=0), dict(width=0), dict(components=0), dict(log_scale_bound=0.0),
@@ -76,7 +76,7 @@ def test_bad_options_are_refused(bad: dict) -> None:
 
 
 def test_one_layer_is_that_of_nflows() -> None:
-    AffineCouplingTransform = pytest.importorskip("nflows.transforms").AffineCouplingTransform
+    nflows = pytest.importorskip("nflows.transforms")
     flow = randomise(coupling(layers=1, horizon=2)).double()
     conditioner, projected = flow.conditioners[0], flow.context
 
@@ -87,9 +87,12 @@ def test_one_layer_is_that_of_nflows() -> None:
             log_scale, shift = conditioner.output(h).chunk(2, -1)
             return torch.cat((shift, log_scale), -1)
 
-    oracle = AffineCouplingTransform(
-        torch.tensor([0, 0, 0, 1, 1, 1]), lambda *_: Net(), scale_activation=lambda u: torch.exp(2 * torch.tanh(u / 2))
-    )
+    class Layer(nflows.AffineCouplingTransform):
+        def _scale_and_shift(self, params: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            shift, log_scale = params.chunk(2, -1)
+            return torch.exp(2 * torch.tanh(log_scale / 2)), shift  # nflows' own scale cannot expand
+
+    oracle = Layer(torch.tensor([0, 0, 0, 1, 1, 1]), lambda *_: Net())
     chunk, context = torch.randn(7, 2, 3, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64)
     for ours, theirs in ((flow.to_latent, oracle), (flow.to_chunk, oracle.inverse)):
         value, log_abs_det = ours(chunk, context)

@@ -87,9 +87,11 @@ def test_density_integrates_to_one_and_samples_follow_it(
     context = torch.randn(1, CONTEXT_DIM, dtype=torch.float64)
     samples = 40_000
     with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.mul_(0.5)  # far from the identity still, without tails longer than a grid can hold
         drawn = flow.sample(context, samples).reshape(samples, 2)
         centre, spread = drawn.mean(0), drawn.std(0)
-        side = torch.linspace(-10, 10, 1201, dtype=torch.float64)
+        side = torch.linspace(-8, 8, 501, dtype=torch.float64)
         points = centre + spread * torch.cartesian_prod(side, side)
         density = flow.log_prob(points.reshape(1, -1, horizon, action_dim), context)[0].exp()
     mass = density * spread.prod() * (side[1] - side[0]) ** 2
@@ -120,25 +122,17 @@ def test_sample_at_temperature_one_is_rsample(name: str, options: dict) -> None:
 
 
 @every_flow
-def test_gradients_of_log_prob_and_loss(name: str, options: dict) -> None:
+def test_gradients_of_log_prob(name: str, options: dict) -> None:
     flow = random_flow(name, options | dict(width=5))
     chunk, context = batch(2, rows=2)
-    names, parameters = zip(*flow.named_parameters(), strict=True)
 
-    def log_prob(chunk: Tensor, context: Tensor, *values: Tensor) -> Tensor:
-        return torch.func.functional_call(_Call(flow), {f"flow.{n}": v for n, v in zip(names, values, strict=True)},
-                                          (chunk, context))  # fmt: skip
+    # gradcheck moves its inputs in place, parameters included.
+    def log_prob(chunk: Tensor, context: Tensor, *_: Tensor) -> Tensor:
+        return flow.log_prob(chunk, context)
 
-    assert torch.autograd.gradcheck(log_prob, (chunk.requires_grad_(), context.requires_grad_(), *parameters))
-
-
-class _Call(torch.nn.Module):
-    def __init__(self, flow: ChunkFlow) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def forward(self, chunk: Tensor, context: Tensor) -> Tensor:
-        return self.flow.log_prob(chunk, context)
+    inputs = (chunk.requires_grad_(), context.requires_grad_(), *flow.parameters())
+    assert torch.autograd.gradcheck(log_prob, inputs, fast_mode=True)
+    assert torch.autograd.gradcheck(log_prob, inputs[:2])
 
 
 @every_flow

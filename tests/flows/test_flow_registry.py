@@ -43,8 +43,8 @@ def test_registering(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_entry_points_are_loaded_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [EntryPoint(name, target, flows.registry.ENTRY_POINT_GROUP) for name, target in (
-        ("theirs", "flows.gaussian:GaussianFlow"), ("broken", "no_such_package:Flow"), ("no_flow", "math:pi"))]  # fmt: skip
+    targets = {"theirs": "flows.gaussian:GaussianFlow", "broken": "no_such_package:Flow", "no_flow": "math:pi"}
+    points = [EntryPoint(name, target, flows.registry.ENTRY_POINT_GROUP) for name, target in targets.items()]
     monkeypatch.setattr(flows.registry, "entry_points", lambda group: points)
     assert available_flows() == ["broken", "coupling", "gaussian", "no_flow", "theirs"]
     assert isinstance(make_flow("theirs", **DIMS), GaussianFlow)

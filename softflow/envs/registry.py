@@ -1,0 +1,134 @@
+"""Environments and demonstrators by name.  Whatever comes out has a flat observation and actions in [-1, 1]."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation, TransformAction
+from numpy.typing import NDArray
+
+from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
+from softflow.errors import UserError, did_you_mean
+
+Env = gymnasium.Env[Any, Any]
+
+
+class Demonstrator(Protocol):
+    """Shows how to solve one episode; made after a ``reset`` and asked once per step."""
+
+    mode: int
+    """Which of its ways to solve the task this one takes."""
+
+    def act(self) -> NDArray[np.floating]:
+        """The action (A,) in [-1, 1] for the environment's current state."""
+        ...
+
+
+SHORT_NAMES = {"tape_cut": "softflow/TapeCut-v0"}
+DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {"softflow/TapeCut-v0": TapeCutDemonstrator}
+
+
+def make_env(name: str, **options: Any) -> Env:
+    """Make an environment with observation ``Box (O,)`` and action ``Box(-1, 1, (A,), float32)``.
+
+    A ``Dict`` of boxes, or a box of more axes, is flattened; other bounds of actions are rescaled.
+
+    Args:
+        name: a short name (``available_envs``) or a registered gymnasium id, also as ``module:Id-v0``.
+        options: keyword arguments of ``gymnasium.make``, such as ``render_mode``, and of the environment.
+
+    Raises:
+        UserError: nothing of that name, an option it does not have, or spaces that cannot be brought into this form.
+    """
+    env_id = resolve_env_id(name)
+    try:
+        env: Env = gymnasium.make(env_id, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UserError(f"environment {name!r} needs a package that is not installed: {error}") from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UserError(f"environment {name!r}: {str(error).splitlines()[0]}") from error
+    try:
+        return _rescale_actions(_flatten_observations(env))
+    except UserError:
+        env.close()
+        raise
+
+
+def available_envs() -> list[str]:
+    """The short names that `make_env` takes besides gymnasium's ids."""
+    return sorted(SHORT_NAMES)
+
+
+def resolve_env_id(name: str) -> str:
+    """The registered gymnasium id behind a short name or an id, importing the module of ``module:Id-v0``.
+
+    Raises:
+        UserError: there is none.
+    """
+    module, _, env_id = SHORT_NAMES.get(name, name).rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UserError(f"environment {name!r}: cannot import {module!r} ({error})") from error
+    if env_id not in gymnasium.registry:
+        hint = did_you_mean(env_id, [*SHORT_NAMES, *gymnasium.registry], neighbours=SHORT_NAMES)
+        raise UserError(f"no environment is called {name!r}: {hint} Other packages' are named module:Id-v0.")
+    return env_id
+
+
+def make_demonstrator(env: Env, rng: np.random.Generator, **options: Any) -> Demonstrator:
+    """Make the demonstrator of one episode of ``env``, an environment of `make_env` that has just been reset.
+
+    Args:
+        env: the environment to be demonstrated in.
+        rng: source of everything random in the demonstration.
+        options: keyword arguments of the demonstrator, such as ``mode``.
+
+    Raises:
+        UserError: there is no demonstrator for this environment.
+    """
+    env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    if env_id not in DEMONSTRATORS:
+        raise UserError(
+            f"no demonstrator is known for {env_id!r}: give demonstrations with --demos FILE.npz "
+            "(softflow.data.save_demonstrations writes such a file)"
+        )
+    return DEMONSTRATORS[env_id](env, rng, **options)
+
+
+def _flatten_observations(env: Env) -> Env:
+    space = env.observation_space
+    parts = list(space.values()) if isinstance(space, spaces.Dict) else [space]
+    if not all(isinstance(part, spaces.Box) for part in parts):
+        raise UserError(f"observations must be a Box or a Dict of Boxes, {_name(env)} has {space}")
+    return env if isinstance(space, spaces.Box) and len(space.shape) == 1 else FlattenObservation(env)
+
+
+def _rescale_actions(env: Env) -> Env:
+    space = env.action_space
+    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        raise UserError(f"actions must be a Box of real numbers, {_name(env)} has {space}")
+    if not space.is_bounded() or not (space.low < space.high).all():
+        raise UserError(f"actions must have finite bounds, low below high; {_name(env)} has {space}")
+    unit = spaces.Box(-1.0, 1.0, (int(np.prod(space.shape)),), np.float32)
+    if space == unit:
+        return env
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+
+    def to_native(action: NDArray[np.floating]) -> NDArray[np.floating]:
+        fraction = (np.asarray(action, np.float64).reshape(space.shape) + 1) / 2
+        return np.clip(low + fraction * (high - low), low, high).astype(space.dtype)  # never past a bound by rounding
+
+    return TransformAction(env, to_native, unit)
+
+
+def _name(env: Env) -> str:
+    return repr(env.spec.id) if env.spec is not None else str(env)

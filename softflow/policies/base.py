@@ -1,0 +1,51 @@
+"""The contract between the training loop and anything that proposes action chunks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from softflow.policies.normalizer import ObservationNormalizer
+
+
+class ChunkPolicy(nn.Module, ABC):
+    """A distribution over action chunks in [-1, 1], given an observation.
+
+    Shapes: B batch, n samples, O observation dim, H horizon, A action dim.
+
+    Attributes:
+        normalizer: turns observations into the features that the policy, and a critic beside it, are given.
+        horizon: steps of a proposed chunk, H.
+        action_dim: A.
+    """
+
+    def __init__(self, observation_dim: int, action_dim: int, horizon: int) -> None:
+        super().__init__()
+        self.observation_dim = observation_dim
+        self.action_dim = action_dim
+        self.horizon = horizon
+        self.normalizer = ObservationNormalizer(observation_dim)
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of the latent that `decode` takes."""
+
+    @abstractmethod
+    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
+        """`n` candidate chunks as they would be executed, clipped to the box, differentiable: (B, O) -> (B, n, H, A)."""
+
+    @abstractmethod
+    def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
+        """The chunk of a given latent, clipped to the box: (B, O), (B, *latent_shape) -> (B, H, A)."""
+
+    @abstractmethod
+    def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
+        """How far the policy is from data chunks (B, H, A): a scalar to be minimised beside -Q."""
+
+    @torch.inference_mode()
+    def act(self, observation: Tensor, temperature: float = 0.0) -> Tensor:
+        """One chunk for each observation: (B, O) -> (B, H, A)."""
+        return self.propose(observation, 1, temperature)[:, 0]

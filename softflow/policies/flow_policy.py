@@ -1,0 +1,62 @@
+"""A policy that is a conditional density over action chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from flows import make_flow
+from softflow.policies.base import ChunkPolicy
+
+
+class FlowPolicy(ChunkPolicy):
+    """pi(chunk | observation): normalised observation -> `flows.ChunkFlow`.
+
+    The density lives on the raw box: chunks of data are in [-1, 1], samples are clipped to it when they are executed
+    or valued, and log-probabilities are those of the chunk before clipping (none is ever recomputed from a clipped
+    one).
+
+    Args:
+        observation_dim: O.
+        action_dim: A.
+        horizon: steps of a chunk, H.
+        flow: a name that `flows.make_flow` knows.
+        flow_options: its options.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        horizon: int,
+        flow: str = "coupling",
+        flow_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(observation_dim, action_dim, horizon)
+        self.flow = make_flow(
+            flow, horizon=horizon, action_dim=action_dim, context_dim=observation_dim, **(flow_options or {})
+        )
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self.flow.latent_shape
+
+    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
+        return self.flow.sample(self.normalizer(observation), n, temperature).clamp(-1, 1)
+
+    def propose_with_log_prob(self, observation: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
+        """Differentiable chunks before clipping (B, n, H, A) and their log-densities (B, n), in one pass."""
+        return self.flow.rsample_and_log_prob(self.normalizer(observation), n)
+
+    def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
+        """log pi(chunk | observation) in nats: (B, O), (B, *n, H, A) -> (B, *n)."""
+        return self.flow.log_prob(chunk, self.normalizer(observation))
+
+    def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
+        return self.flow.to_chunk(latent, self.normalizer(observation))[0].clamp(-1, 1)
+
+    def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Negative log-likelihood per dimension: L_IL of SOFT-FLOW (arXiv 2602.09580)."""
+        return self.flow.loss(chunk, self.normalizer(observation), weight)

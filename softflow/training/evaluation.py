@@ -1,0 +1,66 @@
+"""Success of a policy on held-out episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from softflow.data import Episode
+from softflow.training.rollout import Act, Rollout
+from softflow.training.statistics import wilson_interval
+
+HELD_OUT_SEEDS = 1_000_000
+"""Seeds of evaluation episodes start here, far above those of training and of demonstrations."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `episodes` seeded episodes came to.
+
+    Attributes:
+        success_rate: share of episodes with `info["is_success"]`; a simulation that failed counts as no success.
+        success_ci95: its Wilson 95 % interval.
+        mean_return: undiscounted, over the episodes that ended.
+        mean_length: primitive steps, over the episodes that ended.
+        episodes: how many were started.
+    """
+
+    success_rate: float
+    success_ci95: tuple[float, float]
+    mean_return: float
+    mean_length: float
+    episodes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    environments: Sequence[gym.Env], act: Act, execute: int, episodes: int, seed: int = HELD_OUT_SEEDS
+) -> tuple[Evaluation, list[Episode]]:
+    """Run one episode for each of the seeds `seed` ... `seed + episodes - 1`, side by side in `environments`."""
+    rollout = Rollout(environments, execute, iter(range(seed, seed + episodes)))
+    done: list[Episode] = []
+    while True:
+        ended, steps = rollout.execute_chunks(act)
+        done += ended
+        if not steps:
+            return summarize(done, rollout.failures), done
+
+
+def summarize(done: Sequence[Episode], failures: int = 0) -> Evaluation:
+    """Statistics of finished episodes, and of `failures` more that were given up."""
+    successes = sum(episode.is_success for episode in done)
+    total = len(done) + failures
+    return Evaluation(
+        success_rate=successes / total,
+        success_ci95=wilson_interval(successes, total),
+        mean_return=float(np.mean([episode.reward.sum() for episode in done])) if done else 0.0,
+        mean_length=float(np.mean([len(episode) for episode in done])) if done else 0.0,
+        episodes=total,
+    )

@@ -1,0 +1,209 @@
+"""The order of the layers, flags and their errors, exit statuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import tyro
+
+from softflow.cli import config
+from softflow.cli.command_line import Selection, parse_command_line, read_selection, run_main
+from softflow.cli.config import ConfigError, Layer
+from softflow.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    algo: str = "default"
+    """Set by the algorithm's preset and all above it."""
+    env: str = "default"
+    """Set by the environment's preset and all above it."""
+    preset: str = "default"
+    """Set by --preset and all above it."""
+    file: str = "default"
+    """Set by --config and all above it."""
+    flag: str = "default"
+    """Set by the flag."""
+    none: str = "default"
+    """Set by nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    updates: int = 1
+    """How many updates."""
+    augment: bool = False
+    """Whether to add noise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    algo: str = "softflow"
+    """Which algorithm."""
+    env: str = "tape_cut"
+    """Which environment."""
+    preset: str | None = None
+    """A preset over those of the algorithm and the environment."""
+    config: str | None = None
+    """A file over the presets."""
+    flow: Literal["coupling", "gaussian"] = "coupling"
+    """Which density."""
+    imitation: Stage = dataclasses.field(default_factory=Stage)
+    levels: Levels = dataclasses.field(default_factory=Levels)
+    flow_options: dict[str, float | int | str | bool] = dataclasses.field(default_factory=dict)
+    """Options of the flow."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    run: tyro.conf.Positional[str]
+    """The run folder."""
+    episodes: int = 50
+    """How many episodes."""
+
+
+@pytest.fixture(autouse=True)
+def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Presets of which each sets the levels from its own upwards to its name."""
+    levels = ["algo", "env", "preset", "file", "flag"]
+
+    def write(path: str, level: str) -> None:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        values = "".join(f"  {name}: {Path(path).stem}\n" for name in levels[levels.index(level) :])
+        (tmp_path / path).write_text(f"levels:\n{values}")
+
+    for path, level in {
+        "algos/softflow.yaml": "algo",
+        "algos/other.yaml": "algo",
+        "envs/tape_cut.yaml": "env",
+        "presets/quick.yaml": "preset",
+        "mine.yaml": "file",
+    }.items():
+        write(path, level)
+    monkeypatch.setattr(config, "_presets", lambda: tmp_path)
+    return tmp_path
+
+
+def parse(*argv: str) -> Train:
+    return parse_command_line(Train, argv, prog="softflow-train", description="Train.")
+
+
+def test_each_layer_lies_over_the_one_before(presets: Path) -> None:
+    mine = str(presets / "mine.yaml")
+    assert parse("--levels.flag", "flag", "--config", mine, "--preset", "quick") == Train(
+        preset="quick",
+        config=mine,
+        levels=Levels(algo="softflow", env="tape_cut", preset="quick", file="mine", flag="flag", none="default"),
+    )
+    assert parse("--algo=other").levels == Levels("other", "tape_cut", "tape_cut", "tape_cut", "tape_cut")
+
+
+def test_a_gymnasium_id_needs_no_preset() -> None:
+    assert parse("--env", "module:Thing-v0").levels == Levels(*["softflow"] * 5)
+    assert parse("--env", "Thing-v0").env == "Thing-v0"
+    with pytest.raises(ConfigError, match="unknown environment 'tapecut': did you mean 'tape_cut'"):
+        parse("--env", "tapecut")
+
+
+def test_a_file_may_select_the_presets(presets: Path) -> None:
+    path = presets / "run.yaml"
+    path.write_text("algo: other\npreset: quick\n")
+    expected = Selection(algo="other", env="tape_cut", preset="quick", config=str(path))
+    assert read_selection(Train, ["--config", str(path)]) == expected
+    assert read_selection(Train, ["--config", str(path), "--algo", "softflow"]).algo == "softflow"
+    built = parse("--config", str(path))
+    assert (built.algo, built.preset, built.levels.algo, built.levels.preset) == ("other", "quick", "other", "quick")
+
+
+def test_flags() -> None:
+    built = parse(*"--imitation.updates 1e5 --imitation.augment --flow gaussian --flow_options.base_scale 1e-4".split())
+    assert built.imitation == Stage(100_000, augment=True)
+    assert built.flow == "gaussian"
+    assert built.flow_options == {"base_scale": 1e-4}
+    built = parse("--flow-options.n-layers=3", "--flow-options.mixture", "true", "--imitation.no-augment")
+    assert built.flow_options == {"n_layers": 3, "mixture": True}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--imitaton.updates 4", "unknown flag --imitaton.updates: did you mean '--imitation.updates'?"),
+        ("--algoo softflow", "unknown flag --algoo: did you mean '--algo'?"),
+        ("--imitation.no-augmnt", "unknown flag --imitation.no-augmnt: did you mean '--imitation.no-augment'?"),
+        ("--zzzzzz 1", "unknown flag --zzzzzz: --help lists the flags"),
+        ("--imitation.updates x", "'x' is not a whole number"),
+        ("--imitation.updates 1.5", "'1.5' is not a whole number"),
+        ("--imitation.updates", "--imitation.updates"),
+        ("--algo", "argument --algo: expected one argument"),
+        ("--flow coupl", "invalid choice 'coupl'"),
+        ("--flow-options.width", "--flow-options.width needs a value"),
+        ("--flow-options.width [1]", "--flow-options.width: 'flow_options.width' must be"),
+        ("stray", "stray"),
+        ("--algo zzz", "unknown algorithm 'zzz': valid: other, softflow"),
+        ("--preset quik", "unknown preset 'quik': did you mean 'quick'?"),
+        ("--config none.yaml", "none.yaml: no such file"),
+    ],
+)
+def test_errors_are_one_line(argv: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @run_main
+    def main(argv: Sequence[str]) -> None:
+        parse(*argv)
+
+    assert main(argv.split()) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ") and output.err.count("\n") == 1
+    assert message in output.err
+    assert not set("│─╭") & set(output.err)
+
+
+def test_errors_in_files_name_them(presets: Path) -> None:
+    (presets / "presets" / "quick.yaml").write_text("imitation: {udpates: 3}\n")
+    with pytest.raises(ConfigError) as caught:
+        parse("--preset", "quick")
+    expected = "configs/presets/quick.yaml: unknown key 'imitation.udpates': did you mean 'imitation.updates'?"
+    assert str(caught.value) == expected
+
+
+def test_help_shows_the_presets_values(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse("--preset", "quick", "--help")
+    assert not stop.value.code
+    text = capsys.readouterr().out
+    assert "--levels.preset STR" in text and "(default: quick)" in text
+    assert "How many updates. (default: 1)" in text
+
+
+def test_required_fields_and_own_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    def evaluate(*argv: str) -> Evaluate:
+        layers = [Layer({"episodes": 7}, "own")]
+        return parse_command_line(Evaluate, argv, prog="softflow-eval", description="", layers_for=lambda _: layers)
+
+    assert evaluate("runs/a") == Evaluate("runs/a", 7)
+    assert evaluate("runs/a", "--episodes", "9") == Evaluate("runs/a", 9)
+    with pytest.raises(ConfigError, match="run folder"):
+        evaluate("--episodes", "9")
+
+
+def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes: dict[str, BaseException | None] = {
+        "done": None,
+        "user": UserError("two\nlines"),
+        "interrupt": KeyboardInterrupt(),
+        "bug": ValueError("a bug"),
+    }
+
+    @run_main
+    def main(argv: Sequence[str]) -> None:
+        error = outcomes[argv[0]]
+        if error is not None:
+            raise error
+
+    assert [main([name]) for name in ("done", "user", "interrupt")] == [0, 2, 130]
+    assert capsys.readouterr().err == "error: two lines\ninterrupted\n"
+    with pytest.raises(ValueError, match="a bug"):
+        main(["bug"])

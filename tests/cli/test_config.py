@@ -1,0 +1,207 @@
+"""Strict configuration: what is converted, what is refused, and what the errors name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softflow.cli import config
+from softflow.cli.config import (
+    ConfigError,
+    Layer,
+    dump_yaml,
+    from_dict,
+    from_layers,
+    load_file,
+    load_preset,
+    merge,
+    to_dict,
+)
+
+Free = dict[str, float | int | str | bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    updates: int = 100
+    learning_rate: float = 1e-3
+    augment: bool = False
+
+    def __post_init__(self) -> None:
+        if self.updates < 0:
+            raise ValueError("updates must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    horizon: int
+    imitation: Stage = dataclasses.field(default_factory=lambda: Stage(updates=7, augment=True))
+    flow: Literal["coupling", "gaussian"] = "coupling"
+    base: Literal["gaussian", "mixture"] | None = None
+    name: str | None = None
+    demos: Path | None = None
+    widths: tuple[int, ...] = (64,)
+    bounds: tuple[float, float] = (-1.0, 1.0)
+    temperature: float | None = None
+    options: Free = dataclasses.field(default_factory=lambda: {"members": 2})
+
+
+def test_layers_lie_over_defaults_key_by_key() -> None:
+    layers = [
+        Layer({"horizon": 8, "imitation": {"updates": 1}, "options": {"width": 192}}, "a"),
+        Layer({"imitation": {"learning_rate": 0.5}, "options": {"width": 64}}, "b"),
+    ]
+    built = from_layers(Config, layers)
+    assert built.imitation == Stage(updates=1, learning_rate=0.5, augment=True)
+    assert built.options == {"members": 2, "width": 64}
+    assert built.flow == "coupling"
+
+
+def test_merge_leaves_its_arguments_alone() -> None:
+    first, second = {"a": {"b": 1, "c": [2]}}, {"a": {"b": 3}, "d": 4}
+    assert merge(first, second) == {"a": {"b": 3, "c": [2]}, "d": 4}
+    assert first == {"a": {"b": 1, "c": [2]}} and second == {"a": {"b": 3}, "d": 4}
+    assert merge({"a": {"b": 1}}, {"a": None}, {"a": {"c": 2}}) == {"a": {"c": 2}}
+
+
+@pytest.mark.parametrize(
+    ("values", "path", "expected"),
+    [
+        ({"horizon": 1e5}, "horizon", 100_000),
+        ({"horizon": "1e5"}, "horizon", 100_000),
+        ({"horizon": "12345678901234567890"}, "horizon", 12345678901234567890),
+        ({"imitation": {"learning_rate": 1}}, "imitation.learning_rate", 1.0),
+        ({"imitation": {"learning_rate": "1e-4"}}, "imitation.learning_rate", 0.0001),
+        ({"temperature": 1}, "temperature", 1.0),
+        ({"temperature": None}, "temperature", None),
+        ({"base": "mixture"}, "base", "mixture"),
+        ({"demos": "a/b.npz"}, "demos", Path("a/b.npz")),
+        ({"widths": [1, 2.0, 3]}, "widths", (1, 2, 3)),
+        ({"bounds": [0, 1]}, "bounds", (0.0, 1.0)),
+        ({"options": {"a": 1, "b": 1.5, "c": "x"}}, "options", {"members": 2, "a": 1, "b": 1.5, "c": "x"}),
+        ({"options": {"members": True}}, "options", {"members": True}),
+    ],
+)
+def test_conversions(values: dict[str, Any], path: str, expected: Any) -> None:
+    value: Any = from_dict(Config, {"horizon": 1, **values})
+    for name in path.split("."):
+        value = getattr(value, name)
+    assert value == expected
+    assert type(value) is type(expected)
+    if isinstance(value, tuple):
+        assert [type(item) for item in value] == [type(item) for item in expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"imitaton": {"updates": 1}}, "x.yaml: unknown key 'imitaton': did you mean 'imitation"),
+        ({"imitation": {"udpates": 1}}, "x.yaml: unknown key 'imitation.udpates': did you mean 'imitation.updates'?"),
+        ({"updates": 1}, "x.yaml: unknown key 'updates': did you mean 'imitation.updates'?"),
+        ({"imitation": {"zzz": 1}}, "valid: imitation.augment, imitation.learning_rate, imitation.updates"),
+        ({"imitation": 3}, "x.yaml: 'imitation' needs keys below it, got 3"),
+        ({"imitation": None}, "x.yaml: 'imitation' needs keys below it, got None"),
+        ({"horizon": 1.5}, "x.yaml: 'horizon' must be a whole number, got 1.5 (float)"),
+        ({"horizon": True}, "'horizon' must be a whole number, got True (bool)"),
+        ({"horizon": "eight"}, "'horizon' must be a whole number, got 'eight' (str)"),
+        ({"horizon": float("inf")}, "'horizon' must be a whole number"),
+        ({"horizon": None}, "'horizon' must be a whole number, got null"),
+        ({"imitation": {"augment": 1}}, "'imitation.augment' must be true or false, got 1 (int)"),
+        ({"imitation": {"augment": "true"}}, "'imitation.augment' must be true or false, got 'true' (str)"),
+        ({"imitation": {"learning_rate": float("nan")}}, "'imitation.learning_rate' must be a number, got nan"),
+        ({"imitation": {"updates": -1}}, "x.yaml: in 'imitation': updates must not be negative"),
+        ({"flow": "coupl"}, "x.yaml: 'flow' is 'coupl': did you mean 'coupling'?"),
+        ({"base": "mixtur"}, "x.yaml: 'base' is 'mixtur': did you mean 'mixture'?"),
+        ({"flow": "zzz"}, "x.yaml: 'flow' is 'zzz': valid: coupling, gaussian"),
+        ({"name": 3}, "'name' must be a text, got 3 (int)"),
+        ({"widths": 3}, "'widths' must be tuple[int, ...], got 3 (int)"),
+        ({"widths": [1, "a"]}, "'widths' must be a whole number, got 'a'"),
+        ({"bounds": [1, 2, 3]}, "'bounds' must be tuple[float, float]"),
+        ({"options": {"a": [1]}}, "'options.a' must be a number or a whole number or a text or true or false, got [1]"),
+        ({"options": {"a": float("nan")}}, "'options.a' must be"),
+        ({"options": {1: 1}}, "'options' must be a text, got 1 (int)"),
+    ],
+)
+def test_refusals(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(Config, {"horizon": 1, **values}, source="x.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_errors_name_the_layer() -> None:
+    with pytest.raises(ConfigError, match=r"^--imitation\.updates: 'imitation\.updates' must be"):
+        flag = Layer({"imitation": {"updates": "x"}}, "--imitation.updates")
+        from_layers(Config, [Layer({"horizon": 1}, "a.yaml"), flag])
+    with pytest.raises(ConfigError, match=r"^a\.yaml and b\.yaml: missing key 'horizon'"):
+        from_layers(Config, [Layer({}, "a.yaml"), Layer({}, "b.yaml")])
+
+
+scalars = st.one_of(st.booleans(), st.integers(-(10**18), 10**18), st.floats(allow_nan=False), st.text(max_size=8))
+configs = st.builds(
+    Config,
+    horizon=st.integers(),
+    imitation=st.builds(Stage, updates=st.integers(0), learning_rate=st.floats(allow_nan=False)),
+    name=st.none() | st.text() | st.sampled_from(["1e-4", "1e5", "null", "true", "1_000", ".inf", "- a", "a: b"]),
+    base=st.sampled_from([None, "gaussian", "mixture"]),
+    demos=st.none() | st.just(Path("a") / "b.npz"),
+    widths=st.lists(st.integers(), max_size=3).map(tuple),
+    options=st.dictionaries(st.text(min_size=1, max_size=5), scalars, max_size=3).map(lambda d: {"members": 2, **d}),
+)
+
+
+@given(configs)
+def test_a_dumped_configuration_comes_back(tmp_path_factory: pytest.TempPathFactory, original: Config) -> None:
+    path = tmp_path_factory.getbasetemp() / "config.yaml"
+    dump_yaml(original, path)
+    assert from_dict(Config, load_file(path).values) == original
+    assert from_dict(Config, to_dict(original)) == original
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb:\n  c: 2\n  c: 3\n", "the key 'c' is given twice"),
+        ("a: [1, 2\n", "not valid YAML"),
+        ("- a\n- b\n", "expected keys and values"),
+        ("just text\n", "expected keys and values"),
+        ("!!python/object/apply:os.getcwd []\n", "not valid YAML"),
+    ],
+)
+def test_broken_files(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_file(path)
+    assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("lr: 1e-4\nn: 1E+5\ns: '1e-4'\nv: 1.0.0\n")
+    assert load_file(path).values == {"lr": 1e-4, "n": 1e5, "s": "1e-4", "v": "1.0.0"}
+    path.write_text("# nothing yet\n")
+    assert load_file(path) == Layer({}, str(path))
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        load_file(str(tmp_path / "none.yaml"))
+
+
+def test_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "algos").mkdir()
+    for name in ("softflow", "softflow_gaussian"):
+        (tmp_path / "algos" / f"{name}.yaml").write_text("horizon: 8\n")
+    monkeypatch.setattr(config, "_presets", lambda: tmp_path)
+    assert config.available_presets("algos") == ["softflow", "softflow_gaussian"]
+    assert load_preset("algos", "softflow") == Layer({"horizon": 8}, "configs/algos/softflow.yaml")
+    with pytest.raises(ConfigError) as caught:
+        load_preset("algos", "sofflow")
+    hint = "did you mean 'softflow'? valid: softflow, softflow_gaussian"
+    assert str(caught.value) == f"unknown algorithm 'sofflow': {hint}"
+    with pytest.raises(ConfigError, match=r"unknown environment '\.\./algos/softflow': valid: none"):
+        load_preset("envs", "../algos/softflow")

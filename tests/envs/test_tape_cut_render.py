@@ -1,0 +1,79 @@
+"""Pictures of TapeCut: only when asked, and with a hint where the machine has no graphics."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+
+from softflow.envs import TapeCutEnv
+
+# In a process of its own: MuJoCo chooses its OpenGL when it is imported.
+LOOK = """
+import numpy as np
+from softflow.envs import TapeCutEnv
+
+blind, seeing = TapeCutEnv(), TapeCutEnv(render_mode="rgb_array", width=160, height=120)
+blind.reset(seed=0), seeing.reset(seed=0)
+try:
+    first = seeing.render()
+except RuntimeError as error:
+    raise SystemExit(f"no graphics: {error}")
+for action in np.random.default_rng(0).uniform(-1, 1, (10, 15)):
+    expected, observed = blind.step(action)[0], seeing.step(action)[0]
+    assert np.array_equal(expected, observed)
+    last = seeing.render()
+assert last.shape == (120, 160, 3) and last.dtype == np.uint8
+assert first.std() > 20 and not np.array_equal(first, last)
+seeing.close()
+assert np.array_equal(seeing.render(), last)
+seeing.close()
+print("seen")
+"""
+
+
+def test_a_picture_shows_the_scene_and_changes_nothing() -> None:
+    root = Path(__file__).resolve().parents[2]
+    reasons = []
+    for backend in ("egl", "osmesa"):
+        environment = os.environ | {"MUJOCO_GL": backend, "PYTHONPATH": str(root)}
+        result = subprocess.run(
+            [sys.executable, "-c", LOOK], env=environment, capture_output=True, text=True, timeout=120
+        )
+        if result.returncode == 0:
+            assert result.stdout.strip() == "seen"
+            return
+        reasons.append(f"MUJOCO_GL={backend}: {result.stderr.strip().splitlines()[-1]}")
+        assert "no graphics" in result.stderr or "import mujoco" in result.stderr, result.stderr
+    pytest.skip(f"no OpenGL on this machine ({'; '.join(reasons)})")
+
+
+def test_nothing_is_rendered_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_renderer(*arguments: object) -> None:
+        raise AssertionError("a renderer was made")
+
+    monkeypatch.setattr(mujoco, "Renderer", no_renderer)
+    for mode in (None, "rgb_array"):
+        env = TapeCutEnv(render_mode=mode)
+        env.reset(seed=0)
+        env.step(np.zeros(15))
+        env.close()
+    assert TapeCutEnv().render() is None
+
+
+def test_without_graphics_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_display(*arguments: object) -> None:
+        raise OSError("no display")
+
+    monkeypatch.setattr(mujoco, "Renderer", no_display)
+    env = TapeCutEnv(render_mode="rgb_array")
+    env.reset(seed=0)
+    with pytest.raises(RuntimeError, match=r"MUJOCO_GL=egl.*osmesa") as caught:
+        env.render()
+    assert isinstance(caught.value.__cause__, OSError)
+    assert np.isfinite(env.step(np.zeros(15))[0]).all()

@@ -1,0 +1,100 @@
+"""The layers of the project: imports run downwards only, and files stay short."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("flows", "critics", "softflow", "configs", "examples", "tests", "benchmarks")
+MAX_LINES = 350
+
+# What each part may import of the others. `envs` stands apart: only the commands know it.
+BOTTOM = {"flows", "critics", "softflow.errors"}
+TRAINING = BOTTOM | {"softflow.policies", "softflow.data", "softflow.algos"}
+ALLOWED = {
+    "flows": set(),
+    "critics": set(),
+    "softflow": set(),
+    "softflow.errors": set(),
+    "softflow.envs": {"softflow.errors"},
+    "softflow.policies": BOTTOM,
+    "softflow.data": BOTTOM,
+    "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data"},
+    "softflow.training": TRAINING,
+    "softflow.cli": TRAINING | {"softflow.training", "softflow.envs", "softflow.configs"},
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module: str) -> str | None:
+    """The key of `ALLOWED` that a module belongs to, None for other people's modules."""
+    top, *below = module.split(".")
+    if top != "softflow":
+        return top if top in ALLOWED else None
+    return f"softflow.{below[0]}" if below else "softflow"
+
+
+def imported_modules(source: str, module: str, is_package: bool) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module if is_package else module.rpartition(".")[0]
+            for _ in range(node.level - 1):
+                package = package.rpartition(".")[0]
+            origin = ".".join(filter(None, (package if node.level else "", node.module)))
+            if origin == "softflow":  # `from softflow import envs` imports a part, `... import __version__` does not
+                yield from (f"softflow.{alias.name}" for alias in node.names if f"softflow.{alias.name}" in ALLOWED)
+            else:
+                yield origin
+
+
+def forbidden(source: str, module: str, is_package: bool = False) -> list[str]:
+    part = part_of(module)
+    assert part in ALLOWED, f"{module} belongs to no layer: add it to ALLOWED"
+    targets = {name: part_of(name) for name in imported_modules(source, module, is_package)}
+    return sorted(name for name, target in targets.items() if target and target != part and target not in ALLOWED[part])
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+
+
+def test_imports_run_downwards() -> None:
+    files = python_files("flows", "critics", "softflow")
+    upwards = {
+        str(file.relative_to(ROOT)): names
+        for file in files
+        if (names := forbidden(file.read_text(encoding="utf-8"), module_name(file), file.name == "__init__.py"))
+    }
+    assert len(files) > 10
+    assert not upwards
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("flows.coupling", "import softflow"),
+        ("flows.coupling", "import critics"),
+        ("critics.ensemble", "def f():\n    from softflow.errors import UserError"),
+        ("softflow.data.replay", "from softflow import policies"),
+        ("softflow.policies.chunk", "from ..algos import softflow"),
+        ("softflow.training.loop", "import softflow.cli.config"),
+        ("softflow.algos.softflow", "from softflow.envs.tape_cut import TapeCutEnv"),
+    ],
+)
+def test_an_import_upwards_is_found(module: str, source: str) -> None:
+    assert forbidden(source, module)
+
+
+def test_files_are_short() -> None:
+    lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in python_files(*FOLDERS)}
+    assert not {str(file.relative_to(ROOT)): lines for file, lines in lengths.items() if lines > MAX_LINES}

@@ -1,0 +1,106 @@
+"""What is installed: packages, presets, commands, and the guard against packages of the same name."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = {"flows": "flows", "critics": "critics", "softflow": "softflow", "configs": "softflow/configs"}
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
+COMMANDS = SETUP["options.entry_points"]["console_scripts"].split("\n")[1:]
+
+
+def packaged_files() -> set[str]:
+    """The paths in a wheel of all files in the checkout's packages."""
+    files = {
+        f"{target}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, target in SOURCES.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix in (".py", ".typed", ".yaml", ".xml") and "__pycache__" not in path.parts
+    }
+    assert len(files) > 20
+    return files
+
+
+def run_python(code: str, cwd: Path, *path: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path)), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_setup_lists_every_package() -> None:
+    packages = {str(Path(file).parent).replace("/", ".") for file in packaged_files() if file.endswith("/__init__.py")}
+    assert set(SETUP["options"]["packages"].split()) == packages
+
+
+@pytest.mark.parametrize("package", ["flows", "critics", "softflow"])
+def test_packages_are_typed(package: str) -> None:
+    assert (resources.files(package) / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("kind", ["algos", "envs", "presets"])
+def test_presets_are_installed(kind: str) -> None:
+    installed = sorted(file.name for file in (resources.files("softflow.configs") / kind).iterdir())
+    assert installed == sorted(file.name for file in (ROOT / "configs" / kind).glob("*.yaml"))
+    assert installed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_exist(command: str) -> None:
+    module, _, function = command.partition("=")[2].strip().partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_import_is_light(tmp_path: Path) -> None:
+    result = run_python("import softflow, sys; print('torch' in sys.modules)", tmp_path, ROOT)
+    assert (result.returncode, result.stdout.strip()) == (0, "False"), result.stderr
+
+
+@pytest.mark.parametrize("shadow", ["flows.py", "critics.py", "flows/__init__.py"])
+def test_a_shadowing_package_is_named(shadow: str, tmp_path: Path) -> None:
+    (tmp_path / shadow).parent.mkdir(exist_ok=True)
+    (tmp_path / shadow).write_text("raise RuntimeError('imported')\n")
+    result = run_python("import softflow", tmp_path, tmp_path, ROOT)
+    assert result.returncode == 1
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith("ImportError: softflow needs its own package")
+    assert str(tmp_path / shadow) in message and "rename or remove" in message
+
+
+@pytest.mark.slow
+def test_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
+    source, wheels, site, empty = (tmp_path / name for name in ("source", "wheels", "site", "empty"))
+    for folder in SOURCES:
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("setup.cfg", "pyproject.toml", "LICENSE", "README.md"):
+        shutil.copy(ROOT / file, source)
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    subprocess.run(
+        [*pip, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", wheels, source], check=True, cwd=tmp_path
+    )
+    (wheel,) = wheels.glob("softflow-*.whl")
+    assert packaged_files() <= set(zipfile.ZipFile(wheel).namelist())
+
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True, cwd=tmp_path)
+    empty.mkdir()
+    code = """
+import critics, flows, softflow
+from softflow.cli.config import available_presets, load_preset
+print(*{module.__file__.rsplit("/", 2)[0] for module in (critics, flows, softflow)})
+print(load_preset("algos", "softflow").source, *available_presets("envs"))
+"""
+    result = run_python(code, empty, site)
+    assert result.returncode == 0, result.stderr
+    places, presets = result.stdout.splitlines()
+    assert places == str(site)
+    assert presets.startswith("configs/algos/softflow.yaml ") and "tape_cut" in presets

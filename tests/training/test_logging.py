@@ -1,0 +1,99 @@
+"""Metrics: what is written, that a resumed run writes the same bytes, and that divergence is named."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from softflow.errors import UserError
+from softflow.training.logging import MetricLogger
+from softflow.training.run_folder import RunFolder
+
+
+def new_run(path: Path) -> RunFolder:
+    return RunFolder.create("runs", "env", "algo", seed=0, run_dir=path)
+
+
+def log_steps(logger: MetricLogger, stage: str, steps: range) -> None:
+    for step in steps:
+        logger.log(step, stage, {"train/critic_loss": 0.1 + step / 3, "time/fps": 60.0})
+
+
+def tensorboard(run: RunFolder, stage: str, name: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(run.tensorboard_path / stage)).Reload().Scalars(name)
+    return [(event.step, event.value) for event in events]
+
+
+def test_rows_and_events(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    with MetricLogger(run) as logger:
+        logger.log(1, "imitation", {"flow/nll": 0.1, "time/fps": 10.0})
+        logger.log(2, "imitation", {"flow/nll": 1e-7, "train/n_updates": 2})
+        logger.log(8, "online", {"eval/success_rate": math.nan})
+    assert run.metrics_path.read_text() == (
+        "stage,step,name,value\n"
+        "imitation,1,flow/nll,0.1\n"
+        "imitation,2,flow/nll,1e-07\n"
+        "imitation,2,train/n_updates,2.0\n"
+        "online,8,eval/success_rate,nan\n"
+    )
+    assert tensorboard(run, "imitation", "flow/nll") == [(1, pytest.approx(0.1)), (2, pytest.approx(1e-7))]
+    assert tensorboard(run, "imitation", "time/fps") == [(1, 10.0)]
+
+
+def test_a_resumed_run_writes_the_same_metrics(tmp_path: Path) -> None:
+    whole, resumed = new_run(tmp_path / "whole"), new_run(tmp_path / "resumed")
+    with MetricLogger(whole) as logger:
+        log_steps(logger, "offline", range(5))
+        log_steps(logger, "online", range(9))
+    with MetricLogger(resumed) as logger:
+        log_steps(logger, "offline", range(5))
+        log_steps(logger, "online", range(4))
+        offset = logger.offset()
+        assert offset == resumed.metrics_path.stat().st_size
+        log_steps(logger, "online", range(4, 7))  # after the checkpoint: to be dropped
+    with MetricLogger(resumed, resume_at=offset) as logger:
+        log_steps(logger, "online", range(4, 9))
+    assert resumed.metrics_path.read_bytes() == whole.metrics_path.read_bytes()
+    for stage in ("offline", "online"):
+        expected = tensorboard(whole, stage, "train/critic_loss")
+        assert len(expected) in (5, 9)
+        assert tensorboard(resumed, stage, "train/critic_loss") == expected
+
+
+def test_a_stage_begun_after_the_checkpoint_is_dropped(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    with MetricLogger(run) as logger:
+        log_steps(logger, "offline", range(5))
+        offset = logger.offset()
+        log_steps(logger, "online", range(7))
+    with MetricLogger(run, resume_at=offset) as logger:
+        log_steps(logger, "online", range(3))
+    assert [step for step, _ in tensorboard(run, "online", "train/critic_loss")] == [0, 1, 2]
+
+
+def test_resuming_needs_the_metrics_of_the_checkpoint(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    with pytest.raises(UserError, match="missing or shorter"):
+        MetricLogger(run, resume_at=100)
+    run.metrics_path.write_text("stage,step,name,value\n")
+    with pytest.raises(UserError, match="missing or shorter"):
+        MetricLogger(run, resume_at=100)
+    with pytest.raises(FileExistsError):
+        MetricLogger(run)
+    assert run.metrics_path.read_text() == "stage,step,name,value\n"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_stops_training(value: float, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    with MetricLogger(run) as logger:
+        with pytest.raises(FloatingPointError, match=r"train/actor_loss is .* at step 7 of the stage 'online'"):
+            logger.log(7, "online", {"train/actor_loss": value, "critic/q_mean": 3.0})
+    assert run.metrics_path.read_text().splitlines()[1:] == [
+        f"online,7,train/actor_loss,{value}",
+        "online,7,critic/q_mean,3.0",
+    ]

@@ -1,0 +1,75 @@
+"""Progress: few lines where the output is piped, a bar on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from softflow.training.progress import StageProgress
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def run(total: int, seconds_per_step: float, initial: int = 0) -> list[str]:
+    clock, stream = Clock(), io.StringIO()
+    with StageProgress("online", total, initial=initial, stream=stream, clock=clock) as progress:
+        for step in range(initial, total):
+            clock.now += seconds_per_step
+            progress.update(1, success=step / total, loss=0.5)
+    return stream.getvalue().splitlines()
+
+
+def test_a_quick_stage_writes_a_line_every_tenth() -> None:
+    lines = run(1000, seconds_per_step=0.001)
+    assert len(lines) == 10
+    assert lines[4] == "online 500/1,000 (50 %), success 0.499, loss 0.5, 00:00 gone, 00:00 left"
+    assert lines[-1] == "online 1,000/1,000 (100 %), success 0.999, loss 0.5, 00:01 gone"
+
+
+def test_a_slow_stage_writes_a_line_every_ten_seconds() -> None:
+    lines = run(20, seconds_per_step=5)  # 100 s, and a tenth every 10 s
+    assert len(lines) == 10
+    assert lines[0].endswith("00:10 gone, 01:30 left")
+    assert len(run(3, seconds_per_step=60)) == 3
+
+
+def test_a_resumed_stage_counts_on_and_estimates_from_its_own_steps() -> None:
+    lines = run(1000, seconds_per_step=1, initial=500)
+    assert lines[0].startswith("online 510/1,000 (51 %)")
+    assert lines[0].endswith("00:10 gone, 08:10 left")
+
+
+def test_a_stopped_stage_says_where() -> None:
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        with StageProgress("online", 1000, stream=stream, clock=Clock()) as progress:
+            progress.update(13)
+            raise KeyboardInterrupt
+    assert stream.getvalue().splitlines() == ["online 13/1,000 (1 %), 00:00 gone, 00:00 left"]
+
+
+def test_a_stage_without_steps() -> None:
+    assert run(0, seconds_per_step=1) == ["online 0/0 (0 %), 00:00 gone"]
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    stream = Terminal()
+    with StageProgress("imitation", 10, stream=stream) as progress:
+        for _ in range(10):
+            progress.update(1, loss=0.25)
+    shown = stream.getvalue()
+    assert "imitation: 100%" in shown and "10/10" in shown and "loss=0.25" in shown and "\r" in shown
