@@ -75,6 +75,15 @@ class ChunkFlow(nn.Module, ABC):
         chunk, _ = self.decode(latent, self.embed(context))
         return chunk.unflatten(-1, self.latent_shape)
 
+    def mode(self, context: Tensor) -> Tensor:
+        """The chunk of the base's mode (a mixture's: the mean of its likeliest component): (B, C) -> (B, H, A).
+
+        What a greedy policy executes; under a nonlinear map it is not the density's own maximum.
+        """
+        self._check_context(context)
+        chunk, _ = self.decode(self.base.mode(self.base(context)).unsqueeze(1), self.embed(context))
+        return chunk[:, 0].unflatten(-1, self.latent_shape)
+
     def rsample_and_log_prob(self, context: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
         """Draw differentiable chunks and their log-densities in one pass: (B, C) -> (B, n, H, A), (B, n).
 

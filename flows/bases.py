@@ -17,8 +17,8 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def bounded(x: Tensor, bound: float) -> Tensor:
-    """Squash into (-bound, bound), the identity near zero: bound * tanh(x / bound)."""
-    return bound * torch.tanh(x / bound)
+    """Squash into (-bound, bound), the identity near zero: x / (1 + |x| / bound), several times faster than tanh."""
+    return x / (1 + x.abs() / bound)
 
 
 class LatentBase(nn.Module, ABC):
@@ -35,6 +35,10 @@ class LatentBase(nn.Module, ABC):
     @abstractmethod
     def sample(self, params: Any, n: int, temperature: float = 1.0) -> Tensor:
         """Draw `n` latents a row, differentiable in the parameters: (B, n, D)."""
+
+    @abstractmethod
+    def mode(self, params: Any) -> Tensor:
+        """The likeliest latent of each row, (B, D); of a mixture, the mean of its likeliest component."""
 
 
 class GaussianBase(LatentBase):
@@ -53,6 +57,9 @@ class GaussianBase(LatentBase):
 
     def sample(self, params: Tensor, n: int, temperature: float = 1.0) -> Tensor:
         return temperature * params.new_empty(len(params), n, self.dim).normal_()
+
+    def mode(self, params: Tensor) -> Tensor:
+        return params.new_zeros(len(params), self.dim)
 
 
 class MixtureParams(NamedTuple):
@@ -137,3 +144,7 @@ class MixtureBase(LatentBase):
         index = component.unsqueeze(-1).expand(-1, -1, self.dim)
         mean, scale = mean.gather(1, index), log_scale.gather(1, index).exp()
         return mean + temperature * scale * torch.randn_like(mean)
+
+    def mode(self, params: MixtureParams) -> Tensor:
+        likeliest = params.log_weight.argmax(-1)[:, None, None].expand(-1, 1, self.dim)
+        return params.mean.gather(1, likeliest)[:, 0]

@@ -1,1 +1,11 @@
-"""Algorithms: one file, one method."""
+"""Methods, one file each."""
+
+from __future__ import annotations
+
+from softflow.algos.base import Algorithm, Data, Stage
+from softflow.algos.softflow import SoftFlow, SoftFlowConfig
+
+ALGORITHMS = {"softflow": (SoftFlowConfig, SoftFlow)}
+"""Configuration and class of each algorithm, by the `algorithm` that a preset names."""
+
+__all__ = ["ALGORITHMS", "Algorithm", "Data", "SoftFlow", "SoftFlowConfig", "Stage"]

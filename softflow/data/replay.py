@@ -103,17 +103,16 @@ class Replay:
         self._steps = 0
         self._episodes_added = 0
         self._successes_added = 0
-        self._success_rows: np.ndarray | None = None  # built when asked for, dropped when rows change
+        self._imitable: dict[int, np.ndarray] = {}  # rows by horizon, built when asked for, dropped when rows change
 
     @property
     def steps(self) -> int:
         """Number of primitive steps stored; each is the start of a window."""
         return self._steps
 
-    @property
-    def success_steps(self) -> int:
-        """Number of primitive steps stored that belong to successful episodes."""
-        return len(self._rows_of_successes())
+    def has_imitable(self, horizon: int) -> bool:
+        """Whether `sample(..., horizon, imitable=True)` finds anything."""
+        return len(self._imitable_rows(horizon)) > 0
 
     @property
     def episodes_added(self) -> int:
@@ -164,7 +163,7 @@ class Replay:
         self._cursor = (self._cursor + steps + 1) % self.capacity
         self._episodes_added += 1
         self._successes_added += episode.is_success
-        self._success_rows = None
+        self._imitable = {}
 
     def gather(self, rows: np.ndarray, horizon: int) -> Windows[np.ndarray]:
         """The windows of up to `horizon` steps that start at `rows` (B,).
@@ -195,20 +194,24 @@ class Replay:
         )
 
     def sample(
-        self, batch_size: int, horizon: int, rng: np.random.Generator, only_success: bool = False
+        self, batch_size: int, horizon: int, rng: np.random.Generator, imitable: bool = False
     ) -> Windows[np.ndarray]:
-        """Windows that start at `batch_size` steps, uniform over those stored (or over those of successes), with
-        replacement. The cost does not grow with the number of rows.
+        """Windows that start at `batch_size` steps, uniform over those stored, with replacement. The cost does not
+        grow with the number of rows.
+
+        With `imitable`, uniform over the steps worth imitating: those of which a whole window of `horizon` steps is
+        left, and after which reward still comes in their episode.
 
         Raises:
             ValueError: there is no such step, or `horizon` is not positive.
         """
         if not self.steps:
             raise ValueError("cannot sample from an empty replay: add episodes first")
-        if only_success:
-            if not self.success_steps:
-                raise ValueError("cannot sample successes: no successful episode is in the replay")
-            return self.gather(rng.choice(self._rows_of_successes(), batch_size), horizon)
+        if imitable:
+            rows = self._imitable_rows(horizon)
+            if not len(rows):
+                raise ValueError(f"no window of {horizon} steps has reward after it: nothing here is worth imitating")
+            return self.gather(rows[rng.integers(len(rows), size=batch_size)], horizon)
         # A final observation is no step. There is at most one per step plus one, so redrawing ends quickly.
         rows = rng.integers(self._filled, size=batch_size)
         while len(final := np.flatnonzero(self._rows["remaining"][rows] == 0)):
@@ -244,12 +247,13 @@ class Replay:
             array[filled:] = 0
         for name in _COUNTERS:
             setattr(self, f"_{name}", int(state[name]))
-        self._success_rows = None
+        self._imitable = {}
 
-    def _rows_of_successes(self) -> np.ndarray:
-        if self._success_rows is None:
-            self._success_rows = np.flatnonzero(self._rows["success"] & (self._rows["remaining"] > 0))
-        return self._success_rows
+    def _imitable_rows(self, horizon: int) -> np.ndarray:
+        if horizon not in self._imitable:
+            rows = self._rows
+            self._imitable[horizon] = np.flatnonzero((rows["return_to_go"] > 0) & (rows["remaining"] >= horizon))
+        return self._imitable[horizon]
 
 
 _COUNTERS = ("cursor", "filled", "steps", "episodes_added", "successes_added")

@@ -26,7 +26,10 @@ LINK_CLEARANCE = 0.001  # m by which a ribbon link's box is shorter than its hin
 # What is integrated is all that the next step depends on.  The poses and forces below are read by observations and
 # pictures, lag it by one substep, and so belong to a complete state as well.
 INTEGRATED = mujoco.mjtState.mjSTATE_INTEGRATION
-DERIVED = ("xpos", "xmat", "site_xpos", "geom_xpos", "geom_xmat", "sensordata")
+DERIVED = (
+    "xpos", "xmat", "site_xpos", "sensordata",
+    "geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir",
+)  # fmt: skip
 INSTABILITIES = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor, nn
 
 from softflow.policies.normalizer import ObservationNormalizer
@@ -45,7 +44,6 @@ class ChunkPolicy(nn.Module, ABC):
     def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
         """How far the policy is from data chunks (B, H, A): a scalar to be minimised beside -Q."""
 
-    @torch.inference_mode()
-    def act(self, observation: Tensor, temperature: float = 0.0) -> Tensor:
-        """One chunk for each observation: (B, O) -> (B, H, A)."""
-        return self.propose(observation, 1, temperature)[:, 0]
+    @abstractmethod
+    def greedy(self, observation: Tensor) -> Tensor:
+        """The chunk that the policy holds likeliest, clipped to the box: (B, O) -> (B, H, A)."""

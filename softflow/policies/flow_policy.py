@@ -35,9 +35,20 @@ class FlowPolicy(ChunkPolicy):
         flow_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(observation_dim, action_dim, horizon)
+        self.flow_name, self.flow_options = flow, dict(flow_options or {})
         self.flow = make_flow(
-            flow, horizon=horizon, action_dim=action_dim, context_dim=observation_dim, **(flow_options or {})
+            flow, horizon=horizon, action_dim=action_dim, context_dim=observation_dim, **self.flow_options
         )
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments that build this policy again."""
+        return {
+            "observation_dim": self.observation_dim,
+            "action_dim": self.action_dim,
+            "horizon": self.horizon,
+            "flow": self.flow_name,
+            "flow_options": self.flow_options,
+        }
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -45,6 +56,9 @@ class FlowPolicy(ChunkPolicy):
 
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
         return self.flow.sample(self.normalizer(observation), n, temperature).clamp(-1, 1)
+
+    def greedy(self, observation: Tensor) -> Tensor:
+        return self.flow.mode(self.normalizer(observation)).clamp(-1, 1)
 
     def propose_with_log_prob(self, observation: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
         """Differentiable chunks before clipping (B, n, H, A) and their log-densities (B, n), in one pass."""

@@ -90,7 +90,7 @@ def test_bad_options_are_refused(option: dict[str, str]) -> None:
         (VECTOR, spaces.Discrete(3), "actions must be a Box"),
         (VECTOR, spaces.Box(0, 5, (2,), np.int64), "actions must be a Box of real numbers"),
         (VECTOR, spaces.Box(-np.inf, 1, (2,)), "finite bounds"),
-        (VECTOR, spaces.Box(np.array([0, 1.0]), np.array([1, 1.0])), "low below high"),
+        (VECTOR, spaces.Box(np.float32([0, 1]), np.float32([1, 1])), "low below high"),
     ],
 )
 def test_spaces_that_do_not_fit_are_refused(observation: spaces.Space, action: spaces.Space, message: str) -> None:
@@ -109,7 +109,7 @@ def test_dictionaries_and_grids_are_flattened() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_actions_are_rescaled_to_the_unit_box(dtype: type) -> None:
-    native = spaces.Box(np.array([[0.0, -3.0]]), np.array([[0.1, 5.0]]), dtype=dtype)
+    native = spaces.Box(np.array([[0.0, -3.0]], dtype), np.array([[0.1, 5.0]], dtype), dtype=dtype)
     env = make_env("tests/Recorder-v0", observation=VECTOR, action=native)
     assert env.action_space == UNIT
     env.reset()

@@ -1,0 +1,93 @@
+"""What the training loop sees of an algorithm: a list of stages, and what to do in each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from softflow.data import Replay
+from softflow.policies import ChunkPolicy
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training.
+
+    A stage with `environment_steps` acts and learns in turns, `updates_per_step` updates for each primitive step;
+    any other makes `updates` updates on the data there are.
+    """
+
+    name: str
+    updates: int = 0
+    environment_steps: int = 0
+    updates_per_step: float = 0.0
+
+    @property
+    def acts(self) -> bool:
+        """Whether the environment runs."""
+        return self.environment_steps > 0
+
+    @property
+    def total(self) -> int:
+        """Length of the stage in the unit of its x axis: primitive steps if it acts, else updates."""
+        return self.environment_steps if self.acts else self.updates
+
+
+@dataclass(frozen=True)
+class Data:
+    """What an update draws its batches from."""
+
+    offline: Replay
+    """Demonstrations."""
+    online: Replay
+    """The policy's own episodes."""
+    rng: np.random.Generator
+
+
+class Algorithm(ABC):
+    """One method of learning. Holds the policy and everything that trains it.
+
+    Attributes:
+        policy: what is deployed.
+        execute: steps of each chunk that are executed.
+    """
+
+    policy: ChunkPolicy
+    execute: int
+
+    @abstractmethod
+    def stages(self) -> Sequence[Stage]:
+        """The stages, in order; their names are unique."""
+
+    @abstractmethod
+    def begin(self, stage: Stage) -> None:
+        """Called once before a stage's first update."""
+
+    @abstractmethod
+    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, torch.Tensor]:
+        """One update of everything that `stage` trains; `progress` in [0, 1) is how far the stage has come.
+
+        Returns:
+            scalars worth logging, named as `train/actor_loss`, not yet read from the device.
+        """
+
+    @abstractmethod
+    def act(self, observation: torch.Tensor, explore: bool) -> torch.Tensor:
+        """Chunks to execute, (B, O) -> (B, H, A): to learn from, or as well as the method can."""
+
+    @abstractmethod
+    def fit_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Set the observation statistics (O,) of the policy and of every copy of it. Called once, before training."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs beyond the policy: networks, optimisers, counters."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""

@@ -1,0 +1,299 @@
+"""SOFT-FLOW: a normalizing-flow policy over action chunks, fine-tuned against a chunk-level critic.
+
+arXiv 2602.09580. Four stages of one loop:
+
+    imitation       maximum likelihood on the demonstrations' chunks
+    critic_warmup   the policy is frozen, the critic learns to value its chunks
+    offline         actor and critic on the demonstrations
+    online          actor and critic on demonstrations and own episodes, half and half
+
+The actor minimises, over chunks a ~ pi(. | s) and chunks of the data (per dimension d of a chunk),
+
+    q_weight * -Q(s, a) / |Q|  +  kl_weight * KL(pi || pi_imitation) / d  +  nll_weight * -log pi(a_data | s) / d
+
+Both conservative terms are exact, because the flow's density is. A chunk of the data counts in the last term only if
+reward still comes after it in its episode: a demonstration's own, or one of the policy's that led further. With a
+staged reward an episode that fails late still teaches its beginning.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from critics import ChunkCritic, bootstrap, chunk_return, soft_update
+from flows import DEFAULT_FLOW
+from softflow.algos.base import Algorithm, Data, Stage
+from softflow.data import Windows, concatenate, sample_mixed, to_torch
+from softflow.policies import FlowPolicy
+
+
+@dataclass
+class ImitationConfig:
+    """Imitation: maximum likelihood on the demonstrations."""
+
+    updates: int = 6_000
+    """Updates of the policy."""
+    learning_rate: float = 1e-3
+    """Of AdamW at the start; falls to zero along a cosine."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+
+
+@dataclass
+class WarmupConfig:
+    """Critic warm-up: the critic alone, on the demonstrations, failures included."""
+
+    updates: int = 1_000
+    """Updates of the critic."""
+
+
+@dataclass
+class ImprovementConfig:
+    """What the actor minimises in an offline or online stage, and how fast."""
+
+    learning_rate: float = 5e-4
+    """Of the actor's AdamW."""
+    q_weight: float = 0.0
+    """Weight of -Q / |Q| on the policy's own chunks."""
+    kl_weight: float = 0.0
+    """Weight of the exact KL to the frozen imitation policy, per dimension."""
+    nll_weight: float = 1.0
+    """Weight of the negative log-likelihood of data chunks that reward follows, per dimension."""
+
+
+@dataclass
+class OfflineConfig(ImprovementConfig):
+    """Offline RL on the demonstrations."""
+
+    updates: int = 1_000
+    """Updates of actor and critic."""
+
+
+@dataclass
+class OnlineConfig(ImprovementConfig):
+    """Online RL."""
+
+    steps: int = 100_000
+    """Primitive environment steps."""
+    updates_per_step: float = 0.1
+    """Updates of actor and critic for each primitive step."""
+    offline_share: float = 0.5
+    """Share of each batch that comes from the demonstrations."""
+    temperature: float = 0.35
+    """Of the base noise of chunks executed to learn from."""
+    candidates: int = 1
+    """Chunks proposed for each that is executed to learn from; the critic chooses."""
+
+
+@dataclass
+class SoftFlowConfig:
+    """Settings of SOFT-FLOW."""
+
+    flow: str = DEFAULT_FLOW
+    """Density of the policy, one of `flows.available_flows()`."""
+    flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Options of that flow."""
+    horizon: int = 8
+    """Actions of a chunk that the policy proposes."""
+    execute: int = 4
+    """Actions of a chunk that are executed, and that the critic values."""
+    discount: float = 0.99
+    """Per primitive step."""
+    batch_size: int = 256
+    """Windows in a batch."""
+    average_rate: float = 0.005
+    """Rate of the running average of the actor's weights, which is the policy that acts."""
+    critic_members: int = 2
+    """Critics in the ensemble; their mean is the value."""
+    critic_width: int = 256
+    """Hidden width of a critic."""
+    critic_learning_rate: float = 3e-4
+    """Of the critics' AdamW."""
+    target_rate: float = 0.005
+    """Rate at which the target critics follow."""
+    target_temperature: float = 0.35
+    """Of the chunk whose value the target bootstraps from."""
+    imitation: ImitationConfig = field(default_factory=ImitationConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    offline: OfflineConfig = field(default_factory=OfflineConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.execute <= self.horizon:
+            raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
+
+
+GRADIENT_NORM = 10.0
+"""Gradients are clipped to this norm."""
+
+
+class SoftFlow(Algorithm):
+    """See the module. `actor` learns; `policy`, the running average of its weights, acts."""
+
+    policy: FlowPolicy
+
+    def __init__(self, config: SoftFlowConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+        self.config, self.execute, self.device = config, config.execute, device
+        self.actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options)
+        self.actor.to(device)
+        self.policy = copy.deepcopy(self.actor).requires_grad_(False).eval()
+        self.imitation_policy = copy.deepcopy(self.policy)
+        self.critic = ChunkCritic(
+            context_dim=observation_dim,
+            horizon=config.execute,
+            action_dim=action_dim,
+            members=config.critic_members,
+            width=config.critic_width,
+        ).to(device)
+        self.target = self.critic.make_target()
+        self.actor_optimizer = self._optimizer(self.actor.parameters(), config.imitation.learning_rate)
+        self.critic_optimizer = self._optimizer(self.critic.parameters(), config.critic_learning_rate)
+        self._dims = config.horizon * action_dim
+
+    # ------------------------------------------------------------------------------------------------------- stages
+
+    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
+        for policy in (self.actor, self.policy, self.imitation_policy):
+            policy.normalizer.fit(mean, std)
+
+    def stages(self) -> Sequence[Stage]:
+        c = self.config
+        stages = (
+            Stage("imitation", updates=c.imitation.updates),
+            Stage("critic_warmup", updates=c.warmup.updates),
+            Stage("offline", updates=c.offline.updates),
+            Stage("online", environment_steps=c.online.steps, updates_per_step=c.online.updates_per_step),
+        )
+        return [stage for stage in stages if stage.total > 0]
+
+    def begin(self, stage: Stage) -> None:
+        """Freeze what imitation has learnt when it is over, and start the actor's optimiser anew for each stage."""
+        if stage.name == "imitation":
+            return
+        if stage.name in ("offline", "online"):
+            rate = getattr(self.config, stage.name).learning_rate
+            self.actor.load_state_dict(self.policy.state_dict())
+            self.actor_optimizer = self._optimizer(self.actor.parameters(), rate)
+        if stage == self.stages()[1]:
+            self.imitation_policy.load_state_dict(self.policy.state_dict())
+
+    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
+        c = self.config
+        if stage.name == "imitation":
+            for group in self.actor_optimizer.param_groups:
+                group["lr"] = c.imitation.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+            return self.imitate(self._imitable(data, offline_share=1.0))
+        share = c.online.offline_share
+        windows = sample_mixed(data.offline, data.online, c.batch_size, c.execute, data.rng, share)
+        batch = to_torch(windows, self.device)
+        scalars = self.update_critic(batch)
+        if stage.name in ("offline", "online"):
+            config = c.online if stage.acts else c.offline
+            scalars |= self.update_actor(batch, self._imitable(data, share), config)
+        return scalars
+
+    # ------------------------------------------------------------------------------------------------------ updates
+
+    def imitate(self, batch: Windows[Tensor]) -> dict[str, Tensor]:
+        """One step of maximum likelihood."""
+        nll = self.actor.conservative_loss(batch.observation, batch.chunk)
+        self._descend(nll, self.actor_optimizer, self.actor.parameters())
+        soft_update(self.policy, self.actor, self.config.average_rate)
+        return {"train/actor_loss": nll.detach(), "flow/nll": nll.detach()}
+
+    def update_critic(self, batch: Windows[Tensor]) -> dict[str, Tensor]:
+        """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them."""
+        c = self.config
+        with torch.no_grad():
+            following = self.policy.propose(batch.next_observation, 1, c.target_temperature)[:, 0, : c.execute]
+            next_value = self.target(self._features(batch.next_observation), following).mean(0)
+            target = bootstrap(
+                chunk_return(batch.reward, batch.length, c.discount), c.discount, batch.length, batch.terminated, next_value
+            )
+        q = self.critic(self._features(batch.observation), batch.chunk)
+        loss = (q - target).square().mean()
+        self._descend(loss, self.critic_optimizer, self.critic.parameters())
+        soft_update(self.target, self.critic, c.target_rate)
+        q = q.detach()
+        return {
+            "train/critic_loss": loss.detach(), "critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()
+        }  # fmt: skip
+
+    def update_actor(
+        self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig
+    ) -> dict[str, Tensor]:
+        """One step on the sum of the three terms; a term of weight zero costs nothing."""
+        scalars = {}
+        loss = torch.zeros((), device=self.device)
+        if config.q_weight or config.kl_weight:
+            chunk, log_prob = self.actor.propose_with_log_prob(batch.observation)
+            if config.kl_weight:
+                kl = (log_prob - self.imitation_policy.log_prob(batch.observation, chunk)).mean() / self._dims
+                scalars["flow/kl_to_imitation"] = kl.detach()
+                loss = loss + config.kl_weight * kl
+            if config.q_weight:
+                executed = chunk[:, 0, : self.execute].clamp(-1, 1)
+                q = self.critic(self._features(batch.observation), executed).mean(0)
+                loss = loss - config.q_weight * q.mean() / q.abs().mean().detach().clamp_min(1e-3)
+        if config.nll_weight:
+            nll = self.actor.conservative_loss(imitable.observation, imitable.chunk)
+            scalars["flow/nll"] = nll.detach()
+            loss = loss + config.nll_weight * nll
+        self._descend(loss, self.actor_optimizer, self.actor.parameters())
+        soft_update(self.policy, self.actor, self.config.average_rate)
+        return scalars | {"train/actor_loss": loss.detach()}
+
+    # ------------------------------------------------------------------------------------------------------- acting
+
+    @torch.inference_mode()
+    def act(self, observation: Tensor, explore: bool) -> Tensor:
+        if not explore:
+            return self.policy.greedy(observation)
+        online = self.config.online
+        chunks = self.policy.propose(observation, online.candidates, online.temperature)
+        if online.candidates == 1:
+            return chunks[:, 0]
+        best = self.critic(self._features(observation), chunks[:, :, : self.execute]).mean(0).argmax(-1)
+        return chunks[torch.arange(len(chunks)), best]
+
+    # ------------------------------------------------------------------------------------------------------ details
+
+    def _features(self, observation: Tensor) -> Tensor:
+        return self.policy.normalizer(observation)
+
+    def _imitable(self, data: Data, offline_share: float) -> Windows[Tensor]:
+        """A batch of whole windows that reward comes after."""
+        c = self.config
+        own = round(c.batch_size * (1 - offline_share)) if data.online.has_imitable(c.horizon) else 0
+        parts = [(data.offline, c.batch_size - own), (data.online, own)]
+        windows = [replay.sample(n, c.horizon, data.rng, imitable=True) for replay, n in parts if n]
+        return to_torch(concatenate(windows), self.device)
+
+    def _optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            parameters, learning_rate, weight_decay=self.config.imitation.weight_decay, fused=True
+        )
+
+    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
+        optimizer.step()
+
+    _SAVED = (
+        "actor", "policy", "imitation_policy", "critic", "target", "actor_optimizer", "critic_optimizer"
+    )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name).state_dict() for name in self._SAVED}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name in self._SAVED:
+            getattr(self, name).load_state_dict(state[name])

@@ -1,0 +1,92 @@
+"""`softflow-eval`: success of a trained policy on held-out episodes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tyro.conf import Positional
+
+from softflow.cli.command_line import parse_command_line, run_main
+from softflow.cli.runs import make_environments, read_config
+from softflow.cli.video import write_video
+from softflow.data import Episode
+from softflow.errors import UserError
+from softflow.training.checkpoint import load_policy
+from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate
+from softflow.training.run_folder import RunFolder
+
+
+@dataclass
+class EvalConfig:
+    """Settings of `softflow-eval`."""
+
+    run: Positional[str]
+    """Run folder, or a checkpoint's folder in it."""
+    episodes: int = 50
+    """Held-out episodes."""
+    seed: int = HELD_OUT_SEEDS
+    """Seed of the first; the others follow."""
+    num_envs: int = 25
+    """Environments that run side by side."""
+    device: str = "cpu"
+    """Where the policy runs."""
+    json: bool = False
+    """Print one JSON object."""
+    csv: str | None = None
+    """File to write, one row an episode."""
+    video: str | None = None
+    """Film of the first episode to write, .mp4 (needs softflow[video])."""
+
+
+@run_main
+def main(argv: Sequence[str]) -> None:
+    config = parse_command_line(
+        EvalConfig, argv, prog="softflow-eval", description="Evaluate a trained policy on held-out episodes."
+    )
+    if config.episodes < 1:
+        raise UserError(f"--episodes must be at least 1, got {config.episodes}")
+    checkpoint, settings = _locate(Path(config.run))
+    policy, execute = load_policy(checkpoint, config.device)
+    run = read_config(str(settings))
+
+    @torch.inference_mode()
+    def act(observation: np.ndarray) -> np.ndarray:
+        chunk = policy.greedy(torch.as_tensor(observation, dtype=torch.float32, device=config.device))
+        return chunk.cpu().numpy()
+
+    environments = make_environments(run, min(config.num_envs, config.episodes))
+    result, episodes = evaluate(environments, act, execute, config.episodes, config.seed)
+    if config.csv:
+        _write_csv(Path(config.csv), episodes)
+    if config.video:
+        [environment] = make_environments(run, 1, render_mode="rgb_array")
+        write_video(Path(config.video), environment, act, execute, config.seed)
+    if config.json:
+        print(json.dumps(result.as_dict()))
+    else:
+        low, high = result.success_ci95
+        print(f"success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] on {result.episodes} held-out episodes")
+        print(f"mean return {result.mean_return:.3f}, mean length {result.mean_length:.0f} steps")
+
+
+def _locate(path: Path) -> tuple[Path, Path]:
+    """The checkpoint and the configuration of a run folder or of a checkpoint in it."""
+    if (path / "policy.json").is_file():
+        return path, path.parent.parent / "config.yaml"
+    folder = RunFolder.open(path)
+    return folder.last_checkpoint(), folder.config_path
+
+
+def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["success", "return", "length", "terminated"])
+        for episode in episodes:
+            row = [int(episode.is_success), float(episode.reward.sum()), len(episode), int(episode.terminated)]
+            writer.writerow(row)

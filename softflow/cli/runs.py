@@ -1,0 +1,50 @@
+"""A run's configuration, environments and algorithm, as every command builds them."""
+
+from __future__ import annotations
+
+from dataclasses import field, make_dataclass
+from typing import Any
+
+from softflow.algos import ALGORITHMS, Algorithm
+from softflow.cli.command_line import Selection, preset_layers
+from softflow.cli.config import Layer, from_dict, load_file
+from softflow.envs import make_env
+from softflow.envs.registry import Env
+from softflow.errors import UserError, did_you_mean
+from softflow.training.config import RunConfig
+
+
+def config_class(selection: Selection) -> type[RunConfig]:
+    """The configuration of a run of the selected algorithm: the run's settings and the algorithm's in one."""
+    return _config_class(_algorithm_of(preset_layers(selection)))
+
+
+def read_config(path: str) -> Any:
+    """The resolved configuration that a run wrote."""
+    layer = load_file(path)
+    return from_dict(_config_class(_algorithm_of([layer])), dict(layer.values), source=path)
+
+
+def make_environments(config: RunConfig, number: int, **options: Any) -> list[Env]:
+    """`number` environments as the run's configuration asks for."""
+    return [make_env(config.env, **{**config.env_options, **options}) for _ in range(number)]
+
+
+def make_algorithm(config: Any, observation_dim: int, action_dim: int) -> Algorithm:
+    """The algorithm that the configuration names."""
+    _, algorithm = ALGORITHMS[config.algorithm]
+    return algorithm(config, observation_dim, action_dim, config.device)
+
+
+def _algorithm_of(layers: list[Layer]) -> str:
+    name = "softflow"
+    for layer in layers:
+        name = layer.values.get("algorithm", name)
+    if name not in ALGORITHMS:
+        raise UserError(f"unknown algorithm {name!r}: {did_you_mean(str(name), ALGORITHMS)}")
+    return name
+
+
+def _config_class(algorithm: str) -> type[RunConfig]:
+    settings, _ = ALGORITHMS[algorithm]
+    return make_dataclass("TrainConfig", [("algorithm", str, field(default=algorithm))], bases=(RunConfig, settings))

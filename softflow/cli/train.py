@@ -1,0 +1,100 @@
+"""`softflow-train`: from demonstrations to a policy, in the stages of an algorithm."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from softflow.cli.command_line import parse_command_line, preset_layers, read_selection, run_main
+from softflow.cli.config import Layer, dump_yaml, to_dict
+from softflow.cli.demonstrate import record_demonstrations
+from softflow.cli.runs import config_class, make_algorithm, make_environments, read_config
+from softflow.data import Episode, check_compatible, load_demonstrations, observation_statistics, save_demonstrations
+from softflow.envs.registry import Env
+from softflow.errors import UserError
+from softflow.training.config import RunConfig
+from softflow.training.evaluation import Evaluation
+from softflow.training.loop import Trainer
+from softflow.training.run_folder import RunFolder
+
+
+@run_main
+def main(argv: Sequence[str]) -> None:
+    config = _parse(argv)
+    torch.set_num_threads(config.threads)
+    environments = make_environments(config, config.num_envs)
+    held_out = make_environments(config, min(config.num_envs, config.eval_episodes))
+    if config.resume:
+        folder = RunFolder.open(config.resume)
+        demonstrations = load_demonstrations(folder.path / DEMONSTRATIONS)
+    else:
+        demonstrations = _demonstrations(config, environments[0])
+        folder = RunFolder.create(config.runs, config.env, config.algo, config.seed, config.run_dir)
+        dump_yaml(config, folder.config_path)
+        save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
+
+    torch.manual_seed(config.seed)
+    algorithm = make_algorithm(config, demonstrations[0].observation_dim, demonstrations[0].action_dim)
+    mean, std = observation_statistics(demonstrations)
+    algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
+    trainer = Trainer(algorithm, demonstrations, environments, held_out, folder, config)
+    if config.resume:
+        trainer.resume()
+    successes = np.mean([episode.is_success for episode in demonstrations])
+    print(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.path}", flush=True)
+    try:
+        evaluations = trainer.run()
+    except KeyboardInterrupt:
+        print(f"\na checkpoint is saved; continue with: softflow-train --resume {folder.path}", file=sys.stderr)
+        raise
+    print(_summary(evaluations, folder))
+
+
+DEMONSTRATIONS = "demonstrations.npz"
+"""Name of the demonstrations' copy in the run folder."""
+
+
+def _parse(argv: Sequence[str]) -> Any:
+    selection = read_selection(RunConfig, argv)
+    command = dict(
+        prog="softflow-train", description="Train a policy over action chunks: imitation, then reinforcement learning."
+    )
+    resume = next((b for a, b in zip(argv, argv[1:], strict=False) if a == "--resume"), None)
+    if resume is None:
+        return parse_command_line(config_class(selection), argv, **command, layers_for=lambda _: preset_layers(selection))
+    saved = read_config(str(RunFolder.open(resume).config_path))
+    saved.resume = resume
+    layers = [Layer(to_dict(saved), f"{resume}/config.yaml")]
+    config = parse_command_line(type(saved), argv, **command, layers_for=lambda _: layers)
+    changed = [name for name, value in to_dict(config).items() if value != to_dict(saved)[name]]
+    if changed:
+        raise UserError(f"a resumed run keeps its settings: {', '.join(changed)} cannot be changed; start a new run")
+    return config
+
+
+def _demonstrations(config: RunConfig, environment: Env) -> list[Episode]:
+    if config.demos is None:
+        return record_demonstrations(environment, config.num_demos, config.seed)
+    episodes = load_demonstrations(config.demos)
+    if len(episodes) < config.num_demos:
+        print(f"{config.demos} has {len(episodes)} episodes, all are used (num_demos is {config.num_demos})")
+    observations, actions = environment.observation_space.shape, environment.action_space.shape
+    assert observations is not None and actions is not None
+    check_compatible(episodes, observations[0], actions[0])
+    return episodes[: config.num_demos]
+
+
+def _summary(evaluations: Sequence[tuple[str, int, Evaluation]], folder: RunFolder) -> str:
+    lines = ["", "success on held-out episodes, with 95 % intervals"]
+    for stage, result in {stage: result for stage, _, result in evaluations}.items():
+        low, high = result.success_ci95
+        lines.append(f"  after {stage:<14} {result.success_rate:.2f} [{low:.2f}, {high:.2f}]")
+    return "\n".join([*lines, f"run folder: {folder.path}", f"next: softflow-eval {folder.path} --episodes 100"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""One episode as a film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from softflow.envs.registry import Env
+from softflow.errors import UserError
+from softflow.training.rollout import Act
+
+
+def write_video(path: Path, environment: Env, act: Act, execute: int, seed: int) -> None:
+    """Run one episode in an environment with `render_mode="rgb_array"` and write it.
+
+    Raises:
+        UserError: imageio with ffmpeg is not installed.
+    """
+    try:
+        import imageio.v2 as imageio
+    except ModuleNotFoundError as error:
+        raise UserError("a video needs imageio and ffmpeg: pip install 'softflow[video]'") from error
+    frames_per_second = environment.metadata.get("render_fps", 20)
+    observation, _ = environment.reset(seed=seed)
+    with imageio.get_writer(path, fps=frames_per_second) as film:
+        film.append_data(_frame(environment))
+        while True:
+            for action in act(observation[None])[0, :execute]:
+                observation, _, terminated, truncated, _ = environment.step(action)
+                film.append_data(_frame(environment))
+                if terminated or truncated:
+                    return
+
+
+def _frame(environment: Env) -> np.ndarray:
+    frame = environment.render()
+    if not isinstance(frame, np.ndarray):
+        raise UserError("the environment does not render to rgb_array: no video can be made of it")
+    return frame

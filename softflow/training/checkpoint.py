@@ -1,0 +1,63 @@
+"""What a run leaves on disk: a policy that deploys, beside what continues the training.
+
+    policy.safetensors, policy.json    weights and observation statistics; how to build the policy that holds them
+    training.pt                        networks, optimisers, random states and counters
+    replay.npz                         the policy's own episodes
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from softflow.data import Replay
+from softflow.errors import UserError
+from softflow.policies import FlowPolicy
+
+
+def save_policy(folder: Path, policy: FlowPolicy, execute: int) -> None:
+    """Write the two files of a policy."""
+    save_file({name: tensor.contiguous().cpu() for name, tensor in policy.state_dict().items()}, folder / "policy.safetensors")
+    description = {**policy.describe(), "execute": execute}
+    (folder / "policy.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def load_policy(folder: Path, device: str = "cpu") -> tuple[FlowPolicy, int]:
+    """Read a policy and the number of actions it executes of a chunk.
+
+    Raises:
+        UserError: a file is missing or damaged, or weights or statistics do not fit the description.
+    """
+    try:
+        description = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
+        execute = description.pop("execute")
+        policy = FlowPolicy(**description)
+        policy.load_state_dict(load_file(folder / "policy.safetensors"))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such file: not a whole checkpoint") from error
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{folder}: the policy cannot be loaded: {' '.join(str(error).split())}") from error
+    return policy.requires_grad_(False).eval().to(device), execute
+
+
+def save_training(folder: Path, state: dict[str, Any], replay: Replay) -> None:
+    """Write what continues the training: tensors, numbers and strings in `state`, and the replay."""
+    torch.save(state, folder / "training.pt")
+    np.savez(folder / "replay.npz", **replay.state_dict())
+
+
+def load_training(folder: Path, replay: Replay) -> dict[str, Any]:
+    """Read the state of a training and fill the replay. Nothing is unpickled but tensors and plain values."""
+    try:
+        state = torch.load(folder / "training.pt", weights_only=True, map_location="cpu")
+        with np.load(folder / "replay.npz", allow_pickle=False) as arrays:
+            replay.load_state_dict(dict(arrays))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such file: not a checkpoint that can be resumed") from error
+    return state

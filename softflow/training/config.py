@@ -1,0 +1,49 @@
+"""Settings of a run that are the same whatever the algorithm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RunConfig:
+    """Settings of a run."""
+
+    algo: str = "softflow"
+    """Preset of the algorithm."""
+    env: str = "tape_cut"
+    """Environment: a short name, or a gymnasium id (`module:Id-v0` imports the module first)."""
+    preset: str | None = None
+    """Preset on top of those of algorithm and environment, such as `quick`."""
+    config: str | None = None
+    """YAML file of settings, on top of the presets."""
+    env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Arguments of the environment."""
+    demos: str | None = None
+    """Demonstrations (.npz, see docs/demonstrations.md); without it the environment's own demonstrator makes them."""
+    num_demos: int = 200
+    """Episodes taken from the file, or made by the demonstrator; failures among them teach the critic."""
+    seed: int = 0
+    """Of everything random."""
+    device: str = "cpu"
+    """Where the networks live, as torch names it."""
+    threads: int = 2
+    """CPU threads of torch."""
+    num_envs: int = 25
+    """Environments that run side by side, in this process."""
+    replay_capacity: int = 1_000_000
+    """Rows of the replay of own episodes, one per step; the oldest are overwritten."""
+    collect_steps: int = 1_000
+    """Primitive steps between two bouts of updates, in stages that act."""
+    eval_episodes: int = 50
+    """Held-out episodes after each stage."""
+    eval_every: int = 25_000
+    """Primitive steps between evaluations in stages that act."""
+    log_every: int = 100
+    """Updates between two rows of scalars."""
+    runs: str = "runs"
+    """Folder of run folders."""
+    run_dir: str | None = None
+    """Run folder; without it one is named after environment, algorithm, time and seed."""
+    resume: str | None = None
+    """Run folder to continue, with the settings it was started with."""

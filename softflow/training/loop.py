@@ -1,0 +1,231 @@
+"""The one loop: an algorithm's stages, from demonstrations to a policy, whatever the algorithm."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from softflow.algos.base import Algorithm, Data, Stage
+from softflow.data import Episode, Replay
+from softflow.training.checkpoint import load_training, save_policy, save_training
+from softflow.training.config import RunConfig
+from softflow.training.evaluation import Evaluation, evaluate
+from softflow.training.logging import MetricLogger
+from softflow.training.progress import StageProgress
+from softflow.training.rollout import Rollout
+from softflow.training.run_folder import RunFolder
+
+TRAINING_SEEDS = 10_000_000
+"""Seeds of training episodes start here, and at as much more for each `seed` of the run."""
+RECENT_EPISODES = 50
+"""Own episodes over which the running success is taken."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands: what a checkpoint stores beside the networks."""
+
+    stage: int = 0
+    done: int = 0
+    """Of the stage, in its unit."""
+    updates: int = 0
+    """In the whole run."""
+    steps: int = 0
+    """Primitive steps in the whole run."""
+    episodes: int = 0
+    """Own episodes started, which is how many training seeds are used up."""
+    owed: float = 0.0
+    """Updates due for steps already made."""
+
+
+class Trainer:
+    """Runs the stages of an algorithm.
+
+    Args:
+        algorithm: what learns.
+        demonstrations: episodes to learn from; their statistics must be in the policy.
+        environments: run side by side to learn from.
+        evaluation_environments: others, so that an evaluation leaves unfinished episodes alone.
+        run_folder: where everything is written.
+        config: settings of the run.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        demonstrations: Sequence[Episode],
+        environments: Sequence[gym.Env],
+        evaluation_environments: Sequence[gym.Env],
+        run_folder: RunFolder,
+        config: RunConfig,
+    ) -> None:
+        self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
+        self.environments, self.evaluation_environments = environments, evaluation_environments
+        first = demonstrations[0]
+        dims = first.observation_dim, first.action_dim
+        rows = sum(len(episode) + 1 for episode in demonstrations)
+        self.data = Data(Replay(rows, *dims), Replay(config.replay_capacity, *dims), np.random.default_rng(config.seed))
+        for episode in demonstrations:
+            self.data.offline.add_episode(episode)
+        self.progress = Progress()
+        self.evaluations: list[tuple[str, int, Evaluation]] = []
+        self._logger: MetricLogger | None = None
+        self._resume_at: int | None = None
+        self._begun = False
+
+    # ---------------------------------------------------------------------------------------------------- the loop
+
+    def run(self) -> list[tuple[str, int, Evaluation]]:
+        """Run every stage that is left. Returns the evaluations as (stage, steps or updates of it, result).
+
+        On KeyboardInterrupt a checkpoint is saved before it goes on.
+        """
+        stages = self.algorithm.stages()
+        with MetricLogger(self.run_folder, self._resume_at) as self._logger:
+            try:
+                while self.progress.stage < len(stages):
+                    self._run_stage(stages[self.progress.stage])
+                    self.progress.stage += 1
+                    self.progress.done, self._begun = 0, False
+                    self._save()
+            except KeyboardInterrupt:
+                self._save()
+                raise
+        return self.evaluations
+
+    def _run_stage(self, stage: Stage) -> None:
+        if not self._begun:
+            self.algorithm.begin(stage)
+            self._begun = True
+        with StageProgress(stage.name, stage.total, initial=self.progress.done) as bar:
+            if stage.acts:
+                self._act_and_learn(stage, bar)
+            else:
+                self._learn(stage, bar)
+        self._evaluate(stage)
+
+    def _learn(self, stage: Stage, bar: StageProgress) -> None:
+        p = self.progress
+        while p.done < stage.updates:
+            scalars = self._update(stage)
+            p.done += 1
+            if p.done % self.config.log_every == 0 or p.done == stage.updates:
+                bar.update(p.done - bar.done, **_shown(self._log(stage, scalars)))
+
+    def _act_and_learn(self, stage: Stage, bar: StageProgress) -> None:
+        p, config = self.progress, self.config
+        seeds = count(TRAINING_SEEDS * (1 + config.seed) + p.episodes)
+        rollout = Rollout(self.environments, self.algorithm.execute, seeds)
+        recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
+        start, steps_before = time.monotonic(), p.done
+        while p.done < stage.environment_steps:
+            ended, steps = rollout.collect(self._explore, min(config.collect_steps, stage.environment_steps - p.done))
+            for episode in ended:
+                self.data.online.add_episode(episode)
+            recent.extend(ended)
+            evaluation_due = (p.done + steps) // config.eval_every > p.done // config.eval_every
+            p.done += steps
+            p.steps += steps
+            p.episodes += len(ended)
+            p.owed += steps * stage.updates_per_step
+            scalars: dict[str, torch.Tensor] = {}
+            while p.owed >= 1 and self.data.online.steps:
+                scalars = self._update(stage)
+                p.owed -= 1
+            fps = (p.done - steps_before) / (time.monotonic() - start)
+            logged = self._log(stage, {**scalars, **_episode_scalars(recent), "time/fps": fps})
+            bar.update(steps, **_shown(logged))
+            if evaluation_due and p.done < stage.environment_steps:
+                self._evaluate(stage)
+                self._save()
+
+    def _update(self, stage: Stage) -> dict[str, torch.Tensor]:
+        self.progress.updates += 1
+        return self.algorithm.update(stage, self.data, self.progress.done / stage.total)
+
+    # ------------------------------------------------------------------------------------------ acting and judging
+
+    def _explore(self, observation: np.ndarray) -> np.ndarray:
+        return self._act(observation, explore=True)
+
+    def _exploit(self, observation: np.ndarray) -> np.ndarray:
+        return self._act(observation, explore=False)
+
+    def _act(self, observation: np.ndarray, explore: bool) -> np.ndarray:
+        chunks = self.algorithm.act(torch.as_tensor(observation, dtype=torch.float32, device=self.config.device), explore)
+        return chunks.cpu().numpy()
+
+    def _evaluate(self, stage: Stage) -> None:
+        result, _ = evaluate(
+            self.evaluation_environments, self._exploit, self.algorithm.execute, self.config.eval_episodes
+        )
+        self.evaluations.append((stage.name, self.progress.done, result))
+        self._log(stage, {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return})
+        low, high = result.success_ci95
+        print(
+            f"{stage.name} {self.progress.done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "
+            f"on {result.episodes} held-out episodes",
+            flush=True,
+        )
+
+    def _log(self, stage: Stage, scalars: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
+        numbers = {name: float(value) for name, value in scalars.items()}
+        numbers["train/n_updates"] = self.progress.updates
+        assert self._logger is not None
+        self._logger.log(self.progress.done, stage.name, numbers)
+        return numbers
+
+    # -------------------------------------------------------------------------------------------------- checkpoints
+
+    def _save(self) -> None:
+        assert self._logger is not None
+        state = {
+            "algorithm": self.algorithm.state_dict(),
+            "progress": asdict(self.progress),
+            "begun": self._begun,
+            "metrics_offset": self._logger.offset(),
+            "evaluations": [(stage, done, result.as_dict()) for stage, done, result in self.evaluations],
+            "data_rng": json.dumps(self.data.rng.bit_generator.state),
+            "torch_rng": torch.get_rng_state(),
+        }
+
+        def write(folder: Path) -> None:
+            save_policy(folder, self.algorithm.policy, self.algorithm.execute)
+            save_training(folder, state, self.data.online)
+
+        self.run_folder.save_checkpoint(self.progress.updates, write)
+
+    def resume(self) -> None:
+        """Go on from the run folder's last checkpoint. Own episodes that were unfinished then are begun anew."""
+        state = load_training(self.run_folder.last_checkpoint(), self.data.online)
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.progress = Progress(**state["progress"])
+        self._begun, self._resume_at = state["begun"], state["metrics_offset"]
+        self.evaluations = [(stage, done, Evaluation(**result)) for stage, done, result in state["evaluations"]]
+        self.data.rng.bit_generator.state = json.loads(state["data_rng"])
+        torch.set_rng_state(state["torch_rng"])
+
+
+def _episode_scalars(episodes: Collection[Episode]) -> dict[str, float]:
+    if not episodes:
+        return {}
+    return {
+        "rollout/ep_rew_mean": float(np.mean([episode.reward.sum() for episode in episodes])),
+        "rollout/ep_len_mean": float(np.mean([len(episode) for episode in episodes])),
+        "rollout/success_rate": float(np.mean([episode.is_success for episode in episodes])),
+    }
+
+
+def _shown(scalars: Mapping[str, float]) -> dict[str, float]:
+    """What the progress bar shows of them."""
+    names = {"success": "rollout/success_rate", "actor": "train/actor_loss", "critic": "train/critic_loss"}
+    return {shown: scalars[name] for shown, name in names.items() if name in scalars}
