@@ -73,6 +73,7 @@ class ChunkCritic(nn.Module):
         self.horizon = horizon
         self.action_dim = action_dim
         self.members = members
+        self._sizes = sizes
         # The first layer reads (context, chunk). Two weights, so that a context is multiplied once for all its chunks.
         fan_in = context_dim + horizon * action_dim
         self.from_context = EnsembleLinear(members, context_dim, width, fan_in)
@@ -93,6 +94,10 @@ class ChunkCritic(nn.Module):
         for linear, norm in zip(self.hidden, self.norms[1:], strict=True):
             h = F.silu(norm(linear(h)))
         return self.output(h).reshape(self.members, *chunk.shape[:-2])
+
+    def describe(self) -> dict[str, int]:
+        """The arguments that build this critic again."""
+        return dict(self._sizes)
 
     def make_target(self) -> ChunkCritic:
         """A frozen copy, to be moved by `soft_update`."""

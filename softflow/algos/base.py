@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from softflow.data import Replay
-from softflow.policies import ChunkPolicy
+from softflow.policies import BestOfN
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Algorithm(ABC):
     """One method of learning. Holds the policy and everything that trains it.
 
     Attributes:
-        policy: what is deployed.
+        deployed: what acts as well as the method can, and is saved to be used.
         execute: steps of each chunk that are executed.
     """
 
-    policy: ChunkPolicy
+    deployed: BestOfN
     execute: int
 
     @abstractmethod
@@ -77,8 +77,8 @@ class Algorithm(ABC):
         """
 
     @abstractmethod
-    def act(self, observation: torch.Tensor, explore: bool) -> torch.Tensor:
-        """Chunks to execute, (B, O) -> (B, H, A): to learn from, or as well as the method can."""
+    def explore(self, observation: torch.Tensor) -> torch.Tensor:
+        """Chunks to execute in order to learn from them, (B, O) -> (B, execute, A)."""
 
     @abstractmethod
     def fit_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:

@@ -31,7 +31,7 @@ from critics import ChunkCritic, bootstrap, chunk_return, soft_update
 from flows import DEFAULT_FLOW
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.data import Windows, concatenate, sample_mixed, to_torch
-from softflow.policies import FlowPolicy
+from softflow.policies import BestOfN, FlowPolicy
 
 
 @dataclass
@@ -86,10 +86,10 @@ class OnlineConfig(ImprovementConfig):
     """Updates of actor and critic for each primitive step."""
     offline_share: float = 0.5
     """Share of each batch that comes from the demonstrations."""
-    temperature: float = 0.35
-    """Of the base noise of chunks executed to learn from."""
-    candidates: int = 1
+    candidates: int = 8
     """Chunks proposed for each that is executed to learn from; the critic chooses."""
+    temperature: float = 0.35
+    """Of the base noise of these chunks."""
 
 
 @dataclass
@@ -104,6 +104,10 @@ class SoftFlowConfig:
     """Actions of a chunk that the policy proposes."""
     execute: int = 4
     """Actions of a chunk that are executed, and that the critic values."""
+    candidates: int = 8
+    """Chunks proposed for each that is executed in earnest; the critic chooses. 1: the policy's greedy chunk."""
+    temperature: float = 0.0
+    """Of the base noise of these chunks."""
     discount: float = 0.99
     """Per primitive step."""
     batch_size: int = 256
@@ -153,6 +157,8 @@ class SoftFlow(Algorithm):
             width=config.critic_width,
         ).to(device)
         self.target = self.critic.make_target()
+        self.deployed = BestOfN(self.policy, self.critic, config.candidates, config.temperature)
+        self.explorer = BestOfN(self.policy, self.critic, config.online.candidates, config.online.temperature)
         self.actor_optimizer = self._optimizer(self.actor.parameters(), config.imitation.learning_rate)
         self.critic_optimizer = self._optimizer(self.critic.parameters(), config.critic_learning_rate)
         self._dims = config.horizon * action_dim
@@ -252,16 +258,8 @@ class SoftFlow(Algorithm):
 
     # ------------------------------------------------------------------------------------------------------- acting
 
-    @torch.inference_mode()
-    def act(self, observation: Tensor, explore: bool) -> Tensor:
-        if not explore:
-            return self.policy.greedy(observation)
-        online = self.config.online
-        chunks = self.policy.propose(observation, online.candidates, online.temperature)
-        if online.candidates == 1:
-            return chunks[:, 0]
-        best = self.critic(self._features(observation), chunks[:, :, : self.execute]).mean(0).argmax(-1)
-        return chunks[torch.arange(len(chunks)), best]
+    def explore(self, observation: Tensor) -> Tensor:
+        return self.explorer.act(observation)
 
     # ------------------------------------------------------------------------------------------------------ details
 

@@ -52,21 +52,19 @@ def main(argv: Sequence[str]) -> None:
     if config.episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {config.episodes}")
     checkpoint, settings = _locate(Path(config.run))
-    policy, execute = load_policy(checkpoint, config.device)
+    policy = load_policy(checkpoint, config.device)
     run = read_config(str(settings))
 
-    @torch.inference_mode()
     def act(observation: np.ndarray) -> np.ndarray:
-        chunk = policy.greedy(torch.as_tensor(observation, dtype=torch.float32, device=config.device))
-        return chunk.cpu().numpy()
+        return policy.act(torch.as_tensor(observation, dtype=torch.float32, device=config.device)).cpu().numpy()
 
     environments = make_environments(run, min(config.num_envs, config.episodes))
-    result, episodes = evaluate(environments, act, execute, config.episodes, config.seed)
+    result, episodes = evaluate(environments, act, policy.execute, config.episodes, config.seed)
     if config.csv:
         _write_csv(Path(config.csv), episodes)
     if config.video:
         [environment] = make_environments(run, 1, render_mode="rgb_array")
-        write_video(Path(config.video), environment, act, execute, config.seed)
+        write_video(Path(config.video), environment, act, policy.execute, config.seed)
     if config.json:
         print(json.dumps(result.as_dict()))
     else:

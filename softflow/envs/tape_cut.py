@@ -57,7 +57,7 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
     Action, ``Box(-1, 1, (15,))``: six changes of the wrist's target (``WRIST_STEP`` at 1; x, y, z, yaw, pitch, roll)
     and nine absolute finger targets (-1 to 1 spans the joint's range; moves at most ``HAND_STEP`` per step).
 
-    Observation (97,): the blocks of ``OBSERVATION_BLOCKS`` (``tape_cut_observation.py``), with units there.
+    Observation (O,): the blocks of ``OBSERVATION_BLOCKS`` and ``FINE_BLOCKS`` (``tape_cut_observation.py``), with units there.
 
     Rules.  *grasped*: thumb and a finger press on the scissors.  *lifted*: grasped, and the pivot ``LIFT_HEIGHT``
     above its place in the case.  *at_tape*: lifted, with both edges of the ribbon between the blades.  *cut*: the
@@ -216,7 +216,6 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
             grasped=self.grasped,
             lifted=self.lifted,
             cut=self.cut,
-            time=self.steps / self.max_steps,
         )
 
     # -- state
@@ -238,7 +237,7 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
         """Return to a state of ``get_state``, of this or another instance; steps from here are the same to the bit.
 
         Returns:
-            The observation (97,) of that state.
+            The observation (O,) of that state.
 
         Raises:
             KeyError: an entry is missing.

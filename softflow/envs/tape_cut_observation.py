@@ -1,7 +1,13 @@
-"""What a policy sees of TapeCut: 97 numbers in named blocks."""
+"""What a policy sees of TapeCut: numbers in named blocks.
+
+The last blocks repeat what decides success (is the hand at the grips, are the blades at the ribbon) as displacements
+in the world frame, in which the wrist is commanded, squashed on a fine scale. A centimetre makes the difference
+between a cut and none, but is lost among standardised numbers that span half a metre.
+"""
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate
 
 import numpy as np
@@ -40,11 +46,36 @@ OBSERVATION_BLOCKS = (
     ("between_blades", 1),  # 0 or 1, now: the ribbon
     ("cut", 1),  # 0 or 1
     ("pinch", 1),  # force of the blades on the ribbon, at most 5 N, x 0.2
-    ("time", 1),  # steps taken over max_steps
+    ("yaw_from_scissors", 4),  # the hand's: sin, cos, sin and cos of twice it
+    ("yaw_from_fixture", 2),  # the scissors': sin, cos
+    ("yaw", 2),  # the hand's: sin, cos
 )
-_ENDS = accumulate(size for _, size in OBSERVATION_BLOCKS)
-OBSERVATION_SLICES = {name: slice(end - size, end) for (name, size), end in zip(OBSERVATION_BLOCKS, _ENDS, strict=True)}
-OBSERVATION_SIZE = sum(size for _, size in OBSERVATION_BLOCKS)
+# Further blocks, each tanh(value / scale): name, size, scale.
+FINE_BLOCKS = (
+    ("grip_offset_coarse", 3, 0.1),  # m, hand to grips, world frame
+    ("grip_offset_fine", 3, 0.02),
+    ("grip_lead_coarse", 3, 0.1),  # m, the same from where the wrist's target will take the hand
+    ("grip_lead_fine", 3, 0.02),
+    ("seam_offset_coarse", 3, 0.3),  # m, pivot to seam, world frame
+    ("seam_offset_fine", 3, 0.1),
+    ("left_cut_coarse", 3, 0.1),  # m, pivot to its place for a cut from the left: blades square to the ribbon, their
+    ("left_cut_fine", 3, 0.02),  # middle at the seam
+    ("right_cut_coarse", 3, 0.1),  # m, and from the right
+    ("right_cut_fine", 3, 0.02),
+    ("yaw_from_scissors_fine", 1, 0.1),  # sin of the hand's
+    ("yaw_from_fixture_fine", 1, 0.15),  # cos of the scissors': 0 is square to the ribbon
+    ("pitch_fine", 1, 0.1),  # vertical part of the heading
+    ("lift_fine", 1, 0.02),  # m, pivot above its place in the case
+    ("touch_fine", 4, 0.25),  # N, of thumb, first, middle, ring
+)
+_SIZES = [(name, size) for name, size in OBSERVATION_BLOCKS] + [(name, size) for name, size, _ in FINE_BLOCKS]
+_ENDS = accumulate(size for _, size in _SIZES)
+OBSERVATION_SLICES = {name: slice(end - size, end) for (name, size), end in zip(_SIZES, _ENDS, strict=True)}
+OBSERVATION_SIZE = sum(size for _, size in _SIZES)
+_FINE = slice(sum(size for _, size in OBSERVATION_BLOCKS), OBSERVATION_SIZE)
+_FINE_SCALES = np.repeat([scale for *_, scale in FINE_BLOCKS], [size for _, size, _ in FINE_BLOCKS])
+
+BLADE_MIDDLE = 0.047  # m from the pivot: where on the blades a ribbon is cut best
 
 
 def observe(
@@ -57,15 +88,17 @@ def observe(
     grasped: bool,
     lifted: bool,
     cut: bool,
-    time: float,
 ) -> Observation:
-    """The observation (97,) of a scene measured as ``geometry``; the other arguments are as the blocks say.
+    """The observation (O,) of a scene measured as ``geometry``; the other arguments are as the blocks say.
 
     ``targets`` (15,) are those of the wrist (6,) and the fingers (9,).
     """
     palm = scene.rotation["palm"]
     heading, _, normal = geometry.axes
-    values: dict[str, Array | float] = {
+    scissors_yaw = math.atan2(heading[1], heading[0])
+    yaw = float(scene.wrist_position[3])
+    grip_yaw, cut_yaw = yaw - scissors_yaw, scissors_yaw - float(fixture[3])
+    values: dict[str, Array | float | tuple[float, ...]] = {
         "wrist_position": scene.wrist_position,
         "wrist_velocity": scene.wrist_velocity,
         "hand_position": scene.data.qpos[scene.hand_qpos],
@@ -92,9 +125,22 @@ def observe(
         "between_blades": geometry.between_blades,
         "cut": cut,
         "pinch": min(geometry.pinch, 5) * 0.2,
-        "time": time,
+        "yaw_from_scissors": (math.sin(grip_yaw), math.cos(grip_yaw), math.sin(2 * grip_yaw), math.cos(2 * grip_yaw)),
+        "yaw_from_fixture": (math.sin(cut_yaw), math.cos(cut_yaw)),
+        "yaw": (math.sin(yaw), math.cos(yaw)),
     }
     observation = np.empty(OBSERVATION_SIZE, np.float32)
-    for name, block in OBSERVATION_SLICES.items():
-        observation[block] = values[name]
+    for name, value in values.items():
+        observation[OBSERVATION_SLICES[name]] = value
+
+    grip_offset = geometry.grip_point - geometry.hand_point
+    grip_lead = grip_offset - (targets[WRIST] - scene.wrist_position)[:3]
+    seam_offset = geometry.seam - geometry.pivot
+    cut_offset = np.array([-math.sin(fixture[3]), math.cos(fixture[3]), 0.0]) * BLADE_MIDDLE
+    left_cut, right_cut = seam_offset - cut_offset, seam_offset + cut_offset
+    lift = geometry.pivot[2] - scene.rest_height
+    angles = (math.sin(grip_yaw), math.cos(cut_yaw), heading[2], lift)
+    pairs = (grip_offset, grip_lead, seam_offset, left_cut, right_cut)
+    fine = np.concatenate([*(pair for pair in pairs for _ in range(2)), angles, geometry.touch])
+    observation[_FINE] = np.tanh(fine / _FINE_SCALES)
     return observation

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from softflow.policies.base import ChunkPolicy
+from softflow.policies.best_of_n import BestOfN
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.normalizer import ObservationNormalizer
 
-__all__ = ["ChunkPolicy", "FlowPolicy", "ObservationNormalizer"]
+__all__ = ["BestOfN", "ChunkPolicy", "FlowPolicy", "ObservationNormalizer"]

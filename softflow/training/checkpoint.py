@@ -1,6 +1,6 @@
 """What a run leaves on disk: a policy that deploys, beside what continues the training.
 
-    policy.safetensors, policy.json    weights and observation statistics; how to build the policy that holds them
+    policy.safetensors, policy.json    weights and observation statistics; how to build what holds them
     training.pt                        networks, optimisers, random states and counters
     replay.npz                         the policy's own episodes
 """
@@ -18,32 +18,31 @@ from safetensors.torch import load_file, save_file
 
 from softflow.data import Replay
 from softflow.errors import UserError
-from softflow.policies import FlowPolicy
+from softflow.policies import BestOfN
 
 
-def save_policy(folder: Path, policy: FlowPolicy, execute: int) -> None:
+def save_policy(folder: Path, policy: BestOfN) -> None:
     """Write the two files of a policy."""
-    save_file({name: tensor.contiguous().cpu() for name, tensor in policy.state_dict().items()}, folder / "policy.safetensors")
-    description = {**policy.describe(), "execute": execute}
-    (folder / "policy.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    weights = {name: tensor.contiguous().cpu() for name, tensor in policy.state_dict().items()}
+    save_file(weights, folder / "policy.safetensors")
+    (folder / "policy.json").write_text(json.dumps(policy.describe(), indent=2) + "\n", encoding="utf-8")
 
 
-def load_policy(folder: Path, device: str = "cpu") -> tuple[FlowPolicy, int]:
-    """Read a policy and the number of actions it executes of a chunk.
+def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
+    """Read a policy, ready to act.
 
     Raises:
         UserError: a file is missing or damaged, or weights or statistics do not fit the description.
     """
+    folder = Path(folder)
     try:
-        description = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
-        execute = description.pop("execute")
-        policy = FlowPolicy(**description)
+        policy = BestOfN.build(**json.loads((folder / "policy.json").read_text(encoding="utf-8")))
         policy.load_state_dict(load_file(folder / "policy.safetensors"))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file: not a whole checkpoint") from error
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, SafetensorError, RuntimeError) as error:
+    except (TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{folder}: the policy cannot be loaded: {' '.join(str(error).split())}") from error
-    return policy.requires_grad_(False).eval().to(device), execute
+    return policy.requires_grad_(False).eval().to(device)
 
 
 def save_training(folder: Path, state: dict[str, Any], replay: Replay) -> None:

@@ -155,14 +155,13 @@ class Trainer:
     # ------------------------------------------------------------------------------------------ acting and judging
 
     def _explore(self, observation: np.ndarray) -> np.ndarray:
-        return self._act(observation, explore=True)
+        return self.algorithm.explore(self._tensor(observation)).cpu().numpy()
 
     def _exploit(self, observation: np.ndarray) -> np.ndarray:
-        return self._act(observation, explore=False)
+        return self.algorithm.deployed.act(self._tensor(observation)).cpu().numpy()
 
-    def _act(self, observation: np.ndarray, explore: bool) -> np.ndarray:
-        chunks = self.algorithm.act(torch.as_tensor(observation, dtype=torch.float32, device=self.config.device), explore)
-        return chunks.cpu().numpy()
+    def _tensor(self, observation: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(observation, dtype=torch.float32, device=self.config.device)
 
     def _evaluate(self, stage: Stage) -> None:
         result, _ = evaluate(
@@ -199,7 +198,7 @@ class Trainer:
         }
 
         def write(folder: Path) -> None:
-            save_policy(folder, self.algorithm.policy, self.algorithm.execute)
+            save_policy(folder, self.algorithm.deployed)
             save_training(folder, state, self.data.online)
 
         self.run_folder.save_checkpoint(self.progress.updates, write)

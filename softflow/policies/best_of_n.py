@@ -1,0 +1,63 @@
+"""What is executed: of several chunks that a policy proposes, the one that a critic values most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from critics import ChunkCritic
+from softflow.policies.flow_policy import FlowPolicy
+
+
+class BestOfN(nn.Module):
+    """A policy, and the critic that chooses among its chunks. This is what deploys.
+
+    At temperature 0 the candidates of a mixture flow are the centres of its modes: the critic chooses between ways to
+    go on, and each is executed as precisely as the policy knows it.
+
+    Args:
+        policy: proposes chunks.
+        critic: values the first `critic.horizon` actions of each, which are the ones to be executed.
+        candidates: N; 1 executes the policy's greedy chunk without asking the critic.
+        temperature: of the candidates.
+    """
+
+    def __init__(self, policy: FlowPolicy, critic: ChunkCritic, candidates: int, temperature: float) -> None:
+        super().__init__()
+        self.policy, self.critic = policy, critic
+        self.candidates, self.temperature = candidates, temperature
+
+    @property
+    def execute(self) -> int:
+        """Actions of a chunk that are executed."""
+        return self.critic.horizon
+
+    @torch.inference_mode()
+    def act(self, observation: Tensor) -> Tensor:
+        """(B, O) -> the actions to execute, (B, execute, A)."""
+        if self.candidates == 1:
+            return self.policy.greedy(observation)[:, : self.execute]
+        chunks = self.policy.propose(observation, self.candidates, self.temperature)[:, :, : self.execute]
+        return self.choose(observation, chunks)
+
+    @torch.inference_mode()
+    def choose(self, observation: Tensor, chunks: Tensor) -> Tensor:
+        """The most valued of (B, N, execute, A): (B, execute, A)."""
+        value = self.critic(self.policy.normalizer(observation), chunks).mean(0)
+        return chunks[torch.arange(len(chunks)), value.argmax(-1)]
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values from which `build` makes the same again, but for the weights."""
+        return {
+            "policy": self.policy.describe(),
+            "critic": self.critic.describe(),
+            "candidates": self.candidates,
+            "temperature": self.temperature,
+        }
+
+    @classmethod
+    def build(cls, policy: dict[str, Any], critic: dict[str, Any], candidates: int, temperature: float) -> BestOfN:
+        """The inverse of `describe`."""
+        return cls(FlowPolicy(**policy), ChunkCritic(**critic), candidates, temperature)
