@@ -103,7 +103,9 @@ class SoftFlowConfig:
     horizon: int = 8
     """Actions of a chunk that the policy proposes."""
     execute: int = 4
-    """Actions of a chunk that are executed, and that the critic values."""
+    """Actions of a chunk that are executed."""
+    critic_horizon: int | None = None
+    """Actions of a chunk that the critic values: those executed, unless given. 1 is the usual per-step critic."""
     candidates: int = 8
     """Chunks proposed for each that is executed in earnest; the critic chooses. 1: the policy's greedy chunk."""
     temperature: float = 0.0
@@ -132,6 +134,8 @@ class SoftFlowConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.execute <= self.horizon:
             raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
+        if not 1 <= (self.critic_horizon or self.execute) <= self.horizon:
+            raise ValueError(f"critic_horizon must be in 1 ... horizon = {self.horizon}, got {self.critic_horizon}")
 
 
 GRADIENT_NORM = 10.0
@@ -151,14 +155,15 @@ class SoftFlow(Algorithm):
         self.imitation_policy = copy.deepcopy(self.policy)
         self.critic = ChunkCritic(
             context_dim=observation_dim,
-            horizon=config.execute,
+            horizon=config.critic_horizon or config.execute,
             action_dim=action_dim,
             members=config.critic_members,
             width=config.critic_width,
         ).to(device)
         self.target = self.critic.make_target()
-        self.deployed = BestOfN(self.policy, self.critic, config.candidates, config.temperature)
-        self.explorer = BestOfN(self.policy, self.critic, config.online.candidates, config.online.temperature)
+        self.deployed = BestOfN(self.policy, self.critic, config.execute, config.candidates, config.temperature)
+        online = config.online
+        self.explorer = BestOfN(self.policy, self.critic, config.execute, online.candidates, online.temperature)
         self.actor_optimizer = self._optimizer(self.actor.parameters(), config.imitation.learning_rate)
         self.critic_optimizer = self._optimizer(self.critic.parameters(), config.critic_learning_rate)
         self._dims = config.horizon * action_dim
@@ -181,14 +186,14 @@ class SoftFlow(Algorithm):
 
     def begin(self, stage: Stage) -> None:
         """Freeze what imitation has learnt when it is over, and start the actor's optimiser anew for each stage."""
-        if stage.name == "imitation":
-            return
+        if self.stages().index(stage) == 1:
+            self.imitation_policy.load_state_dict(self.policy.state_dict())
         if stage.name in ("offline", "online"):
             rate = getattr(self.config, stage.name).learning_rate
             self.actor.load_state_dict(self.policy.state_dict())
             self.actor_optimizer = self._optimizer(self.actor.parameters(), rate)
-        if stage == self.stages()[1]:
-            self.imitation_policy.load_state_dict(self.policy.state_dict())
+        # A critic that has seen nothing but demonstrations cannot tell good from bad: until then, the policy alone.
+        self.deployed.candidates = self.config.candidates if stage.name == "online" else 1
 
     def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
         c = self.config
@@ -197,7 +202,7 @@ class SoftFlow(Algorithm):
                 group["lr"] = c.imitation.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
             return self.imitate(self._imitable(data, offline_share=1.0))
         share = c.online.offline_share
-        windows = sample_mixed(data.offline, data.online, c.batch_size, c.execute, data.rng, share)
+        windows = sample_mixed(data.offline, data.online, c.batch_size, self.critic.horizon, data.rng, share)
         batch = to_torch(windows, self.device)
         scalars = self.update_critic(batch)
         if stage.name in ("offline", "online"):
@@ -218,10 +223,16 @@ class SoftFlow(Algorithm):
         """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them."""
         c = self.config
         with torch.no_grad():
-            following = self.policy.propose(batch.next_observation, 1, c.target_temperature)[:, 0, : c.execute]
+            following = self.policy.propose(batch.next_observation, 1, c.target_temperature)[
+                :, 0, : self.critic.horizon
+            ]
             next_value = self.target(self._features(batch.next_observation), following).mean(0)
             target = bootstrap(
-                chunk_return(batch.reward, batch.length, c.discount), c.discount, batch.length, batch.terminated, next_value
+                chunk_return(batch.reward, batch.length, c.discount),
+                c.discount,
+                batch.length,
+                batch.terminated,
+                next_value,
             )
         q = self.critic(self._features(batch.observation), batch.chunk)
         loss = (q - target).square().mean()
@@ -245,7 +256,7 @@ class SoftFlow(Algorithm):
                 scalars["flow/kl_to_imitation"] = kl.detach()
                 loss = loss + config.kl_weight * kl
             if config.q_weight:
-                executed = chunk[:, 0, : self.execute].clamp(-1, 1)
+                executed = chunk[:, 0, : self.critic.horizon].clamp(-1, 1)
                 q = self.critic(self._features(batch.observation), executed).mean(0)
                 loss = loss - config.q_weight * q.mean() / q.abs().mean().detach().clamp_min(1e-3)
         if config.nll_weight:
@@ -275,9 +286,7 @@ class SoftFlow(Algorithm):
         return to_torch(concatenate(windows), self.device)
 
     def _optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            parameters, learning_rate, weight_decay=self.config.imitation.weight_decay, fused=True
-        )
+        return torch.optim.AdamW(parameters, learning_rate, weight_decay=self.config.imitation.weight_decay, fused=True)
 
     def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
         optimizer.zero_grad()
@@ -290,8 +299,11 @@ class SoftFlow(Algorithm):
     )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state_dict() for name in self._SAVED}
+        return {name: getattr(self, name).state_dict() for name in self._SAVED} | {
+            "candidates": self.deployed.candidates
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in self._SAVED:
             getattr(self, name).load_state_dict(state[name])
+        self.deployed.candidates = state["candidates"]

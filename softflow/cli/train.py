@@ -65,7 +65,9 @@ def _parse(argv: Sequence[str]) -> Any:
     )
     resume = next((b for a, b in zip(argv, argv[1:], strict=False) if a == "--resume"), None)
     if resume is None:
-        return parse_command_line(config_class(selection), argv, **command, layers_for=lambda _: preset_layers(selection))
+        return parse_command_line(
+            config_class(selection), argv, **command, layers_for=lambda _: preset_layers(selection)
+        )
     saved = read_config(str(RunFolder.open(resume).config_path))
     saved.resume = resume
     layers = [Layer(to_dict(saved), f"{resume}/config.yaml")]

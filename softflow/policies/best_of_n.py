@@ -19,45 +19,39 @@ class BestOfN(nn.Module):
 
     Args:
         policy: proposes chunks.
-        critic: values the first `critic.horizon` actions of each, which are the ones to be executed.
+        critic: values the first `critic.horizon` actions of each.
+        execute: actions of a chunk that are executed.
         candidates: N; 1 executes the policy's greedy chunk without asking the critic.
         temperature: of the candidates.
     """
 
-    def __init__(self, policy: FlowPolicy, critic: ChunkCritic, candidates: int, temperature: float) -> None:
+    def __init__(
+        self, policy: FlowPolicy, critic: ChunkCritic, execute: int, candidates: int, temperature: float
+    ) -> None:
         super().__init__()
         self.policy, self.critic = policy, critic
-        self.candidates, self.temperature = candidates, temperature
-
-    @property
-    def execute(self) -> int:
-        """Actions of a chunk that are executed."""
-        return self.critic.horizon
+        self.execute, self.candidates, self.temperature = execute, candidates, temperature
 
     @torch.inference_mode()
     def act(self, observation: Tensor) -> Tensor:
         """(B, O) -> the actions to execute, (B, execute, A)."""
         if self.candidates == 1:
             return self.policy.greedy(observation)[:, : self.execute]
-        chunks = self.policy.propose(observation, self.candidates, self.temperature)[:, :, : self.execute]
-        return self.choose(observation, chunks)
-
-    @torch.inference_mode()
-    def choose(self, observation: Tensor, chunks: Tensor) -> Tensor:
-        """The most valued of (B, N, execute, A): (B, execute, A)."""
-        value = self.critic(self.policy.normalizer(observation), chunks).mean(0)
-        return chunks[torch.arange(len(chunks)), value.argmax(-1)]
+        chunks = self.policy.propose(observation, self.candidates, self.temperature)
+        value = self.critic(self.policy.normalizer(observation), chunks[:, :, : self.critic.horizon]).mean(0)
+        return chunks[torch.arange(len(chunks)), value.argmax(-1), : self.execute]
 
     def describe(self) -> dict[str, Any]:
         """Plain values from which `build` makes the same again, but for the weights."""
         return {
             "policy": self.policy.describe(),
             "critic": self.critic.describe(),
+            "execute": self.execute,
             "candidates": self.candidates,
             "temperature": self.temperature,
         }
 
     @classmethod
-    def build(cls, policy: dict[str, Any], critic: dict[str, Any], candidates: int, temperature: float) -> BestOfN:
+    def build(cls, policy: dict[str, Any], critic: dict[str, Any], **settings: Any) -> BestOfN:
         """The inverse of `describe`."""
-        return cls(FlowPolicy(**policy), ChunkCritic(**critic), candidates, temperature)
+        return cls(FlowPolicy(**policy), ChunkCritic(**critic), **settings)

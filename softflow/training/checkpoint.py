@@ -1,8 +1,8 @@
 """What a run leaves on disk: a policy that deploys, beside what continues the training.
 
-    policy.safetensors, policy.json    weights and observation statistics; how to build what holds them
-    training.pt                        networks, optimisers, random states and counters
-    replay.npz                         the policy's own episodes
+policy.safetensors, policy.json    weights and observation statistics; how to build what holds them
+training.pt                        networks, optimisers, random states and counters
+replay.npz                         the policy's own episodes
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The folder of one run: configuration, metrics, videos and checkpoints, and how they are named.
 
-    runs/<env>/<algo>/<time>_s<seed>/
-        config.yaml               the resolved configuration, written before training starts
-        metrics.csv, tb/          scalars (see `softflow.training.logging`)
-        videos/
-        checkpoints/<step>/       complete, or absent: written under another name and renamed
-        checkpoints/last          a text file: the name of the newest checkpoint
+runs/<env>/<algo>/<time>_s<seed>/
+    config.yaml               the resolved configuration, written before training starts
+    metrics.csv, tb/          scalars (see `softflow.training.logging`)
+    videos/
+    checkpoints/<step>/       complete, or absent: written under another name and renamed
+    checkpoints/last          a text file: the name of the newest checkpoint
 """
 
 from __future__ import annotations
