@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from softflow.algos.base import Algorithm, Data, Stage
+from softflow.algos.filtered_imitation import FilteredImitation, FilteredImitationConfig
 from softflow.algos.softflow import SoftFlow, SoftFlowConfig
 
-ALGORITHMS = {"softflow": (SoftFlowConfig, SoftFlow)}
+ALGORITHMS = {
+    "softflow": (SoftFlowConfig, SoftFlow),
+    "filtered_imitation": (FilteredImitationConfig, FilteredImitation),
+}
 """Configuration and class of each algorithm, by the `algorithm` that a preset names."""
 
-__all__ = ["ALGORITHMS", "Algorithm", "Data", "SoftFlow", "SoftFlowConfig", "Stage"]
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "Data",
+    "FilteredImitation",
+    "FilteredImitationConfig",
+    "SoftFlow",
+    "SoftFlowConfig",
+    "Stage",
+]

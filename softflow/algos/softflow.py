@@ -67,6 +67,18 @@ class ImprovementConfig:
     nll_weight: float = 1.0
     """Weight of the negative log-likelihood of data chunks that reward follows, per dimension."""
 
+    advantage_scale: float = 0.5
+    """Own chunks count exp(advantage / this) in the likelihood, the advantage in standard deviations of the batch."""
+    action_noise: float = 0.0
+    """Standard deviation of the noise added to own chunks before their likelihood is taken."""
+    actor_delay: int = 0
+    """Primitive steps of the stage before the actor is trained: the critic has to know the policy's episodes first."""
+
+    @property
+    def trains_actor(self) -> bool:
+        """Whether any term is left; without one the critic alone learns."""
+        return any((self.q_weight, self.kl_weight, self.nll_weight))
+
 
 @dataclass
 class OfflineConfig(ImprovementConfig):
@@ -107,8 +119,8 @@ class SoftFlowConfig:
     critic_horizon: int | None = None
     """Actions of a chunk that the critic values: those executed, unless given. 1 is the usual per-step critic."""
     candidates: int = 8
-    """Chunks proposed for each that is executed in earnest; the critic chooses. 1: the policy's greedy chunk."""
-    temperature: float = 0.0
+    """Chunks proposed for each that is executed in earnest; the critic chooses."""
+    temperature: float = 0.2
     """Of the base noise of these chunks."""
     discount: float = 0.99
     """Per primitive step."""
@@ -200,14 +212,16 @@ class SoftFlow(Algorithm):
         if stage.name == "imitation":
             for group in self.actor_optimizer.param_groups:
                 group["lr"] = c.imitation.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-            return self.imitate(self._imitable(data, offline_share=1.0))
+            return self.imitate(self._imitable(data, c.batch_size))
         share = c.online.offline_share
         windows = sample_mixed(data.offline, data.online, c.batch_size, self.critic.horizon, data.rng, share)
         batch = to_torch(windows, self.device)
         scalars = self.update_critic(batch)
-        if stage.name in ("offline", "online"):
-            config = c.online if stage.acts else c.offline
-            scalars |= self.update_actor(batch, self._imitable(data, share), config)
+        config = {"offline": c.offline, "online": c.online}.get(stage.name)
+        if config is not None and config.trains_actor and progress * stage.total >= config.actor_delay:
+            own = self._own(data, c.batch_size - round(c.batch_size * share)) if data.online.steps else None
+            imitable = self._imitable(data, c.batch_size if own is None else round(c.batch_size * share))
+            scalars |= self.update_actor(batch, imitable, own, config)
         return scalars
 
     # ------------------------------------------------------------------------------------------------------ updates
@@ -244,7 +258,7 @@ class SoftFlow(Algorithm):
         }  # fmt: skip
 
     def update_actor(
-        self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig
+        self, batch: Windows[Tensor], imitable: Windows[Tensor], own: Windows[Tensor] | None, config: ImprovementConfig
     ) -> dict[str, Tensor]:
         """One step on the sum of the three terms; a term of weight zero costs nothing."""
         scalars = {}
@@ -262,10 +276,28 @@ class SoftFlow(Algorithm):
         if config.nll_weight:
             nll = self.actor.conservative_loss(imitable.observation, imitable.chunk)
             scalars["flow/nll"] = nll.detach()
+            if own is not None:
+                weight = self._advantage_weight(own, config.advantage_scale)
+                noisy = own.chunk + config.action_noise * torch.randn_like(own.chunk)
+                own_nll = self.actor.conservative_loss(own.observation, noisy, weight)
+                scalars["flow/own_nll"] = own_nll.detach()
+                scalars["flow/effective_share"] = weight.sum() ** 2 / weight.square().sum() / len(weight)
+                nll = (nll + own_nll) / 2
             loss = loss + config.nll_weight * nll
         self._descend(loss, self.actor_optimizer, self.actor.parameters())
         soft_update(self.policy, self.actor, self.config.average_rate)
         return scalars | {"train/actor_loss": loss.detach()}
+
+    @torch.no_grad()
+    def _advantage_weight(self, windows: Windows[Tensor], scale: float) -> Tensor:
+        """exp(A / scale) of each window's chunk, A in standard deviations; zero for windows cut short: (B,)."""
+        features = self._features(windows.observation)
+        taken = self.target(features, windows.chunk[:, : self.critic.horizon]).mean(0)
+        proposed = self.policy.propose(windows.observation, 4, self.config.target_temperature)
+        value = self.target(features, proposed[:, :, : self.critic.horizon]).mean((0, 2))
+        advantage = taken - value
+        weight = (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=3.0).exp()
+        return weight * (windows.return_to_go > 0)
 
     # ------------------------------------------------------------------------------------------------------- acting
 
@@ -277,13 +309,13 @@ class SoftFlow(Algorithm):
     def _features(self, observation: Tensor) -> Tensor:
         return self.policy.normalizer(observation)
 
-    def _imitable(self, data: Data, offline_share: float) -> Windows[Tensor]:
-        """A batch of whole windows that reward comes after."""
-        c = self.config
-        own = round(c.batch_size * (1 - offline_share)) if data.online.has_imitable(c.horizon) else 0
-        parts = [(data.offline, c.batch_size - own), (data.online, own)]
-        windows = [replay.sample(n, c.horizon, data.rng, imitable=True) for replay, n in parts if n]
-        return to_torch(concatenate(windows), self.device)
+    def _imitable(self, data: Data, number: int) -> Windows[Tensor]:
+        """Windows of the demonstrations that reward comes after."""
+        return to_torch(data.offline.sample(number, self.config.horizon, data.rng, imitable=True), self.device)
+
+    def _own(self, data: Data, number: int) -> Windows[Tensor]:
+        """Windows of own episodes, short ones included."""
+        return to_torch(data.online.sample(number, self.config.horizon, data.rng), self.device)
 
     def _optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, learning_rate, weight_decay=self.config.imitation.weight_decay, fused=True)

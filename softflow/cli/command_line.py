@@ -38,12 +38,13 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What decides which presets a command starts from."""
+    """What decides which presets, or whose settings, a command starts from."""
 
     algo: str | None = None
     env: str | None = None
     preset: str | None = None
     config: str | None = None
+    resume: str | None = None
 
 
 def parse_command_line(
@@ -88,7 +89,7 @@ def parse_command_line(
 
 
 def read_selection(cls: type, argv: Sequence[str]) -> Selection:
-    """Read `--algo`, `--env`, `--preset` and `--config`; what no flag gives comes from the file, then from `cls`."""
+    """Read the flags of a `Selection`; what no flag gives comes from the file, then from `cls`."""
     names = [field.name for field in dataclasses.fields(Selection)]
     parser = _Parser(add_help=False, allow_abbrev=False)
     for name in names:

@@ -115,7 +115,7 @@ def _presets() -> Traversable:
 
 def dump_yaml(config: Any, path: str | Path) -> None:
     """Write a configuration so that `from_dict(cls, load_file(path).values)` gives it back."""
-    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False)  # escapes what is not ASCII, to be exact
     Path(path).write_text(text, encoding="utf-8")
 
 

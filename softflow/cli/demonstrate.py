@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,8 @@ class DemoConfig:
     """Of the demonstrator and of the episodes."""
     out: str = "demonstrations.npz"
     """File to write; it must not exist."""
-    reward: str = "staged"
-    """Reward to record, for environments that offer several."""
+    env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Arguments of the environment."""
     json: bool = False
     """Print one JSON object instead of a sentence."""
 
@@ -43,18 +43,15 @@ def main(argv: Sequence[str]) -> None:
     path = Path(config.out)
     if path.exists():
         raise UserError(f"{path} exists; choose another --out")
-    episodes = record_demonstrations(make_env(config.env, reward=config.reward), config.episodes, config.seed)
+    if config.episodes < 1:
+        raise UserError(f"--episodes must be at least 1, got {config.episodes}")
+    episodes = record_demonstrations(make_env(config.env, **config.env_options), config.episodes, config.seed)
     save_demonstrations(path, episodes)
-    summary = {
-        "file": str(path),
-        "episodes": len(episodes),
-        "steps": sum(len(episode) for episode in episodes),
-        "success_rate": float(np.mean([episode.is_success for episode in episodes])),
-    }
+    steps, successes = sum(map(len, episodes)), float(np.mean([episode.is_success for episode in episodes]))
     if config.json:
-        print(json.dumps(summary))
+        print(json.dumps({"file": str(path), "episodes": len(episodes), "steps": steps, "success_rate": successes}))
     else:
-        print("{file}: {episodes} episodes, {steps:,} steps, success {success_rate:.2f}".format(**summary))
+        print(f"{path}: {len(episodes)} episodes, {steps:,} steps, success {successes:.2f}")
 
 
 def record_demonstrations(environment: Env, episodes: int, seed: int) -> list[Episode]:
@@ -63,6 +60,8 @@ def record_demonstrations(environment: Env, episodes: int, seed: int) -> list[Ep
     Raises:
         UserError: the environment has no demonstrator.
     """
+    environment.reset(seed=seed * DEMONSTRATION_SEEDS)
+    make_demonstrator(environment, np.random.default_rng(seed))  # if there is none, say so before anything is shown
     rng = np.random.default_rng(seed)
     recorded = []
     with StageProgress("demonstrations", episodes) as bar:

@@ -13,7 +13,7 @@ import torch
 from tyro.conf import Positional
 
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.cli.runs import make_environments, read_config
+from softflow.cli.runs import make_environments, read_config, require_device
 from softflow.cli.video import write_video
 from softflow.data import Episode
 from softflow.errors import UserError
@@ -51,13 +51,15 @@ def main(argv: Sequence[str]) -> None:
     )
     if config.episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {config.episodes}")
-    checkpoint, settings = _locate(Path(config.run))
+    require_device(config.device)
+    checkpoint, settings = _locate(Path(config.run).resolve())
     policy = load_policy(checkpoint, config.device)
     run = read_config(str(settings))
 
     def act(observation: np.ndarray) -> np.ndarray:
         return policy.act(torch.as_tensor(observation, dtype=torch.float32, device=config.device)).cpu().numpy()
 
+    torch.manual_seed(config.seed)  # candidates are drawn
     environments = make_environments(run, min(config.num_envs, config.episodes))
     result, episodes = evaluate(environments, act, policy.execute, config.episodes, config.seed)
     if config.csv:

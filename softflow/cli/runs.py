@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import field, make_dataclass
 from typing import Any
 
+import torch
+
 from softflow.algos import ALGORITHMS, Algorithm
 from softflow.cli.command_line import Selection, preset_layers
 from softflow.cli.config import Layer, from_dict, load_file
@@ -31,9 +33,25 @@ def make_environments(config: RunConfig, number: int, **options: Any) -> list[En
 
 
 def make_algorithm(config: Any, observation_dim: int, action_dim: int) -> Algorithm:
-    """The algorithm that the configuration names."""
+    """The algorithm that the configuration names.
+
+    Raises:
+        UserError: a setting that it does not take, such as an unknown option of the flow.
+    """
     _, algorithm = ALGORITHMS[config.algorithm]
-    return algorithm(config, observation_dim, action_dim, config.device)
+    require_device(config.device)
+    try:
+        return algorithm(config, observation_dim, action_dim, config.device)
+    except ValueError as error:
+        raise UserError(f"algorithm {config.algorithm!r}: {error}") from error
+
+
+def require_device(name: str) -> None:
+    """Raises `UserError` if torch cannot use the device."""
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _algorithm_of(layers: list[Layer]) -> str:

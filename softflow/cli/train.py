@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 
 from softflow.cli.command_line import parse_command_line, preset_layers, read_selection, run_main
-from softflow.cli.config import Layer, dump_yaml, to_dict
+from softflow.cli.config import Layer, dotted_fields, dump_yaml, to_dict
 from softflow.cli.demonstrate import record_demonstrations
 from softflow.cli.runs import config_class, make_algorithm, make_environments, read_config
 from softflow.data import Episode, check_compatible, load_demonstrations, observation_statistics, save_demonstrations
@@ -19,7 +20,7 @@ from softflow.errors import UserError
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
 from softflow.training.loop import Trainer
-from softflow.training.run_folder import RunFolder
+from softflow.training.run_folder import RunFolder, require_unused
 
 
 @run_main
@@ -32,13 +33,15 @@ def main(argv: Sequence[str]) -> None:
         folder = RunFolder.open(config.resume)
         demonstrations = load_demonstrations(folder.path / DEMONSTRATIONS)
     else:
+        require_unused(config.run_dir)
         demonstrations = _demonstrations(config, environments[0])
-        folder = RunFolder.create(config.runs, config.env, config.algo, config.seed, config.run_dir)
-        dump_yaml(config, folder.config_path)
-        save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
 
     torch.manual_seed(config.seed)
     algorithm = make_algorithm(config, demonstrations[0].observation_dim, demonstrations[0].action_dim)
+    if not config.resume:  # only now, when nothing of the input can be wrong any more
+        folder = RunFolder.create(config.runs, config.env, config.algo, config.seed, config.run_dir)
+        dump_yaml(config, folder.config_path)
+        save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
     mean, std = observation_statistics(demonstrations)
     algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
     trainer = Trainer(algorithm, demonstrations, environments, held_out, folder, config)
@@ -63,16 +66,16 @@ def _parse(argv: Sequence[str]) -> Any:
     command = dict(
         prog="softflow-train", description="Train a policy over action chunks: imitation, then reinforcement learning."
     )
-    resume = next((b for a, b in zip(argv, argv[1:], strict=False) if a == "--resume"), None)
-    if resume is None:
+    if selection.resume is None:
         return parse_command_line(
             config_class(selection), argv, **command, layers_for=lambda _: preset_layers(selection)
         )
-    saved = read_config(str(RunFolder.open(resume).config_path))
-    saved.resume = resume
-    layers = [Layer(to_dict(saved), f"{resume}/config.yaml")]
-    config = parse_command_line(type(saved), argv, **command, layers_for=lambda _: layers)
-    changed = [name for name, value in to_dict(config).items() if value != to_dict(saved)[name]]
+    path = RunFolder.open(selection.resume).config_path
+    saved = read_config(str(path))
+    saved.resume = selection.resume
+    config = parse_command_line(type(saved), argv, **command, layers_for=lambda _: [Layer(to_dict(saved), str(path))])
+    keys = [key for key, _ in dotted_fields(type(saved))]
+    changed = [key for key in keys if attrgetter(key)(config) != attrgetter(key)(saved)]
     if changed:
         raise UserError(f"a resumed run keeps its settings: {', '.join(changed)} cannot be changed; start a new run")
     return config

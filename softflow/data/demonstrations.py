@@ -8,11 +8,12 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from softflow.data.episodes import Episode
+from softflow.errors import UserError
 
 SCHEMA_VERSION = 1
 
@@ -43,7 +44,7 @@ _SCHEMA = {
 }
 
 
-class DemonstrationError(ValueError):
+class DemonstrationError(UserError):
     """Demonstrations that cannot be used; the message is one line that says where and why."""
 
 
@@ -62,7 +63,7 @@ def save_demonstrations(path: str | os.PathLike[str], episodes: Sequence[Episode
     terminated[last] = [episode.terminated for episode in episodes]
     truncated[last] = [episode.truncated for episode in episodes]
     start[[0, *last[:-1] + 1]] = True
-    arrays = {
+    arrays: dict[str, Any] = {
         "observation": np.concatenate([episode.observation[:-1] for episode in episodes]),
         "action": np.concatenate([episode.action for episode in episodes]),
         "reward": np.concatenate([episode.reward for episode in episodes]),
@@ -78,7 +79,7 @@ def save_demonstrations(path: str | os.PathLike[str], episodes: Sequence[Episode
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from softflow.data.episodes import Episode
+from softflow.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,8 @@ class Windows(Generic[ArrayT]):
 
     Attributes:
         observation: (B, O) float32, where the window starts.
-        chunk: (B, H, A) float32, the actions executed; zero beyond `length`.
+        chunk: (B, H, A) float32, the actions executed; beyond `length` the last of them is held, so that the steps
+            just before an episode's end have whole chunks to learn from.
         mask: (B, H) bool, True for the first `length` steps.
         reward: (B, H) float32, per step; zero beyond `length`.
         length: (B,) int64, k = min(H, steps left in the episode), at least 1.
@@ -103,33 +105,17 @@ class Replay:
         self._steps = 0
         self._episodes_added = 0
         self._successes_added = 0
-        self._imitable: dict[int, np.ndarray] = {}  # rows by horizon, built when asked for, dropped when rows change
+        self._imitable: np.ndarray | None = None  # rows, built when asked for, dropped when rows change
 
     @property
     def steps(self) -> int:
         """Number of primitive steps stored; each is the start of a window."""
         return self._steps
 
-    def has_imitable(self, horizon: int) -> bool:
-        """Whether `sample(..., horizon, imitable=True)` finds anything."""
-        return len(self._imitable_rows(horizon)) > 0
-
     @property
-    def episodes_added(self) -> int:
-        """Number of episodes ever added, overwritten ones included."""
-        return self._episodes_added
-
-    @property
-    def successes_added(self) -> int:
-        """Number of successful episodes ever added, overwritten ones included."""
-        return self._successes_added
-
-    @property
-    def serial(self) -> np.ndarray:
-        """(rows in use,) which episode each row belongs to, counted from 0 in the order of adding; read-only."""
-        serial = self._rows["serial"][: self._filled]
-        serial.flags.writeable = False
-        return serial
+    def imitable_steps(self) -> int:
+        """Number of steps that `sample(..., imitable=True)` draws from."""
+        return len(self._imitable_rows())
 
     def add_episode(self, episode: Episode) -> None:
         """Store `episode`, over the oldest rows once the ring is full.
@@ -163,7 +149,7 @@ class Replay:
         self._cursor = (self._cursor + steps + 1) % self.capacity
         self._episodes_added += 1
         self._successes_added += episode.is_success
-        self._imitable = {}
+        self._imitable = None
 
     def gather(self, rows: np.ndarray, horizon: int) -> Windows[np.ndarray]:
         """The windows of up to `horizon` steps that start at `rows` (B,).
@@ -179,10 +165,10 @@ class Replay:
         data, remaining = self._rows, self._rows["remaining"][rows]
         length = np.minimum(horizon, remaining).astype(np.int64)
         mask = np.arange(horizon) < length[:, None]
-        steps = (rows[:, None] + np.arange(horizon)) % self.capacity
+        steps = (rows[:, None] + np.minimum(np.arange(horizon), length[:, None] - 1)) % self.capacity
         return Windows(
             observation=data["observation"][rows].astype(np.float32, copy=False),
-            chunk=np.where(mask[..., None], data["action"][steps], np.float32(0)),
+            chunk=data["action"][steps],
             mask=mask,
             reward=np.where(mask, data["reward"][steps], np.float32(0)),
             length=length,
@@ -199,18 +185,21 @@ class Replay:
         """Windows that start at `batch_size` steps, uniform over those stored, with replacement. The cost does not
         grow with the number of rows.
 
-        With `imitable`, uniform over the steps worth imitating: those of which a whole window of `horizon` steps is
-        left, and after which reward still comes in their episode.
+        With `imitable`, uniform over the steps worth imitating: those after which reward still comes in their episode.
 
         Raises:
-            ValueError: there is no such step, or `horizon` is not positive.
+            ValueError: the replay is empty, or `horizon` is not positive.
+            UserError: no step is worth imitating.
         """
         if not self.steps:
             raise ValueError("cannot sample from an empty replay: add episodes first")
         if imitable:
-            rows = self._imitable_rows(horizon)
+            rows = self._imitable_rows()
             if not len(rows):
-                raise ValueError(f"no window of {horizon} steps has reward after it: nothing here is worth imitating")
+                raise UserError(
+                    "no step has reward after it, so nothing is worth imitating: give "
+                    "demonstrations with a positive reward, for instance 1 on the step that succeeded"
+                )
             return self.gather(rows[rng.integers(len(rows), size=batch_size)], horizon)
         # A final observation is no step. There is at most one per step plus one, so redrawing ends quickly.
         rows = rng.integers(self._filled, size=batch_size)
@@ -247,13 +236,12 @@ class Replay:
             array[filled:] = 0
         for name in _COUNTERS:
             setattr(self, f"_{name}", int(state[name]))
-        self._imitable = {}
+        self._imitable = None
 
-    def _imitable_rows(self, horizon: int) -> np.ndarray:
-        if horizon not in self._imitable:
-            rows = self._rows
-            self._imitable[horizon] = np.flatnonzero((rows["return_to_go"] > 0) & (rows["remaining"] >= horizon))
-        return self._imitable[horizon]
+    def _imitable_rows(self) -> np.ndarray:
+        if self._imitable is None:
+            self._imitable = np.flatnonzero(self._rows["return_to_go"] > 0)
+        return self._imitable
 
 
 _COUNTERS = ("cursor", "filled", "steps", "episodes_added", "successes_added")

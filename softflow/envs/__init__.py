@@ -7,7 +7,7 @@ from softflow.envs.registry import Demonstrator, available_envs, make_demonstrat
 from softflow.envs.tape_cut import TapeCutEnv
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
 
-# Without gymnasium's TimeLimit: the environment keeps its time limit itself, as its observation tells the time.
+# Without gymnasium's TimeLimit: the environment keeps its time limit itself, as `max_steps`.
 gymnasium.register("softflow/TapeCut-v0", entry_point="softflow.envs.tape_cut:TapeCutEnv")
 
 __all__ = [

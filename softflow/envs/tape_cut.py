@@ -57,7 +57,8 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
     Action, ``Box(-1, 1, (15,))``: six changes of the wrist's target (``WRIST_STEP`` at 1; x, y, z, yaw, pitch, roll)
     and nine absolute finger targets (-1 to 1 spans the joint's range; moves at most ``HAND_STEP`` per step).
 
-    Observation (O,): the blocks of ``OBSERVATION_BLOCKS`` and ``FINE_BLOCKS`` (``tape_cut_observation.py``), with units there.
+    Observation (O,): the blocks of ``OBSERVATION_BLOCKS`` and ``FINE_BLOCKS`` (``tape_cut_observation.py``), with
+    units there.
 
     Rules.  *grasped*: thumb and a finger press on the scissors.  *lifted*: grasped, and the pivot ``LIFT_HEIGHT``
     above its place in the case.  *at_tape*: lifted, with both edges of the ribbon between the blades.  *cut*: the

@@ -34,7 +34,10 @@ class ChunkPolicy(nn.Module, ABC):
 
     @abstractmethod
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
-        """`n` candidate chunks as they would be executed, clipped to the box, differentiable: (B, O) -> (B, n, H, A)."""
+        """`n` candidate chunks as they would be executed, clipped to the box: (B, O) -> (B, n, H, A).
+
+        Differentiable.
+        """
 
     @abstractmethod
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:

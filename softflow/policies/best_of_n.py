@@ -19,15 +19,20 @@ class BestOfN(nn.Module):
 
     Args:
         policy: proposes chunks.
-        critic: values the first `critic.horizon` actions of each.
+        critic: values the first `critic.horizon` actions of each; None for a method without one.
         execute: actions of a chunk that are executed.
-        candidates: N; 1 executes the policy's greedy chunk without asking the critic.
+        candidates: N; a single one is executed without asking the critic.
         temperature: of the candidates.
+
+    Raises:
+        ValueError: several candidates, and no critic to choose among them.
     """
 
     def __init__(
-        self, policy: FlowPolicy, critic: ChunkCritic, execute: int, candidates: int, temperature: float
+        self, policy: FlowPolicy, critic: ChunkCritic | None, execute: int, candidates: int, temperature: float
     ) -> None:
+        if critic is None and candidates != 1:
+            raise ValueError(f"without a critic nothing chooses among {candidates} candidates: candidates must be 1")
         super().__init__()
         self.policy, self.critic = policy, critic
         self.execute, self.candidates, self.temperature = execute, candidates, temperature
@@ -35,9 +40,10 @@ class BestOfN(nn.Module):
     @torch.inference_mode()
     def act(self, observation: Tensor) -> Tensor:
         """(B, O) -> the actions to execute, (B, execute, A)."""
-        if self.candidates == 1:
-            return self.policy.greedy(observation)[:, : self.execute]
         chunks = self.policy.propose(observation, self.candidates, self.temperature)
+        if self.candidates == 1:
+            return chunks[:, 0, : self.execute]
+        assert self.critic is not None
         value = self.critic(self.policy.normalizer(observation), chunks[:, :, : self.critic.horizon]).mean(0)
         return chunks[torch.arange(len(chunks)), value.argmax(-1), : self.execute]
 
@@ -45,13 +51,13 @@ class BestOfN(nn.Module):
         """Plain values from which `build` makes the same again, but for the weights."""
         return {
             "policy": self.policy.describe(),
-            "critic": self.critic.describe(),
+            "critic": self.critic.describe() if self.critic is not None else None,
             "execute": self.execute,
             "candidates": self.candidates,
             "temperature": self.temperature,
         }
 
     @classmethod
-    def build(cls, policy: dict[str, Any], critic: dict[str, Any], **settings: Any) -> BestOfN:
+    def build(cls, policy: dict[str, Any], critic: dict[str, Any] | None, **settings: Any) -> BestOfN:
         """The inverse of `describe`."""
-        return cls(FlowPolicy(**policy), ChunkCritic(**critic), **settings)
+        return cls(FlowPolicy(**policy), ChunkCritic(**critic) if critic is not None else None, **settings)

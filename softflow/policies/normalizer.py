@@ -24,6 +24,7 @@ class ObservationNormalizer(nn.Module):
         self.register_buffer("mean", torch.full((observation_dim,), torch.nan))
         self.register_buffer("std", torch.full((observation_dim,), torch.nan))
         self._ready = False
+        self.register_load_state_dict_post_hook(_check_anew)
 
     def fit(self, mean: Tensor, std: Tensor) -> None:
         """Set the statistics, both (O,).
@@ -40,12 +41,20 @@ class ObservationNormalizer(nn.Module):
         self.std.copy_(std)
         self._ready = True
 
+    def require_statistics(self) -> None:
+        """Raises RuntimeError if there are no statistics, or none that can be divided by."""
+        if not (self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()):
+            raise RuntimeError(
+                "the policy has no observation statistics: fit them to demonstrations, or load a whole checkpoint"
+            )
+        self._ready = True
+
     def forward(self, observation: Tensor) -> Tensor:
         """(..., O) -> (..., O)."""
-        if not self._ready:  # perhaps loaded since
-            if not (self.mean.isfinite().all() and self.std.isfinite().all()):
-                raise RuntimeError(
-                    "the policy has no observation statistics: fit them to demonstrations, or load a whole checkpoint"
-                )
-            self._ready = True
+        if not self._ready:
+            self.require_statistics()
         return ((observation - self.mean) / self.std).clamp(-CLIP, CLIP)
+
+
+def _check_anew(normalizer: ObservationNormalizer, _: object) -> None:
+    normalizer._ready = False  # what was loaded may hold no statistics

@@ -8,6 +8,8 @@ replay.npz                         the policy's own episodes
 from __future__ import annotations
 
 import json
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,13 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
         UserError: a file is missing or damaged, or weights or statistics do not fit the description.
     """
     folder = Path(folder)
+    for file in (folder / "policy.json", folder / "policy.safetensors"):
+        if not file.is_file():
+            raise UserError(f"{file}: no such file: not a whole checkpoint")
     try:
         policy = BestOfN.build(**json.loads((folder / "policy.json").read_text(encoding="utf-8")))
         policy.load_state_dict(load_file(folder / "policy.safetensors"))
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such file: not a whole checkpoint") from error
+        policy.policy.normalizer.require_statistics()
     except (TypeError, ValueError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{folder}: the policy cannot be loaded: {' '.join(str(error).split())}") from error
     return policy.requires_grad_(False).eval().to(device)
@@ -48,15 +52,22 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
 def save_training(folder: Path, state: dict[str, Any], replay: Replay) -> None:
     """Write what continues the training: tensors, numbers and strings in `state`, and the replay."""
     torch.save(state, folder / "training.pt")
-    np.savez(folder / "replay.npz", **replay.state_dict())
+    arrays: dict[str, Any] = replay.state_dict()
+    np.savez(folder / "replay.npz", **arrays)
 
 
 def load_training(folder: Path, replay: Replay) -> dict[str, Any]:
-    """Read the state of a training and fill the replay. Nothing is unpickled but tensors and plain values."""
+    """Read the state of a training and fill the replay. Nothing is unpickled but tensors and plain values.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
     try:
         state = torch.load(folder / "training.pt", weights_only=True, map_location="cpu")
         with np.load(folder / "replay.npz", allow_pickle=False) as arrays:
             replay.load_state_dict(dict(arrays))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file: not a checkpoint that can be resumed") from error
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder}: damaged, or not of this run ({type(error).__name__}): cannot be resumed") from error
     return state

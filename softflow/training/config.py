@@ -47,3 +47,17 @@ class RunConfig:
     """Run folder; without it one is named after environment, algorithm, time and seed."""
     resume: str | None = None
     """Run folder to continue, with the settings it was started with."""
+
+    def __post_init__(self) -> None:
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        # A run's configuration is this and an algorithm's in one class; both are checked.
+        getattr(super(), "__post_init__", lambda: None)()
+
+
+_COUNTS = (
+    "num_demos", "threads", "num_envs", "replay_capacity", "collect_steps", "eval_episodes", "eval_every", "log_every"
+)  # fmt: skip

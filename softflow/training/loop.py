@@ -149,8 +149,9 @@ class Trainer:
                 self._save()
 
     def _update(self, stage: Stage) -> dict[str, torch.Tensor]:
+        scalars = self.algorithm.update(stage, self.data, self.progress.done / stage.total)
         self.progress.updates += 1
-        return self.algorithm.update(stage, self.data, self.progress.done / stage.total)
+        return scalars
 
     # ------------------------------------------------------------------------------------------ acting and judging
 
@@ -168,7 +169,9 @@ class Trainer:
             self.evaluation_environments, self._exploit, self.algorithm.execute, self.config.eval_episodes
         )
         self.evaluations.append((stage.name, self.progress.done, result))
-        self._log(stage, {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return})
+        assert self._logger is not None
+        scalars = {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return}
+        self._logger.log(self.progress.done, stage.name, scalars)
         low, high = result.success_ci95
         print(
             f"{stage.name} {self.progress.done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "

@@ -43,7 +43,7 @@ class Rollout:
         """
         for index in range(len(self._environments)):
             if index not in self._running and (seed := next(self._seeds, None)) is not None:
-                self._running[index] = self._environments[index].reset(seed=seed)[0], EpisodeBuilder()
+                self._running[index] = np.array(self._environments[index].reset(seed=seed)[0]), EpisodeBuilder()
         if not self._running:
             return [], 0
         running = list(self._running)
@@ -60,7 +60,10 @@ class Rollout:
         return episodes, steps
 
     def collect(self, act: Act, steps: int) -> tuple[list[Episode], int]:
-        """Execute chunks until at least `steps` primitive steps are made. Unfinished episodes go on in the next call."""
+        """Execute chunks until at least `steps` primitive steps are made.
+
+        Unfinished episodes go on in the next call.
+        """
         episodes, executed = [], 0
         while executed < steps:
             ended, count = self.execute_chunks(act)
@@ -80,7 +83,7 @@ class Rollout:
             del self._running[index]
             return True, None
         builder.append(observation, action, float(reward))
-        self._running[index] = following, builder
+        self._running[index] = np.array(following), builder  # a copy: some environments write into one buffer
         if not (terminated or truncated):
             return False, None
         del self._running[index]

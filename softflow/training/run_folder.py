@@ -123,11 +123,16 @@ class RunFolder:
         _sync(self.checkpoints_path)
 
 
+def require_unused(run_dir: str | Path | None) -> None:
+    """Raises `UserError` if `RunFolder.create` would find something in `run_dir`: to know it early."""
+    if run_dir is not None and Path(run_dir).is_dir() and any(Path(run_dir).iterdir()):
+        raise UserError(f"{run_dir} exists; choose another --run-dir or continue it with --resume {run_dir}")
+
+
 def _make_empty(path: Path) -> Path:
+    require_unused(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise UserError(f"{path} exists; choose another --run-dir or continue it with --resume {path}")
     except OSError as error:
         raise UserError(f"cannot make the run folder {path}: {error.strerror}") from error
     return path

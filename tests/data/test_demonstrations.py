@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from softflow.data import DemonstrationError, Episode, check_compatible, load_demonstrations, save_demonstrations
+from softflow.errors import UserError
 
 
 def make_episode(steps: int, seed: int, terminated: bool = True, mode: int = -1) -> Episode:
@@ -107,7 +108,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 def test_save_refuses_what_is_not_one_data_set(tmp_path):
     other = Episode(np.zeros((2, 4)), np.zeros((1, 2)), np.zeros(1), True, False, False)
-    with pytest.raises(DemonstrationError, match="no episodes"):
+    with pytest.raises(UserError, match="no episodes"):  # which the commands turn into one line
         save_demonstrations(tmp_path / "d.npz", [])
     with pytest.raises(DemonstrationError, match="observation of demonstration 1 has 4 dimensions, expected 3"):
         save_demonstrations(tmp_path / "d.npz", [EPISODES[0], other])

@@ -15,13 +15,19 @@ FIELDS = (
 ).split()
 
 
-def make_episode(steps: int, number: int = 0, terminated: bool = True, success: bool = True) -> Episode:
-    """Observations (number, step), so that every one tells where it comes from; rewards 1, 2, 3, ..."""
+def make_episode(
+    steps: int, number: int = 0, terminated: bool = True, success: bool = True, paid: int | None = None
+) -> Episode:
+    """Observations (number, step), so that every one tells where it comes from.
+
+    Rewards 1, 2, 3, ..., none beyond the first `paid` steps.
+    """
     step = np.arange(steps + 1)
+    reward = np.where(step[1:] <= (steps if paid is None else paid), step[1:], 0)
     return Episode(
         observation=np.stack([np.full(steps + 1, number), step], axis=1),
         action=((number * 7 + step[:-1]) % 20 + 1)[:, None] / 20,
-        reward=step[1:],
+        reward=reward,
         terminated=terminated,
         truncated=not terminated,
         is_success=success,
@@ -73,13 +79,15 @@ def test_dtypes_and_shapes():
 @settings(max_examples=200, deadline=None)
 @given(
     capacity=st.integers(2, 40),
-    episodes=st.lists(st.tuples(st.integers(1, 39), st.booleans(), st.booleans()), min_size=1, max_size=25),
+    episodes=st.lists(
+        st.tuples(st.integers(1, 39), st.booleans(), st.booleans(), st.integers(0, 39)), min_size=1, max_size=25
+    ),
     horizon=st.integers(1, 12),
 )
 def test_every_window_is_a_slice_of_an_episode_that_was_added(capacity, episodes, horizon):
     replay, added, newest_rows = Replay(capacity, 2, 1), [], deque(maxlen=capacity)
-    for number, (steps, terminated, success) in enumerate(episodes):
-        added.append(make_episode(min(steps, capacity - 1), number, terminated, success))
+    for number, (steps, terminated, success, paid) in enumerate(episodes):
+        added.append(make_episode(min(steps, capacity - 1), number, terminated, success, paid))
         replay.add_episode(added[-1])
         newest_rows.extend((number, step) for step in range(len(added[-1]) + 1))
 
@@ -89,7 +97,13 @@ def test_every_window_is_a_slice_of_an_episode_that_was_added(capacity, episodes
         windows = replay.gather(rows, horizon)
         assert {(int(n), int(step)) for n, step in windows.observation} == stored
         assert replay.steps == len(stored) == len(rows)
-        assert replay.success_steps == sum(added[n].is_success for n, _ in stored)
+
+        imitable = {(n, t) for n, t in stored if t + horizon <= len(added[n]) and added[n].reward[t:].sum() > 0}
+        assert replay.has_imitable(horizon) == bool(imitable)
+        if imitable:
+            drawn = replay.sample(50, horizon, rng(number), imitable=True)
+            assert {(int(n), int(step)) for n, step in drawn.observation} <= imitable
+            assert drawn.mask.all()
 
         for i, (n, step) in enumerate(windows.observation.astype(int)):
             episode = added[n]
@@ -106,32 +120,54 @@ def test_every_window_is_a_slice_of_an_episode_that_was_added(capacity, episodes
             assert windows.return_to_go[i] == episode.reward[step:].sum()
 
 
-@pytest.mark.parametrize("only_success", [False, True])
-def test_sampling_is_uniform_over_the_eligible_steps(only_success):
+@pytest.mark.parametrize("imitable", [False, True])
+def test_sampling_is_uniform_over_the_eligible_steps(imitable):
     replay = Replay(30, 2, 1)
     for number, steps in enumerate([12, 1, 1, 6, 1, 9, 1]):  # 40 rows: the ring wraps
-        replay.add_episode(make_episode(steps, number, success=number % 2 == 0))
+        replay.add_episode(make_episode(steps, number, paid=4 if number == 5 else None))
     state = replay.state_dict()
-    eligible = np.flatnonzero((state["remaining"] > 0) & (state["success"] | (not only_success)))
+    eligible = np.flatnonzero(state["remaining"] >= 3) if imitable else np.flatnonzero(state["remaining"])
+    if imitable:  # of episode 5 reward follows only the first four steps
+        eligible = eligible[(state["serial"][eligible] != 5) | (state["observation"][eligible, 1] < 4)]
+        assert len(eligible) == 2 + 4 + 4  # the rest of the first episode, the fourth, and those
     draws = 2000 * len(eligible)
-    row = replay.sample(draws, 3, rng(), only_success).row
+    row = replay.sample(draws, 3, rng(), imitable).row
     counts = np.bincount(row, minlength=30)
     assert counts.sum() == counts[eligible].sum() == draws
     # Binomial with mean 2000: six standard deviations are 268.
     assert np.abs(counts[eligible] - 2000).max() < 268
 
 
-def test_successes_follow_what_is_overwritten():
+def test_imitable_windows_by_hand():
+    replay = Replay(40, 2, 1)
+    replay.add_episode(make_episode(8, 0, success=False, paid=5))  # rows 0..8
+    replay.add_episode(make_episode(9, 1, success=True, paid=0))  # never paid, whatever it is called
+    loss = make_episode(6, 2)
+    replay.add_episode(Episode(loss.observation, loss.action, -loss.reward, True, False, False))
+    for horizon, rows in ((1, range(5)), (4, range(5)), (5, range(4)), (8, range(1))):
+        assert replay.has_imitable(horizon)
+        windows = replay.sample(200, horizon, rng(), imitable=True)
+        assert set(windows.row) == set(rows)
+        assert windows.mask.all() and (windows.return_to_go > 0).all()
+    assert not replay.has_imitable(9)
+    with pytest.raises(ValueError, match="no window of 9 steps has reward after it"):
+        replay.sample(1, 9, rng(), imitable=True)
+    assert not Replay(5, 2, 1).has_imitable(1)
+    with pytest.raises(ValueError, match="empty replay"):
+        Replay(5, 2, 1).sample(1, 1, rng(), imitable=True)
+
+
+def test_imitable_windows_follow_what_is_overwritten():
     replay = Replay(10, 2, 1)
-    replay.add_episode(make_episode(4, 0, success=True))
-    assert replay.sample(8, 2, rng(), only_success=True).success.all()
-    replay.add_episode(make_episode(4, 1, success=False))
-    replay.add_episode(make_episode(2, 2, success=False))  # over the first three rows of the success
-    assert set(replay.sample(64, 2, rng(), only_success=True).row) == {3}
-    replay.add_episode(make_episode(3, 3, success=False))
-    assert (replay.episodes_added, replay.successes_added, replay.success_steps) == (4, 1, 0)
-    with pytest.raises(ValueError, match="no successful episode"):
-        replay.sample(1, 2, rng(), only_success=True)
+    replay.add_episode(make_episode(4, 0))
+    assert set(replay.sample(64, 1, rng(), imitable=True).row) == {0, 1, 2, 3}
+    replay.add_episode(make_episode(4, 1, success=False, paid=0))
+    replay.add_episode(make_episode(2, 2, success=False, paid=0))  # over the first three rows of the first
+    assert set(replay.sample(64, 1, rng(), imitable=True).row) == {3}
+    assert not replay.has_imitable(2)
+    replay.add_episode(make_episode(3, 3, success=False, paid=0))
+    assert not replay.has_imitable(1)
+    assert (replay.episodes_added, replay.successes_added) == (4, 1)
 
 
 def test_bad_input():
@@ -194,7 +230,7 @@ def test_state_round_trip_goes_on_exactly(before, after):
         for replay in (saved, restored):
             replay.add_episode(make_episode(steps, 50 + number, success=True))
         assert_same(saved.sample(20, 4, rng(number)), restored.sample(20, 4, rng(number)))
-        assert_same(saved.sample(20, 4, rng(number), True), restored.sample(20, 4, rng(number), True))
+        assert_same(saved.sample(20, 1, rng(number), True), restored.sample(20, 1, rng(number), True))
     for name, array in saved.state_dict().items():
         np.testing.assert_array_equal(array, restored.state_dict()[name], err_msg=name)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from softflow.envs import TapeCutDemonstrator, TapeCutEnv, UnstableSimulationError
 from softflow.envs.tape_cut import HAND_STEP, RESET_RANGES, STAGE_REWARDS, WRIST_LEASH
-from softflow.envs.tape_cut_observation import OBSERVATION_BLOCKS, OBSERVATION_SIZE, OBSERVATION_SLICES
+from softflow.envs.tape_cut_observation import OBSERVATION_SLICES
 from softflow.envs.tape_cut_scene import HAND, WRIST
 
 
@@ -67,31 +67,6 @@ def test_reset_draws_in_the_documented_order(env: TapeCutEnv) -> None:
     np.testing.assert_allclose(
         observation[OBSERVATION_SLICES["wrist_position"]][:4], drawn[10:14], atol=2e-3
     )  # sags while settling
-
-
-def test_observation_blocks_are_what_they_say(env: TapeCutEnv) -> None:
-    assert OBSERVATION_SIZE == env.observation_space.shape[0] == 97
-    assert [s.start for s in OBSERVATION_SLICES.values()] == np.cumsum([0, *(n for _, n in OBSERVATION_BLOCKS)])[
-        :-1
-    ].tolist()
-    env.reset(seed=0)
-    observation, *_ = env.step(env.action_space.sample())
-    scissors, palm = env.scene.data.body("scissors_a"), env.scene.data.body("palm")
-    expected = {
-        "pivot": scissors.xpos,
-        "normal": scissors.xmat.reshape(3, 3)[:, 2],
-        "normal_in_palm": palm.xmat.reshape(3, 3).T @ scissors.xmat.reshape(3, 3)[:, 2],
-        "opening": env.scene.data.joint("hinge").qpos,
-        "opening_rate": env.scene.data.joint("hinge").qvel * 0.2,
-        "wrist_position": [
-            env.scene.data.joint(f"wrist_{name}").qpos[0] for name in ("x", "y", "z", "yaw", "pitch", "roll")
-        ],
-        "hand_velocity": env.scene.data.qvel[env.scene.hand_dof] * 0.1,
-        "seam": env.fixture[:3] + np.array([0, 0, 0.2]),
-        "time": [1 / 200],
-    }
-    for name, value in expected.items():
-        np.testing.assert_allclose(observation[OBSERVATION_SLICES[name]], value, atol=2e-3 if name == "seam" else 1e-6)
 
 
 @settings(max_examples=20, deadline=None)
@@ -170,7 +145,6 @@ def test_time_limit_truncates_and_does_not_terminate() -> None:
     results = [env.step(np.zeros(15)) for _ in range(5)]
     assert [result[3] for result in results] == [False] * 4 + [True]
     assert not any(result[2] for result in results)
-    assert results[-1][0][OBSERVATION_SLICES["time"]] == 1
 
 
 def test_losing_the_scissors_terminates(env: TapeCutEnv) -> None:

@@ -122,6 +122,24 @@ def test_sample_at_temperature_one_is_rsample(name: str, options: dict) -> None:
 
 
 @every_flow
+def test_the_mode_is_the_chunk_of_the_bases_mode(name: str, options: dict) -> None:
+    flow = random_flow(name, options)
+    _, context = batch(rows=9)
+    mode = flow.mode(context)
+    assert mode.shape == (9, *LATENT)
+    latent, _ = flow.to_latent(mode, context)
+    torch.testing.assert_close(latent.flatten(1), flow.base.mode(flow.base(context)), rtol=0, atol=1e-10)
+    # Without noise a sample is a base mean, and in enough of them the likeliest is found.
+    distance = (flow.sample(context, 200, temperature=0.0) - mode.unsqueeze(1)).abs().amax((-2, -1))
+    assert distance.amin(-1).max() < 1e-10
+    assert torch.equal(flow.mode(context), mode)
+    assert flow.mode(context[:0]).shape == (0, *LATENT)
+    torch.testing.assert_close(flow.mode(context[2:3]), mode[2:3])
+    with pytest.raises(ValueError, match=r"context: expected \(B, 5\), got \(9, 4\)"):
+        flow.mode(context[:, :4])
+
+
+@every_flow
 def test_gradients_of_log_prob(name: str, options: dict) -> None:
     flow = random_flow(name, options | dict(width=5))
     chunk, context = batch(2, rows=2)

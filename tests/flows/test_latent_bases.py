@@ -9,13 +9,28 @@ from hypothesis import strategies as st
 from torch import distributions as td
 
 from flows import CouplingFlow, GaussianBase, MixtureBase
-from flows.bases import MixtureParams
+from flows.bases import MixtureParams, bounded
 
 
 def random_params(rows: int = 3, components: int = 4, dim: int = 5) -> MixtureParams:
     torch.manual_seed(0)
     mean, log_scale = torch.randn(2, rows, components, dim, dtype=torch.float64)
     return MixtureParams(torch.randn(rows, components, dtype=torch.float64).log_softmax(-1), mean, log_scale)
+
+
+def test_bounded_by_hand() -> None:
+    x = torch.tensor([-6.0, -2.0, 0.0, 2.0, 1e30], dtype=torch.float64, requires_grad=True)
+    y = bounded(x, 2.0)
+    torch.testing.assert_close(y.detach(), torch.tensor([-1.5, -1.0, 0.0, 1.0, 2.0], dtype=torch.float64))
+    y[:4].sum().backward()
+    torch.testing.assert_close(x.grad, torch.tensor([1 / 16, 1 / 4, 1.0, 1 / 4, 0.0], dtype=torch.float64))
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.floats(0.1, 10.0))
+def test_bounded_stays_within_its_bound_and_keeps_order_and_sign(x: float, y: float, bound: float) -> None:
+    low, high, mirrored = bounded(torch.tensor([min(x, y), max(x, y), -max(x, y)], dtype=torch.float64), bound).tolist()
+    assert -bound < low <= high + 1e-12 and high < bound
+    assert mirrored == -high
 
 
 def test_mixture_log_prob_is_that_of_torch_distributions() -> None:
@@ -34,9 +49,20 @@ def test_gaussian_log_prob_is_that_of_torch_distributions() -> None:
     torch.testing.assert_close(base.log_prob(latent, base(latent[:, 0])), expected, rtol=0, atol=1e-12)
 
 
+def test_modes() -> None:
+    params = random_params(rows=4)
+    likeliest = params.log_weight.argmax(-1)
+    assert len(likeliest.unique()) > 1
+    mode = MixtureBase(5, 2, 4).mode(params)
+    assert torch.equal(mode, torch.stack([params.mean[row, k] for row, k in enumerate(likeliest)]))
+    gaussian = GaussianBase(5)
+    mode = gaussian.mode(gaussian(params.log_weight))
+    assert torch.equal(mode, torch.zeros(4, 5, dtype=torch.float64))
+
+
 def test_mixture_parameters_depend_on_the_context_and_stay_bounded() -> None:
     base = MixtureBase(5, 2, components=4)
-    torch.nn.init.normal_(base.log_scale.weight, std=100.0)
+    torch.nn.init.normal_(base.log_scale.weight, std=1e5)
     with torch.no_grad():
         params = base(torch.randn(3, 2))
     assert params.mean.shape == params.log_scale.shape == (3, 4, 5)

@@ -1,0 +1,136 @@
+"""Filtered imitation: imitate, act, keep what succeeded, imitate it all anew. No critic.
+
+The simplest method that learns from its own episodes, and so the one that reinforcement learning has to beat.
+
+    imitation     maximum likelihood on the demonstrations' chunks
+    collect_1     the policy acts and does not learn
+    retrain_1     a new policy, from scratch, on demonstrations and own episodes
+    collect_2     ...
+
+Cloning only the best episodes is the %BC baseline of arXiv 2106.01345; sampling, keeping what a binary reward approves
+and training on it again, in turns, is ReST-EM, arXiv 2312.06585.
+
+A window is kept if reward still comes after it in its episode. With a sparse reward these are the windows of
+successes; with a staged one, beginnings of failures are kept as well, up to the last reward they earned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flows import DEFAULT_FLOW
+from softflow.algos.base import Algorithm, Data, Stage
+from softflow.algos.imitation import ImitationConfig, Imitator
+from softflow.data import Windows, concatenate, to_torch
+from softflow.policies import BestOfN, FlowPolicy
+
+
+@dataclass
+class CollectionConfig:
+    """Collecting own episodes."""
+
+    rounds: int = 1
+    """How often the policy collects and is trained anew."""
+    steps: int = 90_000
+    """Primitive environment steps in each round."""
+    temperatures: tuple[float, ...] = (0.35,)
+    """Of the base noise of the executed chunks; of several, each environment takes its own, in turn."""
+    offline_share: float = 0.4
+    """Share of each later batch that comes from the demonstrations."""
+
+
+@dataclass
+class FilteredImitationConfig:
+    """Settings of filtered imitation."""
+
+    flow: str = DEFAULT_FLOW
+    """Density of the policy, one of `flows.available_flows()`."""
+    flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Options of that flow."""
+    horizon: int = 8
+    """Actions of a chunk."""
+    execute: int = 4
+    """Actions of a chunk that are executed."""
+    batch_size: int = 256
+    """Windows in a batch."""
+    average_rate: float = 0.005
+    """Rate of the running average of the weights, which is the policy that acts."""
+    imitation: ImitationConfig = field(default_factory=ImitationConfig)
+    collection: CollectionConfig = field(default_factory=CollectionConfig)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.execute <= self.horizon:
+            raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
+        collection = self.collection
+        if not collection.temperatures:
+            raise ValueError("collection.temperatures must name at least one temperature")
+        if not 0 <= collection.offline_share <= 1:
+            raise ValueError(f"collection.offline_share must be in [0, 1], got {collection.offline_share}")
+
+
+class FilteredImitation(Algorithm):
+    """See the module. `imitation.updates` are made on the demonstrations, and as many in each retraining."""
+
+    def __init__(
+        self, config: FilteredImitationConfig, observation_dim: int, action_dim: int, device: str = "cpu"
+    ) -> None:
+        self.config, self.execute, self.device = config, config.execute, device
+        actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options).to(device)
+        self.imitator = Imitator(actor, config.imitation, config.average_rate)
+        self.deployed = BestOfN(self.imitator.policy, None, config.execute, candidates=1, temperature=0.0)
+
+    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
+        self.imitator.fit_normalizer(mean, std)
+
+    def stages(self) -> Sequence[Stage]:
+        updates, collection = self.config.imitation.updates, self.config.collection
+        stages = [Stage("imitation", updates=updates)]
+        for number in range(1, collection.rounds + 1):
+            stages.append(Stage(f"collect_{number}", environment_steps=collection.steps))
+            stages.append(Stage(f"retrain_{number}", updates=updates))
+        return [stage for stage in stages if stage.total > 0]
+
+    def begin(self, stage: Stage) -> None:
+        if stage.name.startswith("retrain"):
+            self.imitator.reinitialize()
+
+    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
+        c = self.config
+        share = 1.0 if stage.name == "imitation" else c.collection.offline_share
+        return self.imitator.update(sample_imitable(data, c.batch_size, c.horizon, share, self.device), progress)
+
+    @torch.inference_mode()
+    def explore(self, observation: Tensor) -> Tensor:
+        temperatures = self.config.collection.temperatures
+        chunks = observation.new_empty(len(observation), self.execute, self.imitator.policy.action_dim)
+        for first, temperature in enumerate(temperatures[: len(observation)]):
+            rows = slice(first, None, len(temperatures))
+            chunks[rows] = self.imitator.policy.propose(observation[rows], 1, temperature)[:, 0, : self.execute]
+        return chunks
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.imitator.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.imitator.load_state_dict(state)
+
+
+def sample_imitable(
+    data: Data, batch_size: int, horizon: int, offline_share: float, device: str = "cpu"
+) -> Windows[Tensor]:
+    """A batch of whole windows that reward comes after, `offline_share` of it demonstrations'.
+
+    While no own window is worth imitating, all of it is.
+
+    Raises:
+        UserError: no window of the demonstrations is worth imitating.
+    """
+    own = round(batch_size * (1 - offline_share)) if data.online.imitable_steps else 0
+    parts = [(data.offline, batch_size - own), (data.online, own)]
+    windows = [replay.sample(n, horizon, data.rng, imitable=True) for replay, n in parts if n]
+    return to_torch(concatenate(windows), device)

@@ -1,0 +1,99 @@
+"""Imitation: maximum likelihood on data chunks. Every method begins with it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from critics import soft_update
+from softflow.data import Windows
+from softflow.policies import FlowPolicy
+
+GRADIENT_NORM = 10.0
+"""Gradients are clipped to this norm."""
+
+
+@dataclass
+class ImitationConfig:
+    """Imitation: maximum likelihood on the demonstrations."""
+
+    updates: int = 6_000
+    """Updates of the policy."""
+    learning_rate: float = 1e-3
+    """Of AdamW at the start; falls to zero along a cosine."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+
+
+class Imitator:
+    """A policy that learns, and the running average of its weights, which acts.
+
+    Args:
+        actor: what learns.
+        config: settings of imitation.
+        average_rate: rate at which the running average follows.
+
+    Attributes:
+        actor: as given.
+        policy: the running average; frozen.
+        optimizer: the actor's AdamW.
+    """
+
+    def __init__(self, actor: FlowPolicy, config: ImitationConfig, average_rate: float) -> None:
+        self.actor, self.config, self.average_rate = actor, config, average_rate
+        self.policy = copy.deepcopy(actor).requires_grad_(False).eval()
+        self.renew_optimizer(config.learning_rate)
+
+    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
+        """Set the observation statistics (O,) of both."""
+        for policy in (self.actor, self.policy):
+            policy.normalizer.fit(mean, std)
+
+    def renew_optimizer(self, learning_rate: float) -> None:
+        """An optimiser that remembers nothing."""
+        parameters = self.actor.parameters()
+        self.optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=self.config.weight_decay, fused=True)
+
+    def reinitialize(self) -> None:
+        """Forget all that was learnt: weights drawn anew, a new optimiser. The observation statistics stay."""
+        fresh = FlowPolicy(**self.actor.describe())
+        fresh.normalizer.load_state_dict(self.actor.normalizer.state_dict())
+        for policy in (self.actor, self.policy):
+            policy.load_state_dict(fresh.state_dict())
+        self.renew_optimizer(self.config.learning_rate)
+
+    def update(self, batch: Windows[Tensor], progress: float) -> dict[str, Tensor]:
+        """One step of maximum likelihood; `progress` in [0, 1) sets the learning rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        nll = self.actor.conservative_loss(batch.observation, batch.chunk)
+        self.step(nll)
+        return {"train/actor_loss": nll.detach(), "flow/nll": nll.detach()}
+
+    def step(self, loss: Tensor) -> None:
+        """One step of the actor down any loss of its own, and of the running average after it."""
+        descend(loss, self.optimizer, self.actor.parameters())
+        soft_update(self.policy, self.actor, self.average_rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that continuing needs."""
+        return {name: getattr(self, name).state_dict() for name in ("actor", "policy", "optimizer")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for name in ("actor", "policy", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """One optimiser step on `loss`, its gradient clipped to `GRADIENT_NORM`."""
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
+    optimizer.step()

@@ -1,0 +1,210 @@
+"""Filtered imitation: its stages, what it imitates, what it forgets, and what it leaves to be deployed."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from softflow.algos import Data, FilteredImitation, FilteredImitationConfig
+from softflow.algos.filtered_imitation import CollectionConfig, sample_imitable
+from softflow.algos.imitation import ImitationConfig
+from softflow.data import Episode, Replay
+from softflow.policies import BestOfN
+from softflow.training.checkpoint import load_policy, save_policy
+from softflow.training.config import RunConfig
+from softflow.training.loop import Trainer
+from softflow.training.run_folder import RunFolder
+
+OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE = 3, 2, 4, 2
+
+
+def make_algorithm(updates: int = 10, average_rate: float = 0.5, **collection: object) -> FilteredImitation:
+    torch.manual_seed(0)
+    config = FilteredImitationConfig(
+        flow="gaussian",
+        flow_options={"width": 32},
+        horizon=HORIZON,
+        execute=EXECUTE,
+        batch_size=20,
+        average_rate=average_rate,
+        imitation=ImitationConfig(updates, learning_rate=1e-2),
+        collection=CollectionConfig(**collection),  # type: ignore[arg-type]
+    )
+    algorithm = FilteredImitation(config, OBSERVATION_DIM, ACTION_DIM)
+    algorithm.fit_normalizer(torch.zeros(OBSERVATION_DIM), torch.ones(OBSERVATION_DIM))
+    return algorithm
+
+
+def make_episode(action: float, is_success: bool, steps: int = 12) -> Episode:
+    observation = np.random.default_rng(0).normal(size=(steps + 1, OBSERVATION_DIM))
+    reward = np.zeros(steps)
+    reward[-1] = is_success
+    actions = np.full((steps, ACTION_DIM), action)
+    return Episode(observation, actions, reward, is_success, not is_success, is_success)
+
+
+def make_data() -> Data:
+    data = Data(*(Replay(1_000, OBSERVATION_DIM, ACTION_DIM) for _ in range(2)), np.random.default_rng(0))
+    data.offline.add_episode(make_episode(0.6, is_success=True))
+    data.offline.add_episode(make_episode(0.9, is_success=False))
+    return data
+
+
+def weights(algorithm: FilteredImitation) -> torch.Tensor:
+    return torch.cat([p.flatten() for p in algorithm.imitator.policy.parameters()]).clone()
+
+
+def test_stages_alternate_and_a_stage_without_length_is_left_out() -> None:
+    stages = make_algorithm(updates=7, rounds=2, steps=50).stages()
+    assert [(s.name, s.updates, s.environment_steps, s.updates_per_step) for s in stages] == [
+        ("imitation", 7, 0, 0.0),
+        ("collect_1", 0, 50, 0.0),
+        ("retrain_1", 7, 0, 0.0),
+        ("collect_2", 0, 50, 0.0),
+        ("retrain_2", 7, 0, 0.0),
+    ]
+    assert [s.name for s in make_algorithm(rounds=0).stages()] == ["imitation"]
+    assert [s.name for s in make_algorithm(updates=0, rounds=1).stages()] == ["collect_1"]
+
+
+def test_only_successes_are_imitated_in_the_given_share() -> None:
+    data = make_data()
+    data.online.add_episode(make_episode(-0.2, is_success=True))
+    data.online.add_episode(make_episode(-0.9, is_success=False))
+    batch = sample_imitable(data, 20, HORIZON, offline_share=0.4)
+    actions = batch.chunk[:, 0, 0]
+    assert (actions == np.float32(0.6)).sum() == 8 and (actions == np.float32(-0.2)).sum() == 12
+    assert batch.success.all() and batch.mask.all()
+
+
+def test_without_own_successes_all_comes_from_the_demonstrations() -> None:
+    data = make_data()
+    data.online.add_episode(make_episode(-0.9, is_success=False))
+    assert (sample_imitable(data, 20, HORIZON, offline_share=0.4).chunk == np.float32(0.6)).all()
+
+
+def test_retraining_forgets_the_weights_and_the_optimizer_but_not_the_statistics() -> None:
+    algorithm, data = make_algorithm(), make_data()
+    imitation, collect, retrain = algorithm.stages()
+    policy = algorithm.deployed.policy
+    before = weights(algorithm)
+    algorithm.begin(imitation)
+    assert torch.equal(weights(algorithm), before)
+    algorithm.update(imitation, data, 0.0)
+    learnt = weights(algorithm)
+    assert not torch.equal(learnt, before)
+    algorithm.begin(collect)
+    assert torch.equal(weights(algorithm), learnt)
+    algorithm.begin(retrain)
+    fresh = weights(algorithm)
+    assert not torch.isclose(fresh, learnt).any() and not torch.isclose(fresh, before).any()
+    assert not algorithm.imitator.optimizer.state
+    assert torch.equal(policy.normalizer.mean, torch.zeros(OBSERVATION_DIM))
+    assert algorithm.deployed.policy is policy is algorithm.imitator.policy
+
+
+def test_the_policy_is_fitted_to_demonstrations_then_to_the_mixture() -> None:
+    algorithm, data = make_algorithm(updates=150, offline_share=0.5), make_data()
+    data.online.add_episode(make_episode(-0.2, is_success=True))
+    data.online.add_episode(make_episode(-0.9, is_success=False))
+    imitation, _, retrain = algorithm.stages()
+    observation = torch.tensor(make_episode(0.0, True).observation[:-HORIZON])
+    for stage, mean in ((imitation, 0.6), (retrain, 0.5 * 0.6 + 0.5 * -0.2)):  # a Gaussian's likeliest mean
+        algorithm.begin(stage)
+        for update in range(stage.updates):
+            algorithm.update(stage, data, update / stage.updates)
+        assert algorithm.deployed.act(observation).mean().item() == pytest.approx(mean, abs=0.08)
+
+
+def test_the_learning_rate_falls_along_a_cosine() -> None:
+    algorithm, data = make_algorithm(), make_data()
+    for progress, rate in ((0.0, 1e-2), (0.5, 0.5e-2), (2 / 3, 0.25e-2)):
+        algorithm.update(algorithm.stages()[0], data, progress)
+        assert algorithm.imitator.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+def test_environments_explore_at_their_own_temperatures() -> None:
+    algorithm = make_algorithm(temperatures=(0.0, 1.0))
+    observation = torch.randn(5, OBSERVATION_DIM)
+    chunks, greedy = algorithm.explore(observation), algorithm.deployed.act(observation)
+    assert chunks.shape == (5, EXECUTE, ACTION_DIM)
+    torch.testing.assert_close(chunks[::2], greedy[::2])
+    assert not torch.isclose(chunks[1::2], greedy[1::2]).any()
+    assert algorithm.explore(observation[:1]).shape == (1, EXECUTE, ACTION_DIM)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"execute": 9}, "execute must be in 1 ... horizon = 8, got 9"),
+        ({"collection": CollectionConfig(temperatures=())}, "at least one temperature"),
+        ({"collection": CollectionConfig(offline_share=1.5)}, r"offline_share must be in \[0, 1\], got 1.5"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FilteredImitationConfig(**settings)
+
+
+def test_a_loaded_state_goes_on_the_same() -> None:
+    def go_on(algorithm: FilteredImitation) -> torch.Tensor:
+        algorithm.update(algorithm.stages()[0], make_data(), 0.5)
+        return weights(algorithm)
+
+    algorithm, other = make_algorithm(), make_algorithm()
+    algorithm.update(algorithm.stages()[0], make_data(), 0.0)
+    other.load_state_dict(copy.deepcopy(algorithm.state_dict()))  # as through a file
+    assert torch.equal(go_on(algorithm), go_on(other))
+
+
+def test_what_is_deployed_is_saved_and_loaded_without_a_critic(tmp_path: Path) -> None:
+    deployed = make_algorithm().deployed
+    save_policy(tmp_path, deployed)
+    loaded = load_policy(tmp_path)
+    observation = torch.randn(5, OBSERVATION_DIM)
+    assert loaded.critic is None
+    assert torch.equal(loaded.act(observation), deployed.act(observation))
+
+
+def test_candidates_without_a_critic_are_refused() -> None:
+    with pytest.raises(ValueError, match="candidates must be 1"):
+        BestOfN(make_algorithm().imitator.policy, None, EXECUTE, candidates=4, temperature=0.0)
+
+
+class Straight(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Ten steps; a success if the first action was positive."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (OBSERVATION_DIM,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps, self.good = 0, True
+        return np.zeros(OBSERVATION_DIM, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.good &= bool(self.steps or action[0] > 0)
+        self.steps += 1
+        success = self.good and self.steps == 10
+        observation = np.full(OBSERVATION_DIM, self.steps / 10, np.float32)
+        return observation, float(success), success, self.steps == 10, {"is_success": success}
+
+
+def test_the_loop_runs_every_stage(tmp_path: Path) -> None:
+    algorithm = make_algorithm(rounds=2, steps=60, temperatures=(0.2, 0.5))
+    config = RunConfig(eval_episodes=2, collect_steps=20)
+    folder = RunFolder.create(tmp_path, "straight", "filtered_imitation", seed=0)
+    trainer = Trainer(
+        algorithm, [make_episode(0.5, True)], [Straight(), Straight()], [Straight(), Straight()], folder, config
+    )
+    evaluations = trainer.run()
+    assert [stage for stage, _, _ in evaluations] == ["imitation", "collect_1", "retrain_1", "collect_2", "retrain_2"]
+    assert trainer.progress.updates == 30 and trainer.progress.steps >= 120
+    assert trainer.data.online.episodes_added >= 10
+    assert load_policy(folder.last_checkpoint()).critic is None

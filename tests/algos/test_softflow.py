@@ -1,0 +1,354 @@
+"""SOFT-FLOW: the critic's target by hand, what each term of the actor's loss does, stages, and what is saved."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from softflow.algos import Data, SoftFlow, SoftFlowConfig, Stage
+from softflow.data import Episode, Replay, to_torch
+from softflow.policies import FlowPolicy
+
+GAUSSIAN = dict(flow="gaussian", flow_options={"width": 16, "depth": 1})
+MIXTURE = dict(flow="coupling", flow_options={"layers": 2, "width": 32, "components": 4})
+
+
+def make_algorithm(observation_dim: int = 1, action_dim: int = 1, **settings: Any) -> SoftFlow:
+    """A small SOFT-FLOW whose actor minimises nothing until a test gives a weight; `imitation`, `offline` and so on
+    are dicts of what to change in them."""
+    stages = {name: settings.pop(name, {}) for name in ("imitation", "warmup", "offline", "online")}
+    settings = dict(horizon=1, execute=1, batch_size=64, critic_width=16, average_rate=1.0) | GAUSSIAN | settings
+    config = SoftFlowConfig(**settings)
+    for stage in (config.offline, config.online):
+        stage.q_weight = stage.kl_weight = stage.nll_weight = 0.0
+    for name, changes in stages.items():
+        for key, value in changes.items():
+            assert hasattr(getattr(config, name), key)
+            setattr(getattr(config, name), key, value)
+    torch.manual_seed(0)
+    algorithm = SoftFlow(config, observation_dim, action_dim)
+    algorithm.fit_normalizer(torch.zeros(observation_dim), torch.ones(observation_dim))
+    return algorithm
+
+
+def make_episode(
+    actions: Sequence[float], rewards: Sequence[float], terminated: bool = True, first: int = 0
+) -> Episode:
+    """Observations count from `first`."""
+    observation = np.arange(first, first + len(actions) + 1)[:, None]
+    return Episode(observation, np.array(actions)[:, None], np.array(rewards), terminated, not terminated, False)
+
+
+def make_data(offline: Sequence[Episode], online: Sequence[Episode] = ()) -> Data:
+    dims = offline[0].observation_dim, offline[0].action_dim
+    data = Data(Replay(10_000, *dims), Replay(10_000, *dims), np.random.default_rng(0))
+    for episode in offline:
+        data.offline.add_episode(episode)
+    for episode in online:
+        data.online.add_episode(episode)
+    return data
+
+
+def stage_named(algorithm: SoftFlow, name: str) -> Stage:
+    [stage] = [stage for stage in algorithm.stages() if stage.name == name]
+    return stage
+
+
+def train(algorithm: SoftFlow, name: str, data: Data, updates: int) -> dict[str, Tensor]:
+    """Begin a stage and make that many updates; the scalars of the last."""
+    stage, scalars = stage_named(algorithm, name), {}
+    algorithm.begin(stage)
+    for update in range(updates):
+        scalars = algorithm.update(stage, data, update / updates)
+    return scalars
+
+
+def set_gaussian(policy: FlowPolicy, mean: float, std: float) -> None:
+    """Make a Gaussian policy the same Gaussian in every dimension, whatever the observation."""
+    log_std, bound = math.log(std), policy.flow.log_std_bound
+    with torch.no_grad():
+        last = policy.flow.net[-1]
+        last.weight.zero_()
+        last.bias[: len(last.bias) // 2] = mean
+        last.bias[len(last.bias) // 2 :] = log_std / (1 - abs(log_std) / bound)  # undoes `bounded`
+
+
+def start_from(algorithm: SoftFlow, mean: float, std: float) -> None:
+    """Put in place of what imitation would have learnt."""
+    for policy in (algorithm.actor, algorithm.policy, algorithm.imitation_policy):
+        set_gaussian(policy, mean, std)
+
+
+def weights(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+# ---------------------------------------------------------------------------------------------------------- critic
+
+
+TARGETS = {  # by the critic's horizon, of six windows of the episodes below
+    3: [
+        3 + 4 / 8,  # 1 + 2/2 + 4/4, and an eighth of the mean of 3 and 5
+        4,  # 2 + 4/2 + 0, up to a terminal state: no bootstrap
+        2 + 3 / 4,  # 1 + 2/2, then a time limit: a quarter of the mean of 2 and 4
+        2 + 3 / 2,  # 2, then the time limit: a half of it
+        2,  # 1 + 2/2, then a terminal state
+        2,  # 2, then the terminal state
+    ],
+    1: [1 + 2 / 2, 2 + 3 / 2, 1 + 2 / 2, 2 + 3 / 2, 1 + 2 / 2, 2],
+}
+
+
+@pytest.mark.parametrize("critic_horizon", TARGETS)
+def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Discount 1/2; of the observation o after the window one target critic says o, the other o + 2."""
+    algorithm = make_algorithm(horizon=4, execute=2, critic_horizon=critic_horizon, discount=0.5)
+    proposed = torch.tensor([[0.1], [0.2], [0.3], [0.4]])
+
+    def propose(observation: Tensor, n: int, temperature: float) -> Tensor:
+        return proposed.expand(len(observation), n, -1, -1)
+
+    def value(features: Tensor, chunk: Tensor) -> Tensor:
+        assert torch.equal(chunk, proposed[:critic_horizon].expand_as(chunk))
+        return torch.stack([features[:, 0], features[:, 0] + 2])
+
+    monkeypatch.setattr(algorithm.policy, "propose", propose)
+    monkeypatch.setattr(algorithm.target, "forward", value)
+    replay = Replay(100, 1, 1)
+    replay.add_episode(make_episode([0.1] * 4, [1, 2, 4, 0], terminated=True))  # observations 0 ... 4
+    replay.add_episode(make_episode([0.1] * 2, [1, 2], terminated=False))  # 0 ... 2
+    replay.add_episode(make_episode([0.1] * 2, [1, 2], terminated=True))
+    batch = to_torch(replay.gather(np.array([0, 1, 5, 6, 8, 9]), critic_horizon))
+    with torch.no_grad():
+        error = algorithm.critic(batch.observation, batch.chunk) - torch.tensor(TARGETS[critic_horizon])
+    loss = algorithm.update_critic(batch)["train/critic_loss"]
+    assert loss.item() == pytest.approx(error.square().mean().item(), rel=1e-5)
+
+
+def test_the_critic_learns_the_discounted_reward_to_come() -> None:
+    """Reward 1 at the end of 4 steps, whatever is done: discount^3 ... 1, by the observation alone."""
+    algorithm = make_algorithm(
+        horizon=2, execute=2, discount=0.8, critic_learning_rate=1e-2, target_rate=0.05, warmup={"updates": 500}
+    )
+    rng = np.random.default_rng(0)
+    data = make_data([make_episode(rng.uniform(-1, 1, 4), [0, 0, 0, 1]) for _ in range(20)])
+    train(algorithm, "critic_warmup", data, 500)
+    observation = torch.arange(4.0)[:, None]
+    value = algorithm.critic(observation, torch.zeros(4, 2, 1)).mean(0)
+    torch.testing.assert_close(value, torch.tensor([0.8**3, 0.8**2, 0.8, 1.0]), rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize("critic_horizon", [1, None, 4])
+def test_any_critic_horizon_runs_through_all_stages(
+    critic_horizon: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm = make_algorithm(
+        horizon=4,
+        execute=2,
+        critic_horizon=critic_horizon,
+        **{stage: {"q_weight": 1.0, "kl_weight": 1.0, "nll_weight": 1.0} for stage in ("offline", "online")},
+    )
+    seen = set()
+    update_critic = algorithm.update_critic
+
+    def update(batch: Any) -> Any:
+        seen.add(batch.chunk.shape[1])
+        return update_critic(batch)
+
+    monkeypatch.setattr(algorithm, "update_critic", update)
+    rng = np.random.default_rng(0)
+    episodes = [make_episode(rng.uniform(-1, 1, 9), np.ones(9)) for _ in range(6)]
+    data = make_data(episodes[:3], episodes[3:])
+    for stage in algorithm.stages():
+        scalars = train(algorithm, stage.name, data, 2)
+        assert all(value.isfinite() for value in scalars.values())
+    assert seen == {critic_horizon or 2}
+    for acting in (algorithm.explore, algorithm.deployed.act):
+        assert acting(torch.zeros(5, 1)).shape == (5, 2, 1)
+
+
+# ----------------------------------------------------------------------------------------------------------- actor
+
+
+def test_a_policy_is_no_distance_from_itself() -> None:
+    algorithm = make_algorithm(horizon=3, execute=1, offline={"kl_weight": 1.0}, **MIXTURE)
+    data = make_data([make_episode([0.5] * 9, np.ones(9))])
+    train(algorithm, "imitation", data, 5)
+    train(algorithm, "critic_warmup", data, 1)  # from here on the imitation policy is what imitation has learnt
+    assert abs(train(algorithm, "offline", data, 1)["flow/kl_to_imitation"]) < 1e-5
+
+
+def test_the_kl_between_gaussians_is_the_closed_form() -> None:
+    algorithm = make_algorithm(horizon=3, execute=1, batch_size=20_000, offline={"kl_weight": 1.0})
+    start_from(algorithm, mean=0.1, std=0.4)
+    stage = stage_named(algorithm, "offline")
+    algorithm.begin(stage)
+    set_gaussian(algorithm.actor, mean=-0.2, std=0.3)
+    kl = algorithm.update(stage, make_data([make_episode([0.5] * 9, np.ones(9))]), 0.0)["flow/kl_to_imitation"]
+    expected = math.log(0.4 / 0.3) + (0.3**2 + 0.3**2) / (2 * 0.4**2) - 0.5  # nats per dimension
+    assert kl.item() == pytest.approx(expected, abs=0.01)
+
+
+class Bandit:
+    """-(a - best)^2 in place of a critic's value of a chunk's first action."""
+
+    def __init__(self, algorithm: SoftFlow, best: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(algorithm.critic, "forward", lambda _, chunk: -(chunk[..., 0, :] - best).square().mT)
+        monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
+
+
+def improved_mean(kl_weight: float, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Where a Gaussian policy that imitation left at -0.3 ends on a bandit whose best action is 0.5."""
+    algorithm = make_algorithm(offline={"q_weight": 1.0, "kl_weight": kl_weight, "learning_rate": 1e-2})
+    start_from(algorithm, mean=-0.3, std=0.2)
+    Bandit(algorithm, 0.5, monkeypatch)
+    train(algorithm, "offline", make_data([make_episode([-0.3] * 9, np.ones(9))]), 300)
+    return algorithm.policy.greedy(torch.arange(8.0)[:, None]).mean().item()
+
+
+def test_the_critics_value_drives_the_actor_and_the_kl_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    free, held, between = (improved_mean(kl_weight, monkeypatch) for kl_weight in (0.0, 300.0, 0.45))
+    assert free == pytest.approx(0.5, abs=0.05)
+    assert held == pytest.approx(-0.3, abs=0.05)
+    assert held + 0.1 < between < free - 0.1
+
+
+def test_the_kl_alone_brings_the_actor_back() -> None:
+    algorithm = make_algorithm(offline={"kl_weight": 1.0, "learning_rate": 1e-2})
+    start_from(algorithm, mean=-0.3, std=0.2)
+    stage, data = stage_named(algorithm, "offline"), make_data([make_episode([0.9] * 9, np.ones(9))])
+    algorithm.begin(stage)
+    set_gaussian(algorithm.actor, mean=0.6, std=0.5)
+    for _ in range(300):
+        algorithm.update(stage, data, 0.0)
+    chunk, _ = algorithm.actor.propose_with_log_prob(torch.zeros(1, 1), 5000)
+    assert chunk.mean().item() == pytest.approx(-0.3, abs=0.05)
+    assert chunk.std().item() == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["imitation", "offline"])
+def test_only_windows_that_reward_follows_are_imitated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm = make_algorithm(horizon=2, execute=1, offline={"nll_weight": 1.0})
+    paid = make_episode([0.1, 0.2, 0.3, 0.4, 0.5], [0, 0, 1, 0, 0], first=0)
+    unpaid = make_episode([-0.5] * 5, [0.0] * 5, first=100)
+    seen = []
+    loss = algorithm.actor.conservative_loss
+
+    def conservative_loss(observation: Tensor, chunk: Tensor, *rest: Any) -> Tensor:
+        seen.extend(zip(observation[:, 0].tolist(), map(tuple, chunk[..., 0].tolist()), strict=True))
+        return loss(observation, chunk, *rest)
+
+    monkeypatch.setattr(algorithm.actor, "conservative_loss", conservative_loss)
+    train(algorithm, name, make_data([paid, unpaid]), 3)
+    windows = {(observation, tuple(np.round(chunk, 4))) for observation, chunk in seen}
+    assert windows == {(0.0, (0.1, 0.2)), (1.0, (0.2, 0.3)), (2.0, (0.3, 0.4))}
+
+
+@pytest.mark.parametrize("steps", [9, 2])
+def test_own_episodes_that_earn_nothing_or_are_short_do_not_stop_it(steps: int) -> None:
+    algorithm = make_algorithm(horizon=4, execute=2, online={"q_weight": 1.0, "nll_weight": 1.0})
+    demonstrations = [make_episode(np.linspace(-1, 1, 9), np.ones(9))]
+    own = [make_episode(np.linspace(-1, 1, steps), np.zeros(steps)) for _ in range(3)]
+    scalars = train(algorithm, "online", make_data(demonstrations, own), 3)
+    assert all(value.isfinite() for value in scalars.values())
+
+
+def test_imitation_keeps_both_modes() -> None:
+    """Half of the demonstrations go left and half go right from the same place."""
+    algorithm = make_algorithm(
+        horizon=2, execute=1, imitation={"updates": 400, "learning_rate": 3e-3}, average_rate=0.05, **MIXTURE
+    )
+    rng = np.random.default_rng(0)
+    episodes = [make_episode(np.clip(rng.normal(side, 0.05, 2), -1, 1), [1, 1]) for side in (-0.6, 0.6) * 40]
+    train(algorithm, "imitation", make_data(episodes), 400)
+    proposed = algorithm.policy.propose(torch.zeros(1, 1), 2000)[0, ..., 0]
+    left, right = ((proposed - side).abs().amax(-1) < 0.3 for side in (-0.6, 0.6))
+    assert (left | right).float().mean() > 0.97
+    assert 0.35 < left.float().mean() < 0.65
+
+
+# ---------------------------------------------------------------------------------------------------------- stages
+
+
+def test_stages_of_no_length_are_left_out() -> None:
+    everything = ["imitation", "critic_warmup", "offline", "online"]
+    assert [stage.name for stage in make_algorithm().stages()] == everything
+    for name, key in zip(everything, ("imitation", "warmup", "offline", "online"), strict=True):
+        algorithm = make_algorithm(**{key: {"steps" if name == "online" else "updates": 0}})
+        assert [stage.name for stage in algorithm.stages()] == [other for other in everything if other != name]
+    assert [stage.name for stage in make_algorithm().stages() if stage.acts] == ["online"]
+
+
+def test_what_imitation_has_learnt_is_kept_to_the_bit() -> None:
+    terms = {"q_weight": 1.0, "kl_weight": 0.1, "nll_weight": 1.0, "learning_rate": 1e-2}
+    algorithm = make_algorithm(offline=terms, online=terms)
+    data = make_data(*[[make_episode(np.linspace(-1, 1, 9), np.ones(9))]] * 2)
+    names = [stage.name for stage in algorithm.stages()]
+    train(algorithm, names[0], data, 10)
+    learnt = weights(algorithm.policy)
+    for name in names[1:]:
+        train(algorithm, name, data, 5)
+        assert_same(weights(algorithm.imitation_policy), learnt)
+    assert not torch.equal(
+        algorithm.policy.greedy(torch.zeros(1, 1)), algorithm.imitation_policy.greedy(torch.zeros(1, 1))
+    )
+
+
+def test_the_policy_is_frozen_while_the_critic_warms_up() -> None:
+    algorithm = make_algorithm()
+    data = make_data([make_episode(np.linspace(-1, 1, 9), np.ones(9))])
+    train(algorithm, "imitation", data, 3)
+    policy, critic = weights(algorithm.policy), weights(algorithm.critic)
+    train(algorithm, "critic_warmup", data, 3)
+    assert_same(weights(algorithm.policy), policy)
+    assert any(not torch.equal(tensor, critic[name]) for name, tensor in weights(algorithm.critic).items())
+
+
+@pytest.mark.parametrize("name", ["imitation", "offline", "online"])
+def test_a_saved_state_goes_on_the_same(name: str) -> None:
+    terms = {"q_weight": 1.0, "kl_weight": 1.0, "nll_weight": 1.0}
+    original, twin = (make_algorithm(average_rate=0.1, offline=terms, online=terms) for _ in range(2))
+    episodes = [make_episode(np.linspace(-1, 1, 9), np.ones(9)) for _ in range(4)]
+    data = make_data(episodes[:2], episodes[2:])
+    train(original, "imitation", data, 3)
+    train(original, name, data, 3)
+    with torch.no_grad():
+        for parameter in twin.actor.parameters():
+            parameter.add_(1.0)
+    file = io.BytesIO()
+    torch.save(original.state_dict(), file)
+    file.seek(0)
+    twin.load_state_dict(torch.load(file, weights_only=True))
+    for algorithm in (original, twin):
+        torch.manual_seed(7)
+        stage, fresh = stage_named(algorithm, name), make_data(episodes[:2], episodes[2:])
+        for update in range(3):
+            algorithm.update(stage, fresh, update / 3)
+    assert_same(weights(original.deployed), weights(twin.deployed))
+    assert original.deployed.describe() == twin.deployed.describe()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(horizon=4, execute=5), "execute must be in 1 ... horizon = 4, got 5"),
+        (dict(horizon=4, execute=0), "execute must be in 1 ... horizon = 4, got 0"),
+        (dict(horizon=4, execute=2, critic_horizon=5), "critic_horizon must be in 1 ... horizon = 4, got 5"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SoftFlowConfig(**settings)

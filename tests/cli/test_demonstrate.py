@@ -1,0 +1,77 @@
+"""softflow-demo: files of demonstrations, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from softflow.data import load_demonstrations
+
+
+def test_demonstrations_of_tape_cut(command: Any) -> None:
+    result = command("softflow-demo --episodes 3 --out new/demos.npz --seed 2 --json")
+    assert result.status == 0, result
+    episodes = load_demonstrations("new/demos.npz")
+    assert json.loads(result.out) == {
+        "file": "new/demos.npz",
+        "episodes": 3,
+        "steps": sum(map(len, episodes)),
+        "success_rate": pytest.approx(np.mean([episode.is_success for episode in episodes])),
+    }
+    # The environment's preset asks for the staged reward: 1/8, 1/8, 1/4, 1/2.
+    rewards = np.concatenate([episode.reward for episode in episodes])
+    assert set(rewards) > {0.0, 0.125}
+    for episode in episodes:
+        assert episode.terminated == episode.is_success and episode.mode in range(4)
+        assert episode.reward.sum() == 1 or not episode.is_success
+
+
+def test_the_seed_decides(command: Any) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert command(f"softflow-demo --episodes 1 --out {name}.npz --seed {seed}").status == 0
+    a, b, c = (load_demonstrations(f"{name}.npz")[0].observation for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a[0], c[0])
+
+
+def test_options_of_the_environment(command: Any) -> None:
+    result = command("softflow-demo --episodes 1 --out d.npz --env-options.reward sparse --env-options.max-steps 5")
+    assert result.out == "d.npz: 1 episodes, 5 steps, success 0.00\n"
+    [episode] = load_demonstrations("d.npz")
+    assert not episode.reward.any() and episode.truncated and not episode.terminated
+
+
+def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> None:
+    assert command("softflow-demo --episodes 2 --out demos.npz --seed 5").status == 0
+    flags = "--warmup.updates 0 --offline.updates 0 --online.steps 0 --imitation.updates 1 --eval-episodes 1"
+    train = f"softflow-train --config small.yaml {flags} --num-demos 2 --seed 5"
+    assert command(f"{train} --run-dir own").status == 0
+    assert command(f"{train} --run-dir given --demos demos.npz").status == 0
+    for name in ("metrics.csv", "demonstrations.npz"):
+        own, given = ((tmp_path / run / name).read_bytes() for run in ("own", "given"))
+        assert own == given or name.endswith("npz")
+    for own, given in zip(*(load_demonstrations(f"{run}/demonstrations.npz") for run in ("own", "given")), strict=True):
+        np.testing.assert_array_equal(own.observation, given.observation)
+        np.testing.assert_array_equal(own.action, given.action)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--env Pendulum-v1", "no demonstrator is known for 'Pendulum-v1'"),
+        ("--env tapecut", "unknown environment 'tapecut': did you mean 'tape_cut'?"),
+        ("--out used.npz", "used.npz exists; choose another --out"),
+        ("--episodes 0", "--episodes must be at least 1, got 0"),
+        ("--epsodes 3", "unknown flag --epsodes: did you mean '--episodes'?"),
+        ("--env-options.reward stagd", "did you mean 'staged'?"),
+    ],
+)
+def test_bad_input_is_refused(arguments: str, message: str, command: Any, snapshot: Any) -> None:
+    Path("used.npz").write_text("mine")
+    before = snapshot()
+    assert message in command(f"softflow-demo --episodes 1 {arguments}").error()
+    assert snapshot() == before

@@ -1,0 +1,82 @@
+"""softflow-eval: what it prints and writes, that seeds decide it, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softflow.training.run_folder import RunFolder
+
+KEYS = ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes"]
+
+
+def test_json(small_run: Path, command: Any) -> None:
+    result = command("softflow-eval run --episodes 3 --json")
+    assert result.status == 0 and result.err == ""
+    figures = json.loads(result.out)
+    assert list(figures) == KEYS
+    assert figures["episodes"] == 3 and figures["mean_length"] == 200 and figures["success_rate"] == 0
+    assert -2000 < figures["mean_return"] < 0
+    assert figures["success_ci95"] == [0.0, pytest.approx(0.5615, abs=1e-3)]  # Wilson: z^2 / (3 + z^2)
+
+
+def test_the_seed_decides(small_run: Path, command: Any) -> None:
+    first, again, other = (command(f"softflow-eval run --episodes 2 --json --seed {seed}").out for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_text_and_rows(small_run: Path, command: Any) -> None:
+    result = command("softflow-eval run --episodes 2 --csv episodes.csv")
+    assert result.out.startswith("success 0.00 [0.00, 0.66] on 2 held-out episodes\nmean return -")
+    with open("episodes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["success"], row["length"], row["terminated"]) for row in rows] == [("0", "200", "0")] * 2
+    figures = json.loads(command("softflow-eval run --episodes 2 --json").out)
+    assert sum(float(row["return"]) for row in rows) / 2 == pytest.approx(figures["mean_return"])
+
+
+def test_a_checkpoint_may_be_named(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, checkpoint = command("softflow-eval run --episodes 2 --json").out, RunFolder.open("run").last_checkpoint()
+    assert command(f"softflow-eval {checkpoint} --episodes 2 --json").out == expected
+    monkeypatch.chdir(checkpoint)
+    assert command("softflow-eval . --episodes 2 --json").out == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("nowhere", "nowhere: no such run folder"),
+        ("run --episodes 0", "--episodes must be at least 1, got 0"),
+        ("run --epsodes 3", "unknown flag --epsodes: did you mean '--episodes'?"),
+        ("run --device abacus", "device 'abacus' cannot be used"),
+        ("", "Run folder, or a checkpoint's folder in it"),
+    ],
+)
+def test_bad_input_is_refused(
+    arguments: str, message: str, small_run: Path, command: Any, snapshot: Callable[[], dict]
+) -> None:
+    before = snapshot()
+    assert message in command(f"softflow-eval {arguments}").error()
+    assert snapshot() == before
+
+
+def test_damaged_checkpoints_are_refused(small_run: Path, command: Any) -> None:
+    weights = RunFolder.open("run").last_checkpoint() / "policy.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    assert "the policy cannot be loaded" in command("softflow-eval run").error()
+    weights.unlink()
+    assert "policy.safetensors: no such file" in command("softflow-eval run").error()
+    Path("run/checkpoints/last").unlink()
+    assert "has no checkpoint yet" in command("softflow-eval run").error()
+
+
+def test_a_video_needs_its_extra(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imageio.v2", None)
+    assert "pip install 'softflow[video]'" in command("softflow-eval run --episodes 1 --video film.mp4").error()
+    assert not Path("film.mp4").exists()

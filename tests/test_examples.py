@@ -1,0 +1,35 @@
+"""The examples run as they are; here with the smallest budgets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHORT = ["--imitation.updates", "2", "--warmup.updates", "1", "--offline.updates", "1", "--eval-episodes", "1"]
+
+COMMANDS = {
+    "train_tape_cut.py": ["--demonstrations", "2", "--updates", "8", "--steps", "200", "--episodes", "1"],
+    "custom_environment.py": [*SHORT, "--online.steps", "50", "--num-envs", "2"],
+    "custom_flow.py": [*SHORT, "--online.steps", "50", "--num-envs", "2", "--num-demos", "2"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_an_example_runs_as_it_is(example: str, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run(
+        [sys.executable, ROOT / "examples" / example, *COMMANDS[example]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    (checkpoint,) = tmp_path.glob("runs/*/softflow/*/checkpoints/last")
+    assert (checkpoint.parent / checkpoint.read_text().strip() / "policy.safetensors").is_file()

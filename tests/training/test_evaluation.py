@@ -1,0 +1,58 @@
+"""Evaluation: exactly the seeds asked for, and the figures of them by hand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, summarize
+from softflow.training.statistics import wilson_interval
+
+
+def still(observation: np.ndarray) -> np.ndarray:
+    return np.zeros((len(observation), 3, 1), np.float32)
+
+
+@pytest.mark.parametrize("environments", [1, 3, 10])
+def test_one_episode_for_each_seed(counting: Any, environments: int) -> None:
+    envs = [counting(lambda seed: 1 + seed % 5) for _ in range(environments)]
+    result, episodes = evaluate(envs, still, 3, episodes=7, seed=20)
+    assert sorted(seed for env in envs for seed in env.seeds) == list(range(20, 27))
+    assert sorted(episode.observation[0, 0] for episode in episodes) == list(range(20, 27))
+    # Lengths 1 2 3 4 5 1 2 with rewards 1 + 2 + ...: returns 1 3 6 10 15 1 3; even seeds succeed: 20, 22, 24, 26.
+    assert result.episodes == 7
+    assert result.success_rate == pytest.approx(4 / 7)
+    assert result.success_ci95 == wilson_interval(4, 7)
+    assert result.mean_return == pytest.approx(39 / 7)
+    assert result.mean_length == pytest.approx(18 / 7)
+
+
+def test_held_out_seeds_by_default(counting: Any) -> None:
+    env = counting()
+    evaluate([env], still, 3, episodes=2)
+    assert env.seeds == [HELD_OUT_SEEDS, HELD_OUT_SEEDS + 1]
+
+
+def test_a_failed_simulation_is_no_success_and_no_second_try(counting: Any) -> None:
+    envs = [counting(fails_at={2: 1, 3: 4}) for _ in range(2)]
+    with pytest.warns(UserWarning, match="given up"):
+        result, episodes = evaluate(envs, still, 2, episodes=4, seed=0)
+    assert sorted(envs[0].seeds + envs[1].seeds) == [0, 1, 2, 3]
+    assert len(episodes) == 2
+    assert (result.episodes, result.success_rate, result.mean_return, result.mean_length) == (4, 0.25, 15.0, 5.0)
+    assert result.success_ci95 == wilson_interval(1, 4)
+
+
+def test_all_simulations_failed(counting: Any) -> None:
+    result = summarize([], failures=3)
+    assert (result.episodes, result.success_rate, result.mean_return, result.mean_length) == (3, 0.0, 0.0, 0.0)
+
+
+def test_as_json(counting: Any) -> None:
+    result, _ = evaluate([counting()], still, 3, episodes=2)
+    read = json.loads(json.dumps(result.as_dict()))
+    assert list(read) == ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes"]
+    assert (read["success_rate"], read["success_ci95"]) == (0.5, list(wilson_interval(1, 2)))

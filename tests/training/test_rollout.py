@@ -1,0 +1,142 @@
+"""Rollouts: what an episode holds, what is executed, and what is counted."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from softflow.data import Episode
+from softflow.training.rollout import Rollout
+
+HORIZON = 4
+
+
+def numbered(observation: np.ndarray) -> np.ndarray:
+    """Chunks whose actions are 0.0, 0.1, 0.2, 0.3."""
+    assert observation.dtype == np.float32 and observation.ndim == 2
+    return np.broadcast_to(np.arange(HORIZON, dtype=np.float32)[:, None] / 10, (len(observation), HORIZON, 1))
+
+
+def assert_whole(episode: Episode, length: int, execute: int, terminated: bool) -> None:
+    """The episode is all of one seed, from its first to its true final observation, in chunks of `execute`."""
+    seed = episode.observation[0, 0]
+    np.testing.assert_array_equal(episode.observation[:, 0], seed)
+    np.testing.assert_array_equal(episode.observation[:, 1], np.arange(length + 1))
+    np.testing.assert_array_equal(episode.reward, np.arange(1, length + 1))
+    np.testing.assert_allclose(episode.action[:, 0], np.arange(length) % execute / 10, rtol=1e-6)
+    assert (episode.terminated, episode.truncated) == (terminated, not terminated)
+    assert episode.is_success == (seed % 2 == 0)
+
+
+def seeds_of(episodes: list[Episode]) -> list[int]:
+    return [int(episode.observation[0, 0]) for episode in episodes]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    environments=st.integers(1, 4),
+    execute=st.integers(1, HORIZON),
+    one_buffer=st.booleans(),
+)
+def test_nothing_crosses_a_reset(
+    counting: Any, lengths: list[int], environments: int, execute: int, one_buffer: bool
+) -> None:
+    envs = [
+        counting(lengths.__getitem__, lambda seed: seed % 3 > 0, one_buffer=one_buffer) for _ in range(environments)
+    ]
+    rollout = Rollout(envs, execute, iter(range(len(lengths))))
+    done, steps = [], 0
+    while True:
+        ended, count_ = rollout.execute_chunks(numbered)
+        if not count_:
+            break
+        done += ended
+        steps += count_
+        assert count_ <= environments * execute
+    assert sorted(seeds_of(done)) == list(range(len(lengths)))
+    for episode in done:
+        seed = seeds_of([episode])[0]
+        assert_whole(episode, lengths[seed], execute, terminated=seed % 3 > 0)
+    # Primitive steps, and not one after the end of an episode: the environment would have objected.
+    assert steps == sum(lengths) == sum(env.total_steps for env in envs)
+    assert rollout.failures == 0 and rollout.execute_chunks(numbered) == ([], 0)
+
+
+def test_a_chunk_is_cut_short_by_the_end_of_its_episode(counting: Any) -> None:
+    env = counting(lambda seed: 5)
+    rollout = Rollout([env], 4, count())
+    assert [rollout.execute_chunks(numbered)[1] for _ in range(4)] == [4, 1, 4, 1]
+    assert env.seeds == [0, 1]
+
+
+def test_chunks_are_asked_for_in_one_batch_where_the_environments_are(counting: Any) -> None:
+    asked = []
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        asked.append(observation.tolist())
+        return numbered(observation)
+
+    rollout = Rollout([counting(lambda seed: 3 + seed) for _ in range(2)], 2, iter([0, 1, 2]))
+    while rollout.execute_chunks(act)[1]:
+        pass
+    # Seed 0 ends after 3 steps and seed 2 takes its place; seed 1 ends after 4, then one environment is idle.
+    assert asked == [[[0, 0], [1, 0]], [[0, 2], [1, 2]], [[2, 0]], [[2, 2]], [[2, 4]]]
+
+
+def test_collect_counts_primitive_steps_and_goes_on_with_unfinished_episodes(counting: Any) -> None:
+    envs = [counting(lambda seed: 7) for _ in range(3)]
+    rollout, episodes, total = Rollout(envs, 2, count(100)), [], 0
+    for wanted in (1, 10, 20, 5):
+        ended, steps = rollout.collect(numbered, wanted)
+        assert wanted <= steps < wanted + 3 * 2
+        episodes += ended
+        total += steps
+        assert total == sum(env.total_steps for env in envs)
+    assert len(episodes) == 3 * (total // 21)
+    for episode in episodes:
+        assert_whole(episode, 7, 2, terminated=True)
+
+
+def test_without_seeds_collect_cannot_go_on(counting: Any) -> None:
+    rollout = Rollout([counting()], 2, iter([7]))
+    with pytest.raises(RuntimeError, match="no seeds are left"):
+        rollout.collect(numbered, 6)
+
+
+def test_a_failed_simulation_loses_only_its_episode(counting: Any) -> None:
+    envs = [counting(fails_at={1: 3, 4: 1, 5: 5}) for _ in range(2)]
+    rollout, done = Rollout(envs, 4, iter(range(8))), []
+    with pytest.warns(UserWarning, match="an episode was given up after . steps: the simulation became unstable"):
+        while (result := rollout.execute_chunks(numbered))[1]:
+            done += result[0]
+    assert rollout.failures == 3
+    assert sorted(seeds_of(done)) == [0, 2, 3, 6, 7]
+    for episode in done:
+        assert_whole(episode, 5, 4, terminated=True)
+    assert sorted(envs[0].seeds + envs[1].seeds) == list(range(8))
+
+
+def test_other_errors_are_not_swallowed(counting: Any) -> None:
+    class Broken(counting):
+        def step(self, action: np.ndarray) -> Any:
+            raise ZeroDivisionError
+
+    with warnings.catch_warnings(), pytest.raises(ZeroDivisionError):
+        warnings.simplefilter("error")
+        Rollout([Broken()], 2, count()).execute_chunks(numbered)
+
+
+def test_success_is_false_unless_the_environment_says_so(counting: Any) -> None:
+    class Silent(counting):
+        def step(self, action: np.ndarray) -> Any:
+            return *super().step(action)[:4], {}
+
+    [episode], _ = Rollout([Silent(lambda seed: 2)], 2, count()).execute_chunks(numbered)
+    assert episode.is_success is False
