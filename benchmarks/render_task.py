@@ -37,7 +37,7 @@ def frames_of_stages(seed: int) -> dict[str, np.ndarray]:
     renderer = mujoco.Renderer(env.scene.model, HEIGHT, WIDTH)
 
     def look() -> np.ndarray:
-        camera.lookat, camera.distance = env.geometry.pivot + (0, 0, 0.03), 0.45
+        camera.lookat, camera.distance = env.geometry.pivot + np.array([0, 0, 0.03]), 0.45
         renderer.update_scene(env.scene.data, camera)
         return renderer.render()
 

@@ -62,6 +62,8 @@ FINE_BLOCKS = (
     ("left_cut_fine", 3, 0.02),  # middle at the seam
     ("right_cut_coarse", 3, 0.1),  # m, and from the right
     ("right_cut_fine", 3, 0.02),
+    ("seam_from_blades_coarse", 3, 0.05),  # m, from the blades' middle, scissors' frame: along, lateral, normal
+    ("seam_from_blades_fine", 3, 0.01),
     ("yaw_from_scissors_fine", 1, 0.1),  # sin of the hand's
     ("yaw_from_fixture_fine", 1, 0.15),  # cos of the scissors': 0 is square to the ribbon
     ("pitch_fine", 1, 0.1),  # vertical part of the heading
@@ -140,7 +142,8 @@ def observe(
     left_cut, right_cut = seam_offset - cut_offset, seam_offset + cut_offset
     lift = geometry.pivot[2] - scene.rest_height
     angles = (math.sin(grip_yaw), math.cos(cut_yaw), heading[2], lift)
-    pairs = (grip_offset, grip_lead, seam_offset, left_cut, right_cut)
+    seam_from_blades = geometry.seam_in_scissors - (BLADE_MIDDLE, 0.0, 0.0)
+    pairs = (grip_offset, grip_lead, seam_offset, left_cut, right_cut, seam_from_blades)
     fine = np.concatenate([*(pair for pair in pairs for _ in range(2)), angles, geometry.touch])
     observation[_FINE] = np.tanh(fine / _FINE_SCALES)
     return observation

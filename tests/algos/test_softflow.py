@@ -202,19 +202,12 @@ def test_the_kl_between_gaussians_is_the_closed_form() -> None:
     assert kl.item() == pytest.approx(expected, abs=0.01)
 
 
-class Bandit:
-    """-(a - best)^2 in place of a critic's value of a chunk's first action."""
-
-    def __init__(self, algorithm: SoftFlow, best: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(algorithm.critic, "forward", lambda _, chunk: -(chunk[..., 0, :] - best).square().mT)
-        monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
-
-
 def improved_mean(kl_weight: float, monkeypatch: pytest.MonkeyPatch) -> float:
-    """Where a Gaussian policy that imitation left at -0.3 ends on a bandit whose best action is 0.5."""
+    """Where a Gaussian policy that imitation left at -0.3 ends on a bandit: -(a - 0.5)^2 in place of a critic."""
     algorithm = make_algorithm(offline={"q_weight": 1.0, "kl_weight": kl_weight, "learning_rate": 1e-2})
     start_from(algorithm, mean=-0.3, std=0.2)
-    Bandit(algorithm, 0.5, monkeypatch)
+    monkeypatch.setattr(algorithm.critic, "forward", lambda _, chunk: -(chunk[..., 0, :] - 0.5).square().mT)
+    monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
     train(algorithm, "offline", make_data([make_episode([-0.3] * 9, np.ones(9))]), 300)
     return algorithm.policy.greedy(torch.arange(8.0)[:, None]).mean().item()
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softflow.data import Episode, Replay, Windows, concatenate, sample_mixed, to_torch
+from softflow.errors import UserError
 
 FIELDS = (
     "observation chunk mask reward length next_observation terminated success return_to_go row"  # of Windows, in order
@@ -55,8 +56,8 @@ def test_windows_by_hand(terminated):
     np.testing.assert_array_equal(windows.length, [2, 2, 1, 2])
     np.testing.assert_array_equal(windows.mask, [[True, True], [True, True], [True, False], [True, True]])
     np.testing.assert_array_equal(windows.reward, [[1, 2], [2, 3], [3, 0], [1, 2]])
-    # Actions (number * 7 + step + 1) / 20; the step beyond the end is zero, not the next episode's first action.
-    np.testing.assert_allclose(windows.chunk[..., 0] * 20, [[1, 2], [2, 3], [3, 0], [8, 9]], rtol=1e-6)
+    # Actions (number * 7 + step + 1) / 20; beyond the end the last is held, it is not the next episode's first.
+    np.testing.assert_allclose(windows.chunk[..., 0] * 20, [[1, 2], [2, 3], [3, 3], [8, 9]], rtol=1e-6)
     # Row 1 ends exactly at the end of the episode, row 2 is cut short by it: both see the true final observation.
     np.testing.assert_array_equal(windows.next_observation, [[0, 2], [0, 3], [0, 3], [1, 2]])
     np.testing.assert_array_equal(windows.terminated, [False, terminated, terminated, False])
@@ -98,22 +99,21 @@ def test_every_window_is_a_slice_of_an_episode_that_was_added(capacity, episodes
         assert {(int(n), int(step)) for n, step in windows.observation} == stored
         assert replay.steps == len(stored) == len(rows)
 
-        imitable = {(n, t) for n, t in stored if t + horizon <= len(added[n]) and added[n].reward[t:].sum() > 0}
-        assert replay.has_imitable(horizon) == bool(imitable)
+        imitable = {(n, step) for n, step in stored if added[n].reward[step:].sum() > 0}
+        assert replay.imitable_steps == len(imitable)
         if imitable:
             drawn = replay.sample(50, horizon, rng(number), imitable=True)
             assert {(int(n), int(step)) for n, step in drawn.observation} <= imitable
-            assert drawn.mask.all()
 
         for i, (n, step) in enumerate(windows.observation.astype(int)):
             episode = added[n]
             length = min(horizon, len(episode) - step)
             assert windows.length[i] == length
-            assert replay.serial[rows[i]] == n
             np.testing.assert_array_equal(windows.mask[i], np.arange(horizon) < length)
-            for window, source in ((windows.chunk, episode.action), (windows.reward, episode.reward)):
-                np.testing.assert_array_equal(window[i, :length], source[step : step + length])
-                np.testing.assert_array_equal(window[i, length:], 0)
+            held = np.minimum(step + np.arange(horizon), len(episode) - 1)  # the last action, beyond the end
+            np.testing.assert_array_equal(windows.chunk[i], episode.action[held])
+            np.testing.assert_array_equal(windows.reward[i, :length], episode.reward[step : step + length])
+            np.testing.assert_array_equal(windows.reward[i, length:], 0)
             np.testing.assert_array_equal(windows.next_observation[i], episode.observation[step + length])
             assert windows.terminated[i] == (episode.terminated and step + length == len(episode))
             assert windows.success[i] == episode.is_success
@@ -126,10 +126,11 @@ def test_sampling_is_uniform_over_the_eligible_steps(imitable):
     for number, steps in enumerate([12, 1, 1, 6, 1, 9, 1]):  # 40 rows: the ring wraps
         replay.add_episode(make_episode(steps, number, paid=4 if number == 5 else None))
     state = replay.state_dict()
-    eligible = np.flatnonzero(state["remaining"] >= 3) if imitable else np.flatnonzero(state["remaining"])
+    eligible = np.flatnonzero(state["remaining"])
     if imitable:  # of episode 5 reward follows only the first four steps
-        eligible = eligible[(state["serial"][eligible] != 5) | (state["observation"][eligible, 1] < 4)]
-        assert len(eligible) == 2 + 4 + 4  # the rest of the first episode, the fourth, and those
+        unpaid = (state["observation"][:, 0] == 5) & (state["observation"][:, 1] >= 4)
+        eligible = np.setdiff1d(eligible, np.flatnonzero(unpaid))
+        assert replay.imitable_steps == len(eligible) == replay.steps - 5
     draws = 2000 * len(eligible)
     row = replay.sample(draws, 3, rng(), imitable).row
     counts = np.bincount(row, minlength=30)
@@ -138,36 +139,32 @@ def test_sampling_is_uniform_over_the_eligible_steps(imitable):
     assert np.abs(counts[eligible] - 2000).max() < 268
 
 
-def test_imitable_windows_by_hand():
+def test_imitable_steps_by_hand():
     replay = Replay(40, 2, 1)
+    assert replay.imitable_steps == 0
     replay.add_episode(make_episode(8, 0, success=False, paid=5))  # rows 0..8
     replay.add_episode(make_episode(9, 1, success=True, paid=0))  # never paid, whatever it is called
     loss = make_episode(6, 2)
     replay.add_episode(Episode(loss.observation, loss.action, -loss.reward, True, False, False))
-    for horizon, rows in ((1, range(5)), (4, range(5)), (5, range(4)), (8, range(1))):
-        assert replay.has_imitable(horizon)
-        windows = replay.sample(200, horizon, rng(), imitable=True)
-        assert set(windows.row) == set(rows)
-        assert windows.mask.all() and (windows.return_to_go > 0).all()
-    assert not replay.has_imitable(9)
-    with pytest.raises(ValueError, match="no window of 9 steps has reward after it"):
-        replay.sample(1, 9, rng(), imitable=True)
-    assert not Replay(5, 2, 1).has_imitable(1)
-    with pytest.raises(ValueError, match="empty replay"):
-        Replay(5, 2, 1).sample(1, 1, rng(), imitable=True)
+    assert replay.imitable_steps == 5
+    windows = replay.sample(200, 6, rng(), imitable=True)
+    assert set(windows.row) == set(range(5))
+    assert (windows.return_to_go > 0).all()
+    # The windows of the last of these steps leave the paid part, and are cut short by the end of the episode.
+    assert set(windows.length) == {4, 5, 6}
 
 
-def test_imitable_windows_follow_what_is_overwritten():
+def test_imitable_steps_follow_what_is_overwritten():
     replay = Replay(10, 2, 1)
     replay.add_episode(make_episode(4, 0))
     assert set(replay.sample(64, 1, rng(), imitable=True).row) == {0, 1, 2, 3}
     replay.add_episode(make_episode(4, 1, success=False, paid=0))
     replay.add_episode(make_episode(2, 2, success=False, paid=0))  # over the first three rows of the first
     assert set(replay.sample(64, 1, rng(), imitable=True).row) == {3}
-    assert not replay.has_imitable(2)
     replay.add_episode(make_episode(3, 3, success=False, paid=0))
-    assert not replay.has_imitable(1)
-    assert (replay.episodes_added, replay.successes_added) == (4, 1)
+    assert replay.imitable_steps == 0
+    with pytest.raises(UserError, match="nothing is worth imitating: give demonstrations with a positive reward"):
+        replay.sample(1, 1, rng(), imitable=True)
 
 
 def test_bad_input():
@@ -182,7 +179,7 @@ def test_bad_input():
         Replay(5, 2, 4).add_episode(make_episode(2))
     with pytest.raises(ValueError, match="capacity must be at least 1"):
         Replay(0, 2, 1)
-    assert replay.steps == replay.episodes_added == 0
+    assert replay.steps == 0
 
     replay.add_episode(make_episode(3))
     with pytest.raises(ValueError, match="horizon must be at least 1"):

@@ -128,7 +128,7 @@ def test_budgets_are_primitive_steps(run: Run) -> None:
     started = sorted(seed for env in run.environments for seed in env.seeds)
     assert started == list(range(TRAINING_SEEDS, TRAINING_SEEDS + len(started)))  # each once
     ended = sum(env.total_steps // LENGTH for env in run.environments)
-    assert trainer.data.online.episodes_added == trainer.progress.episodes == ended
+    assert trainer.progress.episodes == ended and trainer.data.online.steps == ended * LENGTH
 
 
 def test_updates_wait_for_the_first_own_episode_and_are_made_up_for(counting: Any, tmp_path: Path) -> None:
