@@ -11,39 +11,29 @@ The actor minimises, over chunks a ~ pi(. | s) and chunks of the data (per dimen
 
     q_weight * -Q(s, a) / |Q|  +  kl_weight * KL(pi || pi_imitation) / d  +  nll_weight * -log pi(a_data | s) / d
 
-Both conservative terms are exact, because the flow's density is. A chunk of the data counts in the last term only if
-reward still comes after it in its episode: a demonstration's own, or one of the policy's that led further. With a
-staged reward an episode that fails late still teaches its beginning.
+Both conservative terms are exact, because the flow's density is. Chunks of the data are those that reward still comes
+after: a demonstration's, or one of the policy's own that led further, each own one counting exp(A / advantage_scale)
+for its advantage A. With a staged reward an episode that fails late still teaches its beginning.
+
+What acts is the running average of the actor's weights, and of the chunks it proposes the critic chooses one.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from critics import ChunkCritic, bootstrap, chunk_return, soft_update
 from flows import DEFAULT_FLOW
 from softflow.algos.base import Algorithm, Data, Stage
-from softflow.data import Windows, concatenate, sample_mixed, to_torch
+from softflow.algos.imitation import ImitationConfig, Imitator, descend
+from softflow.data import Windows, sample_mixed, to_torch
 from softflow.policies import BestOfN, FlowPolicy
-
-
-@dataclass
-class ImitationConfig:
-    """Imitation: maximum likelihood on the demonstrations."""
-
-    updates: int = 6_000
-    """Updates of the policy."""
-    learning_rate: float = 1e-3
-    """Of AdamW at the start; falls to zero along a cosine."""
-    weight_decay: float = 0.0
-    """Of AdamW."""
 
 
 @dataclass
@@ -65,14 +55,9 @@ class ImprovementConfig:
     kl_weight: float = 0.0
     """Weight of the exact KL to the frozen imitation policy, per dimension."""
     nll_weight: float = 1.0
-    """Weight of the negative log-likelihood of data chunks that reward follows, per dimension."""
-
-    advantage_scale: float = 0.5
-    """Own chunks count exp(advantage / this) in the likelihood, the advantage in standard deviations of the batch."""
-    action_noise: float = 0.0
-    """Standard deviation of the noise added to own chunks before their likelihood is taken."""
-    actor_delay: int = 0
-    """Primitive steps of the stage before the actor is trained: the critic has to know the policy's episodes first."""
+    """Weight of the negative log-likelihood of data chunks that reward comes after, per dimension."""
+    advantage_scale: float | None = None
+    """Own chunks count exp(A / this), A in standard deviations of the batch; without it all count alike."""
 
     @property
     def trains_actor(self) -> bool:
@@ -98,7 +83,7 @@ class OnlineConfig(ImprovementConfig):
     """Updates of actor and critic for each primitive step."""
     offline_share: float = 0.5
     """Share of each batch that comes from the demonstrations."""
-    candidates: int = 8
+    candidates: int = 1
     """Chunks proposed for each that is executed to learn from; the critic chooses."""
     temperature: float = 0.35
     """Of the base noise of these chunks."""
@@ -132,7 +117,7 @@ class SoftFlowConfig:
     """Critics in the ensemble; their mean is the value."""
     critic_width: int = 256
     """Hidden width of a critic."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: float = 5e-4
     """Of the critics' AdamW."""
     target_rate: float = 0.005
     """Rate at which the target critics follow."""
@@ -150,20 +135,14 @@ class SoftFlowConfig:
             raise ValueError(f"critic_horizon must be in 1 ... horizon = {self.horizon}, got {self.critic_horizon}")
 
 
-GRADIENT_NORM = 10.0
-"""Gradients are clipped to this norm."""
-
-
 class SoftFlow(Algorithm):
-    """See the module. `actor` learns; `policy`, the running average of its weights, acts."""
-
-    policy: FlowPolicy
+    """See the module. `imitator` holds the actor, which learns, and the policy, its running average, which acts."""
 
     def __init__(self, config: SoftFlowConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
         self.config, self.execute, self.device = config, config.execute, device
-        self.actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options)
-        self.actor.to(device)
-        self.policy = copy.deepcopy(self.actor).requires_grad_(False).eval()
+        actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options).to(device)
+        self.imitator = Imitator(actor, config.imitation, config.average_rate)
+        self.actor, self.policy = actor, self.imitator.policy
         self.imitation_policy = copy.deepcopy(self.policy)
         self.critic = ChunkCritic(
             context_dim=observation_dim,
@@ -173,18 +152,16 @@ class SoftFlow(Algorithm):
             width=config.critic_width,
         ).to(device)
         self.target = self.critic.make_target()
+        self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), config.critic_learning_rate, fused=True)
         self.deployed = BestOfN(self.policy, self.critic, config.execute, config.candidates, config.temperature)
         online = config.online
         self.explorer = BestOfN(self.policy, self.critic, config.execute, online.candidates, online.temperature)
-        self.actor_optimizer = self._optimizer(self.actor.parameters(), config.imitation.learning_rate)
-        self.critic_optimizer = self._optimizer(self.critic.parameters(), config.critic_learning_rate)
-        self._dims = config.horizon * action_dim
-
-    # ------------------------------------------------------------------------------------------------------- stages
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        for policy in (self.actor, self.policy, self.imitation_policy):
-            policy.normalizer.fit(mean, std)
+        self.imitator.fit_normalizer(mean, std)
+        self.imitation_policy.normalizer.fit(mean, std)
+
+    # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
         c = self.config
@@ -201,64 +178,44 @@ class SoftFlow(Algorithm):
         if self.stages().index(stage) == 1:
             self.imitation_policy.load_state_dict(self.policy.state_dict())
         if stage.name in ("offline", "online"):
-            rate = getattr(self.config, stage.name).learning_rate
             self.actor.load_state_dict(self.policy.state_dict())
-            self.actor_optimizer = self._optimizer(self.actor.parameters(), rate)
+            self.imitator.renew_optimizer(getattr(self.config, stage.name).learning_rate)
         # A critic that has seen nothing but demonstrations cannot tell good from bad: until then, the policy alone.
         self.deployed.candidates = self.config.candidates if stage.name == "online" else 1
 
     def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
         c = self.config
         if stage.name == "imitation":
-            for group in self.actor_optimizer.param_groups:
-                group["lr"] = c.imitation.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-            return self.imitate(self._imitable(data, c.batch_size))
+            return self.imitator.update(self._demonstrated(data, c.batch_size), progress)
         share = c.online.offline_share
         windows = sample_mixed(data.offline, data.online, c.batch_size, self.critic.horizon, data.rng, share)
         batch = to_torch(windows, self.device)
         scalars = self.update_critic(batch)
         config = {"offline": c.offline, "online": c.online}.get(stage.name)
-        if config is not None and config.trains_actor and progress * stage.total >= config.actor_delay:
-            own = self._own(data, c.batch_size - round(c.batch_size * share)) if data.online.steps else None
-            imitable = self._imitable(data, c.batch_size if own is None else round(c.batch_size * share))
-            scalars |= self.update_actor(batch, imitable, own, config)
+        if config is not None and config.trains_actor:
+            scalars |= self.update_actor(batch, *self._imitable(data), config)
         return scalars
 
     # ------------------------------------------------------------------------------------------------------ updates
-
-    def imitate(self, batch: Windows[Tensor]) -> dict[str, Tensor]:
-        """One step of maximum likelihood."""
-        nll = self.actor.conservative_loss(batch.observation, batch.chunk)
-        self._descend(nll, self.actor_optimizer, self.actor.parameters())
-        soft_update(self.policy, self.actor, self.config.average_rate)
-        return {"train/actor_loss": nll.detach(), "flow/nll": nll.detach()}
 
     def update_critic(self, batch: Windows[Tensor]) -> dict[str, Tensor]:
         """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them."""
         c = self.config
         with torch.no_grad():
-            following = self.policy.propose(batch.next_observation, 1, c.target_temperature)[
-                :, 0, : self.critic.horizon
-            ]
-            next_value = self.target(self._features(batch.next_observation), following).mean(0)
-            target = bootstrap(
-                chunk_return(batch.reward, batch.length, c.discount),
-                c.discount,
-                batch.length,
-                batch.terminated,
-                next_value,
-            )
+            following = self.policy.propose(batch.next_observation, 1, c.target_temperature)
+            next_value = self._value(self.target, batch.next_observation, following)[:, 0]
+            reward = chunk_return(batch.reward, batch.length, c.discount)
+            target = bootstrap(reward, c.discount, batch.length, batch.terminated, next_value)
         q = self.critic(self._features(batch.observation), batch.chunk)
         loss = (q - target).square().mean()
-        self._descend(loss, self.critic_optimizer, self.critic.parameters())
+        descend(loss, self.critic_optimizer, self.critic.parameters())
         soft_update(self.target, self.critic, c.target_rate)
         q = q.detach()
-        return {
-            "train/critic_loss": loss.detach(), "critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()
-        }  # fmt: skip
+        extremes = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}
+        return {"train/critic_loss": loss.detach(), **extremes}
 
     def update_actor(
-        self, batch: Windows[Tensor], imitable: Windows[Tensor], own: Windows[Tensor] | None, config: ImprovementConfig
+        self, batch: Windows[Tensor], demonstrated: Windows[Tensor], own: Windows[Tensor] | None, config: ImprovementConfig
     ) -> dict[str, Tensor]:
         """One step on the sum of the three terms; a term of weight zero costs nothing."""
         scalars = {}
@@ -266,76 +223,67 @@ class SoftFlow(Algorithm):
         if config.q_weight or config.kl_weight:
             chunk, log_prob = self.actor.propose_with_log_prob(batch.observation)
             if config.kl_weight:
-                kl = (log_prob - self.imitation_policy.log_prob(batch.observation, chunk)).mean() / self._dims
+                kl = (log_prob - self.imitation_policy.log_prob(batch.observation, chunk)).mean() / chunk[0, 0].numel()
                 scalars["flow/kl_to_imitation"] = kl.detach()
                 loss = loss + config.kl_weight * kl
             if config.q_weight:
-                executed = chunk[:, 0, : self.critic.horizon].clamp(-1, 1)
-                q = self.critic(self._features(batch.observation), executed).mean(0)
+                q = self._value(self.critic, batch.observation, chunk.clamp(-1, 1))
                 loss = loss - config.q_weight * q.mean() / q.abs().mean().detach().clamp_min(1e-3)
         if config.nll_weight:
-            nll = self.actor.conservative_loss(imitable.observation, imitable.chunk)
+            nll = self.actor.conservative_loss(demonstrated.observation, demonstrated.chunk)
             scalars["flow/nll"] = nll.detach()
             if own is not None:
-                weight = self._advantage_weight(own, config.advantage_scale)
-                noisy = own.chunk + config.action_noise * torch.randn_like(own.chunk)
-                own_nll = self.actor.conservative_loss(own.observation, noisy, weight)
+                weight = self._advantage_weight(own, config.advantage_scale) if config.advantage_scale else None
+                own_nll = self.actor.conservative_loss(own.observation, own.chunk, weight)
                 scalars["flow/own_nll"] = own_nll.detach()
-                scalars["flow/effective_share"] = weight.sum() ** 2 / weight.square().sum() / len(weight)
-                nll = (nll + own_nll) / 2
+                share = self.config.online.offline_share
+                nll = share * nll + (1 - share) * own_nll
             loss = loss + config.nll_weight * nll
-        self._descend(loss, self.actor_optimizer, self.actor.parameters())
-        soft_update(self.policy, self.actor, self.config.average_rate)
+        self.imitator.step(loss)
         return scalars | {"train/actor_loss": loss.detach()}
 
     @torch.no_grad()
     def _advantage_weight(self, windows: Windows[Tensor], scale: float) -> Tensor:
-        """exp(A / scale) of each window's chunk, A in standard deviations; zero for windows cut short: (B,)."""
-        features = self._features(windows.observation)
-        taken = self.target(features, windows.chunk[:, : self.critic.horizon]).mean(0)
+        """exp(A / scale) of each window's chunk, A in standard deviations of the batch: (B,)."""
+        taken = self._value(self.target, windows.observation, windows.chunk[:, None])[:, 0]
         proposed = self.policy.propose(windows.observation, 4, self.config.target_temperature)
-        value = self.target(features, proposed[:, :, : self.critic.horizon]).mean((0, 2))
-        advantage = taken - value
-        weight = (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=3.0).exp()
-        return weight * (windows.return_to_go > 0)
+        advantage = taken - self._value(self.target, windows.observation, proposed).mean(-1)
+        return (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=MAX_LOG_WEIGHT).exp()
 
-    # ------------------------------------------------------------------------------------------------------- acting
+    # ------------------------------------------------------------------------------------------------------ details
 
     def explore(self, observation: Tensor) -> Tensor:
         return self.explorer.act(observation)
 
-    # ------------------------------------------------------------------------------------------------------ details
-
     def _features(self, observation: Tensor) -> Tensor:
         return self.policy.normalizer(observation)
 
-    def _imitable(self, data: Data, number: int) -> Windows[Tensor]:
-        """Windows of the demonstrations that reward comes after."""
+    def _value(self, critic: ChunkCritic, observation: Tensor, chunks: Tensor) -> Tensor:
+        """The ensemble's mean for what it values of whole chunks (B, n, H, A): (B, n)."""
+        return critic(self._features(observation), chunks[:, :, : critic.horizon]).mean(0)
+
+    def _demonstrated(self, data: Data, number: int) -> Windows[Tensor]:
         return to_torch(data.offline.sample(number, self.config.horizon, data.rng, imitable=True), self.device)
 
-    def _own(self, data: Data, number: int) -> Windows[Tensor]:
-        """Windows of own episodes, short ones included."""
-        return to_torch(data.online.sample(number, self.config.horizon, data.rng), self.device)
-
-    def _optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, learning_rate, weight_decay=self.config.imitation.weight_decay, fused=True)
-
-    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
-        optimizer.step()
-
-    _SAVED = (
-        "actor", "policy", "imitation_policy", "critic", "target", "actor_optimizer", "critic_optimizer"
-    )  # fmt: skip
+    def _imitable(self, data: Data) -> tuple[Windows[Tensor], Windows[Tensor] | None]:
+        """Windows that reward comes after, of demonstrations and of own episodes; None while there are none of these."""
+        c = self.config
+        number = round(c.batch_size * c.online.offline_share)
+        if not data.online.imitable_steps:
+            return self._demonstrated(data, c.batch_size), None
+        own = data.online.sample(c.batch_size - number, c.horizon, data.rng, imitable=True)
+        return self._demonstrated(data, number), to_torch(own, self.device)
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state_dict() for name in self._SAVED} | {
-            "candidates": self.deployed.candidates
-        }
+        states = {name: getattr(self, name).state_dict() for name in _SAVED}
+        return states | {"candidates": self.deployed.candidates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name in self._SAVED:
+        for name in _SAVED:
             getattr(self, name).load_state_dict(state[name])
         self.deployed.candidates = state["candidates"]
+
+
+MAX_LOG_WEIGHT = 3.0
+"""Upper bound of A / advantage_scale: no chunk counts more than e^3 times an average one."""
+_SAVED = ("imitator", "imitation_policy", "critic", "target", "critic_optimizer")

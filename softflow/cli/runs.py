@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field, make_dataclass
+from collections.abc import Callable
+from dataclasses import field, make_dataclass, replace
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ import torch
 from softflow.algos import ALGORITHMS, Algorithm
 from softflow.cli.command_line import Selection, preset_layers
 from softflow.cli.config import Layer, from_dict, load_file
+from softflow.data import Episode
 from softflow.envs import make_env
-from softflow.envs.registry import Env
+from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, did_you_mean
 from softflow.training.config import RunConfig
 
@@ -30,6 +32,19 @@ def read_config(path: str) -> Any:
 def make_environments(config: RunConfig, number: int, **options: Any) -> list[Env]:
     """`number` environments as the run's configuration asks for."""
     return [make_env(config.env, **{**config.env_options, **options}) for _ in range(number)]
+
+
+def make_mirror(config: RunConfig) -> Callable[[Episode], Episode] | None:
+    """What makes the mirror image of an episode; None without the setting, or without the symmetry."""
+    trajectory = find_mirror(config.env) if config.mirror else None
+    if trajectory is None:
+        return None
+
+    def mirror(episode: Episode) -> Episode:
+        observation, action = trajectory(episode.observation, episode.action)
+        return replace(episode, observation=observation, action=action, mode=-1)
+
+    return mirror
 
 
 def make_algorithm(config: Any, observation_dim: int, action_dim: int) -> Algorithm:

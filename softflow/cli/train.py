@@ -13,7 +13,7 @@ import torch
 from softflow.cli.command_line import parse_command_line, preset_layers, read_selection, run_main
 from softflow.cli.config import Layer, dotted_fields, dump_yaml, to_dict
 from softflow.cli.demonstrate import record_demonstrations
-from softflow.cli.runs import config_class, make_algorithm, make_environments, read_config
+from softflow.cli.runs import config_class, make_algorithm, make_environments, make_mirror, read_config
 from softflow.data import Episode, check_compatible, load_demonstrations, observation_statistics, save_demonstrations
 from softflow.envs.registry import Env
 from softflow.errors import UserError
@@ -42,9 +42,11 @@ def main(argv: Sequence[str]) -> None:
         folder = RunFolder.create(config.runs, config.env, config.algo, config.seed, config.run_dir)
         dump_yaml(config, folder.config_path)
         save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
-    mean, std = observation_statistics(demonstrations)
+    mirror = make_mirror(config)
+    learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
+    mean, std = observation_statistics(learned_from)
     algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
-    trainer = Trainer(algorithm, demonstrations, environments, held_out, folder, config)
+    trainer = Trainer(algorithm, learned_from, environments, held_out, folder, config, mirror)
     if config.resume:
         trainer.resume()
     successes = np.mean([episode.is_success for episode in demonstrations])

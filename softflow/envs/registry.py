@@ -13,6 +13,7 @@ from gymnasium.wrappers import FlattenObservation, TransformAction
 from numpy.typing import NDArray
 
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
+from softflow.envs.tape_cut_symmetry import mirror_trajectory
 from softflow.errors import UserError, did_you_mean
 
 Env = gymnasium.Env[Any, Any]
@@ -30,6 +31,9 @@ class Demonstrator(Protocol):
 
 
 SHORT_NAMES = {"tape_cut": "softflow/TapeCut-v0"}
+Trajectory = tuple[NDArray[np.float32], NDArray[np.float32]]
+MIRRORS: dict[str, Callable[..., Trajectory]] = {"softflow/TapeCut-v0": mirror_trajectory}
+"""Observations (T + 1, O) and actions (T, A) of an episode -> those of its mirror image."""
 DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {"softflow/TapeCut-v0": TapeCutDemonstrator}
 
 
@@ -102,6 +106,11 @@ def make_demonstrator(env: Env, rng: np.random.Generator, **options: Any) -> Dem
             "(softflow.data.save_demonstrations writes such a file)"
         )
     return DEMONSTRATORS[env_id](env, rng, **options)
+
+
+def find_mirror(name: str) -> Callable[..., Trajectory] | None:
+    """The function that makes an episode's mirror image (see `MIRRORS`); None for an environment without symmetry."""
+    return MIRRORS.get(resolve_env_id(name))
 
 
 def _flatten_observations(env: Env) -> Env:

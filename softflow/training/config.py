@@ -23,6 +23,8 @@ class RunConfig:
     """Demonstrations (.npz, see docs/demonstrations.md); without it the environment's own demonstrator makes them."""
     num_demos: int = 200
     """Episodes taken from the file, or made by the demonstrator; failures among them teach the critic."""
+    mirror: bool = True
+    """Learn from the mirror image of every episode as well, where the environment has that symmetry."""
     seed: int = 0
     """Of everything random."""
     device: str = "cpu"

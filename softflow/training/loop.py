@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -57,6 +57,7 @@ class Trainer:
         evaluation_environments: others, so that an evaluation leaves unfinished episodes alone.
         run_folder: where everything is written.
         config: settings of the run.
+        mirror: makes the mirror image of an own episode, to learn from as well.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Trainer:
         evaluation_environments: Sequence[gym.Env],
         run_folder: RunFolder,
         config: RunConfig,
+        mirror: Callable[[Episode], Episode] | None = None,
     ) -> None:
+        self.mirror = mirror
         self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
         self.environments, self.evaluation_environments = environments, evaluation_environments
         first = demonstrations[0]
@@ -131,6 +134,8 @@ class Trainer:
             ended, steps = rollout.collect(self._explore, min(config.collect_steps, stage.environment_steps - p.done))
             for episode in ended:
                 self.data.online.add_episode(episode)
+                if self.mirror is not None:
+                    self.data.online.add_episode(self.mirror(episode))
             recent.extend(ended)
             evaluation_due = (p.done + steps) // config.eval_every > p.done // config.eval_every
             p.done += steps
