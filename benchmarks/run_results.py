@@ -59,7 +59,10 @@ class Pooled:
 
 
 def read_run(path: str | Path) -> Run:
-    """Read a run folder, of a run that may still be going on. Raises `UserError` if it is none."""
+    """Read a run folder, of a run that may still be going on. Raises `UserError` if it is none.
+
+    A stage is taken to act if own episodes have ended in it.
+    """
     folder = RunFolder.open(path)
     settings = load_file(folder.config_path).values
     with folder.metrics_path.open(newline="", encoding="utf-8") as file:

@@ -123,9 +123,7 @@ class FilteredImitation(Algorithm):
 def sample_imitable(
     data: Data, batch_size: int, horizon: int, offline_share: float, device: str = "cpu"
 ) -> Windows[Tensor]:
-    """A batch of whole windows that reward comes after, `offline_share` of it demonstrations'.
-
-    While no own window is worth imitating, all of it is.
+    """A batch of windows that reward comes after, `offline_share` of it demonstrations'; all, while no own one is.
 
     Raises:
         UserError: no window of the demonstrations is worth imitating.

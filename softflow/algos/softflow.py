@@ -133,6 +133,8 @@ class SoftFlowConfig:
             raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
         if not 1 <= (self.critic_horizon or self.execute) <= self.horizon:
             raise ValueError(f"critic_horizon must be in 1 ... horizon = {self.horizon}, got {self.critic_horizon}")
+        if not 0 < self.online.offline_share <= 1:
+            raise ValueError(f"online.offline_share must be in (0, 1], got {self.online.offline_share}")
 
 
 class SoftFlow(Algorithm):
@@ -215,7 +217,11 @@ class SoftFlow(Algorithm):
         return {"train/critic_loss": loss.detach(), **extremes}
 
     def update_actor(
-        self, batch: Windows[Tensor], demonstrated: Windows[Tensor], own: Windows[Tensor] | None, config: ImprovementConfig
+        self,
+        batch: Windows[Tensor],
+        demonstrated: Windows[Tensor],
+        own: Windows[Tensor] | None,
+        config: ImprovementConfig,
     ) -> dict[str, Tensor]:
         """One step on the sum of the three terms; a term of weight zero costs nothing."""
         scalars = {}
@@ -266,10 +272,10 @@ class SoftFlow(Algorithm):
         return to_torch(data.offline.sample(number, self.config.horizon, data.rng, imitable=True), self.device)
 
     def _imitable(self, data: Data) -> tuple[Windows[Tensor], Windows[Tensor] | None]:
-        """Windows that reward comes after, of demonstrations and of own episodes; None while there are none of these."""
+        """Windows that reward comes after, demonstrated and own; None for the latter while there are none."""
         c = self.config
         number = round(c.batch_size * c.online.offline_share)
-        if not data.online.imitable_steps:
+        if number == c.batch_size or not data.online.imitable_steps:
             return self._demonstrated(data, c.batch_size), None
         own = data.online.sample(c.batch_size - number, c.horizon, data.rng, imitable=True)
         return self._demonstrated(data, number), to_torch(own, self.device)

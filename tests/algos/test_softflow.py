@@ -123,7 +123,8 @@ def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyP
 
     def value(features: Tensor, chunk: Tensor) -> Tensor:
         assert torch.equal(chunk, proposed[:critic_horizon].expand_as(chunk))
-        return torch.stack([features[:, 0], features[:, 0] + 2])
+        seen = features[:, 0].reshape(-1, *(1 for _ in chunk.shape[1:-2])).expand(chunk.shape[:-2])
+        return torch.stack([seen, seen + 2])
 
     monkeypatch.setattr(algorithm.policy, "propose", propose)
     monkeypatch.setattr(algorithm.target, "forward", value)
@@ -206,7 +207,7 @@ def improved_mean(kl_weight: float, monkeypatch: pytest.MonkeyPatch) -> float:
     """Where a Gaussian policy that imitation left at -0.3 ends on a bandit: -(a - 0.5)^2 in place of a critic."""
     algorithm = make_algorithm(offline={"q_weight": 1.0, "kl_weight": kl_weight, "learning_rate": 1e-2})
     start_from(algorithm, mean=-0.3, std=0.2)
-    monkeypatch.setattr(algorithm.critic, "forward", lambda _, chunk: -(chunk[..., 0, :] - 0.5).square().mT)
+    monkeypatch.setattr(algorithm.critic, "forward", lambda _, chunk: -(chunk[..., 0, 0] - 0.5).square().unsqueeze(0))
     monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
     train(algorithm, "offline", make_data([make_episode([-0.3] * 9, np.ones(9))]), 300)
     return algorithm.policy.greedy(torch.arange(8.0)[:, None]).mean().item()

@@ -93,6 +93,8 @@ def fine_values(env: TapeCutEnv) -> dict[str, np.ndarray]:
     halves = [rotation(data.body(name).xquat) for name in ("scissors_a", "scissors_b")]
     heading = halves[0][:, 0] + halves[1][:, 0]
     heading /= np.linalg.norm(heading)
+    normal = halves[0][:, 2]
+    frame = np.array([heading, np.cross(normal, heading), normal])
     pivot = data.body("scissors_a").xpos
     grips = pivot + model.geom("grip_a").pos[0] * heading
     offset = grips - data.site("grip").xpos
@@ -107,6 +109,7 @@ def fine_values(env: TapeCutEnv) -> dict[str, np.ndarray]:
         "seam_offset": seam,
         "left_cut": seam - forward,  # the blades point away from the fixture's left
         "right_cut": seam + forward,
+        "seam_from_blades": frame @ seam - [BLADE_MIDDLE, 0, 0],
         "yaw_from_scissors": np.array([math.sin(yaw - scissors_yaw)]),
         "yaw_from_fixture": np.array([math.cos(scissors_yaw - fixture_yaw)]),
         "pitch": heading[2:],
@@ -118,7 +121,8 @@ def fine_values(env: TapeCutEnv) -> dict[str, np.ndarray]:
 SCALES = {
     "grip_offset_coarse": 0.1, "grip_offset_fine": 0.02, "grip_lead_coarse": 0.1, "grip_lead_fine": 0.02,
     "seam_offset_coarse": 0.3, "seam_offset_fine": 0.1, "left_cut_coarse": 0.1, "left_cut_fine": 0.02,
-    "right_cut_coarse": 0.1, "right_cut_fine": 0.02, "yaw_from_scissors_fine": 0.1, "yaw_from_fixture_fine": 0.15,
+    "right_cut_coarse": 0.1, "right_cut_fine": 0.02, "seam_from_blades_coarse": 0.05, "seam_from_blades_fine": 0.01,
+    "yaw_from_scissors_fine": 0.1, "yaw_from_fixture_fine": 0.15,
     "pitch_fine": 0.1, "lift_fine": 0.02, "touch_fine": 0.25,
 }  # fmt: skip
 
