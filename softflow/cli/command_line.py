@@ -102,17 +102,29 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
 
 
 def preset_layers(selection: Selection) -> list[Layer]:
-    """Load the layers that a selection names. A gymnasium id (`module:Id-v0`) needs no preset of its own."""
+    """Load the layers that a selection names. A gymnasium id (`module:Id-v0`) needs no preset of its own.
+
+    A preset of an environment, or one such as `quick`, gives what only one algorithm takes below `algorithms: NAME:`.
+    """
     layers = []
+    algorithm = None
     if selection.algo is not None:
         layers.append(load_preset("algos", selection.algo))
+        algorithm = layers[0].values.get("algorithm")
     if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
-        layers.append(load_preset("envs", selection.env))
+        layers += _for_algorithm(load_preset("envs", selection.env), algorithm)
     if selection.preset is not None:
-        layers.append(load_preset("presets", selection.preset))
+        layers += _for_algorithm(load_preset("presets", selection.preset), algorithm)
     if selection.config is not None:
         layers.append(load_file(selection.config))
     return layers
+
+
+def _for_algorithm(layer: Layer, algorithm: str | None) -> list[Layer]:
+    """A preset without its `algorithms`, and what these say of the one that is chosen."""
+    values = dict(layer.values)
+    special = values.pop("algorithms", {})
+    return [Layer(values, layer.source), Layer(special.get(algorithm, {}), f"{layer.source} ({algorithm})")]
 
 
 def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
