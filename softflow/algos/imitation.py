@@ -23,9 +23,9 @@ GRADIENT_NORM = 10.0
 class ImitationConfig:
     """Imitation: maximum likelihood on the demonstrations."""
 
-    updates: int = 6_000
+    updates: int = 8_000
     """Updates of the policy."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     """Of AdamW at the start; falls to zero along a cosine."""
     weight_decay: float = 0.0
     """Of AdamW."""

@@ -67,9 +67,16 @@ class ImprovementConfig:
 
 @dataclass
 class OfflineConfig(ImprovementConfig):
-    """Offline RL on the demonstrations."""
+    """Offline RL on the demonstrations: short and close to imitation, because demonstrations alone teach a critic
+    little about what else the policy might do."""
 
-    updates: int = 1_000
+    learning_rate: float = 5e-5
+    """Of the actor's AdamW."""
+    q_weight: float = 0.1
+    """Weight of -Q / |Q| on the policy's own chunks."""
+    kl_weight: float = 1.0
+    """Weight of the exact KL to the frozen imitation policy, per dimension."""
+    updates: int = 500
     """Updates of actor and critic."""
 
 
@@ -83,7 +90,9 @@ class OnlineConfig(ImprovementConfig):
     """Updates of actor and critic for each primitive step."""
     offline_share: float = 0.5
     """Share of each batch that comes from the demonstrations."""
-    candidates: int = 1
+    advantage_scale: float | None = 1.0
+    """Own chunks count exp(A / this), A in standard deviations of the batch; without it all count alike."""
+    candidates: int = 4
     """Chunks proposed for each that is executed to learn from; the critic chooses."""
     temperature: float = 0.35
     """Of the base noise of these chunks."""
