@@ -76,6 +76,10 @@ class Algorithm(ABC):
             scalars worth logging, named as `train/actor_loss`, not yet read from the device.
         """
 
+    def diagnose(self, stage: Stage, data: Data) -> dict[str, torch.Tensor]:
+        """Further scalars, worth their cost only now and then; they leave the random states as they were."""
+        return {}
+
     @abstractmethod
     def explore(self, observation: torch.Tensor) -> torch.Tensor:
         """Chunks to execute in order to learn from them, (B, O) -> (B, execute, A)."""

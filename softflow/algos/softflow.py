@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -239,7 +240,6 @@ class SoftFlow(Algorithm):
             chunk, log_prob = self.actor.propose_with_log_prob(batch.observation)
             if config.kl_weight:
                 kl = (log_prob - self.imitation_policy.log_prob(batch.observation, chunk)).mean() / chunk[0, 0].numel()
-                scalars["flow/kl_to_imitation"] = kl.detach()
                 loss = loss + config.kl_weight * kl
             if config.q_weight:
                 q = self._value(self.critic, batch.observation, chunk.clamp(-1, 1))
@@ -266,6 +266,19 @@ class SoftFlow(Algorithm):
         return (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=MAX_LOG_WEIGHT).exp()
 
     # ------------------------------------------------------------------------------------------------------ details
+
+    @torch.no_grad()
+    def diagnose(self, stage: Stage, data: Data) -> dict[str, Tensor]:
+        """How far the policy is from imitation, and the share of sampled numbers outside the action box."""
+        with torch.random.fork_rng([]):
+            windows = data.offline.sample(self.config.batch_size, 1, np.random.default_rng(0))
+            observation = to_torch(windows, self.device).observation
+            chunk, log_prob = self.policy.propose_with_log_prob(observation)
+        scalars = {"flow/out_of_bounds": (chunk.abs() > 1).float().mean()}
+        if stage.name != "imitation":
+            kl = (log_prob - self.imitation_policy.log_prob(observation, chunk)).mean() / chunk[0, 0].numel()
+            scalars["flow/kl_to_imitation"] = kl
+        return scalars
 
     def explore(self, observation: Tensor) -> Tensor:
         return self.explorer.act(observation)

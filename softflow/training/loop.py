@@ -185,7 +185,9 @@ class Trainer:
         )
 
     def _log(self, stage: Stage, scalars: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
-        numbers = {name: float(value) for name, value in scalars.items()}
+        numbers = {
+            name: float(value) for name, value in {**scalars, **self.algorithm.diagnose(stage, self.data)}.items()
+        }
         numbers["train/n_updates"] = self.progress.updates
         assert self._logger is not None
         self._logger.log(self.progress.done, stage.name, numbers)
