@@ -60,6 +60,11 @@ class Imitator:
         parameters = self.actor.parameters()
         self.optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=self.config.weight_decay, fused=True)
 
+    def set_learning_rate(self, start: float, progress: float) -> None:
+        """Down a cosine, from `start` at progress 0 to zero at progress 1."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = start * 0.5 * (1 + math.cos(math.pi * progress))
+
     def reinitialize(self) -> None:
         """Forget all that was learnt: weights drawn anew, a new optimiser. The observation statistics stay."""
         fresh = FlowPolicy(**self.actor.describe())
@@ -70,8 +75,7 @@ class Imitator:
 
     def update(self, batch: Windows[Tensor], progress: float) -> dict[str, Tensor]:
         """One step of maximum likelihood; `progress` in [0, 1) sets the learning rate."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        self.set_learning_rate(self.config.learning_rate, progress)
         nll = self.actor.conservative_loss(batch.observation, batch.chunk)
         self.step(nll)
         return {"train/actor_loss": nll.detach(), "flow/nll": nll.detach()}

@@ -50,7 +50,7 @@ class ImprovementConfig:
     """What the actor minimises in an offline or online stage, and how fast."""
 
     learning_rate: float = 5e-4
-    """Of the actor's AdamW."""
+    """Of the actor's AdamW at the start of the stage; falls to zero along a cosine."""
     q_weight: float = 0.0
     """Weight of -Q / |Q| on the policy's own chunks."""
     kl_weight: float = 0.0
@@ -72,7 +72,7 @@ class OfflineConfig(ImprovementConfig):
     little about what else the policy might do."""
 
     learning_rate: float = 5e-5
-    """Of the actor's AdamW."""
+    """Of the actor's AdamW at the start of the stage; falls to zero along a cosine."""
     q_weight: float = 0.1
     """Weight of -Q / |Q| on the policy's own chunks."""
     kl_weight: float = 1.0
@@ -85,7 +85,7 @@ class OfflineConfig(ImprovementConfig):
 class OnlineConfig(ImprovementConfig):
     """Online RL."""
 
-    steps: int = 100_000
+    steps: int = 60_000
     """Primitive environment steps."""
     updates_per_step: float = 0.1
     """Updates of actor and critic for each primitive step."""
@@ -205,6 +205,7 @@ class SoftFlow(Algorithm):
         scalars = self.update_critic(batch)
         config = {"offline": c.offline, "online": c.online}.get(stage.name)
         if config is not None and config.trains_actor:
+            self.imitator.set_learning_rate(config.learning_rate, progress)
             scalars |= self.update_actor(batch, *self._imitable(data), config)
         return scalars
 
