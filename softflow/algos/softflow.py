@@ -187,7 +187,8 @@ class SoftFlow(Algorithm):
 
     def begin(self, stage: Stage) -> None:
         """Freeze what imitation has learnt when it is over, and start the actor's optimiser anew for each stage."""
-        if self.stages().index(stage) == 1:
+        after_imitation = [s for s in self.stages() if s.name != "imitation"]
+        if after_imitation and stage == after_imitation[0]:
             self.imitation_policy.load_state_dict(self.policy.state_dict())
         if stage.name in ("offline", "online"):
             self.actor.load_state_dict(self.policy.state_dict())
@@ -241,6 +242,7 @@ class SoftFlow(Algorithm):
             chunk, log_prob = self.actor.propose_with_log_prob(batch.observation)
             if config.kl_weight:
                 kl = (log_prob - self.imitation_policy.log_prob(batch.observation, chunk)).mean() / chunk[0, 0].numel()
+                scalars["flow/kl_to_imitation"] = kl.detach()
                 loss = loss + config.kl_weight * kl
             if config.q_weight:
                 q = self._value(self.critic, batch.observation, chunk.clamp(-1, 1))

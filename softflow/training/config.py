@@ -54,8 +54,8 @@ class RunConfig:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if not 0 <= self.seed < 100:  # beyond, the demonstrations' episodes would be those held out
+            raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
         # A run's configuration is this and an algorithm's in one class; both are checked.
         getattr(super(), "__post_init__", lambda: None)()
 

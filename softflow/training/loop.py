@@ -18,7 +18,7 @@ from softflow.algos.base import Algorithm, Data, Stage
 from softflow.data import Episode, Replay
 from softflow.training.checkpoint import load_training, save_policy, save_training
 from softflow.training.config import RunConfig
-from softflow.training.evaluation import Evaluation, evaluate
+from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
 from softflow.training.logging import MetricLogger
 from softflow.training.progress import StageProgress
 from softflow.training.rollout import Rollout
@@ -42,7 +42,7 @@ class Progress:
     steps: int = 0
     """Primitive steps in the whole run."""
     episodes: int = 0
-    """Own episodes started, which is how many training seeds are used up."""
+    """Own episodes that ended: the next training seed."""
     owed: float = 0.0
     """Updates due for steps already made."""
 
@@ -170,9 +170,11 @@ class Trainer:
         return torch.as_tensor(observation, dtype=torch.float32, device=self.config.device)
 
     def _evaluate(self, stage: Stage) -> None:
-        result, _ = evaluate(
-            self.evaluation_environments, self._exploit, self.algorithm.execute, self.config.eval_episodes
-        )
+        with torch.random.fork_rng([]):  # training must not depend on how often it is looked at
+            torch.manual_seed(HELD_OUT_SEEDS)
+            result, _ = evaluate(
+                self.evaluation_environments, self._exploit, self.algorithm.execute, self.config.eval_episodes
+            )
         self.evaluations.append((stage.name, self.progress.done, result))
         assert self._logger is not None
         scalars = {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return}
