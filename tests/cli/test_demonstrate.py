@@ -13,7 +13,7 @@ from softflow.data import load_demonstrations
 
 
 def test_demonstrations_of_tape_cut(command: Any) -> None:
-    result = command("softflow-demo --episodes 3 --out new/demos.npz --seed 2 --json")
+    result = command("softflow-demo --episodes 3 --out new/demos.npz --seed 2 --env-options.reward staged --json")
     assert result.status == 0, result
     episodes = load_demonstrations("new/demos.npz")
     assert json.loads(result.out) == {
@@ -22,7 +22,7 @@ def test_demonstrations_of_tape_cut(command: Any) -> None:
         "steps": sum(map(len, episodes)),
         "success_rate": pytest.approx(np.mean([episode.is_success for episode in episodes])),
     }
-    # The environment's preset asks for the staged reward: 1/8, 1/8, 1/4, 1/2.
+    # Staged: 1/8, 1/8, 1/4, 1/2.
     rewards = np.concatenate([episode.reward for episode in episodes])
     assert set(rewards) > {0.0, 0.125}
     for episode in episodes:
