@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from critics import ChunkCritic, soft_update
 from flows import ChunkFlow, make_flow
 
-BATCH, HORIZON, ACTION_DIM, CONTEXT_DIM = 256, 8, 15, 97
-LAYERS, WIDTH, COMPONENTS = 8, 192, 8
+BATCH, HORIZON, ACTION_DIM, CONTEXT_DIM = 256, 8, 15, 148
+LAYERS, WIDTH, COMPONENTS = 8, 192, 4
 DIMS = dict(horizon=HORIZON, action_dim=ACTION_DIM, context_dim=CONTEXT_DIM)
 
 
