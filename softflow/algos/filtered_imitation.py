@@ -23,9 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flows import DEFAULT_FLOW
 from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.imitation import ImitationConfig, Imitator
+from softflow.algos.imitation import Imitator, PolicyConfig
 from softflow.data import Windows, concatenate, to_torch
 from softflow.policies import BestOfN, FlowPolicy
 
@@ -45,27 +44,13 @@ class CollectionConfig:
 
 
 @dataclass
-class FilteredImitationConfig:
+class FilteredImitationConfig(PolicyConfig):
     """Settings of filtered imitation."""
 
-    flow: str = DEFAULT_FLOW
-    """Density of the policy, one of `flows.available_flows()`."""
-    flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Options of that flow."""
-    horizon: int = 8
-    """Actions of a chunk."""
-    execute: int = 4
-    """Actions of a chunk that are executed."""
-    batch_size: int = 256
-    """Windows in a batch."""
-    average_rate: float = 0.005
-    """Rate of the running average of the weights, which is the policy that acts."""
-    imitation: ImitationConfig = field(default_factory=ImitationConfig)
     collection: CollectionConfig = field(default_factory=CollectionConfig)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.execute <= self.horizon:
-            raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
+        super().__post_init__()
         collection = self.collection
         if not collection.temperatures:
             raise ValueError("collection.temperatures must name at least one temperature")

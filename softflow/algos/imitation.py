@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from critics import soft_update
+from flows import DEFAULT_FLOW
 from softflow.data import Windows
 from softflow.policies import FlowPolicy
 
@@ -29,6 +30,29 @@ class ImitationConfig:
     """Of AdamW at the start; falls to zero along a cosine."""
     weight_decay: float = 0.0
     """Of AdamW."""
+
+
+@dataclass
+class PolicyConfig:
+    """Settings of a flow policy and of its imitation, which every method begins with."""
+
+    flow: str = DEFAULT_FLOW
+    """Density of the policy, one of `flows.available_flows()`."""
+    flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Options of that flow."""
+    horizon: int = 8
+    """Actions of a chunk that the policy proposes."""
+    execute: int = 4
+    """Actions of a chunk that are executed."""
+    batch_size: int = 256
+    """Windows in a batch."""
+    average_rate: float = 0.005
+    """Rate of the running average of the actor's weights, which is the policy that acts."""
+    imitation: ImitationConfig = field(default_factory=ImitationConfig)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.execute <= self.horizon:
+            raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
 
 
 class Imitator:

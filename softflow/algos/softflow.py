@@ -30,9 +30,8 @@ import torch
 from torch import Tensor
 
 from critics import ChunkCritic, bootstrap, chunk_return, soft_update
-from flows import DEFAULT_FLOW
 from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.imitation import ImitationConfig, Imitator, descend
+from softflow.algos.imitation import Imitator, PolicyConfig, descend
 from softflow.data import Windows, sample_mixed, to_torch
 from softflow.policies import BestOfN, FlowPolicy
 
@@ -100,17 +99,9 @@ class OnlineConfig(ImprovementConfig):
 
 
 @dataclass
-class SoftFlowConfig:
+class SoftFlowConfig(PolicyConfig):
     """Settings of SOFT-FLOW."""
 
-    flow: str = DEFAULT_FLOW
-    """Density of the policy, one of `flows.available_flows()`."""
-    flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Options of that flow."""
-    horizon: int = 8
-    """Actions of a chunk that the policy proposes."""
-    execute: int = 4
-    """Actions of a chunk that are executed."""
     critic_horizon: int | None = None
     """Actions of a chunk that the critic values: those executed, unless given. 1 is the usual per-step critic."""
     candidates: int = 8
@@ -119,10 +110,6 @@ class SoftFlowConfig:
     """Of the base noise of these chunks."""
     discount: float = 0.99
     """Per primitive step."""
-    batch_size: int = 256
-    """Windows in a batch."""
-    average_rate: float = 0.005
-    """Rate of the running average of the actor's weights, which is the policy that acts."""
     critic_members: int = 2
     """Critics in the ensemble; their mean is the value."""
     critic_width: int = 256
@@ -133,14 +120,12 @@ class SoftFlowConfig:
     """Rate at which the target critics follow."""
     target_temperature: float = 0.35
     """Of the chunk whose value the target bootstraps from."""
-    imitation: ImitationConfig = field(default_factory=ImitationConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     offline: OfflineConfig = field(default_factory=OfflineConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.execute <= self.horizon:
-            raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
+        super().__post_init__()
         if not 1 <= (self.critic_horizon or self.execute) <= self.horizon:
             raise ValueError(f"critic_horizon must be in 1 ... horizon = {self.horizon}, got {self.critic_horizon}")
         if not 0 < self.online.offline_share <= 1:
