@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from critics import ChunkCritic, soft_update
 from flows import ChunkFlow, make_flow
 
-BATCH, HORIZON, ACTION_DIM, CONTEXT_DIM = 256, 8, 15, 148
+BATCH, HORIZON, ACTION_DIM, CONTEXT_DIM = 256, 8, 15, 153
 LAYERS, WIDTH, COMPONENTS = 8, 192, 4
 DIMS = dict(horizon=HORIZON, action_dim=ACTION_DIM, context_dim=CONTEXT_DIM)
 

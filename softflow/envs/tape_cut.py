@@ -216,6 +216,7 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
             case=self.case,
             grasped=self.grasped,
             lifted=self.lifted,
+            armed=self.armed,
             cut=self.cut,
         )
 

@@ -44,6 +44,7 @@ OBSERVATION_BLOCKS = (
     ("grasped", 1),  # 0 or 1, now
     ("lifted", 1),  # 0 or 1, now
     ("between_blades", 1),  # 0 or 1, now: the ribbon
+    ("armed", 1),  # 0 or 1: the ribbon has been between open jaws and has not left them since
     ("cut", 1),  # 0 or 1
     ("pinch", 1),  # force of the blades on the ribbon, at most 5 N, x 0.2
     ("yaw_from_scissors", 4),  # the hand's: sin, cos, sin and cos of twice it
@@ -62,6 +63,8 @@ FINE_BLOCKS = (
     ("left_cut_fine", 3, 0.02),  # middle at the seam
     ("right_cut_coarse", 3, 0.1),  # m, and from the right
     ("right_cut_fine", 3, 0.02),
+    ("seam_in_fixture_coarse", 2, 0.1),  # m, pivot to seam, fixture frame: square to the ribbon, across it
+    ("seam_in_fixture_fine", 2, 0.01),
     ("seam_from_blades_coarse", 3, 0.05),  # m, from the blades' middle, scissors' frame: along, lateral, normal
     ("seam_from_blades_fine", 3, 0.01),
     ("yaw_from_scissors_fine", 1, 0.1),  # sin of the hand's
@@ -89,6 +92,7 @@ def observe(
     case: Array,
     grasped: bool,
     lifted: bool,
+    armed: bool,
     cut: bool,
 ) -> Observation:
     """The observation (O,) of a scene measured as ``geometry``; the other arguments are as the blocks say.
@@ -125,6 +129,7 @@ def observe(
         "grasped": grasped,
         "lifted": lifted,
         "between_blades": geometry.between_blades,
+        "armed": armed,
         "cut": cut,
         "pinch": min(geometry.pinch, 5) * 0.2,
         "yaw_from_scissors": (math.sin(grip_yaw), math.cos(grip_yaw), math.sin(2 * grip_yaw), math.cos(2 * grip_yaw)),
@@ -138,12 +143,14 @@ def observe(
     grip_offset = geometry.grip_point - geometry.hand_point
     grip_lead = grip_offset - (targets[WRIST] - scene.wrist_position)[:3]
     seam_offset = geometry.seam - geometry.pivot
-    cut_offset = np.array([-math.sin(fixture[3]), math.cos(fixture[3]), 0.0]) * BLADE_MIDDLE
+    square, across = (math.cos(fixture[3]), math.sin(fixture[3])), (-math.sin(fixture[3]), math.cos(fixture[3]))
+    cut_offset = BLADE_MIDDLE * np.array([*across, 0.0])
+    seam_in_fixture = np.array([square, across]) @ seam_offset[:2]
     left_cut, right_cut = seam_offset - cut_offset, seam_offset + cut_offset
     lift = geometry.pivot[2] - scene.rest_height
     angles = (math.sin(grip_yaw), math.cos(cut_yaw), heading[2], lift)
     seam_from_blades = geometry.seam_in_scissors - (BLADE_MIDDLE, 0.0, 0.0)
-    pairs = (grip_offset, grip_lead, seam_offset, left_cut, right_cut, seam_from_blades)
+    pairs = (grip_offset, grip_lead, seam_offset, left_cut, right_cut, seam_in_fixture, seam_from_blades)
     fine = np.concatenate([*(pair for pair in pairs for _ in range(2)), angles, geometry.touch])
     observation[_FINE] = np.tanh(fine / _FINE_SCALES)
     return observation

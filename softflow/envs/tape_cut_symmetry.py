@@ -59,6 +59,8 @@ SIGNS = {
     "left_cut_fine": WORLD,
     "right_cut_coarse": WORLD,
     "right_cut_fine": WORLD,
+    "seam_in_fixture_coarse": (1, -1),
+    "seam_in_fixture_fine": (1, -1),
     "seam_from_blades_coarse": SCISSORS,
     "seam_from_blades_fine": SCISSORS,
 }

@@ -109,6 +109,10 @@ def fine_values(env: TapeCutEnv) -> dict[str, np.ndarray]:
         "seam_offset": seam,
         "left_cut": seam - forward,  # the blades point away from the fixture's left
         "right_cut": seam + forward,
+        "seam_in_fixture": np.array(
+            [[math.cos(fixture_yaw), math.sin(fixture_yaw)], [-math.sin(fixture_yaw), math.cos(fixture_yaw)]]
+        )
+        @ seam[:2],
         "seam_from_blades": frame @ seam - [BLADE_MIDDLE, 0, 0],
         "yaw_from_scissors": np.array([math.sin(yaw - scissors_yaw)]),
         "yaw_from_fixture": np.array([math.cos(scissors_yaw - fixture_yaw)]),
@@ -121,7 +125,8 @@ def fine_values(env: TapeCutEnv) -> dict[str, np.ndarray]:
 SCALES = {
     "grip_offset_coarse": 0.1, "grip_offset_fine": 0.02, "grip_lead_coarse": 0.1, "grip_lead_fine": 0.02,
     "seam_offset_coarse": 0.3, "seam_offset_fine": 0.1, "left_cut_coarse": 0.1, "left_cut_fine": 0.02,
-    "right_cut_coarse": 0.1, "right_cut_fine": 0.02, "seam_from_blades_coarse": 0.05, "seam_from_blades_fine": 0.01,
+    "right_cut_coarse": 0.1, "right_cut_fine": 0.02, "seam_in_fixture_coarse": 0.1, "seam_in_fixture_fine": 0.01,
+    "seam_from_blades_coarse": 0.05, "seam_from_blades_fine": 0.01,
     "yaw_from_scissors_fine": 0.1, "yaw_from_fixture_fine": 0.15,
     "pitch_fine": 0.1, "lift_fine": 0.02, "touch_fine": 0.25,
 }  # fmt: skip
@@ -144,7 +149,7 @@ def test_fine_blocks_are_what_they_say(env: TapeCutEnv) -> None:
 @pytest.mark.parametrize(("mode", "side"), [(0, "left"), (1, "right"), (2, "left"), (3, "right")])
 def test_at_a_cut_the_blades_are_at_their_place(env: TapeCutEnv, mode: int, side: str) -> None:
     *_, last = demonstrated(env, seed=0, mode=mode, sloppiness=0, noise=0)
-    assert block(last, "cut") == 1
+    assert block(last, "cut") == block(last, "armed") == 1
     other = {"left": "right", "right": "left"}[side]
     assert 0.1 * np.abs(np.arctanh(block(last, f"{side}_cut_coarse"))).max() < 0.02
     assert 0.1 * np.linalg.norm(np.arctanh(block(last, f"{other}_cut_coarse"))) > 1.5 * BLADE_MIDDLE
