@@ -80,9 +80,9 @@ class Algorithm(ABC):
         """Further scalars, worth their cost only now and then; they leave the random states as they were."""
         return {}
 
-    @abstractmethod
     def explore(self, observation: torch.Tensor) -> torch.Tensor:
-        """Chunks to execute in order to learn from them, (B, O) -> (B, execute, A)."""
+        """Chunks to execute in order to learn from them, (B, O) -> (B, execute, A): as deployed, unless overridden."""
+        return self.deployed.act(observation)
 
     @abstractmethod
     def fit_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:

@@ -20,12 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.algos.imitation import Imitator, PolicyConfig
-from softflow.data import Windows, concatenate, to_torch
+from softflow.data import sample_mixed, to_torch
 from softflow.policies import BestOfN, FlowPolicy
 
 
@@ -33,12 +32,10 @@ from softflow.policies import BestOfN, FlowPolicy
 class CollectionConfig:
     """Collecting own episodes."""
 
-    rounds: int = 1
+    rounds: int = 2
     """How often the policy collects and is trained anew."""
-    steps: int = 90_000
+    steps: int = 75_000
     """Primitive environment steps in each round."""
-    temperatures: tuple[float, ...] = (0.35,)
-    """Of the base noise of the executed chunks; of several, each environment takes its own, in turn."""
     offline_share: float = 0.4
     """Share of each later batch that comes from the demonstrations."""
 
@@ -52,8 +49,6 @@ class FilteredImitationConfig(PolicyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         collection = self.collection
-        if not collection.temperatures:
-            raise ValueError("collection.temperatures must name at least one temperature")
         if not 0 <= collection.offline_share <= 1:
             raise ValueError(f"collection.offline_share must be in [0, 1], got {collection.offline_share}")
 
@@ -67,7 +62,7 @@ class FilteredImitation(Algorithm):
         self.config, self.execute, self.device = config, config.execute, device
         actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options).to(device)
         self.imitator = Imitator(actor, config.imitation, config.average_rate)
-        self.deployed = BestOfN(self.imitator.policy, None, config.execute, candidates=1, temperature=0.0)
+        self.deployed = BestOfN(self.imitator.policy, None, config.execute, 1, config.temperature)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
         self.imitator.fit_normalizer(mean, std)
@@ -87,33 +82,11 @@ class FilteredImitation(Algorithm):
     def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
         c = self.config
         share = 1.0 if stage.name == "imitation" else c.collection.offline_share
-        return self.imitator.update(sample_imitable(data, c.batch_size, c.horizon, share, self.device), progress)
-
-    @torch.inference_mode()
-    def explore(self, observation: Tensor) -> Tensor:
-        temperatures = self.config.collection.temperatures
-        chunks = observation.new_empty(len(observation), self.execute, self.imitator.policy.action_dim)
-        for first, temperature in enumerate(temperatures[: len(observation)]):
-            rows = slice(first, None, len(temperatures))
-            chunks[rows] = self.imitator.policy.propose(observation[rows], 1, temperature)[:, 0, : self.execute]
-        return chunks
+        windows = sample_mixed(data.offline, data.online, c.batch_size, c.horizon, data.rng, share, imitable=True)
+        return self.imitator.update(to_torch(windows, self.device), progress)
 
     def state_dict(self) -> dict[str, Any]:
         return self.imitator.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.imitator.load_state_dict(state)
-
-
-def sample_imitable(
-    data: Data, batch_size: int, horizon: int, offline_share: float, device: str = "cpu"
-) -> Windows[Tensor]:
-    """A batch of windows that reward comes after, `offline_share` of it demonstrations'; all, while no own one is.
-
-    Raises:
-        UserError: no window of the demonstrations is worth imitating.
-    """
-    own = round(batch_size * (1 - offline_share)) if data.online.imitable_steps else 0
-    parts = [(data.offline, batch_size - own), (data.online, own)]
-    windows = [replay.sample(n, horizon, data.rng, imitable=True) for replay, n in parts if n]
-    return to_torch(concatenate(windows), device)

@@ -44,6 +44,8 @@ class PolicyConfig:
     """Actions of a chunk that the policy proposes."""
     execute: int = 4
     """Actions of a chunk that are executed."""
+    temperature: float = 0.35
+    """Of the base noise of executed chunks."""
     batch_size: int = 256
     """Windows in a batch."""
     average_rate: float = 0.005

@@ -9,11 +9,12 @@ arXiv 2602.09580. Four stages of one loop:
 
 The actor minimises, over chunks a ~ pi(. | s) and chunks of the data (per dimension d of a chunk),
 
-    q_weight * -Q(s, a) / |Q|  +  kl_weight * KL(pi || pi_imitation) / d  +  nll_weight * -log pi(a_data | s) / d
+    q_weight * -Q(s, a) / |Q|  +  kl_weight * KL(pi || pi_imitation) / d  +  nll_weight * -w log pi(a_data | s) / d
 
 Both conservative terms are exact, because the flow's density is. Chunks of the data are those that reward still comes
-after: a demonstration's, or one of the policy's own that led further, each own one counting exp(A / advantage_scale)
-for its advantage A. With a staged reward an episode that fails late still teaches its beginning.
+after, demonstrated and own, each with the weight w = exp(A / advantage_scale) of its advantage A: what is sloppy but
+succeeds in the end counts less. With the likelihood alone, the default, the actor never follows the critic's gradient,
+and the critic is never asked about chunks that nobody tried.
 
 What acts is the running average of the actor's weights, and of the chunks it proposes the critic chooses one.
 """
@@ -56,8 +57,8 @@ class ImprovementConfig:
     """Weight of the exact KL to the frozen imitation policy, per dimension."""
     nll_weight: float = 1.0
     """Weight of the negative log-likelihood of data chunks that reward comes after, per dimension."""
-    advantage_scale: float | None = None
-    """Own chunks count exp(A / this), A in standard deviations of the batch; without it all count alike."""
+    advantage_scale: float | None = 1.0
+    """Data chunks count exp(A / this), A in standard deviations of the batch; without it all count alike."""
 
     @property
     def trains_actor(self) -> bool:
@@ -67,16 +68,11 @@ class ImprovementConfig:
 
 @dataclass
 class OfflineConfig(ImprovementConfig):
-    """Offline RL on the demonstrations: short and close to imitation, because demonstrations alone teach a critic
-    little about what else the policy might do."""
+    """Offline RL on the demonstrations: short, because they teach a critic little about what else might be done."""
 
-    learning_rate: float = 5e-5
+    learning_rate: float = 2e-4
     """Of the actor's AdamW at the start of the stage; falls to zero along a cosine."""
-    q_weight: float = 0.1
-    """Weight of -Q / |Q| on the policy's own chunks."""
-    kl_weight: float = 1.0
-    """Weight of the exact KL to the frozen imitation policy, per dimension."""
-    updates: int = 500
+    updates: int = 1_000
     """Updates of actor and critic."""
 
 
@@ -84,18 +80,12 @@ class OfflineConfig(ImprovementConfig):
 class OnlineConfig(ImprovementConfig):
     """Online RL."""
 
-    steps: int = 60_000
+    steps: int = 150_000
     """Primitive environment steps."""
-    updates_per_step: float = 0.1
+    updates_per_step: float = 0.03
     """Updates of actor and critic for each primitive step."""
     offline_share: float = 0.5
     """Share of each batch that comes from the demonstrations."""
-    advantage_scale: float | None = 1.0
-    """Own chunks count exp(A / this), A in standard deviations of the batch; without it all count alike."""
-    candidates: int = 4
-    """Chunks proposed for each that is executed to learn from; the critic chooses."""
-    temperature: float = 0.35
-    """Of the base noise of these chunks."""
 
 
 @dataclass
@@ -104,10 +94,8 @@ class SoftFlowConfig(PolicyConfig):
 
     critic_horizon: int | None = None
     """Actions of a chunk that the critic values: those executed, unless given. 1 is the usual per-step critic."""
-    candidates: int = 8
-    """Chunks proposed for each that is executed in earnest; the critic chooses."""
-    temperature: float = 0.2
-    """Of the base noise of these chunks."""
+    candidates: int = 4
+    """Chunks proposed for each that is executed; the critic chooses."""
     discount: float = 0.99
     """Per primitive step."""
     critic_members: int = 2
@@ -118,8 +106,6 @@ class SoftFlowConfig(PolicyConfig):
     """Of the critics' AdamW."""
     target_rate: float = 0.005
     """Rate at which the target critics follow."""
-    target_temperature: float = 0.35
-    """Of the chunk whose value the target bootstraps from."""
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     offline: OfflineConfig = field(default_factory=OfflineConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
@@ -151,8 +137,6 @@ class SoftFlow(Algorithm):
         self.target = self.critic.make_target()
         self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), config.critic_learning_rate, fused=True)
         self.deployed = BestOfN(self.policy, self.critic, config.execute, config.candidates, config.temperature)
-        online = config.online
-        self.explorer = BestOfN(self.policy, self.critic, config.execute, online.candidates, online.temperature)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
         self.imitator.fit_normalizer(mean, std)
@@ -184,15 +168,13 @@ class SoftFlow(Algorithm):
     def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
         c = self.config
         if stage.name == "imitation":
-            return self.imitator.update(self._demonstrated(data, c.batch_size), progress)
-        share = c.online.offline_share
-        windows = sample_mixed(data.offline, data.online, c.batch_size, self.critic.horizon, data.rng, share)
-        batch = to_torch(windows, self.device)
+            return self.imitator.update(self._sample(data, c.horizon, imitable=True), progress)
+        batch = self._sample(data, self.critic.horizon)
         scalars = self.update_critic(batch)
         config = {"offline": c.offline, "online": c.online}.get(stage.name)
         if config is not None and config.trains_actor:
             self.imitator.set_learning_rate(config.learning_rate, progress)
-            scalars |= self.update_actor(batch, *self._imitable(data), config)
+            scalars |= self.update_actor(batch, self._sample(data, c.horizon, imitable=True), config)
         return scalars
 
     # ------------------------------------------------------------------------------------------------------ updates
@@ -201,7 +183,7 @@ class SoftFlow(Algorithm):
         """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them."""
         c = self.config
         with torch.no_grad():
-            following = self.policy.propose(batch.next_observation, 1, c.target_temperature)
+            following = self.policy.propose(batch.next_observation, 1, c.temperature)
             next_value = self._value(self.target, batch.next_observation, following)[:, 0]
             reward = chunk_return(batch.reward, batch.length, c.discount)
             target = bootstrap(reward, c.discount, batch.length, batch.terminated, next_value)
@@ -214,11 +196,7 @@ class SoftFlow(Algorithm):
         return {"train/critic_loss": loss.detach(), **extremes}
 
     def update_actor(
-        self,
-        batch: Windows[Tensor],
-        demonstrated: Windows[Tensor],
-        own: Windows[Tensor] | None,
-        config: ImprovementConfig,
+        self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig
     ) -> dict[str, Tensor]:
         """One step on the sum of the three terms; a term of weight zero costs nothing."""
         scalars = {}
@@ -233,23 +211,18 @@ class SoftFlow(Algorithm):
                 q = self._value(self.critic, batch.observation, chunk.clamp(-1, 1))
                 loss = loss - config.q_weight * q.mean() / q.abs().mean().detach().clamp_min(1e-3)
         if config.nll_weight:
-            nll = self.actor.conservative_loss(demonstrated.observation, demonstrated.chunk)
+            weight = self.advantage_weight(imitable, config.advantage_scale) if config.advantage_scale else None
+            nll = self.actor.conservative_loss(imitable.observation, imitable.chunk, weight)
             scalars["flow/nll"] = nll.detach()
-            if own is not None:
-                weight = self._advantage_weight(own, config.advantage_scale) if config.advantage_scale else None
-                own_nll = self.actor.conservative_loss(own.observation, own.chunk, weight)
-                scalars["flow/own_nll"] = own_nll.detach()
-                share = self.config.online.offline_share
-                nll = share * nll + (1 - share) * own_nll
             loss = loss + config.nll_weight * nll
         self.imitator.step(loss)
         return scalars | {"train/actor_loss": loss.detach()}
 
     @torch.no_grad()
-    def _advantage_weight(self, windows: Windows[Tensor], scale: float) -> Tensor:
+    def advantage_weight(self, windows: Windows[Tensor], scale: float) -> Tensor:
         """exp(A / scale) of each window's chunk, A in standard deviations of the batch: (B,)."""
         taken = self._value(self.target, windows.observation, windows.chunk[:, None])[:, 0]
-        proposed = self.policy.propose(windows.observation, 4, self.config.target_temperature)
+        proposed = self.policy.propose(windows.observation, 4, self.config.temperature)
         advantage = taken - self._value(self.target, windows.observation, proposed).mean(-1)
         return (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=MAX_LOG_WEIGHT).exp()
 
@@ -268,9 +241,6 @@ class SoftFlow(Algorithm):
             scalars["flow/kl_to_imitation"] = kl
         return scalars
 
-    def explore(self, observation: Tensor) -> Tensor:
-        return self.explorer.act(observation)
-
     def _features(self, observation: Tensor) -> Tensor:
         return self.policy.normalizer(observation)
 
@@ -278,17 +248,11 @@ class SoftFlow(Algorithm):
         """The ensemble's mean for what it values of whole chunks (B, n, H, A): (B, n)."""
         return critic(self._features(observation), chunks[:, :, : critic.horizon]).mean(0)
 
-    def _demonstrated(self, data: Data, number: int) -> Windows[Tensor]:
-        return to_torch(data.offline.sample(number, self.config.horizon, data.rng, imitable=True), self.device)
-
-    def _imitable(self, data: Data) -> tuple[Windows[Tensor], Windows[Tensor] | None]:
-        """Windows that reward comes after, demonstrated and own; None for the latter while there are none."""
+    def _sample(self, data: Data, horizon: int, **options: Any) -> Windows[Tensor]:
         c = self.config
-        number = round(c.batch_size * c.online.offline_share)
-        if number == c.batch_size or not data.online.imitable_steps:
-            return self._demonstrated(data, c.batch_size), None
-        own = data.online.sample(c.batch_size - number, c.horizon, data.rng, imitable=True)
-        return self._demonstrated(data, number), to_torch(own, self.device)
+        share = c.online.offline_share
+        windows = sample_mixed(data.offline, data.online, c.batch_size, horizon, data.rng, share, **options)
+        return to_torch(windows, self.device)
 
     def state_dict(self) -> dict[str, Any]:
         states = {name: getattr(self, name).state_dict() for name in _SAVED}

@@ -254,20 +254,22 @@ def sample_mixed(
     horizon: int,
     rng: np.random.Generator,
     offline_share: float = 0.5,
+    imitable: bool = False,
 ) -> Windows[np.ndarray]:
     """A batch of `offline_share` from demonstrations, first, and the rest from the policy's own episodes.
 
-    Symmetric sampling of RLPD (arXiv 2302.02948, section 4.1) at the default share of one half. While `online` is
-    empty, before the first own episode has ended, the whole batch is offline.
+    Symmetric sampling of RLPD (arXiv 2302.02948, section 4.1) at the default share of one half. While `online` has
+    nothing to draw, before the first own episode has ended (with `imitable`, earned a reward), all is offline.
 
     Raises:
         ValueError: `offline_share` is not in [0, 1], or a replay that is needed is empty.
     """
     if not 0 <= offline_share <= 1:
         raise ValueError(f"offline_share must be in [0, 1], got {offline_share}")
-    from_offline = round(batch_size * offline_share) if online.steps else batch_size
+    available = online.imitable_steps if imitable else online.steps
+    from_offline = round(batch_size * offline_share) if available else batch_size
     parts = [(offline, from_offline), (online, batch_size - from_offline)]
-    return concatenate([replay.sample(count, horizon, rng) for replay, count in parts if count])
+    return concatenate([replay.sample(count, horizon, rng, imitable) for replay, count in parts if count])
 
 
 def _cast(observation: np.ndarray, dtype: Any) -> np.ndarray:

@@ -12,9 +12,9 @@ import torch
 from gymnasium import spaces
 
 from softflow.algos import Data, FilteredImitation, FilteredImitationConfig
-from softflow.algos.filtered_imitation import CollectionConfig, sample_imitable
+from softflow.algos.filtered_imitation import CollectionConfig
 from softflow.algos.imitation import ImitationConfig
-from softflow.data import Episode, Replay
+from softflow.data import Episode, Replay, Windows
 from softflow.policies import BestOfN
 from softflow.training.checkpoint import load_policy, save_policy
 from softflow.training.config import RunConfig
@@ -31,6 +31,7 @@ def make_algorithm(updates: int = 10, average_rate: float = 0.5, **collection: o
         flow_options={"width": 32},
         horizon=HORIZON,
         execute=EXECUTE,
+        temperature=0.0,
         batch_size=20,
         average_rate=average_rate,
         imitation=ImitationConfig(updates, learning_rate=1e-2),
@@ -73,11 +74,19 @@ def test_stages_alternate_and_a_stage_without_length_is_left_out() -> None:
     assert [s.name for s in make_algorithm(updates=0, rounds=1).stages()] == ["collect_1"]
 
 
+def imitated(data: Data) -> Windows[torch.Tensor]:
+    """What a retraining learns from when 0.4 of it are demonstrations."""
+    algorithm, batches = make_algorithm(offline_share=0.4), []
+    algorithm.imitator.update = lambda batch, progress: batches.append(batch)  # type: ignore[method-assign]
+    algorithm.update(algorithm.stages()[-1], data, 0.0)
+    return batches[0]
+
+
 def test_only_successes_are_imitated_in_the_given_share() -> None:
     data = make_data()
     data.online.add_episode(make_episode(-0.2, is_success=True))
     data.online.add_episode(make_episode(-0.9, is_success=False))
-    batch = sample_imitable(data, 20, HORIZON, offline_share=0.4)
+    batch = imitated(data)
     actions = batch.chunk[:, 0, 0]
     assert (actions == np.float32(0.6)).sum() == 8 and (actions == np.float32(-0.2)).sum() == 12
     assert (batch.return_to_go > 0).all()
@@ -86,12 +95,12 @@ def test_only_successes_are_imitated_in_the_given_share() -> None:
 def test_without_own_successes_all_comes_from_the_demonstrations() -> None:
     data = make_data()
     data.online.add_episode(make_episode(-0.9, is_success=False))
-    assert (sample_imitable(data, 20, HORIZON, offline_share=0.4).chunk == np.float32(0.6)).all()
+    assert (imitated(data).chunk == np.float32(0.6)).all()
 
 
 def test_retraining_forgets_the_weights_and_the_optimizer_but_not_the_statistics() -> None:
     algorithm, data = make_algorithm(), make_data()
-    imitation, collect, retrain = algorithm.stages()
+    imitation, collect, retrain, *_ = algorithm.stages()
     policy = algorithm.deployed.policy
     before = weights(algorithm)
     algorithm.begin(imitation)
@@ -113,7 +122,7 @@ def test_the_policy_is_fitted_to_demonstrations_then_to_the_mixture() -> None:
     algorithm, data = make_algorithm(updates=150, offline_share=0.5), make_data()
     data.online.add_episode(make_episode(-0.2, is_success=True))
     data.online.add_episode(make_episode(-0.9, is_success=False))
-    imitation, _, retrain = algorithm.stages()
+    imitation, _, retrain, *_ = algorithm.stages()
     observation = torch.tensor(make_episode(0.0, True).observation[:-HORIZON])
     for stage, mean in ((imitation, 0.6), (retrain, 0.5 * 0.6 + 0.5 * -0.2)):  # a Gaussian's likeliest mean
         algorithm.begin(stage)
@@ -129,21 +138,10 @@ def test_the_learning_rate_falls_along_a_cosine() -> None:
         assert algorithm.imitator.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
 
 
-def test_environments_explore_at_their_own_temperatures() -> None:
-    algorithm = make_algorithm(temperatures=(0.0, 1.0))
-    observation = torch.randn(5, OBSERVATION_DIM)
-    chunks, greedy = algorithm.explore(observation), algorithm.deployed.act(observation)
-    assert chunks.shape == (5, EXECUTE, ACTION_DIM)
-    torch.testing.assert_close(chunks[::2], greedy[::2])
-    assert not torch.isclose(chunks[1::2], greedy[1::2]).any()
-    assert algorithm.explore(observation[:1]).shape == (1, EXECUTE, ACTION_DIM)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"execute": 9}, "execute must be in 1 ... horizon = 8, got 9"),
-        ({"collection": CollectionConfig(temperatures=())}, "at least one temperature"),
         ({"collection": CollectionConfig(offline_share=1.5)}, r"offline_share must be in \[0, 1\], got 1.5"),
     ],
 )
@@ -197,7 +195,7 @@ class Straight(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 def test_the_loop_runs_every_stage(tmp_path: Path) -> None:
-    algorithm = make_algorithm(rounds=2, steps=60, temperatures=(0.2, 0.5))
+    algorithm = make_algorithm(rounds=2, steps=60)
     config = RunConfig(eval_episodes=2, collect_steps=20)
     folder = RunFolder.create(tmp_path, "straight", "filtered_imitation", seed=0)
     trainer = Trainer(

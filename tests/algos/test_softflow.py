@@ -251,6 +251,21 @@ def test_only_windows_that_reward_follows_are_imitated(name: str, monkeypatch: p
     assert windows == {(0.0, (0.1, 0.2)), (1.0, (0.2, 0.3)), (2.0, (0.3, 0.4))}
 
 
+def test_chunks_count_by_their_advantage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """exp(A / (scale * std)): A is 0.2 - 0.1, 0.5 - 0.1 and 0.6 - 0.1 for a policy that always proposes 0.1."""
+    algorithm = make_algorithm(horizon=1, execute=1)
+    monkeypatch.setattr(algorithm.policy, "propose", lambda o, n, temperature: torch.full((len(o), n, 1, 1), 0.1))
+    monkeypatch.setattr(algorithm.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2))
+    replay = Replay(100, 1, 1)
+    replay.add_episode(make_episode([0.2, 0.5, 0.6], [0, 0, 1]))
+    weight = algorithm.advantage_weight(to_torch(replay.gather(np.arange(3), 1)), scale=2.0)
+    std = math.sqrt((0.7**2 + 0.2**2 + 0.5**2) / 9 / 2)  # of 0.1, 0.4, 0.5 about their mean, 1/3
+    expected = torch.tensor([0.1, 0.4, 0.5]).div(2 * std).exp()
+    torch.testing.assert_close(weight, expected)
+    capped = algorithm.advantage_weight(to_torch(replay.gather(np.arange(3), 1)), scale=0.1)
+    assert capped.tolist() == pytest.approx([math.exp(3)] * 3)
+
+
 @pytest.mark.parametrize("steps", [9, 2])
 def test_own_episodes_that_earn_nothing_or_are_short_do_not_stop_it(steps: int) -> None:
     algorithm = make_algorithm(horizon=4, execute=2, online={"q_weight": 1.0, "nll_weight": 1.0})

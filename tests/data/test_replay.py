@@ -255,6 +255,10 @@ def test_sample_mixed():
     quarter = sample_mixed(offline, online, 8, 3, rng(), offline_share=0.25)
     np.testing.assert_array_equal(quarter.observation[:, 0], [1] * 2 + [2] * 6)
     assert set(sample_mixed(Replay(20, 2, 1), online, 4, 3, rng(), offline_share=0).observation[:, 0]) == {2}
+    poor = Replay(20, 2, 1)
+    poor.add_episode(make_episode(6, 3, paid=0))
+    assert set(sample_mixed(offline, poor, 10, 3, rng(), imitable=True).observation[:, 0]) == {1}
+    assert set(sample_mixed(offline, poor, 10, 3, rng()).observation[:, 0]) == {1, 3}
     with pytest.raises(ValueError, match="empty replay"):
         sample_mixed(Replay(20, 2, 1), online, 4, 3, rng())
     with pytest.raises(ValueError, match="offline_share must be in"):
