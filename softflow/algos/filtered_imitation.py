@@ -34,7 +34,7 @@ class CollectionConfig:
 
     rounds: int = 2
     """How often the policy collects and is trained anew."""
-    steps: int = 50_000
+    steps: int = 75_000
     """Primitive environment steps in each round."""
     offline_share: float = 0.4
     """Share of each later batch that comes from the demonstrations."""

@@ -80,9 +80,9 @@ class OfflineConfig(ImprovementConfig):
 class OnlineConfig(ImprovementConfig):
     """Online RL."""
 
-    steps: int = 100_000
+    steps: int = 150_000
     """Primitive environment steps."""
-    updates_per_step: float = 0.04
+    updates_per_step: float = 0.03
     """Updates of actor and critic for each primitive step."""
     offline_share: float = 0.5
     """Share of each batch that comes from the demonstrations."""
@@ -174,7 +174,7 @@ class SoftFlow(Algorithm):
         config = {"offline": c.offline, "online": c.online}.get(stage.name)
         if config is not None and config.trains_actor:
             self.imitator.set_learning_rate(config.learning_rate, progress)
-            scalars |= self.update_actor(batch, self._imitable(data), config)
+            scalars |= self.update_actor(batch, self._sample(data, c.horizon, imitable=True), config)
         return scalars
 
     # ------------------------------------------------------------------------------------------------------ updates
@@ -196,12 +196,9 @@ class SoftFlow(Algorithm):
         return {"train/critic_loss": loss.detach(), **extremes}
 
     def update_actor(
-        self, batch: Windows[Tensor], imitable: Sequence[tuple[float, Windows[Tensor]]], config: ImprovementConfig
+        self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig
     ) -> dict[str, Tensor]:
-        """One step on the sum of the three terms, the likelihood that of `imitable` by their shares.
-
-        A term of weight zero costs nothing.
-        """
+        """One step on the sum of the three terms; a term of weight zero costs nothing."""
         scalars = {}
         loss = torch.zeros((), device=self.device)
         if config.q_weight or config.kl_weight:
@@ -214,10 +211,8 @@ class SoftFlow(Algorithm):
                 q = self._value(self.critic, batch.observation, chunk.clamp(-1, 1))
                 loss = loss - config.q_weight * q.mean() / q.abs().mean().detach().clamp_min(1e-3)
         if config.nll_weight:
-            nll = torch.zeros((), device=self.device)
-            for share, windows in imitable:
-                weight = self.advantage_weight(windows, config.advantage_scale) if config.advantage_scale else None
-                nll = nll + share * self.actor.conservative_loss(windows.observation, windows.chunk, weight)
+            weight = self.advantage_weight(imitable, config.advantage_scale) if config.advantage_scale else None
+            nll = self.actor.conservative_loss(imitable.observation, imitable.chunk, weight)
             scalars["flow/nll"] = nll.detach()
             loss = loss + config.nll_weight * nll
         self.imitator.step(loss)
@@ -258,20 +253,6 @@ class SoftFlow(Algorithm):
         share = c.online.offline_share
         windows = sample_mixed(data.offline, data.online, c.batch_size, horizon, data.rng, share, **options)
         return to_torch(windows, self.device)
-
-    def _imitable(self, data: Data) -> list[tuple[float, Windows[Tensor]]]:
-        """Windows that reward comes after, demonstrated and (once there are any) own, and the share of each.
-
-        They are kept apart, so that the demonstrations keep their share however much better the own chunks become.
-        """
-        c = self.config
-        share = c.online.offline_share if data.online.imitable_steps else 1.0
-        counts = {data.offline: round(c.batch_size * share), data.online: c.batch_size - round(c.batch_size * share)}
-        return [
-            (count / c.batch_size, to_torch(replay.sample(count, c.horizon, data.rng, imitable=True), self.device))
-            for replay, count in counts.items()
-            if count
-        ]
 
     def state_dict(self) -> dict[str, Any]:
         states = {name: getattr(self, name).state_dict() for name in _SAVED}
