@@ -35,6 +35,18 @@ class Run:
     evaluations: list[Evaluation]
     own_episodes: np.ndarray
 
+    def longest_dip(self, depth: float = 0.1) -> float:
+        """Most steps in a row that own success was more than `depth` below what the policy began to act with."""
+        began = [e for e in self.evaluations if e.steps == 0][-1:]
+        longest, start = 0.0, None
+        for steps, success in self.own_episodes if began else []:
+            if success >= began[0].successes / began[0].episodes - depth - 1e-9:
+                start = None
+            else:
+                start = steps if start is None else start
+                longest = max(longest, steps - start)
+        return longest
+
 
 @dataclass(frozen=True)
 class Pooled:

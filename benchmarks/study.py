@@ -6,7 +6,8 @@
 What stands after `--` goes to every run. Runs lie in FOLDER/<algo>_d<demonstrations>_s<seed>, their output beside them
 in a .log. Called again, finished runs are skipped and interrupted ones resumed. After each run summary.md (success
 after each stage and at given environment steps) and summary.csv (every evaluation) are written to FOLDER, with Wilson
-intervals over the episodes of all seeds.
+intervals over the episodes of all seeds. The longest dip is for how many steps, in the worst of the seeds, the success of
+the last 50 own episodes lay more than 0.10 below what the policy began to act with.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def _table(
     at_steps: Sequence[int],
 ) -> str:
     stages = list(dict.fromkeys(e.stage for evaluations in results.values() for e in evaluations))
-    header = ["algo", "demonstrations", "seeds", "minutes each", *(f"after {stage}" for stage in stages)]
-    rows = [[*header, *(f"at {steps:,} steps" for steps in at_steps)]]
+    header = ["algo", "demonstrations", "seeds", "minutes each", "longest dip, steps"]
+    rows = [[*header, *(f"after {stage}" for stage in stages), *(f"at {steps:,} steps" for steps in at_steps)]]
     rows.append(["---"] * len(rows[0]))
     for (algo, num_demos), evaluations in results.items():
         last = {e.stage: str(e) for e in evaluations}
@@ -110,6 +111,7 @@ def _table(
         near = [[str(e) for e in evaluations if steps <= e.steps <= 1.05 * steps] for steps in at_steps]
         spent = minutes[algo, num_demos]
         rows.append([algo, str(num_demos), str(len(groups[algo, num_demos])), f"{sum(spent) / len(spent):.0f}"])
+        rows[-1].append(f"{max(run.longest_dip() for run in groups[algo, num_demos]):,.0f}")
         rows[-1] += [last.get(stage, "") for stage in stages] + [found[-1] if found else "" for found in near]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
