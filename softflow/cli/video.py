@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,8 @@ def write_video(path: Path, environment: Env, act: Act, execute: int, seed: int)
         raise UserError("a video needs imageio and ffmpeg: pip install 'softflow[video]'") from error
     frames_per_second = environment.metadata.get("render_fps", 20)
     observation, _ = environment.reset(seed=seed)
-    with imageio.get_writer(path, fps=frames_per_second) as film:
+    writer: Any = imageio.get_writer(path, fps=frames_per_second)  # its type does not say what it can do
+    with writer as film:
         film.append_data(_frame(environment))
         while True:
             for action in act(observation[None])[0, :execute]:

@@ -1,10 +1,9 @@
-"""SOFT-FLOW: the critic's target by hand, what each term of the actor's loss does, stages, and what is saved."""
+"""The actor of SOFT-FLOW: what each term of its loss does; stages, and what is saved."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,174 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from softflow.algos import Data, SoftFlow, SoftFlowConfig, Stage
-from softflow.data import Episode, Replay, to_torch
-from softflow.policies import FlowPolicy
-
-GAUSSIAN = dict(flow="gaussian", flow_options={"width": 16, "depth": 1})
-MIXTURE = dict(flow="coupling", flow_options={"layers": 2, "width": 32, "components": 4})
-
-
-def make_algorithm(observation_dim: int = 1, action_dim: int = 1, **settings: Any) -> SoftFlow:
-    """A small SOFT-FLOW whose actor minimises nothing until a test gives a weight; `imitation`, `offline` and so on
-    are dicts of what to change in them."""
-    stages = {name: settings.pop(name, {}) for name in ("imitation", "warmup", "offline", "online")}
-    settings = dict(horizon=1, execute=1, batch_size=64, critic_width=16, average_rate=1.0) | GAUSSIAN | settings
-    config = SoftFlowConfig(**settings)
-    for stage in (config.offline, config.online):
-        stage.q_weight = stage.kl_weight = stage.nll_weight = 0.0
-    for name, changes in stages.items():
-        for key, value in changes.items():
-            assert hasattr(getattr(config, name), key)
-            setattr(getattr(config, name), key, value)
-    torch.manual_seed(0)
-    algorithm = SoftFlow(config, observation_dim, action_dim)
-    algorithm.fit_normalizer(torch.zeros(observation_dim), torch.ones(observation_dim))
-    return algorithm
-
-
-def make_episode(
-    actions: Sequence[float], rewards: Sequence[float], terminated: bool = True, first: int = 0
-) -> Episode:
-    """Observations count from `first`."""
-    observation = np.arange(first, first + len(actions) + 1)[:, None]
-    return Episode(observation, np.array(actions)[:, None], np.array(rewards), terminated, not terminated, False)
-
-
-def make_data(offline: Sequence[Episode], online: Sequence[Episode] = ()) -> Data:
-    dims = offline[0].observation_dim, offline[0].action_dim
-    data = Data(Replay(10_000, *dims), Replay(10_000, *dims), np.random.default_rng(0))
-    for episode in offline:
-        data.offline.add_episode(episode)
-    for episode in online:
-        data.online.add_episode(episode)
-    return data
-
-
-def stage_named(algorithm: SoftFlow, name: str) -> Stage:
-    [stage] = [stage for stage in algorithm.stages() if stage.name == name]
-    return stage
-
-
-def train(algorithm: SoftFlow, name: str, data: Data, updates: int) -> dict[str, Tensor]:
-    """Begin a stage and make that many updates; the scalars of the last."""
-    stage, scalars = stage_named(algorithm, name), {}
-    algorithm.begin(stage)
-    for update in range(updates):
-        scalars = algorithm.update(stage, data, update / updates)
-    return scalars
-
-
-def set_gaussian(policy: FlowPolicy, mean: float, std: float) -> None:
-    """Make a Gaussian policy the same Gaussian in every dimension, whatever the observation."""
-    log_std, bound = math.log(std), policy.flow.log_std_bound
-    with torch.no_grad():
-        last = policy.flow.net[-1]
-        last.weight.zero_()
-        last.bias[: len(last.bias) // 2] = mean
-        last.bias[len(last.bias) // 2 :] = log_std / (1 - abs(log_std) / bound)  # undoes `bounded`
-
-
-def start_from(algorithm: SoftFlow, mean: float, std: float) -> None:
-    """Put in place of what imitation would have learnt."""
-    for policy in (algorithm.actor, algorithm.policy, algorithm.imitation_policy):
-        set_gaussian(policy, mean, std)
-
-
-def weights(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
-
-
-# ---------------------------------------------------------------------------------------------------------- critic
-
-
-TARGETS = {  # by the critic's horizon, of six windows of the episodes below
-    3: [
-        3 + 4 / 8,  # 1 + 2/2 + 4/4, and an eighth of the mean of 3 and 5
-        4,  # 2 + 4/2 + 0, up to a terminal state: no bootstrap
-        2 + 3 / 4,  # 1 + 2/2, then a time limit: a quarter of the mean of 2 and 4
-        2 + 3 / 2,  # 2, then the time limit: a half of it
-        2,  # 1 + 2/2, then a terminal state
-        2,  # 2, then the terminal state
-    ],
-    1: [1 + 2 / 2, 2 + 3 / 2, 1 + 2 / 2, 2 + 3 / 2, 1 + 2 / 2, 2],
-}
-
-
-@pytest.mark.parametrize("critic_horizon", TARGETS)
-def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Discount 1/2; of the observation o after the window one target critic says o, the other o + 2."""
-    algorithm = make_algorithm(horizon=4, execute=2, critic_horizon=critic_horizon, discount=0.5)
-    proposed = torch.tensor([[0.1], [0.2], [0.3], [0.4]])
-
-    def propose(observation: Tensor, n: int, temperature: float) -> Tensor:
-        return proposed.expand(len(observation), n, -1, -1)
-
-    def value(features: Tensor, chunk: Tensor) -> Tensor:
-        assert torch.equal(chunk, proposed[:critic_horizon].expand_as(chunk))
-        seen = features[:, 0].reshape(-1, *(1 for _ in chunk.shape[1:-2])).expand(chunk.shape[:-2])
-        return torch.stack([seen, seen + 2])
-
-    monkeypatch.setattr(algorithm.policy, "propose", propose)
-    monkeypatch.setattr(algorithm.target, "forward", value)
-    replay = Replay(100, 1, 1)
-    replay.add_episode(make_episode([0.1] * 4, [1, 2, 4, 0], terminated=True))  # observations 0 ... 4
-    replay.add_episode(make_episode([0.1] * 2, [1, 2], terminated=False))  # 0 ... 2
-    replay.add_episode(make_episode([0.1] * 2, [1, 2], terminated=True))
-    batch = to_torch(replay.gather(np.array([0, 1, 5, 6, 8, 9]), critic_horizon))
-    with torch.no_grad():
-        error = algorithm.critic(batch.observation, batch.chunk) - torch.tensor(TARGETS[critic_horizon])
-    loss = algorithm.update_critic(batch)["train/critic_loss"]
-    assert loss.item() == pytest.approx(error.square().mean().item(), rel=1e-5)
-
-
-def test_the_critic_learns_the_discounted_reward_to_come() -> None:
-    """Reward 1 at the end of 4 steps, whatever is done: discount^3 ... 1, by the observation alone."""
-    algorithm = make_algorithm(
-        horizon=2, execute=2, discount=0.8, critic_learning_rate=1e-2, target_rate=0.05, warmup={"updates": 500}
-    )
-    rng = np.random.default_rng(0)
-    data = make_data([make_episode(rng.uniform(-1, 1, 4), [0, 0, 0, 1]) for _ in range(20)])
-    train(algorithm, "critic_warmup", data, 500)
-    observation = torch.arange(4.0)[:, None]
-    value = algorithm.critic(observation, torch.zeros(4, 2, 1)).mean(0)
-    torch.testing.assert_close(value, torch.tensor([0.8**3, 0.8**2, 0.8, 1.0]), rtol=0, atol=0.06)
-
-
-@pytest.mark.parametrize("critic_horizon", [1, None, 4])
-def test_any_critic_horizon_runs_through_all_stages(
-    critic_horizon: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    algorithm = make_algorithm(
-        horizon=4,
-        execute=2,
-        critic_horizon=critic_horizon,
-        **{stage: {"q_weight": 1.0, "kl_weight": 1.0, "nll_weight": 1.0} for stage in ("offline", "online")},
-    )
-    seen = set()
-    update_critic = algorithm.update_critic
-
-    def update(batch: Any) -> Any:
-        seen.add(batch.chunk.shape[1])
-        return update_critic(batch)
-
-    monkeypatch.setattr(algorithm, "update_critic", update)
-    rng = np.random.default_rng(0)
-    episodes = [make_episode(rng.uniform(-1, 1, 9), np.ones(9)) for _ in range(6)]
-    data = make_data(episodes[:3], episodes[3:])
-    for stage in algorithm.stages():
-        scalars = train(algorithm, stage.name, data, 2)
-        assert all(value.isfinite() for value in scalars.values())
-    assert seen == {critic_horizon or 2}
-    for acting in (algorithm.explore, algorithm.deployed.act):
-        assert acting(torch.zeros(5, 1)).shape == (5, 2, 1)
-
+from softflow.algos import SoftFlowConfig
+from softflow.data import Replay, to_torch
+from tests.algos.softflow_toys import (
+    MIXTURE,
+    assert_same,
+    make_algorithm,
+    make_data,
+    make_episode,
+    set_gaussian,
+    stage_named,
+    start_from,
+    train,
+    weights,
+)
 
 # ----------------------------------------------------------------------------------------------------------- actor
 

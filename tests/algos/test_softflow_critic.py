@@ -1,0 +1,94 @@
+"""The critic of SOFT-FLOW: its target by hand, what it learns, and how many actions it values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from softflow.data import Replay, to_torch
+from tests.algos.softflow_toys import make_algorithm, make_data, make_episode, train
+
+TARGETS = {  # by the critic's horizon, of six windows of the episodes below
+    3: [
+        3 + 4 / 8,  # 1 + 2/2 + 4/4, and an eighth of the mean of 3 and 5
+        4,  # 2 + 4/2 + 0, up to a terminal state: no bootstrap
+        2 + 3 / 4,  # 1 + 2/2, then a time limit: a quarter of the mean of 2 and 4
+        2 + 3 / 2,  # 2, then the time limit: a half of it
+        2,  # 1 + 2/2, then a terminal state
+        2,  # 2, then the terminal state
+    ],
+    1: [1 + 2 / 2, 2 + 3 / 2, 1 + 2 / 2, 2 + 3 / 2, 1 + 2 / 2, 2],
+}
+
+
+@pytest.mark.parametrize("critic_horizon", TARGETS)
+def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Discount 1/2; of the observation o after the window one target critic says o, the other o + 2."""
+    algorithm = make_algorithm(horizon=4, execute=2, critic_horizon=critic_horizon, discount=0.5)
+    proposed = torch.tensor([[0.1], [0.2], [0.3], [0.4]])
+
+    def propose(observation: Tensor, n: int, temperature: float) -> Tensor:
+        return proposed.expand(len(observation), n, -1, -1)
+
+    def value(features: Tensor, chunk: Tensor) -> Tensor:
+        assert torch.equal(chunk, proposed[:critic_horizon].expand_as(chunk))
+        seen = features[:, 0].reshape(-1, *(1 for _ in chunk.shape[1:-2])).expand(chunk.shape[:-2])
+        return torch.stack([seen, seen + 2])
+
+    monkeypatch.setattr(algorithm.policy, "propose", propose)
+    monkeypatch.setattr(algorithm.target, "forward", value)
+    replay = Replay(100, 1, 1)
+    replay.add_episode(make_episode([0.1] * 4, [1, 2, 4, 0], terminated=True))  # observations 0 ... 4
+    replay.add_episode(make_episode([0.1] * 2, [1, 2], terminated=False))  # 0 ... 2
+    replay.add_episode(make_episode([0.1] * 2, [1, 2], terminated=True))
+    batch = to_torch(replay.gather(np.array([0, 1, 5, 6, 8, 9]), critic_horizon))
+    with torch.no_grad():
+        error = algorithm.critic(batch.observation, batch.chunk) - torch.tensor(TARGETS[critic_horizon])
+    loss = algorithm.update_critic(batch)["train/critic_loss"]
+    assert loss.item() == pytest.approx(error.square().mean().item(), rel=1e-5)
+
+
+def test_the_critic_learns_the_discounted_reward_to_come() -> None:
+    """Reward 1 at the end of 4 steps, whatever is done: discount^3 ... 1, by the observation alone."""
+    algorithm = make_algorithm(
+        horizon=2, execute=2, discount=0.8, critic_learning_rate=1e-2, target_rate=0.05, warmup={"updates": 500}
+    )
+    rng = np.random.default_rng(0)
+    data = make_data([make_episode(rng.uniform(-1, 1, 4), [0, 0, 0, 1]) for _ in range(20)])
+    train(algorithm, "critic_warmup", data, 500)
+    observation = torch.arange(4.0)[:, None]
+    value = algorithm.critic(observation, torch.zeros(4, 2, 1)).mean(0)
+    torch.testing.assert_close(value, torch.tensor([0.8**3, 0.8**2, 0.8, 1.0]), rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize("critic_horizon", [1, None, 4])
+def test_any_critic_horizon_runs_through_all_stages(
+    critic_horizon: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm = make_algorithm(
+        horizon=4,
+        execute=2,
+        critic_horizon=critic_horizon,
+        **{stage: {"q_weight": 1.0, "kl_weight": 1.0, "nll_weight": 1.0} for stage in ("offline", "online")},
+    )
+    seen = set()
+    update_critic = algorithm.update_critic
+
+    def update(batch: Any) -> Any:
+        seen.add(batch.chunk.shape[1])
+        return update_critic(batch)
+
+    monkeypatch.setattr(algorithm, "update_critic", update)
+    rng = np.random.default_rng(0)
+    episodes = [make_episode(rng.uniform(-1, 1, 9), np.ones(9)) for _ in range(6)]
+    data = make_data(episodes[:3], episodes[3:])
+    for stage in algorithm.stages():
+        scalars = train(algorithm, stage.name, data, 2)
+        assert all(value.isfinite() for value in scalars.values())
+    assert seen == {critic_horizon or 2}
+    for acting in (algorithm.explore, algorithm.deployed.act):
+        assert acting(torch.zeros(5, 1)).shape == (5, 2, 1)
