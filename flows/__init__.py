@@ -8,19 +8,28 @@
 from __future__ import annotations
 
 from flows.base import ChunkFlow
+from flows.baselines import FullGaussianFlow, GaussianMixtureFlow, TanhGaussianFlow
 from flows.bases import GaussianBase, LatentBase, MixtureBase
-from flows.coupling import CouplingFlow
+from flows.bounds import BoundedFlow
+from flows.coupling import CouplingFlow, SplineCouplingFlow
+from flows.flow_matching import FlowMatchingFlow
 from flows.gaussian import GaussianFlow
 from flows.registry import DEFAULT_FLOW, available_flows, make_flow, register_flow
 
 __all__ = [
     "DEFAULT_FLOW",
+    "BoundedFlow",
     "ChunkFlow",
     "CouplingFlow",
+    "FlowMatchingFlow",
+    "FullGaussianFlow",
     "GaussianBase",
     "GaussianFlow",
+    "GaussianMixtureFlow",
     "LatentBase",
     "MixtureBase",
+    "SplineCouplingFlow",
+    "TanhGaussianFlow",
     "available_flows",
     "make_flow",
     "register_flow",

@@ -29,6 +29,8 @@ class ChunkFlow(nn.Module, ABC):
     """
 
     base: LatentBase
+    loss_is_nll: bool = True
+    """Whether `loss` is the negative log-likelihood per dimension; a flow with a `row_loss` of its own says False."""
 
     def __init__(self, *, horizon: int, action_dim: int, context_dim: int) -> None:
         super().__init__()
@@ -51,6 +53,16 @@ class ChunkFlow(nn.Module, ABC):
     def decode(self, latent: Tensor, embedding: Any) -> tuple[Tensor, Tensor]:
         """Flat latents (B, N, D) -> chunks (B, N, D) and log|det d chunk / d latent| (B, N)."""
 
+    # What a flow may write.
+
+    def generate(self, latent: Tensor, embedding: Any) -> Tensor:
+        """`decode` without its log-determinant, for a flow that can save work by it."""
+        return self.decode(latent, embedding)[0]
+
+    def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
+        """What `loss` averages over rows, summed over a chunk's dimensions: (B, H, A), (B, C) -> (B,)."""
+        return -self.log_prob(chunk, context)
+
     # What a flow offers.
 
     @property
@@ -72,8 +84,7 @@ class ChunkFlow(nn.Module, ABC):
         self._check_context(context)
         _check_draw(n, temperature)
         latent = self.base.sample(self.base(context), n, temperature)
-        chunk, _ = self.decode(latent, self.embed(context))
-        return chunk.unflatten(-1, self.latent_shape)
+        return self.generate(latent, self.embed(context)).unflatten(-1, self.latent_shape)
 
     def mode(self, context: Tensor) -> Tensor:
         """The chunk of the base's mode (a mixture's: the mean of its likeliest component): (B, C) -> (B, H, A).
@@ -81,7 +92,7 @@ class ChunkFlow(nn.Module, ABC):
         What a greedy policy executes; under a nonlinear map it is not the density's own maximum.
         """
         self._check_context(context)
-        chunk, _ = self.decode(self.base.mode(self.base(context)).unsqueeze(1), self.embed(context))
+        chunk = self.generate(self.base.mode(self.base(context)).unsqueeze(1), self.embed(context))
         return chunk[:, 0].unflatten(-1, self.latent_shape)
 
     def rsample_and_log_prob(self, context: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
@@ -111,6 +122,8 @@ class ChunkFlow(nn.Module, ABC):
 
             loss = sum_b weight_b * -log p(chunk_b | context_b) / (H * A * sum_b weight_b)
 
+        A flow that has no likelihood to descend puts its `row_loss` in place of -log p, and `loss_is_nll` is False.
+
         Args:
             chunk: (B, H, A).
             context: (B, C).
@@ -135,7 +148,7 @@ class ChunkFlow(nn.Module, ABC):
             chunk, context, weight = chunk[kept], context[kept], weight[kept]
         if len(chunk) == 0:
             raise ValueError("nothing to average over: the batch is empty or every weight is zero")
-        return -(weight * self.log_prob(chunk, context)).sum() / (weight.sum() * self.horizon * self.action_dim)
+        return (weight * self.row_loss(chunk, context)).sum() / (weight.sum() * self.horizon * self.action_dim)
 
     # Shapes.
 

@@ -148,3 +148,12 @@ class MixtureBase(LatentBase):
     def mode(self, params: MixtureParams) -> Tensor:
         likeliest = params.log_weight.argmax(-1)[:, None, None].expand(-1, 1, self.dim)
         return params.mean.gather(1, likeliest)[:, 0]
+
+
+def make_base(name: str, dim: int, context_dim: int, components: int, dropout: float = 0.0) -> LatentBase:
+    """The base that a flow's option `base` names: "gaussian" or "mixture", of which `components` and `dropout` are."""
+    if name == "mixture":
+        return MixtureBase(dim, context_dim, components, dropout=dropout)
+    if name == "gaussian":
+        return GaussianBase(dim)
+    raise ValueError(f"base: expected 'mixture' or 'gaussian', got {name!r}")

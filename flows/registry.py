@@ -10,12 +10,23 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from flows.base import ChunkFlow
+from flows.bounds import BoundedFlow
 
 DEFAULT_FLOW = "coupling"
 ENTRY_POINT_GROUP = "softflow.flows"
+SHARED_OPTIONS = ("bounds", "noise", "noise_law")  # of `make_flow` itself, for every flow
 
 Flow = TypeVar("Flow", bound=type[ChunkFlow])
 _registered: dict[str, type[ChunkFlow]] = {}
+
+# Ours that need another library, which is imported when one of them is asked for.
+_BACKENDS = {
+    "nflows_nsf": "flows.nflows_backend:NflowsNSF",
+    "nflows_realnvp": "flows.nflows_backend:NflowsRealNVP",
+    "zuko_maf": "flows.zuko_backend:ZukoMAF",
+    "zuko_nice": "flows.zuko_backend:ZukoNICE",
+    "zuko_nsf": "flows.zuko_backend:ZukoNSF",
+}
 
 
 def register_flow(name: str) -> Callable[[Flow], Flow]:
@@ -26,8 +37,9 @@ def register_flow(name: str) -> Callable[[Flow], Flow]:
     """
 
     def register(flow: Flow) -> Flow:
-        if name in _registered:
-            raise ValueError(f"flow {name!r} is already registered, by {_registered[name].__qualname__}")
+        if name in _registered or name in _BACKENDS:
+            owner = _BACKENDS.get(name) or _registered[name].__qualname__
+            raise ValueError(f"flow {name!r} is already registered, by {owner}")
         _registered[name] = flow
         return flow
 
@@ -39,12 +51,25 @@ def available_flows() -> list[str]:
     return sorted({*_registered, *_entry_points()})
 
 
-def make_flow(name: str, *, horizon: int, action_dim: int, context_dim: int, **options: Any) -> ChunkFlow:
+def make_flow(
+    name: str,
+    *,
+    horizon: int,
+    action_dim: int,
+    context_dim: int,
+    bounds: str = "raw",
+    noise: float = 0.0,
+    noise_law: str = "gaussian",
+    **options: Any,
+) -> ChunkFlow:
     """Build a registered flow.
 
     Args:
         name: one of `available_flows()`.
         horizon, action_dim, context_dim: see `ChunkFlow`.
+        bounds: "raw" or "atanh"; this and the noise that training adds to its chunks: see `BoundedFlow`.
+        noise: its standard deviation (gaussian) or half-width (uniform).
+        noise_law: "gaussian" or "uniform".
         options: of this flow, see its class.
 
     Raises:
@@ -52,11 +77,14 @@ def make_flow(name: str, *, horizon: int, action_dim: int, context_dim: int, **o
     """
     flow = _find(name)
     dims = {"horizon": horizon, "action_dim": action_dim, "context_dim": context_dim}
-    known = set(inspect.signature(flow).parameters) - set(dims)
+    own = set(inspect.signature(flow).parameters) - set(dims)
     for option in options:
-        if option not in known:
-            raise ValueError(f"unknown option {option!r} of flow {name!r}{_hint(option, known)}")
-    return flow(**dims, **options)
+        if option not in own:
+            raise ValueError(f"unknown option {option!r} of flow {name!r}{_hint(option, own | set(SHARED_OPTIONS))}")
+    built = flow(**dims, **options)
+    if (bounds, noise, noise_law) == ("raw", 0.0, "gaussian"):
+        return built
+    return BoundedFlow(built, bounds=bounds, noise=noise, noise_law=noise_law)
 
 
 def _find(name: str) -> type[ChunkFlow]:
@@ -72,7 +100,9 @@ def _find(name: str) -> type[ChunkFlow]:
 
 
 def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    """Those of installed packages, and our backends, which take the same way."""
+    backends = (EntryPoint(name, target, ENTRY_POINT_GROUP) for name, target in _BACKENDS.items())
+    return {point.name: point for point in (*entry_points(group=ENTRY_POINT_GROUP), *backends)}
 
 
 def _hint(name: str, valid: Iterable[str]) -> str:

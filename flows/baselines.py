@@ -1,0 +1,145 @@
+"""Densities that a flow is compared with, beside the diagonal Gaussian: full covariance, tanh, mixture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from flows.base import ChunkFlow, require_positive
+from flows.bases import GaussianBase, MixtureBase, bounded
+from flows.bounds import log_tanh_slope
+from flows.gaussian import GaussianFlow, hidden_layers
+from flows.registry import register_flow
+
+
+@register_flow("full_gaussian")
+class FullGaussianFlow(ChunkFlow):
+    """p(chunk | context) = N(mean, L L^T) with L = diag(std) (I + lower), `lower` strictly lower triangular and all
+    three of the context, seen as the flow
+
+        latent = (I + lower)^-1 ((chunk - mean) / std),  latent ~ N(0, I).
+
+    Its size grows with (H * A)^2: meant for chunks of up to a few hundred numbers.
+
+    Args:
+        horizon, action_dim, context_dim: see `ChunkFlow`.
+        width, depth, dropout, log_std_bound: see `GaussianFlow`; the bound is that of log diag(L).
+    """
+
+    def __init__(
+        self,
+        *,
+        horizon: int,
+        action_dim: int,
+        context_dim: int,
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.0,
+        log_std_bound: float = 5.0,
+    ) -> None:
+        super().__init__(horizon=horizon, action_dim=action_dim, context_dim=context_dim)
+        require_positive(width=width, depth=depth)
+        if not log_std_bound > 0:
+            raise ValueError(f"log_std_bound: expected a number > 0, got {log_std_bound!r}")
+        dim = horizon * action_dim
+        self.log_std_bound = log_std_bound
+        self.hidden = hidden_layers(context_dim, width, depth, dropout)
+        self.mean = nn.Linear(width, dim)
+        self.log_std = nn.Linear(width, dim)
+        self.lower = nn.Linear(width, dim * dim)  # what lies on and above the diagonal is not used
+        nn.init.zeros_(self.lower.weight)  # starts diagonal
+        nn.init.zeros_(self.lower.bias)
+        self.base = GaussianBase(dim)
+
+    def embed(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and log diag(L) of each row, (B, 1, D) each, and `lower`, (B, D, D)."""
+        hidden = self.hidden(context)
+        log_std = bounded(self.log_std(hidden), self.log_std_bound)
+        mean = self.mean(hidden)
+        lower = self.lower(hidden).unflatten(-1, (mean.shape[-1], -1)).tril(-1)
+        return mean.unsqueeze(1), log_std.unsqueeze(1), lower
+
+    def encode(self, chunk: Tensor, embedding: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        mean, log_std, lower = embedding
+        standard = (chunk - mean) * (-log_std).exp()
+        latent = torch.linalg.solve_triangular(lower, standard.mT, upper=False, unitriangular=True).mT
+        return latent, -log_std.sum(-1).expand(chunk.shape[:-1])
+
+    def decode(self, latent: Tensor, embedding: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        mean, log_std, lower = embedding
+        chunk = mean + (latent + latent @ lower.mT) * log_std.exp()
+        return chunk, log_std.sum(-1).expand(latent.shape[:-1])
+
+
+@register_flow("tanh_gaussian")
+class TanhGaussianFlow(GaussianFlow):
+    """chunk = tanh(u), u ~ N(mean(context), diag(std(context))^2): the policy of soft actor-critic.
+
+    Its support is the open box (-1, 1). A chunk at a bound or beyond has no density: `log_prob`, `to_latent` and
+    `loss` refuse it, where implementations usually clip it and report the log-density of another chunk. For data with
+    actions at the bounds, take `make_flow("gaussian", bounds="atanh")`. In float32 a sample with |u| > 9 rounds
+    to the bound; the log-density that it is drawn with is exact all the same.
+
+    Haarnoja et al., Soft Actor-Critic, ICML 2018, arXiv 1801.01290 (appendix C).
+
+    Args:
+        horizon, action_dim, context_dim, width, depth, dropout, log_std_bound: see `GaussianFlow`, of which this is
+            the tanh.
+
+    Raises:
+        ValueError: a chunk that does not lie strictly within (-1, 1).
+    """
+
+    def encode(self, chunk: Tensor, embedding: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        if not (chunk.abs() < 1).all():
+            raise ValueError(
+                "chunk: expected values strictly within (-1, 1), where a tanh-Gaussian has its density, got "
+                f"{chunk.min():g} to {chunk.max():g}; make_flow('gaussian', bounds='atanh') takes values at the bounds"
+            )
+        u = chunk.atanh()
+        latent, log_abs_det = super().encode(u, embedding)
+        return latent, log_abs_det - log_tanh_slope(u).sum(-1)
+
+    def decode(self, latent: Tensor, embedding: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        u, log_abs_det = super().decode(latent, embedding)
+        return u.tanh(), log_abs_det + log_tanh_slope(u).sum(-1)
+
+
+@register_flow("gaussian_mixture")
+class GaussianMixtureFlow(ChunkFlow):
+    """p(chunk | context) = sum_k w_k(context) N(chunk; mean_k(context), diag(std_k(context))^2): the identity map on
+    a `MixtureBase`, which says what temperature, mode and gradients mean for it.
+
+    Args:
+        horizon, action_dim, context_dim: see `ChunkFlow`.
+        components: K.
+        width: of the two hidden layers.
+        dropout: probability in the hidden layers.
+        log_std_bound: log standard deviations stay within +- this.
+    """
+
+    def __init__(
+        self,
+        *,
+        horizon: int,
+        action_dim: int,
+        context_dim: int,
+        components: int = 5,
+        width: int = 256,
+        dropout: float = 0.0,
+        log_std_bound: float = 5.0,
+    ) -> None:
+        super().__init__(horizon=horizon, action_dim=action_dim, context_dim=context_dim)
+        require_positive(components=components, width=width)
+        if not log_std_bound > 0:
+            raise ValueError(f"log_std_bound: expected a number > 0, got {log_std_bound!r}")
+        self.base = MixtureBase(horizon * action_dim, context_dim, components, width, dropout, log_std_bound)
+
+    def embed(self, context: Tensor) -> None:
+        """The map needs nothing: the base reads the context."""
+
+    def encode(self, chunk: Tensor, embedding: None) -> tuple[Tensor, Tensor]:
+        return chunk, chunk.new_zeros(chunk.shape[:-1])
+
+    def decode(self, latent: Tensor, embedding: None) -> tuple[Tensor, Tensor]:
+        return latent, latent.new_zeros(latent.shape[:-1])

@@ -1,0 +1,291 @@
+"""zuko as a backend: any of its flows or lazy transforms becomes a `ChunkFlow`, and presets.
+
+>>> flow = ZukoFlow(zuko.flows.NSF(120, 97, passes=2), horizon=8, action_dim=15, context_dim=97)
+
+Only the transform is zuko's; base density and sampling are those of `ChunkFlow`. What this mends of zuko 1.6:
+
+* importing it turns off argument validation of torch.distributions for the whole process: importing this module leaves
+  the setting as it was (zuko imported earlier, by something else, has changed it already);
+* its `rsample_and_log_prob` runs the conditioners once more for the log-determinant: here they run once (in an
+  autoregressive transform once a pass);
+* its log-densities fail for an empty batch;
+* its autoregressive transforms, the default of NSF and MAF, invert in one pass per dimension: the presets take two
+  passes, and with more than 32, building the flow warns.
+
+Rozet et al., Zuko: Normalizing flows in PyTorch, 2022, doi 10.5281/zenodo.7625672.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributions import Distribution, Transform
+
+from flows.base import ChunkFlow, require_positive
+from flows.bases import GaussianBase, LatentBase, make_base
+
+_validated = Distribution._validate_args
+try:
+    import zuko
+except ModuleNotFoundError as error:
+    raise ImportError(f"flows.zuko_backend needs zuko ({error}): pip install zuko") from error
+finally:
+    Distribution.set_default_validate_args(_validated)
+
+
+class ZukoFlow(ChunkFlow):
+    """Density whose map is a zuko transform, from chunk to latent, over flat chunks of D = H * A numbers.
+
+    Inverses that zuko finds by bisection are right to 1e-6, continuous flows' log-determinants to about 1e-4, unless
+    the transform is built with tolerances of its own.
+
+    Args:
+        flow: a zuko flow over a standard normal, or a lazy transform, of D features and `context_dim` context features.
+        horizon, action_dim, context_dim: see `ChunkFlow`.
+        base: density of the latent; None is the standard normal.
+
+    Raises:
+        TypeError: neither a zuko flow nor a lazy transform.
+        ValueError: a flow of other than D features, or whose own base is no standard normal: to replace that base,
+            give `flow.transform`.
+    """
+
+    def __init__(
+        self,
+        flow: zuko.flows.Flow | zuko.lazy.LazyTransform,
+        *,
+        horizon: int,
+        action_dim: int,
+        context_dim: int,
+        base: LatentBase | None = None,
+    ) -> None:
+        super().__init__(horizon=horizon, action_dim=action_dim, context_dim=context_dim)
+        dim = horizon * action_dim
+        if isinstance(flow, zuko.flows.Flow):
+            _check_base(flow.base, dim)
+            flow = flow.transform
+        if not isinstance(flow, zuko.lazy.LazyTransform):
+            raise TypeError(f"flow: expected a zuko.flows.Flow or a lazy transform, got {type(flow).__name__}")
+        autoregressive = zuko.flows.MaskedAutoregressiveTransform
+        passes = max((part.passes for part in flow.modules() if isinstance(part, autoregressive)), default=0)
+        if passes > 32:
+            warnings.warn(
+                f"an autoregressive transform inverts in {passes} passes of its conditioner, one per dimension unless "
+                "told otherwise; passes=2 makes it a coupling",
+                stacklevel=2,
+            )
+        self.transform = flow
+        self.base = GaussianBase(dim) if base is None else base
+
+    def embed(self, context: Tensor) -> Transform | None:
+        """The transform given the context, which it holds as (B, 1, C); None for an empty batch."""
+        return self.transform(context.unsqueeze(1)) if len(context) else None
+
+    def encode(self, chunk: Tensor, embedding: Transform | None) -> tuple[Tensor, Tensor]:
+        if embedding is None or chunk.numel() == 0:
+            return chunk, chunk.sum(-1)
+        return _forward(embedding, chunk)
+
+    def decode(self, latent: Tensor, embedding: Transform | None) -> tuple[Tensor, Tensor]:
+        if embedding is None or latent.numel() == 0:
+            return latent, latent.sum(-1)
+        return _inverse(embedding, latent)
+
+
+def _check_base(base: nn.Module, dim: int) -> None:
+    density: Any = base() if isinstance(base, zuko.lazy.UnconditionalDistribution) else base
+    normal = isinstance(density, zuko.distributions.DiagNormal)
+    if not (normal and (density.mean == 0).all() and (density.stddev == 1).all()):
+        raise ValueError(f"flow: its base {density} is no standard normal; give flow.transform to replace it")
+    if density.event_shape != (dim,):
+        raise ValueError(f"flow: expected {dim} features (horizon * action_dim), got {density.event_shape[0]}")
+
+
+def _forward(transform: Transform, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and log|det| of a transform of vectors: (B, N, D) -> (B, N, D), (B, N)."""
+    y, log_abs_det = transform.call_and_ladj(x)  # type: ignore[attr-defined]  # zuko's addition to torch's class
+    if transform.domain.event_dim == 0:  # elementwise: one for each dimension
+        log_abs_det = log_abs_det.sum(-1)
+    return y, log_abs_det.expand(x.shape[:-1])
+
+
+def _inverse(transform: Transform, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and log|det| of a transform's inverse, in one run of its conditioners, where zuko takes a second one."""
+    if isinstance(transform, zuko.transforms.ComposedTransform):
+        log_abs_det = y.new_zeros(y.shape[:-1])
+        for part in reversed(transform.transforms):
+            y, more = _inverse(part, y)
+            log_abs_det = log_abs_det + more
+        return y, log_abs_det
+    if isinstance(transform, zuko.transforms.CouplingTransform):
+        fixed, moved = transform.split(y)
+        moved, log_abs_det = _inverse(transform.meta(fixed), moved)
+        return transform.merge(fixed, moved, y.shape), log_abs_det
+    if isinstance(transform, zuko.transforms.AutoregressiveTransform):
+        # A pass settles one more group of dimensions, so the last one has every parameter right.
+        x = y.new_zeros(y.shape)
+        for _ in range(transform.passes - 1):
+            x = transform.meta(x).inv(y)
+        return _inverse(transform.meta(x), y)
+    return _forward(transform.inv, y)
+
+
+class ZukoNSF(ZukoFlow):
+    """`zuko.flows.NSF`: monotonic rational-quadratic splines on [-5, 5]; numbers beyond stay as they are.
+
+    Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv 1906.04032.
+
+    Args:
+        horizon, action_dim, context_dim: see `ChunkFlow`.
+        layers: transforms.
+        width: of the conditioners.
+        depth: hidden layers of a conditioner.
+        bins: of each spline.
+        passes: groups of dimensions, each of which sees those before it. 2, the halves of the chunk, is coupling;
+            D is autoregressive. Sampling runs a conditioner `passes` times, a density once, and reinforcement learning
+            samples at every step and in every update: hence 2.
+        base: density of the latent, "gaussian" (zuko's own choice) or "mixture".
+        components: of the mixture base.
+    """
+
+    def __init__(
+        self,
+        *,
+        horizon: int,
+        action_dim: int,
+        context_dim: int,
+        layers: int = 8,
+        width: int = 192,
+        depth: int = 2,
+        bins: int = 8,
+        passes: int = 2,
+        base: str = "gaussian",
+        components: int = 8,
+    ) -> None:
+        require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
+        require_positive(width=width, depth=depth, bins=bins, passes=passes, components=components)
+        dim = horizon * action_dim
+        super().__init__(
+            zuko.flows.NSF(
+                dim,
+                context_dim,
+                bins=bins,
+                transforms=layers,
+                passes=passes,
+                hidden_features=[width] * depth,
+                activation=nn.SiLU,
+            ),
+            horizon=horizon,
+            action_dim=action_dim,
+            context_dim=context_dim,
+            base=make_base(base, dim, context_dim, components),
+        )
+
+
+class ZukoMAF(ZukoFlow):
+    """`zuko.flows.MAF`: affine maps, each dimension's decided by those in the groups before its own.
+
+    Papamakarios et al., Masked Autoregressive Flow for Density Estimation, NeurIPS 2017, arXiv 1705.07057.
+
+    Args:
+        horizon, action_dim, context_dim: see `ChunkFlow`.
+        layers: transforms.
+        width: of the conditioners.
+        depth: hidden layers of a conditioner.
+        passes: see `ZukoNSF`.
+        base: density of the latent, "gaussian" (zuko's own choice) or "mixture".
+        components: of the mixture base.
+        log_scale_bound: a layer's log-scales stay within +- this.
+    """
+
+    def __init__(
+        self,
+        *,
+        horizon: int,
+        action_dim: int,
+        context_dim: int,
+        layers: int = 8,
+        width: int = 192,
+        depth: int = 2,
+        passes: int = 2,
+        base: str = "gaussian",
+        components: int = 8,
+        log_scale_bound: float = 2.0,
+    ) -> None:
+        require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
+        require_positive(width=width, depth=depth, passes=passes, components=components)
+        dim = horizon * action_dim
+        super().__init__(
+            zuko.flows.MAF(
+                dim,
+                context_dim,
+                transforms=layers,
+                passes=passes,
+                univariate=_affine(log_scale_bound),
+                hidden_features=[width] * depth,
+                activation=nn.SiLU,
+            ),
+            horizon=horizon,
+            action_dim=action_dim,
+            context_dim=context_dim,
+            base=make_base(base, dim, context_dim, components),
+        )
+
+
+class ZukoNICE(ZukoFlow):
+    """`zuko.flows.NICE`: coupling over alternating dimensions of the flat chunk. Despite the name its maps are affine,
+    those of RealNVP; zuko's `RealNVP` is the same flow.
+
+    Dinh et al., Density estimation using Real NVP, ICLR 2017, arXiv 1605.08803.
+
+    Args:
+        horizon, action_dim, context_dim: see `ChunkFlow`.
+        layers: coupling layers.
+        width: of the conditioners.
+        depth: hidden layers of a conditioner.
+        base: density of the latent, "gaussian" (zuko's own choice) or "mixture".
+        components: of the mixture base.
+        log_scale_bound: a layer's log-scales stay within +- this.
+    """
+
+    def __init__(
+        self,
+        *,
+        horizon: int,
+        action_dim: int,
+        context_dim: int,
+        layers: int = 8,
+        width: int = 192,
+        depth: int = 2,
+        base: str = "gaussian",
+        components: int = 8,
+        log_scale_bound: float = 2.0,
+    ) -> None:
+        require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
+        require_positive(width=width, depth=depth, components=components)
+        dim = horizon * action_dim
+        super().__init__(
+            zuko.flows.NICE(
+                dim,
+                context_dim,
+                transforms=layers,
+                univariate=_affine(log_scale_bound),
+                hidden_features=[width] * depth,
+                activation=nn.SiLU,
+            ),
+            horizon=horizon,
+            action_dim=action_dim,
+            context_dim=context_dim,
+            base=make_base(base, dim, context_dim, components),
+        )
+
+
+def _affine(log_scale_bound: float) -> partial[zuko.transforms.MonotonicAffineTransform]:
+    """zuko's affine map with log-scales within +- the bound, which zuko calls a slope of exp(-bound)."""
+    if not log_scale_bound > 0:
+        raise ValueError(f"log_scale_bound: expected a number > 0, got {log_scale_bound!r}")
+    return partial(zuko.transforms.MonotonicAffineTransform, slope=math.exp(-log_scale_bound))

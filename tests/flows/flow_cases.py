@@ -1,0 +1,45 @@
+"""A small version of every registered flow, for the tests of the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SMALL: dict[str, list[dict[str, Any]]] = {
+    "coupling": [
+        dict(layers=4, width=16, base="mixture", components=3),
+        dict(layers=4, width=16, base="gaussian"),
+        dict(layers=4, width=16, base="mixture", components=3, bounds="atanh"),
+        dict(layers=4, width=16, base="gaussian", split="channel"),
+        dict(layers=3, width=16, base="gaussian", split="channel", mixing="rotation"),
+        dict(layers=3, width=16, base="gaussian", mixing="lu"),
+    ],
+    "flow_matching": [
+        dict(width=16, depth=2, steps=16, solver="euler"),
+        dict(width=16, depth=2, steps=8, solver="midpoint"),
+        dict(width=16, depth=2, steps=8, solver="midpoint", bounds="atanh"),
+    ],
+    "full_gaussian": [dict(width=16, depth=2)],
+    "gaussian": [dict(width=16, depth=2), dict(width=16, depth=2, bounds="atanh")],
+    "gaussian_mixture": [dict(width=16, components=3)],
+    "nflows_nsf": [dict(layers=2, width=16, bins=4)],
+    "nflows_realnvp": [dict(layers=3, width=16), dict(layers=3, width=16, base="mixture", components=3)],
+    "spline_coupling": [
+        dict(layers=2, width=16, bins=4, bound=3.0, base="mixture", components=3),
+        dict(layers=2, width=16, bins=4, base="gaussian", split="channel"),
+        dict(layers=2, width=16, bins=4, base="gaussian", mixing="rotation"),
+        dict(layers=2, width=16, bins=4, base="gaussian", mixing="lu"),
+    ],
+    "tanh_gaussian": [dict(width=16, depth=2)],
+    "zuko_maf": [dict(layers=3, width=16), dict(layers=2, width=16, passes=6)],
+    "zuko_nice": [dict(layers=3, width=16), dict(layers=3, width=16, base="mixture", components=3)],
+    "zuko_nsf": [dict(layers=2, width=16, bins=4)],
+}
+
+# Flows whose density lives on the open box (-1, 1) alone: they refuse other chunks.
+OPEN_BOX = {"tanh_gaussian"}
+
+# Flows whose map is the identity, the base being all they have.
+IDENTITY = {"gaussian_mixture"}
+
+# How far `to_chunk` may be from inverting `to_latent` in so few steps, by a flow's solver; without one it is exact.
+SOLVER_ERROR = {"euler": 0.6, "midpoint": 0.06}
