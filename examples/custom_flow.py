@@ -20,35 +20,30 @@ from softflow.cli.train import main
 class NiceFlow(ChunkFlow):
     """Additive coupling, which keeps volumes (Dinh et al., NICE, arXiv 1410.8516), on a conditional mixture base."""
 
-    def __init__(
-        self, *, horizon: int, action_dim: int, context_dim: int, layers: int = 4, width: int = 128, components: int = 4
-    ) -> None:
-        super().__init__(horizon=horizon, action_dim=action_dim, context_dim=context_dim)
-        dim = horizon * action_dim
-        self.sizes = (dim // 2, dim - dim // 2)
-        self.shifts = nn.ModuleList()
-        for i in range(layers):
-            fixed, moved = self.sizes[i % 2], self.sizes[1 - i % 2]
-            hidden = nn.Linear(fixed + context_dim, width)
-            self.shifts.append(nn.Sequential(hidden, nn.SiLU(), nn.Linear(width, moved)))
-        self.base = MixtureBase(dim, context_dim, components)
+    def __init__(self, *, layers: int = 4, width: int = 128, **sizes: int) -> None:
+        super().__init__(**sizes)
+        dim, inputs = self.horizon * self.action_dim, self.horizon * self.action_dim + self.context_dim
+        nets = [nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, dim)) for _ in range(layers)]
+        self.layers = nn.ModuleList(nets)
+        self.base = MixtureBase(dim, self.context_dim)
 
     def embed(self, context: Tensor) -> Tensor:
         return context.unsqueeze(1)
 
     def encode(self, chunk: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        return self._move(chunk, embedding, range(len(self.shifts)), 1.0)
+        for i in range(len(self.layers)):
+            chunk = chunk + self._shift(i, chunk, embedding)
+        return chunk, chunk.new_zeros(chunk.shape[:-1])  # the log-determinant
 
     def decode(self, latent: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        return self._move(latent, embedding, reversed(range(len(self.shifts))), -1.0)
+        for i in reversed(range(len(self.layers))):
+            latent = latent - self._shift(i, latent, embedding)
+        return latent, latent.new_zeros(latent.shape[:-1])
 
-    def _move(self, x: Tensor, context: Tensor, layers: range | reversed, sign: float) -> tuple[Tensor, Tensor]:
-        halves = list(x.split(self.sizes, -1))
-        for i in layers:
-            fixed = halves[i % 2]
-            inputs = torch.cat((fixed, context.expand(*fixed.shape[:-1], -1)), -1)
-            halves[1 - i % 2] = halves[1 - i % 2] + sign * self.shifts[i](inputs)
-        return torch.cat(halves, -1), x.new_zeros(x.shape[:-1])
+    def _shift(self, i: int, x: Tensor, context: Tensor) -> Tensor:
+        """How far layer i moves every second number: the others, which stay, and the context decide it."""
+        stays = torch.arange(x.shape[-1], device=x.device) % 2 == i % 2
+        return ~stays * self.layers[i](torch.cat((stays * x, context.expand(*x.shape[:-1], -1)), -1))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ class ChunkFlow(nn.Module, ABC):
     base: LatentBase
     loss_is_nll: bool = True
     """Whether `loss` is the negative log-likelihood per dimension; a flow with a `row_loss` of its own says False."""
+    exact_density: bool = True
+    """Whether `log_prob` is the density that `sample` draws from; a flow that only estimates it says False."""
 
     def __init__(self, *, horizon: int, action_dim: int, context_dim: int) -> None:
         super().__init__()
@@ -116,6 +118,10 @@ class ChunkFlow(nn.Module, ABC):
         """Inverse of `to_latent`: latent (B, *n, H, A) -> chunk and log|det d chunk / d latent| (B, *n)."""
         chunk, log_abs_det = self.decode(self._flat(latent, context, name="latent"), self.embed(context))
         return chunk.reshape(latent.shape), log_abs_det.reshape(latent.shape[:-2])
+
+    def chunk_from(self, latent: Tensor, context: Tensor) -> Tensor:
+        """The chunk of `to_chunk`, without the work of a log-determinant: (B, *n, H, A), (B, C) -> (B, *n, H, A)."""
+        return self.generate(self._flat(latent, context, name="latent"), self.embed(context)).reshape(latent.shape)
 
     def loss(self, chunk: Tensor, context: Tensor, weight: Tensor | None = None) -> Tensor:
         """Mean negative log-likelihood per dimension, in nats: what imitation minimises.

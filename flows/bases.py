@@ -59,7 +59,7 @@ class GaussianBase(LatentBase):
         return temperature * params.new_empty(len(params), n, self.dim).normal_()
 
     def mode(self, params: Tensor) -> Tensor:
-        return params.new_zeros(len(params), self.dim)
+        return params.new_zeros(params.shape[0], self.dim)
 
 
 class MixtureParams(NamedTuple):

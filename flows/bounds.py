@@ -75,6 +75,7 @@ class BoundedFlow(ChunkFlow):
         self.noise = noise
         self.noise_law = noise_law
         self.loss_is_nll = flow.loss_is_nll
+        self.exact_density = flow.exact_density
 
     @property
     def base(self) -> LatentBase:  # type: ignore[override]  # an attribute would enter the state dict a second time

@@ -207,6 +207,9 @@ class SplineCouplingFlow(Coupling):
     A spline bends the numbers in [-bound, bound] and leaves those beyond as they are. The latent's bulk should thus
     lie in the box as well as the chunks; a standard normal's does, at the default bound.
 
+    In float32 a log-determinant of some 200 nats is good to about 2e-4 once trained (80 numbers, the largest of a
+    latent at 6), an affine flow's to 5e-5.
+
     Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv 1906.04032.
 
     Args:

@@ -76,6 +76,7 @@ class FlowMatchingFlow(ChunkFlow):
     """
 
     loss_is_nll = False
+    exact_density = False
 
     def __init__(
         self,

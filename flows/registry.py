@@ -48,7 +48,7 @@ def register_flow(name: str) -> Callable[[Flow], Flow]:
 
 def available_flows() -> list[str]:
     """Names that `make_flow` accepts, sorted."""
-    return sorted({*_registered, *_entry_points()})
+    return sorted({*_registered, *(point.name for point in _entry_points())})
 
 
 def make_flow(
@@ -73,11 +73,14 @@ def make_flow(
         options: of this flow, see its class.
 
     Raises:
-        ValueError: unknown name or option (the nearest valid one is given), or a bad value.
+        ValueError: unknown name or option (the nearest valid one is given), or a bad value; or a name that two
+            installed packages, or one and this library, give to different flows.
+        ImportError: the name is that of an installed package's flow, or of a backend, and importing it fails.
     """
     flow = _find(name)
     dims = {"horizon": horizon, "action_dim": action_dim, "context_dim": context_dim}
-    own = set(inspect.signature(flow).parameters) - set(dims)
+    parameters = inspect.signature(flow).parameters.values()
+    own = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD} - set(dims)
     for option in options:
         if option not in own:
             raise ValueError(f"unknown option {option!r} of flow {name!r}{_hint(option, own | set(SHARED_OPTIONS))}")
@@ -88,21 +91,35 @@ def make_flow(
 
 
 def _find(name: str) -> type[ChunkFlow]:
+    points = [point for point in _entry_points() if point.name == name]
+    owners = {point.value: _owner(point) for point in points}
+    if name in _registered:  # which a package's own decorator may have done, too
+        target = f"{_registered[name].__module__}:{_registered[name].__qualname__}"
+        owners[target] = target
+    if len(owners) > 1:
+        raise ValueError(f"flow {name!r} is defined more than once, by {' and by '.join(owners.values())}: rename one")
     if name in _registered:
         return _registered[name]
-    found = _entry_points()
-    if name not in found:
+    if not points:
         raise ValueError(f"unknown flow {name!r}{_hint(name, available_flows())}")
-    flow = found[name].load()
+    try:
+        flow = points[0].load()
+    except Exception as error:  # whatever a package does when it is imported
+        raise ImportError(f"flow {name!r} cannot be imported from {_owner(points[0])}: {error!r}") from error
     if not (isinstance(flow, type) and issubclass(flow, ChunkFlow)):
-        raise ValueError(f"flow {name!r}: its entry point {found[name].value} is not a subclass of flows.ChunkFlow")
+        raise ValueError(f"flow {name!r}: {_owner(points[0])} is not a subclass of flows.ChunkFlow")
     return flow
 
 
-def _entry_points() -> dict[str, EntryPoint]:
+def _entry_points() -> list[EntryPoint]:
     """Those of installed packages, and our backends, which take the same way."""
-    backends = (EntryPoint(name, target, ENTRY_POINT_GROUP) for name, target in _BACKENDS.items())
-    return {point.name: point for point in (*entry_points(group=ENTRY_POINT_GROUP), *backends)}
+    backends = [EntryPoint(name, target, ENTRY_POINT_GROUP) for name, target in _BACKENDS.items()]
+    return [*entry_points(group=ENTRY_POINT_GROUP), *backends]
+
+
+def _owner(point: EntryPoint) -> str:
+    """Where an entry point leads, and the package that brings it."""
+    return f"{point.value} of the package {point.dist.name!r}" if point.dist else point.value
 
 
 def _hint(name: str, valid: Iterable[str]) -> str:

@@ -1,4 +1,5 @@
-"""Imitation: maximum likelihood on data chunks. Every method begins with it."""
+"""Imitation: maximum likelihood on data chunks, or what a flow without a likelihood learns by. Every method begins with
+it."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ class PolicyConfig:
     """Settings of a flow policy and of its imitation, which every method begins with."""
 
     flow: str = DEFAULT_FLOW
-    """Density of the policy, one of `flows.available_flows()`."""
+    """Density of the policy, one that `flows.available_flows()` lists."""
     flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of that flow."""
     horizon: int = 8
@@ -69,11 +70,13 @@ class Imitator:
         actor: as given.
         policy: the running average; frozen.
         optimizer: the actor's AdamW.
+        loss_name: what the loss on data chunks is logged as; only a likelihood is called one.
     """
 
     def __init__(self, actor: FlowPolicy, config: ImitationConfig, average_rate: float) -> None:
         self.actor, self.config, self.average_rate = actor, config, average_rate
         self.policy = copy.deepcopy(actor).requires_grad_(False).eval()
+        self.loss_name = "flow/nll" if actor.flow.loss_is_nll else "flow/loss"
         self.renew_optimizer(config.learning_rate)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
@@ -100,11 +103,11 @@ class Imitator:
         self.renew_optimizer(self.config.learning_rate)
 
     def update(self, batch: Windows[Tensor], progress: float) -> dict[str, Tensor]:
-        """One step of maximum likelihood; `progress` in [0, 1) sets the learning rate."""
+        """One step down the loss on data chunks; `progress` in [0, 1) sets the learning rate."""
         self.set_learning_rate(self.config.learning_rate, progress)
-        nll = self.actor.conservative_loss(batch.observation, batch.chunk)
-        self.step(nll)
-        return {"train/actor_loss": nll.detach(), "flow/nll": nll.detach()}
+        loss = self.actor.conservative_loss(batch.observation, batch.chunk)
+        self.step(loss)
+        return {"train/actor_loss": loss.detach(), self.loss_name: loss.detach()}
 
     def step(self, loss: Tensor) -> None:
         """One step of the actor down any loss of its own, and of the running average after it."""

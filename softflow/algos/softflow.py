@@ -11,10 +11,11 @@ The actor minimises, over chunks a ~ pi(. | s) and chunks of the data (per dimen
 
     q_weight * -Q(s, a) / |Q|  +  kl_weight * KL(pi || pi_imitation) / d  +  nll_weight * -w log pi(a_data | s) / d
 
-Both conservative terms are exact, because the flow's density is. Chunks of the data are those that reward still comes
-after, demonstrated and own, each with the weight w = exp(A / advantage_scale) of its advantage A: what is sloppy but
-succeeds in the end counts less. With the likelihood alone, the default, the actor never follows the critic's gradient,
-and the critic is never asked about chunks that nobody tried.
+Both conservative terms are exact, because the flow's density is; with one whose density is not, flow matching, the KL
+is refused, and the regression that it learns by takes the likelihood's place. Chunks of the data are those that reward
+still comes after, demonstrated and own, each with the weight w = exp(A / advantage_scale) of its advantage A: what is
+sloppy but succeeds in the end counts less. With the likelihood alone, the default, the actor never follows the
+critic's gradient, and the critic is never asked about chunks that nobody tried.
 
 What acts is the running average of the actor's weights, and of the chunks it proposes the critic chooses one.
 """
@@ -54,9 +55,10 @@ class ImprovementConfig:
     q_weight: float = 0.0
     """Weight of -Q / |Q| on the policy's own chunks."""
     kl_weight: float = 0.0
-    """Weight of the exact KL to the frozen imitation policy, per dimension."""
+    """Weight of the exact KL to the frozen imitation policy, per dimension; needs a flow with an exact density."""
     nll_weight: float = 1.0
-    """Weight of the negative log-likelihood of data chunks that reward comes after, per dimension."""
+    """Weight of the negative log-likelihood of data chunks that reward comes after, per dimension (of the flow's own
+    loss, if it has no likelihood)."""
     advantage_scale: float | None = 1.0
     """Data chunks count exp(A / this), A in standard deviations of the batch; without it all count alike."""
 
@@ -124,6 +126,12 @@ class SoftFlow(Algorithm):
     def __init__(self, config: SoftFlowConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
         self.config, self.execute, self.device = config, config.execute, device
         actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options).to(device)
+        for name, stage in (("offline", config.offline), ("online", config.online)):
+            if stage.kl_weight and not actor.flow.exact_density:
+                raise ValueError(
+                    f"{name}.kl_weight is {stage.kl_weight:g}, but flow {config.flow!r} has no exact density, which a "
+                    f"KL needs; set {name}.kl_weight to 0, or choose another flow"
+                )
         self.imitator = Imitator(actor, config.imitation, config.average_rate)
         self.actor, self.policy = actor, self.imitator.policy
         self.imitation_policy = copy.deepcopy(self.policy)
@@ -201,20 +209,20 @@ class SoftFlow(Algorithm):
         """One step on the sum of the three terms; a term of weight zero costs nothing."""
         scalars = {}
         loss = torch.zeros((), device=self.device)
-        if config.q_weight or config.kl_weight:
+        if config.kl_weight:
             chunk, log_prob = self.actor.propose_with_log_prob(batch.observation)
-            if config.kl_weight:
-                kl = (log_prob - self.imitation_policy.log_prob(batch.observation, chunk)).mean() / chunk[0, 0].numel()
-                scalars["flow/kl_to_imitation"] = kl.detach()
-                loss = loss + config.kl_weight * kl
-            if config.q_weight:
-                q = self._value(self.critic, batch.observation, chunk.clamp(-1, 1))
-                loss = loss - config.q_weight * q.mean() / q.abs().mean().detach().clamp_min(1e-3)
+            kl = (log_prob - self.imitation_policy.log_prob(batch.observation, chunk)).mean() / chunk[0, 0].numel()
+            scalars["flow/kl_to_imitation"] = kl.detach()
+            loss = loss + config.kl_weight * kl
+        if config.q_weight:
+            proposed = chunk.clamp(-1, 1) if config.kl_weight else self.actor.propose(batch.observation)
+            q = self._value(self.critic, batch.observation, proposed)
+            loss = loss - config.q_weight * q.mean() / q.abs().mean().detach().clamp_min(1e-3)
         if config.nll_weight:
             weight = self.advantage_weight(imitable, config.advantage_scale) if config.advantage_scale else None
-            nll = self.actor.conservative_loss(imitable.observation, imitable.chunk, weight)
-            scalars["flow/nll"] = nll.detach()
-            loss = loss + config.nll_weight * nll
+            data_loss = self.actor.conservative_loss(imitable.observation, imitable.chunk, weight)
+            scalars[self.imitator.loss_name] = data_loss.detach()
+            loss = loss + config.nll_weight * data_loss
         self.imitator.step(loss)
         return scalars | {"train/actor_loss": loss.detach()}
 
@@ -230,15 +238,15 @@ class SoftFlow(Algorithm):
 
     @torch.no_grad()
     def diagnose(self, stage: Stage, data: Data) -> dict[str, Tensor]:
-        """How far the policy is from imitation, and the share of sampled numbers outside the action box."""
+        """The share of sampled numbers outside the action box, and, if the density is exact, the KL to imitation."""
         with torch.random.fork_rng([]):
             windows = data.offline.sample(self.config.batch_size, 1, np.random.default_rng(0))
             observation = to_torch(windows, self.device).observation
-            chunk, log_prob = self.policy.propose_with_log_prob(observation)
-        scalars = {"flow/out_of_bounds": (chunk.abs() > 1).float().mean()}
-        if stage.name != "imitation":
-            kl = (log_prob - self.imitation_policy.log_prob(observation, chunk)).mean() / chunk[0, 0].numel()
-            scalars["flow/kl_to_imitation"] = kl
+            chunk = self.policy.flow.sample(self._features(observation))
+            scalars = {"flow/out_of_bounds": (chunk.abs() > 1).float().mean()}
+            if stage.name != "imitation" and self.policy.flow.exact_density:
+                now, then = (policy.log_prob(observation, chunk) for policy in (self.policy, self.imitation_policy))
+                scalars["flow/kl_to_imitation"] = (now - then).mean() / chunk[0, 0].numel()
         return scalars
 
     def _features(self, observation: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class Selection:
     env: str | None = None
     preset: str | None = None
     config: str | None = None
+    flow: str | None = None
     resume: str | None = None
 
 
@@ -96,6 +97,7 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
         parser.add_argument(f"--{name}")
     flags = {name: value for name, value in vars(parser.parse_known_args(argv)[0]).items() if value is not None}
     defaults = {field.name: field.default for field in dataclasses.fields(cls) if isinstance(field.default, str)}
+    defaults.pop("flow", None)  # presets may name one
     path = flags.get("config", defaults.get("config"))
     file = {key: value for key, value in load_file(path).values.items() if isinstance(value, str)} if path else {}
     return Selection(**{name: flags.get(name, file.get(name, defaults.get(name))) for name in names})
@@ -105,6 +107,8 @@ def preset_layers(selection: Selection) -> list[Layer]:
     """Load the layers that a selection names. A gymnasium id (`module:Id-v0`) needs no preset of its own.
 
     A preset of an environment, or one such as `quick`, gives what only one algorithm takes below `algorithms: NAME:`.
+    What a layer says of the options of the flow that it names is left out where a later layer, or the selection, names
+    another.
     """
     layers = []
     algorithm = None
@@ -117,7 +121,13 @@ def preset_layers(selection: Selection) -> list[Layer]:
         layers += _for_algorithm(load_preset("presets", selection.preset), algorithm)
     if selection.config is not None:
         layers.append(load_file(selection.config))
-    return layers
+    named = [layer.values["flow"] for layer in layers if "flow" in layer.values]
+    flow = selection.flow or (named or [None])[-1]
+    return [_without(layer, "flow_options") if layer.values.get("flow", flow) != flow else layer for layer in layers]
+
+
+def _without(layer: Layer, key: str) -> Layer:
+    return Layer({name: value for name, value in layer.values.items() if name != key}, layer.source)
 
 
 def _for_algorithm(layer: Layer, algorithm: str | None) -> list[Layer]:

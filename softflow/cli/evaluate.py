@@ -13,13 +13,12 @@ import torch
 from tyro.conf import Positional
 
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.cli.runs import make_environments, read_config, require_device
+from softflow.cli.runs import locate_checkpoint, make_environments, read_config, require_device
 from softflow.cli.video import write_video
 from softflow.data import Episode
 from softflow.errors import UserError
 from softflow.training.checkpoint import load_policy
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate
-from softflow.training.run_folder import RunFolder
 
 
 @dataclass
@@ -52,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     if config.episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {config.episodes}")
     require_device(config.device)
-    checkpoint, settings = _locate(Path(config.run).resolve())
+    checkpoint, settings = locate_checkpoint(config.run)
     policy = load_policy(checkpoint, config.device)
     run = read_config(str(settings))
 
@@ -73,14 +72,6 @@ def main(argv: Sequence[str]) -> None:
         low, high = result.success_ci95
         print(f"success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] on {result.episodes} held-out episodes")
         print(f"mean return {result.mean_return:.3f}, mean length {result.mean_length:.0f} steps")
-
-
-def _locate(path: Path) -> tuple[Path, Path]:
-    """The checkpoint and the configuration of a run folder or of a checkpoint in it."""
-    if (path / "policy.json").is_file():
-        return path, path.parent.parent / "config.yaml"
-    folder = RunFolder.open(path)
-    return folder.last_checkpoint(), folder.config_path
 
 
 def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:

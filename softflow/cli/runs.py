@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field, make_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, did_you_mean
 from softflow.training.config import RunConfig
+from softflow.training.run_folder import RunFolder
 
 
 def config_class(selection: Selection) -> type[RunConfig]:
@@ -27,6 +29,19 @@ def read_config(path: str) -> Any:
     """The resolved configuration that a run wrote."""
     layer = load_file(path)
     return from_dict(_config_class(_algorithm_of([layer])), dict(layer.values), source=path)
+
+
+def locate_checkpoint(run: str) -> tuple[Path, Path]:
+    """The checkpoint and the configuration of a run folder, or of a checkpoint's folder in it.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path = Path(run).resolve()
+    if (path / "policy.json").is_file():
+        return path, path.parent.parent / "config.yaml"
+    folder = RunFolder.open(path)
+    return folder.last_checkpoint(), folder.config_path
 
 
 def make_environments(config: RunConfig, number: int, **options: Any) -> list[Env]:
@@ -51,13 +66,14 @@ def make_algorithm(config: Any, observation_dim: int, action_dim: int) -> Algori
     """The algorithm that the configuration names.
 
     Raises:
-        UserError: a setting that it does not take, such as an unknown option of the flow.
+        UserError: a setting that it does not take, such as an unknown option of the flow; or a flow whose package
+            cannot be imported.
     """
     _, algorithm = ALGORITHMS[config.algorithm]
     require_device(config.device)
     try:
         return algorithm(config, observation_dim, action_dim, config.device)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise UserError(f"algorithm {config.algorithm!r}: {error}") from error
 
 

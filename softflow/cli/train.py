@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from flows import available_flows
+from softflow.algos import Algorithm
 from softflow.cli.command_line import parse_command_line, preset_layers, read_selection, run_main
 from softflow.cli.config import Layer, dotted_fields, dump_yaml, to_dict
 from softflow.cli.demonstrate import record_demonstrations
@@ -38,6 +40,7 @@ def main(argv: Sequence[str]) -> None:
 
     torch.manual_seed(config.seed)
     algorithm = make_algorithm(config, demonstrations[0].observation_dim, demonstrations[0].action_dim)
+    _require_density(algorithm, demonstrations)
     if not config.resume:  # only now, when nothing of the input can be wrong any more
         folder = RunFolder.create(config.runs, config.env, config.algo, config.seed, config.run_dir)
         dump_yaml(config, folder.config_path)
@@ -66,7 +69,9 @@ DEMONSTRATIONS = "demonstrations.npz"
 def _parse(argv: Sequence[str]) -> Any:
     selection = read_selection(RunConfig, argv)
     command = dict(
-        prog="softflow-train", description="Train a policy over action chunks: imitation, then reinforcement learning."
+        prog="softflow-train",
+        description="Train a policy over action chunks: imitation, then reinforcement learning.\n"
+        f"--flow takes one of: {', '.join(available_flows())}.",
     )
     if selection.resume is None:
         return parse_command_line(
@@ -93,6 +98,19 @@ def _demonstrations(config: RunConfig, environment: Env) -> list[Episode]:
     assert observations is not None and actions is not None
     check_compatible(episodes, observations[0], actions[0])
     return episodes[: config.num_demos]
+
+
+@torch.no_grad()
+def _require_density(algorithm: Algorithm, demonstrations: Sequence[Episode]) -> None:
+    """Raises `UserError` if the flow has no density at the extremes of the demonstrated actions."""
+    policy = algorithm.deployed.policy
+    actions = np.concatenate([episode.action for episode in demonstrations])
+    extremes = torch.as_tensor(np.stack([actions.min(0), actions.max(0)]), dtype=torch.float32)
+    chunks = extremes[:, None].expand(-1, policy.horizon, -1).to(next(policy.parameters()))
+    try:
+        policy.flow.log_prob(chunks, chunks.new_zeros(2, policy.observation_dim))
+    except ValueError as error:
+        raise UserError(f"flow {policy.flow_name!r} cannot imitate these demonstrations: {error}") from error
 
 
 def _summary(evaluations: Sequence[tuple[str, int, Evaluation]], folder: RunFolder) -> str:

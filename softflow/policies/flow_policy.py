@@ -65,12 +65,13 @@ class FlowPolicy(ChunkPolicy):
         return self.flow.rsample_and_log_prob(self.normalizer(observation), n)
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
-        """log pi(chunk | observation) in nats: (B, O), (B, *n, H, A) -> (B, *n)."""
+        """log pi(chunk | observation) in nats: (B, O), (B, *n, H, A) -> (B, *n); as exact as the flow's is."""
         return self.flow.log_prob(chunk, self.normalizer(observation))
 
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
-        return self.flow.to_chunk(latent, self.normalizer(observation))[0].clamp(-1, 1)
+        return self.flow.chunk_from(latent, self.normalizer(observation)).clamp(-1, 1)
 
     def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Negative log-likelihood per dimension: L_IL of SOFT-FLOW (arXiv 2602.09580)."""
+        """The flow's `loss`: the negative log-likelihood per dimension, L_IL of SOFT-FLOW (arXiv 2602.09580), unless
+        its `loss_is_nll` is False."""
         return self.flow.loss(chunk, self.normalizer(observation), weight)

@@ -34,7 +34,8 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
     """Read a policy, ready to act.
 
     Raises:
-        UserError: a file is missing or damaged, or weights or statistics do not fit the description.
+        UserError: a file is missing or damaged, weights or statistics do not fit the description, or the flow's
+            package is missing.
     """
     folder = Path(folder)
     for file in (folder / "policy.json", folder / "policy.safetensors"):
@@ -44,7 +45,7 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
         policy = BestOfN.build(**json.loads((folder / "policy.json").read_text(encoding="utf-8")))
         policy.load_state_dict(load_file(folder / "policy.safetensors"))
         policy.policy.normalizer.require_statistics()
-    except (TypeError, ValueError, SafetensorError, RuntimeError) as error:
+    except (TypeError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{folder}: the policy cannot be loaded: {' '.join(str(error).split())}") from error
     return policy.requires_grad_(False).eval().to(device)
 

@@ -10,10 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softflow.cli import demonstrate, evaluate, train
+from softflow.cli import demonstrate, evaluate, export, train
 from softflow.data import Episode, save_demonstrations
 
-MAINS = {"softflow-train": train.main, "softflow-eval": evaluate.main, "softflow-demo": demonstrate.main}
+MAINS = {
+    "softflow-train": train.main,
+    "softflow-eval": evaluate.main,
+    "softflow-demo": demonstrate.main,
+    "softflow-export": export.main,
+}
 
 SMALL = """\
 num_envs: 2

@@ -38,8 +38,14 @@ SMALL: dict[str, list[dict[str, Any]]] = {
 # Flows whose density lives on the open box (-1, 1) alone: they refuse other chunks.
 OPEN_BOX = {"tanh_gaussian"}
 
+# Flows of libraries in which a compiler's graph breaks.
+GRAPH_BREAKS = {"nflows_nsf", "zuko_maf", "zuko_nice", "zuko_nsf"}
+
+# What a float32 log-determinant may be wrong by at full size, where it is more than 1e-4 nats; the classes say so.
+FLOAT32_LOG_DET_ERROR = {"nflows_nsf": 1e-3, "spline_coupling": 3e-4, "zuko_nsf": 3e-4}
+
 # Flows whose map is the identity, the base being all they have.
 IDENTITY = {"gaussian_mixture"}
 
 # How far `to_chunk` may be from inverting `to_latent` in so few steps, by a flow's solver; without one it is exact.
-SOLVER_ERROR = {"euler": 0.6, "midpoint": 0.06}
+SOLVER_ERROR = {"euler": 0.6, "midpoint": 0.08}

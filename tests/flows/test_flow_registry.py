@@ -49,7 +49,46 @@ def test_entry_points_are_loaded_when_asked_for(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(flows.registry, "entry_points", lambda group: points)
     assert available_flows() == sorted([*SMALL, "broken", "no_flow", "theirs"])
     assert isinstance(make_flow("theirs", **DIMS), GaussianFlow)
-    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+    with pytest.raises(ImportError, match=r"flow 'broken' cannot be imported from no_such_package:Flow: .*No module"):
         make_flow("broken", **DIMS)
     with pytest.raises(ValueError, match=r"math:pi is not a subclass of flows\.ChunkFlow"):
         make_flow("no_flow", **DIMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("gaussian", "flows.gaussian:GaussianFlow"),
+        ("zuko_nsf", "flows.zuko_backend:ZukoNSF"),
+        ("theirs", "other_package:Flow"),
+    ],
+)
+def test_a_name_with_two_owners_is_refused(name: str, owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = [(name, "flows.gaussian:NoSuchFlow"), ("theirs", "other_package:Flow")]
+    points = [EntryPoint(taken, target, flows.registry.ENTRY_POINT_GROUP) for taken, target in targets]
+    monkeypatch.setattr(flows.registry, "entry_points", lambda group: points)
+    with pytest.raises(ValueError, match=rf"flow '{name}' is defined more than once.*") as raised:
+        make_flow(name, **DIMS)
+    assert owner in str(raised.value) and "flows.gaussian:NoSuchFlow" in str(raised.value)
+    assert set(available_flows()) == {*SMALL, "theirs"}  # the others can still be listed, and made
+    make_flow("coupling", **DIMS)
+
+
+def test_an_entry_point_to_a_registered_flow_is_no_second_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("gaussian", "flows.gaussian:GaussianFlow", flows.registry.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(flows.registry, "entry_points", lambda group: [point])
+    assert isinstance(make_flow("gaussian", **DIMS), GaussianFlow)
+
+
+def test_sizes_may_be_taken_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows.registry, "_registered", dict(flows.registry._registered))
+
+    @register_flow("mine")
+    class Mine(GaussianFlow):
+        def __init__(self, *, scale: float = 1.0, **sizes: int) -> None:
+            super().__init__(**sizes)
+
+    assert make_flow("mine", scale=2.0, **DIMS).latent_shape == (2, 3)
+    for option in ("sizes", "width"):
+        with pytest.raises(ValueError, match=rf"unknown option '{option}' of flow 'mine'.*valid: bounds, .*scale\)"):
+            make_flow("mine", **DIMS, **{option: 2})

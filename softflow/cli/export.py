@@ -1,0 +1,54 @@
+"""`softflow-export`: a trained policy as a file that runs without this package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from flows.export import ExportError
+from softflow.cli.command_line import parse_command_line, run_main
+from softflow.cli.runs import locate_checkpoint
+from softflow.errors import UserError
+from softflow.policies.export import EXAMPLES, export_greedy
+from softflow.training.checkpoint import load_policy
+
+DESCRIPTION = """\
+Write a trained policy's greedy choice, raw observations to action chunks, to a file that runs without softflow. It is
+the chunk that the policy holds likeliest. What softflow-eval runs is another: the chunk that the critic values most
+among candidates that are drawn. Measure the success of the one you deploy."""
+
+
+@dataclass
+class ExportConfig:
+    """Settings of `softflow-export`."""
+
+    run: Positional[str]
+    """Run folder, or a checkpoint's folder in it."""
+    format: Literal["onnx", "torchscript", "torch_export"]
+    """Of the file; onnx needs softflow[onnx]."""
+    out: str
+    """File to write; an existing one is refused."""
+
+
+@run_main
+def main(argv: Sequence[str]) -> None:
+    config = parse_command_line(ExportConfig, argv, prog="softflow-export", description=DESCRIPTION)
+    out = Path(config.out)
+    if out.exists():
+        raise UserError(f"{out}: exists already; remove it, or name another file with --out")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent}: no such folder")
+    checkpoint, _ = locate_checkpoint(config.run)
+    deployed = load_policy(checkpoint)
+    policy = deployed.policy
+    try:
+        difference = export_greedy(policy, out, config.format)
+    except (ExportError, ImportError) as error:
+        raise UserError(f"flow {policy.flow_name!r}: {error}") from error
+    observation, chunk = f"(B, {policy.observation_dim})", f"(B, {policy.horizon}, {policy.action_dim})"
+    print(f"{out}: observation {observation} -> chunk {chunk}, of which {deployed.execute} actions are executed")
+    print(f"largest difference from the policy on {EXAMPLES} observations: {difference:.1e}")

@@ -1,0 +1,72 @@
+"""softflow-export: the file answers as the policy's greedy choice does, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from flows.export import load_exported
+from softflow.cli import export
+from softflow.training.checkpoint import load_policy
+from softflow.training.run_folder import RunFolder
+
+
+@pytest.mark.parametrize("format", ["onnx", "torchscript", "torch_export"])
+def test_the_file_is_the_greedy_policy(format: str, small_run: Path, command: Any) -> None:
+    result = command(f"softflow-export run --format {format} --out policy.file")
+    assert result.status == 0 and result.err == ""
+    first, second = result.out.splitlines()
+    assert first == "policy.file: observation (B, 3) -> chunk (B, 4, 1), of which 2 actions are executed"
+    text, _, difference = second.partition(": ")
+    assert text == "largest difference from the policy on 64 observations" and float(difference) <= 1e-5
+    policy = load_policy(RunFolder.open("run").last_checkpoint()).policy
+    run = load_exported("policy.file", format)
+    for rows, scale in ((1, 1.0), (7, 1.0), (7, 100.0)):  # beyond the normaliser's clip too
+        observation = scale * torch.randn(rows, 3)
+        torch.testing.assert_close(run(observation), policy.greedy(observation), rtol=0, atol=1e-5)
+
+
+def test_the_box_is_kept(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = RunFolder.open("run").last_checkpoint()
+    policy = load_policy(checkpoint)
+    policy.policy.flow.base.mean.bias += 30.0
+    monkeypatch.setattr(export, "load_policy", lambda folder: policy)
+    assert command(f"softflow-export {checkpoint} --format torchscript --out policy.pt").status == 0
+    assert load_exported("policy.pt", "torchscript")(torch.zeros(2, 3)).eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("nowhere --format onnx --out policy.onnx", "nowhere: no such run folder"),
+        ("run --format onnx --out small.yaml", "small.yaml: exists already"),
+        ("run --format onnx --out nowhere/policy.onnx", "nowhere: no such folder"),
+        ("run --format caffe --out policy.file", "caffe"),
+        ("run --out policy.file", "--format"),
+        ("run --format onnx", "--out"),
+    ],
+)
+def test_bad_input_is_refused(
+    arguments: str, message: str, small_run: Path, command: Any, snapshot: Callable[[], dict]
+) -> None:
+    before = snapshot()
+    assert message in command(f"softflow-export {arguments}").error()
+    assert snapshot() == before
+
+
+def test_onnx_needs_its_extra(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    error = command("softflow-export run --format onnx --out policy.onnx").error()
+    assert "pip install 'softflow[onnx]'" in error
+    assert not Path("policy.onnx").exists()
+
+
+def test_help_says_what_is_not_exported(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        export.main(["--help"])
+    assert "What softflow-eval runs is another" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,140 @@
+"""Exported flows: equal to eager at any batch size, and a clear refusal where they would not be."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flows import ChunkFlow, make_flow
+from flows.export import FORMATS, ContextToMode, ExportError, LatentToChunk, export, load_exported
+from tests.flows.flow_cases import SMALL
+
+HORIZON, ACTION_DIM, CONTEXT_DIM = 3, 2, 5
+TORCHSCRIPT_ONLY = {"nflows_nsf"}  # see the table in `flows.export`
+QUICK = {("coupling", 5), ("gaussian", 1), ("nflows_nsf", 0)}  # the other formats take seconds a flow
+
+
+CASES = [
+    pytest.param(
+        *(name, options, format),
+        id="-".join([format, name, *(x for x in options.values() if isinstance(x, str))]),
+        marks=[] if format == "torchscript" or (name, variant) in QUICK else [pytest.mark.slow],
+    )
+    for format in FORMATS
+    for name, variants in SMALL.items()
+    for variant, options in enumerate(variants)
+]
+
+
+def random_flow(name: str, options: dict) -> ChunkFlow:
+    """A flow whose every parameter is random, and its mixture's components far apart in weight."""
+    torch.manual_seed(0)
+    flow = make_flow(name, horizon=HORIZON, action_dim=ACTION_DIM, context_dim=CONTEXT_DIM, **options)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.normal_(std=0.7 / math.sqrt(parameter.shape[-1]))
+    return flow
+
+
+def arguments(rows: int, seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    latent = torch.randn(rows, HORIZON, ACTION_DIM, generator=generator)
+    return {"latent": latent, "context": torch.randn(rows, CONTEXT_DIM, generator=generator)}
+
+
+def context_only(rows: int, seed: int) -> dict[str, Tensor]:
+    return {"context": arguments(rows, seed)["context"]}
+
+
+def check(module: nn.Module, inputs: Callable[[int, int], dict], eager: Callable, path: Path, format: str) -> None:
+    """The file answers as `eager` does, on rows and at batch sizes other than those that it was made with."""
+    difference = export(module, inputs(16, 0), path, format)
+    assert 0 <= difference <= 1e-5
+    run = load_exported(path, format)
+    for rows in (1, 2, 5, 64):
+        batch = list(inputs(rows, rows).values())
+        with torch.no_grad():
+            expected = eager(*batch)
+        assert expected.shape == (rows, HORIZON, ACTION_DIM)
+        torch.testing.assert_close(run(*batch), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "options", "format"), CASES)
+def test_flows_export_as_the_table_says(name: str, options: dict, format: str, tmp_path: Path) -> None:
+    flow, path = random_flow(name, options), tmp_path / "flow"
+    if name in TORCHSCRIPT_ONLY and format != "torchscript":
+        for module, inputs in ((LatentToChunk(flow), arguments), (ContextToMode(flow), context_only)):
+            with pytest.raises(ExportError, match=f"cannot be exported as {format}: "):
+                export(module, inputs(16, 0), path, format)
+        assert not path.exists()
+        return
+    check(LatentToChunk(flow), arguments, lambda *given: flow.to_chunk(*given)[0], path, format)
+    check(ContextToMode(flow), context_only, flow.mode, path, format)
+
+
+def test_the_module_stays_as_it_was(tmp_path: Path) -> None:
+    flow = random_flow("coupling", dict(layers=3, width=8, base="gaussian", mixing="lu", dropout=0.5))
+    before = [(name, type(part), part.training) for name, part in flow.named_modules()]
+    export(ContextToMode(flow), context_only(4, 0), tmp_path / "flow", "torchscript")  # dropout would differ
+    assert [(name, type(part), part.training) for name, part in flow.named_modules()] == before
+    assert all(parameter.requires_grad for parameter in flow.parameters())
+
+
+def test_an_onnx_file_says_what_it_takes(tmp_path: Path) -> None:
+    import onnxruntime
+
+    flow = random_flow("gaussian", dict(width=4, depth=1))
+    export(LatentToChunk(flow), arguments(3, 0), tmp_path / "flow.onnx", "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "flow.onnx")
+    assert [(x.name, x.shape) for x in session.get_inputs()] == [
+        ("latent", ["batch", HORIZON, ACTION_DIM]),
+        ("context", ["batch", CONTEXT_DIM]),
+    ]
+    assert [(x.name, x.shape) for x in session.get_outputs()] == [("chunk", ["batch", HORIZON, ACTION_DIM])]
+    assert [file.name for file in tmp_path.iterdir()] == ["flow.onnx"]  # weights included
+
+
+class FreezesTheBatch(nn.Module):
+    def forward(self, context: Tensor) -> Tensor:
+        return context + torch.zeros(len(context), 1)
+
+
+class Branches(nn.Module):
+    def forward(self, context: Tensor) -> Tensor:
+        return context if len(context) < 3 or context.sum() > 1e9 else 2 * context
+
+
+class IsNaN(nn.Module):
+    """In the file and eagerly: a difference that is not a number is not small."""
+
+    def forward(self, context: Tensor) -> Tensor:
+        return context.log()
+
+
+@pytest.mark.parametrize("format", ["torchscript", "torch_export"])
+@pytest.mark.parametrize("module", [FreezesTheBatch(), Branches(), IsNaN()], ids=lambda module: type(module).__name__)
+def test_a_file_that_would_differ_is_not_written(module: nn.Module, format: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=f"exported as {format}"):
+        export(module, context_only(16, 0), tmp_path / "file", format)
+    assert not (tmp_path / "file").exists()
+
+
+def test_bad_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, path = FreezesTheBatch(), tmp_path / "file"
+    with pytest.raises(ValueError, match="expected one of torchscript, torch_export, onnx, got 'caffe'"):
+        export(module, context_only(4, 0), path, "caffe")
+    with pytest.raises(ValueError, match="got 'caffe'"):
+        load_exported(path, "caffe")
+    for example in ({}, context_only(2, 0), arguments(4, 0) | context_only(3, 0)):
+        with pytest.raises(ValueError, match="example: expected the same three or more rows"):
+            export(module, example, path, "torchscript")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"pip install 'softflow\[onnx\]'"):
+        export(module, context_only(4, 0), path, "onnx")
+    assert not path.exists()
