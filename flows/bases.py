@@ -18,7 +18,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 def bounded(x: Tensor, bound: float) -> Tensor:
     """Squash into (-bound, bound), the identity near zero: x / (1 + |x| / bound), several times faster than tanh."""
-    return x / (1 + x.abs() / bound)
+    return x / torch.rsub(x.abs(), 1, alpha=-1 / bound)
 
 
 class LatentBase(nn.Module, ABC):
@@ -115,11 +115,11 @@ class MixtureBase(LatentBase):
         self.logit = nn.Linear(width, components)
         self.mean = nn.Linear(width, components * dim)
         self.log_scale = nn.Linear(width, components * dim)
-        for head in (self.logit, self.mean, self.log_scale):
-            nn.init.normal_(head.weight, std=1e-3)
-            nn.init.zeros_(head.bias)
-        # Components start apart (m_k is the bias), with unit scale and equal weight: alike, they would never part.
+        # Components start apart (m_k is the bias), and differ in how the context moves them: alike, or all moved alike,
+        # they often never part, and one of them is stretched over everything.
         nn.init.normal_(self.mean.bias, std=0.5)
+        nn.init.zeros_(self.log_scale.bias)
+        nn.init.zeros_(self.logit.bias)
 
     def forward(self, context: Tensor) -> MixtureParams:
         hidden = self.hidden(context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
+from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
@@ -27,15 +28,28 @@ class Conditioner(nn.Module):
             self.input = nn.Linear(fixed, width, bias=False)  # the projected context brings the bias
             self.output = nn.Linear(width, outputs)
         self.hidden = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         # A flow that starts at the identity starts at the base density.
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, fixed: Tensor, context: Tensor) -> Tensor:
-        h = self.dropout(F.silu(self.input(fixed) + context))
-        h = h + self.dropout(F.silu(self.hidden(h)))
-        return self.output(h)
+        """(B, fixed) or (B, N, fixed), with the projected context (B, width) -> (B, outputs) or (B, N, outputs)."""
+        if fixed.ndim == 2:
+            h = torch.addmm(context, fixed, self.input.weight.T)
+        else:
+            h = self.input(fixed) + context.unsqueeze(1)
+        h = self._drop(F.silu(h))
+        h = h + self._drop(F.silu(_linear(self.hidden, h)))
+        return _linear(self.output, h)
+
+    def _drop(self, h: Tensor) -> Tensor:
+        return F.dropout(h, self.dropout, self.training) if self.dropout else h
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """`layer(x)`; calling the modules would take a tenth of the time of a single chunk."""
+    return F.linear(x, layer.weight, layer.bias)
 
 
 class Coupling(ChunkFlow):
@@ -76,7 +90,7 @@ class Coupling(ChunkFlow):
         first = horizon * (action_dim // 2) if by_channel else horizon // 2 * action_dim
         self.sizes = (first, dim - first)
         self.interleaved = by_channel and horizon > 1  # else the first part is the first numbers
-        self.layers = layers
+        self.layers, self.width = layers, width
         self.context = nn.Linear(context_dim, layers * width)  # one matrix product for all layers
         self.conditioners = nn.ModuleList(
             Conditioner(self.sizes[i % 2], parameters * self.sizes[1 - i % 2], width, dropout) for i in range(layers)
@@ -86,40 +100,54 @@ class Coupling(ChunkFlow):
 
     @abstractmethod
     def move(self, part: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """The map, or its inverse, of M numbers and its log|det|: (B, N, M), (B, N, P * M) -> (B, N, M), (B, N).
+        """The map, or its inverse, of M numbers, and the map's log-derivative there (of the map, not of its inverse, in
+        either case): (..., M), (..., P * M) -> (..., M), (..., M).
 
         The parameters' axis holds the first one of each number, then the second, and so on.
         """
 
     def embed(self, context: Tensor) -> tuple[Tensor, ...]:
-        """For each layer, what the context adds to its first hidden layer: (B, 1, width)."""
-        return self.context(context).unflatten(-1, (self.layers, 1, -1)).unbind(1)
+        """For each layer, what the context adds to its first hidden layer: (B, width)."""
+        return self.context(context).view(-1, self.layers, self.width).unbind(1)
 
     def encode(self, chunk: Tensor, embedding: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        parts = self._split(chunk)
-        log_abs_det = chunk.new_zeros(())
-        for i in range(self.layers):
-            fixed, moved = i % 2, 1 - i % 2
-            parameters = self.conditioners[i](parts[fixed], embedding[i])
-            parts[moved], change = self.move(parts[moved], parameters)
-            log_abs_det = log_abs_det + change
-            if i < len(self.mixings):
-                mixed, change = self.mixings[i](torch.cat(parts, -1))
-                parts, log_abs_det = list(mixed.split(self.sizes, -1)), log_abs_det + change
-        return self._join(parts), log_abs_det
+        latent, log_derivatives = self._run(chunk, embedding)
+        return latent, self._log_abs_det(log_derivatives, chunk)
 
     def decode(self, latent: Tensor, embedding: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        parts = self._split(latent)
-        log_abs_det = latent.new_zeros(())
-        for i in reversed(range(self.layers)):
+        chunk, log_derivatives = self._run(latent, embedding, inverse=True)
+        return chunk, -self._log_abs_det(log_derivatives, latent)
+
+    def generate(self, latent: Tensor, embedding: tuple[Tensor, ...]) -> Tensor:
+        return self._run(latent, embedding, inverse=True)[0]
+
+    def _run(self, x: Tensor, embedding: tuple[Tensor, ...], inverse: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """The map or its inverse, and every layer's log-derivatives, those of the map in either case."""
+        one = x.shape[1] == 1  # then without the axis of samples, which costs a good part of a chunk's time
+        parts = self._split(x.squeeze(1) if one else x)
+        log_derivatives = []
+        layers = list(enumerate(zip_longest(self.conditioners, self.mixings)))
+        for i, (conditioner, mixing) in reversed(layers) if inverse else layers:
+            if inverse and mixing is not None:
+                parts = self._mix(mixing, parts, inverse)
             fixed, moved = i % 2, 1 - i % 2
-            if i < len(self.mixings):
-                mixed, change = self.mixings[i](torch.cat(parts, -1), inverse=True)
-                parts, log_abs_det = list(mixed.split(self.sizes, -1)), log_abs_det + change
-            parameters = self.conditioners[i](parts[fixed], embedding[i])
-            parts[moved], change = self.move(parts[moved], parameters, inverse=True)
-            log_abs_det = log_abs_det + change
-        return self._join(parts), log_abs_det
+            parameters = conditioner(parts[fixed], embedding[i])
+            parts[moved], log_derivative = self.move(parts[moved], parameters, inverse)
+            log_derivatives.append(log_derivative)
+            if mixing is not None and not inverse:
+                parts = self._mix(mixing, parts, inverse)
+        x = self._join(parts)
+        return (x.unsqueeze(1) if one else x), log_derivatives
+
+    def _mix(self, mixing: nn.Module, parts: list[Tensor], inverse: bool) -> list[Tensor]:
+        return list(mixing(torch.cat(parts, -1), inverse).split(self.sizes, -1))
+
+    def _log_abs_det(self, log_derivatives: list[Tensor], x: Tensor) -> Tensor:
+        """log|det| of the map, (B, N), where it took or gave x (B, N, D)."""
+        total = torch.cat(log_derivatives, -1).sum(-1).reshape(x.shape[:-1])
+        for mixing in self.mixings:
+            total = total + mixing.log_abs_det()  # type: ignore[operator]  # a module list knows no types
+        return total
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """(B, N, D) -> the two parts (B, N, sizes[0]) and (B, N, sizes[1])."""
@@ -195,9 +223,8 @@ class CouplingFlow(Coupling):
     def move(self, part: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
         log_scale, shift = parameters.chunk(2, -1)
         log_scale = bounded(log_scale, self.log_scale_bound)
-        if inverse:
-            return (part - shift) * (-log_scale).exp(), -log_scale.sum(-1)
-        return torch.addcmul(shift, part, log_scale.exp()), log_scale.sum(-1)
+        scale = log_scale.exp()
+        return (part - shift) / scale if inverse else torch.addcmul(shift, part, scale), log_scale
 
 
 @register_flow("spline_coupling")
@@ -265,4 +292,4 @@ class SplineCouplingFlow(Coupling):
         raw = self.parameter_bound * torch.tanh(parameters / self.parameter_bound)
         raw = raw.unflatten(-1, (3 * self.bins - 1, part.shape[-1]))
         moved, log_derivative = spline(part, spline_knots(raw, self.bound), inverse)
-        return moved, log_derivative.sum(-1)
+        return moved, -log_derivative if inverse else log_derivative

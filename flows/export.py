@@ -233,18 +233,16 @@ class _FixedMixing(nn.Module):
 
     matrix: Tensor
     inverse: Tensor
-    log_abs_det: Tensor
 
     def __init__(self, mixing: LUMixing) -> None:
         super().__init__()
         exact = copy.deepcopy(mixing).double()
         identity = torch.eye(len(mixing.factors), dtype=torch.float64)
-        matrix, log_abs_det = exact(identity)
-        for name, value in (("matrix", matrix), ("inverse", exact(identity, True)[0]), ("log_abs_det", log_abs_det)):
-            self.register_buffer(name, value.to(mixing.factors.dtype))
+        for name, inverse in (("matrix", False), ("inverse", True)):
+            self.register_buffer(name, exact(identity, inverse).to(mixing.factors.dtype))
 
-    def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        return (x @ self.inverse, -self.log_abs_det) if inverse else (x @ self.matrix, self.log_abs_det)
+    def forward(self, x: Tensor, inverse: bool = False) -> Tensor:
+        return x @ (self.inverse if inverse else self.matrix)
 
 
 def _traceable(module: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """Linear maps between the layers of a coupling flow, which mix its two parts.
 
-Each takes row vectors x (..., D), and gives the mapped ones and the map's log|det|, a scalar; or its inverse's.
+Each takes row vectors x (..., D) to the mapped ones, or back; `log_abs_det` is the map's log|det|, a scalar.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ class RotationMixing(nn.Module):
         super().__init__()
         self.register_buffer("matrix", nn.init.orthogonal_(torch.empty(dim, dim, dtype=torch.float64)))
 
-    def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, inverse: bool = False) -> Tensor:
         matrix = self.matrix.to(x.dtype)
-        return x @ (matrix.T if inverse else matrix), x.new_zeros(())
+        return x @ (matrix.T if inverse else matrix)
+
+    def log_abs_det(self) -> float:
+        return 0.0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotationMixing:
         exact = self.matrix
@@ -63,16 +66,22 @@ class LUMixing(nn.Module):
         self.factors = nn.Parameter(torch.zeros(dim, dim))
         self.log_scale_bound = log_scale_bound
 
-    def forward(self, x: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        log_diagonal = bounded(self.factors.diagonal(), self.log_scale_bound)
+    def forward(self, x: Tensor, inverse: bool = False) -> Tensor:
+        log_diagonal = self._log_diagonal()
         lower = self.factors.tril(-1) + torch.ones_like(log_diagonal).diag()
         upper = self.factors.triu(1) + log_diagonal.exp().diag()
         if not inverse:
-            return x[..., self.permutation] @ lower @ upper, log_diagonal.sum()
+            return x[..., self.permutation] @ lower @ upper
         rows = x.flatten(0, -2)  # one system for all of them; leading axes would each repeat the matrix
         rows = torch.linalg.solve_triangular(upper, rows, upper=True, left=False)
         rows = torch.linalg.solve_triangular(lower, rows, upper=False, left=False, unitriangular=True)
-        return rows[:, self.permutation.argsort()].reshape(x.shape), -log_diagonal.sum()
+        return rows[:, self.permutation.argsort()].reshape(x.shape)
+
+    def log_abs_det(self) -> Tensor:
+        return self._log_diagonal().sum()
+
+    def _log_diagonal(self) -> Tensor:
+        return bounded(self.factors.diagonal(), self.log_scale_bound)
 
 
 MIXINGS: dict[str, Callable[[int], nn.Module]] = {"rotation": RotationMixing, "lu": LUMixing}

@@ -146,7 +146,7 @@ def test_our_coupling_flow_computes_what_nflows_does() -> None:
             self.layer = layer
 
         def forward(self, fixed: Tensor, context: Tensor) -> Tensor:
-            embedding = ours.embed(context)[self.layer].squeeze(1)
+            embedding = ours.embed(context)[self.layer]
             log_scale, shift = ours.conditioners[self.layer](fixed, embedding).chunk(2, -1)
             return torch.cat((shift, log_scale), -1)
 
