@@ -115,9 +115,10 @@ class MixtureBase(LatentBase):
         self.logit = nn.Linear(width, components)
         self.mean = nn.Linear(width, components * dim)
         self.log_scale = nn.Linear(width, components * dim)
-        # Components start apart (m_k is the bias), and differ in how the context moves them: alike, or all moved alike,
-        # they often never part, and one of them is stretched over everything.
+        # Components start apart (m_k is the bias), and the context moves each its own way: alike, or moved alike, they
+        # often never part, and one of them is stretched over everything.
         nn.init.normal_(self.mean.bias, std=0.5)
+        nn.init.normal_(self.mean.weight, std=0.1)
         nn.init.zeros_(self.log_scale.bias)
         nn.init.zeros_(self.logit.bias)
 
