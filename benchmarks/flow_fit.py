@@ -1,11 +1,10 @@
 """How well each density fits conditional two-route paths whose true density is known (`two_routes.py`).
 
-    python benchmarks/flow_fit.py [--families default nflows_nsf ...] [--seeds 0 1 2] [--seconds 30] [--jobs 2]
+    python benchmarks/flow_fit.py [--families spline nflows_nsf ...] [--seeds 0 1 2] [--seconds 30] [--jobs 2]
 
 Every family trains for the same CPU time, one thread each, on paths drawn anew for every batch of 256, with Adam (betas
 0.9, 0.99) and a learning rate that falls from 3e-3 to zero along a cosine over that time: the schedule that suits the
-default flow best of those tried. Then, on 1,000 scenes never seen, with ten
-paths and fifty samples each:
+default flow best of those tried. Then, on 1,000 scenes never seen, with ten paths and fifty samples each:
 
 * gap: nats per dimension by which the mean log-density falls short of the true one;
 * between: share of samples in the middle half of the line from one route to the other;
