@@ -44,7 +44,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_":
 # The name of a row: a registered flow and its options.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "coupling (default)": ("coupling", {}),
-    "coupling, 4 components": ("coupling", dict(components=4)),
+    "coupling, 8 components": ("coupling", dict(components=8)),
     "coupling, Gaussian base": ("coupling", dict(base="gaussian")),
     "coupling, channel halves": ("coupling", dict(split="channel")),
     "coupling, rotations": ("coupling", dict(mixing="rotation")),

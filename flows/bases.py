@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 LOG_2PI = math.log(2 * math.pi)
+NEGLIGIBLE = 50.0  # nats: e^-50 of a sum is far below float64's precision
 
 
 def bounded(x: Tensor, bound: float) -> Tensor:
@@ -98,7 +99,7 @@ class MixtureBase(LatentBase):
         self,
         dim: int,
         context_dim: int,
-        components: int = 8,
+        components: int = 4,
         width: int = 128,
         dropout: float = 0.0,
         log_scale_bound: float = 3.0,
@@ -135,7 +136,10 @@ class MixtureBase(LatentBase):
         log_weight, mean, log_scale = params
         error = (latent.unsqueeze(2) - mean.unsqueeze(1)) * (-log_scale).exp().unsqueeze(1)  # (B, N, K, D)
         log_peak = log_weight - log_scale.sum(-1) - 0.5 * self.dim * LOG_2PI
-        return torch.logsumexp(log_peak.unsqueeze(1) - 0.5 * torch.linalg.vecdot(error, error), -1)
+        each = log_peak.unsqueeze(1) - 0.5 * torch.linalg.vecdot(error, error)
+        # What is too small for float64 to count gets no gradient either: as subnormal numbers, the gradients of far
+        # components would take up to half of an update's time.
+        return torch.logsumexp(each.masked_fill(each < each.amax(-1, keepdim=True) - NEGLIGIBLE, -math.inf), -1)
 
     def sample(self, params: MixtureParams, n: int, temperature: float = 1.0) -> Tensor:
         log_weight, mean, log_scale = params

@@ -139,7 +139,7 @@ class NflowsRealNVP(NflowsFlow):
         width: int = 192,
         blocks: int = 1,
         base: str = "gaussian",
-        components: int = 8,
+        components: int = 4,
         dropout: float = 0.0,
         log_scale_bound: float = 2.0,
     ) -> None:
@@ -192,7 +192,7 @@ class NflowsNSF(NflowsFlow):
         bins: int = 8,
         tail_bound: float = 5.0,
         base: str = "gaussian",
-        components: int = 8,
+        components: int = 4,
         dropout: float = 0.0,
     ) -> None:
         require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)

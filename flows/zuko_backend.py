@@ -165,7 +165,7 @@ class ZukoNSF(ZukoFlow):
         bins: int = 8,
         passes: int = 2,
         base: str = "gaussian",
-        components: int = 8,
+        components: int = 4,
     ) -> None:
         require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
         require_positive(width=width, depth=depth, bins=bins, passes=passes, components=components)
@@ -214,7 +214,7 @@ class ZukoMAF(ZukoFlow):
         depth: int = 2,
         passes: int = 2,
         base: str = "gaussian",
-        components: int = 8,
+        components: int = 4,
         log_scale_bound: float = 2.0,
     ) -> None:
         require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
@@ -263,7 +263,7 @@ class ZukoNICE(ZukoFlow):
         width: int = 192,
         depth: int = 2,
         base: str = "gaussian",
-        components: int = 8,
+        components: int = 4,
         log_scale_bound: float = 2.0,
     ) -> None:
         require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)

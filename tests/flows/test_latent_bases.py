@@ -42,6 +42,15 @@ def test_mixture_log_prob_is_that_of_torch_distributions() -> None:
     torch.testing.assert_close(MixtureBase(5, 2, 4).log_prob(latent, params), expected, rtol=0, atol=1e-12)
 
 
+def test_a_far_component_gets_no_gradient_and_no_subnormal_one() -> None:
+    mean = torch.tensor([[[0.0], [10.5], [13.5]]], requires_grad=True)  # the others 49.9 and 84.4 nats below
+    params = MixtureParams(torch.full((1, 3), 1 / 3).log(), mean, torch.zeros(1, 3, 1))
+    latent = torch.tensor([[[0.5]]])
+    (gradient,) = torch.autograd.grad(MixtureBase(1, 2, 3).log_prob(latent, params).sum(), mean)
+    assert gradient[0, 0].item() == pytest.approx(0.5)
+    assert 0 > gradient[0, 1].item() > -1e-16 and gradient[0, 2].item() == 0.0
+
+
 def test_gaussian_log_prob_is_that_of_torch_distributions() -> None:
     latent = torch.randn(3, 6, 5, dtype=torch.float64)
     expected = td.Normal(0.0, 1.0).log_prob(latent).sum(-1)
