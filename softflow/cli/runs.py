@@ -57,7 +57,13 @@ def training_layers(selection: Selection) -> list[Layer]:
         return preset_layers(selection)
     policy = load_policy(locate_checkpoint(selection.base)[0]).policy
     if not isinstance(policy, FlowPolicy):
-        raise UserError(f"{selection.base}: a policy of kind {policy.kind!r} cannot be steered: give the run of its base")
+        raise UserError(
+            f"base {selection.base}: a policy of kind {policy.kind!r} cannot be steered: give the run of its base"
+        )
+    if selection.flow not in (None, policy.flow_name):
+        raise UserError(
+            f"base {selection.base}: its flow is {policy.flow_name!r}, not {selection.flow!r}: give no flow"
+        )
     values = {"horizon": policy.horizon, "flow": policy.flow_name, "flow_options": policy.flow_options}
     presets = [
         Layer({name: value for name, value in layer.values.items() if name not in values}, layer.source)
