@@ -89,6 +89,22 @@ def test_only_the_latent_leaves_a_wrong_mode(head: str, monkeypatch: pytest.Monk
     assert right > 0.95 if head != "residual" else 0.3 < right < 0.7
 
 
+def test_the_heads_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of two numbers, all worth 2: -1 from the critic, and what the head costs."""
+    algorithm = make_algorithm(horizon=2, online={"residual_weight": 3.0, "kl_weight": 5.0})
+    monkeypatch.setattr(
+        algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].mul(0).add(2).unsqueeze(0)
+    )
+    with torch.no_grad():  # mean, log_std and residual, of two steps each
+        algorithm.actor.head[-1].bias.copy_(torch.tensor([0.3, -0.4, 0.0, 0.0, 0.5, -0.8]))
+    scalars = algorithm.update_head(torch.zeros(8, 1))
+    residual = (0.1**2) * (np.tanh(0.5) ** 2 + np.tanh(0.8) ** 2) / 2
+    kl = (0.3**2 + 0.4**2) / 2 / 2
+    assert scalars["train/actor_loss"].item() == pytest.approx(-1 + 3 * residual + 5 * kl, rel=1e-5)
+    assert scalars["steering/residual_rms"].item() == pytest.approx(residual**0.5, rel=1e-5)
+    assert scalars["steering/latent_kl"].item() == pytest.approx(kl, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("terms", "moved"),
     [(dict(residual_weight=0.0, kl_weight=0.0), True), (dict(residual_weight=1e4, kl_weight=1e4), False)],
@@ -219,6 +235,19 @@ def test_the_critic_alone_learns_from_the_bases_rollouts() -> None:
     assert "train/critic_loss" in scalars and "train/actor_loss" not in scalars
     assert_same(weights(algorithm.actor), before["actor"])
     assert not torch.equal(algorithm.learner.critic.chunk_weight, before["critic"]["chunk_weight"])
+
+
+def test_what_acts_is_the_running_average_of_the_head() -> None:
+    algorithm = make_algorithm(average_rate=0.25)
+    data = make_data([make_episode([0.5] * 9, np.ones(9))])
+    expected = weights(algorithm.policy.head)
+    for _ in range(4):
+        train(algorithm, "online", data, 1)
+        expected = {name: 0.75 * old + 0.25 * algorithm.actor.head.state_dict()[name] for name, old in expected.items()}
+    for name, tensor in weights(algorithm.policy.head).items():
+        torch.testing.assert_close(tensor, expected[name])
+    assert not torch.equal(algorithm.policy.head[-1].weight, algorithm.actor.head[-1].weight)
+    assert algorithm.deployed.policy is algorithm.learner.policy is algorithm.policy
 
 
 @pytest.mark.parametrize("flow", [FLOW_MATCHING, MIXTURE], ids=["flow_matching", "mixture"])
