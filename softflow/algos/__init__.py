@@ -5,10 +5,12 @@ from __future__ import annotations
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.algos.filtered_imitation import FilteredImitation, FilteredImitationConfig
 from softflow.algos.softflow import SoftFlow, SoftFlowConfig
+from softflow.algos.steering import Steering, SteeringConfig
 
 ALGORITHMS = {
     "softflow": (SoftFlowConfig, SoftFlow),
     "filtered_imitation": (FilteredImitationConfig, FilteredImitation),
+    "steering": (SteeringConfig, Steering),
 }
 """Configuration and class of each algorithm, by the `algorithm` that a preset names."""
 
@@ -21,4 +23,6 @@ __all__ = [
     "SoftFlow",
     "SoftFlowConfig",
     "Stage",
+    "Steering",
+    "SteeringConfig",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from softflow.data import Replay
-from softflow.policies import BestOfN
+from softflow.policies import BestOfN, ChunkPolicy
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,14 @@ class Algorithm(ABC):
     def explore(self, observation: torch.Tensor) -> torch.Tensor:
         """Chunks to execute in order to learn from them, (B, O) -> (B, execute, A): as deployed, unless overridden."""
         return self.deployed.act(observation)
+
+    def load_base(self, policy: ChunkPolicy) -> None:
+        """Start from a policy that was trained before. Called once, before training, if the setting `base` names one.
+
+        Raises:
+            ValueError: the method trains its own, or the policy is not one that it can start from.
+        """
+        raise ValueError("this method starts from no policy that was trained before")
 
     @abstractmethod
     def fit_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from critics import ChunkCritic, bootstrap, chunk_return, soft_update
 from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.imitation import Imitator, PolicyConfig, descend
+from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner
+from softflow.algos.imitation import Imitator
 from softflow.data import Windows, sample_mixed, to_torch
 from softflow.policies import BestOfN, FlowPolicy
 
@@ -91,31 +91,17 @@ class OnlineConfig(ImprovementConfig):
 
 
 @dataclass
-class SoftFlowConfig(PolicyConfig):
+class SoftFlowConfig(ChunkCriticConfig):
     """Settings of SOFT-FLOW."""
 
-    critic_horizon: int | None = None
-    """Actions of a chunk that the critic values: those executed, unless given. 1 is the usual per-step critic."""
     candidates: int = 4
     """Chunks proposed for each that is executed; the critic chooses."""
-    discount: float = 0.99
-    """Per primitive step."""
-    critic_members: int = 2
-    """Critics in the ensemble; their mean is the value."""
-    critic_width: int = 256
-    """Hidden width of a critic."""
-    critic_learning_rate: float = 5e-4
-    """Of the critics' AdamW."""
-    target_rate: float = 0.005
-    """Rate at which the target critics follow."""
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     offline: OfflineConfig = field(default_factory=OfflineConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= (self.critic_horizon or self.execute) <= self.horizon:
-            raise ValueError(f"critic_horizon must be in 1 ... horizon = {self.horizon}, got {self.critic_horizon}")
         if not 0 < self.online.offline_share <= 1:
             raise ValueError(f"online.offline_share must be in (0, 1], got {self.online.offline_share}")
 
@@ -135,15 +121,8 @@ class SoftFlow(Algorithm):
         self.imitator = Imitator(actor, config.imitation, config.average_rate)
         self.actor, self.policy = actor, self.imitator.policy
         self.imitation_policy = copy.deepcopy(self.policy)
-        self.critic = ChunkCritic(
-            context_dim=observation_dim,
-            horizon=config.critic_horizon or config.execute,
-            action_dim=action_dim,
-            members=config.critic_members,
-            width=config.critic_width,
-        ).to(device)
-        self.target = self.critic.make_target()
-        self.critic_optimizer = torch.optim.AdamW(self.critic.parameters(), config.critic_learning_rate, fused=True)
+        self.learner = ChunkCriticLearner(config, self.policy, device)
+        self.critic = self.learner.critic
         self.deployed = BestOfN(self.policy, self.critic, config.execute, config.candidates, config.temperature)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
@@ -178,7 +157,7 @@ class SoftFlow(Algorithm):
         if stage.name == "imitation":
             return self.imitator.update(self._sample(data, c.horizon, imitable=True), progress)
         batch = self._sample(data, self.critic.horizon)
-        scalars = self.update_critic(batch)
+        scalars = self.learner.update(batch)
         config = {"offline": c.offline, "online": c.online}.get(stage.name)
         if config is not None and config.trains_actor:
             self.imitator.set_learning_rate(config.learning_rate, progress)
@@ -186,22 +165,6 @@ class SoftFlow(Algorithm):
         return scalars
 
     # ------------------------------------------------------------------------------------------------------ updates
-
-    def update_critic(self, batch: Windows[Tensor]) -> dict[str, Tensor]:
-        """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them."""
-        c = self.config
-        with torch.no_grad():
-            following = self.policy.propose(batch.next_observation, 1, c.temperature)
-            next_value = self._value(self.target, batch.next_observation, following)[:, 0]
-            reward = chunk_return(batch.reward, batch.length, c.discount)
-            target = bootstrap(reward, c.discount, batch.length, batch.terminated, next_value)
-        q = self.critic(self._features(batch.observation), batch.chunk)
-        loss = (q - target).square().mean()
-        descend(loss, self.critic_optimizer, self.critic.parameters())
-        soft_update(self.target, self.critic, c.target_rate)
-        q = q.detach()
-        extremes = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}
-        return {"train/critic_loss": loss.detach(), **extremes}
 
     def update_actor(
         self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig
@@ -216,23 +179,15 @@ class SoftFlow(Algorithm):
             loss = loss + config.kl_weight * kl
         if config.q_weight:
             proposed = chunk.clamp(-1, 1) if config.kl_weight else self.actor.propose(batch.observation)
-            q = self._value(self.critic, batch.observation, proposed)
-            loss = loss - config.q_weight * q.mean() / q.abs().mean().detach().clamp_min(1e-3)
+            loss = loss + self.learner.actor_loss(batch.observation, proposed, config.q_weight)
         if config.nll_weight:
-            weight = self.advantage_weight(imitable, config.advantage_scale) if config.advantage_scale else None
+            scale = config.advantage_scale
+            weight = self.learner.advantage_weight(imitable, scale) if scale else None
             data_loss = self.actor.conservative_loss(imitable.observation, imitable.chunk, weight)
             scalars[self.imitator.loss_name] = data_loss.detach()
             loss = loss + config.nll_weight * data_loss
         self.imitator.step(loss)
         return scalars | {"train/actor_loss": loss.detach()}
-
-    @torch.no_grad()
-    def advantage_weight(self, windows: Windows[Tensor], scale: float) -> Tensor:
-        """exp(A / scale) of each window's chunk, A in standard deviations of the batch: (B,)."""
-        taken = self._value(self.target, windows.observation, windows.chunk[:, None])[:, 0]
-        proposed = self.policy.propose(windows.observation, 4, self.config.temperature)
-        advantage = taken - self._value(self.target, windows.observation, proposed).mean(-1)
-        return (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=MAX_LOG_WEIGHT).exp()
 
     # ------------------------------------------------------------------------------------------------------ details
 
@@ -242,19 +197,12 @@ class SoftFlow(Algorithm):
         with torch.random.fork_rng([]):
             windows = data.offline.sample(self.config.batch_size, 1, np.random.default_rng(0))
             observation = to_torch(windows, self.device).observation
-            chunk = self.policy.flow.sample(self._features(observation))
+            chunk = self.policy.flow.sample(self.policy.normalizer(observation))
             scalars = {"flow/out_of_bounds": (chunk.abs() > 1).float().mean()}
             if stage.name != "imitation" and self.policy.flow.exact_density:
                 now, then = (policy.log_prob(observation, chunk) for policy in (self.policy, self.imitation_policy))
                 scalars["flow/kl_to_imitation"] = (now - then).mean() / chunk[0, 0].numel()
         return scalars
-
-    def _features(self, observation: Tensor) -> Tensor:
-        return self.policy.normalizer(observation)
-
-    def _value(self, critic: ChunkCritic, observation: Tensor, chunks: Tensor) -> Tensor:
-        """The ensemble's mean for what it values of whole chunks (B, n, H, A): (B, n)."""
-        return critic(self._features(observation), chunks[:, :, : critic.horizon]).mean(0)
 
     def _sample(self, data: Data, horizon: int, **options: Any) -> Windows[Tensor]:
         c = self.config
@@ -264,14 +212,13 @@ class SoftFlow(Algorithm):
 
     def state_dict(self) -> dict[str, Any]:
         states = {name: getattr(self, name).state_dict() for name in _SAVED}
-        return states | {"candidates": self.deployed.candidates}
+        return states | self.learner.state_dict() | {"candidates": self.deployed.candidates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in _SAVED:
             getattr(self, name).load_state_dict(state[name])
+        self.learner.load_state_dict(state)
         self.deployed.candidates = state["candidates"]
 
 
-MAX_LOG_WEIGHT = 3.0
-"""Upper bound of A / advantage_scale: no chunk counts more than e^3 times an average one."""
-_SAVED = ("imitator", "imitation_policy", "critic", "target", "critic_optimizer")
+_SAVED = ("imitator", "imitation_policy")

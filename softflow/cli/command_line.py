@@ -45,6 +45,7 @@ class Selection:
     preset: str | None = None
     config: str | None = None
     flow: str | None = None
+    base: str | None = None
     resume: str | None = None
 
 

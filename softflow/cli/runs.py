@@ -16,6 +16,8 @@ from softflow.data import Episode
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, did_you_mean
+from softflow.policies import FlowPolicy
+from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.run_folder import RunFolder
 
@@ -42,6 +44,46 @@ def locate_checkpoint(run: str) -> tuple[Path, Path]:
         return path, path.parent.parent / "config.yaml"
     folder = RunFolder.open(path)
     return folder.last_checkpoint(), folder.config_path
+
+
+def training_layers(selection: Selection) -> list[Layer]:
+    """The presets of a selection; and if it names a base to be steered, what the configuration has to say of that:
+    above the presets, below `--config FILE` and the flags, which may contradict it and are then refused.
+
+    Raises:
+        UserError: the base cannot be loaded, or is no policy that can be steered.
+    """
+    if selection.base is None:
+        return preset_layers(selection)
+    policy = load_policy(locate_checkpoint(selection.base)[0]).policy
+    if not isinstance(policy, FlowPolicy):
+        raise UserError(
+            f"base {selection.base}: a policy of kind {policy.kind!r} cannot be steered: give the run of its base"
+        )
+    if selection.flow not in (None, policy.flow_name):
+        raise UserError(
+            f"base {selection.base}: its flow is {policy.flow_name!r}, not {selection.flow!r}: give no flow"
+        )
+    values = {"horizon": policy.horizon, "flow": policy.flow_name, "flow_options": policy.flow_options}
+    presets = [
+        Layer({name: value for name, value in layer.values.items() if name not in values}, layer.source)
+        for layer in preset_layers(replace(selection, config=None))
+    ]
+    file = [load_file(selection.config)] if selection.config is not None else []
+    return [*presets, Layer(values, selection.base), *file]
+
+
+def load_base(algorithm: Algorithm, run: str) -> None:
+    """Let the algorithm start from the policy of a run.
+
+    Raises:
+        UserError: the policy cannot be loaded, or is not what the algorithm's configuration says.
+    """
+    policy = load_policy(locate_checkpoint(run)[0]).policy
+    try:
+        algorithm.load_base(policy)
+    except ValueError as error:
+        raise UserError(f"base {run}: {error}") from error
 
 
 def make_environments(config: RunConfig, number: int, **options: Any) -> list[Env]:

@@ -12,10 +12,18 @@ import torch
 
 from flows import available_flows
 from softflow.algos import Algorithm
-from softflow.cli.command_line import parse_command_line, preset_layers, read_selection, run_main
+from softflow.cli.command_line import parse_command_line, read_selection, run_main
 from softflow.cli.config import Layer, dotted_fields, dump_yaml, to_dict
 from softflow.cli.demonstrate import record_demonstrations
-from softflow.cli.runs import config_class, make_algorithm, make_environments, make_mirror, read_config
+from softflow.cli.runs import (
+    config_class,
+    load_base,
+    make_algorithm,
+    make_environments,
+    make_mirror,
+    read_config,
+    training_layers,
+)
 from softflow.data import Episode, check_compatible, load_demonstrations, observation_statistics, save_demonstrations
 from softflow.envs.registry import Env
 from softflow.errors import UserError
@@ -40,7 +48,11 @@ def main(argv: Sequence[str]) -> None:
 
     torch.manual_seed(config.seed)
     algorithm = make_algorithm(config, demonstrations[0].observation_dim, demonstrations[0].action_dim)
-    _require_density(algorithm, demonstrations)
+    base = getattr(config, "base", None)
+    if base is None:
+        _require_density(algorithm, demonstrations)
+    elif not config.resume:  # a checkpoint holds it
+        load_base(algorithm, base)
     if not config.resume:  # only now, when nothing of the input can be wrong any more
         folder = RunFolder.create(config.runs, config.env, config.algo, config.seed, config.run_dir)
         dump_yaml(config, folder.config_path)
@@ -75,7 +87,7 @@ def _parse(argv: Sequence[str]) -> Any:
     )
     if selection.resume is None:
         return parse_command_line(
-            config_class(selection), argv, **command, layers_for=lambda _: preset_layers(selection)
+            config_class(selection), argv, **command, layers_for=lambda _: training_layers(selection)
         )
     path = RunFolder.open(selection.resume).config_path
     saved = read_config(str(path))

@@ -6,5 +6,6 @@ from softflow.policies.base import ChunkPolicy
 from softflow.policies.best_of_n import BestOfN
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.normalizer import ObservationNormalizer
+from softflow.policies.steered import SteeredPolicy
 
-__all__ = ["BestOfN", "ChunkPolicy", "FlowPolicy", "ObservationNormalizer"]
+__all__ = ["BestOfN", "ChunkPolicy", "FlowPolicy", "ObservationNormalizer", "SteeredPolicy"]

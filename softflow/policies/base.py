@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from flows import ChunkFlow
 from softflow.policies.normalizer import ObservationNormalizer
 
 
@@ -15,17 +17,33 @@ class ChunkPolicy(nn.Module, ABC):
     Shapes: B batch, n samples, O observation dim, H horizon, A action dim.
 
     Attributes:
+        kind: what a description calls this class.
         normalizer: turns observations into the features that the policy, and a critic beside it, are given.
+        flow: turns latents into chunks, given these features.
+        flow_name: what `flows.make_flow` calls it.
         horizon: steps of a proposed chunk, H.
         action_dim: A.
     """
+
+    kind: ClassVar[str]
+    normalizer: ObservationNormalizer
+    flow: ChunkFlow
+    flow_name: str
 
     def __init__(self, observation_dim: int, action_dim: int, horizon: int) -> None:
         super().__init__()
         self.observation_dim = observation_dim
         self.action_dim = action_dim
         self.horizon = horizon
-        self.normalizer = ObservationNormalizer(observation_dim)
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Plain values from which `build` makes the same again, but for the weights."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, **description: Any) -> ChunkPolicy:
+        """The inverse of `describe`."""
 
     @property
     @abstractmethod

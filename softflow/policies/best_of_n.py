@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from critics import ChunkCritic
+from softflow.errors import did_you_mean
+from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
+from softflow.policies.steered import SteeredPolicy
+
+KINDS: dict[str, type[ChunkPolicy]] = {policy.kind: policy for policy in (FlowPolicy, SteeredPolicy)}
+"""What a description may be of."""
 
 
 class BestOfN(nn.Module):
@@ -29,7 +35,7 @@ class BestOfN(nn.Module):
     """
 
     def __init__(
-        self, policy: FlowPolicy, critic: ChunkCritic | None, execute: int, candidates: int, temperature: float
+        self, policy: ChunkPolicy, critic: ChunkCritic | None, execute: int, candidates: int, temperature: float
     ) -> None:
         if critic is None and candidates != 1:
             raise ValueError(f"without a critic nothing chooses among {candidates} candidates: candidates must be 1")
@@ -50,7 +56,7 @@ class BestOfN(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Plain values from which `build` makes the same again, but for the weights."""
         return {
-            "policy": self.policy.describe(),
+            "policy": {"kind": self.policy.kind, **self.policy.describe()},
             "critic": self.critic.describe() if self.critic is not None else None,
             "execute": self.execute,
             "candidates": self.candidates,
@@ -59,5 +65,13 @@ class BestOfN(nn.Module):
 
     @classmethod
     def build(cls, policy: dict[str, Any], critic: dict[str, Any] | None, **settings: Any) -> BestOfN:
-        """The inverse of `describe`."""
-        return cls(FlowPolicy(**policy), ChunkCritic(**critic) if critic is not None else None, **settings)
+        """The inverse of `describe`. A policy of no kind, as files of earlier versions have it, is a `FlowPolicy`.
+
+        Raises:
+            ValueError, TypeError: the description is not of this version.
+        """
+        kind = policy.get("kind", FlowPolicy.kind)
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of policy {kind!r}: {did_you_mean(str(kind), KINDS)}")
+        proposer = KINDS[kind].build(**{name: value for name, value in policy.items() if name != "kind"})
+        return cls(proposer, ChunkCritic(**critic) if critic is not None else None, **settings)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flows import make_flow
 from softflow.policies.base import ChunkPolicy
+from softflow.policies.normalizer import ObservationNormalizer
 
 
 class FlowPolicy(ChunkPolicy):
@@ -26,6 +27,8 @@ class FlowPolicy(ChunkPolicy):
         flow_options: its options.
     """
 
+    kind = "flow"
+
     def __init__(
         self,
         observation_dim: int,
@@ -35,6 +38,7 @@ class FlowPolicy(ChunkPolicy):
         flow_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(observation_dim, action_dim, horizon)
+        self.normalizer = ObservationNormalizer(observation_dim)
         self.flow_name, self.flow_options = flow, dict(flow_options or {})
         self.flow = make_flow(
             flow, horizon=horizon, action_dim=action_dim, context_dim=observation_dim, **self.flow_options
@@ -49,6 +53,10 @@ class FlowPolicy(ChunkPolicy):
             "flow": self.flow_name,
             "flow_options": self.flow_options,
         }
+
+    @classmethod
+    def build(cls, **description: Any) -> FlowPolicy:
+        return cls(**description)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Small SOFT-FLOWs on handmade episodes, for the tests of the method."""
+"""Small SOFT-FLOWs on handmade episodes, for the tests of the method; the episodes and stages serve others too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softflow.algos import Data, SoftFlow, SoftFlowConfig, Stage
+from softflow.algos import Algorithm, Data, SoftFlow, SoftFlowConfig, Stage
 from softflow.data import Episode, Replay
 from softflow.policies import FlowPolicy
 
@@ -54,12 +54,12 @@ def make_data(offline: Sequence[Episode], online: Sequence[Episode] = ()) -> Dat
     return data
 
 
-def stage_named(algorithm: SoftFlow, name: str) -> Stage:
+def stage_named(algorithm: Algorithm, name: str) -> Stage:
     [stage] = [stage for stage in algorithm.stages() if stage.name == name]
     return stage
 
 
-def train(algorithm: SoftFlow, name: str, data: Data, updates: int) -> dict[str, Tensor]:
+def train(algorithm: Algorithm, name: str, data: Data, updates: int) -> dict[str, Tensor]:
     """Begin a stage and make that many updates; the scalars of the last."""
     stage, scalars = stage_named(algorithm, name), {}
     algorithm.begin(stage)

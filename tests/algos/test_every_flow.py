@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flows import available_flows, make_flow
-from softflow.algos import FilteredImitation, FilteredImitationConfig
+from softflow.algos import FilteredImitation, FilteredImitationConfig, Steering, SteeringConfig
 from softflow.data import observation_statistics
 from softflow.policies import BestOfN
 from tests.algos.softflow_toys import assert_same, make_algorithm, make_data, make_episode, train, weights
@@ -87,6 +87,24 @@ def test_filtered_imitation(name: str) -> None:
         assert any(not torch.equal(before[key], after[key]) for key in after)
         before = after
     assert algorithm.deployed.act(torch.zeros(3, 1)).abs().max() <= 1
+
+
+@every_flow
+def test_steering(name: str) -> None:
+    config = SteeringConfig(flow=name, flow_options=SMALL[name][0], critic_width=16, average_rate=0.5, **SIZES)
+    algorithm = Steering(config, 1, 1)
+    algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
+    data = make_data(EPISODES, EPISODES[:2])
+    train(algorithm, "imitation", data, 3)
+    base, observation = weights(algorithm.base), torch.arange(5.0)[:, None]
+    before = algorithm.policy.greedy(observation)
+    assert torch.equal(before, algorithm.base.greedy(observation))
+    train(algorithm, "base_rollouts", data, 2)
+    scalars = train(algorithm, "online", data, 4)
+    assert all(value.isfinite() for value in scalars.values()) and scalars["steering/residual_rms"] > 0
+    assert not torch.equal(algorithm.policy.greedy(observation), before)
+    assert_same(weights(algorithm.base), base)
+    assert algorithm.deployed.act(observation).abs().max() <= 1
 
 
 @pytest.mark.parametrize("stage", ["offline", "online"])

@@ -53,7 +53,7 @@ def improved_mean(kl_weight: float, monkeypatch: pytest.MonkeyPatch) -> float:
     algorithm = make_algorithm(offline={"q_weight": 1.0, "kl_weight": kl_weight, "learning_rate": 1e-2})
     start_from(algorithm, mean=-0.3, std=0.2)
     monkeypatch.setattr(algorithm.critic, "forward", lambda _, chunk: -(chunk[..., 0, 0] - 0.5).square().unsqueeze(0))
-    monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
+    monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
     train(algorithm, "offline", make_data([make_episode([-0.3] * 9, np.ones(9))]), 300)
     return algorithm.policy.greedy(torch.arange(8.0)[:, None]).mean().item()
 
@@ -100,14 +100,14 @@ def test_chunks_count_by_their_advantage(monkeypatch: pytest.MonkeyPatch) -> Non
     """exp(A / (scale * std)): A is 0.2 - 0.1, 0.5 - 0.1 and 0.6 - 0.1 for a policy that always proposes 0.1."""
     algorithm = make_algorithm(horizon=1, execute=1)
     monkeypatch.setattr(algorithm.policy, "propose", lambda o, n, temperature: torch.full((len(o), n, 1, 1), 0.1))
-    monkeypatch.setattr(algorithm.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2))
+    monkeypatch.setattr(algorithm.learner.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2))
     replay = Replay(100, 1, 1)
     replay.add_episode(make_episode([0.2, 0.5, 0.6], [0, 0, 1]))
-    weight = algorithm.advantage_weight(to_torch(replay.gather(np.arange(3), 1)), scale=2.0)
+    weight = algorithm.learner.advantage_weight(to_torch(replay.gather(np.arange(3), 1)), scale=2.0)
     std = math.sqrt((0.7**2 + 0.2**2 + 0.5**2) / 9 / 2)  # of 0.1, 0.4, 0.5 about their mean, 1/3
     expected = torch.tensor([0.1, 0.4, 0.5]).div(2 * std).exp()
     torch.testing.assert_close(weight, expected)
-    capped = algorithm.advantage_weight(to_torch(replay.gather(np.arange(3), 1)), scale=0.1)
+    capped = algorithm.learner.advantage_weight(to_torch(replay.gather(np.arange(3), 1)), scale=0.1)
     assert capped.tolist() == pytest.approx([math.exp(3)] * 3)
 
 

@@ -40,7 +40,7 @@ def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyP
         return torch.stack([seen, seen + 2])
 
     monkeypatch.setattr(algorithm.policy, "propose", propose)
-    monkeypatch.setattr(algorithm.target, "forward", value)
+    monkeypatch.setattr(algorithm.learner.target, "forward", value)
     replay = Replay(100, 1, 1)
     replay.add_episode(make_episode([0.1] * 4, [1, 2, 4, 0], terminated=True))  # observations 0 ... 4
     replay.add_episode(make_episode([0.1] * 2, [1, 2], terminated=False))  # 0 ... 2
@@ -48,7 +48,7 @@ def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyP
     batch = to_torch(replay.gather(np.array([0, 1, 5, 6, 8, 9]), critic_horizon))
     with torch.no_grad():
         error = algorithm.critic(batch.observation, batch.chunk) - torch.tensor(TARGETS[critic_horizon])
-    loss = algorithm.update_critic(batch)["train/critic_loss"]
+    loss = algorithm.learner.update(batch)["train/critic_loss"]
     assert loss.item() == pytest.approx(error.square().mean().item(), rel=1e-5)
 
 
@@ -76,13 +76,13 @@ def test_any_critic_horizon_runs_through_all_stages(
         **{stage: {"q_weight": 1.0, "kl_weight": 1.0, "nll_weight": 1.0} for stage in ("offline", "online")},
     )
     seen = set()
-    update_critic = algorithm.update_critic
+    update_critic = algorithm.learner.update
 
     def update(batch: Any) -> Any:
         seen.add(batch.chunk.shape[1])
         return update_critic(batch)
 
-    monkeypatch.setattr(algorithm, "update_critic", update)
+    monkeypatch.setattr(algorithm.learner, "update", update)
     rng = np.random.default_rng(0)
     episodes = [make_episode(rng.uniform(-1, 1, 9), np.ones(9)) for _ in range(6)]
     data = make_data(episodes[:3], episodes[3:])

@@ -1,0 +1,116 @@
+"""How a chunk critic learns, whatever the policy: every method with a critic uses this one.
+
+The critic values the first `critic.horizon` actions of a chunk as it is executed. Its target is the discounted reward
+of the steps really made, and the target critic's value of a chunk that the policy proposes after them (Q-chunking,
+arXiv 2507.07969, eq. 5; `critics.bootstrap`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from critics import ChunkCritic, bootstrap, chunk_return, soft_update
+from softflow.algos.imitation import PolicyConfig, descend
+from softflow.data import Windows
+from softflow.policies import ChunkPolicy
+
+MAX_LOG_WEIGHT = 3.0
+"""Upper bound of A / scale in `advantage_weight`: no chunk counts more than e^3 times an average one."""
+
+
+@dataclass
+class ChunkCriticConfig(PolicyConfig):
+    """Settings of a policy with a chunk critic beside it."""
+
+    critic_horizon: int | None = None
+    """Actions of a chunk that the critic values: those executed, unless given. 1 is the usual per-step critic."""
+    candidates: int = 1
+    """Chunks proposed for each that is executed; the critic chooses."""
+    discount: float = 0.99
+    """Per primitive step."""
+    critic_members: int = 2
+    """Critics in the ensemble; their mean is the value."""
+    critic_width: int = 256
+    """Hidden width of a critic."""
+    critic_learning_rate: float = 5e-4
+    """Of the critics' AdamW."""
+    target_rate: float = 0.005
+    """Rate at which the target critics follow."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= (self.critic_horizon or self.execute) <= self.horizon:
+            raise ValueError(f"critic_horizon must be in 1 ... horizon = {self.horizon}, got {self.critic_horizon}")
+
+
+class ChunkCriticLearner:
+    """A critic, its target and its optimiser.
+
+    Args:
+        config: sizes and rates; its temperature is that of the chunks which the target values.
+        policy: proposes those chunks, and normalises what the critic is given.
+        device: where the networks live.
+    """
+
+    def __init__(self, config: ChunkCriticConfig, policy: ChunkPolicy, device: str = "cpu") -> None:
+        self.config, self.policy = config, policy
+        self.critic = ChunkCritic(
+            context_dim=policy.observation_dim,
+            horizon=config.critic_horizon or config.execute,
+            action_dim=policy.action_dim,
+            members=config.critic_members,
+            width=config.critic_width,
+        ).to(device)
+        self.target = self.critic.make_target()
+        self.optimizer = torch.optim.AdamW(self.critic.parameters(), config.critic_learning_rate, fused=True)
+
+    def update(self, batch: Windows[Tensor]) -> dict[str, Tensor]:
+        """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them."""
+        c = self.config
+        with torch.no_grad():
+            following = self.policy.propose(batch.next_observation, 1, c.temperature)
+            next_value = self.value(self.target, batch.next_observation, following)[:, 0]
+            reward = chunk_return(batch.reward, batch.length, c.discount)
+            target = bootstrap(reward, c.discount, batch.length, batch.terminated, next_value)
+        q = self.critic(self.policy.normalizer(batch.observation), batch.chunk)
+        loss = (q - target).square().mean()
+        descend(loss, self.optimizer, self.critic.parameters())
+        soft_update(self.target, self.critic, c.target_rate)
+        q = q.detach()
+        extremes = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}
+        return {"train/critic_loss": loss.detach(), **extremes}
+
+    def value(self, critic: ChunkCritic, observation: Tensor, chunks: Tensor) -> Tensor:
+        """The ensemble's mean for what it values of whole chunks (B, n, H, A): (B, n)."""
+        return critic(self.policy.normalizer(observation), chunks[:, :, : critic.horizon]).mean(0)
+
+    def actor_loss(self, observation: Tensor, chunks: Tensor, weight: float = 1.0) -> Tensor:
+        """-weight * Q / |Q| on proposed chunks (B, n, H, A), |Q| its mean over them: a scalar, as steep whatever the
+        scale of the reward."""
+        q = self.value(self.critic, observation, chunks)
+        return -weight * q.mean() / q.abs().mean().detach().clamp_min(1e-3)
+
+    @torch.no_grad()
+    def advantage_weight(self, windows: Windows[Tensor], scale: float) -> Tensor:
+        """exp(A / scale) of each window's chunk, A in standard deviations of the batch: (B,)."""
+        taken = self.value(self.target, windows.observation, windows.chunk[:, None])[:, 0]
+        proposed = self.policy.propose(windows.observation, 4, self.config.temperature)
+        advantage = taken - self.value(self.target, windows.observation, proposed).mean(-1)
+        return (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=MAX_LOG_WEIGHT).exp()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that continuing needs."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave; other keys are left alone."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        return {"critic": self.critic, "target": self.target, "critic_optimizer": self.optimizer}

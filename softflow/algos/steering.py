@@ -1,0 +1,199 @@
+"""Steering of a frozen flow policy by reinforcement learning: residual, latent, or both (RFS, arXiv 2602.01789).
+
+    imitation       the base policy learns from the demonstrations, and is frozen from then on; left out with `base`
+    base_rollouts   the base acts unsteered, and the critic learns to value what it does
+    online          the head and the critic learn on demonstrations and own episodes, half and half
+
+The head minimises, over composed chunks a = clip(base(s, w) + a_r), as they would be executed (d numbers in a chunk),
+
+    -Q(s, a) / |Q|  +  residual_weight * mean a_r^2  +  kl_weight * KL(w || base's own latent) / d,
+
+with the critic's gradient through the decoding of the base; a flow-matching base is differentiated through its steps.
+Steered before it has seen the base's own chunks, a critic is exploited; hence `base_rollouts`, in which nothing is
+steered because the head still says zero.
+
+The critic sees composed chunks alone, the demonstrations' among them. What acts is a policy on the same base with the
+running average of the head's weights. It also proposes the chunks that the critic's target values, so behaviour and
+target are one policy, and it moves slowly enough for the critic to follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from critics import soft_update
+from softflow.algos.base import Algorithm, Data, Stage
+from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner
+from softflow.algos.imitation import Imitator, descend
+from softflow.data import Windows, sample_mixed, to_torch
+from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
+from softflow.policies.steered import Shape
+
+
+@dataclass
+class HeadConfig:
+    """What steers the base; see `SteeredPolicy`."""
+
+    latent: bool = True
+    """Whether the latent is moved."""
+    residual: bool = True
+    """Whether something is added to the decoded chunk."""
+    deterministic: bool = False
+    """Start from the mode of the base's latent density instead of a draw."""
+    latent_shape: Shape = "step"
+    """What is said of the latent: for each step of a chunk, or shared over the chunk."""
+    residual_shape: Shape = "step"
+    """The residual: one for each step of a chunk, or shared over the chunk."""
+    residual_bound: float = 0.1
+    """Of the residual's every number; actions lie in [-1, 1]."""
+    log_std_bound: float = 2.0
+    """The latent's noise is multiplied by at most e to the power of this, and divided by at most as much."""
+
+
+@dataclass
+class BaseRolloutsConfig:
+    """The base acts unsteered, the critic alone learns."""
+
+    steps: int = 15_000
+    """Primitive environment steps."""
+    updates_per_step: float = 0.1
+    """Updates of the critic for each primitive step."""
+
+
+@dataclass
+class SteeringOnlineConfig:
+    """Online RL of the head."""
+
+    steps: int = 60_000
+    """Primitive environment steps."""
+    updates_per_step: float = 0.1
+    """Updates of critic and head for each primitive step."""
+    offline_share: float = 0.5
+    """Share of each batch that comes from the demonstrations, in this stage and the one before."""
+    learning_rate: float = 3e-4
+    """Of the head's Adam."""
+    residual_weight: float = 10.0
+    """Weight of the residual's mean square."""
+    kl_weight: float = 0.1
+    """Weight of the KL of the latent to the base's own, per dimension."""
+
+
+@dataclass
+class SteeringConfig(ChunkCriticConfig):
+    """Settings of steering."""
+
+    base: str | None = None
+    """Run folder, or a checkpoint's folder in it, whose flow policy is steered; without it imitation trains one."""
+    steering: HeadConfig = field(default_factory=HeadConfig)
+    base_rollouts: BaseRolloutsConfig = field(default_factory=BaseRolloutsConfig)
+    online: SteeringOnlineConfig = field(default_factory=SteeringOnlineConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.online.offline_share <= 1:
+            raise ValueError(f"online.offline_share must be in (0, 1], got {self.online.offline_share}")
+
+
+class Steering(Algorithm):
+    """See the module. `imitator` holds the base, `actor` is what learns, `policy` what acts."""
+
+    def __init__(self, config: SteeringConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+        self.config, self.execute, self.device = config, config.execute, device
+        imitating = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options)
+        self.imitator = Imitator(imitating.to(device), config.imitation, config.average_rate)
+        self.base = self.imitator.policy
+        self.actor = SteeredPolicy(self.base, **asdict(config.steering)).to(device)
+        self.policy = self.actor.twin()
+        self.head_optimizer = torch.optim.Adam(self.actor.head.parameters(), config.online.learning_rate, fused=True)
+        self.learner = ChunkCriticLearner(config, self.policy, device)
+        self.deployed = BestOfN(self.policy, self.learner.critic, config.execute, config.candidates, config.temperature)
+
+    def load_base(self, policy: ChunkPolicy) -> None:
+        """Steer this one. Its weights and observation statistics are copied.
+
+        Raises:
+            ValueError: it is no `FlowPolicy`, or other than the configuration says.
+        """
+        if not isinstance(policy, FlowPolicy):
+            raise ValueError(f"a policy of kind {policy.kind!r} cannot be steered, only one of kind 'flow'")
+        given, expected = policy.describe(), self.base.describe()
+        for name, value in expected.items():
+            if given[name] != value:
+                raise ValueError(f"the base's {name} is {given[name]!r}, expected {value!r}")
+        self.base.load_state_dict(policy.state_dict())
+
+    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
+        """Nothing to do for a base that was trained before: it keeps the statistics it was trained with."""
+        if self.config.base is None:
+            self.imitator.fit_normalizer(mean, std)
+
+    # ------------------------------------------------------------------------------------------------------- stages
+
+    def stages(self) -> Sequence[Stage]:
+        c = self.config
+        stages = (
+            Stage("imitation", updates=c.imitation.updates if c.base is None else 0),
+            _acting("base_rollouts", c.base_rollouts),
+            _acting("online", c.online),
+        )
+        return [stage for stage in stages if stage.total > 0]
+
+    def begin(self, stage: Stage) -> None:
+        """Until a critic has valued what the base does, it chooses nothing."""
+        self.deployed.candidates = self.config.candidates if stage.name == "online" else 1
+
+    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
+        if stage.name == "imitation":
+            return self.imitator.update(self._sample(data, self.config.horizon, imitable=True), progress)
+        batch = self._sample(data, self.learner.critic.horizon)
+        scalars = self.learner.update(batch)
+        return scalars | self.update_head(batch.observation) if stage.name == "online" else scalars
+
+    def update_head(self, observation: Tensor) -> dict[str, Tensor]:
+        """One step of the head on the sum of the three terms, at the temperature that acts."""
+        c = self.config
+        steering = self.actor.steer(observation)
+        chunk = self.actor.draw(observation, 1, c.temperature, steering).chunk
+        residual = steering.residual.square().mean()
+        kl = self.actor.latent_kl(observation, steering).mean() / chunk[0, 0].numel()
+        conservative = c.online.residual_weight * residual + c.online.kl_weight * kl
+        loss = self.learner.actor_loss(observation, chunk) + conservative
+        descend(loss, self.head_optimizer, self.actor.head.parameters())
+        soft_update(self.policy.head, self.actor.head, c.average_rate)
+        scalars = {"train/actor_loss": loss, "steering/residual_rms": residual.sqrt(), "steering/latent_kl": kl}
+        return {name: value.detach() for name, value in scalars.items()}
+
+    # ------------------------------------------------------------------------------------------------------ details
+
+    def _sample(self, data: Data, horizon: int, **options: Any) -> Windows[Tensor]:
+        c = self.config
+        share = c.online.offline_share
+        windows = sample_mixed(data.offline, data.online, c.batch_size, horizon, data.rng, share, **options)
+        return to_torch(windows, self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        return states | self.learner.state_dict() | {"candidates": self.deployed.candidates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.learner.load_state_dict(state)
+        self.deployed.candidates = state["candidates"]
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "imitator": self.imitator,  # the base is in it
+            "head": self.actor.head,
+            "average_head": self.policy.head,
+            "head_optimizer": self.head_optimizer,
+        }
+
+
+def _acting(name: str, config: BaseRolloutsConfig | SteeringOnlineConfig) -> Stage:
+    return Stage(name, environment_steps=config.steps, updates_per_step=config.updates_per_step)

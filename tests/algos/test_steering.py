@@ -1,0 +1,289 @@
+"""Steering: what residual and latent can each correct, that the base stays as it was, stages, and what is saved."""
+
+from __future__ import annotations
+
+import functools
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from softflow.algos import Steering, SteeringConfig
+from softflow.data import Episode
+from softflow.policies import FlowPolicy, SteeredPolicy
+from tests.algos.softflow_toys import assert_same, make_data, make_episode, stage_named, train, weights
+
+FLOW_MATCHING = dict(flow="flow_matching", flow_options={"width": 32, "depth": 2, "steps": 4})
+MIXTURE = dict(flow="coupling", flow_options={"layers": 2, "width": 16, "components": 2})
+HEADS = {"latent": dict(residual=False), "residual": dict(latent=False), "both": {}}
+every_head = pytest.mark.parametrize("head", HEADS)
+
+
+def make_algorithm(base: str | None = None, **settings: Any) -> Steering:
+    """A small steering of one-step chunks; `imitation`, `steering` and so on are dicts of what to change in them."""
+    sizes = dict(horizon=1, execute=1, batch_size=64, critic_width=32, average_rate=0.1, temperature=1.0)
+    stages = {name: settings.pop(name, {}) for name in ("imitation", "steering", "base_rollouts", "online")}
+    config = SteeringConfig(**(sizes | FLOW_MATCHING | settings | {"base": base}))
+    for name, changes in stages.items():
+        for key, value in changes.items():
+            assert hasattr(getattr(config, name), key)
+            setattr(getattr(config, name), key, value)
+    torch.manual_seed(0)
+    algorithm = Steering(config, 1, 1)
+    algorithm.fit_normalizer(torch.zeros(1), torch.ones(1))
+    return algorithm
+
+
+def bandit_demonstrations(*modes: float) -> list[Episode]:
+    """Episodes of one step near each of the modes, all of them successes."""
+    rng = np.random.default_rng(0)
+    actions = np.clip(rng.normal(modes, 0.03, (60, len(modes))), -1, 1).ravel()
+    return [make_episode([action], [1.0]) for action in actions]
+
+
+@functools.cache
+def imitated(*modes: float) -> FlowPolicy:
+    """A flow-matching base that has learnt the modes."""
+    algorithm = make_algorithm(imitation={"updates": 300, "learning_rate": 1e-2})
+    train(algorithm, "imitation", make_data(bandit_demonstrations(*modes)), 300)
+    return algorithm.base
+
+
+def proposals(algorithm: Steering) -> torch.Tensor:
+    torch.manual_seed(5)
+    return algorithm.policy.propose(torch.zeros(1, 1), 2000)[0, :, 0, 0]
+
+
+def steered(
+    head: str, modes: tuple[float, ...], goal: float, monkeypatch: pytest.MonkeyPatch, kl_weight: float
+) -> torch.Tensor:
+    """What is proposed after learning from -|a - goal| in place of a critic."""
+    online = {"learning_rate": 3e-3, "residual_weight": 0.0, "kl_weight": kl_weight}
+    algorithm = make_algorithm("run", steering={"residual_bound": 0.15, **HEADS[head]}, online=online)
+    algorithm.load_base(imitated(*modes))
+    monkeypatch.setattr(
+        algorithm.learner.critic, "forward", lambda _, chunk: -(chunk[..., 0, 0] - goal).abs().unsqueeze(0)
+    )
+    monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
+    train(algorithm, "online", make_data(bandit_demonstrations(*modes)), 150)
+    return proposals(algorithm)
+
+
+# ---------------------------------------------------------------------------------------------- what each corrects
+
+
+@every_head
+def test_only_a_residual_corrects_a_drift(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All demonstrations are 0.1 off, and a latent that stays near the base's own never decodes to anything else."""
+    proposed = steered(head, (0.3,), 0.4, monkeypatch, kl_weight=1.0)
+    off = (proposed.mean() - 0.4).abs().item()
+    assert off < 0.03 if head != "latent" else 0.03 < off < 0.12
+
+
+@every_head
+def test_only_the_latent_leaves_a_wrong_mode(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    proposed = steered(head, (-0.6, 0.6), 0.6, monkeypatch, kl_weight=0.01)
+    right = (proposed > 0.3).float().mean()
+    assert right > 0.95 if head != "residual" else 0.3 < right < 0.7
+
+
+def test_the_heads_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of two numbers, all worth 2: -1 from the critic, and what the head costs."""
+    algorithm = make_algorithm(horizon=2, online={"residual_weight": 3.0, "kl_weight": 5.0})
+    monkeypatch.setattr(
+        algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].mul(0).add(2).unsqueeze(0)
+    )
+    with torch.no_grad():  # mean, log_std and residual, of two steps each
+        algorithm.actor.head[-1].bias.copy_(torch.tensor([0.3, -0.4, 0.0, 0.0, 0.5, -0.8]))
+    scalars = algorithm.update_head(torch.zeros(8, 1))
+    residual = (0.1**2) * (np.tanh(0.5) ** 2 + np.tanh(0.8) ** 2) / 2
+    kl = (0.3**2 + 0.4**2) / 2 / 2
+    assert scalars["train/actor_loss"].item() == pytest.approx(-1 + 3 * residual + 5 * kl, rel=1e-5)
+    assert scalars["steering/residual_rms"].item() == pytest.approx(residual**0.5, rel=1e-5)
+    assert scalars["steering/latent_kl"].item() == pytest.approx(kl, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("terms", "moved"),
+    [(dict(residual_weight=0.0, kl_weight=0.0), True), (dict(residual_weight=1e4, kl_weight=1e4), False)],
+)
+def test_the_conservative_terms_hold_the_head(
+    terms: dict[str, float], moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm = make_algorithm(online={"learning_rate": 3e-3, **terms})
+    monkeypatch.setattr(algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
+    monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
+    scalars = train(algorithm, "online", make_data(bandit_demonstrations(0.0)), 60)
+    assert (scalars["steering/residual_rms"] > 0.05) == moved
+    assert (scalars["steering/latent_kl"] > 0.05) == moved
+
+
+def test_from_own_episodes_it_learns_which_mode_pays_and_where() -> None:
+    """Demonstrations at -0.6 and 0.5, and of one's own actions those near 0.6 are paid: 1 - 2 |a - 0.6|, no less
+    than 0."""
+    algorithm = make_algorithm(
+        "run",
+        average_rate=0.5,
+        critic_learning_rate=5e-3,
+        target_rate=0.1,
+        base_rollouts={"steps": 1},
+        online={"learning_rate": 3e-3, "residual_weight": 0.1, "kl_weight": 0.02},
+    )
+    algorithm.load_base(imitated(-0.6, 0.5))
+
+    def reward(action: np.ndarray) -> np.ndarray:
+        return np.maximum(0, 1 - 2 * np.abs(action - 0.6))
+
+    before = reward(proposals(algorithm).numpy()).mean()
+    data = make_data([make_episode([e.action[0, 0]], reward(e.action[0])) for e in bandit_demonstrations(-0.6, 0.5)])
+    for name, rounds in (("base_rollouts", 20), ("online", 40)):
+        stage = stage_named(algorithm, name)
+        algorithm.begin(stage)
+        for _ in range(rounds):
+            for action in algorithm.explore(torch.zeros(8, 1))[:, 0, 0].tolist():
+                data.online.add_episode(make_episode([action], [reward(np.array(action))]))
+            for _ in range(5):
+                algorithm.update(stage, data, 0.0)
+    after = reward(proposals(algorithm).numpy()).mean()
+    assert before < 0.5 and after > 0.85
+
+
+# -------------------------------------------------------------------------------------------------------- the base
+
+
+@pytest.mark.parametrize("flow", [FLOW_MATCHING, MIXTURE], ids=["flow_matching", "mixture"])
+def test_the_base_is_frozen_to_the_bit(flow: dict[str, Any]) -> None:
+    algorithm = make_algorithm(imitation={"updates": 5}, **flow)
+    data = make_data([make_episode([0.5] * 9, np.ones(9))], [make_episode([-0.5] * 9, np.zeros(9))])
+    train(algorithm, "imitation", data, 5)
+    learnt, observation = weights(algorithm.base), torch.arange(4.0)[:, None]
+    train(algorithm, "base_rollouts", data, 5)
+    torch.manual_seed(1)
+    unsteered = algorithm.base.propose(observation, 1, 1.0)[:, 0]
+    torch.manual_seed(1)
+    assert torch.equal(algorithm.explore(observation), unsteered)  # the head says nothing yet
+    train(algorithm, "online", data, 20)
+    torch.manual_seed(1)
+    assert not torch.equal(algorithm.explore(observation), unsteered)
+    assert_same(weights(algorithm.base), learnt)
+    assert algorithm.actor.base is algorithm.policy.base is algorithm.base
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in algorithm.base.parameters())
+
+
+def test_a_trained_base_is_taken_over_with_its_statistics() -> None:
+    trained = FlowPolicy(1, 1, 1, **FLOW_MATCHING)
+    trained.normalizer.fit(torch.tensor([3.0]), torch.tensor([2.0]))
+    algorithm = make_algorithm(base="run")
+    assert [stage.name for stage in algorithm.stages()] == ["base_rollouts", "online"]
+    algorithm.load_base(trained)
+    observation = torch.arange(4.0)[:, None]
+    assert torch.equal(algorithm.policy.greedy(observation), trained.greedy(observation))
+    algorithm.fit_normalizer(torch.zeros(1), torch.ones(1))
+    assert_same(weights(algorithm.base), weights(trained))
+    with torch.no_grad():
+        next(trained.parameters()).add_(1.0)
+    assert not torch.equal(next(algorithm.base.parameters()), next(trained.parameters()))  # a copy
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(observation_dim=2), "the base's observation_dim is 2, expected 1"),
+        (dict(action_dim=3), "the base's action_dim is 3, expected 1"),
+        (dict(horizon=4), "the base's horizon is 4, expected 1"),
+        (dict(flow="gaussian", flow_options={}), "the base's flow is 'gaussian', expected 'flow_matching'"),
+        (dict(flow_options={"width": 16}), "the base's flow_options is {'width': 16}, expected {'width': 32"),
+    ],
+)
+def test_another_base_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sizes = dict(observation_dim=1, action_dim=1, horizon=1)
+        make_algorithm(base="run").load_base(FlowPolicy(**(sizes | FLOW_MATCHING | changes)))
+
+
+def test_a_steered_policy_is_no_base() -> None:
+    with pytest.raises(ValueError, match="a policy of kind 'steered' cannot be steered"):
+        make_algorithm(base="run").load_base(SteeredPolicy(FlowPolicy(1, 1, 1, **FLOW_MATCHING)))
+
+
+# ---------------------------------------------------------------------------------------------- stages and the rest
+
+
+def test_stages_of_no_length_are_left_out() -> None:
+    everything = ["imitation", "base_rollouts", "online"]
+    assert [stage.name for stage in make_algorithm().stages()] == everything
+    assert [stage.name for stage in make_algorithm().stages() if stage.acts] == everything[1:]
+    for name, key in zip(everything, ("updates", "steps", "steps"), strict=True):
+        algorithm = make_algorithm(**{name: {key: 0}})
+        assert [stage.name for stage in algorithm.stages()] == [other for other in everything if other != name]
+
+
+def test_candidates_are_chosen_among_online_alone() -> None:
+    algorithm = make_algorithm(candidates=5)
+    for stage, candidates in zip(algorithm.stages(), (1, 1, 5), strict=True):
+        algorithm.begin(stage)
+        assert algorithm.deployed.candidates == candidates
+
+
+def test_the_critic_alone_learns_from_the_bases_rollouts() -> None:
+    algorithm = make_algorithm()
+    data = make_data([make_episode([0.5] * 9, np.ones(9))])
+    before = {name: weights(part) for name, part in (("actor", algorithm.actor), ("critic", algorithm.learner.critic))}
+    scalars = train(algorithm, "base_rollouts", data, 3)
+    assert "train/critic_loss" in scalars and "train/actor_loss" not in scalars
+    assert_same(weights(algorithm.actor), before["actor"])
+    assert not torch.equal(algorithm.learner.critic.chunk_weight, before["critic"]["chunk_weight"])
+
+
+def test_what_acts_is_the_running_average_of_the_head() -> None:
+    algorithm = make_algorithm(average_rate=0.25)
+    data = make_data([make_episode([0.5] * 9, np.ones(9))])
+    expected = weights(algorithm.policy.head)
+    for _ in range(4):
+        train(algorithm, "online", data, 1)
+        expected = {name: 0.75 * old + 0.25 * algorithm.actor.head.state_dict()[name] for name, old in expected.items()}
+    for name, tensor in weights(algorithm.policy.head).items():
+        torch.testing.assert_close(tensor, expected[name])
+    assert not torch.equal(algorithm.policy.head[-1].weight, algorithm.actor.head[-1].weight)
+    assert algorithm.deployed.policy is algorithm.learner.policy is algorithm.policy
+
+
+@pytest.mark.parametrize("flow", [FLOW_MATCHING, MIXTURE], ids=["flow_matching", "mixture"])
+@pytest.mark.parametrize("name", ["imitation", "base_rollouts", "online"])
+def test_a_saved_state_goes_on_the_same(name: str, flow: dict[str, Any]) -> None:
+    original, twin = (make_algorithm(candidates=3, **flow) for _ in range(2))
+    episodes = [make_episode(np.linspace(-1, 1, 9), np.ones(9)) for _ in range(4)]
+    data = make_data(episodes[:2], episodes[2:])
+    train(original, "imitation", data, 3)
+    train(original, name, data, 3)
+    with torch.no_grad():
+        for parameter in (*twin.actor.parameters(), *twin.policy.parameters(), *twin.imitator.actor.parameters()):
+            parameter.add_(1.0)
+    file = io.BytesIO()
+    torch.save(original.state_dict(), file)
+    file.seek(0)
+    twin.load_state_dict(torch.load(file, weights_only=True))
+    for algorithm in (original, twin):
+        torch.manual_seed(7)
+        stage, fresh = stage_named(algorithm, name), make_data(episodes[:2], episodes[2:])
+        for update in range(3):
+            algorithm.update(stage, fresh, update / 3)
+    assert_same(weights(original.deployed), weights(twin.deployed))
+    assert_same(weights(original.actor), weights(twin.actor))
+    assert original.deployed.describe() == twin.deployed.describe()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(execute=2), "execute must be in 1 ... horizon = 1, got 2"),
+        (dict(critic_horizon=2), "critic_horizon must be in 1 ... horizon = 1, got 2"),
+        (dict(steering={"latent": False, "residual": False}), "nothing to steer with"),
+        (dict(steering={"residual_bound": 0.0}), "residual_bound: expected a number > 0"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_algorithm(**settings)

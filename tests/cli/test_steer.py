@@ -1,0 +1,192 @@
+"""softflow-train with the presets that steer a frozen policy, and --base."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from softflow.algos import Steering
+from softflow.cli.config import load_file
+from softflow.data import load_demonstrations, save_demonstrations
+from softflow.policies import FlowPolicy, SteeredPolicy
+from softflow.training.checkpoint import load_policy
+from softflow.training.run_folder import RunFolder
+
+STEER = "softflow-train --env Pendulum-v1 --config steer.yaml --run-dir steered"
+STAGES = ["imitation", "base_rollouts", "online"]
+SMALL = """\
+num_envs: 2
+num_demos: 4
+eval_episodes: 2
+eval_every: 200
+collect_steps: 100
+threads: 1
+execute: 2
+batch_size: 16
+critic_width: 8
+imitation: {updates: 4}
+base_rollouts: {steps: 420, updates_per_step: 0.01}
+online: {steps: 420, updates_per_step: 0.01}
+"""
+SIZES = "--horizon 4 --flow-options.width 8 --flow-options.depth 1 --flow-options.steps 2"
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path: Path) -> None:
+    (tmp_path / "steer.yaml").write_text(SMALL)
+
+
+def stages_of(run: str) -> list[str]:
+    with open(f"{run}/metrics.csv", newline="") as file:
+        return list(dict.fromkeys(row["stage"] for row in csv.DictReader(file)))
+
+
+def last_policy(run: str) -> SteeredPolicy | FlowPolicy:
+    policy = load_policy(RunFolder.open(run).last_checkpoint()).policy
+    assert isinstance(policy, SteeredPolicy | FlowPolicy)
+    return policy
+
+
+@pytest.mark.parametrize(
+    ("algo", "latent", "residual"),
+    [("rfs", True, True), ("latent_steering", True, False), ("residual", False, True)],
+)
+def test_each_preset_trains(algo: str, latent: bool, residual: bool, command: Any, demonstrations: Path) -> None:
+    result = command(f"{STEER} --algo {algo} --demos {demonstrations} {SIZES}")
+    assert result.status == 0, result
+    assert stages_of("steered") == STAGES
+    policy = last_policy("steered")
+    assert isinstance(policy, SteeredPolicy) and policy.flow_name == "flow_matching"
+    assert (policy.options["latent"], policy.options["residual"]) == (latent, residual)
+    assert policy.head[-1].weight.abs().max() > 0
+    evaluated = command("softflow-eval steered --episodes 2 --json")
+    assert evaluated.status == 0 and json.loads(evaluated.out)["episodes"] == 2
+    assert command("softflow-export steered --format torchscript --out policy.pt").status == 0
+
+
+def test_a_normalizing_flow_is_steered_as_well(command: Any, demonstrations: Path) -> None:
+    sizes = "--horizon 4 --flow coupling --flow-options.width 8 --flow-options.layers 2 --flow-options.components 2"
+    head = "--steering.latent-shape chunk --steering.residual-shape chunk --steering.deterministic"
+    result = command(f"{STEER} --algo rfs --demos {demonstrations} {sizes} {head}")
+    assert result.status == 0, result
+    policy = last_policy("steered")
+    assert policy.flow_name == "coupling" and policy.head[-1].out_features == 2
+
+
+def test_a_trained_run_is_steered_and_needed_no_more(small_run: Path, command: Any, demonstrations: Path) -> None:
+    base = last_policy("run")
+    result = command(f"{STEER} --algo rfs --demos {demonstrations} --base run")
+    assert result.status == 0, result
+    settings = load_file("steered/config.yaml").values
+    assert (settings["base"], settings["flow"], settings["horizon"]) == ("run", "coupling", 4)
+    assert settings["flow_options"] == {"layers": 2, "width": 8, "components": 2}
+    assert stages_of("steered") == STAGES[1:]
+    shutil.rmtree("run")
+    steered = last_policy("steered")
+    assert isinstance(steered, SteeredPolicy)
+    for name, tensor in base.state_dict().items():
+        assert torch.equal(steered.base.state_dict()[name], tensor), name
+    assert command("softflow-train --resume steered").status == 0
+    assert command("softflow-eval steered --episodes 2").status == 0
+
+
+def test_an_interrupted_run_goes_on_without_the_base(
+    small_run: Path, command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates, update = 0, Steering.update
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        if updates == 6:
+            raise KeyboardInterrupt
+        return update(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Steering, "update", interrupted)
+        assert command(f"{STEER} --algo rfs --demos {demonstrations} --base run").status == 130
+    base = last_policy("run").state_dict()
+    shutil.rmtree("run")
+    assert command("softflow-train --resume steered").status == 0
+    steered = last_policy("steered")
+    assert isinstance(steered, SteeredPolicy) and stages_of("steered") == STAGES[1:]
+    assert all(torch.equal(tensor, steered.base.state_dict()[name]) for name, tensor in base.items())
+
+
+def test_an_interrupted_imitation_is_resumed_to_the_bit(
+    command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"{STEER} --algo rfs --demos {demonstrations} {SIZES} --base-rollouts.steps 0 --online.steps 0"
+    assert command(line.replace("run-dir steered", "run-dir whole")).status == 0
+    updates, update = 0, Steering.update
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        if updates == 3:
+            raise KeyboardInterrupt
+        return update(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Steering, "update", interrupted)
+        assert command(line).status == 130
+    assert command("softflow-train --resume steered").status == 0
+    assert Path("steered/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
+    assert all(
+        torch.equal(first, second)
+        for first, second in zip(
+            last_policy("steered").state_dict().values(), last_policy("whole").state_dict().values(), strict=True
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--algo rfs --base nowhere", "nowhere: no such run folder"),
+        (
+            "--algo rfs --base run --flow flow_matching",
+            "base run: its flow is 'coupling', not 'flow_matching': give no flow",
+        ),
+        ("--algo rfs --base run --horizon 8", "base run: the base's horizon is 4, expected 8"),
+        ("--algo rfs --base run --flow-options.width 16", "base run: the base's flow_options is"),
+        ("--algo rfs --base run --execute 5", "execute must be in 1 ... horizon = 4, got 5"),
+        ("--algo softflow --base run", "unknown flag --base"),
+        ("--algo rfs --steering.no-latent --steering.no-residual", "nothing to steer with"),
+        ("--algo rfs --steering.latent-shape steps", "latent-shape"),
+        ("--algo rfs --steering.residual-bound 0", "residual_bound: expected a number > 0, got 0.0"),
+    ],
+)
+def test_bad_input_is_refused(
+    flags: str, message: str, small_run: Path, command: Any, demonstrations: Path, snapshot: Callable[[], dict]
+) -> None:
+    line = STEER if "softflow" not in flags else STEER.replace("steer.yaml", "small.yaml")
+    before = snapshot()
+    assert message in command(f"{line} --demos {demonstrations} {flags}").error()
+    assert snapshot() == before
+
+
+def test_a_base_of_other_dimensions_is_refused(small_run: Path, command: Any, demonstrations: Path) -> None:
+    """The base was trained on Pendulum, with three numbers in an observation; here there are two."""
+    command_line = f"{STEER} --algo rfs --demos narrow.npz --base run".replace(
+        "Pendulum-v1", "MountainCarContinuous-v0"
+    )
+    narrow = [
+        type(e)(e.observation[:, :2], e.action, e.reward, e.terminated, e.truncated, e.is_success)
+        for e in load_demonstrations(demonstrations)
+    ]
+    save_demonstrations("narrow.npz", narrow)
+    assert "base run: the base's observation_dim is 3, expected 2" in command(command_line).error()
+
+
+def test_a_steered_run_is_no_base(command: Any, demonstrations: Path) -> None:
+    assert command(f"{STEER} --algo rfs --demos {demonstrations} {SIZES} --online.steps 0").status == 0
+    again = f"{STEER} --algo rfs --demos {demonstrations} --base steered".replace("run-dir steered", "run-dir again")
+    assert "a policy of kind 'steered' cannot be steered: give the run of its base" in command(again).error()
