@@ -22,7 +22,7 @@ Shape = Literal["step", "chunk"]
 """Each step of a chunk has numbers of its own, (H, A), or all share one action's, (A,)."""
 
 
-class Steering(NamedTuple):
+class HeadOutput(NamedTuple):
     """What the head says, spread over the steps of the chunk where they share it."""
 
     mean: Tensor
@@ -161,7 +161,7 @@ class SteeredPolicy(ChunkPolicy):
 
     # ---------------------------------------------------------------------------------------------- what is proposed
 
-    def steer(self, observation: Tensor) -> Steering:
+    def steer(self, observation: Tensor) -> HeadOutput:
         """What the head says of each observation (B, O); zero for what it does not steer."""
         flat = self.head(self.normalizer(observation))
         parts = dict(zip(self._steps, flat.split([n * self.action_dim for n in self._steps.values()], -1), strict=True))
@@ -171,14 +171,14 @@ class SteeredPolicy(ChunkPolicy):
             part = parts.get(name, unused).unflatten(-1, (-1, self.action_dim))
             return part.expand(-1, self.horizon, -1)
 
-        return Steering(
+        return HeadOutput(
             mean=spread("mean"),
             log_std=bounded(spread("log_std"), self.log_std_bound),
             residual=self.residual_bound * spread("residual").tanh(),
         )
 
     def draw(
-        self, observation: Tensor, n: int = 1, temperature: float = 1.0, steering: Steering | None = None
+        self, observation: Tensor, n: int = 1, temperature: float = 1.0, steering: HeadOutput | None = None
     ) -> SteeredDraw:
         """`n` latents, residuals and chunks for each observation (B, O); differentiable in what the head says.
 
@@ -219,7 +219,7 @@ class SteeredPolicy(ChunkPolicy):
 
     # ----------------------------------------------------------------------------------------- what a learner needs
 
-    def latent_kl(self, observation: Tensor, steering: Steering) -> Tensor:
+    def latent_kl(self, observation: Tensor, steering: HeadOutput) -> Tensor:
         """KL of the steered latent's density to the base's own at temperature 1, of the whole chunk, in nats: (B,).
 
         Exact where the base density is the standard normal: the sum over dimensions of
@@ -256,7 +256,7 @@ class SteeredPolicy(ChunkPolicy):
         return loss.mean() if weight is None else (weight * loss).sum() / weight.sum()
 
 
-def _moved(noise: Tensor, steering: Steering) -> Tensor:
+def _moved(noise: Tensor, steering: HeadOutput) -> Tensor:
     """Noise of the base density (B, n, D) -> the latent that is decoded, (B, n, H, A)."""
     mean, log_std = steering.mean.unsqueeze(1), steering.log_std.unsqueeze(1)
     return noise.unflatten(-1, mean.shape[-2:]) * log_std.exp() + mean

@@ -14,9 +14,9 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         dict(layers=3, width=16, base="gaussian", mixing="lu"),
     ],
     "flow_matching": [
-        dict(width=16, depth=2, steps=16, solver="euler"),
-        dict(width=16, depth=2, steps=8, solver="midpoint"),
-        dict(width=16, depth=2, steps=8, solver="midpoint", bounds="atanh"),
+        dict(width=16, depth=1, steps=128, solver="euler"),
+        dict(width=16, depth=1, steps=16, solver="midpoint"),
+        dict(width=16, depth=1, steps=16, solver="midpoint", bounds="atanh"),
     ],
     "full_gaussian": [dict(width=16, depth=2)],
     "gaussian": [dict(width=16, depth=2), dict(width=16, depth=2, bounds="atanh")],

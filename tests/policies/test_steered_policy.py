@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softflow.policies import BestOfN, FlowPolicy, SteeredPolicy
 from softflow.policies.export import export_greedy
-from softflow.policies.steered import Steering
+from softflow.policies.steered import HeadOutput
 
 HORIZON, ACTION_DIM, OBSERVATION_DIM = 3, 2, 4
 BASES = {
@@ -285,4 +285,4 @@ def test_without_statistics_it_refuses_to_run() -> None:
     for use in (policy.propose, policy.greedy, policy.steer):
         with pytest.raises(RuntimeError, match="no observation statistics"):
             use(observations())
-    assert Steering._fields == ("mean", "log_std", "residual")
+    assert HeadOutput._fields == ("mean", "log_std", "residual")
