@@ -264,9 +264,7 @@ class RfsPpo(SteeringMethod):
     def state_dict(self) -> dict[str, Any]:
         states = {name: part.state_dict() for name, part in self._parts().items()}
         decided = None if self._decided is None else self._decided._asdict()
-        return states | {
-            "residual_log_std": self.residual_log_std.detach(), "decided": decided, "epoch": self._epoch
-        }  # fmt: skip
+        return states | {"residual_log_std": self.residual_log_std.detach(), "decided": decided, "epoch": self._epoch}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, part in self._parts().items():
