@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from critics.ensemble import ChunkCritic, soft_update
-from critics.returns import bootstrap, chunk_return
+from critics.returns import bootstrap, chunk_return, generalized_advantage
 
-__all__ = ["ChunkCritic", "bootstrap", "chunk_return", "soft_update"]
+__all__ = ["ChunkCritic", "bootstrap", "chunk_return", "generalized_advantage", "soft_update"]

@@ -30,8 +30,8 @@ class LatentBase(nn.Module, ABC):
         """Parameters of the density for each row of a context (B, C)."""
 
     @abstractmethod
-    def log_prob(self, latent: Tensor, params: Any) -> Tensor:
-        """Log-density in nats: (B, N, D) -> (B, N)."""
+    def log_prob(self, latent: Tensor, params: Any, temperature: float = 1.0) -> Tensor:
+        """Log-density in nats of what `sample` draws at a temperature above 0: (B, N, D) -> (B, N)."""
 
     @abstractmethod
     def sample(self, params: Any, n: int, temperature: float = 1.0) -> Tensor:
@@ -53,8 +53,9 @@ class GaussianBase(LatentBase):
         """No parameters: an empty (B, 0), which carries the batch size, dtype and device."""
         return context[:, :0]
 
-    def log_prob(self, latent: Tensor, params: Tensor) -> Tensor:
-        return -0.5 * (latent.square().sum(-1) + self.dim * LOG_2PI)
+    def log_prob(self, latent: Tensor, params: Tensor, temperature: float = 1.0) -> Tensor:
+        log_variance = 2 * math.log(temperature)
+        return -0.5 * (latent.square().sum(-1) / temperature**2 + self.dim * (LOG_2PI + log_variance))
 
     def sample(self, params: Tensor, n: int, temperature: float = 1.0) -> Tensor:
         return temperature * params.new_empty(len(params), n, self.dim).normal_()
@@ -132,8 +133,9 @@ class MixtureBase(LatentBase):
             log_scale=bounded(self.log_scale(hidden), self.log_scale_bound).unflatten(-1, each),
         )
 
-    def log_prob(self, latent: Tensor, params: MixtureParams) -> Tensor:
+    def log_prob(self, latent: Tensor, params: MixtureParams, temperature: float = 1.0) -> Tensor:
         log_weight, mean, log_scale = params
+        log_scale = log_scale + math.log(temperature)
         error = (latent.unsqueeze(2) - mean.unsqueeze(1)) * (-log_scale).exp().unsqueeze(1)  # (B, N, K, D)
         log_peak = log_weight - log_scale.sum(-1) - 0.5 * self.dim * LOG_2PI
         each = log_peak.unsqueeze(1) - 0.5 * torch.linalg.vecdot(error, error)

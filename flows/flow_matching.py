@@ -16,8 +16,8 @@ FREQUENCIES = 5  # of the time embedding: half a turn, one, two ... over the uni
 
 
 class Block(nn.Module):
-    """Residual block whose input the condition scales and shifts (FiLM; Perez et al., arXiv 1709.07871), at first by one
-    and zero."""
+    """Residual block whose input the condition scales and shifts, at first by one and zero (FiLM; Perez et al., arXiv
+    1709.07871)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

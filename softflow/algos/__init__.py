@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.algos.filtered_imitation import FilteredImitation, FilteredImitationConfig
+from softflow.algos.rfs_ppo import RfsPpo, RfsPpoConfig
 from softflow.algos.softflow import SoftFlow, SoftFlowConfig
 from softflow.algos.steering import Steering, SteeringConfig
 
@@ -11,6 +12,7 @@ ALGORITHMS = {
     "softflow": (SoftFlowConfig, SoftFlow),
     "filtered_imitation": (FilteredImitationConfig, FilteredImitation),
     "steering": (SteeringConfig, Steering),
+    "rfs_ppo": (RfsPpoConfig, RfsPpo),
 }
 """Configuration and class of each algorithm, by the `algorithm` that a preset names."""
 
@@ -20,6 +22,8 @@ __all__ = [
     "Data",
     "FilteredImitation",
     "FilteredImitationConfig",
+    "RfsPpo",
+    "RfsPpoConfig",
     "SoftFlow",
     "SoftFlowConfig",
     "Stage",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from softflow.data import Replay
+from softflow.data import Decision, Episode, Replay
 from softflow.policies import BestOfN, ChunkPolicy
 
 
@@ -80,9 +80,17 @@ class Algorithm(ABC):
         """Further scalars, worth their cost only now and then; they leave the random states as they were."""
         return {}
 
-    def explore(self, observation: torch.Tensor) -> torch.Tensor:
-        """Chunks to execute in order to learn from them, (B, O) -> (B, execute, A): as deployed, unless overridden."""
+    def explore(self, observation: torch.Tensor) -> torch.Tensor | Decision[torch.Tensor]:
+        """Chunks to execute in order to learn from them, (B, O) -> (B, execute, A): as deployed, unless overridden.
+
+        A method that must know later how it came to them returns them in a `Decision`.
+        """
         return self.deployed.act(observation)
+
+    def receive(self, episodes: Sequence[Episode]) -> None:
+        """Own episodes that have just ended, before the updates that they pay for. The replay has them already; this
+        is for methods that learn from their latest episodes alone. Some of them began under an older policy."""
+        return
 
     def load_base(self, policy: ChunkPolicy) -> None:
         """Start from a policy that was trained before. Called once, before training, if the setting `base` names one.

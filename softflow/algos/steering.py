@@ -29,7 +29,7 @@ from torch import Tensor
 from critics import soft_update
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner
-from softflow.algos.imitation import Imitator, descend
+from softflow.algos.imitation import Imitator, PolicyConfig, descend
 from softflow.data import Windows, sample_mixed, to_torch
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
 from softflow.policies.steered import Shape
@@ -53,6 +53,15 @@ class HeadConfig:
     """Of the residual's every number; actions lie in [-1, 1]."""
     log_std_bound: float = 2.0
     """The latent's noise is multiplied by at most e to the power of this, and divided by at most as much."""
+
+
+@dataclass
+class SteeredConfig(PolicyConfig):
+    """Settings of a head on a frozen base, however it learns."""
+
+    base: str | None = None
+    """Run folder, or a checkpoint's folder in it, whose flow policy is steered; without it imitation trains one."""
+    steering: HeadConfig = field(default_factory=HeadConfig)
 
 
 @dataclass
@@ -84,12 +93,9 @@ class SteeringOnlineConfig:
 
 
 @dataclass
-class SteeringConfig(ChunkCriticConfig):
+class SteeringConfig(ChunkCriticConfig, SteeredConfig):
     """Settings of steering."""
 
-    base: str | None = None
-    """Run folder, or a checkpoint's folder in it, whose flow policy is steered; without it imitation trains one."""
-    steering: HeadConfig = field(default_factory=HeadConfig)
     base_rollouts: BaseRolloutsConfig = field(default_factory=BaseRolloutsConfig)
     online: SteeringOnlineConfig = field(default_factory=SteeringOnlineConfig)
 
@@ -99,19 +105,20 @@ class SteeringConfig(ChunkCriticConfig):
             raise ValueError(f"online.offline_share must be in (0, 1], got {self.online.offline_share}")
 
 
-class Steering(Algorithm):
-    """See the module. `imitator` holds the base, `actor` is what learns, `policy` what acts."""
+class SteeringMethod(Algorithm):
+    """What every method has that learns to steer a frozen base: the base, imitated or given, and the head on it.
 
-    def __init__(self, config: SteeringConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+    `imitator` holds the base, `actor` is the policy whose head learns.
+    """
+
+    config: SteeredConfig
+
+    def __init__(self, config: SteeredConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
         self.config, self.execute, self.device = config, config.execute, device
         imitating = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options)
         self.imitator = Imitator(imitating.to(device), config.imitation, config.average_rate)
         self.base = self.imitator.policy
         self.actor = SteeredPolicy(self.base, **asdict(config.steering)).to(device)
-        self.policy = self.actor.twin()
-        self.head_optimizer = torch.optim.Adam(self.actor.head.parameters(), config.online.learning_rate, fused=True)
-        self.learner = ChunkCriticLearner(config, self.policy, device)
-        self.deployed = BestOfN(self.policy, self.learner.critic, config.execute, config.candidates, config.temperature)
 
     def load_base(self, policy: ChunkPolicy) -> None:
         """Steer this one. Its weights and observation statistics are copied.
@@ -131,6 +138,19 @@ class Steering(Algorithm):
         """Nothing to do for a base that was trained before: it keeps the statistics it was trained with."""
         if self.config.base is None:
             self.imitator.fit_normalizer(mean, std)
+
+
+class Steering(SteeringMethod):
+    """See the module. `policy` is what acts."""
+
+    config: SteeringConfig
+
+    def __init__(self, config: SteeringConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+        super().__init__(config, observation_dim, action_dim, device)
+        self.policy = self.actor.twin()
+        self.head_optimizer = torch.optim.Adam(self.actor.head.parameters(), config.online.learning_rate, fused=True)
+        self.learner = ChunkCriticLearner(config, self.policy, device)
+        self.deployed = BestOfN(self.policy, self.learner.critic, config.execute, config.candidates, config.temperature)
 
     # ------------------------------------------------------------------------------------------------------- stages
 

@@ -99,7 +99,7 @@ def make_mirror(config: RunConfig) -> Callable[[Episode], Episode] | None:
 
     def mirror(episode: Episode) -> Episode:
         observation, action = trajectory(episode.observation, episode.action)
-        return replace(episode, observation=observation, action=action, mode=-1)
+        return replace(episode, observation=observation, action=action, mode=-1, decision=None)
 
     return mirror
 

@@ -6,11 +6,12 @@ from softflow.data.demonstrations import (
     load_demonstrations,
     save_demonstrations,
 )
-from softflow.data.episodes import Episode, EpisodeBuilder
+from softflow.data.episodes import Decision, Episode, EpisodeBuilder
 from softflow.data.replay import Replay, Windows, concatenate, sample_mixed, to_torch
 from softflow.data.statistics import observation_statistics
 
 __all__ = [
+    "Decision",
     "DemonstrationError",
     "Episode",
     "EpisodeBuilder",

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 ACTION_TOLERANCE = 1e-6
+
+ArrayT = TypeVar("ArrayT")
+
+
+class Decision(NamedTuple, Generic[ArrayT]):
+    """Chunks to execute, and what an on-policy method has to know later of how it chose them."""
+
+    chunk: ArrayT
+    """(B, H, A)."""
+    record: ArrayT
+    """(B, K), numbers that nobody else reads: `Episode.decision` keeps them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +39,8 @@ class Episode:
             At least one of the two is True; if both are, `terminated` decides.
         is_success: the task was solved.
         mode: which of its modes the demonstrator chose, -1 if unknown.
+        decision: (chunks, K), the record of each `Decision` that the episode was made by, the last one's too, of
+            whose chunk perhaps not every action was executed; None where nothing was recorded.
 
     Raises:
         ValueError: a field has the wrong shape or type, is not finite, or leaves the action bounds.
@@ -40,6 +53,7 @@ class Episode:
     truncated: bool
     is_success: bool
     mode: int = -1
+    decision: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         action = _numbers("action", self.action, ("T", "A"))
@@ -73,6 +87,11 @@ class Episode:
         if mode.shape or mode.dtype.kind not in "iu" or mode < -1:
             raise ValueError(f"mode must be one integer, 0 or more, or -1 if unknown, got {self.mode!r}")
         self._set("mode", int(mode))
+        if self.decision is not None:
+            decision = _numbers("decision", self.decision, ("chunks", "K"))
+            if not 1 <= len(decision) <= steps:
+                raise ValueError(f"decision has {len(decision)} rows for {steps} actions: give one per chunk")
+            self._set("decision", _frozen(decision))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -97,6 +116,7 @@ class EpisodeBuilder:
         self._observation: list[np.ndarray] = []
         self._action: list[np.ndarray] = []
         self._reward: list[float] = []
+        self._decision: list[np.ndarray] = []
 
     def __len__(self) -> int:
         """Number of steps appended since the last `finish`."""
@@ -111,6 +131,10 @@ class EpisodeBuilder:
         self._action.append(np.array(action))
         self._reward.append(float(reward))
 
+    def decide(self, record: np.ndarray) -> None:
+        """Add the record (K,) of the decision that the next steps follow."""
+        self._decision.append(np.array(record))
+
     def finish(
         self, final_observation: np.ndarray, terminated: bool, truncated: bool, is_success: bool, mode: int = -1
     ) -> Episode:
@@ -123,9 +147,10 @@ class EpisodeBuilder:
             raise ValueError("no step to finish: call append for every step of the episode first")
         observation = np.stack([*self._observation, np.asarray(final_observation)])
         action, reward = np.stack(self._action), np.array(self._reward)
-        for steps in (self._observation, self._action, self._reward):
-            steps.clear()
-        return Episode(observation, action, reward, terminated, truncated, is_success, mode)
+        decision = np.stack(self._decision) if self._decision else None
+        for rows in (self._observation, self._action, self._reward, self._decision):
+            rows.clear()
+        return Episode(observation, action, reward, terminated, truncated, is_success, mode, decision)
 
 
 def _numbers(name: str, value: Any, shape: tuple[str, ...]) -> np.ndarray:

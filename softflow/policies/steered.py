@@ -22,6 +22,17 @@ Shape = Literal["step", "chunk"]
 """Each step of a chunk has numbers of its own, (H, A), or all share one action's, (A,)."""
 
 
+def zero_mlp(inputs: int, outputs: int) -> nn.Sequential:
+    """Hidden layers of `WIDTHS` with ReLU, and a last one that starts at zero."""
+    network = nn.Sequential()
+    for before, after in pairwise((inputs, *WIDTHS)):
+        network.extend((nn.Linear(before, after), nn.ReLU()))
+    last = nn.Linear(WIDTHS[-1], outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return network.append(last)
+
+
 class HeadOutput(NamedTuple):
     """What the head says, spread over the steps of the chunk where they share it."""
 
@@ -114,13 +125,7 @@ class SteeredPolicy(ChunkPolicy):
         parts = {"mean": latent, "log_std": latent and not deterministic, "residual": residual}
         shapes = {"mean": latent_shape, "log_std": latent_shape, "residual": residual_shape}
         self._steps = {name: base.horizon if shapes[name] == "step" else 1 for name, used in parts.items() if used}
-        self.head = nn.Sequential()
-        for inputs, outputs in pairwise((base.observation_dim, *WIDTHS)):
-            self.head.extend((nn.Linear(inputs, outputs), nn.ReLU()))
-        last = nn.Linear(WIDTHS[-1], sum(self._steps.values()) * base.action_dim)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.head.append(last)
+        self.head = zero_mlp(base.observation_dim, sum(self._steps.values()) * base.action_dim)
 
     def train(self, mode: bool = True) -> SteeredPolicy:
         """As of any module, but the base stays in `eval()`."""
@@ -235,25 +240,38 @@ class SteeredPolicy(ChunkPolicy):
         moved = self.flow.base.log_prob(_moved(noise, steering).flatten(-2), params)
         return (self.flow.base.log_prob(noise, params) - moved)[:, 0] - log_std.sum((-2, -1))
 
+    def latent_log_prob(
+        self, observation: Tensor, latent: Tensor, steering: HeadOutput, temperature: float = 1.0
+    ) -> Tensor:
+        """Log-density in nats of latents as `draw` moves them, at a temperature above 0: (B, *n, H, A) -> (B, *n).
+
+        Exact whatever the flow, for nothing is decoded. A deterministic latent as in `latent_kl`.
+        """
+        mean, log_std = _between(steering.mean, latent), _between(steering.log_std, latent)
+        noise = ((latent - mean) * (-log_std).exp()).reshape(len(latent), -1, self.horizon * self.action_dim)
+        params = self.flow.base(self.normalizer(observation))
+        log_prob = self.flow.base.log_prob(noise, params, temperature).reshape(latent.shape[:-2])
+        return log_prob - log_std.sum((-2, -1))
+
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
         """Log-density in nats of base(s, w) + residual(s) before any clipping: (B, O), (B, *n, H, A) -> (B, *n).
 
         As exact as the base flow's own; a deterministic latent as in `latent_kl`.
         """
-        mean, log_std, residual = self.steer(observation)
-        between = (len(chunk), *(1 for _ in chunk.shape[1:-2]), *self.latent_shape)
-        mean, log_std, residual = (part.reshape(between) for part in (mean, log_std, residual))
-        context = self.normalizer(observation)
-        latent, log_abs_det = self.flow.to_latent(chunk - residual, context)
-        noise = (latent - mean) * (-log_std).exp()
-        flat = noise.reshape(len(chunk), -1, self.horizon * self.action_dim)
-        log_prob = self.flow.base.log_prob(flat, self.flow.base(context)).reshape(chunk.shape[:-2])
-        return log_prob + log_abs_det - log_std.sum((-2, -1))
+        steering = self.steer(observation)
+        residual = _between(steering.residual, chunk)
+        latent, log_abs_det = self.flow.to_latent(chunk - residual, self.normalizer(observation))
+        return self.latent_log_prob(observation, latent, steering) + log_abs_det
 
     def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
         """Mean of -`log_prob` of data chunks (B, H, A), weighted and per dimension, in nats."""
         loss = -self.log_prob(observation, chunk) / chunk[0].numel()
         return loss.mean() if weight is None else (weight * loss).sum() / weight.sum()
+
+
+def _between(part: Tensor, samples: Tensor) -> Tensor:
+    """(B, H, A) with an axis of length 1 for each sample axis of (B, *n, H, A)."""
+    return part.reshape(len(part), *(1 for _ in samples.shape[1:-2]), *part.shape[1:])
 
 
 def _moved(noise: Tensor, steering: HeadOutput) -> Tensor:

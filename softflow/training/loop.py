@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from softflow.algos.base import Algorithm, Data, Stage
-from softflow.data import Episode, Replay
+from softflow.data import Decision, Episode, Replay
 from softflow.training.checkpoint import load_training, save_policy, save_training
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
@@ -136,6 +136,7 @@ class Trainer:
                 self.data.online.add_episode(episode)
                 if self.mirror is not None:
                     self.data.online.add_episode(self.mirror(episode))
+            self.algorithm.receive(ended)
             recent.extend(ended)
             evaluation_due = (p.done + steps) // config.eval_every > p.done // config.eval_every
             p.done += steps
@@ -160,8 +161,11 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ acting and judging
 
-    def _explore(self, observation: np.ndarray) -> np.ndarray:
-        return self.algorithm.explore(self._tensor(observation)).cpu().numpy()
+    def _explore(self, observation: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
+        decided = self.algorithm.explore(self._tensor(observation))
+        if isinstance(decided, Decision):
+            return Decision(decided.chunk.cpu().numpy(), decided.record.cpu().numpy())
+        return decided.cpu().numpy()
 
     def _exploit(self, observation: np.ndarray) -> np.ndarray:
         return self.algorithm.deployed.act(self._tensor(observation)).cpu().numpy()

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 import gymnasium as gym
 import numpy as np
 
-from softflow.data import Episode, EpisodeBuilder
+from softflow.data import Decision, Episode, EpisodeBuilder
 
 Act = Callable[[np.ndarray], np.ndarray]
 """Observations (B, O) -> chunks (B, H, A)."""
+Explore = Callable[[np.ndarray], np.ndarray | Decision[np.ndarray]]
+"""The same, perhaps with a record of how it came to them, which is kept in the episodes."""
 
 
 class Rollout:
@@ -36,7 +38,7 @@ class Rollout:
         self._seeds = seeds
         self._running: dict[int, tuple[np.ndarray, EpisodeBuilder]] = {}
 
-    def execute_chunks(self, act: Act) -> tuple[list[Episode], int]:
+    def execute_chunks(self, act: Explore) -> tuple[list[Episode], int]:
         """Execute one chunk in every environment: the episodes that ended, and the number of primitive steps.
 
         No steps mean that the seeds have run out and every episode has ended.
@@ -48,6 +50,10 @@ class Rollout:
             return [], 0
         running = list(self._running)
         chunks = act(np.stack([self._running[index][0] for index in running]))
+        if isinstance(chunks, Decision):
+            chunks, records = chunks
+            for index, record in zip(running, records, strict=True):
+                self._running[index][1].decide(record)
         episodes, steps = [], 0
         for index, chunk in zip(running, chunks, strict=True):
             for action in chunk[: self.execute]:
@@ -59,7 +65,7 @@ class Rollout:
                     break
         return episodes, steps
 
-    def collect(self, act: Act, steps: int) -> tuple[list[Episode], int]:
+    def collect(self, act: Explore, steps: int) -> tuple[list[Episode], int]:
         """Execute chunks until at least `steps` primitive steps are made.
 
         Unfinished episodes go on in the next call.

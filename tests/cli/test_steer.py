@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from softflow.algos import Steering
+from softflow.algos import RfsPpo, Steering
 from softflow.cli.config import load_file
 from softflow.data import load_demonstrations, save_demonstrations
 from softflow.policies import FlowPolicy, SteeredPolicy
@@ -69,6 +69,38 @@ def test_each_preset_trains(algo: str, latent: bool, residual: bool, command: An
     evaluated = command("softflow-eval steered --episodes 2 --json")
     assert evaluated.status == 0 and json.loads(evaluated.out)["episodes"] == 2
     assert command("softflow-export steered --format torchscript --out policy.pt").status == 0
+
+
+def test_the_on_policy_preset_trains_and_is_resumed(
+    small_run: Path, command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"{STEER} --algo rfs_ppo --demos {demonstrations} --base run".replace("steer.yaml", "ppo.yaml")
+    steps = "online: {steps: 820}\ncollect_steps: 400\n"  # each environment ends an episode, of 200 steps, in a bout
+    unwanted = ("base_rollouts", "online", "critic_width", "collect_steps")
+    Path("ppo.yaml").write_text("".join(s for s in SMALL.splitlines(True) if not s.startswith(unwanted)) + steps)
+    updates, update = 0, RfsPpo.update
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        if updates == 60:
+            raise KeyboardInterrupt
+        return update(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RfsPpo, "update", interrupted)
+        assert command(line).status == 130
+    base = last_policy("run").state_dict()
+    shutil.rmtree("run")
+    assert command("softflow-train --resume steered").status == 0
+    assert stages_of("steered") == ["online"]
+    with open("steered/metrics.csv", newline="") as file:
+        names = {row["name"] for row in csv.DictReader(file)}
+    assert {"train/value_loss", "ppo/ratio_clipped", "ppo/approx_kl", "steering/residual_rms"} <= names
+    steered = last_policy("steered")
+    assert isinstance(steered, SteeredPolicy) and steered.head[-1].weight.abs().max() > 0
+    assert all(torch.equal(tensor, steered.base.state_dict()[name]) for name, tensor in base.items())
+    assert command("softflow-eval steered --episodes 2").status == 0
 
 
 def test_a_normalizing_flow_is_steered_as_well(command: Any, demonstrations: Path) -> None:

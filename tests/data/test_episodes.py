@@ -53,6 +53,10 @@ def test_actions_a_rounding_error_outside_are_clipped():
         (dict(terminated=False), "terminated and truncated are both False"),
         (dict(mode=-2), "mode must be one integer"),
         (dict(mode=0.5), "mode must be one integer"),
+        (dict(decision=np.zeros(3)), r"decision must be an array of numbers of shape \(chunks, K\)"),
+        (dict(decision=np.zeros((4, 2))), "decision has 4 rows for 3 actions: give one per chunk"),
+        (dict(decision=np.zeros((0, 2))), "decision has 0 rows"),
+        (dict(decision=np.full((2, 2), np.nan)), r"decision\[0, 0\] = nan is not a finite"),
     ],
 )
 def test_invalid_fields_are_named(changes, message):
@@ -78,3 +82,19 @@ def test_builder_copies_reused_buffers_and_empties_itself():
         builder.finish(observation, terminated=True, truncated=False, is_success=False)
     builder.append(np.ones(2), np.ones(1), 1.0)
     assert len(builder.finish(np.ones(2), terminated=True, truncated=False, is_success=False)) == 1
+
+
+def test_records_of_decisions_are_kept_read_only_and_not_handed_on():
+    builder, record = EpisodeBuilder(), np.zeros(2)
+    for step in range(3):
+        if step % 2 == 0:
+            record[:] = step
+            builder.decide(record)
+        builder.append(np.zeros(2), np.zeros(1), 0.0)
+    record[:] = 9
+    episode = builder.finish(np.zeros(2), terminated=True, truncated=False, is_success=False)
+    np.testing.assert_array_equal(episode.decision, np.float32([[0, 0], [2, 2]]))
+    with pytest.raises(ValueError, match="read-only"):
+        episode.decision[0] = 9
+    builder.append(np.zeros(2), np.zeros(1), 0.0)
+    assert builder.finish(np.zeros(2), terminated=True, truncated=False, is_success=False).decision is None

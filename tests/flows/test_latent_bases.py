@@ -42,6 +42,19 @@ def test_mixture_log_prob_is_that_of_torch_distributions() -> None:
     torch.testing.assert_close(MixtureBase(5, 2, 4).log_prob(latent, params), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.35])
+def test_log_prob_at_a_temperature_is_of_what_is_drawn_at_it(temperature: float) -> None:
+    """A normal of that standard deviation; a mixture whose components are as much narrower, its weights the same."""
+    latent, params = torch.randn(3, 6, 5, dtype=torch.float64), random_params()
+    normal, mixture = GaussianBase(5), MixtureBase(5, 2, 4)
+    expected = td.Normal(0.0, torch.tensor(temperature, dtype=torch.float64)).log_prob(latent).sum(-1)
+    torch.testing.assert_close(normal.log_prob(latent, latent[:, 0, :0], temperature), expected, rtol=0, atol=1e-11)
+    components = td.Independent(td.Normal(params.mean, temperature * params.log_scale.exp()), 1)
+    oracle = td.MixtureSameFamily(td.Categorical(logits=params.log_weight), components)
+    expected = oracle.log_prob(latent.transpose(0, 1)).T
+    torch.testing.assert_close(mixture.log_prob(latent, params, temperature), expected, rtol=1e-12, atol=0)
+
+
 def test_a_far_component_gets_no_gradient_and_no_subnormal_one() -> None:
     mean = torch.tensor([[[0.0], [10.5], [13.5]]], requires_grad=True)  # the others 49.9 and 84.4 nats below
     params = MixtureParams(torch.full((1, 3), 1 / 3).log(), mean, torch.zeros(1, 3, 1))

@@ -213,6 +213,21 @@ def test_the_density_is_that_of_its_own_draws(name: str) -> None:
     torch.testing.assert_close(policy.conservative_loss(row, chunk), -expected / (HORIZON * ACTION_DIM))
 
 
+@pytest.mark.parametrize("name", ["flow_matching", "mixture"])
+@pytest.mark.parametrize("temperature", [1.0, 0.35])
+def test_the_latents_density_is_that_of_its_draws(name: str, temperature: float) -> None:
+    """Moved noise: the base's density of the noise, less the logarithm of what it was stretched by."""
+    policy = make_policy(name, head=0.3).double()
+    rows = observations().double()
+    steering, draw = policy.steer(rows), seeded(policy.draw, rows, 6, temperature)
+    params = policy.flow.base(policy.normalizer(rows))
+    noise = seeded(policy.flow.base.sample, params, 6, temperature)
+    expected = policy.flow.base.log_prob(noise, params, temperature) - steering.log_std.sum((1, 2))[:, None]
+    density = policy.latent_log_prob(rows, draw.latent, steering, temperature)
+    torch.testing.assert_close(density, expected)
+    torch.testing.assert_close(policy.latent_log_prob(rows, draw.latent[:, 2], steering, temperature), expected[:, 2])
+
+
 def test_unsteered_the_conservative_loss_is_the_bases() -> None:
     policy = make_policy("mixture")
     chunk, weight = torch.rand(5, HORIZON, ACTION_DIM), torch.tensor([1.0, 0.0, 2.0, 0.5, 3.0])

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from softflow.algos import SoftFlow, SoftFlowConfig
-from softflow.data import Episode
+from softflow.data import Decision, Episode
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS
@@ -138,6 +138,33 @@ def test_updates_wait_for_the_first_own_episode_and_are_made_up_for(counting: An
     first = min(step for stage, step, name, _ in run.metrics() if stage == "online" and name == "train/critic_loss")
     assert first > LENGTH
     assert trainer.progress.updates == IMITATION + WARMUP + OFFLINE + trainer.progress.steps // 4
+
+
+def test_episodes_are_received_with_their_decisions_before_the_updates_they_pay_for(run: Run) -> None:
+    trainer = run.trainer()
+    trainer.mirror = lambda episode: episode  # what the replay has twice is received once
+    algorithm, calls, received = trainer.algorithm, [], []
+    explore, receive, update = algorithm.explore, algorithm.receive, algorithm.update
+
+    def receive_(episodes: list[Episode]) -> None:
+        calls.append("receive")
+        assert trainer.data.online.steps == 2 * LENGTH * (len(received) + len(episodes))
+        received.extend(episodes)
+        receive(episodes)
+
+    def update_(*arguments: Any) -> Any:
+        calls.append("update")
+        return update(*arguments)
+
+    algorithm.explore = lambda observation: Decision(explore(observation), observation)  # type: ignore
+    algorithm.receive, algorithm.update = receive_, update_  # type: ignore[method-assign]
+    trainer.run()
+    offline = IMITATION + WARMUP + OFFLINE
+    assert calls[:offline] == ["update"] * offline and calls[offline] == "receive"
+    assert 1 < calls.count("receive") < trainer.progress.steps / 10 + 1  # once for each bout
+    assert len(received) == trainer.progress.episodes > 0
+    for episode in received:
+        np.testing.assert_array_equal(episode.decision, episode.observation[:-1:2])
 
 
 def test_metrics_have_one_row_a_scalar(run: Run) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softflow.data import Episode
+from softflow.data import Decision, Episode
 from softflow.training.rollout import Rollout
 
 HORIZON = 4
@@ -88,6 +88,25 @@ def test_chunks_are_asked_for_in_one_batch_where_the_environments_are(counting: 
         pass
     # Seed 0 ends after 3 steps and seed 2 takes its place; seed 1 ends after 4, then one environment is idle.
     assert asked == [[[0, 0], [1, 0]], [[0, 2], [1, 2]], [[2, 0]], [[2, 2]], [[2, 4]]]
+
+
+def test_each_decision_is_recorded_in_its_own_episode(counting: Any) -> None:
+    """Environments with counters of their own; episodes that end inside a chunk, and one whose simulation fails."""
+    lengths, execute = [5, 2, 7, 4, 1, 6], 2
+    envs = [counting(lengths.__getitem__, fails_at={3: 3}) for _ in range(3)]
+
+    def decide(observation: np.ndarray) -> Decision[np.ndarray]:
+        return Decision(numbered(observation), np.concatenate([10 * observation, -observation], 1))
+
+    rollout, done = Rollout(envs, execute, iter(range(len(lengths)))), []
+    with pytest.warns(UserWarning, match="given up"):
+        while (result := rollout.execute_chunks(decide))[1]:
+            done += result[0]
+    assert sorted(seeds_of(done)) == [0, 1, 2, 4, 5]
+    for episode in done:
+        acted_on = episode.observation[:-1:execute]
+        assert len(acted_on) == -(-len(episode) // execute)
+        np.testing.assert_array_equal(episode.decision, np.concatenate([10 * acted_on, -acted_on], 1))
 
 
 def test_collect_counts_primitive_steps_and_goes_on_with_unfinished_episodes(counting: Any) -> None:

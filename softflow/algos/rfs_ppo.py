@@ -1,0 +1,286 @@
+"""Steering of a frozen flow policy by RFS's own on-policy update (arXiv 2602.01789): PPO on latent and residual.
+
+    imitation       the base policy learns from the demonstrations, and is frozen from then on; left out with `base`
+    online          the head learns from the episodes that it has just acted, by PPO (arXiv 1707.06347)
+
+A decision is a latent w and a residual a_r, drawn together once for each executed chunk a = clip(base(s, w) + a_r):
+
+    w = z * exp(log_std(s)) + mean(s),  z from the base's density at the temperature that acts,
+    a_r = residual(s) + sigma * noise,  noise ~ N(0, I), sigma learned, the same in every state.
+
+Both densities are exact, on a flow-matching base too, because nothing is decoded to know them. A clipped chunk tells
+neither w nor a_r; so each decision is recorded with the episode, together with its log-density. With rho the ratio
+of the joint density now to the recorded one, and A the advantage, the head minimises
+
+    -mean min(rho * A, clip(rho, 1 - clip, 1 + clip) * A)  -  entropy_weight * entropy.
+
+An episode may have begun under a slightly older head. Its recorded densities are those of the head that decided, so
+rho is right for it all the same.
+
+Advantages are generalised ones over chunks (`critics.generalized_advantage`). A value network of the head's widths
+regresses on advantage + value. What deploys has the residual's mean, and the latent's noise at `temperature`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from critics import chunk_return, generalized_advantage
+from softflow.algos.base import Data, Stage
+from softflow.algos.imitation import descend
+from softflow.algos.steering import SteeredConfig, SteeringMethod
+from softflow.data import Decision, Episode, to_torch
+from softflow.policies import BestOfN
+from softflow.policies.steered import HeadOutput, zero_mlp
+
+
+@dataclass
+class PpoConfig:
+    """Online RL of the head, on its own latest episodes."""
+
+    steps: int = 500_000
+    """Primitive environment steps."""
+    epochs: int = 4
+    """How often each decision is learnt from, in minibatches of `batch_size`, before it is forgotten."""
+    learning_rate: float = 1e-4
+    """Of the Adam of head and residual noise. RFS has 3e-4; a density over a whole chunk is of so many numbers that a
+    bout of such steps takes three ratios in four out of the clipped range (`ppo/ratio_clipped`)."""
+    value_learning_rate: float = 1e-3
+    """Of the value network's Adam."""
+    clip: float = 0.2
+    """Of the ratio of densities, on either side of 1."""
+    trace: float = 0.95
+    """Lambda of the advantages, per decision."""
+    residual_std: float = 0.02
+    """Standard deviation of the residual's noise at the start; actions lie in [-1, 1]."""
+    entropy_weight: float = 0.0
+    """Weight of the entropy of a decision, per dimension of it."""
+
+
+@dataclass
+class RfsPpoConfig(SteeredConfig):
+    """Settings of steering by PPO."""
+
+    discount: float = 0.99
+    """Per primitive step."""
+    online: PpoConfig = field(default_factory=PpoConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("epochs", "residual_std"):
+            if not getattr(self.online, name) > 0:
+                raise ValueError(f"online.{name} must be above 0, got {getattr(self.online, name)}")
+        if self.steering.latent and (self.steering.deterministic or not self.temperature > 0):
+            raise ValueError(
+                "a latent without noise has no density: set steering.deterministic to false and temperature above 0, "
+                "or steering.latent to false"
+            )
+
+
+class Decided(NamedTuple):
+    """N decisions of episodes that have ended, and what came of them."""
+
+    observation: Tensor
+    """(N, O)."""
+    latent: Tensor
+    """(N, H, A)."""
+    residual: Tensor
+    """(N, h, A), see `RfsPpo.density_steps`."""
+    log_prob: Tensor
+    """(N,), when they were made."""
+    advantage: Tensor
+    """(N,)."""
+    value: Tensor
+    """(N,), what the value network is to say."""
+
+
+class RfsPpo(SteeringMethod):
+    """See the module. `actor` is what acts and learns.
+
+    Attributes:
+        density_steps: steps h of a residual that are decided: those executed, or one that all of them share. The rest
+            touches nothing, and its density would only be noise in the ratio.
+        residual_log_std: (h, A).
+    """
+
+    config: RfsPpoConfig
+
+    def __init__(self, config: RfsPpoConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+        super().__init__(config, observation_dim, action_dim, device)
+        c = config.online
+        self.density_steps = config.execute if config.steering.residual_shape == "step" else 1
+        log_std = torch.full((self.density_steps, action_dim), c.residual_std, device=device).log()
+        self.residual_log_std = nn.Parameter(log_std)
+        self.optimizer = torch.optim.Adam(self._learned(), c.learning_rate, fused=True)
+        self.value = zero_mlp(observation_dim, 1).to(device)
+        self.value_optimizer = torch.optim.Adam(self.value.parameters(), c.value_learning_rate, fused=True)
+        self.deployed = BestOfN(self.actor, None, config.execute, 1, config.temperature)
+        self._decided: Decided | None = None
+        self._epoch: list[Tensor] = []
+        """Rows of the minibatches that are left of this epoch."""
+
+    def _learned(self) -> list[nn.Parameter]:
+        return [*self.actor.head.parameters(), self.residual_log_std]
+
+    # ------------------------------------------------------------------------------------------------------- stages
+
+    def stages(self) -> Sequence[Stage]:
+        """The updates of a step are such that a decision, which is worth `execute` steps, is learnt from `epochs`
+        times in minibatches of `batch_size`."""
+        c = self.config
+        stages = (
+            Stage("imitation", updates=c.imitation.updates if c.base is None else 0),
+            Stage(
+                "online",
+                environment_steps=c.online.steps,
+                updates_per_step=c.online.epochs / (c.execute * c.batch_size),
+            ),
+        )
+        return [stage for stage in stages if stage.total > 0]
+
+    def begin(self, stage: Stage) -> None:
+        """Nothing: the head says zero until the first update online."""
+
+    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
+        c = self.config
+        if stage.name == "imitation":
+            windows = data.offline.sample(c.batch_size, c.horizon, data.rng, imitable=True)
+            return self.imitator.update(to_torch(windows, self.device), progress)
+        assert self._decided is not None, "updates online follow an episode"
+        if not self._epoch:
+            rows = torch.from_numpy(data.rng.permutation(len(self._decided.log_prob))).to(self.device)
+            self._epoch = list(rows.tensor_split(max(1, round(len(rows) / c.batch_size))))
+        rows = self._epoch.pop()
+        return self.update_head(Decided(*(part[rows] for part in self._decided)))
+
+    # ---------------------------------------------------------------------------------------- acting, and what came
+
+    @torch.inference_mode()
+    def explore(self, observation: Tensor) -> Decision[Tensor]:
+        """Chunks of latents and residuals drawn anew, and these with their log-density as the record."""
+        steering = self.actor.steer(observation)
+        noisy = steering
+        if self.config.steering.residual:
+            std = self.residual_log_std.exp().expand(len(observation), -1, -1)
+            residual = steering.residual.clone()
+            residual[:, : self.execute] += std * torch.randn_like(std)
+            noisy = steering._replace(residual=residual)
+        draw = self.actor.draw(observation, 1, self.config.temperature, noisy)
+        latent, residual = draw.latent[:, 0], draw.residual[:, 0, : self.density_steps]
+        log_prob = self.log_prob(observation, latent, residual, steering)
+        record = torch.cat([latent.flatten(1), residual.flatten(1), log_prob.unsqueeze(1)], 1)
+        return Decision(draw.chunk[:, 0, : self.execute], record)
+
+    def log_prob(
+        self, observation: Tensor, latent: Tensor, residual: Tensor, steering: HeadOutput | None = None
+    ) -> Tensor:
+        """Log-density in nats of decisions, of what is steered of them: (B, O), (B, H, A), (B, h, A) -> (B,).
+
+        `steering` is what the head says of these observations, if it was asked already.
+        """
+        c = self.config
+        steering = self.actor.steer(observation) if steering is None else steering
+        log_prob = observation.new_zeros(len(observation))
+        if c.steering.latent:
+            log_prob = log_prob + self.actor.latent_log_prob(observation, latent, steering, c.temperature)
+        if c.steering.residual:
+            density = Normal(steering.residual[:, : self.density_steps], self.residual_log_std.exp())
+            log_prob = log_prob + density.log_prob(residual).sum((-2, -1))
+        return log_prob
+
+    def receive(self, episodes: Sequence[Episode]) -> None:
+        """Learn from these from now on. As long as none has ended, those before are learnt from further."""
+        if not episodes:
+            return
+        decided = Decided(*map(torch.cat, zip(*map(self._assess, episodes), strict=True)))
+        advantage = decided.advantage
+        normalized = (advantage - advantage.mean()) / advantage.std(correction=0).clamp_min(1e-6)
+        self._decided, self._epoch = decided._replace(advantage=normalized), []
+
+    @torch.no_grad()
+    def _assess(self, episode: Episode) -> Decided:
+        c, steps = self.config, len(episode)
+        assert episode.decision is not None, "own episodes are made of decisions"
+        starts = np.arange(0, steps, self.execute)
+        reward = np.pad(episode.reward, (0, -steps % self.execute)).reshape(-1, self.execute)
+        length = torch.tensor(np.minimum(self.execute, steps - starts), device=self.device)
+        observation = torch.tensor(episode.observation[[*starts, steps]], device=self.device)
+        value = self.value(self.base.normalizer(observation))[:, 0]
+        returned = chunk_return(torch.tensor(reward, device=self.device), length, c.discount)
+        advantage = generalized_advantage(returned, length, episode.terminated, value, c.discount, c.online.trace)
+        record = torch.tensor(episode.decision, device=self.device)
+        latent, residual, log_prob = record.tensor_split([c.horizon * self.actor.action_dim, -1], 1)
+        return Decided(
+            observation[:-1],
+            latent.unflatten(1, self.actor.latent_shape),
+            residual.unflatten(1, (self.density_steps, -1)),
+            log_prob[:, 0],
+            advantage,
+            advantage + value[:-1],
+        )
+
+    # ------------------------------------------------------------------------------------------------------- update
+
+    def update_head(self, batch: Decided) -> dict[str, Tensor]:
+        """One step of head and residual noise on the clipped objective, and one of the value network."""
+        c = self.config.online
+        steering = self.actor.steer(batch.observation)
+        log_ratio = self.log_prob(batch.observation, batch.latent, batch.residual, steering) - batch.log_prob
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - c.clip, 1 + c.clip)
+        loss = -torch.minimum(ratio * batch.advantage, clipped * batch.advantage).mean()
+        if c.entropy_weight:
+            loss = loss - c.entropy_weight * self._entropy(steering)
+        descend(loss, self.optimizer, self._learned())
+        value = self.value(self.base.normalizer(batch.observation))[:, 0]
+        value_loss = (value - batch.value).square().mean()
+        descend(value_loss, self.value_optimizer, self.value.parameters())
+        scalars = {
+            "train/actor_loss": loss,
+            "train/value_loss": value_loss,
+            "ppo/ratio_clipped": (ratio != clipped).float().mean(),
+            "ppo/approx_kl": (ratio - 1 - log_ratio).mean(),  # never negative (http://joschu.net/blog/kl-approx.html)
+            "steering/residual_rms": steering.residual.square().mean().sqrt(),
+        }
+        return {name: scalar.detach() for name, scalar in scalars.items()}
+
+    def _entropy(self, steering: HeadOutput) -> Tensor:
+        """Of a decision, per dimension, less what no learning changes: the mean log standard deviation."""
+        parts = []
+        if self.config.steering.latent:
+            parts.append(steering.log_std.mean(0))
+        if self.config.steering.residual:
+            parts.append(self.residual_log_std)
+        return torch.cat(parts).mean()
+
+    # ------------------------------------------------------------------------------------------------------ details
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        decided = None if self._decided is None else self._decided._asdict()
+        return states | {"residual_log_std": self.residual_log_std.detach(), "decided": decided, "epoch": self._epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        with torch.no_grad():
+            self.residual_log_std.copy_(state["residual_log_std"])
+        decided = state["decided"]
+        self._decided = None if decided is None else Decided(**{k: v.to(self.device) for k, v in decided.items()})
+        self._epoch = [rows.to(self.device) for rows in state["epoch"]]
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "imitator": self.imitator,  # the base is in it
+            "head": self.actor.head,
+            "value": self.value,
+            "optimizer": self.optimizer,
+            "value_optimizer": self.value_optimizer,
+        }
