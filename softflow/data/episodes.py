@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-ACTION_TOLERANCE = 1e-6
+from softflow.data.checks import actions, kind_of, numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +42,9 @@ class Episode:
     mode: int = -1
 
     def __post_init__(self) -> None:
-        action = _numbers("action", self.action, ("T", "A"))
-        observation = _numbers("observation", self.observation, ("T + 1", "O"))
-        reward = _numbers("reward", self.reward, ("T",))
+        action = actions("action", self.action, ("T", "A"))
+        observation = numbers("observation", self.observation, ("T + 1", "O"))
+        reward = numbers("reward", self.reward, ("T",))
         steps = len(action)
         if steps < 1:
             raise ValueError("action has no rows: an episode needs at least one step")
@@ -55,17 +55,14 @@ class Episode:
             )
         if len(reward) != steps:
             raise ValueError(f"reward has {len(reward)} values for {steps} actions: give one per step")
-        outside = np.argwhere(np.abs(action) > 1 + ACTION_TOLERANCE)
-        if len(outside):
-            raise ValueError(f"action{_at(action, outside[0])} is outside [-1, 1]: rescale actions to [-1, 1]")
-        self._set("observation", _frozen(observation))
-        self._set("action", _frozen(np.clip(action, -1, 1)))
-        self._set("reward", _frozen(reward))
+        self._set("observation", observation)
+        self._set("action", action)
+        self._set("reward", reward)
 
         for name in ("terminated", "truncated", "is_success"):
             flag = np.asarray(getattr(self, name))
             if flag.shape or flag.dtype.kind != "b":
-                raise ValueError(f"{name} must be one bool for the episode, got {_kind(flag)}")
+                raise ValueError(f"{name} must be one bool for the episode, got {kind_of(flag)}")
             self._set(name, bool(flag))
         if not (self.terminated or self.truncated):
             raise ValueError("terminated and truncated are both False: set truncated=True where an episode was cut off")
@@ -126,31 +123,3 @@ class EpisodeBuilder:
         for steps in (self._observation, self._action, self._reward):
             steps.clear()
         return Episode(observation, action, reward, terminated, truncated, is_success, mode)
-
-
-def _numbers(name: str, value: Any, shape: tuple[str, ...]) -> np.ndarray:
-    """`value` as a new, finite float32 array with as many axes as `shape` names."""
-    array = np.asarray(value)
-    if array.ndim != len(shape) or array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} must be an array of numbers of shape ({', '.join(shape)}), got {_kind(array)}")
-    if array.ndim > 1 and not array.shape[1]:
-        raise ValueError(f"{name} has no columns: {shape[1]} must be at least 1")
-    with np.errstate(over="ignore"):
-        converted = array.astype(np.float32)
-    bad = np.argwhere(~np.isfinite(converted))
-    if len(bad):
-        raise ValueError(f"{name}{_at(array, bad[0])} is not a finite float32: repair or drop the episode")
-    return converted
-
-
-def _at(array: np.ndarray, index: np.ndarray) -> str:
-    return f"[{', '.join(map(str, index))}] = {array[tuple(index)]:.8g}"
-
-
-def _kind(array: np.ndarray) -> str:
-    return f"{array.dtype} of shape {array.shape}"
-
-
-def _frozen(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False
-    return array
