@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from softflow.algos.base import Algorithm, Data, Stage
+from softflow.algos.correction import Correction, CorrectionConfig
 from softflow.algos.filtered_imitation import FilteredImitation, FilteredImitationConfig
 from softflow.algos.softflow import SoftFlow, SoftFlowConfig
 from softflow.algos.steering import Steering, SteeringConfig
@@ -11,12 +12,15 @@ ALGORITHMS = {
     "softflow": (SoftFlowConfig, SoftFlow),
     "filtered_imitation": (FilteredImitationConfig, FilteredImitation),
     "steering": (SteeringConfig, Steering),
+    "correction": (CorrectionConfig, Correction),
 }
 """Configuration and class of each algorithm, by the `algorithm` that a preset names."""
 
 __all__ = [
     "ALGORITHMS",
     "Algorithm",
+    "Correction",
+    "CorrectionConfig",
     "Data",
     "FilteredImitation",
     "FilteredImitationConfig",
