@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,18 @@ def test_the_documented_arrays_are_the_files(tmp_path: Path) -> None:
     save_corrections(tmp_path / "c.npz", make_corrections())
     with np.load(tmp_path / "c.npz") as file:
         assert set(file.files) == set(arrays())
+
+
+def test_the_documented_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "corrections.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    log = SimpleNamespace(observation=np.ones((4, 2)), action=np.full((4, 1), 0.5), solved=True)
+    policy = SimpleNamespace(choose=lambda observation: observation.new_zeros(len(observation), 3, 1))
+    monkeypatch.chdir(tmp_path)
+    exec(example, {"recordings": [log, log], "policy": policy, "horizon": 3})
+    read = load_corrections("corrections.npz")
+    assert read.shape == (2, 3, 1) and read.episode.tolist() == [0] * 4 + [1] * 4
+    assert (read.human_chunk == 0.5).all() and not read.base_chunk.any()
 
 
 def test_failed_corrections_are_not_worth_learning_from() -> None:
