@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from softflow.algos.base import Algorithm, Data, Stage
+from softflow.algos.correction import Correction, CorrectionConfig
 from softflow.algos.filtered_imitation import FilteredImitation, FilteredImitationConfig
 from softflow.algos.rfs_ppo import RfsPpo, RfsPpoConfig
 from softflow.algos.softflow import SoftFlow, SoftFlowConfig
@@ -13,12 +14,15 @@ ALGORITHMS = {
     "filtered_imitation": (FilteredImitationConfig, FilteredImitation),
     "steering": (SteeringConfig, Steering),
     "rfs_ppo": (RfsPpoConfig, RfsPpo),
+    "correction": (CorrectionConfig, Correction),
 }
 """Configuration and class of each algorithm, by the `algorithm` that a preset names."""
 
 __all__ = [
     "ALGORITHMS",
     "Algorithm",
+    "Correction",
+    "CorrectionConfig",
     "Data",
     "FilteredImitation",
     "FilteredImitationConfig",

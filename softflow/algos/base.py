@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from softflow.data import Decision, Episode, Replay
+from softflow.data import Corrections, Decision, Episode, Replay
 from softflow.policies import BestOfN, ChunkPolicy
 
 
@@ -99,6 +99,14 @@ class Algorithm(ABC):
             ValueError: the method trains its own, or the policy is not one that it can start from.
         """
         raise ValueError("this method starts from no policy that was trained before")
+
+    def load_corrections(self, corrections: Corrections) -> None:
+        """Learn from corrections of the base. Called once, before training, if the setting `corrections` names a file.
+
+        Raises:
+            ValueError: the method learns from none, or they are not of its base.
+        """
+        raise ValueError("this method learns from no corrections")
 
     @abstractmethod
     def fit_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:

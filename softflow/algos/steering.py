@@ -126,13 +126,7 @@ class SteeringMethod(Algorithm):
         Raises:
             ValueError: it is no `FlowPolicy`, or other than the configuration says.
         """
-        if not isinstance(policy, FlowPolicy):
-            raise ValueError(f"a policy of kind {policy.kind!r} cannot be steered, only one of kind 'flow'")
-        given, expected = policy.describe(), self.base.describe()
-        for name, value in expected.items():
-            if given[name] != value:
-                raise ValueError(f"the base's {name} is {given[name]!r}, expected {value!r}")
-        self.base.load_state_dict(policy.state_dict())
+        copy_base(policy, self.base)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
         """Nothing to do for a base that was trained before: it keeps the statistics it was trained with."""
@@ -217,3 +211,18 @@ class Steering(SteeringMethod):
 
 def _acting(name: str, config: BaseRolloutsConfig | SteeringOnlineConfig) -> Stage:
     return Stage(name, environment_steps=config.steps, updates_per_step=config.updates_per_step)
+
+
+def copy_base(policy: ChunkPolicy, base: FlowPolicy) -> None:
+    """Give `base` the weights and observation statistics of a trained policy.
+
+    Raises:
+        ValueError: it is no `FlowPolicy`, or built otherwise than `base`.
+    """
+    if not isinstance(policy, FlowPolicy):
+        raise ValueError(f"a policy of kind {policy.kind!r} cannot be steered, only one of kind 'flow'")
+    given, expected = policy.describe(), base.describe()
+    for name, value in expected.items():
+        if given[name] != value:
+            raise ValueError(f"the base's {name} is {given[name]!r}, expected {value!r}")
+    base.load_state_dict(policy.state_dict())

@@ -46,6 +46,7 @@ class Selection:
     config: str | None = None
     flow: str | None = None
     base: str | None = None
+    corrections: str | None = None
     resume: str | None = None
 
 

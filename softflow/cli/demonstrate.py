@@ -1,4 +1,4 @@
-"""`softflow-demo`: have an environment's demonstrator record demonstrations."""
+"""`softflow-demo`: have an environment's demonstrator record demonstrations, or corrections of a policy that fails."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from softflow.cli.command_line import parse_command_line, run_main
-from softflow.data import Episode, EpisodeBuilder, save_demonstrations
+from softflow.cli.command_line import Selection, parse_command_line, preset_layers, run_main
+from softflow.cli.config import Layer
+from softflow.cli.correct import record_corrections
+from softflow.cli.runs import locate_checkpoint, read_config
+from softflow.data import Episode, EpisodeBuilder, save_corrections, save_demonstrations
 from softflow.envs import make_demonstrator, make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
+from softflow.training.checkpoint import load_policy
 from softflow.training.progress import StageProgress
 
 
@@ -24,11 +28,13 @@ class DemoConfig:
     env: str = "tape_cut"
     """Environment: a short name or a gymnasium id."""
     episodes: int = 200
-    """Episodes to record, failures included."""
+    """Episodes to record, failures included; with `corrections`, those taken over from the policy."""
+    corrections: str | None = None
+    """Run folder, or a checkpoint's folder in it: record corrections of its policy, in its environment."""
     seed: int = 0
     """Of the demonstrator and of the episodes."""
-    out: str = "demonstrations.npz"
-    """File to write; it must not exist."""
+    out: str | None = None
+    """File to write, which must not exist; `demonstrations.npz` or `corrections.npz` unless given."""
     env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the environment."""
     json: bool = False
@@ -38,20 +44,42 @@ class DemoConfig:
 @run_main
 def main(argv: Sequence[str]) -> None:
     config = parse_command_line(
-        DemoConfig, argv, prog="softflow-demo", description="Record demonstrations of an environment's demonstrator."
+        DemoConfig,
+        argv,
+        prog="softflow-demo",
+        description="Record demonstrations of an environment's demonstrator, or its corrections of a policy.",
+        layers_for=_layers,
     )
-    path = Path(config.out)
+    path = Path(config.out or ("demonstrations.npz" if config.corrections is None else "corrections.npz"))
     if path.exists():
         raise UserError(f"{path} exists; choose another --out")
     if config.episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {config.episodes}")
-    episodes = record_demonstrations(make_env(config.env, **config.env_options), config.episodes, config.seed)
-    save_demonstrations(path, episodes)
-    steps, successes = sum(map(len, episodes)), float(np.mean([episode.is_success for episode in episodes]))
-    if config.json:
-        print(json.dumps({"file": str(path), "episodes": len(episodes), "steps": steps, "success_rate": successes}))
+    environment = make_env(config.env, **config.env_options)
+    if config.corrections is None:
+        episodes = record_demonstrations(environment, config.episodes, config.seed)
+        save_demonstrations(path, episodes)
+        steps, is_success = sum(map(len, episodes)), np.array([episode.is_success for episode in episodes])
     else:
-        print(f"{path}: {len(episodes)} episodes, {steps:,} steps, success {successes:.2f}")
+        checkpoint, settings = locate_checkpoint(config.corrections)
+        if config.env != (env := read_config(str(settings)).env):
+            raise UserError(f"--corrections {config.corrections}: its environment is {env!r}: give no --env")
+        corrections = record_corrections(environment, load_policy(checkpoint), config.episodes, config.seed)
+        save_corrections(path, corrections)
+        steps, is_success = len(corrections), corrections.is_success
+    successes = float(np.mean(is_success))
+    if config.json:
+        print(json.dumps({"file": str(path), "episodes": len(is_success), "steps": steps, "success_rate": successes}))
+    else:
+        print(f"{path}: {len(is_success)} episodes, {steps:,} steps, success {successes:.2f}")
+
+
+def _layers(selection: Selection) -> list[Layer]:
+    """The presets of an environment; for corrections, the run's environment as the run has it."""
+    if selection.corrections is None:
+        return preset_layers(selection)
+    run = read_config(str(locate_checkpoint(selection.corrections)[1]))
+    return [Layer({"env": run.env, "env_options": run.env_options}, selection.corrections)]
 
 
 def record_demonstrations(environment: Env, episodes: int, seed: int) -> list[Episode]:

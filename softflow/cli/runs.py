@@ -12,7 +12,7 @@ import torch
 from softflow.algos import ALGORITHMS, Algorithm
 from softflow.cli.command_line import Selection, preset_layers
 from softflow.cli.config import Layer, from_dict, load_file
-from softflow.data import Episode
+from softflow.data import Corrections, Episode, load_corrections
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, did_you_mean
@@ -84,6 +84,20 @@ def load_base(algorithm: Algorithm, run: str) -> None:
         algorithm.load_base(policy)
     except ValueError as error:
         raise UserError(f"base {run}: {error}") from error
+
+
+def load_correction_file(algorithm: Algorithm, path: str | Path) -> Corrections:
+    """Let the algorithm learn from a file of corrections, which is returned.
+
+    Raises:
+        UserError: it cannot be read, or is not of the algorithm's base.
+    """
+    corrections = load_corrections(path)
+    try:
+        algorithm.load_corrections(corrections)
+    except ValueError as error:
+        raise UserError(f"corrections {path}: {error}") from error
+    return corrections
 
 
 def make_environments(config: RunConfig, number: int, **options: Any) -> list[Env]:

@@ -18,13 +18,21 @@ from softflow.cli.demonstrate import record_demonstrations
 from softflow.cli.runs import (
     config_class,
     load_base,
+    load_correction_file,
     make_algorithm,
     make_environments,
     make_mirror,
     read_config,
     training_layers,
 )
-from softflow.data import Episode, check_compatible, load_demonstrations, observation_statistics, save_demonstrations
+from softflow.data import (
+    Episode,
+    check_compatible,
+    load_demonstrations,
+    observation_statistics,
+    save_corrections,
+    save_demonstrations,
+)
 from softflow.envs.registry import Env
 from softflow.errors import UserError
 from softflow.training.config import RunConfig
@@ -53,10 +61,16 @@ def main(argv: Sequence[str]) -> None:
         _require_density(algorithm, demonstrations)
     elif not config.resume:  # a checkpoint holds it
         load_base(algorithm, base)
+    corrections = getattr(config, "corrections", None)
+    if corrections is not None:
+        path = folder.path / CORRECTIONS if config.resume else corrections
+        corrections = load_correction_file(algorithm, path)
     if not config.resume:  # only now, when nothing of the input can be wrong any more
         folder = RunFolder.create(config.runs, config.env, config.algo, config.seed, config.run_dir)
         dump_yaml(config, folder.config_path)
         save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
+        if corrections is not None:
+            save_corrections(folder.path / CORRECTIONS, corrections)
     mirror = make_mirror(config)
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
@@ -76,6 +90,8 @@ def main(argv: Sequence[str]) -> None:
 
 DEMONSTRATIONS = "demonstrations.npz"
 """Name of the demonstrations' copy in the run folder."""
+CORRECTIONS = "corrections.npz"
+"""Name of the corrections' copy there."""
 
 
 def _parse(argv: Sequence[str]) -> Any:

@@ -1,5 +1,12 @@
 """Episodes in, windows out: replay, demonstrations and statistics."""
 
+from softflow.data.corrections import (
+    CorrectionError,
+    Corrections,
+    chunks_from,
+    load_corrections,
+    save_corrections,
+)
 from softflow.data.demonstrations import (
     DemonstrationError,
     check_compatible,
@@ -11,6 +18,8 @@ from softflow.data.replay import Replay, Windows, concatenate, sample_mixed, to_
 from softflow.data.statistics import observation_statistics
 
 __all__ = [
+    "CorrectionError",
+    "Corrections",
     "Decision",
     "DemonstrationError",
     "Episode",
@@ -18,10 +27,13 @@ __all__ = [
     "Replay",
     "Windows",
     "check_compatible",
+    "chunks_from",
     "concatenate",
+    "load_corrections",
     "load_demonstrations",
     "observation_statistics",
     "sample_mixed",
+    "save_corrections",
     "save_demonstrations",
     "to_torch",
 ]

@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-ACTION_TOLERANCE = 1e-6
+from softflow.data.checks import actions, kind_of, numbers
 
 ArrayT = TypeVar("ArrayT")
 
@@ -56,9 +56,9 @@ class Episode:
     decision: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        action = _numbers("action", self.action, ("T", "A"))
-        observation = _numbers("observation", self.observation, ("T + 1", "O"))
-        reward = _numbers("reward", self.reward, ("T",))
+        action = actions("action", self.action, ("T", "A"))
+        observation = numbers("observation", self.observation, ("T + 1", "O"))
+        reward = numbers("reward", self.reward, ("T",))
         steps = len(action)
         if steps < 1:
             raise ValueError("action has no rows: an episode needs at least one step")
@@ -69,17 +69,14 @@ class Episode:
             )
         if len(reward) != steps:
             raise ValueError(f"reward has {len(reward)} values for {steps} actions: give one per step")
-        outside = np.argwhere(np.abs(action) > 1 + ACTION_TOLERANCE)
-        if len(outside):
-            raise ValueError(f"action{_at(action, outside[0])} is outside [-1, 1]: rescale actions to [-1, 1]")
-        self._set("observation", _frozen(observation))
-        self._set("action", _frozen(np.clip(action, -1, 1)))
-        self._set("reward", _frozen(reward))
+        self._set("observation", observation)
+        self._set("action", action)
+        self._set("reward", reward)
 
         for name in ("terminated", "truncated", "is_success"):
             flag = np.asarray(getattr(self, name))
             if flag.shape or flag.dtype.kind != "b":
-                raise ValueError(f"{name} must be one bool for the episode, got {_kind(flag)}")
+                raise ValueError(f"{name} must be one bool for the episode, got {kind_of(flag)}")
             self._set(name, bool(flag))
         if not (self.terminated or self.truncated):
             raise ValueError("terminated and truncated are both False: set truncated=True where an episode was cut off")
@@ -88,10 +85,10 @@ class Episode:
             raise ValueError(f"mode must be one integer, 0 or more, or -1 if unknown, got {self.mode!r}")
         self._set("mode", int(mode))
         if self.decision is not None:
-            decision = _numbers("decision", self.decision, ("chunks", "K"))
+            decision = numbers("decision", self.decision, ("chunks", "K"))
             if not 1 <= len(decision) <= steps:
                 raise ValueError(f"decision has {len(decision)} rows for {steps} actions: give one per chunk")
-            self._set("decision", _frozen(decision))
+            self._set("decision", decision)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -3,20 +3,32 @@
 import gymnasium
 
 from softflow.envs.errors import UnstableSimulationError
-from softflow.envs.registry import Demonstrator, available_envs, make_demonstrator, make_env, resolve_env_id
+from softflow.envs.registry import (
+    Demonstrator,
+    Supervisor,
+    available_envs,
+    make_demonstrator,
+    make_env,
+    make_supervisor,
+    resolve_env_id,
+)
 from softflow.envs.tape_cut import TapeCutEnv
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
+from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
 
 # Without gymnasium's TimeLimit: the environment keeps its time limit itself, as `max_steps`.
 gymnasium.register("softflow/TapeCut-v0", entry_point="softflow.envs.tape_cut:TapeCutEnv")
 
 __all__ = [
     "Demonstrator",
+    "Supervisor",
     "TapeCutDemonstrator",
     "TapeCutEnv",
+    "TapeCutSupervisor",
     "UnstableSimulationError",
     "available_envs",
     "make_demonstrator",
     "make_env",
+    "make_supervisor",
     "resolve_env_id",
 ]

@@ -13,6 +13,7 @@ from gymnasium.wrappers import FlattenObservation, TransformAction
 from numpy.typing import NDArray
 
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
+from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
 from softflow.envs.tape_cut_symmetry import mirror_trajectory
 from softflow.errors import UserError, did_you_mean
 
@@ -30,11 +31,24 @@ class Demonstrator(Protocol):
         ...
 
 
+class Supervisor(Demonstrator, Protocol):
+    """Watches a policy solve one episode, and when it fails, shows how to go on; made after a ``reset``."""
+
+    def watch(self) -> bool:
+        """Whether the policy has failed; asked once after each of its steps."""
+        ...
+
+    def take_over(self) -> None:
+        """From the environment's current state on, the supervisor is the demonstrator."""
+        ...
+
+
 SHORT_NAMES = {"tape_cut": "softflow/TapeCut-v0"}
 Trajectory = tuple[NDArray[np.float32], NDArray[np.float32]]
 MIRRORS: dict[str, Callable[..., Trajectory]] = {"softflow/TapeCut-v0": mirror_trajectory}
 """Observations (T + 1, O) and actions (T, A) of an episode -> those of its mirror image."""
 DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {"softflow/TapeCut-v0": TapeCutDemonstrator}
+SUPERVISORS: dict[str, Callable[..., Supervisor]] = {"softflow/TapeCut-v0": TapeCutSupervisor}
 
 
 def make_env(name: str, **options: Any) -> Env:
@@ -99,13 +113,28 @@ def make_demonstrator(env: Env, rng: np.random.Generator, **options: Any) -> Dem
     Raises:
         UserError: there is no demonstrator for this environment.
     """
-    env_id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    env_id = _env_id(env)
     if env_id not in DEMONSTRATORS:
         raise UserError(
             f"no demonstrator is known for {env_id!r}: give demonstrations with --demos FILE.npz "
             "(softflow.data.save_demonstrations writes such a file)"
         )
     return DEMONSTRATORS[env_id](env, rng, **options)
+
+
+def make_supervisor(env: Env, rng: np.random.Generator, **options: Any) -> Supervisor:
+    """Make the supervisor of one episode of ``env``; arguments as for `make_demonstrator`.
+
+    Raises:
+        UserError: there is no supervisor for this environment.
+    """
+    env_id = _env_id(env)
+    if env_id not in SUPERVISORS:
+        raise UserError(
+            f"nothing in {env_id!r} can take over from a policy: write corrections of your own "
+            "with softflow.data.save_corrections"
+        )
+    return SUPERVISORS[env_id](env, rng, **options)
 
 
 def find_mirror(name: str) -> Callable[..., Trajectory] | None:
@@ -137,6 +166,10 @@ def _rescale_actions(env: Env) -> Env:
         return np.clip(low + fraction * (high - low), low, high).astype(space.dtype)  # never past a bound by rounding
 
     return TransformAction(env, to_native, unit)
+
+
+def _env_id(env: Env) -> str:
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
 def _name(env: Env) -> str:

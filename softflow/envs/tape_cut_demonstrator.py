@@ -61,9 +61,7 @@ class TapeCutDemonstrator:
         if mode is None:
             other_side = int(rng.random() >= 0.5)
             mode = 2 * int(rng.random() < 0.5) + other_side
-        self.mode = mode
-        self._turned, self._side = bool(mode & 2), -1 if mode & 1 else 1
-        self._sign = -1.0 if self._turned else 1.0  # of wrist pitch and roll as seen by the scissors
+        self._choose(mode)
 
         def offset(deviation: float) -> float:
             return rng.normal(0, deviation) * sloppiness
@@ -91,14 +89,17 @@ class TapeCutDemonstrator:
         self._noise = 0.6 * self._noise + 0.8 * self.rng.normal(size=action.size)
         return np.clip(action + self._noise_scale * self._noise, -1, 1)
 
+    def _choose(self, mode: int) -> None:
+        self.mode = mode
+        self._turned, self._side = bool(mode & 2), -1 if mode & 1 else 1
+        self._sign = -1.0 if self._turned else 1.0  # of wrist pitch and roll as seen by the scissors
+        self._turn = -self._side * math.pi if self._turned else 0.0  # this way round leaves the wrist room for the cut
+
     def _go(self, phase: str) -> None:
         self.phase, self._elapsed = phase, 0
 
     def _notice_drop(self) -> None:
-        if self.phase in HOLDING and not self.env.geometry.touch.max() > 0.05:
-            self._untouched += 1
-        else:
-            self._untouched = 0
+        self._untouched = self._untouched + 1 if self.phase in HOLDING and not self._touches else 0
         if self._untouched > SLIP_STEPS:
             self._untouched = 0
             self._go("retreat")
@@ -147,11 +148,9 @@ class TapeCutDemonstrator:
     def _approach(self, height: float) -> Array:
         """Wrist motion that brings the open hand over the handles, palm at ``height``."""
         geometry, targets = self.env.geometry, self.env.targets
-        heading = geometry.axes[0]
-        forward, left = _level_axes(heading[0], heading[1])
+        forward, left = _level_axes(geometry.axes[0, 0], geometry.axes[0, 1])
         goal = geometry.grip_point + self._grasp_offset[0] * forward + self._grasp_offset[1] * left
-        turn = -self._side * math.pi if self._turned else 0.0  # this way round keeps the wrist in range for the cut
-        yaw = _yaw(heading) + turn + self._grasp_yaw
+        yaw = self._heading + self._turn + self._grasp_yaw
         return np.concatenate([np.array([goal[0], goal[1], height, yaw]) - targets[:4], self._level()])
 
     # -- cutting
@@ -205,8 +204,8 @@ class TapeCutDemonstrator:
         seam = np.array([fixture[0], fixture[1], self.env.scene.seam_height + fixture[2]])
         along, sideways, up = self.crossing_offset
         goal = seam - (along + standoff) * forward + sideways * left + np.array([0.0, 0.0, up])
-        yaw_error = yaw + self.crossing_yaw - _yaw(geometry.axes[0])
-        return goal - geometry.pivot, (yaw_error + math.pi) % (2 * math.pi) - math.pi, forward, left
+        yaw_error = wrapped(yaw + self.crossing_yaw - self._heading)
+        return goal - geometry.pivot, yaw_error, forward, left
 
     def _shift(self, shift: Array, limit: float, turn: float) -> Array:
         """Wrist motion by ``shift`` (3,), each axis within ``limit``, and ``turn`` about the vertical, blades level."""
@@ -227,11 +226,26 @@ class TapeCutDemonstrator:
     def _height(self) -> float:
         return float(self.env.scene.wrist_position[2])
 
+    @property
+    def _heading(self) -> float:
+        """Yaw of the scissors."""
+        return np.arctan2(self.env.geometry.axes[0, 1], self.env.geometry.axes[0, 0])
+
+    @property
+    def _touches(self) -> bool:
+        """Whether any finger is on the scissors."""
+        return bool(self.env.geometry.touch.max() > 0.05)
+
 
 def hand_pose(width: float) -> Array:
     """Finger targets (9,) that hold the pads ``width`` m from the palm's mid plane, the last links nearly vertical."""
     base = -np.arcsin(np.clip((width + PAD_RADIUS - FINGER_ROOT) / FINGER_LENGTH, -1, 1))
     return np.array([0.0, *(base, PAD_TILT - base) * 4])
+
+
+def wrapped(angle: float) -> float:
+    """The same angle in [-pi, pi)."""
+    return (angle + math.pi) % (2 * math.pi) - math.pi
 
 
 def _bounded(value: float, limit: float) -> float:
@@ -241,7 +255,3 @@ def _bounded(value: float, limit: float) -> float:
 def _level_axes(x: float, y: float) -> tuple[Array, Array]:
     """The horizontal vector (x, y, 0) and the one a quarter turn to its left."""
     return np.array([x, y, 0.0]), np.array([-y, x, 0.0])
-
-
-def _yaw(vector: Array) -> float:
-    return np.arctan2(vector[1], vector[0])

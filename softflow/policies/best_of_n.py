@@ -46,12 +46,17 @@ class BestOfN(nn.Module):
     @torch.inference_mode()
     def act(self, observation: Tensor) -> Tensor:
         """(B, O) -> the actions to execute, (B, execute, A)."""
+        return self.choose(observation)[:, : self.execute]
+
+    @torch.inference_mode()
+    def choose(self, observation: Tensor) -> Tensor:
+        """The whole chunks that they begin, (B, O) -> (B, H, A)."""
         chunks = self.policy.propose(observation, self.candidates, self.temperature)
         if self.candidates == 1:
-            return chunks[:, 0, : self.execute]
+            return chunks[:, 0]
         assert self.critic is not None
         value = self.critic(self.policy.normalizer(observation), chunks[:, :, : self.critic.horizon]).mean(0)
-        return chunks[torch.arange(len(chunks)), value.argmax(-1), : self.execute]
+        return chunks[torch.arange(len(chunks)), value.argmax(-1)]
 
     def describe(self) -> dict[str, Any]:
         """Plain values from which `build` makes the same again, but for the weights."""

@@ -1,0 +1,194 @@
+"""Offline correction of a frozen policy by a human's corrections (the real-robot part of RFS, arXiv 2602.01789).
+
+    critic_warmup   the critic learns on the demonstrations, failures included; left out without a critic
+    correction      the head that steers the base learns from the corrections that ended in success
+
+The environment makes no step. Of each corrected decision s we know the chunk a_b that the base would have executed and
+the chunk a_h of the human. The head minimises, in the manner of TD3+BC (arXiv 2106.06860; d numbers in a chunk),
+
+    bc_weight * L(s, a_b, a_h)  +  hold_weight * R(s')  -  q_weight * Q(s, a) / |Q|.
+
+What it learns, L, is decided by what it steers, the residual or the latent:
+
+    residual    mean (a_r(s) - clip(a_h - a_b, +-residual_bound))^2, the labels of RFS; a = clip(a_b + a_r(s))
+    latent      -log p(w = z* | s) / d, with z* = f(a_h; s) the one latent that the base decodes to the human's chunk;
+                a = base(s, w). Normalizing flows alone have it: `SteeredPolicy.conservative_loss`, which adds the
+                base's log-determinant, a constant to the head.
+
+A few corrections say nothing of the states where nobody had to intervene, and a network says something everywhere.
+R holds it at zero there, on states s' of the demonstrations that reward still comes after: the residual's mean
+square, or the KL of the latent to the base's own, per dimension. Each is in the unit of its L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from critics import soft_update
+from softflow.algos.base import Algorithm, Data, Stage
+from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner
+from softflow.algos.imitation import descend
+from softflow.algos.softflow import WarmupConfig
+from softflow.algos.steering import HeadConfig, copy_base
+from softflow.data import Corrections, to_torch
+from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
+
+
+@dataclass
+class CorrectionStageConfig:
+    """What the head learns from the corrections."""
+
+    updates: int = 2_000
+    """Updates of the head."""
+    learning_rate: float = 3e-4
+    """Of the head's Adam."""
+    bc_weight: float = 1.0
+    """Weight of the distance from the human's labels."""
+    hold_weight: float = 1.0
+    """Weight of what holds the head at zero on the demonstrations' states."""
+    q_weight: float = 0.0
+    """Weight of -Q / |Q| on the steered chunks; needs `warmup.updates`."""
+
+
+@dataclass
+class CorrectionConfig(ChunkCriticConfig):
+    """Settings of learning from corrections."""
+
+    base: str = field(kw_only=True)
+    """Run folder, or a checkpoint's folder in it, whose flow policy was corrected."""
+    corrections: str = field(kw_only=True)
+    """Corrections of that policy (.npz, see docs/corrections.md), as `softflow-demo --corrections RUN` records them."""
+    steering: HeadConfig = field(default_factory=HeadConfig)
+    warmup: WarmupConfig = field(default_factory=lambda: WarmupConfig(updates=0))
+    correction: CorrectionStageConfig = field(default_factory=CorrectionStageConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.correction.q_weight and not self.warmup.updates:
+            raise ValueError("correction.q_weight needs a critic: give it warmup.updates to learn in")
+
+
+class Corrected(NamedTuple):
+    """Decisions that a human made for the base."""
+
+    observation: Tensor
+    """(B, O)"""
+    base_chunk: Tensor
+    """What the base would have executed, (B, H, A)."""
+    human_chunk: Tensor
+    """What the human did, (B, H, A)."""
+
+
+class Correction(Algorithm):
+    """See the module. `actor` is what learns, `policy`, with the running average of its head, what acts."""
+
+    def __init__(self, config: CorrectionConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+        self.config, self.execute, self.device = config, config.execute, device
+        head = config.steering
+        if head.latent == head.residual:
+            raise ValueError("corrections label the latent or the residual: set one of steering.latent and .residual")
+        base = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options)
+        if head.latent and not base.flow.exact_density:
+            raise ValueError(
+                f"flow {config.flow!r} has no exact inverse that could name a human chunk's latent: "
+                "take a normalizing flow, or learn a residual"
+            )
+        self.base = base.to(device)
+        self.actor = SteeredPolicy(self.base, **asdict(head)).to(device)
+        self.policy = self.actor.twin()
+        self.optimizer = torch.optim.Adam(self.actor.head.parameters(), config.correction.learning_rate, fused=True)
+        self.learner = ChunkCriticLearner(config, self.policy, device) if config.warmup.updates else None
+        critic = self.learner.critic if self.learner is not None else None
+        self.deployed = BestOfN(self.policy, critic, config.execute, config.candidates, config.temperature)
+
+    def load_base(self, policy: ChunkPolicy) -> None:
+        copy_base(policy, self.base)
+
+    @torch.no_grad()
+    def load_corrections(self, corrections: Corrections) -> None:
+        expected = self.base.observation_dim, *self.base.latent_shape
+        if corrections.shape != expected:
+            raise ValueError(f"they have (O, H, A) = {corrections.shape}, the base has {expected}")
+        rows = corrections.successful
+        if not len(rows):
+            raise ValueError("none of them ended in success, so nothing is worth learning: record more")
+        parts = (getattr(corrections, name)[rows] for name in Corrected._fields)
+        self.corrected = Corrected(*(torch.as_tensor(part, device=self.device) for part in parts))
+        if self.config.steering.latent:  # a flow without a density at one of the chunks says so
+            self.base.flow.log_prob(self.corrected.human_chunk, torch.zeros_like(self.corrected.observation))
+
+    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
+        """Nothing to do: the base keeps the statistics it was trained with."""
+
+    # ------------------------------------------------------------------------------------------------------- stages
+
+    def stages(self) -> Sequence[Stage]:
+        c = self.config
+        stages = Stage("critic_warmup", updates=c.warmup.updates), Stage("correction", updates=c.correction.updates)
+        return [stage for stage in stages if stage.total > 0]
+
+    def begin(self, stage: Stage) -> None:
+        """Nothing to do."""
+
+    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
+        c, scalars = self.config, dict[str, Tensor]()
+        if self.learner is not None:
+            critic_batch = data.offline.sample(c.batch_size, self.learner.critic.horizon, data.rng)
+            scalars = self.learner.update(to_torch(critic_batch, self.device))
+        if stage.name == "correction":
+            rows = torch.as_tensor(data.rng.integers(len(self.corrected.observation), size=c.batch_size))
+            ordinary = to_torch(data.offline.sample(c.batch_size, 1, data.rng, imitable=True), self.device)
+            corrected = Corrected(*(part[rows.to(self.device)] for part in self.corrected))
+            scalars |= self.update_head(corrected, ordinary.observation)
+        return scalars
+
+    def update_head(self, corrected: Corrected, ordinary: Tensor) -> dict[str, Tensor]:
+        """One step of the head on corrected decisions and on ordinary observations (B, O)."""
+        observation, base_chunk, human_chunk = corrected
+        c, actor, scalars = self.config.correction, self.actor, {}
+        said = actor.steer(ordinary)
+        if self.config.steering.residual:
+            residual, wanted, bound = actor.steer(observation).residual, human_chunk - base_chunk, actor.residual_bound
+            cloning = (residual - wanted.clamp(-bound, bound)).square().mean()
+            held = said.residual.square().mean()
+            scalars["correction/clipped"] = (wanted.abs() > bound).float().mean()
+        else:
+            cloning = actor.conservative_loss(observation, human_chunk)
+            held = actor.latent_kl(ordinary, said).mean() / human_chunk[0].numel()
+        loss = c.bc_weight * cloning + c.hold_weight * held
+        if c.q_weight:
+            assert self.learner is not None
+            if self.config.steering.residual:
+                chunk = (base_chunk + residual).clamp(-1, 1).unsqueeze(1)
+            else:
+                chunk = actor.propose(observation, 1, self.config.temperature)
+            loss = loss + self.learner.actor_loss(observation, chunk, c.q_weight)
+        descend(loss, self.optimizer, self.actor.head.parameters())
+        soft_update(self.policy.head, self.actor.head, self.config.average_rate)
+        scalars |= {"train/actor_loss": loss, "correction/cloning": cloning, "correction/held": held}
+        return {name: value.detach() for name, value in scalars.items()}
+
+    # ------------------------------------------------------------------------------------------------------ details
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        return states | (self.learner.state_dict() if self.learner is not None else {})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        if self.learner is not None:
+            self.learner.load_state_dict(state)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "base": self.base,
+            "head": self.actor.head,
+            "average_head": self.policy.head,
+            "head_optimizer": self.optimizer,
+        }

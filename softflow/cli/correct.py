@@ -1,0 +1,94 @@
+"""How corrections are recorded: a policy acts, and where it fails an environment's supervisor takes over."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from softflow.data import Corrections, chunks_from
+from softflow.envs import Supervisor, make_supervisor
+from softflow.envs.registry import Env
+from softflow.errors import UserError
+from softflow.policies import BestOfN
+from softflow.training.progress import StageProgress
+
+CORRECTION_SEEDS, SEEDS_PER_RUN = 5_000_000, 10_000
+"""Environment seeds set apart for corrections, between those held out and those of training episodes, and how many for
+each `seed`."""
+
+
+class _Correction(NamedTuple):
+    observation: np.ndarray
+    """(T, O), what was seen before each of the human's actions."""
+    action: np.ndarray
+    """(T, A)"""
+    is_success: bool
+
+
+def record_corrections(environment: Env, policy: BestOfN, episodes: int, seed: int) -> Corrections:
+    """Let `policy` act until it has been taken over from in `episodes` episodes.
+
+    Every step of the supervisor is a decision: which of them the policy will have to make depends on when it asks for
+    its next chunk, and that differs from episode to episode.
+
+    Raises:
+        UserError: the environment has no supervisor, or the policy hardly ever fails.
+    """
+    environment.reset(seed=CORRECTION_SEEDS)
+    make_supervisor(environment, np.random.default_rng(seed))  # if there is none, say so before anything is done
+    torch.manual_seed(seed)
+    rng, corrections = np.random.default_rng(seed), list[_Correction]()
+    with StageProgress("corrections", episodes) as bar:
+        for attempt in range(SEEDS_PER_RUN):
+            if len(corrections) == episodes:
+                return _assemble(corrections, policy)
+            correction = _watch(environment, policy, rng, CORRECTION_SEEDS + SEEDS_PER_RUN * seed + attempt)
+            if correction is not None:
+                corrections.append(correction)
+                bar.update(1, success=float(np.mean([one.is_success for one in corrections])))
+    raise UserError(f"the policy failed in only {len(corrections)} of {SEEDS_PER_RUN} episodes: ask for fewer")
+
+
+def _watch(environment: Env, policy: BestOfN, rng: np.random.Generator, seed: int) -> _Correction | None:
+    """One episode; None if nobody took over."""
+    observation, _ = environment.reset(seed=seed)
+    supervisor = make_supervisor(environment, rng)
+    try:
+        while True:
+            for action in policy.act(_tensor(observation[None]))[0].numpy():
+                observation, _, terminated, truncated, _ = environment.step(action)
+                if terminated or truncated:
+                    return None
+                if supervisor.watch():
+                    supervisor.take_over()
+                    return _go_on(environment, supervisor, observation)
+    except RuntimeError as error:
+        warnings.warn(f"an episode was given up: {error}", stacklevel=2)
+        return None
+
+
+def _go_on(environment: Env, supervisor: Supervisor, observation: np.ndarray) -> _Correction:
+    observations, actions = [], []
+    while True:
+        observations.append(np.array(observation))
+        actions.append(supervisor.act())
+        observation, _, terminated, truncated, info = environment.step(actions[-1])
+        if terminated or truncated:
+            return _Correction(np.stack(observations), np.stack(actions), bool(info.get("is_success", False)))
+
+
+def _assemble(corrections: list[_Correction], policy: BestOfN) -> Corrections:
+    return Corrections(
+        observation=np.concatenate([one.observation for one in corrections]),
+        base_chunk=np.concatenate([policy.choose(_tensor(one.observation)).numpy() for one in corrections]),
+        human_chunk=np.concatenate([chunks_from(one.action, policy.policy.horizon) for one in corrections]),
+        episode=np.repeat(np.arange(len(corrections)), [len(one.action) for one in corrections]),
+        is_success=np.array([one.is_success for one in corrections]),
+    )
+
+
+def _tensor(observation: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(observation, dtype=torch.float32)

@@ -1,0 +1,54 @@
+"""Arrays as the data classes keep them: float32, finite, of a known shape, read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+ACTION_TOLERANCE = 1e-6
+
+
+def numbers(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
+    """`value` as a new float32 array with as many axes as `shape` names, read-only.
+
+    Raises:
+        ValueError: other axes, one of no length but the first, no numbers, or not finite.
+    """
+    array = np.asarray(value)
+    if array.ndim != len(shape) or array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be an array of numbers of shape ({', '.join(shape)}), got {kind_of(array)}")
+    if empty := [axis for axis, size in zip(shape[1:], array.shape[1:], strict=True) if not size]:
+        raise ValueError(f"{name} has no columns: {empty[0]} must be at least 1")
+    with np.errstate(over="ignore"):
+        converted = array.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(converted))
+    if len(bad):
+        raise ValueError(f"{name}{_at(array, bad[0])} is not a finite float32: repair or drop the episode")
+    converted.flags.writeable = False
+    return converted
+
+
+def actions(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
+    """The same of actions, which must lie in [-1, 1]; what rounding has put beyond it is clipped.
+
+    Raises:
+        ValueError: as `numbers`, or outside of the bounds.
+    """
+    array = numbers(name, value, shape)
+    outside = np.argwhere(np.abs(array) > 1 + ACTION_TOLERANCE)
+    if len(outside):
+        raise ValueError(f"{name}{_at(array, outside[0])} is outside [-1, 1]: rescale actions to [-1, 1]")
+    clipped = np.clip(array, -1, 1)
+    clipped.flags.writeable = False
+    return clipped
+
+
+def kind_of(array: np.ndarray) -> str:
+    """Type and shape, for an error."""
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def _at(array: np.ndarray, index: np.ndarray) -> str:
+    return f"[{', '.join(map(str, index))}] = {array[tuple(index)]:.8g}"

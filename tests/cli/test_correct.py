@@ -1,0 +1,235 @@
+"""softflow-demo --corrections, and the presets that learn from its file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from softflow.algos import Correction
+from softflow.cli.correct import record_corrections
+from softflow.data import Corrections, load_corrections, save_corrections
+from softflow.envs import TapeCutSupervisor, make_env
+from softflow.envs.registry import SUPERVISORS
+from softflow.errors import UserError
+from softflow.policies import BestOfN, FlowPolicy, SteeredPolicy
+from softflow.training.checkpoint import load_policy
+from softflow.training.run_folder import RunFolder
+
+CORRECT = "softflow-train --env Pendulum-v1 --config correct.yaml --base run --corrections c.npz --run-dir corrected"
+SMALL = """\
+num_envs: 2
+num_demos: 4
+eval_episodes: 2
+threads: 1
+execute: 2
+batch_size: 16
+critic_width: 8
+warmup: {updates: 2}
+correction: {updates: 4, q_weight: 0.1}
+"""
+
+
+class PendulumSupervisor:
+    """Takes over after a few steps, whatever happens, and pushes with 0.5 from then on."""
+
+    mode = 0
+
+    def __init__(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
+        self.waited, self.patience = 0, int(rng.integers(3, 20))
+
+    def watch(self) -> bool:
+        self.waited += 1
+        return self.waited == self.patience
+
+    def take_over(self) -> None:
+        assert self.waited == self.patience
+
+    def act(self) -> np.ndarray:
+        assert self.waited == self.patience
+        return np.array([0.5], np.float32)
+
+
+@pytest.fixture(autouse=True)
+def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SUPERVISORS, "Pendulum-v1", PendulumSupervisor)
+    (tmp_path / "correct.yaml").write_text(SMALL)
+
+
+@pytest.fixture
+def corrections(small_run: Path) -> Path:
+    """`c.npz`, of the policy of `run`, as a human would have made it."""
+    rng = np.random.default_rng(0)
+    chunk, observation = rng.uniform(-1, 1, (2, 12, 4, 1)), rng.normal(size=(12, 3))
+    path = small_run.parent / "c.npz"
+    save_corrections(path, Corrections(observation, *chunk, np.repeat([0, 1, 2], 4), np.array([True, False, True])))
+    return path
+
+
+def last_policy(run: str) -> SteeredPolicy:
+    policy = load_policy(RunFolder.open(run).last_checkpoint()).policy
+    assert isinstance(policy, SteeredPolicy)
+    return policy
+
+
+# ------------------------------------------------------------------------------------------------------- recording
+
+
+def test_corrections_of_a_run(small_run: Path, command: Any) -> None:
+    result = command("softflow-demo --corrections run --episodes 3 --seed 2 --json")
+    assert result.status == 0, result
+    read = load_corrections("corrections.npz")
+    assert json.loads(result.out) == {
+        "file": "corrections.npz", "episodes": 3, "steps": len(read), "success_rate": 0.0
+    }  # fmt: skip
+    assert read.shape == (3, 4, 1) and len(read.is_success) == 3
+    assert (read.human_chunk == 0.5).all() and read.base_chunk.std() > 0
+    lengths = np.bincount(read.episode)
+    assert len(set(lengths)) > 1 and all(180 < length < 200 for length in lengths)  # of 200 steps, what was left
+    again = command("softflow-demo --corrections run --episodes 3 --seed 2 --out again.npz")
+    assert again.status == 0 and Path("again.npz").read_bytes() == Path("corrections.npz").read_bytes()
+
+
+def test_the_base_chunk_is_what_the_policy_would_have_executed(small_run: Path, command: Any) -> None:
+    """At temperature 0 nothing of it is chance."""
+    deployed = load_policy(RunFolder.open("run").last_checkpoint())
+    deployed.temperature, deployed.candidates = 0.0, 3
+    read = record_corrections(make_env("Pendulum-v1"), deployed, 1, seed=0)
+    observation = torch.tensor(read.observation)
+    torch.manual_seed(0)
+    whole = deployed.choose(observation)
+    torch.manual_seed(0)
+    assert torch.equal(deployed.act(observation), whole[:, : deployed.execute])
+    options = deployed.policy.propose(observation, 200, 0.0)
+    distance = (options - torch.tensor(read.base_chunk)[:, None]).abs().amax((-2, -1)).min(1).values
+    assert distance.max() < 1e-5
+
+
+def test_tape_cut_is_taken_over_from_an_ignorant_policy() -> None:
+    torch.manual_seed(0)
+    environment = make_env("tape_cut")
+    policy = FlowPolicy(environment.observation_space.shape[0], 15, 4, flow="gaussian")
+    policy.normalizer.fit(torch.zeros(policy.observation_dim), torch.ones(policy.observation_dim))
+    read = record_corrections(environment, BestOfN(policy, None, 4, 1, 1.0), 2, seed=0)
+    assert read.is_success.any() and read.shape == (policy.observation_dim, 4, 15)
+    first = read.human_chunk[read.episode == 0]
+    np.testing.assert_array_equal(first[:-1, 1], first[1:, 0])  # a decision at every step
+    np.testing.assert_array_equal(first[-1], np.broadcast_to(first[-1, 0], first[-1].shape))
+
+
+def test_a_policy_that_never_fails_is_not_watched_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softflow.cli.correct.SEEDS_PER_RUN", 3)
+    monkeypatch.setattr(TapeCutSupervisor, "watch", lambda self: False)
+    policy = FlowPolicy(make_env("tape_cut").observation_space.shape[0], 15, 4, flow="gaussian")
+    policy.normalizer.fit(torch.zeros(policy.observation_dim), torch.ones(policy.observation_dim))
+    with pytest.raises(UserError, match="failed in only 0 of 3 episodes: ask for fewer"):
+        record_corrections(make_env("tape_cut", max_steps=10), BestOfN(policy, None, 4, 1, 1.0), 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--corrections nowhere", "nowhere: no such run folder"),
+        ("--corrections run --env tape_cut", "--corrections run: its environment is 'Pendulum-v1': give no --env"),
+        ("--corrections run --out used.npz", "used.npz exists; choose another --out"),
+        ("--corrections run --episodes 0", "--episodes must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_recorded(flags: str, message: str, small_run: Path, command: Any, snapshot: Callable) -> None:
+    Path("used.npz").write_text("mine")
+    before = snapshot()
+    assert message in command(f"softflow-demo {flags}").error()
+    assert snapshot() == before
+
+
+def test_an_environment_without_supervisor(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(SUPERVISORS, "Pendulum-v1")
+    assert "nothing in 'Pendulum-v1' can take over" in command("softflow-demo --corrections run").error()
+
+
+# -------------------------------------------------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize(("algo", "latent"), [("correction", False), ("latent_correction", True)])
+def test_each_preset_learns(algo: str, latent: bool, corrections: Path, command: Any, demonstrations: Path) -> None:
+    result = command(f"{CORRECT} --algo {algo} --demos {demonstrations}")
+    assert result.status == 0, result
+    with open("corrected/metrics.csv", newline="") as file:
+        stages = list(dict.fromkeys(row["stage"] for row in csv.DictReader(file)))
+    assert stages == ["critic_warmup", "correction"]
+    policy = last_policy("corrected")
+    assert (policy.options["latent"], policy.options["residual"]) == (latent, not latent)
+    assert policy.head[-1].weight.abs().max() > 0
+    assert Path("corrected/corrections.npz").read_bytes() == corrections.read_bytes()
+    assert command("softflow-eval corrected --episodes 2").status == 0
+
+
+def test_an_interrupted_correction_is_resumed_to_the_bit_without_base_and_file(
+    corrections: Path, command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = f"{CORRECT} --algo latent_correction --demos {demonstrations}"
+    assert command(line.replace("run-dir corrected", "run-dir whole")).status == 0
+    updates, update = 0, Correction.update
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        if updates == 5:
+            raise KeyboardInterrupt
+        return update(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Correction, "update", interrupted)
+        assert command(line).status == 130
+    shutil.rmtree("run")
+    corrections.unlink()
+    assert command("softflow-train --resume corrected").status == 0
+    assert Path("corrected/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
+    whole = last_policy("whole").state_dict()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in last_policy("corrected").state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--corrections none.npz", "none.npz: no such file"),
+        ("--corrections pendulum.npz", "pendulum.npz: unknown array 'action'"),
+        ("--corrections other.npz", "corrections other.npz: they have (O, H, A) = (3, 5, 1), the base has (3, 4, 1)"),
+        ("--corrections failed.npz", "corrections failed.npz: none of them ended in success"),
+        ("--base nowhere", "nowhere: no such run folder"),
+        ("--steering.latent", "corrections label the latent or the residual"),
+        ("--warmup.updates 0", "correction.q_weight needs a critic: give it warmup.updates to learn in"),
+    ],
+)
+def test_bad_input_is_refused(
+    flags: str, message: str, corrections: Path, command: Any, demonstrations: Path, snapshot: Callable
+) -> None:
+    rows, failed = np.zeros(2, int), np.array([False])
+    save_corrections("other.npz", Corrections(np.zeros((2, 3)), *np.zeros((2, 2, 5, 1)), rows, ~failed))
+    save_corrections("failed.npz", Corrections(np.zeros((2, 3)), *np.zeros((2, 2, 4, 1)), rows, failed))
+    before = snapshot()
+    line = f"{CORRECT} --algo correction --demos {demonstrations} {flags}"
+    assert message in command(line).error()
+    assert snapshot() == before
+
+
+@pytest.mark.parametrize(("missing", "left"), [("--base", "--corrections c.npz"), ("--corrections", "--base run")])
+def test_base_and_corrections_are_required(
+    missing: str, left: str, corrections: Path, command: Any, demonstrations: Path
+) -> None:
+    line = f"softflow-train --env Pendulum-v1 --algo correction --demos {demonstrations} {left}"
+    assert missing in command(line).error()
+
+
+def test_help_needs_neither(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command("softflow-train --algo correction --help")
+    assert not stop.value.code and "--corrections" in capsys.readouterr().out
