@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.algos.filtered_imitation import FilteredImitation, FilteredImitationConfig
+from softflow.algos.flow_q_learning import FlowQLearning, FlowQLearningConfig
 from softflow.algos.softflow import SoftFlow, SoftFlowConfig
 from softflow.algos.steering import Steering, SteeringConfig
 
 ALGORITHMS = {
     "softflow": (SoftFlowConfig, SoftFlow),
     "filtered_imitation": (FilteredImitationConfig, FilteredImitation),
+    "flow_q_learning": (FlowQLearningConfig, FlowQLearning),
     "steering": (SteeringConfig, Steering),
 }
 """Configuration and class of each algorithm, by the `algorithm` that a preset names."""
@@ -20,6 +22,8 @@ __all__ = [
     "Data",
     "FilteredImitation",
     "FilteredImitationConfig",
+    "FlowQLearning",
+    "FlowQLearningConfig",
     "SoftFlow",
     "SoftFlowConfig",
     "Stage",
