@@ -15,11 +15,12 @@ from softflow.policies import FlowPolicy, OneStepPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 
+ROOT = Path(__file__).parents[2]
 every_preset = pytest.mark.parametrize("algo", available_presets("algos"))
 
-SMALL = {"updates": 2, "steps": 120, "updates_per_step": 0.02, "batch_size": 8, "critic_width": 8, "execute": 2}
+SMALL = {"updates": 2, "steps": 120, "updates_per_step": 0.02, "batch_size": 8, "critic_width": 8}
 """Values of a setting, wherever an algorithm has one of this name."""
-RUN = "--num-envs 2 --num-demos 4 --eval-episodes 2 --collect-steps 60 --threads 1 --horizon 4 --flow-options.width 8"
+RUN = "--num-envs 2 --num-demos 4 --eval-episodes 2 --collect-steps 60 --threads 1 --flow-options.width 8"
 
 
 def small_flags(algo: str) -> str:
@@ -53,6 +54,12 @@ def test_the_quick_preset_is_quick(algo: str) -> None:
     stages = make_algorithm(config, 3, 2).stages()
     assert sum(stage.updates + stage.environment_steps * stage.updates_per_step for stage in stages) <= 1_000
     assert sum(stage.environment_steps for stage in stages) <= 10_000
+
+
+@every_preset
+def test_the_documentation_has_it(algo: str) -> None:
+    text = (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
+    assert f"| `{algo}` |" in text
 
 
 def test_imitation_is_one_stage(command: Any, demonstrations: Path) -> None:
