@@ -2,7 +2,7 @@
 
 The critic values the first `critic.horizon` actions of a chunk as it is executed. Its target is the discounted reward
 of the steps really made, and the target critic's value of a chunk that the policy proposes after them (Q-chunking,
-arXiv 2507.07969, eq. 5; `critics.bootstrap`).
+arXiv 2507.07969, eq. 5; `critics.bootstrap`): of several, as in that paper, the one that the critic values most.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class ChunkCriticConfig(PolicyConfig):
     """Actions of a chunk that the critic values: those executed, unless given. 1 is the usual per-step critic."""
     candidates: int = 1
     """Chunks proposed for each that is executed; the critic chooses."""
+    target_candidates: int = 1
+    """Chunks proposed for each whose value a target of the critic holds; the critic chooses."""
     discount: float = 0.99
     """Per primitive step."""
     critic_members: int = 2
@@ -44,6 +46,9 @@ class ChunkCriticConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("candidates", "target_candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 1 <= (self.critic_horizon or self.execute) <= self.horizon:
             raise ValueError(f"critic_horizon must be in 1 ... horizon = {self.horizon}, got {self.critic_horizon}")
 
@@ -73,9 +78,8 @@ class ChunkCriticLearner:
         """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them."""
         c = self.config
         with torch.no_grad():
-            following = self.policy.propose(batch.next_observation, 1, c.temperature)
-            next_value = self.value(self.target, batch.next_observation, following)[:, 0]
             reward = chunk_return(batch.reward, batch.length, c.discount)
+            next_value = self.following_value(batch.next_observation)
             target = bootstrap(reward, c.discount, batch.length, batch.terminated, next_value)
         q = self.critic(self.policy.normalizer(batch.observation), batch.chunk)
         loss = (q - target).square().mean()
@@ -84,6 +88,16 @@ class ChunkCriticLearner:
         q = q.detach()
         extremes = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}
         return {"train/critic_loss": loss.detach(), **extremes}
+
+    def following_value(self, observation: Tensor) -> Tensor:
+        """The target's value of the chunk that comes next, of the candidates the one that the critic would choose to
+        act, (B, O) -> (B,). One network chooses and another values: what the one overrates, the other may not."""
+        chunks = self.policy.propose(observation, self.config.target_candidates, self.config.temperature)
+        value = self.value(self.target, observation, chunks)
+        if self.config.target_candidates == 1:
+            return value[:, 0]
+        best = self.value(self.critic, observation, chunks).argmax(-1, keepdim=True)
+        return value.gather(-1, best)[:, 0]
 
     def value(self, critic: ChunkCritic, observation: Tensor, chunks: Tensor) -> Tensor:
         """The ensemble's mean for what it values of whole chunks (B, n, H, A): (B, n)."""

@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from critics import soft_update
 from flows import DEFAULT_FLOW
 from softflow.data import Windows
-from softflow.policies import FlowPolicy
+from softflow.policies import ChunkPolicy
+
+PolicyT = TypeVar("PolicyT", bound=ChunkPolicy)
 
 GRADIENT_NORM = 10.0
 """Gradients are clipped to this norm."""
@@ -58,7 +60,7 @@ class PolicyConfig:
             raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
 
 
-class Imitator:
+class Imitator(Generic[PolicyT]):
     """A policy that learns, and the running average of its weights, which acts.
 
     Args:
@@ -73,7 +75,7 @@ class Imitator:
         loss_name: what the loss on data chunks is logged as; only a likelihood is called one.
     """
 
-    def __init__(self, actor: FlowPolicy, config: ImitationConfig, average_rate: float) -> None:
+    def __init__(self, actor: PolicyT, config: ImitationConfig, average_rate: float) -> None:
         self.actor, self.config, self.average_rate = actor, config, average_rate
         self.policy = copy.deepcopy(actor).requires_grad_(False).eval()
         self.loss_name = "flow/nll" if actor.flow.loss_is_nll else "flow/loss"
@@ -96,7 +98,7 @@ class Imitator:
 
     def reinitialize(self) -> None:
         """Forget all that was learnt: weights drawn anew, a new optimiser. The observation statistics stay."""
-        fresh = FlowPolicy(**self.actor.describe())
+        fresh = self.actor.build(**self.actor.describe())
         fresh.normalizer.load_state_dict(self.actor.normalizer.state_dict())
         for policy in (self.actor, self.policy):
             policy.load_state_dict(fresh.state_dict())

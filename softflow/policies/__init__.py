@@ -6,6 +6,7 @@ from softflow.policies.base import ChunkPolicy
 from softflow.policies.best_of_n import BestOfN
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.normalizer import ObservationNormalizer
+from softflow.policies.one_step import OneStepPolicy
 from softflow.policies.steered import SteeredPolicy
 
-__all__ = ["BestOfN", "ChunkPolicy", "FlowPolicy", "ObservationNormalizer", "SteeredPolicy"]
+__all__ = ["BestOfN", "ChunkPolicy", "FlowPolicy", "ObservationNormalizer", "OneStepPolicy", "SteeredPolicy"]

@@ -11,9 +11,10 @@ from critics import ChunkCritic
 from softflow.errors import did_you_mean
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
+from softflow.policies.one_step import OneStepPolicy
 from softflow.policies.steered import SteeredPolicy
 
-KINDS: dict[str, type[ChunkPolicy]] = {policy.kind: policy for policy in (FlowPolicy, SteeredPolicy)}
+KINDS: dict[str, type[ChunkPolicy]] = {policy.kind: policy for policy in (FlowPolicy, OneStepPolicy, SteeredPolicy)}
 """What a description may be of."""
 
 

@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from flows import available_flows, make_flow
-from softflow.algos import FilteredImitation, FilteredImitationConfig, Steering, SteeringConfig
+from softflow.algos import (
+    FilteredImitation,
+    FilteredImitationConfig,
+    FlowQLearning,
+    FlowQLearningConfig,
+    Steering,
+    SteeringConfig,
+)
 from softflow.data import observation_statistics
 from softflow.policies import BestOfN
 from tests.algos.softflow_toys import assert_same, make_algorithm, make_data, make_episode, train, weights
@@ -104,6 +111,21 @@ def test_steering(name: str) -> None:
     assert all(value.isfinite() for value in scalars.values()) and scalars["steering/residual_rms"] > 0
     assert not torch.equal(algorithm.policy.greedy(observation), before)
     assert_same(weights(algorithm.base), base)
+    assert algorithm.deployed.act(observation).abs().max() <= 1
+
+
+@every_flow
+def test_flow_q_learning(name: str) -> None:
+    config = FlowQLearningConfig(flow=name, flow_options=SMALL[name][0], critic_width=16, average_rate=0.5, **SIZES)
+    algorithm = FlowQLearning(config, 1, 1)
+    algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
+    data, observation = make_data(EPISODES, EPISODES[:2]), torch.arange(5.0)[:, None]
+    for stage in algorithm.stages():
+        before = algorithm.policy.greedy(observation)
+        scalars = train(algorithm, stage.name, data, 3)
+        assert all(value.isfinite() for value in scalars.values())
+        assert torch.equal(algorithm.policy.greedy(observation), before) == (stage.name == "critic_warmup")
+    assert scalars["one_step/distance_rms"] > 0 and algorithm.imitator.loss_name in scalars
     assert algorithm.deployed.act(observation).abs().max() <= 1
 
 

@@ -52,6 +52,39 @@ def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyP
     assert loss.item() == pytest.approx(error.square().mean().item(), rel=1e-5)
 
 
+def test_of_several_candidates_the_critic_chooses_and_the_target_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After observation o the candidates are 0.3, 0.1 and 0.2, each times o + 1. By the critics' mean, -x, the
+    smallest is best; the first critic alone, and the target, would take the largest. It says 20 x."""
+    algorithm = make_algorithm(target_candidates=3, discount=0.5)
+    asked = []
+
+    def propose(observation: Tensor, n: int, temperature: float) -> Tensor:
+        asked.append((n, temperature))
+        return torch.tensor([0.3, 0.1, 0.2])[:, None, None] * (observation[:, None, :, None] + 1)
+
+    def value(factors: list[float]) -> Any:
+        some = next(algorithm.critic.parameters()).sum() * 0  # something to descend
+        return lambda _, chunk: torch.stack([factor * chunk[..., 0, 0] for factor in factors]) + some
+
+    monkeypatch.setattr(algorithm.policy, "propose", propose)
+    monkeypatch.setattr(algorithm.learner.target, "forward", value([10.0, 30.0]))
+    monkeypatch.setattr(algorithm.critic, "forward", value([1.0, -3.0]))
+    replay = Replay(100, 1, 1)
+    replay.add_episode(make_episode([0.5, 0.7], [1, 2], terminated=True))  # observations 0, 1, 2
+    batch = to_torch(replay.gather(np.array([0, 1]), 1))
+    targets = torch.tensor([1 + (20 * 0.1 * 2) / 2, 2])  # no bootstrap after the terminal state
+    q = torch.tensor([1.0, -3.0])[:, None] * torch.tensor([0.5, 0.7])
+    loss = algorithm.learner.update(batch)["train/critic_loss"]
+    assert loss.item() == pytest.approx((q - targets).square().mean().item(), rel=1e-5)
+    assert asked == [(3, algorithm.config.temperature)]
+
+
+@pytest.mark.parametrize("name", ["candidates", "target_candidates"])
+def test_there_is_at_least_one_candidate(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0"):
+        make_algorithm(**{name: 0})
+
+
 def test_the_critic_learns_the_discounted_reward_to_come() -> None:
     """Reward 1 at the end of 4 steps, whatever is done: discount^3 ... 1, by the observation alone."""
     algorithm = make_algorithm(

@@ -1,0 +1,166 @@
+"""Flow Q-learning: a one-step policy that a critic improves and a flow holds to the data (FQL, arXiv 2502.02538), here
+over action chunks and with a chunk critic (QC-FQL of arXiv 2507.07969).
+
+    imitation       the flow imitates the demonstrations' chunks, and the one-step policy mu follows the flow
+    critic_warmup   both are frozen, the critic learns to value the chunks of mu
+    offline         flow, mu and critic on the demonstrations
+    online          the same on demonstrations and own episodes, half and half
+
+Flow and mu minimise one sum, over observations s of the batch, latents z of the flow and chunks of the data,
+
+    flow_loss(a_data | s)  +  distillation_weight * mean (mu(s, z) - flow(s, z))^2  -  Q(s, mu(s, z)) / |Q|
+
+(no Q during imitation). The first term moves the flow alone, the other two mu alone: the critic never bends what holds
+mu back, and no gradient passes through the flow's steps. Chunks of the data are those that reward still comes after,
+demonstrated and own, where the paper imitates all of them.
+
+Latents are drawn at the temperature that acts. What acts, what the target values, and what deploys is the running
+average of mu; the paper's policy acts as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from softflow.algos.base import Algorithm, Data, Stage
+from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner
+from softflow.algos.imitation import Imitator
+from softflow.algos.softflow import WarmupConfig
+from softflow.data import Windows, sample_mixed, to_torch
+from softflow.policies import BestOfN, FlowPolicy, OneStepPolicy
+
+
+@dataclass
+class OneStepConfig:
+    """The network of the one-step policy, and how closely it follows the flow."""
+
+    width: int = 256
+    """Of its hidden layers."""
+    depth: int = 3
+    """Number of hidden layers."""
+    distillation_weight: float = 1_000.0
+    """Weight of the squared distance from the flow's chunk, per dimension: alpha of the paper, which tunes it for each
+    task. `tape_cut` forgives little: with 100, offline RL lost much of what imitation had learnt."""
+
+
+@dataclass
+class FlowQLearningOfflineConfig:
+    """Offline RL on the demonstrations."""
+
+    learning_rate: float = 3e-4
+    """Of the AdamW of flow and one-step policy at the start of the stage; falls to zero along a cosine."""
+    updates: int = 1_000
+    """Updates of flow, one-step policy and critic."""
+
+
+@dataclass
+class FlowQLearningOnlineConfig:
+    """Online RL."""
+
+    learning_rate: float = 3e-4
+    """Of the AdamW of flow and one-step policy at the start of the stage; falls to zero along a cosine."""
+    steps: int = 150_000
+    """Primitive environment steps."""
+    updates_per_step: float = 0.03
+    """Updates of flow, one-step policy and critic for each primitive step."""
+    offline_share: float = 0.5
+    """Share of each batch that comes from the demonstrations."""
+
+
+@dataclass
+class FlowQLearningConfig(ChunkCriticConfig):
+    """Settings of flow Q-learning."""
+
+    one_step: OneStepConfig = field(default_factory=OneStepConfig)
+    warmup: WarmupConfig = field(default_factory=WarmupConfig)
+    offline: FlowQLearningOfflineConfig = field(default_factory=FlowQLearningOfflineConfig)
+    online: FlowQLearningOnlineConfig = field(default_factory=FlowQLearningOnlineConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.online.offline_share <= 1:
+            raise ValueError(f"online.offline_share must be in (0, 1], got {self.online.offline_share}")
+
+
+class FlowQLearning(Algorithm):
+    """See the module. `imitator` holds the actor, flow and mu, which learns, and the policy, its running average."""
+
+    def __init__(self, config: FlowQLearningConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+        self.config, self.execute, self.device = config, config.execute, device
+        flow = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options)
+        self.actor = OneStepPolicy(flow, width=config.one_step.width, depth=config.one_step.depth).to(device)
+        self.imitator = Imitator(self.actor, config.imitation, config.average_rate)
+        self.policy = self.imitator.policy
+        self.learner = ChunkCriticLearner(config, self.policy, device)
+        self.deployed = BestOfN(self.policy, self.learner.critic, config.execute, config.candidates, config.temperature)
+
+    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
+        self.imitator.fit_normalizer(mean, std)
+
+    # ------------------------------------------------------------------------------------------------------- stages
+
+    def stages(self) -> Sequence[Stage]:
+        c = self.config
+        stages = (
+            Stage("imitation", updates=c.imitation.updates),
+            Stage("critic_warmup", updates=c.warmup.updates),
+            Stage("offline", updates=c.offline.updates),
+            Stage("online", environment_steps=c.online.steps, updates_per_step=c.online.updates_per_step),
+        )
+        return [stage for stage in stages if stage.total > 0]
+
+    def begin(self, stage: Stage) -> None:
+        """Start from what acted in the stage before, with a new optimiser."""
+        if stage.name in ("offline", "online"):
+            self.actor.load_state_dict(self.policy.state_dict())
+            self.imitator.renew_optimizer(getattr(self.config, stage.name).learning_rate)
+        # As in SOFT-FLOW, a critic that has seen nothing but demonstrations chooses nothing.
+        self.deployed.candidates = self.config.candidates if stage.name == "online" else 1
+
+    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
+        c = self.config
+        if stage.name == "imitation":
+            self.imitator.set_learning_rate(c.imitation.learning_rate, progress)
+            imitable = self._sample(data, c.horizon, imitable=True)
+            return self.update_actor(imitable.observation, imitable, improve=False)
+        batch = self._sample(data, self.learner.critic.horizon)
+        scalars = self.learner.update(batch)
+        if stage.name == "critic_warmup":
+            return scalars
+        self.imitator.set_learning_rate(getattr(c, stage.name).learning_rate, progress)
+        imitable = self._sample(data, c.horizon, imitable=True)
+        return scalars | self.update_actor(batch.observation, imitable, improve=True)
+
+    def update_actor(self, observation: Tensor, imitable: Windows[Tensor], improve: bool) -> dict[str, Tensor]:
+        """One step of flow and mu on the sum of their terms, without the critic's unless they `improve`."""
+        latent, chunk = self.actor.draw(observation, 1, self.config.temperature)
+        imitation = self.actor.conservative_loss(imitable.observation, imitable.chunk)
+        distillation = self.actor.distillation_loss(observation, latent, chunk)
+        loss = imitation + self.config.one_step.distillation_weight * distillation
+        if improve:
+            loss = loss + self.learner.actor_loss(observation, chunk.clamp(-1, 1))
+        self.imitator.step(loss)
+        scalars = {"train/actor_loss": loss, self.imitator.loss_name: imitation}
+        scalars["one_step/distance_rms"] = distillation.sqrt()
+        return {name: value.detach() for name, value in scalars.items()}
+
+    # ------------------------------------------------------------------------------------------------------ details
+
+    def _sample(self, data: Data, horizon: int, **options: Any) -> Windows[Tensor]:
+        c = self.config
+        share = c.online.offline_share
+        windows = sample_mixed(data.offline, data.online, c.batch_size, horizon, data.rng, share, **options)
+        return to_torch(windows, self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"imitator": self.imitator.state_dict(), "candidates": self.deployed.candidates}
+        return own | self.learner.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.imitator.load_state_dict(state["imitator"])
+        self.learner.load_state_dict(state)
+        self.deployed.candidates = state["candidates"]

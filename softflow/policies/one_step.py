@@ -1,0 +1,107 @@
+"""A flow policy, and a network that makes of a latent in one step what the flow makes of it in many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flows import ChunkFlow
+from flows.gaussian import hidden_layers
+from softflow.policies.base import ChunkPolicy
+from softflow.policies.flow_policy import FlowPolicy
+from softflow.policies.normalizer import ObservationNormalizer
+
+
+class OneStepPolicy(ChunkPolicy):
+    """The one-step policy of flow Q-learning (FQL, arXiv 2502.02538) over action chunks:
+
+        chunk = clip(mu(s, z)),  z ~ p_base(z | s),
+
+    where p_base is the density of the flow's latents. `distillation_loss` draws mu to the flow's own chunk of the same
+    latent. A critic's gradient then reaches the policy through mu alone, never through the steps of the flow, so an
+    ODE costs nothing when it acts and is not differentiated when it learns.
+
+    mu has no inverse, hence no density; what data chunks are compared with is the flow. Observation statistics are the
+    flow's own.
+
+    Args:
+        flow_policy: what is followed; taken over, not copied.
+        width: of mu's hidden layers.
+        depth: number of mu's hidden layers.
+    """
+
+    kind = "one_step"
+
+    def __init__(self, flow_policy: FlowPolicy, *, width: int = 256, depth: int = 3) -> None:
+        for name, size in (("width", width), ("depth", depth)):
+            if size < 1:
+                raise ValueError(f"{name}: expected an integer >= 1, got {size!r}")
+        super().__init__(flow_policy.observation_dim, flow_policy.action_dim, flow_policy.horizon)
+        self.flow_policy = flow_policy
+        self.flow_name = flow_policy.flow_name
+        self.options = {"width": width, "depth": depth}
+        numbers = self.horizon * self.action_dim
+        self.mu = hidden_layers(self.observation_dim + numbers, width, depth, dropout=0.0)
+        self.mu.append(nn.Linear(width, numbers))
+
+    def describe(self) -> dict[str, Any]:
+        return {"flow_policy": self.flow_policy.describe(), **self.options}
+
+    @classmethod
+    def build(cls, **description: Any) -> OneStepPolicy:
+        options = {name: value for name, value in description.items() if name != "flow_policy"}
+        if "flow_policy" not in description:
+            raise ValueError("the description of a one-step policy names no flow policy")
+        return cls(FlowPolicy.build(**description["flow_policy"]), **options)
+
+    @property
+    def normalizer(self) -> ObservationNormalizer:  # type: ignore[override]
+        """The flow policy's."""
+        return self.flow_policy.normalizer
+
+    @property
+    def flow(self) -> ChunkFlow:  # type: ignore[override]
+        """The flow policy's."""
+        return self.flow_policy.flow
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of a latent of the flow, (H, A)."""
+        return self.flow_policy.latent_shape
+
+    def draw(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """`n` latents and mu's chunks of them before clipping, two of (B, n, H, A); differentiable in mu."""
+        features = self.normalizer(observation)
+        with torch.no_grad():
+            latent = self.flow.base.sample(self.flow.base(features), n, temperature).unflatten(-1, self.latent_shape)
+        return latent, self._mu(features, latent)
+
+    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
+        return self.draw(observation, n, temperature)[1].clamp(-1, 1)
+
+    def greedy(self, observation: Tensor) -> Tensor:
+        """mu's chunk of the base density's mode."""
+        features = self.normalizer(observation)
+        mode = self.flow.base.mode(self.flow.base(features)).unflatten(-1, self.latent_shape)
+        return self._mu(features, mode.unsqueeze(1))[:, 0].clamp(-1, 1)
+
+    def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
+        return self._mu(self.normalizer(observation), latent.unsqueeze(1))[:, 0].clamp(-1, 1)
+
+    def distillation_loss(self, observation: Tensor, latent: Tensor, chunk: Tensor) -> Tensor:
+        """Mean square of what lies between mu's chunks and the flow's of the same latents, two of (B, n, H, A): a
+        scalar. The flow takes no gradient of it."""
+        with torch.no_grad():
+            followed = self.flow_policy.decode(observation, latent)
+        return (chunk - followed).square().mean()
+
+    def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The flow's own loss on data chunks. It does not touch mu, which `distillation_loss` holds to the flow."""
+        return self.flow_policy.conservative_loss(observation, chunk, weight)
+
+    def _mu(self, features: Tensor, latent: Tensor) -> Tensor:
+        """Features (B, O), latents (B, n, H, A) -> (B, n, H, A)."""
+        between = features.unsqueeze(1).expand(-1, latent.shape[1], -1)
+        return self.mu(torch.cat((between, latent.flatten(-2)), -1)).unflatten(-1, self.latent_shape)

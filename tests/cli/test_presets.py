@@ -1,0 +1,87 @@
+"""Every preset of an algorithm goes through all its stages, and the quick one is quick for each of them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softflow.cli.command_line import Selection, parse_command_line
+from softflow.cli.config import available_presets, dotted_fields, load_file
+from softflow.cli.runs import config_class, make_algorithm, read_config
+from softflow.policies import FlowPolicy, OneStepPolicy
+from softflow.training.checkpoint import load_policy
+from softflow.training.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+every_preset = pytest.mark.parametrize("algo", available_presets("algos"))
+
+SMALL = {"updates": 2, "steps": 120, "updates_per_step": 0.02, "batch_size": 8, "critic_width": 8}
+"""Values of a setting, wherever an algorithm has one of this name."""
+RUN = "--num-envs 2 --num-demos 4 --eval-episodes 2 --collect-steps 60 --threads 1 --flow-options.width 8"
+
+
+def small_flags(algo: str) -> str:
+    keys = [key for key, _ in dotted_fields(config_class(Selection(algo=algo)))]
+    return " ".join(f"--{key} {SMALL[name]}" for key in keys if (name := key.rpartition(".")[2]) in SMALL)
+
+
+def train(command: Any, algo: str, demonstrations: Path) -> Any:
+    line = f"softflow-train --algo {algo} --env Pendulum-v1 --run-dir run --demos {demonstrations}"
+    result = command(f"{line} {RUN} {small_flags(algo)}")
+    assert result.status == 0, result
+    return load_policy(RunFolder.open("run").last_checkpoint())
+
+
+@every_preset
+def test_it_trains(algo: str, command: Any, demonstrations: Path) -> None:
+    train(command, algo, demonstrations)
+    with open("run/metrics.csv", newline="") as file:
+        trained = list(dict.fromkeys(row["stage"] for row in csv.DictReader(file)))
+    stages = make_algorithm(read_config("run/config.yaml"), 3, 1).stages()
+    assert trained == [stage.name for stage in stages] and trained
+    assert command("softflow-eval run --episodes 2").status == 0
+    assert command("softflow-export run --format torchscript --out policy.pt").status == 0
+
+
+@every_preset
+def test_the_quick_preset_is_quick(algo: str) -> None:
+    selection = Selection(algo=algo, env="tape_cut", preset="quick")
+    argv = ["--algo", algo, "--preset", "quick"]
+    config = parse_command_line(config_class(selection), argv, prog="train", description="")
+    stages = make_algorithm(config, 3, 2).stages()
+    assert sum(stage.updates + stage.environment_steps * stage.updates_per_step for stage in stages) <= 1_000
+    assert sum(stage.environment_steps for stage in stages) <= 10_000
+
+
+@every_preset
+def test_the_documentation_has_it(algo: str) -> None:
+    text = (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
+    assert f"| `{algo}` |" in text
+
+
+def test_imitation_is_one_stage(command: Any, demonstrations: Path) -> None:
+    deployed = train(command, "imitation", demonstrations)
+    assert isinstance(deployed.policy, FlowPolicy) and deployed.critic is None
+    assert [stage.name for stage in make_algorithm(read_config("run/config.yaml"), 3, 1).stages()] == ["imitation"]
+
+
+def test_q_chunking_chooses_in_its_target_as_it_acts(command: Any, demonstrations: Path) -> None:
+    deployed, settings = train(command, "q_chunking", demonstrations), load_file("run/config.yaml").values
+    assert deployed.policy.flow_name == "flow_matching"
+    assert deployed.candidates == settings["candidates"] == settings["target_candidates"] > 1
+    for stage in ("offline", "online"):  # imitation, the critic only chooses
+        weights = [settings[stage][name] for name in ("q_weight", "kl_weight", "nll_weight", "advantage_scale")]
+        assert weights == [0, 0, 1, None]
+
+
+def test_flow_q_learning_leaves_a_one_step_policy(command: Any, demonstrations: Path) -> None:
+    deployed = train(command, "flow_q_learning", demonstrations)
+    assert isinstance(deployed.policy, OneStepPolicy) and deployed.policy.flow_name == "flow_matching"
+
+
+def test_flow_q_learning_refuses_a_network_of_no_width(command: Any, demonstrations: Path) -> None:
+    line = f"softflow-train --algo flow_q_learning --env Pendulum-v1 --demos {demonstrations} --one-step.width 0"
+    assert "algorithm 'flow_q_learning': width: expected an integer >= 1, got 0" in command(line).error()
