@@ -73,8 +73,7 @@ class ChunkCriticLearner:
         """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them."""
         c = self.config
         with torch.no_grad():
-            following = self.policy.propose(batch.next_observation, 1, c.temperature)
-            next_value = self.value(self.target, batch.next_observation, following)[:, 0]
+            next_value = self.next_value(batch.next_observation)
             reward = chunk_return(batch.reward, batch.length, c.discount)
             target = bootstrap(reward, c.discount, batch.length, batch.terminated, next_value)
         q = self.critic(self.policy.normalizer(batch.observation), batch.chunk)
@@ -84,6 +83,11 @@ class ChunkCriticLearner:
         q = q.detach()
         extremes = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}
         return {"train/critic_loss": loss.detach(), **extremes}
+
+    def next_value(self, observation: Tensor) -> Tensor:
+        """The target critic's value of a chunk that the policy proposes, for the bootstrap: (B, O) -> (B,)."""
+        following = self.policy.propose(observation, 1, self.config.temperature)
+        return self.value(self.target, observation, following)[:, 0]
 
     def value(self, critic: ChunkCritic, observation: Tensor, chunks: Tensor) -> Tensor:
         """The ensemble's mean for what it values of whole chunks (B, n, H, A): (B, n)."""
