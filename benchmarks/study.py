@@ -40,7 +40,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        return f"{self.algo}_d{self.num_demos}_s{self.seed}"
+        return f"{Path(self.algo).stem}_d{self.num_demos}_s{self.seed}"
 
     @property
     def run_dir(self) -> Path:

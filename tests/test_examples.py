@@ -11,13 +11,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["--imitation.updates", "2", "--warmup.updates", "1", "--offline.updates", "1", "--eval-episodes", "1"]
+ACTING = ["--online.steps", "50", "--num-envs", "2"]
+STEERING = ["--base-rollouts.steps", "50", *ACTING, "--eval-episodes", "1"]
+COMPARING = ["--algos", "rfs", "latent_steering", "--seeds", "0", "1", "--num-demos", "2", "--steps", "50", "--"]
 
 COMMANDS = {
     "human_corrections.py": ["--quick", "--episodes", "2"],
     "train_tape_cut.py": ["--demonstrations", "2", "--updates", "8", "--steps", "200", "--episodes", "1"],
-    "custom_environment.py": [*SHORT, "--online.steps", "50", "--num-envs", "2"],
-    "custom_flow.py": [*SHORT, "--online.steps", "50", "--num-envs", "2", "--num-demos", "2"],
+    "custom_environment.py": [*SHORT, *ACTING],
+    "custom_flow.py": [*SHORT, *ACTING, "--num-demos", "2"],
+    "custom_algorithm.py": [*SHORT[:2], *SHORT[-2:], "--num-envs", "2", "--num-demos", "2", "--practice-steps", "50"],
+    "steer_frozen_policy.py": STEERING,
+    "compare_methods.py": [*COMPARING, "--imitation.updates", "2", *STEERING],
 }
+RUNS = {"human_corrections.py": 3, "steer_frozen_policy.py": 2, "compare_methods.py": 4}  # of any other, one
 
 
 @pytest.mark.slow
@@ -33,6 +40,6 @@ def test_an_example_runs_as_it_is(example: str, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     checkpoints = list(tmp_path.glob("runs/**/checkpoints/last"))
-    assert checkpoints
+    assert len(checkpoints) == RUNS.get(example, 1)
     for checkpoint in checkpoints:
         assert (checkpoint.parent / checkpoint.read_text().strip() / "policy.safetensors").is_file()

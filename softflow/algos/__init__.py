@@ -7,21 +7,24 @@ from softflow.algos.correction import Correction, CorrectionConfig
 from softflow.algos.filtered_imitation import FilteredImitation, FilteredImitationConfig
 from softflow.algos.flow_q_learning import FlowQLearning, FlowQLearningConfig
 from softflow.algos.rfs_ppo import RfsPpo, RfsPpoConfig
+from softflow.algos.sac import SAC, SACConfig
 from softflow.algos.softflow import SoftFlow, SoftFlowConfig
 from softflow.algos.steering import Steering, SteeringConfig
 
-ALGORITHMS = {
-    "softflow": (SoftFlowConfig, SoftFlow),
-    "filtered_imitation": (FilteredImitationConfig, FilteredImitation),
-    "flow_q_learning": (FlowQLearningConfig, FlowQLearning),
-    "steering": (SteeringConfig, Steering),
-    "rfs_ppo": (RfsPpoConfig, RfsPpo),
-    "correction": (CorrectionConfig, Correction),
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    "correction": Correction,
+    "filtered_imitation": FilteredImitation,
+    "flow_q_learning": FlowQLearning,
+    "rfs_ppo": RfsPpo,
+    "sac": SAC,
+    "softflow": SoftFlow,
+    "steering": Steering,
 }
-"""Configuration and class of each algorithm, by the `algorithm` that a preset names."""
+"""Each algorithm, by the `algorithm` that a preset names; those of others are named `module:Class`."""
 
 __all__ = [
     "ALGORITHMS",
+    "SAC",
     "Algorithm",
     "Correction",
     "CorrectionConfig",
@@ -32,6 +35,7 @@ __all__ = [
     "FlowQLearningConfig",
     "RfsPpo",
     "RfsPpoConfig",
+    "SACConfig",
     "SoftFlow",
     "SoftFlowConfig",
     "Stage",

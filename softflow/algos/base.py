@@ -52,6 +52,13 @@ class Data:
 class Algorithm(ABC):
     """One method of learning. Holds the policy and everything that trains it.
 
+    Args:
+        config: settings. A subclass annotates it with a dataclass; that becomes part of a run's configuration, with a
+            flag for every field.
+        observation_dim: O.
+        action_dim: A.
+        device: where the networks live.
+
     Attributes:
         deployed: what acts as well as the method can, and is saved to be used.
         execute: steps of each chunk that are executed.
@@ -59,6 +66,14 @@ class Algorithm(ABC):
 
     deployed: BestOfN
     execute: int
+
+    @abstractmethod
+    def __init__(self, config: Any, observation_dim: int, action_dim: int, device: str = "cpu") -> None: ...
+
+    @property
+    def imitates(self) -> bool:
+        """Whether demonstrated chunks need a density under the policy."""
+        return True
 
     @abstractmethod
     def stages(self) -> Sequence[Stage]:

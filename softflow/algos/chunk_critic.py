@@ -79,7 +79,7 @@ class ChunkCriticLearner:
         c = self.config
         with torch.no_grad():
             reward = chunk_return(batch.reward, batch.length, c.discount)
-            next_value = self.following_value(batch.next_observation)
+            next_value = self.next_value(batch.next_observation)
             target = bootstrap(reward, c.discount, batch.length, batch.terminated, next_value)
         q = self.critic(self.policy.normalizer(batch.observation), batch.chunk)
         loss = (q - target).square().mean()
@@ -89,7 +89,7 @@ class ChunkCriticLearner:
         extremes = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}
         return {"train/critic_loss": loss.detach(), **extremes}
 
-    def following_value(self, observation: Tensor) -> Tensor:
+    def next_value(self, observation: Tensor) -> Tensor:
         """The target's value of the chunk that comes next, of the candidates the one that the critic would choose to
         act, (B, O) -> (B,). One network chooses and another values: what the one overrates, the other may not."""
         chunks = self.policy.propose(observation, self.config.target_candidates, self.config.temperature)

@@ -106,7 +106,8 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
 
 
 def preset_layers(selection: Selection) -> list[Layer]:
-    """Load the layers that a selection names. A gymnasium id (`module:Id-v0`) needs no preset of its own.
+    """Load the layers that a selection names. The preset of an algorithm may be anyone's file, `my_preset.yaml`; a
+    gymnasium id (`module:Id-v0`) needs no preset.
 
     A preset of an environment, or one such as `quick`, gives what only one algorithm takes below `algorithms: NAME:`.
     What a layer says of the options of the flow that it names is left out where a later layer, or the selection, names
@@ -115,7 +116,8 @@ def preset_layers(selection: Selection) -> list[Layer]:
     layers = []
     algorithm = None
     if selection.algo is not None:
-        layers.append(load_preset("algos", selection.algo))
+        is_file = selection.algo.endswith((".yaml", ".yml"))
+        layers.append(load_file(selection.algo) if is_file else load_preset("algos", selection.algo))
         algorithm = layers[0].values.get("algorithm")
     if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
         layers += _for_algorithm(load_preset("envs", selection.env), algorithm)

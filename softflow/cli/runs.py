@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from dataclasses import field, make_dataclass, replace
+from dataclasses import field, is_dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
@@ -100,6 +101,35 @@ def load_correction_file(algorithm: Algorithm, path: str | Path) -> Corrections:
     return corrections
 
 
+def find_algorithm(name: str) -> type[Algorithm]:
+    """The class that a preset's `algorithm` names: one of `ALGORITHMS`, or anyone's as `module:Class`.
+
+    Raises:
+        UserError: there is none, or its module cannot be imported.
+    """
+    if ":" not in name:
+        if name not in ALGORITHMS:
+            hint = did_you_mean(name, ALGORITHMS)
+            raise UserError(f"unknown algorithm {name!r}: {hint} Those of other modules are named module:Class.")
+        return ALGORITHMS[name]
+    module_name, _, class_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a module does when it is imported
+        raise UserError(
+            f"algorithm {name!r}: cannot import {module_name!r} ({error!r}): is it installed, or its folder in "
+            "PYTHONPATH?"
+        ) from error
+    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    algorithms = {key: value for key, value in classes.items() if issubclass(value, Algorithm) and value != Algorithm}
+    if class_name not in algorithms:
+        raise UserError(
+            f"algorithm {name!r}: {module_name!r} has no subclass of softflow.algos.Algorithm called {class_name!r}: "
+            f"{did_you_mean(class_name, algorithms)}"
+        )
+    return algorithms[class_name]
+
+
 def make_environments(config: RunConfig, number: int, **options: Any) -> list[Env]:
     """`number` environments as the run's configuration asks for."""
     return [make_env(config.env, **{**config.env_options, **options}) for _ in range(number)]
@@ -125,7 +155,7 @@ def make_algorithm(config: Any, observation_dim: int, action_dim: int) -> Algori
         UserError: a setting that it does not take, such as an unknown option of the flow; or a flow whose package
             cannot be imported.
     """
-    _, algorithm = ALGORITHMS[config.algorithm]
+    algorithm = find_algorithm(config.algorithm)
     require_device(config.device)
     try:
         return algorithm(config, observation_dim, action_dim, config.device)
@@ -145,11 +175,19 @@ def _algorithm_of(layers: list[Layer]) -> str:
     name = "softflow"
     for layer in layers:
         name = layer.values.get("algorithm", name)
-    if name not in ALGORITHMS:
-        raise UserError(f"unknown algorithm {name!r}: {did_you_mean(str(name), ALGORITHMS)}")
-    return name
+    return str(name)
 
 
 def _config_class(algorithm: str) -> type[RunConfig]:
-    settings, _ = ALGORITHMS[algorithm]
+    """`RunConfig`, and the settings that the algorithm's constructor asks for, in one."""
+    constructor = find_algorithm(algorithm).__init__
+    try:
+        settings = get_type_hints(constructor).get("config")
+    except NameError:  # of something imported for the type checker alone
+        settings = None
+    if not (isinstance(settings, type) and is_dataclass(settings)):
+        raise UserError(
+            f"algorithm {algorithm!r}: {constructor.__qualname__} must annotate `config` with the dataclass of its "
+            "settings"
+        )
     return make_dataclass("TrainConfig", [("algorithm", str, field(default=algorithm))], bases=(RunConfig, settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,16 +58,17 @@ def main(argv: Sequence[str]) -> None:
     torch.manual_seed(config.seed)
     algorithm = make_algorithm(config, demonstrations[0].observation_dim, demonstrations[0].action_dim)
     base = getattr(config, "base", None)
-    if base is None:
+    if base is not None:
+        if not config.resume:  # a checkpoint holds it
+            load_base(algorithm, base)
+    elif algorithm.imitates:
         _require_density(algorithm, demonstrations)
-    elif not config.resume:  # a checkpoint holds it
-        load_base(algorithm, base)
     corrections = getattr(config, "corrections", None)
     if corrections is not None:
         path = folder.path / CORRECTIONS if config.resume else corrections
         corrections = load_correction_file(algorithm, path)
     if not config.resume:  # only now, when nothing of the input can be wrong any more
-        folder = RunFolder.create(config.runs, config.env, config.algo, config.seed, config.run_dir)
+        folder = RunFolder.create(config.runs, config.env, Path(config.algo).stem, config.seed, config.run_dir)
         dump_yaml(config, folder.config_path)
         save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
         if corrections is not None:

@@ -10,7 +10,7 @@ class RunConfig:
     """Settings of a run."""
 
     algo: str = "softflow"
-    """Preset of the algorithm."""
+    """Preset of the algorithm: a name, or a YAML file of your own."""
     env: str = "tape_cut"
     """Environment: a short name, or a gymnasium id (`module:Id-v0` imports the module first)."""
     preset: str | None = None

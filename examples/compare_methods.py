@@ -1,0 +1,51 @@
+"""Compare methods on one task, with the same demonstrations, environment steps and seeds: a table and a figure.
+
+    python examples/compare_methods.py                       # some minutes: shows how, not which
+    python examples/compare_methods.py --full --algos softflow rfs sac_prior_data --seeds 0 1 2 --num-demos 100 \
+        --steps 25000 --jobs 2 -- --threads 1
+
+What stands after `--` goes to every run. A method's demonstrations depend on the seed alone. It is two of the project's
+own commands, `study.py`, which goes on where it was interrupted, and `plot_learning_curves.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def main() -> None:
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--algos", nargs="+", default=["softflow", "rfs", "filtered_imitation"], help="presets of algorithms"
+    )
+    parser.add_argument("--seeds", nargs="+", default=["0"], help="seeds")
+    parser.add_argument("--num-demos", default="20", help="demonstrations")
+    parser.add_argument("--steps", type=int, default=4_000, help="environment steps at which they are compared")
+    parser.add_argument("--full", action="store_true", help="the presets as they are, without `quick` on top")
+    parser.add_argument("--jobs", default="1", help="runs at a time")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder of the runs and their results")
+    arguments = parser.parse_args(sys.argv[1:split])
+
+    every_run = ["--eval-every", str(arguments.steps // 2), *sys.argv[split + 1 :]]
+    if not arguments.full:
+        every_run += ["--preset", "quick"]
+    study = [sys.executable, BENCHMARKS / "study.py", arguments.out, "--algos", *arguments.algos]
+    study += ["--seeds", *arguments.seeds, "--num-demos", arguments.num_demos, "--jobs", arguments.jobs]
+    subprocess.run([*study, "--at-steps", str(arguments.steps), "--", *every_run], check=True)
+
+    if importlib.util.find_spec("matplotlib") is None:
+        sys.exit("pip install softflow[plot] to draw the learning curves")
+    runs = sorted(path.parent for path in arguments.out.glob("*/metrics.csv"))
+    figure = ["--out", arguments.out / "learning_curves.png"]
+    subprocess.run([sys.executable, BENCHMARKS / "plot_learning_curves.py", *runs, *figure], check=True)
+
+
+if __name__ == "__main__":
+    main()

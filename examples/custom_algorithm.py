@@ -1,0 +1,79 @@
+"""Bring your own algorithm: one file, and one preset that names it, custom_algorithm.yaml.
+
+    python examples/custom_algorithm.py
+
+The same from a shell:
+
+    PYTHONPATH=examples softflow-train --algo examples/custom_algorithm.yaml --practice-steps 100000
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from softflow.algos import Algorithm, Data, Stage
+from softflow.algos.imitation import Imitator, PolicyConfig
+from softflow.cli.train import main
+from softflow.data import sample_mixed, to_torch
+from softflow.policies import BestOfN, FlowPolicy
+
+
+@dataclass
+class SelfImitationConfig(PolicyConfig):
+    """Settings of self-imitation; each becomes a flag."""
+
+    practice_steps: int = 50_000
+    """Primitive environment steps."""
+    practice_updates_per_step: float = 0.05
+    """Updates of the policy for each of them."""
+
+
+class SelfImitation(Algorithm):
+    """Imitate the demonstrations, then act, and imitate own successes beside them (after Oh et al., arXiv 1806.05635).
+
+    No critic: what chooses among own steps is whether reward came after them.
+    """
+
+    def __init__(self, config: SelfImitationConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+        self.config, self.execute, self.device = config, config.execute, device
+        actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options).to(device)
+        self.imitator = Imitator(actor, config.imitation, config.average_rate)
+        self.deployed = BestOfN(
+            self.imitator.policy, None, config.execute, candidates=1, temperature=config.temperature
+        )
+
+    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
+        self.imitator.fit_normalizer(mean, std)
+
+    def stages(self) -> Sequence[Stage]:
+        c = self.config
+        return [
+            Stage("imitation", updates=c.imitation.updates),
+            Stage("practice", environment_steps=c.practice_steps, updates_per_step=c.practice_updates_per_step),
+        ]
+
+    def begin(self, stage: Stage) -> None:
+        self.imitator.renew_optimizer(self.config.imitation.learning_rate)
+
+    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
+        """Half demonstrations, half own successes, as soon as there are any."""
+        c = self.config
+        windows = sample_mixed(data.offline, data.online, c.batch_size, c.horizon, data.rng, 0.5, imitable=True)
+        return self.imitator.update(to_torch(windows, self.device), progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.imitator.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.imitator.load_state_dict(state)
+
+
+if __name__ == "__main__":
+    preset = str(Path(__file__).with_suffix(".yaml"))
+    sys.exit(main(["--algo", preset, "--preset", "quick", "--practice-steps", "4000", *sys.argv[1:]]))

@@ -1,0 +1,216 @@
+"""SAC with prior data: its targets by hand, the entropy that it keeps, what it learns, and what is saved."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from softflow.algos import SAC, SACConfig
+from softflow.algos.imitation import ImitationConfig
+from softflow.algos.sac import SACOnlineConfig
+from softflow.data import Episode, EpisodeBuilder, Replay, to_torch
+from softflow.training.config import RunConfig
+from softflow.training.loop import Trainer
+from softflow.training.run_folder import RunFolder
+from tests.algos.softflow_toys import assert_same, make_data, make_episode, stage_named, train, weights
+
+
+def make_sac(observation_dim: int = 1, online: dict[str, Any] | None = None, **settings: Any) -> SAC:
+    small = dict(flow="tanh_gaussian", flow_options={"width": 16, "depth": 1}, batch_size=64, critic_width=16)
+    torch.manual_seed(0)
+    algorithm = SAC(SACConfig(online=SACOnlineConfig(**(online or {})), **(small | settings)), observation_dim, 1)
+    algorithm.fit_normalizer(torch.zeros(observation_dim), torch.ones(observation_dim))
+    return algorithm
+
+
+# --------------------------------------------------------------------------------------------------------- critics
+
+
+def say(algorithm: SAC, values: list[float], log_prob: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any chunk after observation o the target critics say o + values, the policy `log_prob`."""
+
+    def propose(observation: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros(len(observation), 1, algorithm.config.horizon, 1), torch.full(
+            (len(observation), 1), log_prob
+        )
+
+    monkeypatch.setattr(algorithm.policy, "propose_with_log_prob", propose)
+    monkeypatch.setattr(algorithm.learner.target, "forward", lambda o, _: torch.stack([o + value for value in values]))
+
+
+@pytest.mark.parametrize(
+    ("horizon", "entropy_in_target", "targets"),
+    [
+        (1, False, [1 + 1 / 2, 1 + 1 / 2, 2 + 2 / 2, 0]),  # the least of o, o + 2 and o + 6, discounted
+        (1, True, [1 + (1 + 3) / 2, 1 + (1 + 3) / 2, 2 + (2 + 3) / 2, 0]),  # and 12 / 4 for the entropy
+        (3, True, [3 + (3 + 3) / 8, 2 + (2 + 3) / 4, 2 + (2 + 3) / 2, 0]),  # by the steps there were: 3, 2 and 1
+    ],
+)
+def test_targets_by_hand(
+    horizon: int, entropy_in_target: bool, targets: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Discount 1/2, entropy weight 1/4. The third window ends at a time limit, the last in a terminal state."""
+    sizes = dict(horizon=horizon, execute=horizon, critic_members=3, target_members=3)
+    algorithm = make_sac(**sizes, discount=0.5, entropy_weight=0.25, entropy_in_target=entropy_in_target)
+    say(algorithm, [2.0, 0.0, 6.0], log_prob=-12.0, monkeypatch=monkeypatch)
+    replay = Replay(100, 1, 1)
+    replay.add_episode(make_episode([0.1] * 4, [1, 2, 4, 0], terminated=True))  # observations 0 ... 4
+    replay.add_episode(make_episode([0.1] * 2, [1, 2], terminated=False))  # 0 ... 2
+    batch = to_torch(replay.gather(np.array([0, 5, 6, 3]), horizon))
+    with torch.no_grad():
+        error = algorithm.learner.critic(batch.observation, batch.chunk) - torch.tensor(targets)
+    loss = algorithm.learner.update(batch)["train/critic_loss"]
+    assert loss.item() == pytest.approx(error.square().mean().item(), rel=1e-5)
+
+
+def test_a_target_takes_the_least_of_a_random_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1, 2, 3 and 4, two are drawn: the least is 1 in three of the six pairs, 2 in two of them, 3 in one."""
+    algorithm = make_sac(critic_members=4, target_members=2)
+    say(algorithm, [3.0, 1.0, 4.0, 2.0], log_prob=0.0, monkeypatch=monkeypatch)
+    drawn = Counter(algorithm.learner.next_value(torch.zeros(1, 1)).item() for _ in range(3_000))
+    assert drawn.keys() == {1.0, 2.0, 3.0}
+    assert [drawn[value] / 3_000 for value in (1.0, 2.0, 3.0)] == pytest.approx([1 / 2, 1 / 3, 1 / 6], abs=0.04)
+
+
+def test_critics_are_updated_several_times_and_the_actor_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm, calls = make_sac(online={"critic_updates": 7}), Counter[str]()
+    update, update_actor = algorithm.learner.update, algorithm.update_actor
+    monkeypatch.setattr(algorithm.learner, "update", lambda batch: calls.update(critics=1) or update(batch))
+    monkeypatch.setattr(algorithm, "update_actor", lambda seen: calls.update(actor=1) or update_actor(seen))
+    train(algorithm, "online", make_data([make_episode([0.5] * 9, np.ones(9))]), 2)
+    assert calls == {"critics": 14, "actor": 2}
+
+
+# ----------------------------------------------------------------------------------------------------------- actor
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+@pytest.mark.parametrize("start", [0.01, 10.0])
+def test_the_entropy_goes_to_its_target(start: float, horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bandit, -(a - 0.4)^2 for each number of a chunk in place of critics; alpha starts too low or too high."""
+    algorithm = make_sac(
+        horizon=horizon, execute=horizon, entropy_weight=start, target_entropy=-0.7, online={"learning_rate": 2e-2}
+    )
+    monkeypatch.setattr(
+        algorithm.learner.critic, "forward", lambda _, chunk: -(chunk - 0.4).square().sum((-1, -2)).unsqueeze(0)
+    )
+    monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
+    data = make_data([make_episode([0.0] * 9, np.ones(9))])
+    first = train(algorithm, "online", data, 1)
+    train(algorithm, "online", data, 500)
+    chunk, log_prob = algorithm.policy.propose_with_log_prob(torch.arange(9.0)[:, None], 500)
+    assert -log_prob.mean().item() / horizon == pytest.approx(-0.7, abs=0.1)
+    assert chunk.mean().item() == pytest.approx(0.4, abs=0.05)
+    assert (algorithm.alpha() > first["sac/entropy_weight"]) == (start < 1)
+
+
+def test_own_episodes_are_draws_and_what_deploys_is_the_mode() -> None:
+    algorithm = make_sac(horizon=2, execute=2)
+    observation = torch.zeros(100, 1)
+    explored, deployed = algorithm.explore(observation), algorithm.deployed.act(observation)
+    assert explored.shape == deployed.shape == (100, 2, 1)
+    assert explored.std(0).min() > 0.1
+    assert torch.equal(deployed, algorithm.policy.greedy(observation))
+
+
+# ---------------------------------------------------------------------------------------------------- a whole run
+
+
+class Shuttle(gymnasium.Env[np.ndarray, np.ndarray]):
+    """A point on a line, and the end that it has to come to: reward 1 there, and the end of the episode."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps, self.position, self.goal = 0, 0.0, float(self.np_random.choice([-1, 1]))
+        return np.array([self.position, self.goal], np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps += 1
+        self.position = float(np.clip(self.position + 0.15 * action[0], -1, 1))
+        reached = self.position * self.goal > 0.9
+        observation = np.array([self.position, self.goal], np.float32)
+        return observation, float(reached), reached, self.steps == 20, {"is_success": reached}
+
+
+def demonstrate(seed: int) -> Episode:
+    """Towards the goal, more often than not."""
+    env, rng, builder = Shuttle(), np.random.default_rng(seed), EpisodeBuilder()
+    observation, _ = env.reset(seed=seed)
+    while True:
+        action = np.clip(rng.normal(0.7 * env.goal, 0.7, 1), -1, 1)
+        following, reward, terminated, truncated, info = env.step(action)
+        builder.append(observation, action, reward)
+        observation = following
+        if terminated or truncated:
+            return builder.finish(observation, terminated, truncated, info["is_success"])
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_it_learns_without_imitation(horizon: int, tmp_path: Path) -> None:
+    """From ten demonstrations and some hundred steps; draws of the first policy never get there."""
+    algorithm = make_sac(
+        observation_dim=2,
+        horizon=horizon,
+        execute=horizon,
+        discount=0.9,
+        target_rate=0.02,
+        entropy_weight=0.02,
+        critic_members=4,
+        critic_learning_rate=3e-3,
+        online={"steps": 800, "updates_per_step": 0.25, "critic_updates": 2, "learning_rate": 3e-3},
+    )
+    config = RunConfig(eval_episodes=20, collect_steps=50, eval_every=100)
+    folder = RunFolder.create(tmp_path, "shuttle", "sac", seed=0)
+    environments = [[Shuttle() for _ in range(5)] for _ in range(2)]
+    evaluations = Trainer(algorithm, [demonstrate(seed) for seed in range(10)], *environments, folder, config).run()
+    success = [result.success_rate for _, _, result in evaluations]
+    assert success[0] <= 0.5 and success[-1] == 1.0
+    assert {stage for stage, _, _ in evaluations} == {"online"}
+
+
+@pytest.mark.parametrize("name", ["imitation", "online"])
+def test_a_saved_state_goes_on_the_same(name: str) -> None:
+    original, twin = (make_sac(imitation=ImitationConfig(updates=5), average_rate=0.1) for _ in range(2))
+    episodes = [make_episode(np.linspace(-0.9, 0.9, 9), np.ones(9)) for _ in range(4)]
+    train(original, name, make_data(episodes[:2], episodes[2:]), 3)
+    file = io.BytesIO()
+    torch.save(original.state_dict(), file)
+    file.seek(0)
+    twin.load_state_dict(torch.load(file, weights_only=True))
+    for algorithm in (original, twin):
+        torch.manual_seed(7)
+        stage, fresh = stage_named(algorithm, name), make_data(episodes[:2], episodes[2:])
+        for update in range(3):
+            algorithm.update(stage, fresh, update / 3)
+    assert_same(weights(original.deployed), weights(twin.deployed))
+    assert_same(weights(original.alpha), weights(twin.alpha))
+    assert original.deployed.describe() == twin.deployed.describe()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(horizon=4, execute=2), r"execute \(2\) and critic_horizon must be horizon = 4"),
+        (dict(horizon=4, execute=4, critic_horizon=1), "critic_horizon must be horizon = 4"),
+        (dict(critic_members=3, target_members=4), r"target_members must be in 1 \.\.\. critic_members = 3, got 4"),
+        (dict(entropy_weight=0.0), "entropy_weight must be positive, got 0"),
+        (dict(online={"critic_updates": 0}), "online.critic_updates must be at least 1, got 0"),
+        (dict(online={"offline_share": 0.0}), r"online.offline_share must be in \(0, 1\], got 0"),
+        (dict(flow="flow_matching"), "flow 'flow_matching' has no exact density, which an entropy needs"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_sac(**settings)

@@ -1,0 +1,148 @@
+"""A new algorithm is one file and one preset: those of the example, in a folder of their own."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softflow.cli.config import load_file
+from tests.cli.test_steer import stages_of
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+STAGES = ["imitation", "practice"]
+SIZES = "--config sizes.yaml --practice-steps 400 --practice-updates-per-step 0.02"
+TRAIN = f"softflow-train --algo mine/preset.yaml --env Pendulum-v1 --demos pendulum.npz {SIZES}"
+
+
+@pytest.fixture
+def mine(tmp_path: Path, demonstrations: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The two files, and settings for a short run; the module can be imported, as PYTHONPATH would have it."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    shutil.copy(EXAMPLES / "custom_algorithm.py", folder / "my_algorithm.py")
+    preset = (EXAMPLES / "custom_algorithm.yaml").read_text()
+    (folder / "preset.yaml").write_text(preset.replace("custom_algorithm:", "my_algorithm:"))
+    (tmp_path / "sizes.yaml").write_text(
+        "{num_envs: 2, num_demos: 4, eval_episodes: 2, eval_every: 200, collect_steps: 100, threads: 1, batch_size: 16,"
+        " flow_options: {layers: 2, width: 8, components: 2}, imitation: {updates: 4}}"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    forget()
+
+
+def forget() -> None:
+    """As in a new process."""
+    sys.modules.pop("my_algorithm", None)
+
+
+def test_it_trains_and_deploys(mine: Path, command: Any, tmp_path: Path) -> None:
+    result = command(TRAIN)
+    assert result.status == 0, result
+    [run] = (tmp_path / "runs" / "Pendulum-v1" / "preset").iterdir()  # named after the preset
+    assert stages_of(str(run)) == STAGES
+    settings = load_file(run / "config.yaml").values
+    assert (settings["algorithm"], settings["practice_steps"]) == ("my_algorithm:SelfImitation", 400)
+    forget()
+    assert command(f"softflow-eval {run} --episodes 2").status == 0
+
+
+def test_its_settings_are_flags(mine: Path, command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command("softflow-train --algo mine/preset.yaml --help")
+    assert "--practice-steps INT" in capsys.readouterr().out
+    assert "did you mean '--practice-steps'?" in command(f"{TRAIN} --practise-steps 3").error()
+
+
+@pytest.mark.parametrize("at", [2, 7])
+def test_it_is_resumed_by_its_run_folder_alone(
+    at: int, mine: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted in the first stage, and in the second; the preset's file is gone by then."""
+    from my_algorithm import SelfImitation  # type: ignore[import-not-found]
+
+    updates, update = 0, SelfImitation.update
+
+    def interrupted(*arguments: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        if updates == at:
+            raise KeyboardInterrupt
+        return update(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SelfImitation, "update", interrupted)
+        assert command(f"{TRAIN} --run-dir run").status == 130
+    (mine / "preset.yaml").unlink()
+    forget()
+    resumed = command("softflow-train --resume run")
+    assert resumed.status == 0, resumed
+    assert stages_of("run") == STAGES and [stage for stage in STAGES if f"after {stage}" in resumed.out] == STAGES
+    error = command("softflow-train --resume run --practice-steps 500").error()
+    assert "practice_steps cannot be changed" in error
+
+
+NO_CONFIG = """\
+from softflow.algos import FilteredImitation
+
+class Unannotated(FilteredImitation):
+    def __init__(self, config, observation_dim, action_dim, device="cpu"):
+        super().__init__(config, observation_dim, action_dim, device)
+"""
+
+
+@pytest.mark.parametrize(
+    ("preset", "module", "message"),
+    [
+        ("algorithm: no_such_module:Mine", "", "cannot import 'no_such_module' (ModuleNotFoundError(\"No module named"),
+        ("algorithm: no_such_module:Mine", "", "is it installed, or its folder in PYTHONPATH?"),
+        ("algorithm: my_algorithm:Mine", "1 / 0", "cannot import 'my_algorithm' (ZeroDivisionError("),
+        (
+            "algorithm: my_algorithm:Mine",
+            "class Mine: ...",
+            "'my_algorithm' has no subclass of softflow.algos.Algorithm called 'Mine': valid: none",
+        ),
+        ("algorithm: my_algorithm:SelfImitatoin", None, "called 'SelfImitatoin': did you mean 'SelfImitation'?"),
+        ("algorithm: my_algorithm:Algorithm", None, "called 'Algorithm': valid: SelfImitation"),
+        ("algorithm: my_algorithm:Unannotated", NO_CONFIG, "Unannotated.__init__ must annotate `config` with the data"),
+        ("algorithm: softflw", "", "unknown algorithm 'softflw': did you mean 'softflow'? Those of other modules are"),
+        ("algorithm: my_algorithm:SelfImitation\npractise_steps: 3", None, "did you mean 'practice_steps'?"),
+        (None, None, "mine/preset.yaml: no such file"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    preset: str | None,
+    module: str | None,
+    message: str,
+    mine: Path,
+    command: Any,
+    snapshot: Callable[[], dict],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    if module is not None:
+        (mine / "my_algorithm.py").write_text(module)
+    if preset is None:
+        (mine / "preset.yaml").unlink()
+    else:
+        (mine / "preset.yaml").write_text(preset)
+    before = snapshot()
+    assert message in command(TRAIN).error()
+    assert snapshot() == before
+
+
+def test_a_variant_inherits_the_settings(mine: Path, command: Any) -> None:
+    """A method of ours with another update needs no constructor."""
+    (mine / "my_algorithm.py").write_text(
+        "from softflow.algos import FilteredImitation\n\nclass Once(FilteredImitation):\n"
+        "    def stages(self):\n        return super().stages()[:2]\n"
+    )
+    (mine / "preset.yaml").write_text("algorithm: my_algorithm:Once\ncollection: {steps: 400}\n")
+    result = command(f"{TRAIN.split(' --practice')[0]} --run-dir run")
+    assert result.status == 0, result
+    assert stages_of("run") == ["imitation", "collect_1"]
