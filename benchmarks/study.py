@@ -3,10 +3,10 @@
     python benchmarks/study.py runs/study --algos softflow filtered_imitation --seeds 0 1 2 --num-demos 100 200 \
         --jobs 2 -- --threads 1
 
-What stands after `--` goes to every run. Runs lie in FOLDER/<algo>_d<demonstrations>_s<seed>, their output beside them
-in a .log. Called again, finished runs are skipped and interrupted ones resumed. After each run summary.md (success
-after each stage and at given environment steps) and summary.csv (every evaluation) are written to FOLDER, with Wilson
-intervals over the episodes of all seeds. The longest dip is for how many steps, in the worst seed, the success of the
+What stands after `--` goes to every run; `{seed}` in it is the run's seed. Runs lie in
+FOLDER/<algo>_d<demonstrations>_s<seed>, their output beside them in a .log. Called again, finished runs are skipped and
+interrupted ones resumed. After each run summary.md (success after each stage and at given environment steps) and
+summary.csv (every evaluation) are written to FOLDER, with Wilson intervals over the episodes of all seeds. The longest dip is for how many steps, in the worst seed, the success of the
 last 50 own episodes lay more than 0.10 below what the policy began to act with.
 """
 
@@ -67,7 +67,8 @@ class Job:
             command += ["--resume", str(self.run_dir)]
         else:
             command += ["--algo", self.algo, "--num-demos", str(self.num_demos), "--seed", str(self.seed)]
-            command += ["--run-dir", str(self.run_dir), *arguments]
+            command += ["--run-dir", str(self.run_dir)]
+            command += [argument.replace("{seed}", str(self.seed)) for argument in arguments]
         start = time.monotonic()
         with self.log.open("a", encoding="utf-8") as log:
             status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
