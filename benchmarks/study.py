@@ -4,10 +4,11 @@
         --jobs 2 -- --threads 1
 
 What stands after `--` goes to every run; `{seed}` in it is the run's seed. Runs lie in
-FOLDER/<algo>_d<demonstrations>_s<seed>, their output beside them in a .log. Called again, finished runs are skipped and
-interrupted ones resumed. After each run summary.md (success after each stage and at given environment steps) and
-summary.csv (every evaluation) are written to FOLDER, with Wilson intervals over the episodes of all seeds. The longest dip is for how many steps, in the worst seed, the success of the
-last 50 own episodes lay more than 0.10 below what the policy began to act with.
+FOLDER/<algo>_d<demonstrations>_s<seed>, their output beside them in a .log. Called again, finished runs are skipped
+and interrupted ones resumed. After each run summary.md (success after each stage and at given environment steps) and
+summary.csv (every evaluation) are written to FOLDER, with Wilson intervals over the episodes of all seeds. The longest
+dip is for how many steps, in the worst seed, the success of the last 50 own episodes lay more than 0.10 below what the
+policy began to act with.
 """
 
 from __future__ import annotations
