@@ -15,6 +15,10 @@ steered because the head still says zero.
 The critic sees composed chunks alone, the demonstrations' among them. What acts is a policy on the same base with the
 running average of the head's weights. It also proposes the chunks that the critic's target values, so behaviour and
 target are one policy, and it moves slowly enough for the critic to follow.
+
+What deploys may choose its latent once more: of several `candidates` the critic takes the one whose chunk it values
+most. Own episodes are single draws all the same: a critic that chooses what it learns from soon sees nothing else, and
+what it overrates is then never tried beside what it does not.
 """
 
 from __future__ import annotations
@@ -68,7 +72,7 @@ class SteeredConfig(PolicyConfig):
 class BaseRolloutsConfig:
     """The base acts unsteered, the critic alone learns."""
 
-    steps: int = 15_000
+    steps: int = 10_000
     """Primitive environment steps."""
     updates_per_step: float = 0.1
     """Updates of the critic for each primitive step."""
@@ -78,7 +82,7 @@ class BaseRolloutsConfig:
 class SteeringOnlineConfig:
     """Online RL of the head."""
 
-    steps: int = 60_000
+    steps: int = 90_000
     """Primitive environment steps."""
     updates_per_step: float = 0.1
     """Updates of critic and head for each primitive step."""
@@ -86,9 +90,9 @@ class SteeringOnlineConfig:
     """Share of each batch that comes from the demonstrations, in this stage and the one before."""
     learning_rate: float = 3e-4
     """Of the head's Adam."""
-    residual_weight: float = 10.0
-    """Weight of the residual's mean square."""
-    kl_weight: float = 0.1
+    residual_weight: float = 300.0
+    """Weight of the residual's mean square. With 10 success on `tape_cut` fell to zero within 10,000 steps."""
+    kl_weight: float = 1.0
     """Weight of the KL of the latent to the base's own, per dimension."""
 
 
@@ -160,6 +164,11 @@ class Steering(SteeringMethod):
     def begin(self, stage: Stage) -> None:
         """Until a critic has valued what the base does, it chooses nothing."""
         self.deployed.candidates = self.config.candidates if stage.name == "online" else 1
+
+    @torch.inference_mode()
+    def explore(self, observation: Tensor) -> Tensor:
+        """Single draws, however many candidates deploy."""
+        return self.policy.propose(observation, 1, self.config.temperature)[:, 0, : self.execute]
 
     def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
         if stage.name == "imitation":

@@ -71,6 +71,21 @@ def steered(
     return proposals(algorithm)
 
 
+def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm = make_algorithm(candidates=64, execute=1)
+    monkeypatch.setattr(algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
+    algorithm.begin(stage_named(algorithm, "base_rollouts"))
+    assert algorithm.deployed.candidates == 1
+    algorithm.begin(stage_named(algorithm, "online"))
+    torch.manual_seed(0)
+    observation = torch.zeros(200, 1)
+    explored, deployed = algorithm.explore(observation), algorithm.deployed.act(observation)
+    assert explored.shape == deployed.shape == (200, 1, 1)
+    assert (explored.mean() - proposals(algorithm).mean()).abs() < 0.2
+    assert deployed.mean() > 0.95  # the greatest of 64
+    assert explored.mean() < 0.5
+
+
 # ---------------------------------------------------------------------------------------------- what each corrects
 
 
