@@ -64,16 +64,6 @@ def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "correct.yaml").write_text(SMALL)
 
 
-@pytest.fixture
-def corrections(small_run: Path) -> Path:
-    """`c.npz`, of the policy of `run`, as a human would have made it."""
-    rng = np.random.default_rng(0)
-    chunk, observation = rng.uniform(-1, 1, (2, 12, 4, 1)), rng.normal(size=(12, 3))
-    path = small_run.parent / "c.npz"
-    save_corrections(path, Corrections(observation, *chunk, np.repeat([0, 1, 2], 4), np.array([True, False, True])))
-    return path
-
-
 def last_policy(run: str) -> SteeredPolicy:
     policy = load_policy(RunFolder.open(run).last_checkpoint()).policy
     assert isinstance(policy, SteeredPolicy)
