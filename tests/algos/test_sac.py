@@ -207,7 +207,7 @@ def test_a_saved_state_goes_on_the_same(name: str) -> None:
         (dict(critic_members=3, target_members=4), r"target_members must be in 1 \.\.\. critic_members = 3, got 4"),
         (dict(entropy_weight=0.0), "entropy_weight must be positive, got 0"),
         (dict(online={"critic_updates": 0}), "online.critic_updates must be at least 1, got 0"),
-        (dict(online={"offline_share": 0.0}), r"online.offline_share must be in \(0, 1\], got 0"),
+        (dict(online={"offline_share": 0.0}), r"offline_share must be in \(0, 1\], got 0"),
         (dict(flow="flow_matching"), "flow 'flow_matching' has no exact density, which an entropy needs"),
     ],
 )
