@@ -12,7 +12,7 @@ import pytest
 
 from flows import registry
 from softflow.cli.config import load_file
-from tests.cli.test_steer import stages_of
+from tests.cli.training_runs import interrupted, stages_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STAGES = ["imitation", "practice"]
@@ -78,23 +78,11 @@ def test_its_settings_are_flags(mine: Path, command: Any, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("at", [2, 7])
-def test_it_is_resumed_by_its_run_folder_alone(
-    at: int, mine: Path, command: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_resumed_by_its_run_folder_alone(at: int, mine: Path, command: Any) -> None:
     """Interrupted in the first stage, and in the second; the preset's file is gone by then."""
     from my_algorithm import SelfImitation  # type: ignore[import-not-found]
 
-    updates, update = 0, SelfImitation.update
-
-    def interrupted(*arguments: Any) -> Any:
-        nonlocal updates
-        updates += 1
-        if updates == at:
-            raise KeyboardInterrupt
-        return update(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SelfImitation, "update", interrupted)
+    with interrupted(SelfImitation, at=at):
         assert command(f"{TRAIN} --run-dir run").status == 130
     (mine / "preset.yaml").unlink()
     forget()

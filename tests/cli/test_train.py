@@ -19,6 +19,7 @@ from softflow.algos import SoftFlow
 from softflow.cli.config import load_file
 from softflow.data import Episode, load_demonstrations, save_demonstrations
 from softflow.training.run_folder import RunFolder
+from tests.cli.training_runs import interrupted
 
 ROOT = Path(__file__).parents[2]
 PENDULUM = "softflow-train --env Pendulum-v1 --config small.yaml --run-dir run"
@@ -187,21 +188,10 @@ def test_a_resumed_run_keeps_its_settings(small_run: Path, command: Any, snapsho
     assert same.status == 0, same
 
 
-def test_an_interrupted_run_is_resumed(command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_resumed(command: Any, demonstrations: Path) -> None:
     flags = f"--demos {demonstrations} --online.steps 0"
     assert command(f"{PENDULUM} {flags}".replace("run-dir run", "run-dir whole")).status == 0
-    updates = 0
-    update = SoftFlow.update
-
-    def interrupted(*arguments: Any) -> Any:
-        nonlocal updates
-        updates += 1
-        if updates == 6:
-            raise KeyboardInterrupt
-        return update(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SoftFlow, "update", interrupted)
+    with interrupted(SoftFlow, at=6):
         result = command(f"{PENDULUM} {flags}")
     assert result.status == 130
     assert "continue with: softflow-train --resume run" in result.err and result.err.endswith("interrupted\n")
