@@ -25,8 +25,8 @@ def compare(
     """Imitate, record corrections of `episodes` episodes, learn from them, and judge on held-out episodes."""
     base, corrections = runs / "base", runs / "corrections.npz"
     size = "--num-demos 8 --eval-episodes 4" if quick else "--num-demos 100 --eval-episodes 100"
-    imitate = f"--collection.rounds 0 --seed {seed}" + " --imitation.updates 20" * quick
-    run(train.main, f"--algo filtered_imitation {imitate} {size} --run-dir {base}")
+    imitate = f"--algo imitation --seed {seed}" + " --imitation.updates 20" * quick
+    run(train.main, f"{imitate} {size} --run-dir {base}")
     run(demonstrate.main, f"--corrections {base} --episodes {episodes} --seed {seed} --out {corrections}")
     for algo in ("correction", "latent_correction"):
         correct = f"--demos {base / train.DEMONSTRATIONS} --base {base} --corrections {corrections} --seed {seed}"

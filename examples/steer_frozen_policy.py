@@ -25,8 +25,9 @@ def main() -> int:
     folder = f"runs/steer/{datetime.now():%Y-%m-%d_%H-%M-%S}"
 
     base, steered = own.base or f"{folder}/base", f"{folder}/rfs"
-    if own.base is None:  # filtered imitation with nothing collected is imitation
-        imitate = ["--algo", "filtered_imitation", "--collection.rounds", "0", "--flow", "flow_matching"]
+    if own.base is None:
+        solver = ["--flow-options.solver", "euler", "--flow-options.steps", "5"]  # as the preset has it
+        imitate = ["--algo", "imitation", "--flow", "flow_matching", *solver]
         if status := train.main([*imitate, "--run-dir", base, *quick]):
             return status
     steer = ["--algo", "rfs", "--base", base, "--demos", f"{base}/demonstrations.npz", "--run-dir", steered]

@@ -53,6 +53,14 @@ class ChunkCriticConfig(PolicyConfig):
             raise ValueError(f"critic_horizon must be in 1 ... horizon = {self.horizon}, got {self.critic_horizon}")
 
 
+@dataclass
+class WarmupConfig:
+    """Critic warm-up: the critic alone, on the demonstrations, failures included."""
+
+    updates: int = 1_000
+    """Updates of the critic."""
+
+
 class ChunkCriticLearner:
     """A critic, its target and its optimiser.
 

@@ -31,9 +31,8 @@ from torch import Tensor
 
 from critics import soft_update
 from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner
+from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner, WarmupConfig
 from softflow.algos.imitation import descend
-from softflow.algos.softflow import WarmupConfig
 from softflow.algos.steering import HeadConfig, copy_base
 from softflow.data import Corrections, to_torch
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy

@@ -26,11 +26,11 @@ from typing import Any
 
 from torch import Tensor
 
-from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner
+from softflow.algos.base import Data, Stage
+from softflow.algos.chunk_critic import ChunkCriticLearner, WarmupConfig
 from softflow.algos.imitation import Imitator
-from softflow.algos.softflow import WarmupConfig
-from softflow.data import Windows, sample_mixed, to_torch
+from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
+from softflow.data import Windows
 from softflow.policies import BestOfN, FlowPolicy, OneStepPolicy
 
 
@@ -58,21 +58,15 @@ class FlowQLearningOfflineConfig:
 
 
 @dataclass
-class FlowQLearningOnlineConfig:
+class FlowQLearningOnlineConfig(OnlineStageConfig):
     """Online RL."""
 
     learning_rate: float = 3e-4
     """Of the AdamW of flow and one-step policy at the start of the stage; falls to zero along a cosine."""
-    steps: int = 150_000
-    """Primitive environment steps."""
-    updates_per_step: float = 0.03
-    """Updates of flow, one-step policy and critic for each primitive step."""
-    offline_share: float = 0.5
-    """Share of each batch that comes from the demonstrations."""
 
 
 @dataclass
-class FlowQLearningConfig(ChunkCriticConfig):
+class FlowQLearningConfig(OnlineMethodConfig):
     """Settings of flow Q-learning."""
 
     one_step: OneStepConfig = field(default_factory=OneStepConfig)
@@ -80,14 +74,11 @@ class FlowQLearningConfig(ChunkCriticConfig):
     offline: FlowQLearningOfflineConfig = field(default_factory=FlowQLearningOfflineConfig)
     online: FlowQLearningOnlineConfig = field(default_factory=FlowQLearningOnlineConfig)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.online.offline_share <= 1:
-            raise ValueError(f"online.offline_share must be in (0, 1], got {self.online.offline_share}")
 
-
-class FlowQLearning(Algorithm):
+class FlowQLearning(OnlineMethod):
     """See the module. `imitator` holds the actor, flow and mu, which learns, and the policy, its running average."""
+
+    config: FlowQLearningConfig
 
     def __init__(self, config: FlowQLearningConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
         self.config, self.execute, self.device = config, config.execute, device
@@ -115,24 +106,23 @@ class FlowQLearning(Algorithm):
 
     def begin(self, stage: Stage) -> None:
         """Start from what acted in the stage before, with a new optimiser."""
+        super().begin(stage)
         if stage.name in ("offline", "online"):
             self.actor.load_state_dict(self.policy.state_dict())
             self.imitator.renew_optimizer(getattr(self.config, stage.name).learning_rate)
-        # As in SOFT-FLOW, a critic that has seen nothing but demonstrations chooses nothing.
-        self.deployed.candidates = self.config.candidates if stage.name == "online" else 1
 
     def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
         c = self.config
         if stage.name == "imitation":
             self.imitator.set_learning_rate(c.imitation.learning_rate, progress)
-            imitable = self._sample(data, c.horizon, imitable=True)
+            imitable = self.sample(data, c.horizon, imitable=True)
             return self.update_actor(imitable.observation, imitable, improve=False)
-        batch = self._sample(data, self.learner.critic.horizon)
+        batch = self.sample(data, self.learner.critic.horizon)
         scalars = self.learner.update(batch)
         if stage.name == "critic_warmup":
             return scalars
         self.imitator.set_learning_rate(getattr(c, stage.name).learning_rate, progress)
-        imitable = self._sample(data, c.horizon, imitable=True)
+        imitable = self.sample(data, c.horizon, imitable=True)
         return scalars | self.update_actor(batch.observation, imitable, improve=True)
 
     def update_actor(self, observation: Tensor, imitable: Windows[Tensor], improve: bool) -> dict[str, Tensor]:
@@ -148,19 +138,5 @@ class FlowQLearning(Algorithm):
         scalars["one_step/distance_rms"] = distillation.sqrt()
         return {name: value.detach() for name, value in scalars.items()}
 
-    # ------------------------------------------------------------------------------------------------------ details
-
-    def _sample(self, data: Data, horizon: int, **options: Any) -> Windows[Tensor]:
-        c = self.config
-        share = c.online.offline_share
-        windows = sample_mixed(data.offline, data.online, c.batch_size, horizon, data.rng, share, **options)
-        return to_torch(windows, self.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        own = {"imitator": self.imitator.state_dict(), "candidates": self.deployed.candidates}
-        return own | self.learner.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.imitator.load_state_dict(state["imitator"])
-        self.learner.load_state_dict(state)
-        self.deployed.candidates = state["candidates"]
+    def parts(self) -> Mapping[str, Any]:
+        return {"imitator": self.imitator}

@@ -31,31 +31,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner
+from softflow.algos.base import Data, Stage
+from softflow.algos.chunk_critic import ChunkCriticLearner
 from softflow.algos.imitation import ImitationConfig, Imitator, descend
-from softflow.data import Windows, sample_mixed, to_torch
+from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
 from softflow.policies import BestOfN, FlowPolicy
 
 
 @dataclass
-class SACOnlineConfig:
+class SACOnlineConfig(OnlineStageConfig):
     """Online RL."""
 
-    steps: int = 150_000
-    """Primitive environment steps."""
     updates_per_step: float = 0.05
     """Updates of actor and entropy weight for each primitive step."""
     critic_updates: int = 5
     """Updates of the critics before each of these. RLPD has 20 of them, and one of the actor, for each step."""
-    offline_share: float = 0.5
-    """Share of each batch that comes from the demonstrations."""
     learning_rate: float = 3e-4
     """Of the actor's AdamW and the entropy weight's Adam."""
 
 
 @dataclass
-class SACConfig(ChunkCriticConfig):
+class SACConfig(OnlineMethodConfig):
     """Settings of SAC with prior data."""
 
     horizon: int = 1
@@ -100,8 +96,6 @@ class SACConfig(ChunkCriticConfig):
             raise ValueError(f"entropy_weight must be positive, got {self.entropy_weight}")
         if self.online.critic_updates < 1:
             raise ValueError(f"online.critic_updates must be at least 1, got {self.online.critic_updates}")
-        if not 0 < self.online.offline_share <= 1:
-            raise ValueError(f"online.offline_share must be in (0, 1], got {self.online.offline_share}")
 
 
 class EntropyWeight(nn.Module):
@@ -135,8 +129,10 @@ class SoftCriticLearner(ChunkCriticLearner):
         return value[:, 0]
 
 
-class SAC(Algorithm):
+class SAC(OnlineMethod):
     """See the module. `imitator` holds the actor, which learns, and the policy, its running average, which acts."""
+
+    config: SACConfig
 
     def __init__(self, config: SACConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
         self.config, self.execute, self.device = config, config.execute, device
@@ -167,9 +163,9 @@ class SAC(Algorithm):
         return [stage for stage in stages if stage.total > 0]
 
     def begin(self, stage: Stage) -> None:
+        super().begin(stage)
         if stage.name == "online":
             self.imitator.renew_optimizer(self.config.online.learning_rate)
-        self.deployed.candidates = self.config.candidates if stage.name == "online" else 1
 
     @torch.inference_mode()
     def explore(self, observation: Tensor) -> Tensor:
@@ -177,10 +173,11 @@ class SAC(Algorithm):
         return self.policy.propose(observation)[:, 0]
 
     def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
+        c = self.config
         if stage.name == "imitation":
-            return self.imitator.update(self._sample(data, imitable=True), progress)
-        for _ in range(self.config.online.critic_updates):
-            batch = self._sample(data)
+            return self.imitator.update(self.sample(data, c.horizon, imitable=True), progress)
+        for _ in range(c.online.critic_updates):
+            batch = self.sample(data, c.horizon)
             scalars = self.learner.update(batch)
         return scalars | self.update_actor(batch.observation)
 
@@ -195,21 +192,5 @@ class SAC(Algorithm):
         descend(self.alpha.log * (entropy - self.config.target_entropy), self.alpha_optimizer, self.alpha.parameters())
         return {"train/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/entropy_weight": alpha.detach()}
 
-    def _sample(self, data: Data, imitable: bool = False) -> Windows[Tensor]:
-        c = self.config
-        share = c.online.offline_share
-        windows = sample_mixed(data.offline, data.online, c.batch_size, c.horizon, data.rng, share, imitable)
-        return to_torch(windows, self.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        states = {name: getattr(self, name).state_dict() for name in _SAVED}
-        return states | self.learner.state_dict() | {"candidates": self.deployed.candidates}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name in _SAVED:
-            getattr(self, name).load_state_dict(state[name])
-        self.learner.load_state_dict(state)
-        self.deployed.candidates = state["candidates"]
-
-
-_SAVED = ("imitator", "alpha", "alpha_optimizer")
+    def parts(self) -> Mapping[str, Any]:
+        return {"imitator": self.imitator, "alpha": self.alpha, "alpha_optimizer": self.alpha_optimizer}

@@ -31,19 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner
+from softflow.algos.base import Data, Stage
+from softflow.algos.chunk_critic import ChunkCriticLearner, WarmupConfig
 from softflow.algos.imitation import Imitator
-from softflow.data import Windows, sample_mixed, to_torch
+from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
+from softflow.data import Windows, to_torch
 from softflow.policies import BestOfN, FlowPolicy
-
-
-@dataclass
-class WarmupConfig:
-    """Critic warm-up: the critic alone, on the demonstrations, failures included."""
-
-    updates: int = 1_000
-    """Updates of the critic."""
 
 
 @dataclass
@@ -79,19 +72,12 @@ class OfflineConfig(ImprovementConfig):
 
 
 @dataclass
-class OnlineConfig(ImprovementConfig):
+class OnlineConfig(ImprovementConfig, OnlineStageConfig):
     """Online RL."""
-
-    steps: int = 150_000
-    """Primitive environment steps."""
-    updates_per_step: float = 0.03
-    """Updates of actor and critic for each primitive step."""
-    offline_share: float = 0.5
-    """Share of each batch that comes from the demonstrations."""
 
 
 @dataclass
-class SoftFlowConfig(ChunkCriticConfig):
+class SoftFlowConfig(OnlineMethodConfig):
     """Settings of SOFT-FLOW."""
 
     candidates: int = 4
@@ -100,14 +86,11 @@ class SoftFlowConfig(ChunkCriticConfig):
     offline: OfflineConfig = field(default_factory=OfflineConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.online.offline_share <= 1:
-            raise ValueError(f"online.offline_share must be in (0, 1], got {self.online.offline_share}")
 
-
-class SoftFlow(Algorithm):
+class SoftFlow(OnlineMethod):
     """See the module. `imitator` holds the actor, which learns, and the policy, its running average, which acts."""
+
+    config: SoftFlowConfig
 
     def __init__(self, config: SoftFlowConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
         self.config, self.execute, self.device = config, config.execute, device
@@ -143,25 +126,24 @@ class SoftFlow(Algorithm):
 
     def begin(self, stage: Stage) -> None:
         """Freeze what imitation has learnt when it is over, and start the actor's optimiser anew for each stage."""
+        super().begin(stage)
         after_imitation = [s for s in self.stages() if s.name != "imitation"]
         if after_imitation and stage == after_imitation[0]:
             self.imitation_policy.load_state_dict(self.policy.state_dict())
         if stage.name in ("offline", "online"):
             self.actor.load_state_dict(self.policy.state_dict())
             self.imitator.renew_optimizer(getattr(self.config, stage.name).learning_rate)
-        # A critic that has seen nothing but demonstrations cannot tell good from bad: until then, the policy alone.
-        self.deployed.candidates = self.config.candidates if stage.name == "online" else 1
 
     def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
         c = self.config
         if stage.name == "imitation":
-            return self.imitator.update(self._sample(data, c.horizon, imitable=True), progress)
-        batch = self._sample(data, self.critic.horizon)
+            return self.imitator.update(self.sample(data, c.horizon, imitable=True), progress)
+        batch = self.sample(data, self.critic.horizon)
         scalars = self.learner.update(batch)
         config = {"offline": c.offline, "online": c.online}.get(stage.name)
         if config is not None and config.trains_actor:
             self.imitator.set_learning_rate(config.learning_rate, progress)
-            scalars |= self.update_actor(batch, self._sample(data, c.horizon, imitable=True), config)
+            scalars |= self.update_actor(batch, self.sample(data, c.horizon, imitable=True), config)
         return scalars
 
     # ------------------------------------------------------------------------------------------------------ updates
@@ -204,21 +186,5 @@ class SoftFlow(Algorithm):
                 scalars["flow/kl_to_imitation"] = (now - then).mean() / chunk[0, 0].numel()
         return scalars
 
-    def _sample(self, data: Data, horizon: int, **options: Any) -> Windows[Tensor]:
-        c = self.config
-        share = c.online.offline_share
-        windows = sample_mixed(data.offline, data.online, c.batch_size, horizon, data.rng, share, **options)
-        return to_torch(windows, self.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        states = {name: getattr(self, name).state_dict() for name in _SAVED}
-        return states | self.learner.state_dict() | {"candidates": self.deployed.candidates}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name in _SAVED:
-            getattr(self, name).load_state_dict(state[name])
-        self.learner.load_state_dict(state)
-        self.deployed.candidates = state["candidates"]
-
-
-_SAVED = ("imitator", "imitation_policy")
+    def parts(self) -> Mapping[str, Any]:
+        return {"imitator": self.imitator, "imitation_policy": self.imitation_policy}

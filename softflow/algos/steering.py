@@ -32,9 +32,9 @@ from torch import Tensor
 
 from critics import soft_update
 from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner
+from softflow.algos.chunk_critic import ChunkCriticLearner
 from softflow.algos.imitation import Imitator, PolicyConfig, descend
-from softflow.data import Windows, sample_mixed, to_torch
+from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
 from softflow.policies.steered import Shape
 
@@ -79,7 +79,7 @@ class BaseRolloutsConfig:
 
 
 @dataclass
-class SteeringOnlineConfig:
+class SteeringOnlineConfig(OnlineStageConfig):
     """Online RL of the head."""
 
     steps: int = 90_000
@@ -97,16 +97,11 @@ class SteeringOnlineConfig:
 
 
 @dataclass
-class SteeringConfig(ChunkCriticConfig, SteeredConfig):
+class SteeringConfig(OnlineMethodConfig, SteeredConfig):
     """Settings of steering."""
 
     base_rollouts: BaseRolloutsConfig = field(default_factory=BaseRolloutsConfig)
     online: SteeringOnlineConfig = field(default_factory=SteeringOnlineConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.online.offline_share <= 1:
-            raise ValueError(f"online.offline_share must be in (0, 1], got {self.online.offline_share}")
 
 
 class SteeringMethod(Algorithm):
@@ -138,7 +133,7 @@ class SteeringMethod(Algorithm):
             self.imitator.fit_normalizer(mean, std)
 
 
-class Steering(SteeringMethod):
+class Steering(SteeringMethod, OnlineMethod):
     """See the module. `policy` is what acts."""
 
     config: SteeringConfig
@@ -161,10 +156,6 @@ class Steering(SteeringMethod):
         )
         return [stage for stage in stages if stage.total > 0]
 
-    def begin(self, stage: Stage) -> None:
-        """Until a critic has valued what the base does, it chooses nothing."""
-        self.deployed.candidates = self.config.candidates if stage.name == "online" else 1
-
     @torch.inference_mode()
     def explore(self, observation: Tensor) -> Tensor:
         """Single draws, however many candidates deploy."""
@@ -172,8 +163,8 @@ class Steering(SteeringMethod):
 
     def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
         if stage.name == "imitation":
-            return self.imitator.update(self._sample(data, self.config.horizon, imitable=True), progress)
-        batch = self._sample(data, self.learner.critic.horizon)
+            return self.imitator.update(self.sample(data, self.config.horizon, imitable=True), progress)
+        batch = self.sample(data, self.learner.critic.horizon)
         scalars = self.learner.update(batch)
         return scalars | self.update_head(batch.observation) if stage.name == "online" else scalars
 
@@ -191,25 +182,7 @@ class Steering(SteeringMethod):
         scalars = {"train/actor_loss": loss, "steering/residual_rms": residual.sqrt(), "steering/latent_kl": kl}
         return {name: value.detach() for name, value in scalars.items()}
 
-    # ------------------------------------------------------------------------------------------------------ details
-
-    def _sample(self, data: Data, horizon: int, **options: Any) -> Windows[Tensor]:
-        c = self.config
-        share = c.online.offline_share
-        windows = sample_mixed(data.offline, data.online, c.batch_size, horizon, data.rng, share, **options)
-        return to_torch(windows, self.device)
-
-    def state_dict(self) -> dict[str, Any]:
-        states = {name: part.state_dict() for name, part in self._parts().items()}
-        return states | self.learner.state_dict() | {"candidates": self.deployed.candidates}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.learner.load_state_dict(state)
-        self.deployed.candidates = state["candidates"]
-
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> Mapping[str, Any]:
         return {
             "imitator": self.imitator,  # the base is in it
             "head": self.actor.head,

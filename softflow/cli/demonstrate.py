@@ -12,12 +12,11 @@ import numpy as np
 from softflow.cli.command_line import Selection, parse_command_line, preset_layers, run_main
 from softflow.cli.config import Layer
 from softflow.cli.correct import record_corrections
-from softflow.cli.runs import locate_checkpoint, read_config
+from softflow.cli.runs import load_run, locate_checkpoint, read_config
 from softflow.data import Episode, EpisodeBuilder, save_corrections, save_demonstrations
 from softflow.envs import make_demonstrator, make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
-from softflow.training.checkpoint import load_policy
 from softflow.training.progress import StageProgress
 
 
@@ -61,10 +60,10 @@ def main(argv: Sequence[str]) -> None:
         save_demonstrations(path, episodes)
         steps, is_success = sum(map(len, episodes)), np.array([episode.is_success for episode in episodes])
     else:
-        checkpoint, settings = locate_checkpoint(config.corrections)
-        if config.env != (env := read_config(str(settings)).env):
-            raise UserError(f"--corrections {config.corrections}: its environment is {env!r}: give no --env")
-        corrections = record_corrections(environment, load_policy(checkpoint), config.episodes, config.seed)
+        policy, run = load_run(config.corrections)
+        if config.env != run.env:
+            raise UserError(f"--corrections {config.corrections}: its environment is {run.env!r}: give no --env")
+        corrections = record_corrections(environment, policy, config.episodes, config.seed)
         save_corrections(path, corrections)
         steps, is_success = len(corrections), corrections.is_success
     successes = float(np.mean(is_success))

@@ -13,11 +13,10 @@ import torch
 from tyro.conf import Positional
 
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.cli.runs import locate_checkpoint, make_environments, read_config, require_device
+from softflow.cli.runs import load_run, make_environments, require_device
 from softflow.cli.video import write_video
 from softflow.data import Episode
 from softflow.errors import UserError
-from softflow.training.checkpoint import load_policy
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate
 
 
@@ -51,9 +50,7 @@ def main(argv: Sequence[str]) -> None:
     if config.episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {config.episodes}")
     require_device(config.device)
-    checkpoint, settings = locate_checkpoint(config.run)
-    policy = load_policy(checkpoint, config.device)
-    run = read_config(str(settings))
+    policy, run = load_run(config.run, config.device)
 
     def act(observation: np.ndarray) -> np.ndarray:
         return policy.act(torch.as_tensor(observation, dtype=torch.float32, device=config.device)).cpu().numpy()

@@ -11,10 +11,9 @@ from tyro.conf import Positional
 
 from flows.export import ExportError
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.cli.runs import locate_checkpoint
+from softflow.cli.runs import load_run
 from softflow.errors import UserError
 from softflow.policies.export import EXAMPLES, export_greedy
-from softflow.training.checkpoint import load_policy
 
 DESCRIPTION = """\
 Write a trained policy's greedy choice, raw observations to action chunks, to a file that runs without softflow. It is
@@ -42,8 +41,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"{out}: exists already; remove it, or name another file with --out")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent}: no such folder")
-    checkpoint, _ = locate_checkpoint(config.run)
-    deployed = load_policy(checkpoint)
+    deployed, _ = load_run(config.run)
     policy = deployed.policy
     try:
         difference = export_greedy(policy, out, config.format)

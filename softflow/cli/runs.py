@@ -17,7 +17,7 @@ from softflow.data import Corrections, Episode, load_corrections
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, did_you_mean
-from softflow.policies import FlowPolicy
+from softflow.policies import BestOfN, FlowPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.run_folder import RunFolder
@@ -45,6 +45,17 @@ def locate_checkpoint(run: str) -> tuple[Path, Path]:
         return path, path.parent.parent / "config.yaml"
     folder = RunFolder.open(path)
     return folder.last_checkpoint(), folder.config_path
+
+
+def load_run(run: str, device: str = "cpu") -> tuple[BestOfN, Any]:
+    """What deploys of a run folder, or of a checkpoint's folder in it, and the run's configuration.
+
+    Raises:
+        UserError: it is neither, or one of the two cannot be loaded.
+    """
+    checkpoint, settings = locate_checkpoint(run)
+    config = read_config(str(settings))  # first: the module of someone's algorithm may register the policy's flow
+    return load_policy(checkpoint, device), config
 
 
 def training_layers(selection: Selection) -> list[Layer]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,24 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
+
+
+def assert_goes_on_the_same(original: Any, twin: Any, name: str, data: Callable[[], Data], updates: int = 3) -> None:
+    """What `original` saves, through a file, makes `twin` go on in a stage as it does itself."""
+    parts = [*vars(twin).values(), *vars(twin.imitator if hasattr(twin, "imitator") else twin).values()]
+    with torch.no_grad():  # what the state leaves out stays wrong
+        for module in (part for part in parts if isinstance(part, torch.nn.Module)):
+            for parameter in module.parameters():
+                parameter.add_(1.0)
+    file = io.BytesIO()
+    torch.save(original.state_dict(), file)
+    file.seek(0)
+    twin.load_state_dict(torch.load(file, weights_only=True))
+    for algorithm in (original, twin):
+        torch.manual_seed(7)
+        stage, fresh = stage_named(algorithm, name), data()
+        for update in range(updates):
+            algorithm.update(stage, fresh, update / updates)
+    assert_same(weights(original.deployed), weights(twin.deployed))
+    assert_same(weights(original.actor), weights(twin.actor))
+    assert original.deployed.describe() == twin.deployed.describe()

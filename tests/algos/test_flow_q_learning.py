@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import math
 from typing import Any
 
@@ -13,8 +12,10 @@ import torch
 from torch import Tensor
 
 from softflow.algos import FlowQLearning, FlowQLearningConfig
+from softflow.algos.flow_q_learning import FlowQLearningOnlineConfig
 from softflow.data import Episode, Replay, to_torch
 from tests.algos.softflow_toys import (
+    assert_goes_on_the_same,
     assert_same,
     make_data,
     make_episode,
@@ -250,21 +251,7 @@ def test_a_saved_state_goes_on_the_same(name: str) -> None:
     episodes = [make_episode(np.linspace(-1, 1, 9), np.ones(9)) for _ in range(4)]
     train(original, "imitation", make_data(episodes[:2]), 3)
     train(original, name, make_data(episodes[:2], episodes[2:]), 3)
-    with torch.no_grad():
-        for parameter in (*twin.actor.parameters(), *twin.policy.parameters()):
-            parameter.add_(1.0)
-    file = io.BytesIO()
-    torch.save(original.state_dict(), file)
-    file.seek(0)
-    twin.load_state_dict(torch.load(file, weights_only=True))
-    for algorithm in (original, twin):
-        torch.manual_seed(7)
-        stage, fresh = stage_named(algorithm, name), make_data(episodes[:2], episodes[2:])
-        for update in range(3):
-            algorithm.update(stage, fresh, update / 3)
-    assert_same(weights(original.deployed), weights(twin.deployed))
-    assert_same(weights(original.actor), weights(twin.actor))
-    assert original.deployed.describe() == twin.deployed.describe()
+    assert_goes_on_the_same(original, twin, name, lambda: make_data(episodes[:2], episodes[2:]))
 
 
 @pytest.mark.parametrize(
@@ -280,7 +267,5 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
 
 
 def test_demonstrations_have_their_share() -> None:
-    config = FlowQLearningConfig()
-    config.online.offline_share = 0.0
-    with pytest.raises(ValueError, match=r"online\.offline_share must be in \(0, 1\]"):
-        config.__post_init__()
+    with pytest.raises(ValueError, match=r"offline_share must be in \(0, 1\], got 0"):
+        FlowQLearningOnlineConfig(offline_share=0.0)

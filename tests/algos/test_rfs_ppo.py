@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,15 @@ from softflow.algos.rfs_ppo import Decided, PpoConfig
 from softflow.algos.steering import HeadConfig
 from softflow.data import Episode
 from softflow.policies import FlowPolicy
-from tests.algos.softflow_toys import assert_same, make_data, make_episode, stage_named, train, weights
+from tests.algos.softflow_toys import (
+    assert_goes_on_the_same,
+    assert_same,
+    make_data,
+    make_episode,
+    stage_named,
+    train,
+    weights,
+)
 from tests.algos.test_steering import FLOW_MATCHING, HEADS, MIXTURE, bandit_demonstrations, every_head, imitated
 
 SMALL_MIXTURE = dict(flow="coupling", flow_options={"layers": 1, "width": 8, "components": 2})
@@ -280,18 +287,9 @@ def test_a_saved_state_goes_on_the_same(name: str, flow: dict[str, Any]) -> None
         act(original, torch.randn(40, 1))
         train(original, name, data, 3)
     with torch.no_grad():
-        for parameter in (*twin.actor.parameters(), *twin.value.parameters(), twin.residual_log_std):
-            parameter.add_(1.0)
-    file = io.BytesIO()
-    torch.save(original.state_dict(), file)
-    file.seek(0)
-    twin.load_state_dict(torch.load(file, weights_only=True))
-    for algorithm in (original, twin):
-        stage, fresh = stage_named(algorithm, name), make_data([make_episode(np.linspace(-1, 1, 9), np.ones(9))])
-        torch.manual_seed(7)
-        for update in range(4):
-            algorithm.update(stage, fresh, update / 4)
-    assert_same(weights(original.deployed), weights(twin.deployed))
+        twin.residual_log_std.add_(1.0)
+    again = [make_episode(np.linspace(-1, 1, 9), np.ones(9))]
+    assert_goes_on_the_same(original, twin, name, lambda: make_data(again), updates=4)
     assert_same(weights(original.value), weights(twin.value))
     assert torch.equal(original.residual_log_std, twin.residual_log_std)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
@@ -15,6 +14,7 @@ from softflow.algos import SoftFlowConfig
 from softflow.data import Replay, to_torch
 from tests.algos.softflow_toys import (
     MIXTURE,
+    assert_goes_on_the_same,
     assert_same,
     make_algorithm,
     make_data,
@@ -179,20 +179,7 @@ def test_a_saved_state_goes_on_the_same(name: str) -> None:
     data = make_data(episodes[:2], episodes[2:])
     train(original, "imitation", data, 3)
     train(original, name, data, 3)
-    with torch.no_grad():
-        for parameter in twin.actor.parameters():
-            parameter.add_(1.0)
-    file = io.BytesIO()
-    torch.save(original.state_dict(), file)
-    file.seek(0)
-    twin.load_state_dict(torch.load(file, weights_only=True))
-    for algorithm in (original, twin):
-        torch.manual_seed(7)
-        stage, fresh = stage_named(algorithm, name), make_data(episodes[:2], episodes[2:])
-        for update in range(3):
-            algorithm.update(stage, fresh, update / 3)
-    assert_same(weights(original.deployed), weights(twin.deployed))
-    assert original.deployed.describe() == twin.deployed.describe()
+    assert_goes_on_the_same(original, twin, name, lambda: make_data(episodes[:2], episodes[2:]))
 
 
 @pytest.mark.parametrize(

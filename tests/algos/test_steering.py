@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,15 @@ import torch
 from softflow.algos import Steering, SteeringConfig
 from softflow.data import Episode
 from softflow.policies import FlowPolicy, SteeredPolicy
-from tests.algos.softflow_toys import assert_same, make_data, make_episode, stage_named, train, weights
+from tests.algos.softflow_toys import (
+    assert_goes_on_the_same,
+    assert_same,
+    make_data,
+    make_episode,
+    stage_named,
+    train,
+    weights,
+)
 
 FLOW_MATCHING = dict(flow="flow_matching", flow_options={"width": 32, "depth": 2, "steps": 4})
 MIXTURE = dict(flow="coupling", flow_options={"layers": 2, "width": 16, "components": 2})
@@ -273,21 +280,7 @@ def test_a_saved_state_goes_on_the_same(name: str, flow: dict[str, Any]) -> None
     data = make_data(episodes[:2], episodes[2:])
     train(original, "imitation", data, 3)
     train(original, name, data, 3)
-    with torch.no_grad():
-        for parameter in (*twin.actor.parameters(), *twin.policy.parameters(), *twin.imitator.actor.parameters()):
-            parameter.add_(1.0)
-    file = io.BytesIO()
-    torch.save(original.state_dict(), file)
-    file.seek(0)
-    twin.load_state_dict(torch.load(file, weights_only=True))
-    for algorithm in (original, twin):
-        torch.manual_seed(7)
-        stage, fresh = stage_named(algorithm, name), make_data(episodes[:2], episodes[2:])
-        for update in range(3):
-            algorithm.update(stage, fresh, update / 3)
-    assert_same(weights(original.deployed), weights(twin.deployed))
-    assert_same(weights(original.actor), weights(twin.actor))
-    assert original.deployed.describe() == twin.deployed.describe()
+    assert_goes_on_the_same(original, twin, name, lambda: make_data(episodes[:2], episodes[2:]))
 
 
 @pytest.mark.parametrize(

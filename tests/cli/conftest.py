@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from softflow.cli import demonstrate, evaluate, export, train
-from softflow.data import Episode, save_demonstrations
+from softflow.data import Corrections, Episode, save_corrections, save_demonstrations
 
 MAINS = {
     "softflow-train": train.main,
@@ -111,3 +111,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_run(command: Command, finished: Path, tmp_path: Path) -> Path:
     """A copy of it, to be used as `run`."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def corrections(small_run: Path) -> Path:
+    """`c.npz`, of the policy of `run`, as a human would have made it."""
+    rng = np.random.default_rng(0)
+    chunk, observation = rng.uniform(-1, 1, (2, 12, 4, 1)), rng.normal(size=(12, 3))
+    path = small_run.parent / "c.npz"
+    save_corrections(path, Corrections(observation, *chunk, np.repeat([0, 1, 2], 4), np.array([True, False, True])))
+    return path

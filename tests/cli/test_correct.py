@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from softflow.errors import UserError
 from softflow.policies import BestOfN, FlowPolicy, SteeredPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
+from tests.cli.training_runs import interrupted, stages_of
 
 CORRECT = "softflow-train --env Pendulum-v1 --config correct.yaml --base run --corrections c.npz --run-dir corrected"
 SMALL = """\
@@ -62,16 +62,6 @@ class PendulumSupervisor:
 def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SUPERVISORS, "Pendulum-v1", PendulumSupervisor)
     (tmp_path / "correct.yaml").write_text(SMALL)
-
-
-@pytest.fixture
-def corrections(small_run: Path) -> Path:
-    """`c.npz`, of the policy of `run`, as a human would have made it."""
-    rng = np.random.default_rng(0)
-    chunk, observation = rng.uniform(-1, 1, (2, 12, 4, 1)), rng.normal(size=(12, 3))
-    path = small_run.parent / "c.npz"
-    save_corrections(path, Corrections(observation, *chunk, np.repeat([0, 1, 2], 4), np.array([True, False, True])))
-    return path
 
 
 def last_policy(run: str) -> SteeredPolicy:
@@ -162,9 +152,7 @@ def test_an_environment_without_supervisor(small_run: Path, command: Any, monkey
 def test_each_preset_learns(algo: str, latent: bool, corrections: Path, command: Any, demonstrations: Path) -> None:
     result = command(f"{CORRECT} --algo {algo} --demos {demonstrations}")
     assert result.status == 0, result
-    with open("corrected/metrics.csv", newline="") as file:
-        stages = list(dict.fromkeys(row["stage"] for row in csv.DictReader(file)))
-    assert stages == ["critic_warmup", "correction"]
+    assert stages_of("corrected") == ["critic_warmup", "correction"]
     policy = last_policy("corrected")
     assert (policy.options["latent"], policy.options["residual"]) == (latent, not latent)
     assert policy.head[-1].weight.abs().max() > 0
@@ -173,21 +161,11 @@ def test_each_preset_learns(algo: str, latent: bool, corrections: Path, command:
 
 
 def test_an_interrupted_correction_is_resumed_to_the_bit_without_base_and_file(
-    corrections: Path, command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
+    corrections: Path, command: Any, demonstrations: Path
 ) -> None:
     line = f"{CORRECT} --algo latent_correction --demos {demonstrations}"
     assert command(line.replace("run-dir corrected", "run-dir whole")).status == 0
-    updates, update = 0, Correction.update
-
-    def interrupted(*arguments: Any) -> Any:
-        nonlocal updates
-        updates += 1
-        if updates == 5:
-            raise KeyboardInterrupt
-        return update(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Correction, "update", interrupted)
+    with interrupted(Correction, at=5):
         assert command(line).status == 130
     shutil.rmtree("run")
     corrections.unlink()

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from flows import registry
 from softflow.cli.config import load_file
-from tests.cli.test_steer import stages_of
+from tests.cli.training_runs import interrupted, stages_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STAGES = ["imitation", "practice"]
@@ -52,6 +53,23 @@ def test_it_trains_and_deploys(mine: Path, command: Any, tmp_path: Path) -> None
     assert command(f"softflow-eval {run} --episodes 2").status == 0
 
 
+def test_it_may_bring_the_flow_of_its_policy(mine: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that finds the trained policy has imported nothing yet."""
+    monkeypatch.setattr(registry, "_registered", registry._registered.copy())
+    (mine / "my_algorithm.py").write_text(
+        "from flows import GaussianFlow, register_flow\nfrom softflow.algos import FilteredImitation\n\n"
+        "@register_flow('mine')\nclass MyFlow(GaussianFlow):\n    pass\n\nclass Mine(FilteredImitation):\n    pass\n"
+    )
+    (mine / "preset.yaml").write_text("algorithm: my_algorithm:Mine\nflow: mine\ncollection: {rounds: 0}\n")
+    sizes = "--num-demos 4 --eval-episodes 2 --imitation.updates 4 --threads 1"
+    result = command(f"{TRAIN.split(' --config')[0]} {sizes} --run-dir run")
+    assert result.status == 0, result
+    for reader in ("softflow-eval run --episodes 2", "softflow-export run --format torchscript --out policy.pt"):
+        forget()
+        registry._registered.pop("mine")
+        assert command(reader).status == 0, reader
+
+
 def test_its_settings_are_flags(mine: Path, command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command("softflow-train --algo mine/preset.yaml --help")
@@ -60,23 +78,11 @@ def test_its_settings_are_flags(mine: Path, command: Any, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("at", [2, 7])
-def test_it_is_resumed_by_its_run_folder_alone(
-    at: int, mine: Path, command: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_resumed_by_its_run_folder_alone(at: int, mine: Path, command: Any) -> None:
     """Interrupted in the first stage, and in the second; the preset's file is gone by then."""
     from my_algorithm import SelfImitation  # type: ignore[import-not-found]
 
-    updates, update = 0, SelfImitation.update
-
-    def interrupted(*arguments: Any) -> Any:
-        nonlocal updates
-        updates += 1
-        if updates == at:
-            raise KeyboardInterrupt
-        return update(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SelfImitation, "update", interrupted)
+    with interrupted(SelfImitation, at=at):
         assert command(f"{TRAIN} --run-dir run").status == 130
     (mine / "preset.yaml").unlink()
     forget()

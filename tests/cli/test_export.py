@@ -12,6 +12,7 @@ import torch
 
 from flows.export import load_exported
 from softflow.cli import export
+from softflow.cli.runs import load_run
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 
@@ -33,9 +34,9 @@ def test_the_file_is_the_greedy_policy(format: str, small_run: Path, command: An
 
 def test_the_box_is_kept(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = RunFolder.open("run").last_checkpoint()
-    policy = load_policy(checkpoint)
-    policy.policy.flow.base.mean.bias += 30.0
-    monkeypatch.setattr(export, "load_policy", lambda folder: policy)
+    deployed, config = load_run(str(checkpoint))
+    deployed.policy.flow.base.mean.bias += 30.0
+    monkeypatch.setattr(export, "load_run", lambda run: (deployed, config))
     assert command(f"softflow-export {checkpoint} --format torchscript --out policy.pt").status == 0
     assert load_exported("policy.pt", "torchscript")(torch.zeros(2, 3)).eq(1).all()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,21 @@ from softflow.cli.runs import config_class, make_algorithm, read_config
 from softflow.policies import FlowPolicy, OneStepPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
+from tests.cli.training_runs import stages_of
 
 ROOT = Path(__file__).parents[2]
 every_preset = pytest.mark.parametrize("algo", available_presets("algos"))
 
 SMALL = {"updates": 2, "steps": 120, "updates_per_step": 0.02, "batch_size": 8, "critic_width": 8}
 """Values of a setting, wherever an algorithm has one of this name."""
+REQUIRED = {"base": "run", "corrections": "c.npz"}
+"""Values of what an algorithm does not go without, the fixtures of these names."""
 RUN = "--num-envs 2 --num-demos 4 --eval-episodes 2 --collect-steps 60 --threads 1 --flow-options.width 8"
+
+
+def required_flags(algo: str) -> str:
+    missing = [f.name for f in fields(config_class(Selection(algo=algo))) if f.default is f.default_factory is MISSING]
+    return " ".join(f"--{name} {REQUIRED[name]}" for name in missing)
 
 
 def small_flags(algo: str) -> str:
@@ -29,27 +37,25 @@ def small_flags(algo: str) -> str:
 
 
 def train(command: Any, algo: str, demonstrations: Path) -> Any:
-    line = f"softflow-train --algo {algo} --env Pendulum-v1 --run-dir run --demos {demonstrations}"
-    result = command(f"{line} {RUN} {small_flags(algo)}")
+    line = f"softflow-train --algo {algo} --env Pendulum-v1 --run-dir trained --demos {demonstrations}"
+    result = command(f"{line} {RUN} {small_flags(algo)} {required_flags(algo)}")
     assert result.status == 0, result
-    return load_policy(RunFolder.open("run").last_checkpoint())
+    return load_policy(RunFolder.open("trained").last_checkpoint())
 
 
 @every_preset
-def test_it_trains(algo: str, command: Any, demonstrations: Path) -> None:
+def test_it_trains(algo: str, command: Any, demonstrations: Path, corrections: Path) -> None:
     train(command, algo, demonstrations)
-    with open("run/metrics.csv", newline="") as file:
-        trained = list(dict.fromkeys(row["stage"] for row in csv.DictReader(file)))
-    stages = make_algorithm(read_config("run/config.yaml"), 3, 1).stages()
-    assert trained == [stage.name for stage in stages] and trained
-    assert command("softflow-eval run --episodes 2").status == 0
-    assert command("softflow-export run --format torchscript --out policy.pt").status == 0
+    stages = make_algorithm(read_config("trained/config.yaml"), 3, 1).stages()
+    assert stages and stages_of("trained") == [stage.name for stage in stages]
+    assert command("softflow-eval trained --episodes 2").status == 0
+    assert command("softflow-export trained --format torchscript --out policy.pt").status == 0
 
 
 @every_preset
 def test_the_quick_preset_is_quick(algo: str) -> None:
     selection = Selection(algo=algo, env="tape_cut", preset="quick")
-    argv = ["--algo", algo, "--preset", "quick"]
+    argv = ["--algo", algo, "--preset", "quick", *required_flags(algo).split()]
     config = parse_command_line(config_class(selection), argv, prog="train", description="")
     stages = make_algorithm(config, 3, 2).stages()
     assert sum(stage.updates + stage.environment_steps * stage.updates_per_step for stage in stages) <= 1_000
@@ -65,11 +71,11 @@ def test_the_documentation_has_it(algo: str) -> None:
 def test_imitation_is_one_stage(command: Any, demonstrations: Path) -> None:
     deployed = train(command, "imitation", demonstrations)
     assert isinstance(deployed.policy, FlowPolicy) and deployed.critic is None
-    assert [stage.name for stage in make_algorithm(read_config("run/config.yaml"), 3, 1).stages()] == ["imitation"]
+    assert [stage.name for stage in make_algorithm(read_config("trained/config.yaml"), 3, 1).stages()] == ["imitation"]
 
 
 def test_q_chunking_chooses_in_its_target_as_it_acts(command: Any, demonstrations: Path) -> None:
-    deployed, settings = train(command, "q_chunking", demonstrations), load_file("run/config.yaml").values
+    deployed, settings = train(command, "q_chunking", demonstrations), load_file("trained/config.yaml").values
     assert deployed.policy.flow_name == "flow_matching"
     assert deployed.candidates == settings["candidates"] == settings["target_candidates"] > 1
     for stage in ("offline", "online"):  # imitation, the critic only chooses

@@ -13,7 +13,7 @@ from softflow.cli.config import load_file
 from softflow.data import load_demonstrations, save_demonstrations
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
-from tests.cli.test_steer import stages_of
+from tests.cli.training_runs import interrupted, stages_of
 
 SMALL = """\
 num_envs: 2
@@ -72,20 +72,10 @@ def test_the_quick_preset_imitates_nothing(command: Any) -> None:
     assert stages_of("run") == ["online"]
 
 
-def test_a_crashed_run_is_resumed_to_the_bit(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crashed_run_is_resumed_to_the_bit(command: Any) -> None:
     """Pendulum's episodes have 200 steps: at the checkpoint, after 400, none is unfinished."""
     assert command(f"{TRAIN} whole").status == 0
-    updates, update = 0, SAC.update
-
-    def crash(*arguments: Any) -> Any:
-        nonlocal updates
-        updates += 1
-        if updates == 7:  # four after 400 steps
-            raise RuntimeError("power cut")
-        return update(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SAC, "update", crash)
+    with interrupted(SAC, at=7, by=RuntimeError("power cut")):  # four updates after 400 steps
         with pytest.raises(RuntimeError, match="power cut"):
             command(f"{TRAIN} run")
     assert RunFolder.open("run").last_checkpoint().name == "4"

@@ -18,6 +18,7 @@ from softflow.data import load_demonstrations, save_demonstrations
 from softflow.policies import FlowPolicy, SteeredPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
+from tests.cli.training_runs import interrupted, stages_of
 
 STEER = "softflow-train --env Pendulum-v1 --config steer.yaml --run-dir steered"
 STAGES = ["imitation", "base_rollouts", "online"]
@@ -43,11 +44,6 @@ def small(tmp_path: Path) -> None:
     (tmp_path / "steer.yaml").write_text(SMALL)
 
 
-def stages_of(run: str) -> list[str]:
-    with open(f"{run}/metrics.csv", newline="") as file:
-        return list(dict.fromkeys(row["stage"] for row in csv.DictReader(file)))
-
-
 def last_policy(run: str) -> SteeredPolicy | FlowPolicy:
     policy = load_policy(RunFolder.open(run).last_checkpoint()).policy
     assert isinstance(policy, SteeredPolicy | FlowPolicy)
@@ -71,24 +67,12 @@ def test_each_preset_trains(algo: str, latent: bool, residual: bool, command: An
     assert command("softflow-export steered --format torchscript --out policy.pt").status == 0
 
 
-def test_the_on_policy_preset_trains_and_is_resumed(
-    small_run: Path, command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_on_policy_preset_trains_and_is_resumed(small_run: Path, command: Any, demonstrations: Path) -> None:
     line = f"{STEER} --algo rfs_ppo --demos {demonstrations} --base run".replace("steer.yaml", "ppo.yaml")
     steps = "online: {steps: 820}\ncollect_steps: 400\n"  # each environment ends an episode, of 200 steps, in a bout
     unwanted = ("base_rollouts", "online", "critic_width", "collect_steps")
     Path("ppo.yaml").write_text("".join(s for s in SMALL.splitlines(True) if not s.startswith(unwanted)) + steps)
-    updates, update = 0, RfsPpo.update
-
-    def interrupted(*arguments: Any) -> Any:
-        nonlocal updates
-        updates += 1
-        if updates == 60:
-            raise KeyboardInterrupt
-        return update(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RfsPpo, "update", interrupted)
+    with interrupted(RfsPpo, at=60):
         assert command(line).status == 130
     base = last_policy("run").state_dict()
     shutil.rmtree("run")
@@ -129,20 +113,8 @@ def test_a_trained_run_is_steered_and_needed_no_more(small_run: Path, command: A
     assert command("softflow-eval steered --episodes 2").status == 0
 
 
-def test_an_interrupted_run_goes_on_without_the_base(
-    small_run: Path, command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    updates, update = 0, Steering.update
-
-    def interrupted(*arguments: Any) -> Any:
-        nonlocal updates
-        updates += 1
-        if updates == 6:
-            raise KeyboardInterrupt
-        return update(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Steering, "update", interrupted)
+def test_an_interrupted_run_goes_on_without_the_base(small_run: Path, command: Any, demonstrations: Path) -> None:
+    with interrupted(Steering, at=6):
         assert command(f"{STEER} --algo rfs --demos {demonstrations} --base run").status == 130
     base = last_policy("run").state_dict()
     shutil.rmtree("run")
@@ -152,22 +124,10 @@ def test_an_interrupted_run_goes_on_without_the_base(
     assert all(torch.equal(tensor, steered.base.state_dict()[name]) for name, tensor in base.items())
 
 
-def test_an_interrupted_imitation_is_resumed_to_the_bit(
-    command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_imitation_is_resumed_to_the_bit(command: Any, demonstrations: Path) -> None:
     line = f"{STEER} --algo rfs --demos {demonstrations} {SIZES} --base-rollouts.steps 0 --online.steps 0"
     assert command(line.replace("run-dir steered", "run-dir whole")).status == 0
-    updates, update = 0, Steering.update
-
-    def interrupted(*arguments: Any) -> Any:
-        nonlocal updates
-        updates += 1
-        if updates == 3:
-            raise KeyboardInterrupt
-        return update(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Steering, "update", interrupted)
+    with interrupted(Steering, at=3):
         assert command(line).status == 130
     assert command("softflow-train --resume steered").status == 0
     assert Path("steered/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()

@@ -19,6 +19,7 @@ from softflow.algos import SoftFlow
 from softflow.cli.config import load_file
 from softflow.data import Episode, load_demonstrations, save_demonstrations
 from softflow.training.run_folder import RunFolder
+from tests.cli.training_runs import interrupted
 
 ROOT = Path(__file__).parents[2]
 PENDULUM = "softflow-train --env Pendulum-v1 --config small.yaml --run-dir run"
@@ -187,21 +188,10 @@ def test_a_resumed_run_keeps_its_settings(small_run: Path, command: Any, snapsho
     assert same.status == 0, same
 
 
-def test_an_interrupted_run_is_resumed(command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_resumed(command: Any, demonstrations: Path) -> None:
     flags = f"--demos {demonstrations} --online.steps 0"
     assert command(f"{PENDULUM} {flags}".replace("run-dir run", "run-dir whole")).status == 0
-    updates = 0
-    update = SoftFlow.update
-
-    def interrupted(*arguments: Any) -> Any:
-        nonlocal updates
-        updates += 1
-        if updates == 6:
-            raise KeyboardInterrupt
-        return update(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SoftFlow, "update", interrupted)
+    with interrupted(SoftFlow, at=6):
         result = command(f"{PENDULUM} {flags}")
     assert result.status == 130
     assert "continue with: softflow-train --resume run" in result.err and result.err.endswith("interrupted\n")
@@ -216,24 +206,18 @@ def test_a_damaged_checkpoint_is_not_resumed(file: str, small_run: Path, command
     assert "cannot be resumed" in command("softflow-train --resume run").error()
 
 
-def installed(module: str, arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own, as its entry point does."""
-    code = f"import sys; from softflow.cli.{module} import main; sys.exit(main())"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-c", code, *arguments.split()]
-    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
-
-
-def test_the_quick_preset_on_the_real_simulator(tmp_path: Path) -> None:
+def test_the_quick_preset_on_the_real_simulator(tmp_path: Path, command: Any) -> None:
+    """In a process of its own, as the command's entry point runs it."""
     lengths = "--imitation.updates 3 --warmup.updates 2 --offline.updates 2 --online.steps 450"
     sizes = "--num-demos 3 --num-envs 2 --eval-episodes 2 --threads 1 --batch-size 16"
-    done = installed("train", f"--preset quick --run-dir run {lengths} {sizes}", tmp_path)
+    code = "import sys; from softflow.cli.train import main; sys.exit(main())"
+    line = [sys.executable, "-c", code, *f"--preset quick --run-dir run {lengths} {sizes}".split()]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "3 demonstrations, success" in done.stdout
     assert [stage for stage in STAGES if f"after {stage}" in done.stdout] == STAGES
     assert re.search(r"^online \d+/450 \(\d+ %\)", done.stderr, re.MULTILINE)
-    evaluated = installed("evaluate", "run --episodes 2 --json", tmp_path)
-    assert evaluated.returncode == 0, evaluated.stderr
-    result = json.loads(evaluated.stdout)
+    result = json.loads(command("softflow-eval run --episodes 2 --json").out)
     assert list(result) == ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes"]
     assert result["episodes"] == 2 and 0 < result["mean_length"] <= 200

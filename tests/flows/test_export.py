@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flows import ChunkFlow, make_flow
 from flows.export import FORMATS, ContextToMode, ExportError, LatentToChunk, export, load_exported
-from tests.flows.flow_cases import SMALL
+from tests.flows.flow_cases import SMALL, few_steps
 
 HORIZON, ACTION_DIM, CONTEXT_DIM = 3, 2, 5
 TORCHSCRIPT_ONLY = {"nflows_nsf"}  # see the table in `flows.export`
@@ -35,7 +35,8 @@ CASES = [
 def random_flow(name: str, options: dict) -> ChunkFlow:
     """A flow whose every parameter is random, and its mixture's components far apart in weight."""
     torch.manual_seed(0)
-    flow = make_flow(name, horizon=HORIZON, action_dim=ACTION_DIM, context_dim=CONTEXT_DIM, **options)
+    dims = dict(horizon=HORIZON, action_dim=ACTION_DIM, context_dim=CONTEXT_DIM)
+    flow = make_flow(name, **dims, **few_steps(options))
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.normal_(std=0.7 / math.sqrt(parameter.shape[-1]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flows import ChunkFlow, available_flows, make_flow
-from tests.flows.flow_cases import GRAPH_BREAKS, IDENTITY, OPEN_BOX, SMALL, SOLVER_ERROR
+from tests.flows.flow_cases import GRAPH_BREAKS, IDENTITY, OPEN_BOX, SMALL, SOLVER_ERROR, few_steps
 
 CASES = [pytest.param(name, options, id="-".join([name, *(x for x in options.values() if isinstance(x, str))]))
          for name, variants in SMALL.items() for options in variants]  # fmt: skip
@@ -50,7 +50,7 @@ def grid(name: str, options: dict, drawn: Tensor) -> tuple[Tensor, Tensor]:
     """Points (M, 2) around 2-D samples, and the area that each stands for (M,)."""
     centre, spread = drawn.mean(0), drawn.std(0)
     coarse = "solver" in options  # a point of these costs some hundred evaluations of a network
-    side = torch.linspace(-8, 8, 201 if coarse else 501, dtype=torch.float64)
+    side = torch.linspace(-8, 8, 121 if coarse else 501, dtype=torch.float64)
     sides = [m + s * side for m, s in zip(centre, spread, strict=True)]
     if name in OPEN_BOX:
         sides = [side.tanh()] * 2
@@ -83,7 +83,7 @@ def test_to_chunk_inverts_to_latent(name: str, options: dict, dtype: torch.dtype
 
 @every_flow
 def test_log_det_is_that_of_autograds_jacobian(name: str, options: dict) -> None:
-    flow = random_flow(name, options)
+    flow = random_flow(name, few_steps(options))
     chunk, context = batch(name, options)
     for map_ in (flow.to_latent, flow.to_chunk):
         reported = map_(chunk, context)[1]
@@ -112,7 +112,7 @@ def test_float32_reports_what_float64_does(name: str, options: dict) -> None:
 @pytest.mark.parametrize(("name", "options"), [pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * (
     case.values[0] == "nflows_nsf")) for case in CASES])  # fmt: skip
 def test_it_compiles(name: str, options: dict) -> None:
-    flow = random_flow(name, options | (dict(steps=2) if "steps" in options else {}), torch.float32)
+    flow = random_flow(name, few_steps(options), torch.float32)
     chunk, context = batch(name, options, dtype=torch.float32)
     for method, arguments in (("log_prob", (chunk, context)), ("rsample_and_log_prob", (context, 2))):
         torch.compiler.reset()
@@ -188,7 +188,7 @@ def test_the_mode_is_the_chunk_of_the_bases_mode(name: str, options: dict) -> No
 
 @every_flow
 def test_gradients_of_log_prob(name: str, options: dict) -> None:
-    flow = random_flow(name, options | dict(width=5))
+    flow = random_flow(name, few_steps(options) | dict(width=5))
     chunk, context = batch(name, options, 2, rows=2)
 
     # gradcheck moves its inputs in place, parameters included.
@@ -202,7 +202,7 @@ def test_gradients_of_log_prob(name: str, options: dict) -> None:
 
 @every_flow
 def test_gradients_of_rsample(name: str, options: dict) -> None:
-    flow = random_flow(name, options)
+    flow = random_flow(name, few_steps(options))
     _, context = batch(name, options, rows=2)
 
     def draw(context: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,7 +214,7 @@ def test_gradients_of_rsample(name: str, options: dict) -> None:
 
 @every_flow
 def test_extra_sample_axes_equal_a_loop(name: str, options: dict) -> None:
-    flow = random_flow(name, options)
+    flow = random_flow(name, few_steps(options))
     chunk, context = batch(name, options, 3, 2)
     latent, log_abs_det = flow.to_latent(chunk, context)
     log_prob = flow.log_prob(chunk, context)
