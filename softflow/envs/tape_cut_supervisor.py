@@ -12,8 +12,8 @@ from softflow.envs.tape_cut_demonstrator import SLIP_STEPS, TapeCutDemonstrator,
 
 PATIENCE = 40
 """Steps (2 s) within which the next stage must be reached: in episodes that succeed, of demonstrator and imitated
-policies alike, each takes 30 in the median at most, and 40 in 19 cases of 20; only the demonstrator's carry to the ribbon
-takes 49."""
+policies alike, each takes 30 in the median at most, and 40 in 19 cases of 20; only the demonstrator's carry to the
+ribbon takes 49."""
 YAW_RANGE = 3.6
 """rad that the wrist may turn to either side, a little less than its joint allows."""
 
