@@ -91,8 +91,8 @@ class SteeringOnlineConfig(OnlineStageConfig):
     learning_rate: float = 3e-4
     """Of the head's Adam."""
     residual_weight: float = 300.0
-    """Weight of the residual's mean square. With 10, and 0.1 on the KL, success on `tape_cut` fell to zero within 10,000
-    steps (one seed)."""
+    """Weight of the residual's mean square. With 10, and 0.1 on the KL, success on `tape_cut` fell to zero within
+    10,000 steps (one seed)."""
     kl_weight: float = 1.0
     """Weight of the KL of the latent to the base's own, per dimension."""
 
