@@ -4,7 +4,8 @@
     python examples/human_corrections.py --quick    # half a minute, and learns little
 
 A normalizing flow imitates demonstrations of tape_cut. It acts; where it fails the scripted demonstrator takes over, as
-a human beside a robot would. The frozen policy is then corrected from what the demonstrator did, in two ways.
+a human beside a robot would. The frozen policy is then corrected from what the demonstrator did, in two ways. With
+--careful the one who takes over has a steady hand: without the noise and the offsets of the demonstrations.
 """
 
 from __future__ import annotations
@@ -20,14 +21,20 @@ from softflow.cli import demonstrate, train
 
 
 def compare(
-    runs: Path = Path("runs/human_corrections"), episodes: int = 50, seed: int = 0, quick: bool = False
+    runs: Path = Path("runs/human_corrections"),
+    episodes: int = 50,
+    seed: int = 0,
+    careful: bool = False,
+    quick: bool = False,
 ) -> None:
     """Imitate, record corrections of `episodes` episodes, learn from them, and judge on held-out episodes."""
     base, corrections = runs / "base", runs / "corrections.npz"
     size = "--num-demos 8 --eval-episodes 4" if quick else "--num-demos 100 --eval-episodes 100"
     imitate = f"--algo imitation --seed {seed}" + " --imitation.updates 20" * quick
     run(train.main, f"{imitate} {size} --run-dir {base}")
-    run(demonstrate.main, f"--corrections {base} --episodes {episodes} --seed {seed} --out {corrections}")
+    record = f"--corrections {base} --episodes {episodes} --seed {seed} --out {corrections}"
+    steady = " --demonstrator-options.sloppiness 0 --demonstrator-options.noise 0"
+    run(demonstrate.main, record + steady * careful)
     for algo in ("correction", "latent_correction"):
         correct = f"--demos {base / train.DEMONSTRATIONS} --base {base} --corrections {corrections} --seed {seed}"
         run(train.main, f"--algo {algo} {correct} {size} --run-dir {runs / algo}" + " --correction.updates 20" * quick)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,34 +28,38 @@ class _Correction(NamedTuple):
     is_success: bool
 
 
-def record_corrections(environment: Env, policy: BestOfN, episodes: int, seed: int) -> Corrections:
-    """Let `policy` act until it has been taken over from in `episodes` episodes.
+def record_corrections(environment: Env, policy: BestOfN, episodes: int, seed: int, **options: Any) -> Corrections:
+    """Let `policy` act until it has been taken over from in `episodes` episodes; `options` are the supervisor's.
 
     Every step of the supervisor is a decision: which of them the policy will have to make depends on when it asks for
     its next chunk, and that differs from episode to episode.
 
     Raises:
-        UserError: the environment has no supervisor, or the policy hardly ever fails.
+        UserError: the environment has no supervisor, that one has no such option, or the policy hardly ever fails.
     """
     environment.reset(seed=CORRECTION_SEEDS)
-    make_supervisor(environment, np.random.default_rng(seed))  # if there is none, say so before anything is done
+    make_supervisor(
+        environment, np.random.default_rng(seed), **options
+    )  # if there is none, say so before anything is done
     torch.manual_seed(seed)
     rng, corrections = np.random.default_rng(seed), list[_Correction]()
     with StageProgress("corrections", episodes) as bar:
         for attempt in range(SEEDS_PER_RUN):
             if len(corrections) == episodes:
                 return _assemble(corrections, policy)
-            correction = _watch(environment, policy, rng, CORRECTION_SEEDS + SEEDS_PER_RUN * seed + attempt)
+            correction = _watch(environment, policy, rng, CORRECTION_SEEDS + SEEDS_PER_RUN * seed + attempt, options)
             if correction is not None:
                 corrections.append(correction)
                 bar.update(1, success=float(np.mean([one.is_success for one in corrections])))
     raise UserError(f"the policy failed in only {len(corrections)} of {SEEDS_PER_RUN} episodes: ask for fewer")
 
 
-def _watch(environment: Env, policy: BestOfN, rng: np.random.Generator, seed: int) -> _Correction | None:
+def _watch(
+    environment: Env, policy: BestOfN, rng: np.random.Generator, seed: int, options: dict[str, Any]
+) -> _Correction | None:
     """One episode; None if nobody took over."""
     observation, _ = environment.reset(seed=seed)
-    supervisor = make_supervisor(environment, rng)
+    supervisor = make_supervisor(environment, rng, **options)
     try:
         while True:
             for action in policy.act(_tensor(observation[None]))[0].numpy():

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,8 @@ class DemoConfig:
     """File to write, which must not exist; `demonstrations.npz` or `corrections.npz` unless given."""
     env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the environment."""
+    demonstrator_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Arguments of the demonstrator, or of the supervisor who records corrections, such as its `noise`."""
     json: bool = False
     """Print one JSON object instead of a sentence."""
 
@@ -56,14 +59,16 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--episodes must be at least 1, got {config.episodes}")
     environment = make_env(config.env, **config.env_options)
     if config.corrections is None:
-        episodes = record_demonstrations(environment, config.episodes, config.seed)
+        episodes = record_demonstrations(environment, config.episodes, config.seed, **config.demonstrator_options)
         save_demonstrations(path, episodes)
         steps, is_success = sum(map(len, episodes)), np.array([episode.is_success for episode in episodes])
     else:
         policy, run = load_run(config.corrections)
         if config.env != run.env:
             raise UserError(f"--corrections {config.corrections}: its environment is {run.env!r}: give no --env")
-        corrections = record_corrections(environment, policy, config.episodes, config.seed)
+        corrections = record_corrections(
+            environment, policy, config.episodes, config.seed, **config.demonstrator_options
+        )
         save_corrections(path, corrections)
         steps, is_success = len(corrections), corrections.is_success
     successes = float(np.mean(is_success))
@@ -81,19 +86,21 @@ def _layers(selection: Selection) -> list[Layer]:
     return [Layer({"env": run.env, "env_options": run.env_options}, selection.corrections)]
 
 
-def record_demonstrations(environment: Env, episodes: int, seed: int) -> list[Episode]:
-    """Record `episodes` of the environment's demonstrator.
+def record_demonstrations(environment: Env, episodes: int, seed: int, **options: Any) -> list[Episode]:
+    """Record `episodes` of the environment's demonstrator; `options` are the demonstrator's.
 
     Raises:
-        UserError: the environment has no demonstrator.
+        UserError: the environment has no demonstrator, or that one has no such option.
     """
     environment.reset(seed=seed * DEMONSTRATION_SEEDS)
-    make_demonstrator(environment, np.random.default_rng(seed))  # if there is none, say so before anything is shown
+    make_demonstrator(
+        environment, np.random.default_rng(seed), **options
+    )  # if there is none, say so before anything is shown
     rng = np.random.default_rng(seed)
     recorded = []
     with StageProgress("demonstrations", episodes) as bar:
         for index in range(episodes):
-            recorded.append(_record(environment, rng, seed * DEMONSTRATION_SEEDS + index))
+            recorded.append(_record(environment, rng, seed * DEMONSTRATION_SEEDS + index, options))
             bar.update(1, success=float(np.mean([episode.is_success for episode in recorded])))
     return recorded
 
@@ -102,9 +109,9 @@ DEMONSTRATION_SEEDS = 10_000
 """Environment seeds set apart for the demonstrations of each run."""
 
 
-def _record(environment: Env, rng: np.random.Generator, seed: int) -> Episode:
+def _record(environment: Env, rng: np.random.Generator, seed: int, options: dict[str, Any]) -> Episode:
     observation, _ = environment.reset(seed=seed)
-    demonstrator, builder = make_demonstrator(environment, rng), EpisodeBuilder()
+    demonstrator, builder = make_demonstrator(environment, rng, **options), EpisodeBuilder()
     while True:
         action = demonstrator.act()
         following, reward, terminated, truncated, info = environment.step(action)

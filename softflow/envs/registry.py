@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import gymnasium
@@ -65,13 +66,10 @@ def make_env(name: str, **options: Any) -> Env:
     """
     env_id = resolve_env_id(name)
     try:
-        env: Env = gymnasium.make(env_id, **options)
+        with _options_of(f"environment {name!r}"):
+            env: Env = gymnasium.make(env_id, **options)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"environment {name!r} needs a package that is not installed: {error}") from error
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise UserError(f"environment {name!r}: {str(error).splitlines()[0]}") from error
     try:
         return _rescale_actions(_flatten_observations(env))
     except UserError:
@@ -111,7 +109,7 @@ def make_demonstrator(env: Env, rng: np.random.Generator, **options: Any) -> Dem
         options: keyword arguments of the demonstrator, such as ``mode``.
 
     Raises:
-        UserError: there is no demonstrator for this environment.
+        UserError: there is no demonstrator for this environment, or it has no such option.
     """
     env_id = _env_id(env)
     if env_id not in DEMONSTRATORS:
@@ -119,14 +117,15 @@ def make_demonstrator(env: Env, rng: np.random.Generator, **options: Any) -> Dem
             f"no demonstrator is known for {env_id!r}: give demonstrations with --demos FILE.npz "
             "(softflow.data.save_demonstrations writes such a file)"
         )
-    return DEMONSTRATORS[env_id](env, rng, **options)
+    with _options_of(f"the demonstrator of {env_id!r}"):
+        return DEMONSTRATORS[env_id](env, rng, **options)
 
 
 def make_supervisor(env: Env, rng: np.random.Generator, **options: Any) -> Supervisor:
     """Make the supervisor of one episode of ``env``; arguments as for `make_demonstrator`.
 
     Raises:
-        UserError: there is no supervisor for this environment.
+        UserError: there is no supervisor for this environment, or it has no such option.
     """
     env_id = _env_id(env)
     if env_id not in SUPERVISORS:
@@ -134,12 +133,24 @@ def make_supervisor(env: Env, rng: np.random.Generator, **options: Any) -> Super
             f"nothing in {env_id!r} can take over from a policy: write corrections of your own "
             "with softflow.data.save_corrections"
         )
-    return SUPERVISORS[env_id](env, rng, **options)
+    with _options_of(f"the supervisor of {env_id!r}"):
+        return SUPERVISORS[env_id](env, rng, **options)
 
 
 def find_mirror(name: str) -> Callable[..., Trajectory] | None:
     """The function that makes an episode's mirror image (see `MIRRORS`); None for an environment without symmetry."""
     return MIRRORS.get(resolve_env_id(name))
+
+
+@contextmanager
+def _options_of(what: str) -> Iterator[None]:
+    """Say that `what` has no such option, where that is why it could not be made."""
+    try:
+        yield
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UserError(f"{what}: {str(error).splitlines()[0]}") from error
 
 
 def _flatten_observations(env: Env) -> Env:

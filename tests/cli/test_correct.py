@@ -39,12 +39,12 @@ correction: {updates: 4, q_weight: 0.1}
 
 
 class PendulumSupervisor:
-    """Takes over after a few steps, whatever happens, and pushes with 0.5 from then on."""
+    """Takes over after a few steps, whatever happens, and pushes with ``torque`` from then on."""
 
     mode = 0
 
-    def __init__(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
-        self.waited, self.patience = 0, int(rng.integers(3, 20))
+    def __init__(self, env: gymnasium.Env, rng: np.random.Generator, torque: float = 0.5) -> None:
+        self.waited, self.patience, self.torque = 0, int(rng.integers(3, 20)), torque
 
     def watch(self) -> bool:
         self.waited += 1
@@ -55,7 +55,7 @@ class PendulumSupervisor:
 
     def act(self) -> np.ndarray:
         assert self.waited == self.patience
-        return np.array([0.5], np.float32)
+        return np.array([self.torque], np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +86,12 @@ def test_corrections_of_a_run(small_run: Path, command: Any) -> None:
     assert len(set(lengths)) > 1 and all(180 < length < 200 for length in lengths)  # of 200 steps, what was left
     again = command("softflow-demo --corrections run --episodes 3 --seed 2 --out again.npz")
     assert again.status == 0 and Path("again.npz").read_bytes() == Path("corrections.npz").read_bytes()
+
+
+def test_options_of_the_supervisor(small_run: Path, command: Any) -> None:
+    result = command("softflow-demo --corrections run --episodes 1 --demonstrator-options.torque -0.25")
+    assert result.status == 0, result
+    assert (load_corrections("corrections.npz").human_chunk == -0.25).all()
 
 
 def test_the_base_chunk_is_what_the_policy_would_have_executed(small_run: Path, command: Any) -> None:
@@ -131,6 +137,7 @@ def test_a_policy_that_never_fails_is_not_watched_for_ever(monkeypatch: pytest.M
         ("--corrections run --env tape_cut", "--corrections run: its environment is 'Pendulum-v1': give no --env"),
         ("--corrections run --out used.npz", "used.npz exists; choose another --out"),
         ("--corrections run --episodes 0", "--episodes must be at least 1, got 0"),
+        ("--corrections run --demonstrator-options.tork 1", "unexpected keyword argument 'tork'"),
     ],
 )
 def test_what_cannot_be_recorded(flags: str, message: str, small_run: Path, command: Any, snapshot: Callable) -> None:

@@ -45,6 +45,13 @@ def test_options_of_the_environment(command: Any) -> None:
     assert not episode.reward.any() and episode.truncated and not episode.terminated
 
 
+def test_options_of_the_demonstrator(command: Any) -> None:
+    careful = "--demonstrator-options.sloppiness 0 --demonstrator-options.noise 0 --demonstrator-options.mode 2"
+    result = command(f"softflow-demo --episodes 3 --out d.npz {careful} --json")
+    assert json.loads(result.out)["success_rate"] == 1.0
+    assert [episode.mode for episode in load_demonstrations("d.npz")] == [2, 2, 2]
+
+
 def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> None:
     assert command("softflow-demo --episodes 2 --out demos.npz --seed 5").status == 0
     flags = "--warmup.updates 0 --offline.updates 0 --online.steps 0 --imitation.updates 1 --eval-episodes 1"
@@ -68,6 +75,8 @@ def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> No
         ("--episodes 0", "--episodes must be at least 1, got 0"),
         ("--epsodes 3", "unknown flag --epsodes: did you mean '--episodes'?"),
         ("--env-options.reward stagd", "did you mean 'staged'?"),
+        ("--demonstrator-options.nose 0", "unexpected keyword argument 'nose'"),
+        ("--demonstrator-options.mode 4", "mode must be 0, 1, 2 or 3, got 4"),
     ],
 )
 def test_bad_input_is_refused(arguments: str, message: str, command: Any, snapshot: Any) -> None:
