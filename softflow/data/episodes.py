@@ -148,31 +148,3 @@ class EpisodeBuilder:
         for rows in (self._observation, self._action, self._reward, self._decision):
             rows.clear()
         return Episode(observation, action, reward, terminated, truncated, is_success, mode, decision)
-
-
-def _numbers(name: str, value: Any, shape: tuple[str, ...]) -> np.ndarray:
-    """`value` as a new, finite float32 array with as many axes as `shape` names."""
-    array = np.asarray(value)
-    if array.ndim != len(shape) or array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} must be an array of numbers of shape ({', '.join(shape)}), got {_kind(array)}")
-    if array.ndim > 1 and not array.shape[1]:
-        raise ValueError(f"{name} has no columns: {shape[1]} must be at least 1")
-    with np.errstate(over="ignore"):
-        converted = array.astype(np.float32)
-    bad = np.argwhere(~np.isfinite(converted))
-    if len(bad):
-        raise ValueError(f"{name}{_at(array, bad[0])} is not a finite float32: repair or drop the episode")
-    return converted
-
-
-def _at(array: np.ndarray, index: np.ndarray) -> str:
-    return f"[{', '.join(map(str, index))}] = {array[tuple(index)]:.8g}"
-
-
-def _kind(array: np.ndarray) -> str:
-    return f"{array.dtype} of shape {array.shape}"
-
-
-def _frozen(array: np.ndarray) -> np.ndarray:
-    array.flags.writeable = False
-    return array
