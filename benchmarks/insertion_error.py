@@ -61,8 +61,8 @@ def main() -> None:
     def act(observation: np.ndarray) -> np.ndarray:
         return policy.act(torch.as_tensor(observation, dtype=torch.float32)).numpy()
 
-    environments = make_environments(config, min(25, arguments.episodes))
-    _, episodes = evaluate(environments, act, policy.execute, arguments.episodes, arguments.seed)
+    environments = make_environments(config, min(25, arguments.episodes), policy.execute, "sync")
+    _, episodes = evaluate(environments, act, arguments.episodes, arguments.seed)
     columns = [f"{low} to {high} mm" for low, high in pairwise(EDGES)]
     print(f"| success of | {' | '.join([*columns, 'never in', 'all'])} |")
     print("|---" * (len(columns) + 3) + "|")

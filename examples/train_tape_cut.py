@@ -6,6 +6,8 @@ python examples/train_tape_cut.py --demonstrations 200 --updates 6000 --steps 10
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import tyro
 
@@ -17,13 +19,14 @@ from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.loop import Trainer
 from softflow.training.run_folder import RunFolder
+from softflow.training.vector import vectorize
 
 
 def train(demonstrations: int = 30, updates: int = 400, steps: int = 3_000, episodes: int = 10, seed: int = 0) -> None:
     """Imitate `demonstrations` in `updates` updates, then learn online for `steps` steps."""
     run = RunConfig(seed=seed, num_envs=10, eval_episodes=episodes)
-    environments, held_out = ([make_env("tape_cut", reward="staged") for _ in range(run.num_envs)] for _ in range(2))
-    demonstrated = record_demonstrations(environments[0], demonstrations, seed)
+    make = partial(make_env, "tape_cut", reward="staged")
+    demonstrated = record_demonstrations(make, demonstrations, seed)
 
     config = SoftFlowConfig(flow="coupling", flow_options={"components": 4})
     config.imitation.updates, config.online.steps = updates, steps
@@ -35,10 +38,11 @@ def train(demonstrations: int = 30, updates: int = 400, steps: int = 3_000, epis
     algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
 
     folder = RunFolder.create("runs", "tape_cut", "softflow", seed)
+    environments, held_out = (vectorize([make] * run.num_envs, algorithm.execute) for _ in range(2))
     Trainer(algorithm, demonstrated, environments, held_out, folder, run).run()
 
     policy = load_policy(folder.last_checkpoint())
-    observation, _ = environments[0].reset(seed=seed)
+    observation, _ = make().reset(seed=seed)
     print(f"{folder.last_checkpoint()}: first actions\n{policy.act(torch.as_tensor(observation)[None])[0]}")
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from softflow.cli.config import Layer
 from softflow.cli.correct import record_corrections
 from softflow.cli.runs import load_run, locate_checkpoint, read_config
 from softflow.data import Episode, EpisodeBuilder, save_corrections, save_demonstrations
-from softflow.envs import make_demonstrator, make_env
+from softflow.envs import Demonstrator, make_demonstrator, make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
 from softflow.training.progress import StageProgress
@@ -33,6 +36,8 @@ class DemoConfig:
     """Run folder, or a checkpoint's folder in it: record corrections of its policy, in its environment."""
     seed: int = 0
     """Of the demonstrator and of the episodes."""
+    num_envs: int = 1
+    """Demonstrations that are recorded at once, each in a process of its own."""
     out: str | None = None
     """File to write, which must not exist; `demonstrations.npz` or `corrections.npz` unless given."""
     env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
@@ -55,20 +60,21 @@ def main(argv: Sequence[str]) -> None:
     path = Path(config.out or ("demonstrations.npz" if config.corrections is None else "corrections.npz"))
     if path.exists():
         raise UserError(f"{path} exists; choose another --out")
-    if config.episodes < 1:
-        raise UserError(f"--episodes must be at least 1, got {config.episodes}")
-    environment = make_env(config.env, **config.env_options)
+    for name in ("episodes", "num_envs"):
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    make = partial(make_env, config.env, **config.env_options)
     if config.corrections is None:
-        episodes = record_demonstrations(environment, config.episodes, config.seed, **config.demonstrator_options)
+        episodes = record_demonstrations(
+            make, config.episodes, config.seed, config.num_envs, **config.demonstrator_options
+        )
         save_demonstrations(path, episodes)
         steps, is_success = sum(map(len, episodes)), np.array([episode.is_success for episode in episodes])
     else:
         policy, run = load_run(config.corrections)
         if config.env != run.env:
             raise UserError(f"--corrections {config.corrections}: its environment is {run.env!r}: give no --env")
-        corrections = record_corrections(
-            environment, policy, config.episodes, config.seed, **config.demonstrator_options
-        )
+        corrections = record_corrections(make(), policy, config.episodes, config.seed, **config.demonstrator_options)
         save_corrections(path, corrections)
         steps, is_success = len(corrections), corrections.is_success
     successes = float(np.mean(is_success))
@@ -86,21 +92,28 @@ def _layers(selection: Selection) -> list[Layer]:
     return [Layer({"env": run.env, "env_options": run.env_options}, selection.corrections)]
 
 
-def record_demonstrations(environment: Env, episodes: int, seed: int, **options: Any) -> list[Episode]:
-    """Record `episodes` of the environment's demonstrator; `options` are the demonstrator's.
+def record_demonstrations(
+    make: Callable[[], Env], episodes: int, seed: int, processes: int = 1, **options: Any
+) -> list[Episode]:
+    """Record `episodes` of the demonstrator of the environments that `make` makes; `options` are the demonstrator's.
+
+    Each episode has random numbers of its own, so they are the same whatever the number of processes.
 
     Raises:
         UserError: the environment has no demonstrator, or that one has no such option.
     """
-    environment.reset(seed=seed * DEMONSTRATION_SEEDS)
-    make_demonstrator(
-        environment, np.random.default_rng(seed), **options
-    )  # if there is none, say so before anything is shown
-    rng = np.random.default_rng(seed)
-    recorded = []
-    with StageProgress("demonstrations", episodes) as bar:
-        for index in range(episodes):
-            recorded.append(_record(environment, rng, seed * DEMONSTRATION_SEEDS + index, options))
+    environment, record = make(), partial(_record, seed=seed, options=options)
+    _demonstrate(environment, 0, seed, options)  # if there is nobody who can, say so before anything is shown
+    recorded = list[Episode]()
+    with ExitStack() as stack:
+        bar = stack.enter_context(StageProgress("demonstrations", episodes))
+        if processes == 1:
+            shown: Iterable[Episode] = map(partial(record, environment), range(episodes))
+        else:
+            pool = stack.enter_context(ProcessPoolExecutor(processes, initializer=_open, initargs=(make,)))
+            shown = pool.map(partial(_record_in_own, record), range(episodes))
+        for episode in shown:
+            recorded.append(episode)
             bar.update(1, success=float(np.mean([episode.is_success for episode in recorded])))
     return recorded
 
@@ -109,9 +122,15 @@ DEMONSTRATION_SEEDS = 10_000
 """Environment seeds set apart for the demonstrations of each run."""
 
 
-def _record(environment: Env, rng: np.random.Generator, seed: int, options: dict[str, Any]) -> Episode:
-    observation, _ = environment.reset(seed=seed)
-    demonstrator, builder = make_demonstrator(environment, rng, **options), EpisodeBuilder()
+def _demonstrate(environment: Env, index: int, seed: int, options: dict[str, Any]) -> tuple[np.ndarray, Demonstrator]:
+    """The first observation of an episode, and who will show how it goes on."""
+    observation, _ = environment.reset(seed=seed * DEMONSTRATION_SEEDS + index)
+    return observation, make_demonstrator(environment, np.random.default_rng((seed, index)), **options)
+
+
+def _record(environment: Env, index: int, seed: int, options: dict[str, Any]) -> Episode:
+    observation, demonstrator = _demonstrate(environment, index, seed, options)
+    builder = EpisodeBuilder()
     while True:
         action = demonstrator.act()
         following, reward, terminated, truncated, info = environment.step(action)
@@ -120,3 +139,15 @@ def _record(environment: Env, rng: np.random.Generator, seed: int, options: dict
         if terminated or truncated:
             success = bool(info.get("is_success", False))
             return builder.finish(observation, bool(terminated), bool(truncated), success, demonstrator.mode)
+
+
+_own: list[Env] = []
+"""The environment of a process that records."""
+
+
+def _open(make: Callable[[], Env]) -> None:
+    _own.append(make())
+
+
+def _record_in_own(record: Callable[[Env, int], Episode], index: int) -> Episode:
+    return record(_own[0], index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import torch
 from tyro.conf import Positional
 
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.cli.runs import load_run, make_environments, require_device
+from softflow.cli.runs import load_run, make_environment, make_environments, require_device
 from softflow.cli.video import write_video
 from softflow.data import Episode
 from softflow.errors import UserError
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate
+from softflow.training.vector import VectorizationMode
 
 
 @dataclass
@@ -32,6 +34,8 @@ class EvalConfig:
     """Seed of the first; the others follow."""
     num_envs: int = 25
     """Environments that run side by side."""
+    vectorization_mode: VectorizationMode = "sync"
+    """How: all in one process, one after another, or each in a process of its own."""
     device: str = "cpu"
     """Where the policy runs."""
     json: bool = False
@@ -56,12 +60,13 @@ def main(argv: Sequence[str]) -> None:
         return policy.act(torch.as_tensor(observation, dtype=torch.float32, device=config.device)).cpu().numpy()
 
     torch.manual_seed(config.seed)  # candidates are drawn
-    environments = make_environments(run, min(config.num_envs, config.episodes))
-    result, episodes = evaluate(environments, act, policy.execute, config.episodes, config.seed)
+    number = min(config.num_envs, config.episodes)
+    with closing(make_environments(run, number, policy.execute, config.vectorization_mode)) as environments:
+        result, episodes = evaluate(environments, act, config.episodes, config.seed)
     if config.csv:
         _write_csv(Path(config.csv), episodes)
     if config.video:
-        [environment] = make_environments(run, 1, render_mode="rgb_array")
+        environment = make_environment(run, render_mode="rgb_array")
         write_video(Path(config.video), environment, act, policy.execute, config.seed)
     if config.json:
         print(json.dumps(result.as_dict()))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import field, is_dataclass, make_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
+from gymnasium.vector import VectorEnv
 
 from softflow.algos import ALGORITHMS, Algorithm
 from softflow.cli.command_line import Selection, preset_layers
@@ -21,6 +23,7 @@ from softflow.policies import BestOfN, FlowPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.run_folder import RunFolder
+from softflow.training.vector import VectorizationMode, vectorize
 
 
 def config_class(selection: Selection) -> type[RunConfig]:
@@ -141,9 +144,16 @@ def find_algorithm(name: str) -> type[Algorithm]:
     return algorithms[class_name]
 
 
-def make_environments(config: RunConfig, number: int, **options: Any) -> list[Env]:
-    """`number` environments as the run's configuration asks for."""
-    return [make_env(config.env, **{**config.env_options, **options}) for _ in range(number)]
+def make_environment(config: RunConfig, **options: Any) -> Env:
+    """An environment as the run's configuration asks for; `options` are more of its arguments."""
+    return make_env(config.env, **{**config.env_options, **options})
+
+
+def make_environments(
+    config: RunConfig, number: int, execute: int, mode: VectorizationMode
+) -> VectorEnv[Any, Any, Any]:
+    """`number` of them side by side, each executing chunks of `execute` actions."""
+    return vectorize([partial(make_environment, config)] * number, execute, mode)
 
 
 def make_mirror(config: RunConfig) -> Callable[[Episode], Episode] | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
 from flows import available_flows
 from softflow.algos import Algorithm
@@ -21,6 +25,7 @@ from softflow.cli.runs import (
     load_base,
     load_correction_file,
     make_algorithm,
+    make_environment,
     make_environments,
     make_mirror,
     read_config,
@@ -34,7 +39,6 @@ from softflow.data import (
     save_corrections,
     save_demonstrations,
 )
-from softflow.envs.registry import Env
 from softflow.errors import UserError
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
@@ -46,14 +50,12 @@ from softflow.training.run_folder import RunFolder, require_unused
 def main(argv: Sequence[str]) -> None:
     config = _parse(argv)
     torch.set_num_threads(config.threads)
-    environments = make_environments(config, config.num_envs)
-    held_out = make_environments(config, min(config.num_envs, config.eval_episodes))
     if config.resume:
         folder = RunFolder.open(config.resume)
         demonstrations = load_demonstrations(folder.path / DEMONSTRATIONS)
     else:
         require_unused(config.run_dir)
-        demonstrations = _demonstrations(config, environments[0])
+        demonstrations = _demonstrations(config)
 
     torch.manual_seed(config.seed)
     algorithm = make_algorithm(config, demonstrations[0].observation_dim, demonstrations[0].action_dim)
@@ -77,16 +79,22 @@ def main(argv: Sequence[str]) -> None:
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
     algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
-    trainer = Trainer(algorithm, learned_from, environments, held_out, folder, config, mirror)
-    if config.resume:
-        trainer.resume()
     successes = np.mean([episode.is_success for episode in demonstrations])
     print(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.path}", flush=True)
-    try:
-        evaluations = trainer.run()
-    except KeyboardInterrupt:
-        print(f"\na checkpoint is saved; continue with: softflow-train --resume {folder.path}", file=sys.stderr)
-        raise
+
+    def side_by_side(number: int) -> closing[VectorEnv[Any, Any, Any]]:
+        return closing(make_environments(config, number, algorithm.execute, config.vectorization_mode))
+
+    held_out_number = min(config.num_envs, config.eval_episodes)
+    with side_by_side(config.num_envs) as environments, side_by_side(held_out_number) as held_out:
+        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, config, mirror)
+        if config.resume:
+            trainer.resume()
+        try:
+            evaluations = trainer.run()
+        except KeyboardInterrupt:
+            print(f"\na checkpoint is saved; continue with: softflow-train --resume {folder.path}", file=sys.stderr)
+            raise
     print(_summary(evaluations, folder))
 
 
@@ -118,12 +126,14 @@ def _parse(argv: Sequence[str]) -> Any:
     return config
 
 
-def _demonstrations(config: RunConfig, environment: Env) -> list[Episode]:
+def _demonstrations(config: RunConfig) -> list[Episode]:
     if config.demos is None:
-        return record_demonstrations(environment, config.num_demos, config.seed)
+        processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 1
+        return record_demonstrations(partial(make_environment, config), config.num_demos, config.seed, processes)
     episodes = load_demonstrations(config.demos)
     if len(episodes) < config.num_demos:
         print(f"{config.demos} has {len(episodes)} episodes, all are used (num_demos is {config.num_demos})")
+    environment = make_environment(config)
     observations, actions = environment.observation_space.shape, environment.action_space.shape
     assert observations is not None and actions is not None
     check_compatible(episodes, observations[0], actions[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass
@@ -32,7 +33,9 @@ class RunConfig:
     threads: int = 2
     """CPU threads of torch."""
     num_envs: int = 25
-    """Environments that run side by side, in this process."""
+    """Environments that run side by side."""
+    vectorization_mode: Literal["sync", "async"] = "sync"
+    """How: all in one process, one after another, or each in a process of its own."""
     replay_capacity: int = 1_000_000
     """Rows of the replay of own episodes, one per step; the oldest are overwritten."""
     collect_steps: int = 1_000

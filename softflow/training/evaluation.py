@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from softflow.data import Episode
 from softflow.training.rollout import Act, Rollout
@@ -41,10 +41,13 @@ class Evaluation:
 
 
 def evaluate(
-    environments: Sequence[gym.Env], act: Act, execute: int, episodes: int, seed: int = HELD_OUT_SEEDS
+    environments: VectorEnv[Any, Any, Any], act: Act, episodes: int, seed: int = HELD_OUT_SEEDS
 ) -> tuple[Evaluation, list[Episode]]:
-    """Run one episode for each of the seeds `seed` ... `seed + episodes - 1`, side by side in `environments`."""
-    rollout = Rollout(environments, execute, iter(range(seed, seed + episodes)))
+    """Run one episode for each of the seeds `seed` ... `seed + episodes - 1`, side by side in `environments`.
+
+    They are what `softflow.training.vector.vectorize` makes.
+    """
+    rollout = Rollout(environments, iter(range(seed, seed + episodes)))
     done: list[Episode] = []
     while True:
         ended, steps = rollout.execute_chunks(act)

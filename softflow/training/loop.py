@@ -9,10 +9,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.data import Decision, Episode, Replay
@@ -53,7 +54,7 @@ class Trainer:
     Args:
         algorithm: what learns.
         demonstrations: episodes to learn from; their statistics must be in the policy.
-        environments: run side by side to learn from.
+        environments: run side by side to learn from (`softflow.training.vector.vectorize`).
         evaluation_environments: others, so that an evaluation leaves unfinished episodes alone.
         run_folder: where everything is written.
         config: settings of the run.
@@ -64,8 +65,8 @@ class Trainer:
         self,
         algorithm: Algorithm,
         demonstrations: Sequence[Episode],
-        environments: Sequence[gym.Env],
-        evaluation_environments: Sequence[gym.Env],
+        environments: VectorEnv[Any, Any, Any],
+        evaluation_environments: VectorEnv[Any, Any, Any],
         run_folder: RunFolder,
         config: RunConfig,
         mirror: Callable[[Episode], Episode] | None = None,
@@ -127,7 +128,7 @@ class Trainer:
     def _act_and_learn(self, stage: Stage, bar: StageProgress) -> None:
         p, config = self.progress, self.config
         seeds = count(TRAINING_SEEDS * (1 + config.seed) + p.episodes)
-        rollout = Rollout(self.environments, self.algorithm.execute, seeds)
+        rollout = Rollout(self.environments, seeds)
         recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         start, steps_before = time.monotonic(), p.done
         while p.done < stage.environment_steps:
@@ -176,9 +177,7 @@ class Trainer:
     def _evaluate(self, stage: Stage) -> None:
         with torch.random.fork_rng([]):  # training must not depend on how often it is looked at
             torch.manual_seed(HELD_OUT_SEEDS)
-            result, _ = evaluate(
-                self.evaluation_environments, self._exploit, self.algorithm.execute, self.config.eval_episodes
-            )
+            result, _ = evaluate(self.evaluation_environments, self._exploit, self.config.eval_episodes)
         self.evaluations.append((stage.name, self.progress.done, result))
         assert self._logger is not None
         scalars = {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from softflow.data import Decision, Episode, EpisodeBuilder
 
@@ -17,53 +18,64 @@ Explore = Callable[[np.ndarray], np.ndarray | Decision[np.ndarray]]
 
 
 class Rollout:
-    """Runs environments side by side: each executes the first `execute` actions of a chunk, then asks for another.
+    """Runs environments side by side: each executes the first actions of a chunk, then asks for another.
 
     Chunks are asked for in one batch. Every reset is made here, with the next seed (no autoreset): an episode keeps
-    its true final observation, and nothing of a chunk is executed after its episode has ended.
+    its true final observation, and nothing of a chunk is executed after its episode has ended. Each environment counts
+    its own steps, so its episodes are those that it would have alone.
 
-    An environment whose simulation fails (RuntimeError from `step`) loses its episode, with a warning, and starts the
-    next; `failures` counts these.
+    An environment whose simulation fails (RuntimeError from `reset` or `step`) loses its episode, with a warning, and
+    starts the next; `failures` counts these.
 
     Args:
-        environments: gymnasium environments with flat Box observations and actions in [-1, 1].
-        execute: steps of a chunk that are executed.
+        environments: what `softflow.training.vector.vectorize` makes.
         seeds: one for each episode; when they run out, environments fall idle.
     """
 
-    def __init__(self, environments: Sequence[gym.Env], execute: int, seeds: Iterator[int]) -> None:
-        self.execute = execute
+    def __init__(self, environments: VectorEnv[Any, Any, Any], seeds: Iterator[int]) -> None:
         self.failures = 0
-        self._environments = environments
-        self._seeds = seeds
-        self._running: dict[int, tuple[np.ndarray, EpisodeBuilder]] = {}
+        self._environments, self._seeds = environments, seeds
+        self._running: dict[int, EpisodeBuilder] = {}
+        self._idle: set[int] = set()
+        assert environments.single_action_space.shape is not None
+        self._execute = environments.single_action_space.shape[0]
+        seen, _ = environments.reset(options={"idle": True})  # whatever somebody else has begun in them
+        self._observation = seen[:, -1]
 
     def execute_chunks(self, act: Explore) -> tuple[list[Episode], int]:
         """Execute one chunk in every environment: the episodes that ended, and the number of primitive steps.
 
         No steps mean that the seeds have run out and every episode has ended.
         """
-        for index in range(len(self._environments)):
-            if index not in self._running and (seed := next(self._seeds, None)) is not None:
-                self._running[index] = np.array(self._environments[index].reset(seed=seed)[0]), EpisodeBuilder()
-        if not self._running:
-            return [], 0
+        self._start_episodes()
         running = list(self._running)
-        chunks = act(np.stack([self._running[index][0] for index in running]))
+        if not running:
+            return [], 0
+        chunks = act(self._observation[running])
         if isinstance(chunks, Decision):
             chunks, records = chunks
             for index, record in zip(running, records, strict=True):
-                self._running[index][1].decide(record)
-        episodes, steps = [], 0
-        for index, chunk in zip(running, chunks, strict=True):
-            for action in chunk[: self.execute]:
-                steps += 1
-                ended, episode = self._step(index, action)
-                if episode is not None:
-                    episodes.append(episode)
-                if ended:
-                    break
-        return episodes, steps
+                self._running[index].decide(record)
+        actions = np.zeros((self._environments.num_envs, self._execute, chunks.shape[-1]), np.float32)
+        actions[running] = chunks[:, : self._execute]
+        seen, _, terminated, truncated, infos = self._environments.step(actions)
+        steps, rewards = infos["chunk"]["steps"], infos["chunk"]["rewards"]
+        episodes = []
+        for index in running:
+            failure = _entry(infos, "failure", index)
+            if failure is not None:
+                self._give_up(index, failure)
+                continue
+            builder, acted_on = self._running[index], [self._observation[index], *seen[index]]
+            for i in range(steps[index]):
+                builder.append(acted_on[i], actions[index, i], rewards[index, i])
+            if terminated[index] or truncated[index]:
+                del self._running[index]
+                success = bool(_entry(infos, "is_success", index))
+                ending = bool(terminated[index]), bool(truncated[index])
+                episodes.append(builder.finish(seen[index, -1], *ending, success))
+        self._observation = seen[:, -1]
+        return episodes, int(steps.sum())
 
     def collect(self, act: Explore, steps: int) -> tuple[list[Episode], int]:
         """Execute chunks until at least `steps` primitive steps are made.
@@ -79,18 +91,45 @@ class Rollout:
             executed += count
         return episodes, executed
 
-    def _step(self, index: int, action: np.ndarray) -> tuple[bool, Episode | None]:
-        observation, builder = self._running[index]
-        try:
-            following, reward, terminated, truncated, info = self._environments[index].step(action)
-        except RuntimeError as error:
-            warnings.warn(f"an episode was given up after {len(builder)} steps: {error}", stacklevel=2)
-            self.failures += 1
-            del self._running[index]
-            return True, None
-        builder.append(observation, action, float(reward))
-        self._running[index] = np.array(following), builder  # a copy: some environments write into one buffer
-        if not (terminated or truncated):
-            return False, None
-        del self._running[index]
-        return True, builder.finish(following, bool(terminated), bool(truncated), bool(info.get("is_success", False)))
+    def _start_episodes(self) -> None:
+        """Start an episode wherever none is running, as long as there are seeds; the rest falls idle."""
+        number = self._environments.num_envs
+        for _ in range(RESET_ATTEMPTS):
+            free = [index for index in range(number) if index not in self._running and index not in self._idle]
+            if not free:
+                return
+            seeds = dict(zip(free, self._seeds, strict=False))
+            idle = [index for index in free if index not in seeds]
+            if idle:
+                self._environments.reset(options={"reset_mask": _mask(idle, number), "idle": True})
+                self._idle.update(idle)
+            if seeds:
+                each: Any = [seeds.get(index) for index in range(number)]  # gymnasium takes it but does not declare it
+                seen, infos = self._environments.reset(seed=each, options={"reset_mask": _mask(seeds, number)})
+                for index in seeds:
+                    self._observation[index] = seen[index, -1]
+                    self._running[index] = EpisodeBuilder()
+                    failure = _entry(infos, "failure", index)
+                    if failure is not None:
+                        self._give_up(index, failure)
+        raise RuntimeError(f"an environment could not be reset {RESET_ATTEMPTS} times in a row")
+
+    def _give_up(self, index: int, failure: str) -> None:
+        steps = len(self._running.pop(index))
+        warnings.warn(f"an episode was given up after {steps} steps: {failure}", stacklevel=3)
+        self.failures += 1
+
+
+RESET_ATTEMPTS = 10
+"""Episodes in a row that may fail at their start."""
+
+
+def _mask(indices: Iterable[int], number: int) -> np.ndarray:
+    mask = np.zeros(number, bool)
+    mask[list(indices)] = True
+    return mask
+
+
+def _entry(infos: dict[str, Any], name: str, index: int) -> Any:
+    """What environment `index` said in its info, None if it said nothing; gymnasium marks who did in `_name`."""
+    return infos[name][index] if name in infos and infos[f"_{name}"][index] else None

@@ -10,6 +10,7 @@ import pytest
 
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, summarize
 from softflow.training.statistics import wilson_interval
+from tests.training.vectors import side_by_side
 
 
 def still(observation: np.ndarray) -> np.ndarray:
@@ -19,7 +20,7 @@ def still(observation: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("environments", [1, 3, 10])
 def test_one_episode_for_each_seed(counting: Any, environments: int) -> None:
     envs = [counting(lambda seed: 1 + seed % 5) for _ in range(environments)]
-    result, episodes = evaluate(envs, still, 3, episodes=7, seed=20)
+    result, episodes = evaluate(side_by_side(envs, 3), still, episodes=7, seed=20)
     assert sorted(seed for env in envs for seed in env.seeds) == list(range(20, 27))
     assert sorted(episode.observation[0, 0] for episode in episodes) == list(range(20, 27))
     # Lengths 1 2 3 4 5 1 2 with rewards 1 + 2 + ...: returns 1 3 6 10 15 1 3; even seeds succeed: 20, 22, 24, 26.
@@ -32,14 +33,14 @@ def test_one_episode_for_each_seed(counting: Any, environments: int) -> None:
 
 def test_held_out_seeds_by_default(counting: Any) -> None:
     env = counting()
-    evaluate([env], still, 3, episodes=2)
+    evaluate(side_by_side([env], 3), still, episodes=2)
     assert env.seeds == [HELD_OUT_SEEDS, HELD_OUT_SEEDS + 1]
 
 
 def test_a_failed_simulation_is_no_success_and_no_second_try(counting: Any) -> None:
     envs = [counting(fails_at={2: 1, 3: 4}) for _ in range(2)]
     with pytest.warns(UserWarning, match="given up"):
-        result, episodes = evaluate(envs, still, 2, episodes=4, seed=0)
+        result, episodes = evaluate(side_by_side(envs, 2), still, episodes=4, seed=0)
     assert sorted(envs[0].seeds + envs[1].seeds) == [0, 1, 2, 3]
     assert len(episodes) == 2
     assert (result.episodes, result.success_rate, result.mean_return, result.mean_length) == (4, 0.25, 15.0, 5.0)
@@ -52,7 +53,7 @@ def test_all_simulations_failed(counting: Any) -> None:
 
 
 def test_as_json(counting: Any) -> None:
-    result, _ = evaluate([counting()], still, 3, episodes=2)
+    result, _ = evaluate(side_by_side([counting()], 3), still, episodes=2)
     read = json.loads(json.dumps(result.as_dict()))
     assert list(read) == ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes"]
     assert (read["success_rate"], read["success_ci95"]) == (0.5, list(wilson_interval(1, 2)))

@@ -18,6 +18,7 @@ from softflow.training.config import RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS
 from softflow.training.loop import TRAINING_SEEDS, Trainer
 from softflow.training.run_folder import RunFolder
+from tests.training.vectors import side_by_side
 
 LENGTH = 10  # of an episode
 IMITATION, WARMUP, OFFLINE = 10, 6, 8  # updates
@@ -67,7 +68,8 @@ class Run:
         else:
             folder = RunFolder.create(self.path.parent, "toy", "softflow", seed=0, run_dir=self.path)
         demonstrations = [demonstration(seed) for seed in range(6)]
-        trainer = Trainer(algorithm, demonstrations, self.environments, self.held_out, folder, self.config)
+        vectors = (side_by_side(envs, algorithm.execute) for envs in (self.environments, self.held_out))
+        trainer = Trainer(algorithm, demonstrations, *vectors, folder, self.config)
         if resume:
             trainer.resume()
         return trainer

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from softflow.data import Decision, Episode
 from softflow.training.rollout import Rollout
+from tests.training.vectors import side_by_side
 
 HORIZON = 4
 
@@ -51,7 +52,7 @@ def test_nothing_crosses_a_reset(
     envs = [
         counting(lengths.__getitem__, lambda seed: seed % 3 > 0, one_buffer=one_buffer) for _ in range(environments)
     ]
-    rollout = Rollout(envs, execute, iter(range(len(lengths))))
+    rollout = Rollout(side_by_side(envs, execute), iter(range(len(lengths))))
     done, steps = [], 0
     while True:
         ended, count_ = rollout.execute_chunks(numbered)
@@ -71,7 +72,7 @@ def test_nothing_crosses_a_reset(
 
 def test_a_chunk_is_cut_short_by_the_end_of_its_episode(counting: Any) -> None:
     env = counting(lambda seed: 5)
-    rollout = Rollout([env], 4, count())
+    rollout = Rollout(side_by_side([env], 4), count())
     assert [rollout.execute_chunks(numbered)[1] for _ in range(4)] == [4, 1, 4, 1]
     assert env.seeds == [0, 1]
 
@@ -83,7 +84,7 @@ def test_chunks_are_asked_for_in_one_batch_where_the_environments_are(counting: 
         asked.append(observation.tolist())
         return numbered(observation)
 
-    rollout = Rollout([counting(lambda seed: 3 + seed) for _ in range(2)], 2, iter([0, 1, 2]))
+    rollout = Rollout(side_by_side([counting(lambda seed: 3 + seed) for _ in range(2)], 2), iter([0, 1, 2]))
     while rollout.execute_chunks(act)[1]:
         pass
     # Seed 0 ends after 3 steps and seed 2 takes its place; seed 1 ends after 4, then one environment is idle.
@@ -98,7 +99,7 @@ def test_each_decision_is_recorded_in_its_own_episode(counting: Any) -> None:
     def decide(observation: np.ndarray) -> Decision[np.ndarray]:
         return Decision(numbered(observation), np.concatenate([10 * observation, -observation], 1))
 
-    rollout, done = Rollout(envs, execute, iter(range(len(lengths)))), []
+    rollout, done = Rollout(side_by_side(envs, execute), iter(range(len(lengths)))), []
     with pytest.warns(UserWarning, match="given up"):
         while (result := rollout.execute_chunks(decide))[1]:
             done += result[0]
@@ -111,7 +112,7 @@ def test_each_decision_is_recorded_in_its_own_episode(counting: Any) -> None:
 
 def test_collect_counts_primitive_steps_and_goes_on_with_unfinished_episodes(counting: Any) -> None:
     envs = [counting(lambda seed: 7) for _ in range(3)]
-    rollout, episodes, total = Rollout(envs, 2, count(100)), [], 0
+    rollout, episodes, total = Rollout(side_by_side(envs, 2), count(100)), [], 0
     for wanted in (1, 10, 20, 5):
         ended, steps = rollout.collect(numbered, wanted)
         assert wanted <= steps < wanted + 3 * 2
@@ -124,14 +125,14 @@ def test_collect_counts_primitive_steps_and_goes_on_with_unfinished_episodes(cou
 
 
 def test_without_seeds_collect_cannot_go_on(counting: Any) -> None:
-    rollout = Rollout([counting()], 2, iter([7]))
+    rollout = Rollout(side_by_side([counting()], 2), iter([7]))
     with pytest.raises(RuntimeError, match="no seeds are left"):
         rollout.collect(numbered, 6)
 
 
 def test_a_failed_simulation_loses_only_its_episode(counting: Any) -> None:
     envs = [counting(fails_at={1: 3, 4: 1, 5: 5}) for _ in range(2)]
-    rollout, done = Rollout(envs, 4, iter(range(8))), []
+    rollout, done = Rollout(side_by_side(envs, 4), iter(range(8))), []
     with pytest.warns(UserWarning, match="an episode was given up after . steps: the simulation became unstable"):
         while (result := rollout.execute_chunks(numbered))[1]:
             done += result[0]
@@ -149,7 +150,7 @@ def test_other_errors_are_not_swallowed(counting: Any) -> None:
 
     with warnings.catch_warnings(), pytest.raises(ZeroDivisionError):
         warnings.simplefilter("error")
-        Rollout([Broken()], 2, count()).execute_chunks(numbered)
+        Rollout(side_by_side([Broken()], 2), count()).execute_chunks(numbered)
 
 
 def test_success_is_false_unless_the_environment_says_so(counting: Any) -> None:
@@ -157,5 +158,5 @@ def test_success_is_false_unless_the_environment_says_so(counting: Any) -> None:
         def step(self, action: np.ndarray) -> Any:
             return *super().step(action)[:4], {}
 
-    [episode], _ = Rollout([Silent(lambda seed: 2)], 2, count()).execute_chunks(numbered)
+    [episode], _ = Rollout(side_by_side([Silent(lambda seed: 2)], 2), count()).execute_chunks(numbered)
     assert episode.is_success is False

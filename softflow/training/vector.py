@@ -1,0 +1,85 @@
+"""Environments side by side, in one process or in many, that execute a chunk of actions per step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+VectorizationMode = Literal["sync", "async"]
+
+
+def vectorize(
+    make: Sequence[Callable[[], gym.Env]], execute: int, mode: VectorizationMode = "sync"
+) -> VectorEnv[Any, Any, Any]:
+    """A gymnasium vector environment whose steps are chunks of `execute` actions, see `ChunkExecution`.
+
+    Autoreset is disabled: who steps it also resets, so that the true final observation of an episode is seen and
+    nothing crosses a reset.
+
+    Args:
+        make: one function for each environment, which has a flat Box of observations and actions in [-1, 1].
+        execute: actions of a chunk.
+        mode: "sync": all in this process, one after another; "async": each in a process of its own.
+    """
+    chunked = [lambda make_one=make_one: ChunkExecution(make_one(), execute) for make_one in make]
+    vector: Callable[..., VectorEnv[Any, Any, Any]] = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}[mode]
+    return vector(chunked, autoreset_mode=AutoresetMode.DISABLED)
+
+
+class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
+    """Executes a chunk of actions per step and stops where the episode ends.
+
+    Action (execute, A). Observation (execute, O), row i seen after action i; from an episode's end on, and from a
+    reset on, all rows are the last one, so that the last row is always what was seen last. The reward is the sum.
+
+    ``info``: that of the last action, and ``chunk``: ``steps``, how many actions were executed, and ``rewards``
+    (execute,), zero where none was; ``failure``: the message of a RuntimeError that the environment raised, which
+    ends its episode.
+    ``reset(options={"idle": True})`` leaves the environment alone: its steps execute nothing until the next reset.
+    """
+
+    def __init__(self, env: gym.Env, execute: int) -> None:
+        super().__init__(env)
+        actions, observations = env.action_space, env.observation_space
+        assert isinstance(actions, Box) and isinstance(observations, Box)
+        self.execute = execute
+        self.action_space = Box(-1.0, 1.0, (execute, *actions.shape), np.float32)
+        low, high = (np.broadcast_to(bound, (execute, *bound.shape)) for bound in (observations.low, observations.high))
+        self.observation_space = Box(low, high, dtype=observations.dtype.type)
+        self._idle = True
+        self._seen = np.zeros(self.observation_space.shape, observations.dtype)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        if options is not None and options.get("idle"):
+            self._idle, self._seen[:] = True, self._seen[-1]
+            return self._seen.copy(), {}
+        try:
+            observation, info = self.env.reset(seed=seed, options=options or None)
+        except RuntimeError as error:
+            self._idle = True
+            return self._seen.copy(), {"failure": str(error)}
+        self._idle = False
+        self._seen[:] = observation
+        return self._seen.copy(), info
+
+    def step(self, chunk: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        rewards, steps = np.zeros(self.execute), 0
+        info: dict[str, Any] = {}
+        terminated = truncated = False
+        while steps < self.execute and not (self._idle or terminated or truncated):
+            try:
+                observation, reward, terminated, truncated, info = self.env.step(chunk[steps])
+            except RuntimeError as error:
+                self._idle, truncated, info = True, True, {"failure": str(error)}
+            else:
+                self._seen[steps:], rewards[steps] = observation, reward
+            steps += 1
+        chunked = {"steps": steps, "rewards": rewards}
+        return self._seen.copy(), float(rewards.sum()), bool(terminated), bool(truncated), {**info, "chunk": chunked}

@@ -1,0 +1,139 @@
+"""Chunks as steps of a vector environment, in one process and in many."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from itertools import count
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from softflow.data import Episode
+from softflow.training.rollout import Rollout
+from softflow.training.vector import ChunkExecution, VectorizationMode, vectorize
+from tests.training.vectors import side_by_side
+
+
+def collect(
+    make: Callable[[], gymnasium.Env], number: int, execute: int, episodes: int, mode: VectorizationMode
+) -> Any:
+    """The episodes of the seeds 0, 1, ... by their seed, and the failures."""
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        """Whose action says what was seen when it was decided: 0.1 for each step of the episode."""
+        return np.repeat(observation[:, None, 1:] / 100, execute, 1)
+
+    with closing(vectorize([make] * number, execute, mode)) as environments:
+        rollout, done = Rollout(environments, iter(range(episodes))), list[Episode]()
+        while (result := rollout.execute_chunks(act))[1]:
+            done += result[0]
+    return {int(episode.observation[0, 0]): episode for episode in done}, rollout.failures
+
+
+def assert_same(one: dict[int, Episode], other: dict[int, Episode]) -> None:
+    assert one.keys() == other.keys()
+    for seed, episode in one.items():
+        for name in ("observation", "action", "reward", "terminated", "truncated", "is_success"):
+            np.testing.assert_array_equal(getattr(episode, name), getattr(other[seed], name))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=10), number=st.integers(2, 5), execute=st.integers(1, 4)
+)
+def test_many_environments_give_what_one_would(counting: Any, lengths: list[int], number: int, execute: int) -> None:
+    make = partial(counting, lengths.__getitem__, lambda seed: seed % 3 > 0)
+    alone, _ = collect(make, 1, execute, len(lengths), "sync")
+    together, _ = collect(make, number, execute, len(lengths), "sync")
+    assert sorted(alone) == list(range(len(lengths)))
+    assert_same(alone, together)
+
+
+@pytest.mark.filterwarnings("ignore:an episode was given up")
+def test_processes_give_what_one_process_would(counting: Any) -> None:
+    """Episodes of all lengths, two whose simulation fails, one at its first step; at the end environments are idle."""
+    make = partial(counting, lambda seed: 1 + 5 * seed % 7, lambda seed: seed % 3 > 0, fails_at={3: 1, 5: 2})
+    one, failed = collect(make, 1, 3, 11, "sync")
+    many, failed_of_many = collect(make, 4, 3, 11, "async")
+    assert failed == failed_of_many == 2 and sorted(one) == [0, 1, 2, 4, 6, 7, 8, 9, 10]
+    assert_same(one, many)
+
+
+def test_processes_end_with_their_environments(counting: Any) -> None:
+    with closing(vectorize([counting] * 3, 2, "async")) as environments:
+        assert environments.metadata["autoreset_mode"] == AutoresetMode.DISABLED
+        assert len(multiprocessing.active_children()) == 3
+        Rollout(environments, count()).collect(lambda observation: np.zeros((len(observation), 2, 1)), 10)
+    assert not multiprocessing.active_children()
+
+
+class Broken(gymnasium.Wrapper):
+    def step(self, action: Any) -> Any:
+        raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.filterwarnings("ignore:.*ERROR")
+def test_an_error_in_another_process_is_an_error_here(counting: Any) -> None:
+    with closing(vectorize([lambda: Broken(counting())] * 2, 2, "async")) as environments:
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            Rollout(environments, count()).execute_chunks(lambda observation: np.zeros((2, 2, 1)))
+
+
+def test_a_step_is_a_chunk(counting: Any) -> None:
+    environment = ChunkExecution(counting(lambda seed: 5), 3)
+    assert environment.action_space.shape == (3, 1) and environment.observation_space.shape == (3, 2)
+    observation, _ = environment.reset(seed=7)
+    np.testing.assert_array_equal(observation, [[7, 0], [7, 0], [7, 0]])
+    observation, reward, terminated, truncated, info = environment.step(np.zeros((3, 1)))
+    np.testing.assert_array_equal(observation, [[7, 1], [7, 2], [7, 3]])
+    assert (reward, terminated, truncated, info["chunk"]["steps"]) == (1 + 2 + 3, False, False, 3)
+    observation, reward, terminated, truncated, info = environment.step(np.zeros((3, 1)))
+    np.testing.assert_array_equal(observation, [[7, 4], [7, 5], [7, 5]])  # the episode has ended after its fifth step
+    assert (reward, terminated, truncated, info["is_success"]) == (4 + 5, True, False, False)
+    assert info["chunk"]["steps"] == 2
+    np.testing.assert_array_equal(info["chunk"]["rewards"], [4, 5, 0])
+
+
+def test_an_idle_environment_is_left_alone(counting: Any) -> None:
+    inner = counting(lambda seed: 9)
+    environment = ChunkExecution(inner, 2)
+    environment.reset(seed=1)
+    environment.step(np.zeros((2, 1)))
+    environment.reset(options={"idle": True})
+    observation, reward, terminated, truncated, info = environment.step(np.zeros((2, 1)))
+    assert inner.total_steps == 2 and inner.seeds == [1]
+    assert (reward, terminated, truncated, info["chunk"]["steps"]) == (0, False, False, 0)
+    np.testing.assert_array_equal(observation, [[1, 2], [1, 2]])
+
+
+def test_a_reset_that_fails_costs_its_episode(counting: Any) -> None:
+    class Unplaced(counting):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            if seed in (1, 2):
+                raise RuntimeError("the cube fell")
+            return super().reset(seed=seed, options=options)
+
+    rollout = Rollout(side_by_side([Unplaced()], 2), iter(range(4)))
+    done = []
+    with pytest.warns(UserWarning, match="given up after 0 steps: the cube fell"):
+        while (result := rollout.execute_chunks(lambda observation: np.zeros((1, 2, 1))))[1]:
+            done += result[0]
+    assert [episode.observation[0, 0] for episode in done] == [0, 3] and rollout.failures == 2
+
+
+def test_an_environment_that_never_starts_is_an_error(counting: Any) -> None:
+    class Unplaced(counting):
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            raise RuntimeError("the cube fell")
+
+    rollout = Rollout(side_by_side([Unplaced()], 2), count())
+    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="10 times in a row"):
+        rollout.execute_chunks(lambda observation: np.zeros((1, 2, 1)))
