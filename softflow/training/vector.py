@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -26,9 +29,15 @@ def vectorize(
         execute: actions of a chunk.
         mode: "sync": all in this process, one after another; "async": each in a process of its own.
     """
-    chunked = [lambda make_one=make_one: ChunkExecution(make_one(), execute) for make_one in make]
+    here = os.getpid()
+
+    def make_chunked(make_one: Callable[[], gym.Env]) -> ChunkExecution:
+        if os.getpid() != here:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches every process, but is for the first to answer
+        return ChunkExecution(make_one(), execute)
+
     vector: Callable[..., VectorEnv[Any, Any, Any]] = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}[mode]
-    return vector(chunked, autoreset_mode=AutoresetMode.DISABLED)
+    return vector([partial(make_chunked, make_one) for make_one in make], autoreset_mode=AutoresetMode.DISABLED)
 
 
 class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):

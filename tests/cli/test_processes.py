@@ -1,0 +1,66 @@
+"""Environments in processes of their own: the same runs, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softflow.training.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+LENGTHS = "--imitation.updates 2 --warmup.updates 1 --offline.updates 1 --online.updates-per-step 0.005"
+SIZES = "--num-demos 3 --num-envs 2 --eval-episodes 3 --threads 1 --batch-size 16"
+TRAIN = f"softflow-train --preset quick {LENGTHS} {SIZES}"
+
+
+def metrics(run: str) -> list[str]:
+    """All that does not depend on the clock."""
+    return [line for line in Path(run, "metrics.csv").read_text().splitlines() if "time/" not in line]
+
+
+def test_a_run_does_not_depend_on_where_its_environments_are(command: Any) -> None:
+    for run, mode in (("one", "sync"), ("many", "async")):
+        result = command(f"{TRAIN} --online.steps 450 --run-dir {run} --vectorization-mode {mode}")
+        assert result.status == 0, result
+    assert metrics("one") == metrics("many")
+    assert Path("one/demonstrations.npz").read_bytes() == Path("many/demonstrations.npz").read_bytes()
+    one, many = (command(f"softflow-eval one --episodes 3 --vectorization-mode {mode}") for mode in ("sync", "async"))
+    assert one == many and one.status == 0
+
+
+def test_demonstrations_do_not_depend_on_how_many_record_them(command: Any) -> None:
+    for number in (1, 3):
+        assert command(f"softflow-demo --episodes 4 --num-envs {number} --out {number}.npz").status == 0
+    assert Path("1.npz").read_bytes() == Path("3.npz").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_interrupted_at_the_keyboard(mode: str, tmp_path: Path, command: Any) -> None:
+    """^C goes to all processes at once."""
+    code = "import sys; from softflow.cli.train import main; sys.exit(main())"
+    flags = f"{TRAIN.removeprefix('softflow-train')} --online.steps 100000 --run-dir run --vectorization-mode {mode}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *flags.split()],
+        cwd=tmp_path, env=environment, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while (
+        "online" not in (tmp_path / "run/metrics.csv").read_text() if (tmp_path / "run/metrics.csv").exists() else True
+    ):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors and errors.endswith("interrupted\n"), errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left
+    assert RunFolder.open(tmp_path / "run").last_checkpoint().is_dir()
