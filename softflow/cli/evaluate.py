@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from softflow.cli.video import write_video
 from softflow.data import Episode
 from softflow.errors import UserError
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate
-from softflow.training.vector import VectorizationMode
+from softflow.training.vector import VectorizationMode, closing
 
 
 @dataclass
@@ -74,12 +73,15 @@ def main(argv: Sequence[str]) -> None:
         low, high = result.success_ci95
         print(f"success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] on {result.episodes} held-out episodes")
         print(f"mean return {result.mean_return:.3f}, mean length {result.mean_length:.0f} steps")
+        if result.outcome:
+            print(", ".join(f"mean {name} {mean:.3g}" for name, mean in result.outcome.items()))
 
 
 def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["success", "return", "length", "terminated"])
+        names = list(dict.fromkeys(name for episode in episodes for name in episode.outcome))
+        writer.writerow(["success", "return", "length", "terminated", *names])
         for episode in episodes:
             row = [int(episode.is_success), float(episode.reward.sum()), len(episode), int(episode.terminated)]
-            writer.writerow(row)
+            writer.writerow([*row, *(episode.outcome.get(name, "") for name in names)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -44,6 +44,7 @@ from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
 from softflow.training.loop import Trainer
 from softflow.training.run_folder import RunFolder, require_unused
+from softflow.training.vector import closing
 
 
 @run_main
@@ -82,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
     successes = np.mean([episode.is_success for episode in demonstrations])
     print(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.path}", flush=True)
 
-    def side_by_side(number: int) -> closing[VectorEnv[Any, Any, Any]]:
+    def side_by_side(number: int) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
         return closing(make_environments(config, number, algorithm.execute, config.vectorization_mode))
 
     held_out_number = min(config.num_envs, config.eval_episodes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -41,6 +42,7 @@ class Episode:
         mode: which of its modes the demonstrator chose, -1 if unknown.
         decision: (chunks, K), the record of each `Decision` that the episode was made by, the last one's too, of
             whose chunk perhaps not every action was executed; None where nothing was recorded.
+        outcome: numbers that the environment measured at the episode's end, by name; for reports alone.
 
     Raises:
         ValueError: a field has the wrong shape or type, is not finite, or leaves the action bounds.
@@ -54,6 +56,7 @@ class Episode:
     is_success: bool
     mode: int = -1
     decision: np.ndarray | None = None
+    outcome: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         action = actions("action", self.action, ("T", "A"))
@@ -89,6 +92,7 @@ class Episode:
             if not 1 <= len(decision) <= steps:
                 raise ValueError(f"decision has {len(decision)} rows for {steps} actions: give one per chunk")
             self._set("decision", decision)
+        self._set("outcome", {name: float(value) for name, value in self.outcome.items()})
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -133,7 +137,13 @@ class EpisodeBuilder:
         self._decision.append(np.array(record))
 
     def finish(
-        self, final_observation: np.ndarray, terminated: bool, truncated: bool, is_success: bool, mode: int = -1
+        self,
+        final_observation: np.ndarray,
+        terminated: bool,
+        truncated: bool,
+        is_success: bool,
+        mode: int = -1,
+        outcome: Mapping[str, float] | None = None,
     ) -> Episode:
         """The episode so far, ended by `final_observation` (O,), the one before any reset. Empties the builder.
 
@@ -147,4 +157,4 @@ class EpisodeBuilder:
         decision = np.stack(self._decision) if self._decision else None
         for rows in (self._observation, self._action, self._reward, self._decision):
             rows.clear()
-        return Episode(observation, action, reward, terminated, truncated, is_success, mode, decision)
+        return Episode(observation, action, reward, terminated, truncated, is_success, mode, decision, outcome or {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Evaluation:
         mean_return: undiscounted, over the episodes that ended.
         mean_length: primitive steps, over the episodes that ended.
         episodes: how many were started.
+        outcome: means of the numbers that the environment measured (`Episode.outcome`), over the episodes that ended.
     """
 
     success_rate: float
@@ -34,6 +35,7 @@ class Evaluation:
     mean_return: float
     mean_length: float
     episodes: int
+    outcome: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -60,10 +62,12 @@ def summarize(done: Sequence[Episode], failures: int = 0) -> Evaluation:
     """Statistics of finished episodes, and of `failures` more that were given up."""
     successes = sum(episode.is_success for episode in done)
     total = len(done) + failures
+    names = dict.fromkeys(name for episode in done for name in episode.outcome)
     return Evaluation(
         success_rate=successes / total,
         success_ci95=wilson_interval(successes, total),
         mean_return=float(np.mean([episode.reward.sum() for episode in done])) if done else 0.0,
         mean_length=float(np.mean([len(episode) for episode in done])) if done else 0.0,
         episodes=total,
+        outcome={name: float(np.mean([e.outcome[name] for e in done if name in e.outcome])) for name in names},
     )

@@ -73,7 +73,8 @@ class Rollout:
                 del self._running[index]
                 success = bool(_entry(infos, "is_success", index))
                 ending = bool(terminated[index]), bool(truncated[index])
-                episodes.append(builder.finish(seen[index, -1], *ending, success))
+                outcome = _numbers(infos, index)
+                episodes.append(builder.finish(seen[index, -1], *ending, success, outcome=outcome))
         self._observation = seen[:, -1]
         return episodes, int(steps.sum())
 
@@ -133,3 +134,10 @@ def _mask(indices: Iterable[int], number: int) -> np.ndarray:
 def _entry(infos: dict[str, Any], name: str, index: int) -> Any:
     """What environment `index` said in its info, None if it said nothing; gymnasium marks who did in `_name`."""
     return infos[name][index] if name in infos and infos[f"_{name}"][index] else None
+
+
+def _numbers(infos: dict[str, Any], index: int) -> dict[str, float]:
+    """All single numbers that environment `index` said in its info, but the one that has a place of its own."""
+    arrays = (name for name, value in infos.items() if isinstance(value, np.ndarray) and not name.startswith("_"))
+    said = {name: _entry(infos, name, index) for name in arrays if name != "is_success"}
+    return {name: float(value) for name, value in said.items() if isinstance(value, np.number | np.bool_)}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -38,6 +39,19 @@ def vectorize(
 
     vector: Callable[..., VectorEnv[Any, Any, Any]] = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}[mode]
     return vector([partial(make_chunked, make_one) for make_one in make], autoreset_mode=AutoresetMode.DISABLED)
+
+
+@contextmanager
+def closing(environments: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, Any, Any]]:
+    """Close them in the end; if that end is an exception, whatever their processes are in the middle of."""
+    try:
+        yield environments
+    except BaseException:
+        for process in getattr(environments, "processes", []):
+            process.terminate()
+        environments.closed = True  # gymnasium would wait for answers that will not come
+        raise
+    environments.close()
 
 
 class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):

@@ -47,6 +47,22 @@ def test_a_failed_simulation_is_no_success_and_no_second_try(counting: Any) -> N
     assert result.success_ci95 == wilson_interval(1, 4)
 
 
+def test_what_the_environment_measured_is_averaged(counting: Any) -> None:
+    class Measuring(counting):
+        def step(self, action: np.ndarray) -> Any:
+            *result, info = super().step(action)
+            said = {"turns": 0.5 * self.steps, "dropped": self.seeds[-1] == 2, "name": "x", "stages": {"a": True}}
+            return *result, {**info, **(said if self.seeds[-1] else {})}
+
+    envs = [Measuring(lambda seed: 2 + seed) for _ in range(2)]
+    result, episodes = evaluate(side_by_side(envs, 3), still, episodes=4, seed=0)
+    # Lengths 2, 3, 4, 5; seed 0 measures nothing.
+    assert [dict(episode.outcome) for episode in sorted(episodes, key=len)] == [
+        {}, {"turns": 1.5, "dropped": 0.0}, {"turns": 2.0, "dropped": 1.0}, {"turns": 2.5, "dropped": 0.0}
+    ]  # fmt: skip
+    assert result.outcome == {"turns": pytest.approx(2.0), "dropped": pytest.approx(1 / 3)}
+
+
 def test_all_simulations_failed(counting: Any) -> None:
     result = summarize([], failures=3)
     assert (result.episodes, result.success_rate, result.mean_return, result.mean_length) == (3, 0.0, 0.0, 0.0)
@@ -55,5 +71,5 @@ def test_all_simulations_failed(counting: Any) -> None:
 def test_as_json(counting: Any) -> None:
     result, _ = evaluate(side_by_side([counting()], 3), still, episodes=2)
     read = json.loads(json.dumps(result.as_dict()))
-    assert list(read) == ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes"]
+    assert list(read) == ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "outcome"]
     assert (read["success_rate"], read["success_ci95"]) == (0.5, list(wilson_interval(1, 2)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from itertools import count
 from typing import Any
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 
 from softflow.data import Episode
 from softflow.training.rollout import Rollout
-from softflow.training.vector import ChunkExecution, VectorizationMode, vectorize
+from softflow.training.vector import ChunkExecution, VectorizationMode, closing, vectorize
 from tests.training.vectors import side_by_side
 
 
@@ -75,6 +74,18 @@ def test_processes_end_with_their_environments(counting: Any) -> None:
     assert not multiprocessing.active_children()
 
 
+def test_processes_end_in_the_middle_of_a_step(counting: Any) -> None:
+    """As when ^C comes after one of them has answered and before the other."""
+    with pytest.raises(KeyboardInterrupt), closing(vectorize([counting] * 2, 2, "async")) as environments:
+        environments.reset(seed=[0, 1])
+        environments.step_async(np.zeros((2, 2, 1), np.float32))
+        environments.parent_pipes[0].recv()
+        raise KeyboardInterrupt
+    for process in environments.processes:
+        process.join(10)
+        assert not process.is_alive()
+
+
 class Broken(gymnasium.Wrapper):
     def step(self, action: Any) -> Any:
         raise ZeroDivisionError("a bug")
@@ -82,8 +93,8 @@ class Broken(gymnasium.Wrapper):
 
 @pytest.mark.filterwarnings("ignore:.*ERROR")
 def test_an_error_in_another_process_is_an_error_here(counting: Any) -> None:
-    with closing(vectorize([lambda: Broken(counting())] * 2, 2, "async")) as environments:
-        with pytest.raises(ZeroDivisionError, match="a bug"):
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        with closing(vectorize([lambda: Broken(counting())] * 2, 2, "async")) as environments:
             Rollout(environments, count()).execute_chunks(lambda observation: np.zeros((2, 2, 1)))
 
 
