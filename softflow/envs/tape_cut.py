@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
-import gymnasium
-import mujoco
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
-from softflow.envs.errors import UnstableSimulationError
+from softflow.envs.simulation import Array, Info, Observation, RewardKind, SimulatedTask, clip
 from softflow.envs.tape_cut_geometry import TapeCutGeometry, measure
-from softflow.envs.tape_cut_observation import OBSERVATION_SIZE, Observation, observe
-from softflow.envs.tape_cut_scene import HAND, WRIST, Array, TapeCutScene
-from softflow.errors import UserError, did_you_mean
-
-RewardKind = Literal["sparse", "staged"]
-Info = dict[str, Any]
+from softflow.envs.tape_cut_observation import OBSERVATION_SIZE, observe
+from softflow.envs.tape_cut_scene import HAND, WRIST, TapeCutScene
 
 # Rules
 CUT_FORCE = 3.0  # N with which each blade must press on the ribbon, against the other
@@ -51,7 +44,7 @@ RESET_RANGES = {
 OPEN_HAND = np.array([0.0, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5])  # rad, in the order of HAND_JOINTS
 
 
-class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
+class TapeCutEnv(SimulatedTask):
     """Take the scissors out of the case and cut the ribbon, at 20 Hz within 200 steps.
 
     Action, ``Box(-1, 1, (15,))``: six changes of the wrist's target (``WRIST_STEP`` at 1; x, y, z, yaw, pitch, roll)
@@ -84,8 +77,6 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
         ValueError: from ``step`` when an action has another shape or is not finite.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (declared so by gymnasium)
-
     def __init__(
         self,
         render_mode: str | None = None,
@@ -96,19 +87,18 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
         height: int = 480,
         camera: str = "front",
     ) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise UserError(f"TapeCut has no render_mode {render_mode!r}: use 'rgb_array' or None")
-        if reward not in get_args(RewardKind):
-            raise UserError(f"TapeCut has no reward {reward!r}: {did_you_mean(reward, get_args(RewardKind))}")
-        if max_steps < 1:
-            raise UserError(f"max_steps must be at least 1, got {max_steps}")
-        self.render_mode, self.reward, self.terminate_on_success = render_mode, reward, terminate_on_success
-        self.max_steps, self.width, self.height, self.camera = max_steps, width, height, camera
         self.scene = TapeCutScene()
-        self.action_space = spaces.Box(-1.0, 1.0, (self.scene.model.nu,), np.float32)
-        self.observation_space = spaces.Box(-np.inf, np.inf, (OBSERVATION_SIZE,), np.float32)
-        self._renderer: mujoco.Renderer | None = None
-        self._running = False
+        super().__init__(
+            self.scene,
+            OBSERVATION_SIZE,
+            render_mode=render_mode,
+            reward=reward,
+            terminate_on_success=terminate_on_success,
+            max_steps=max_steps,
+            width=width,
+            height=height,
+            camera=camera,
+        )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         super().reset(seed=seed)
@@ -132,8 +122,6 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
         return self._observe(), self._info()
 
     def step(self, action: NDArray[np.floating]) -> tuple[Observation, float, bool, bool, Info]:
-        if not self._running:
-            raise gymnasium.error.ResetNeeded("call reset() before step(), also after an UnstableSimulationError")
         self.targets = self._move_targets(self._checked(action))
         self.scene.advance(self.targets)
         self.steps += 1
@@ -147,22 +135,14 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
 
     # -- actions
 
-    def _checked(self, action: NDArray[np.floating]) -> Array:
-        checked = np.asarray(action, np.float64)
-        if checked.shape != self.action_space.shape:
-            raise ValueError(f"an action has shape {self.action_space.shape}, got {checked.shape}")
-        if not np.isfinite(checked).all():
-            raise ValueError(f"an action must be finite, got {action}")
-        return _clip(checked, -1.0, 1.0)
-
     def _move_targets(self, action: Array) -> Array:
         scene, old = self.scene, self.targets
         low, high = scene.control_low, scene.control_high
         position = scene.wrist_position
-        wrist = _clip(old[WRIST] + action[WRIST] * WRIST_STEP, position - WRIST_LEASH, position + WRIST_LEASH)
+        wrist = clip(old[WRIST] + action[WRIST] * WRIST_STEP, position - WRIST_LEASH, position + WRIST_LEASH)
         hand = low[HAND] + (action[HAND] + 1) * 0.5 * (high[HAND] - low[HAND])
-        hand = _clip(hand, old[HAND] - HAND_STEP, old[HAND] + HAND_STEP)
-        return _clip(np.concatenate([wrist, hand]), low, high)
+        hand = clip(hand, old[HAND] - HAND_STEP, old[HAND] + HAND_STEP)
+        return clip(np.concatenate([wrist, hand]), low, high)
 
     # -- rules
 
@@ -171,10 +151,7 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
         return self.scene.severed_at is not None
 
     def _measure(self) -> None:
-        reason = self.scene.instability()
-        if reason is not None:
-            self._running = False
-            raise UnstableSimulationError(self.steps, reason)
+        self._check_stability()
         self.geometry: TapeCutGeometry = measure(self.scene)
         touch = self.geometry.touch
         self.grasped = bool(touch[0] > GRASP_FORCE and touch[1:].max() > GRASP_FORCE)
@@ -252,33 +229,3 @@ class TapeCutEnv(gymnasium.Env[Observation, NDArray[np.floating]]):
         self._running = True
         self._measure()
         return self._observe()
-
-    # -- pictures
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """Picture (height, width, 3); None if the environment was not made with ``render_mode="rgb_array"``.
-
-        Raises:
-            RuntimeError: no OpenGL context could be made.
-        """
-        if self.render_mode is None:
-            return None
-        if self._renderer is None:
-            try:
-                self._renderer = mujoco.Renderer(self.scene.model, self.height, self.width)
-            except Exception as error:
-                raise RuntimeError(
-                    "no OpenGL context for rendering: on a machine without a display set MUJOCO_GL=egl (or "
-                    "MUJOCO_GL=osmesa, in software) in the environment before Python starts"
-                ) from error
-        self._renderer.update_scene(self.scene.data, self.camera)
-        return self._renderer.render()
-
-    def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
-
-def _clip(values: Array, low: Any, high: Any) -> Array:
-    return np.minimum(np.maximum(values, low), high)  # np.clip's checks cost more than the clipping

@@ -9,8 +9,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow.envs.simulation import Array
 from softflow.envs.tape_cut import WRIST_STEP, TapeCutEnv
-from softflow.envs.tape_cut_scene import HAND, HAND_JOINTS, WRIST_JOINTS, Array
+from softflow.envs.tape_cut_scene import HAND, HAND_JOINTS, WRIST_JOINTS
 from softflow.errors import UserError
 
 OPEN_WIDTH = 0.042  # m, half the distance of the pads

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from softflow.envs.tape_cut_scene import Array, TapeCutScene
+from softflow.envs.simulation import Array
+from softflow.envs.tape_cut_scene import TapeCutScene
 
 BLADE_REACH = (0.010, 0.074)  # m from the pivot: the part of the blades that cuts
 BLADE_MARGIN = 0.004  # m by which an edge of the ribbon may lie outside the blades' centre lines

@@ -11,12 +11,10 @@ import math
 from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
 
+from softflow.envs.simulation import Array, Observation
 from softflow.envs.tape_cut_geometry import TapeCutGeometry
-from softflow.envs.tape_cut_scene import HAND, WRIST, Array, TapeCutScene
-
-Observation = NDArray[np.float32]
+from softflow.envs.tape_cut_scene import HAND, WRIST, TapeCutScene
 
 # Name and size of each block, in order.  SI units times the factor in the comment; world frame unless said otherwise.
 OBSERVATION_BLOCKS = (

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from softflow.envs.simulation import Array, Simulation, yaw_quaternion
 
 WRIST_JOINTS = ("wrist_x", "wrist_y", "wrist_z", "wrist_yaw", "wrist_pitch", "wrist_roll")
 HAND_JOINTS = (
@@ -19,30 +17,19 @@ WRIST = slice(0, len(WRIST_JOINTS))  # of actions and targets, which list the wr
 HAND = slice(len(WRIST_JOINTS), len(WRIST_JOINTS) + len(HAND_JOINTS))
 RIBBON = ("ribbon_upper_end", "ribbon_upper", "ribbon_lower", "ribbon_lower_end")
 
-SUBSTEPS = 10  # of 5 ms: 20 control steps per second
 SETTLING_SUBSTEPS = 20
 LINK_CLEARANCE = 0.001  # m by which a ribbon link's box is shorter than its hinge distance
 
-# What is integrated is all that the next step depends on.  The poses and forces below are read by observations and
-# pictures, lag it by one substep, and so belong to a complete state as well.
-INTEGRATED = mujoco.mjtState.mjSTATE_INTEGRATION
-DERIVED = (
-    "xpos", "xmat", "site_xpos", "sensordata",
-    "geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir",
-)  # fmt: skip
-INSTABILITIES = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 
-
-class TapeCutScene:
+class TapeCutScene(Simulation):
     """Model and data of the scene, views into them, and the few operations that change them.
 
     Attributes ending in a pose or a velocity are live views into MuJoCo's memory (metres, radians, seconds, newtons).
     """
 
     def __init__(self) -> None:
-        xml = files(__package__).joinpath("tape_cut.xml").read_text(encoding="utf-8")
-        self.model = model = mujoco.MjModel.from_xml_string(xml)
-        self.data = data = mujoco.MjData(model)
+        super().__init__("tape_cut.xml")
+        model, data = self.model, self.data
 
         self.rest_height = float(model.body("scissors_a").pos[2])  # of the pivot, scissors in the case
         self.hinge_limit = float(model.joint("hinge").range[1])  # angle between the open blades
@@ -52,7 +39,6 @@ class TapeCutScene:
         self.ribbon_half_thickness, self.ribbon_half_width = map(float, model.geom("ribbon_upper").size[:2])
         # above the foot of the fixture
         self.seam_height = float(model.body("ribbon_upper_end").pos[2]) - 2 * self.link_length
-        self.control_low, self.control_high = model.actuator_ctrlrange.T.copy()
 
         wrist, wrist_dof = _joint_slices(model, WRIST_JOINTS)
         self.wrist_position, self.wrist_velocity = data.qpos[wrist], data.qvel[wrist_dof]
@@ -100,33 +86,18 @@ class TapeCutScene:
         mujoco.mj_resetData(self.model, data)
         self._mend()
         data.mocap_pos[self._case] = case[0], case[1], 0
-        data.mocap_quat[self._case] = _yaw_quaternion(case[2])
+        data.mocap_quat[self._case] = yaw_quaternion(case[2])
         data.mocap_pos[self._fixture] = fixture[:3]
-        data.mocap_quat[self._fixture] = _yaw_quaternion(fixture[3])
+        data.mocap_quat[self._fixture] = yaw_quaternion(fixture[3])
         opening = self.hinge_limit - 0.005
         self.scissors_pose[:3] = scissors[0], scissors[1], self.rest_height + 0.0005
-        self.scissors_pose[3:] = _yaw_quaternion(scissors[2] + opening / 2)  # half a's frame is half an opening ahead
+        self.scissors_pose[3:] = yaw_quaternion(scissors[2] + opening / 2)  # half a's frame is half an opening ahead
         data.qpos[self.hinge_qpos] = opening
         data.qpos[self.tensioner_qpos] = -0.0015
         self.wrist_position[:] = wrist
         data.qpos[self.hand_qpos] = hand
         data.ctrl[:] = np.concatenate([wrist, hand])
         mujoco.mj_step(self.model, data, SETTLING_SUBSTEPS)
-
-    def advance(self, targets: Array) -> None:
-        """Simulate one control step with joint targets (15,)."""
-        self.data.ctrl[:] = targets
-        mujoco.mj_step(self.model, self.data, SUBSTEPS)
-
-    def instability(self) -> str | None:
-        """What is wrong with the state since the last ``place`` or ``load``; None if all is well."""
-        counts = self.data.warning.number
-        for warning in INSTABILITIES:
-            if counts[warning]:
-                return f"MuJoCo warns of {warning.name.removeprefix('mjWARN_')}"
-        if not (np.isfinite(self.data.qpos).all() and np.isfinite(self.data.qvel).all()):
-            return "positions or velocities are not finite"
-        return None
 
     def sever(self, height: float) -> None:
         """Cut the ribbon ``height`` metres above the seam (below it if negative): both links now end there.
@@ -153,22 +124,14 @@ class TapeCutScene:
         self.severed_at = None
 
     def save(self) -> dict[str, Array]:
-        """The complete state: what is integrated, the poses derived from it and the cut (NaN for a whole ribbon)."""
-        integrated = np.empty(mujoco.mj_stateSize(self.model, INTEGRATED))
-        mujoco.mj_getState(self.model, self.data, integrated, INTEGRATED)
-        severed_at = np.array(np.nan if self.severed_at is None else self.severed_at)
-        derived = {name: getattr(self.data, name).copy() for name in DERIVED}
-        return {"integrated": integrated, "severed_at": severed_at, **derived}
+        """The complete state, the cut included (NaN for a whole ribbon)."""
+        return {**super().save(), "severed_at": np.array(np.nan if self.severed_at is None else self.severed_at)}
 
     def load(self, state: Mapping[str, Array]) -> None:
-        """Return to a state of ``save``, of this scene or of another one of the same model."""
-        mujoco.mj_resetData(self.model, self.data)
         self._mend()
         if np.isfinite(state["severed_at"]):
             self.sever(float(state["severed_at"]))
-        mujoco.mj_setState(self.model, self.data, np.array(state["integrated"], np.float64), INTEGRATED)
-        for name in DERIVED:
-            getattr(self.data, name)[:] = state[name]
+        super().load(state)
 
 
 def _joint_slices(model: mujoco.MjModel, names: tuple[str, ...]) -> tuple[slice, slice]:
@@ -176,7 +139,3 @@ def _joint_slices(model: mujoco.MjModel, names: tuple[str, ...]) -> tuple[slice,
     first = model.joint(names[0])
     qpos, dof = int(first.qposadr[0]), int(first.dofadr[0])
     return slice(qpos, qpos + len(names)), slice(dof, dof + len(names))
-
-
-def _yaw_quaternion(angle: float) -> Array:
-    return np.array([np.cos(angle / 2), 0.0, 0.0, np.sin(angle / 2)])

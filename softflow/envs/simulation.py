@@ -1,0 +1,183 @@
+"""What the simulated tasks share: a MuJoCo model with its complete state, and an environment's checks and pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, Literal, get_args
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from softflow.envs.errors import UnstableSimulationError
+from softflow.errors import UserError, did_you_mean
+
+Array = NDArray[np.float64]
+Observation = NDArray[np.float32]
+Info = dict[str, Any]
+RewardKind = Literal["sparse", "staged"]
+
+SUBSTEPS = 10  # of 5 ms: 20 control steps per second
+
+# What is integrated is all that the next step depends on.  The poses and forces below are read by observations and
+# pictures, lag it by one substep, and so belong to a complete state as well.
+INTEGRATED = mujoco.mjtState.mjSTATE_INTEGRATION
+DERIVED = (
+    "xpos", "xmat", "site_xpos", "sensordata",
+    "geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir",
+)  # fmt: skip
+INSTABILITIES = {int(getattr(mujoco.mjtWarning, f"mjWARN_{name}")): name for name in ("BADQPOS", "BADQVEL", "BADQACC")}
+
+
+class Simulation:
+    """A MuJoCo model and its data.
+
+    A scene that changes its model adds what it changed to ``save``, and changes it likewise before ``load``.
+
+    Args:
+        xml: name of the model's file beside this one.
+    """
+
+    def __init__(self, xml: str) -> None:
+        text = files(__package__).joinpath(xml).read_text(encoding="utf-8")
+        self.model = mujoco.MjModel.from_xml_string(text)
+        self.data = mujoco.MjData(self.model)
+        self.control_low, self.control_high = self.model.actuator_ctrlrange.T.copy()
+
+    def advance(self, targets: Array) -> None:
+        """Simulate one control step with joint targets (nu,)."""
+        self.data.ctrl[:] = targets
+        mujoco.mj_step(self.model, self.data, SUBSTEPS)
+
+    def instability(self) -> str | None:
+        """What is wrong with the state since MuJoCo's data were last reset; None if all is well."""
+        counts = self.data.warning.number.tolist()
+        for warning, name in INSTABILITIES.items():
+            if counts[warning]:
+                return f"MuJoCo warns of {name}"
+        if not math.isfinite(self.data.qpos.sum() + self.data.qvel.sum()):  # as all of them are, but sooner told
+            return "positions or velocities are not finite"
+        return None
+
+    def save(self) -> dict[str, Array]:
+        """The complete state: what is integrated, and the poses and forces derived from it."""
+        integrated = np.empty(mujoco.mj_stateSize(self.model, INTEGRATED))
+        mujoco.mj_getState(self.model, self.data, integrated, INTEGRATED)
+        return {"integrated": integrated, **{name: getattr(self.data, name).copy() for name in DERIVED}}
+
+    def load(self, state: Mapping[str, Array]) -> None:
+        """Return to a state of ``save``, of this scene or of another one of the same model."""
+        mujoco.mj_resetData(self.model, self.data)
+        mujoco.mj_setState(self.model, self.data, np.array(state["integrated"], np.float64), INTEGRATED)
+        for name in DERIVED:
+            getattr(self.data, name)[:] = state[name]
+
+
+class SimulatedTask(gymnasium.Env[Observation, NDArray[np.floating]]):
+    """An environment around a scene: options and actions are checked, the physics is watched, pictures are drawn.
+
+    Args:
+        scene: what is simulated.
+        observation_size: O, numbers in an observation.
+        render_mode: ``"rgb_array"`` or None; without it no graphics are touched.
+        reward: ``"sparse"`` or ``"staged"``.
+        terminate_on_success: end the episode at a success.
+        max_steps: time limit in steps.
+        width, height, camera: size in pixels and camera of ``render``.
+
+    Raises:
+        UserError: an option outside of these.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (declared so by gymnasium)
+
+    def __init__(
+        self,
+        scene: Simulation,
+        observation_size: int,
+        *,
+        render_mode: str | None,
+        reward: RewardKind,
+        terminate_on_success: bool,
+        max_steps: int,
+        width: int,
+        height: int,
+        camera: str,
+    ) -> None:
+        name = type(self).__name__.removesuffix("Env")
+        cameras = [scene.model.camera(i).name for i in range(scene.model.ncam)]
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise UserError(f"{name} has no render_mode {render_mode!r}: use 'rgb_array' or None")
+        if reward not in get_args(RewardKind):
+            raise UserError(f"{name} has no reward {reward!r}: {did_you_mean(reward, get_args(RewardKind))}")
+        if max_steps < 1:
+            raise UserError(f"max_steps must be at least 1, got {max_steps}")
+        if camera not in cameras:
+            raise UserError(f"{name} has no camera {camera!r}: {did_you_mean(camera, cameras)}")
+        self.render_mode, self.reward, self.terminate_on_success = render_mode, reward, terminate_on_success
+        self.max_steps, self.width, self.height, self.camera = max_steps, width, height, camera
+        self.action_space = spaces.Box(-1.0, 1.0, (scene.model.nu,), np.float32)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (observation_size,), np.float32)
+        self.steps = 0
+        self._simulation = scene
+        self._renderer: mujoco.Renderer | None = None
+        self._running = False
+
+    def _checked(self, action: NDArray[np.floating]) -> Array:
+        """The action (A,) to execute, within the bounds.
+
+        Raises:
+            ResetNeeded: there is no episode to step in.
+            ValueError: another shape, or not finite.
+        """
+        if not self._running:
+            raise gymnasium.error.ResetNeeded("call reset() before step(), also after an UnstableSimulationError")
+        checked = np.asarray(action, np.float64)
+        if checked.shape != self.action_space.shape:
+            raise ValueError(f"an action has shape {self.action_space.shape}, got {checked.shape}")
+        if not np.isfinite(checked).all():
+            raise ValueError(f"an action must be finite, got {action}")
+        return clip(checked, -1.0, 1.0)
+
+    def _check_stability(self) -> None:
+        reason = self._simulation.instability()
+        if reason is not None:
+            self._running = False
+            raise UnstableSimulationError(self.steps, reason)
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Picture (height, width, 3); None if the environment was not made with ``render_mode="rgb_array"``.
+
+        Raises:
+            RuntimeError: no OpenGL context could be made.
+        """
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            try:
+                self._renderer = mujoco.Renderer(self._simulation.model, self.height, self.width)
+            except Exception as error:
+                raise RuntimeError(
+                    "no OpenGL context for rendering: on a machine without a display set MUJOCO_GL=egl (or "
+                    "MUJOCO_GL=osmesa, in software) in the environment before Python starts"
+                ) from error
+        self._renderer.update_scene(self._simulation.data, self.camera)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def clip(values: Array, low: Any, high: Any) -> Array:
+    return np.minimum(np.maximum(values, low), high)  # np.clip's checks cost more than the clipping
+
+
+def yaw_quaternion(angle: float) -> Array:
+    """Rotation by ``angle`` rad about the vertical, (4,) in MuJoCo's order."""
+    return np.array([np.cos(angle / 2), 0.0, 0.0, np.sin(angle / 2)])
