@@ -2,6 +2,8 @@
 
 import gymnasium
 
+from softflow.envs.cube_rotate import CubeRotateEnv
+from softflow.envs.cube_rotate_demonstrator import CubeRotateDemonstrator
 from softflow.envs.errors import UnstableSimulationError
 from softflow.envs.registry import (
     Demonstrator,
@@ -16,10 +18,13 @@ from softflow.envs.tape_cut import TapeCutEnv
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
 from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
 
-# Without gymnasium's TimeLimit: the environment keeps its time limit itself, as `max_steps`.
+# Without gymnasium's TimeLimit: the environments keep their time limits themselves, as `max_steps`.
+gymnasium.register("softflow/CubeRotate-v0", entry_point="softflow.envs.cube_rotate:CubeRotateEnv")
 gymnasium.register("softflow/TapeCut-v0", entry_point="softflow.envs.tape_cut:TapeCutEnv")
 
 __all__ = [
+    "CubeRotateDemonstrator",
+    "CubeRotateEnv",
     "Demonstrator",
     "Supervisor",
     "TapeCutDemonstrator",

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation, TransformAction
 from numpy.typing import NDArray
 
+from softflow.envs.cube_rotate_demonstrator import CubeRotateDemonstrator
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
 from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
 from softflow.envs.tape_cut_symmetry import mirror_trajectory
@@ -44,11 +45,14 @@ class Supervisor(Demonstrator, Protocol):
         ...
 
 
-SHORT_NAMES = {"tape_cut": "softflow/TapeCut-v0"}
+SHORT_NAMES = {"cube_rotate": "softflow/CubeRotate-v0", "tape_cut": "softflow/TapeCut-v0"}
 Trajectory = tuple[NDArray[np.float32], NDArray[np.float32]]
 MIRRORS: dict[str, Callable[..., Trajectory]] = {"softflow/TapeCut-v0": mirror_trajectory}
 """Observations (T + 1, O) and actions (T, A) of an episode -> those of its mirror image."""
-DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {"softflow/TapeCut-v0": TapeCutDemonstrator}
+DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {
+    "softflow/CubeRotate-v0": CubeRotateDemonstrator,
+    "softflow/TapeCut-v0": TapeCutDemonstrator,
+}
 SUPERVISORS: dict[str, Callable[..., Supervisor]] = {"softflow/TapeCut-v0": TapeCutSupervisor}
 
 

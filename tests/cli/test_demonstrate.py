@@ -30,6 +30,14 @@ def test_demonstrations_of_tape_cut(command: Any) -> None:
         assert episode.reward.sum() == 1 or not episode.is_success
 
 
+def test_demonstrations_of_cube_rotate(command: Any) -> None:
+    assert command("softflow-demo --env cube_rotate --episodes 2 --out demos.npz").status == 0
+    for episode in load_demonstrations("demos.npz"):
+        assert episode.observation.shape[1:] == (69,) and episode.action.shape[1:] == (12,)
+        assert episode.terminated != episode.truncated and not (episode.terminated and episode.is_success)
+        assert len(np.unique(episode.reward)) > 10  # staged, by its preset
+
+
 def test_the_seed_decides(command: Any) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert command(f"softflow-demo --episodes 1 --out {name}.npz --seed {seed}").status == 0

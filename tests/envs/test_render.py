@@ -1,4 +1,4 @@
-"""Pictures of TapeCut: only when asked, and with a hint where the machine has no graphics."""
+"""Pictures of the simulated tasks: only when asked, and with a hint where the machine has no graphics."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import mujoco
 import numpy as np
 import pytest
 
-from softflow.envs import TapeCutEnv
+from softflow.envs import CubeRotateEnv, TapeCutEnv
+
+every_env = pytest.mark.parametrize("task", [CubeRotateEnv, TapeCutEnv])
 
 # In a process of its own: MuJoCo chooses its OpenGL when it is imported.
 LOOK = """
 import numpy as np
-from softflow.envs import TapeCutEnv
+from softflow.envs import {task}
 
-blind, seeing = TapeCutEnv(), TapeCutEnv(render_mode="rgb_array", width=160, height=120)
+blind, seeing = {task}(), {task}(render_mode="rgb_array", width=160, height=120)
 blind.reset(seed=0), seeing.reset(seed=0)
 try:
     first = seeing.render()
 except RuntimeError as error:
-    raise SystemExit(f"no graphics: {error}")
-for action in np.random.default_rng(0).uniform(-1, 1, (10, 15)):
+    raise SystemExit(f"no graphics: {{error}}")
+for action in np.random.default_rng(0).uniform(-1, 1, (10, *blind.action_space.shape)):
     expected, observed = blind.step(action)[0], seeing.step(action)[0]
     assert np.array_equal(expected, observed)
     last = seeing.render()
@@ -37,13 +39,18 @@ print("seen")
 """
 
 
-def test_a_picture_shows_the_scene_and_changes_nothing() -> None:
+@every_env
+def test_a_picture_shows_the_scene_and_changes_nothing(task: type) -> None:
     root = Path(__file__).resolve().parents[2]
     reasons = []
     for backend in ("egl", "osmesa"):
         environment = os.environ | {"MUJOCO_GL": backend, "PYTHONPATH": str(root)}
         result = subprocess.run(
-            [sys.executable, "-c", LOOK], env=environment, capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", LOOK.format(task=task.__name__)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         if result.returncode == 0:
             assert result.stdout.strip() == "seen"
@@ -53,27 +60,29 @@ def test_a_picture_shows_the_scene_and_changes_nothing() -> None:
     pytest.skip(f"no OpenGL on this machine ({'; '.join(reasons)})")
 
 
-def test_nothing_is_rendered_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+@every_env
+def test_nothing_is_rendered_unless_asked(monkeypatch: pytest.MonkeyPatch, task: type) -> None:
     def no_renderer(*arguments: object) -> None:
         raise AssertionError("a renderer was made")
 
     monkeypatch.setattr(mujoco, "Renderer", no_renderer)
     for mode in (None, "rgb_array"):
-        env = TapeCutEnv(render_mode=mode)
+        env = task(render_mode=mode)
         env.reset(seed=0)
-        env.step(np.zeros(15))
+        env.step(np.zeros(env.action_space.shape))
         env.close()
-    assert TapeCutEnv().render() is None
+    assert task().render() is None
 
 
-def test_without_graphics_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+@every_env
+def test_without_graphics_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch, task: type) -> None:
     def no_display(*arguments: object) -> None:
         raise OSError("no display")
 
     monkeypatch.setattr(mujoco, "Renderer", no_display)
-    env = TapeCutEnv(render_mode="rgb_array")
+    env = task(render_mode="rgb_array")
     env.reset(seed=0)
     with pytest.raises(RuntimeError, match=r"MUJOCO_GL=egl.*osmesa") as caught:
         env.render()
     assert isinstance(caught.value.__cause__, OSError)
-    assert np.isfinite(env.step(np.zeros(15))[0]).all()
+    assert np.isfinite(env.step(np.zeros(env.action_space.shape))[0]).all()

@@ -1,0 +1,129 @@
+"""The demonstrator of CubeRotate: four gaits, reproducible, as good and as bad as it is meant to be."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv, make_demonstrator, make_env
+
+
+def demonstrate(env: gymnasium.Env, seed: int, **options: Any) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Observations, actions and the last info of one demonstration."""
+    observation, _ = env.reset(seed=seed)
+    demonstrator = make_demonstrator(env, np.random.default_rng(seed), **options)
+    observations, actions, done = [observation], [], False
+    while not done:
+        actions.append(demonstrator.act())
+        observation, _, terminated, truncated, info = env.step(actions[-1])
+        observations.append(observation)
+        done = terminated or truncated
+    return np.array(observations), np.array(actions), info
+
+
+def strokes(env: CubeRotateEnv, mode: int, seed: int) -> list[tuple[int, float]]:
+    """Which pair made each stroke of an episode, and by how many degrees its fingers went around the palm's axis."""
+    env.reset(seed=seed)
+    demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(seed), mode, sloppiness=0, noise=0)
+    found: list[tuple[int, float]] = []
+    start, before = np.zeros(2), "grip"
+    for _ in range(200):
+        phase, pair = demonstrator.phase, demonstrator.holding
+        tips = env.scene.tips_from_cube[:, :2]
+        around = tips[:2] + env.scene.cube_position[:2]  # thumb and index finger, one of each pair
+        azimuth = np.degrees(np.arctan2(around[:, 1], around[:, 0]))
+        if phase == "stroke" != before:
+            start = azimuth
+        if before == "stroke" != phase:
+            found.append((pair, (azimuth - start + 180)[pair] % 360 - 180))
+            distance = np.linalg.norm(tips, axis=1)
+            assert distance[1 - pair :: 2].min() > distance[pair::2].max()  # the other pair has let go
+        before = phase
+        if env.step(demonstrator.act())[2]:
+            break
+    return found
+
+
+def test_four_modes_are_four_gaits_from_the_same_start() -> None:
+    env = CubeRotateEnv()
+    longer = []  # by how much the strokes of thumb and middle finger are longer than those of the others, by mode
+    for mode in range(4):
+        degrees: tuple[list[float], list[float]] = [], []
+        for seed in range(6):
+            found = strokes(env, mode, seed)
+            assert found[0][0] == mode & 1  # the pair that begins
+            assert all(one != other for (one, _), (other, _) in pairwise(found))  # they take turns
+            for pair, length in found:
+                degrees[pair].append(length)
+        longer.append(np.mean(degrees[0]) - np.mean(degrees[1]))
+    assert min(longer[2:]) > 2 > 0 > max(longer[:2]), longer
+    assert min(longer[2] - longer[0], longer[3] - longer[1]) > 3, longer
+
+
+def test_demonstrations_are_reproducible() -> None:
+    first, again, other = (demonstrate(make_env("cube_rotate"), seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert not np.array_equal(first[1][0], other[1][0])
+
+
+def test_modes_are_drawn_evenly_and_actions_fit_the_space() -> None:
+    env = CubeRotateEnv()
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    demonstrators = [CubeRotateDemonstrator(env, rng, noise=1.0) for _ in range(400)]
+    counts = np.bincount([demonstrator.mode for demonstrator in demonstrators], minlength=4)
+    assert (np.abs(counts - 100) < 45).all()  # five standard deviations
+    for demonstrator in demonstrators:
+        action = demonstrator.act()
+        assert action.shape == env.action_space.shape and np.abs(action).max() <= 1
+
+
+def test_noise_and_sloppiness_can_be_left_out() -> None:
+    env = CubeRotateEnv(randomize=False)
+
+    def acts(seed: int, **options: float) -> np.ndarray:
+        env.reset(seed=0)
+        demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(seed), mode=0, **options)
+        actions = [demonstrator.act()]
+        for _ in range(20):
+            env.step(actions[-1])
+            actions.append(demonstrator.act())
+        return np.array(actions)
+
+    np.testing.assert_array_equal(acts(0, sloppiness=0, noise=0), acts(1, sloppiness=0, noise=0))
+    for options in ({"sloppiness": 0}, {"noise": 0}):
+        assert not np.array_equal(acts(0, **options), acts(1, **options))
+
+
+@pytest.mark.parametrize("mode", [4, -1])
+def test_unknown_modes_are_refused(mode: int) -> None:
+    env = CubeRotateEnv()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="0, 1, 2 or 3"):
+        CubeRotateDemonstrator(env, np.random.default_rng(0), mode=mode)
+
+
+def test_other_environments_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot act in"):
+        CubeRotateDemonstrator(gymnasium.make("Pendulum-v1"), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("episodes", "successes", "turns"),
+    [(12, (2, 10), (0.7, 1.5)), pytest.param(100, (33, 63), (1.0, 1.3), marks=pytest.mark.slow)],
+)
+def test_it_leaves_something_to_learn(episodes: int, successes: tuple[int, int], turns: tuple[float, float]) -> None:
+    env = make_env("cube_rotate")
+    infos = [demonstrate(env, seed, mode=seed % 4)[2] for seed in range(episodes)]
+    assert successes[0] <= sum(info["is_success"] for info in infos) <= successes[1]
+    assert turns[0] <= np.mean([info["turns"] for info in infos]) <= turns[1]
+    assert not any(info["success_by_turns"]["3"] for info in infos)
+    for info in infos:
+        assert info["is_success"] == (info["turns"] >= 1.25 and not info["dropped"])
+        assert info["penetration"] < 4e-3 and math.isfinite(info["rpm"])

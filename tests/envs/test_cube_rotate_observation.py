@@ -1,0 +1,62 @@
+"""What a policy sees of CubeRotate: every block against numbers taken from MuJoCo by name."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv
+from softflow.envs.cube_rotate_kinematics import FINGERS, JOINTS
+from softflow.envs.cube_rotate_observation import OBSERVATION_BLOCKS, OBSERVATION_SIZE, OBSERVATION_SLICES
+
+NAMES = [f"{finger}_{joint}" for finger in FINGERS for joint in JOINTS]
+
+
+def test_blocks_fill_the_observation_in_order() -> None:
+    ends = np.cumsum([size for _, size, _ in OBSERVATION_BLOCKS]).tolist()
+    assert [(s.start, s.stop) for s in OBSERVATION_SLICES.values()] == list(zip([0, *ends], ends, strict=False))
+    env = CubeRotateEnv()
+    observation, _ = env.reset(seed=0)
+    assert env.observation_space.shape == observation.shape == (OBSERVATION_SIZE,) == (69,)
+    assert observation.dtype == np.float32
+
+
+def test_blocks_are_what_they_say() -> None:
+    env = CubeRotateEnv()
+    env.reset(seed=1)
+    demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(1))
+    data, largest = env.scene.data, dict.fromkeys(OBSERVATION_SLICES, 0.0)
+    for _ in range(60):
+        action = demonstrator.act()
+        observation, *_ = env.step(action)
+        cube, position = data.body("cube"), data.joint("cube").qpos
+        rotation = cube.xmat.reshape(3, 3)
+        angle = np.array([data.joint(name).qpos[0] for name in NAMES])
+        expected = {
+            "joint_position": angle - env.scene.nominal_pose,
+            "joint_velocity": 0.1 * np.array([data.joint(name).qvel[0] for name in NAMES]),
+            "joint_target": action * np.tile([0.7, 0.8, 0.9], 4),
+            "cube_position": 20 * (position[:3] - [0, 0, 0.3 - 0.082]),
+            "cube_x_axis": rotation[:, 0],
+            "cube_z_axis": rotation[:, 2],
+            "cube_velocity": 2 * data.joint("cube").qvel[:3],
+            "cube_spin": 0.2 * data.joint("cube").qvel[3:],
+            "tips": 20 * np.concatenate([data.site(f"{finger}_tip").xpos - cube.xpos for finger in FINGERS]),
+            "touch": [min(0.2 * data.sensor(f"{finger}_touch").data[0], 2) for finger in FINGERS],
+            "quarter_turn": [math.cos(4 * env.yaw), math.sin(4 * env.yaw)],
+        }
+        assert list(expected) == list(OBSERVATION_SLICES)
+        for name, value in expected.items():
+            np.testing.assert_allclose(observation[OBSERVATION_SLICES[name]], value, atol=1e-5, err_msg=name)
+            largest[name] = max(largest[name], np.abs(value).max())
+    assert min(largest.values()) > 0.1, largest  # every block had something to say
+
+
+def test_neither_time_nor_turns_are_observed() -> None:
+    observations = []
+    for options in ({"max_steps": 50}, {"max_steps": 200, "success_turns": 0.01}):
+        env = CubeRotateEnv(**options)
+        env.reset(seed=4)
+        observations.append([env.step(np.zeros(12))[0] for _ in range(3)])
+    np.testing.assert_array_equal(*observations)

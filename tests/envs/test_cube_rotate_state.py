@@ -1,0 +1,121 @@
+"""Saving and restoring CubeRotate: the future is the same to the bit, elsewhere and in the midst of a push."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import mujoco
+import numpy as np
+import pytest
+
+from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv
+
+State = dict[str, np.ndarray]
+ACTIONS = np.random.default_rng(1).uniform(-0.3, 0.3, (40, 12))
+MODEL_FIELDS = (
+    "body_mass", "body_inertia", "body_subtreemass", "body_invweight0", "dof_invweight0",
+    "geom_size", "geom_pos", "geom_aabb", "geom_rbound", "geom_friction", "bvh_aabb",
+)  # fmt: skip
+
+
+def after(env: CubeRotateEnv, actions: np.ndarray) -> list[Any]:
+    """Everything that can be seen from ``actions`` and from the next episode."""
+    seen: list[Any] = [env.step(action) for action in actions]
+    return [*seen, env.reset(), env.step(actions[0])]
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        assert a[1:] == b[1:]
+
+
+def stored(state: Mapping[str, np.ndarray]) -> State:
+    """The state after a trip through a file that allows no pickling."""
+    file = io.BytesIO()
+    np.savez(file, **state)
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def dropped(env: CubeRotateEnv) -> bool:
+    return env.dropped
+
+
+def pushed(env: CubeRotateEnv) -> bool:
+    return env.push_steps == 1 and env.steps > 10
+
+
+def turned(env: CubeRotateEnv) -> bool:
+    return env.turns > 0.6
+
+
+SEEDS = {"pushed": 4, "turned": 2, "dropped": 0}
+
+
+@pytest.fixture(scope="module")
+def states() -> dict[str, State]:
+    """States of demonstrations: within a push, after more than half a turn, and after a drop."""
+    found = {}
+    for reached in (pushed, turned, dropped):
+        env, seed = CubeRotateEnv(reward="staged"), SEEDS[reached.__name__]
+        env.reset(seed=seed)
+        demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(seed), mode=seed % 4)
+        while not reached(env):
+            assert env.steps < 200, f"seed {seed} has no state {reached.__name__}: choose another"
+            env.step(demonstrator.act())
+        found[reached.__name__] = env.get_state()
+    return found
+
+
+@pytest.mark.parametrize("name", ["pushed", "turned", "dropped"])
+@pytest.mark.parametrize("dirt", ["fresh", "pushed", "dropped"])
+def test_stepping_after_a_restore_is_identical(states: dict[str, State], name: str, dirt: str) -> None:
+    one, other = CubeRotateEnv(reward="staged"), CubeRotateEnv(reward="staged")
+    first = one.set_state(states[name])
+    if dirt == "fresh":
+        other.reset(seed=99)
+    else:
+        other.set_state(states[dirt])
+        after(other, ACTIONS[:3])
+    np.testing.assert_array_equal(other.set_state(stored(states[name])), first)
+    assert one.dropped == other.dropped == (name == "dropped")
+    assert one.scene.push.any() == other.scene.push.any() == (name == "pushed")
+    assert_same(after(one, ACTIONS), after(other, ACTIONS))
+
+
+def test_a_restored_state_is_the_one_that_was_left() -> None:
+    env = CubeRotateEnv()
+    env.reset(seed=2)
+    demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(0))
+    for _ in range(50):
+        left, *_ = env.step(demonstrator.act())
+    state, model = env.get_state(), [getattr(env.scene.model, field).copy() for field in MODEL_FIELDS]
+    direct = after(env, ACTIONS)
+    other = CubeRotateEnv()
+    np.testing.assert_array_equal(other.set_state(state), left)
+    for field, values in zip(MODEL_FIELDS, model, strict=True):
+        np.testing.assert_array_equal(getattr(other.scene.model, field), values)
+    assert_same(direct, after(other, ACTIONS))
+
+
+def test_a_restored_state_can_be_looked_at(states: dict[str, State]) -> None:
+    env = CubeRotateEnv()
+    env.set_state(states["turned"])
+    model, data = env.scene.model, env.scene.data
+    fields = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
+    drawn = {field: getattr(data, field).copy() for field in fields}
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)
+    mujoco.mj_camlight(model, data)
+    for field, value in drawn.items():
+        np.testing.assert_allclose(value, getattr(data, field), atol=0.05)  # what is drawn lags by a substep
+
+
+def test_an_incomplete_state_is_refused(states: dict[str, State]) -> None:
+    state = {name: value for name, value in states["turned"].items() if name != "push_steps"}
+    with pytest.raises(KeyError, match="push_steps"):
+        CubeRotateEnv().set_state(state)
