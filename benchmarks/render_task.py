@@ -1,6 +1,6 @@
-"""Draw the stages of tape_cut, from an episode of its demonstrator, side by side into one PNG.
+"""Draw the stages of a task, from an episode of its demonstrator, side by side into one PNG.
 
-    MUJOCO_GL=egl python benchmarks/render_task.py --out docs/images/tape_cut.png
+    MUJOCO_GL=egl python benchmarks/render_task.py --env cube_rotate --out docs/images/cube_rotate.png
 
 Needs softflow[plot] for Pillow, and an OpenGL that MuJoCo can use (`MUJOCO_GL=egl` without a display).
 """
@@ -8,26 +8,37 @@ Needs softflow[plot] for Pillow, and an OpenGL that MuJoCo can use (`MUJOCO_GL=e
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import mujoco
 import numpy as np
 from PIL import Image, ImageDraw
 
-from softflow.envs import TapeCutDemonstrator, TapeCutEnv
+from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv, TapeCutDemonstrator, TapeCutEnv
 
-CAPTIONS = {
+Frames = dict[str, np.ndarray]
+
+WIDTH, HEIGHT = 400, 360  # pixels of one picture
+FALL_STEPS = 6  # after the cut, for the ribbon to fall apart
+
+TAPE_CUT = {
     "start": "scissors in their case",
     "grasped": "grasped",
     "lifted": "lifted",
     "at_tape": "ribbon between the blades",
     "cut": "cut",
 }
-WIDTH, HEIGHT = 400, 360  # pixels of one picture
-FALL_STEPS = 6  # after the cut, for the ribbon to fall apart
+CUBE_ROTATE = {
+    "start": "held by four fingertips",
+    "stroke": "thumb and middle turn it",
+    "hand_over": "index and ring take over",
+    "half": "half a turn",
+    "full": "one turn",
+}
 
 
-def frames_of_stages(seed: int) -> dict[str, np.ndarray]:
+def frames_of_tape_cut(seed: int) -> Frames:
     """A close-up (height, width, 3) of the start and of each stage when it is first reached."""
     env = TapeCutEnv(terminate_on_success=False)
     env.reset(seed=seed)
@@ -53,27 +64,56 @@ def frames_of_stages(seed: int) -> dict[str, np.ndarray]:
     return frames
 
 
-def contact_sheet(frames: dict[str, np.ndarray]) -> Image.Image:
+def frames_of_cube_rotate(seed: int) -> Frames:
+    """A look from below (height, width, 3) at the start, at the end of the first stroke and of the first time that the
+    fingers change roles, and after half a turn and a whole one."""
+    env = CubeRotateEnv(render_mode="rgb_array", width=WIDTH, height=HEIGHT, camera="below")
+    env.reset(seed=seed)
+    demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(seed), mode=2)
+    frames, ended = {"start": env.render()}, False
+    while not ended and "full" not in frames:
+        phase = demonstrator.phase
+        _, _, terminated, truncated, info = env.step(demonstrator.act())
+        ended = terminated or truncated
+        reached = {"half": info["turns"] >= 0.5, "full": info["turns"] >= 1}
+        reached |= {stage: phase == stage != demonstrator.phase for stage in ("stroke", "hand_over")}
+        frames |= {stage: env.render() for stage, now in reached.items() if now and stage not in frames}
+    env.close()
+    return frames
+
+
+TASKS: dict[str, tuple[Callable[[int], Frames], dict[str, str], int]] = {
+    "cube_rotate": (frames_of_cube_rotate, CUBE_ROTATE, 2),
+    "tape_cut": (frames_of_tape_cut, TAPE_CUT, 0),
+}
+"""For each task its pictures, their captions in order, and a seed with which the demonstrator succeeds."""
+
+
+def contact_sheet(frames: Frames, captions: dict[str, str]) -> Image.Image:
     """The frames in a row, captions below."""
-    sheet = Image.new("RGB", (WIDTH * len(frames), HEIGHT + 40), "white")
+    sheet = Image.new("RGB", (WIDTH * len(captions), HEIGHT + 40), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, (stage, frame) in enumerate(frames.items()):
-        sheet.paste(Image.fromarray(frame), (column * WIDTH, 0))
-        draw.text(((column + 0.5) * WIDTH, HEIGHT + 20), CAPTIONS[stage], fill="black", anchor="mm", font_size=26)
+    for column, (stage, caption) in enumerate(captions.items()):
+        sheet.paste(Image.fromarray(frames[stage]), (column * WIDTH, 0))
+        draw.text(((column + 0.5) * WIDTH, HEIGHT + 20), caption, fill="black", anchor="mm", font_size=26)
     return sheet.quantize(256, method=Image.Quantize.FASTOCTREE)  # a palette keeps the file small
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("tape_cut.png"), help="PNG to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the episode; the demonstrator must succeed in it")
+    parser.add_argument("--env", choices=sorted(TASKS), default="tape_cut", help="the task")
+    parser.add_argument("--out", type=Path, help="PNG to write; named after the task unless given")
+    parser.add_argument("--seed", type=int, help="of the episode; the demonstrator must succeed in it")
     arguments = parser.parse_args()
-    frames = frames_of_stages(arguments.seed)
-    if len(frames) < len(CAPTIONS):
-        raise SystemExit(f"with seed {arguments.seed} the demonstrator only came to {list(frames)}: try another")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(frames).save(arguments.out, optimize=True)
-    print(arguments.out)
+    frames_of, captions, seed = TASKS[arguments.env]
+    seed = seed if arguments.seed is None else arguments.seed
+    out = arguments.out or Path(f"{arguments.env}.png")
+    frames = frames_of(seed)
+    if len(frames) < len(captions):
+        raise SystemExit(f"with seed {seed} the demonstrator only came to {list(frames)}: try another")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(frames, captions).save(out, optimize=True)
+    print(out)
 
 
 if __name__ == "__main__":
