@@ -78,6 +78,7 @@ class CubeRotateEnv(SimulatedTask):
             every episode starts from the same state and nothing pushes.
         terminate_on_success: end the episode at the success; otherwise it goes on, to see how far it comes.
         max_steps: time limit in steps.
+        latency: steps by which actions arrive late; until the first arrives, the targets stay as they are.
         width, height, camera: size in pixels and camera (``"front"`` or ``"below"``) of ``render``.
 
     Raises:
@@ -95,6 +96,7 @@ class CubeRotateEnv(SimulatedTask):
         randomize: bool = True,
         terminate_on_success: bool = False,
         max_steps: int = 200,
+        latency: int = 0,
         width: int = 640,
         height: int = 480,
         camera: str = "below",
@@ -110,6 +112,7 @@ class CubeRotateEnv(SimulatedTask):
             reward=reward,
             terminate_on_success=terminate_on_success,
             max_steps=max_steps,
+            latency=latency,
             width=width,
             height=height,
             camera=camera,
@@ -119,6 +122,7 @@ class CubeRotateEnv(SimulatedTask):
         super().reset(seed=seed)
         self._running = False
         self.steps = 0
+        self._forget_actions()
         self._place_cube()
         self.push_steps = 0  # for which the present push goes on
         self.turns = 0.0
@@ -132,7 +136,10 @@ class CubeRotateEnv(SimulatedTask):
         action = self._checked(action)
         scene, was_success, was_dropped = self.scene, self.is_success, self.dropped
         self._push()
-        scene.advance(clip(scene.nominal_pose + action * ACTION_SPAN, scene.control_low, scene.control_high))
+        arriving = self._arriving(action)
+        if arriving is not None:
+            scene.targets[:] = clip(scene.nominal_pose + arriving * ACTION_SPAN, scene.control_low, scene.control_high)
+        scene.advance(scene.targets)
         self.steps += 1
         self._check_stability()
         self.dropped = was_dropped or self._is_dropped()
@@ -229,6 +236,7 @@ class CubeRotateEnv(SimulatedTask):
         return {
             **self.scene.save(),
             "steps": np.array(self.steps),
+            "on_their_way": self._on_their_way.copy(),
             "push_steps": np.array(self.push_steps),
             "turns": np.array(self.turns),
             "dropped": np.array(self.dropped),
@@ -249,6 +257,7 @@ class CubeRotateEnv(SimulatedTask):
         self._running = False
         self.scene.load(state)
         self.steps, self.push_steps = int(state["steps"]), int(state["push_steps"])
+        self._on_their_way = np.array(state["on_their_way"])
         self.turns, self.dropped = float(state["turns"]), bool(state["dropped"])
         self.peak_torque, self.penetration = float(state["peak_torque"]), float(state["penetration"])
         self.np_random.bit_generator.state = json.loads(str(state["random"]))

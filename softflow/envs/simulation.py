@@ -87,6 +87,7 @@ class SimulatedTask(gymnasium.Env[Observation, NDArray[np.floating]]):
         reward: ``"sparse"`` or ``"staged"``.
         terminate_on_success: end the episode at a success.
         max_steps: time limit in steps.
+        latency: steps by which actions arrive late; until the first arrives, the targets stay as they are.
         width, height, camera: size in pixels and camera of ``render``.
 
     Raises:
@@ -104,6 +105,7 @@ class SimulatedTask(gymnasium.Env[Observation, NDArray[np.floating]]):
         reward: RewardKind,
         terminate_on_success: bool,
         max_steps: int,
+        latency: int,
         width: int,
         height: int,
         camera: str,
@@ -116,16 +118,32 @@ class SimulatedTask(gymnasium.Env[Observation, NDArray[np.floating]]):
             raise UserError(f"{name} has no reward {reward!r}: {did_you_mean(reward, get_args(RewardKind))}")
         if max_steps < 1:
             raise UserError(f"max_steps must be at least 1, got {max_steps}")
+        if latency < 0:
+            raise UserError(f"latency must be 0 or more steps, got {latency}")
         if camera not in cameras:
             raise UserError(f"{name} has no camera {camera!r}: {did_you_mean(camera, cameras)}")
         self.render_mode, self.reward, self.terminate_on_success = render_mode, reward, terminate_on_success
-        self.max_steps, self.width, self.height, self.camera = max_steps, width, height, camera
+        self.max_steps, self.latency = max_steps, latency
+        self.width, self.height, self.camera = width, height, camera
         self.action_space = spaces.Box(-1.0, 1.0, (scene.model.nu,), np.float32)
         self.observation_space = spaces.Box(-np.inf, np.inf, (observation_size,), np.float32)
         self.steps = 0
         self._simulation = scene
+        self._on_their_way = np.empty((0, scene.model.nu))  # (latency, A), oldest first; NaN before the first
         self._renderer: mujoco.Renderer | None = None
         self._running = False
+
+    def _forget_actions(self) -> None:
+        """Nothing is on its way: to be called by ``reset``."""
+        self._on_their_way = np.full((self.latency, self._simulation.model.nu), np.nan)
+
+    def _arriving(self, action: Array) -> Array | None:
+        """The action (A,) that arrives as this one is sent; None before the first does."""
+        if not self.latency:
+            return action
+        arriving = self._on_their_way[0]
+        self._on_their_way = np.concatenate([self._on_their_way[1:], action[None]])
+        return None if np.isnan(arriving[0]) else arriving
 
     def _checked(self, action: NDArray[np.floating]) -> Array:
         """The action (A,) to execute, within the bounds.

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softflow.envs.simulation import Array, Info, Observation, RewardKind, SimulatedTask, clip
-from softflow.envs.tape_cut_geometry import TapeCutGeometry, measure
+from softflow.envs.tape_cut_geometry import TapeCutGeometry, measure, mistake
 from softflow.envs.tape_cut_observation import OBSERVATION_SIZE, observe
-from softflow.envs.tape_cut_scene import HAND, WRIST, TapeCutScene
+from softflow.envs.tape_cut_scene import HAND, WRIST, TapeCutScene, Variation
+from softflow.errors import UserError
 
 # Rules
 CUT_FORCE = 3.0  # N with which each blade must press on the ribbon, against the other
@@ -41,6 +42,8 @@ RESET_RANGES = {
     "scissors_x": (-0.006, 0.006), "scissors_y": (-0.008, 0.008), "scissors_yaw": (-0.12, 0.12),
     "wrist_x": (0.0, 0.10), "wrist_y": (-0.06, 0.06), "wrist_z": (0.23, 0.27), "wrist_yaw": (-0.25, 0.25),
 }  # fmt: skip
+# The same for `randomize`: times what the model has.
+VARIATION_RANGES = {"pad_friction": (0.7, 1.3), "scissors_mass": (0.75, 1.4), "spring": (0.8, 1.25)}
 OPEN_HAND = np.array([0.0, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5])  # rad, in the order of HAND_JOINTS
 
 
@@ -69,6 +72,11 @@ class TapeCutEnv(SimulatedTask):
         reward: ``"sparse"`` or ``"staged"``.
         terminate_on_success: end the episode at the cut.
         max_steps: time limit in steps.
+        randomize: draw the pads' friction, the scissors' mass and their spring anew in each episode
+            (``VARIATION_RANGES``).
+        latency: steps by which actions arrive late; until the first arrives, the targets stay as they are.
+        sensor_noise: m, standard deviation of the error with which the positions of scissors and ribbon are seen, anew
+            at each step; the scissors' yaw errs by 10 rad per m of it. Flags, forces and the hand's joints are exact.
         width, height, camera: size in pixels and camera (``"front"`` or ``"side"``) of ``render``.
 
     Raises:
@@ -83,10 +91,16 @@ class TapeCutEnv(SimulatedTask):
         reward: RewardKind = "sparse",
         terminate_on_success: bool = True,
         max_steps: int = 200,
+        randomize: bool = False,
+        latency: int = 0,
+        sensor_noise: float = 0.0,
         width: int = 640,
         height: int = 480,
         camera: str = "front",
     ) -> None:
+        if not 0 <= sensor_noise < np.inf:
+            raise UserError(f"sensor_noise must be 0 m or more, got {sensor_noise}")
+        self.randomize, self.sensor_noise = randomize, sensor_noise
         self.scene = TapeCutScene()
         super().__init__(
             self.scene,
@@ -95,6 +109,7 @@ class TapeCutEnv(SimulatedTask):
             reward=reward,
             terminate_on_success=terminate_on_success,
             max_steps=max_steps,
+            latency=latency,
             width=width,
             height=height,
             camera=camera,
@@ -111,9 +126,12 @@ class TapeCutEnv(SimulatedTask):
         scissors_y = y + np.sin(yaw) * dx + np.cos(yaw) * dy
         scissors = np.array([scissors_x, scissors_y, yaw + drawn["scissors_yaw"]])
         wrist = np.array([*(drawn[f"wrist_{name}"] for name in ("x", "y", "z", "yaw")), 0.0, 0.0])
+        if self.randomize:
+            self.scene.vary(Variation(*(self.np_random.uniform(*bounds) for bounds in VARIATION_RANGES.values())))
         self.scene.place(self.case, self.fixture, scissors, wrist, OPEN_HAND)
         self.targets = np.concatenate([wrist, OPEN_HAND])
         self.steps = 0
+        self._forget_actions()
         self.armed = False  # the ribbon has been between open jaws and has not left them since
         self.reached = dict.fromkeys(STAGE_REWARDS, False)
         self._running = True
@@ -122,7 +140,9 @@ class TapeCutEnv(SimulatedTask):
         return self._observe(), self._info()
 
     def step(self, action: NDArray[np.floating]) -> tuple[Observation, float, bool, bool, Info]:
-        self.targets = self._move_targets(self._checked(action))
+        arriving = self._arriving(self._checked(action))
+        if arriving is not None:
+            self.targets = self._move_targets(arriving)
         self.scene.advance(self.targets)
         self.steps += 1
         self._measure()
@@ -134,6 +154,11 @@ class TapeCutEnv(SimulatedTask):
         return self._observe(), reward, terminated, self.steps >= self.max_steps, self._info()
 
     # -- actions
+
+    @property
+    def coming_motion(self) -> Array:
+        """What late actions will still move the wrist's targets by, (6,) in m and rad."""
+        return np.nansum(self._on_their_way[:, WRIST], 0) * WRIST_STEP
 
     def _move_targets(self, action: Array) -> Array:
         scene, old = self.scene, self.targets
@@ -185,11 +210,15 @@ class TapeCutEnv(SimulatedTask):
         return {"is_success": self.cut, "stages": dict(self.reached)}
 
     def _observe(self) -> Observation:
+        geometry, fixture = self.geometry, self.fixture
+        if self.sensor_noise:
+            geometry, moved = mistake(geometry, self.scene.grip_x, self.sensor_noise, self.np_random)
+            fixture = np.array([*(fixture[:3] + moved), fixture[3]])
         return observe(
             self.scene,
-            self.geometry,
+            geometry,
             targets=self.targets,
-            fixture=self.fixture,
+            fixture=fixture,
             case=self.case,
             grasped=self.grasped,
             lifted=self.lifted,
@@ -207,6 +236,7 @@ class TapeCutEnv(SimulatedTask):
             "fixture": self.fixture.copy(),
             "case": self.case.copy(),
             "steps": np.array(self.steps),
+            "on_their_way": self._on_their_way.copy(),
             "armed": np.array(self.armed),
             "reached": np.array(list(self.reached.values())),
             "random": np.array(json.dumps(self.np_random.bit_generator.state)),
@@ -224,6 +254,7 @@ class TapeCutEnv(SimulatedTask):
         self.scene.load(state)
         self.targets, self.fixture, self.case = (np.array(state[name]) for name in ("targets", "fixture", "case"))
         self.steps, self.armed = int(state["steps"]), bool(state["armed"])
+        self._on_their_way = np.array(state["on_their_way"])
         self.reached = dict(zip(STAGE_REWARDS, map(bool, state["reached"]), strict=True))
         self.np_random.bit_generator.state = json.loads(str(state["random"]))
         self._running = True

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from softflow.envs.simulation import Array
 from softflow.envs.tape_cut import WRIST_STEP, TapeCutEnv
-from softflow.envs.tape_cut_scene import HAND, HAND_JOINTS, WRIST_JOINTS
+from softflow.envs.tape_cut_scene import HAND, HAND_JOINTS, WRIST, WRIST_JOINTS
 from softflow.errors import UserError
 
 OPEN_WIDTH = 0.042  # m, half the distance of the pads
@@ -77,7 +77,7 @@ class TapeCutDemonstrator:
         self._noise = np.zeros(self._noise_scale.size)
         self.phase, self._elapsed, self._untouched = "above", 0, 0
         self._width = OPEN_WIDTH
-        self._grasp_target = self.env.targets[:4].copy()  # wrist x, y, z, yaw when the hand began to close
+        self._grasp_target = self._targets[:4].copy()  # wrist x, y, z, yaw when the hand began to close
 
     def act(self) -> NDArray[np.float64]:
         """The action (15,) in [-1, 1] for the environment's current state; the noise makes each call a new draw."""
@@ -119,7 +119,7 @@ class TapeCutDemonstrator:
         scene = self.env.scene
         height = self.env.geometry.grip_point[2] + scene.palm_above_grip + max(self._grasp_offset[2], -0.001)
         motion = self._approach(height)
-        self._grasp_target = self.env.targets[:4].copy()
+        self._grasp_target = self._targets[:4].copy()
         if abs(self._height - height) < 0.003:
             self._go("close")
         return motion
@@ -128,13 +128,13 @@ class TapeCutDemonstrator:
         self._width = max(self._width - 0.0035, self._hold_width)
         if self._width <= self._hold_width and self._elapsed > 10:
             self._go("lift")
-        return np.concatenate([self._grasp_target - self.env.targets[:4], self._level()])
+        return np.concatenate([self._grasp_target - self._targets[:4], self._level()])
 
     def _lift(self) -> Array:
         motion = np.zeros(6)
-        motion[:4] = self._grasp_target - self.env.targets[:4]
+        motion[:4] = self._grasp_target - self._targets[:4]
         low = self.env.geometry.pivot[2] < 0.15
-        motion[2] = np.clip(CARRY_HEIGHT - self.env.targets[2], -0.014, 0.014) if low else 0
+        motion[2] = np.clip(CARRY_HEIGHT - self._targets[2], -0.014, 0.014) if low else 0
         motion[4] = self._straighten()
         if self.env.geometry.pivot[2] > 0.13 or self._elapsed > 30:
             self._go("carry")
@@ -144,11 +144,11 @@ class TapeCutDemonstrator:
         self._width = OPEN_WIDTH
         if self._height > 0.24:
             self._go("above")
-        return np.array([0, 0, RETREAT_HEIGHT - self.env.targets[2], 0, *self._level()])
+        return np.array([0, 0, RETREAT_HEIGHT - self._targets[2], 0, *self._level()])
 
     def _approach(self, height: float) -> Array:
         """Wrist motion that brings the open hand over the handles, palm at ``height``."""
-        geometry, targets = self.env.geometry, self.env.targets
+        geometry, targets = self.env.geometry, self._targets
         forward, left = _level_axes(geometry.axes[0, 0], geometry.axes[0, 1])
         goal = geometry.grip_point + self._grasp_offset[0] * forward + self._grasp_offset[1] * left
         yaw = self._heading + self._turn + self._grasp_yaw
@@ -160,9 +160,7 @@ class TapeCutDemonstrator:
         self._width = self._hold_width
         error, yaw_error, _, left = self._crossing_error(STANDOFF)
         turn = _bounded(0.5 * yaw_error, 0.13)
-        lever = self.env.geometry.pivot - self.env.scene.palm_position
-        shift = 0.5 * error
-        shift[:2] -= turn * np.array([-lever[1], lever[0]])  # turning about the palm moves the pivot as well
+        shift = 0.5 * error - self._swing(turn)
         near = np.abs(error).max() < 0.012 and abs(yaw_error) < 0.1 and abs(error @ left) < 0.004
         if near or self._elapsed > 70:
             self._go("insert")
@@ -205,8 +203,14 @@ class TapeCutDemonstrator:
         seam = np.array([fixture[0], fixture[1], self.env.scene.seam_height + fixture[2]])
         along, sideways, up = self.crossing_offset
         goal = seam - (along + standoff) * forward + sideways * left + np.array([0.0, 0.0, up])
-        yaw_error = wrapped(yaw + self.crossing_yaw - self._heading)
-        return goal - geometry.pivot, yaw_error, forward, left
+        coming = self.env.coming_motion
+        yaw_error = wrapped(yaw + self.crossing_yaw - self._heading - coming[3])
+        return goal - geometry.pivot - coming[:3] - self._swing(coming[3]), yaw_error, forward, left
+
+    def _swing(self, turn: float) -> Array:
+        """How far the pivot moves as the wrist turns about the palm."""
+        lever = self.env.geometry.pivot - self.env.scene.palm_position
+        return turn * np.array([-lever[1], lever[0], 0.0])
 
     def _shift(self, shift: Array, limit: float, turn: float) -> Array:
         """Wrist motion by ``shift`` (3,), each axis within ``limit``, and ``turn`` about the vertical, blades level."""
@@ -221,7 +225,12 @@ class TapeCutDemonstrator:
 
     def _level(self) -> Array:
         """Pitch and roll that level the palm."""
-        return -self.env.targets[4:6]
+        return -self._targets[4:6]
+
+    @property
+    def _targets(self) -> Array:
+        """The wrist's (6,), as soon as everything that is on its way has arrived."""
+        return self.env.targets[WRIST] + self.env.coming_motion
 
     @property
     def _height(self) -> float:

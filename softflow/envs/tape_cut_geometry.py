@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,6 +90,37 @@ def measure(scene: TapeCutScene) -> TapeCutGeometry:
         touch=np.sqrt((touch * touch).sum(1)),
         pinch=min(abs(push_a), abs(push_b)) if push_a * push_b < 0 else 0.0,
     )
+
+
+def mistake(
+    geometry: TapeCutGeometry, grip_x: float, deviation: float, rng: np.random.Generator
+) -> tuple[TapeCutGeometry, Array]:
+    """What somebody sees who errs about where scissors and ribbon are; what blades and fingers do is not mistaken.
+
+    Args:
+        geometry: the truth.
+        grip_x: of the handles in the scissors' frame.
+        deviation: m, standard deviation of each coordinate; 10 rad per m for the scissors' yaw.
+        rng: source of the errors.
+
+    Returns:
+        The geometry, and the error (3,) of the ribbon's place.
+    """
+    scissors_error, ribbon_error = rng.normal(0, deviation, (2, 3))
+    yaw_error = rng.normal(0, 10 * deviation)
+    cos, sin = math.cos(yaw_error), math.sin(yaw_error)
+    axes = geometry.axes @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    pivot, seam = geometry.pivot + scissors_error, geometry.seam + ribbon_error
+    seen = replace(
+        geometry,
+        axes=axes,
+        pivot=pivot,
+        grip_point=pivot + grip_x * axes[0],
+        seam=seam,
+        seam_in_scissors=axes @ (seam - pivot),
+        ribbon_across=axes @ geometry.axes.T @ geometry.ribbon_across,
+    )
+    return seen, ribbon_error
 
 
 def _cross(seam: Array, along: Array, across: Array, opening: float, half_width: float) -> tuple[float, bool, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 
 import mujoco
 import numpy as np
@@ -19,6 +20,17 @@ RIBBON = ("ribbon_upper_end", "ribbon_upper", "ribbon_lower", "ribbon_lower_end"
 
 SETTLING_SUBSTEPS = 20
 LINK_CLEARANCE = 0.001  # m by which a ribbon link's box is shorter than its hinge distance
+
+
+@dataclass(frozen=True)
+class Variation:
+    """What differs from one pair of scissors and one hand to another, times what the model has."""
+
+    pad_friction: float = 1.0
+    """Sliding friction of the fingers' pads."""
+    scissors_mass: float = 1.0
+    spring: float = 1.0
+    """Stiffness of the spring that opens the scissors."""
 
 
 class TapeCutScene(Simulation):
@@ -72,6 +84,28 @@ class TapeCutScene(Simulation):
         }
         self.severed_at: float | None = None
 
+        self._scissors = np.array([model.body(name).id for name in ("scissors_a", "scissors_b")])
+        self._pads = np.array([i for i in range(model.ngeom) if "_pad" in model.geom(i).name])
+        self._hinge = model.joint("hinge").id
+        self._nominal = {
+            "friction": model.geom_friction[self._pads, 0].copy(),
+            "mass": model.body_mass[self._scissors].copy(),
+            "inertia": model.body_inertia[self._scissors].copy(),
+            "stiffness": float(model.jnt_stiffness[self._hinge]),
+        }
+        self.variation = Variation()
+
+    def vary(self, variation: Variation) -> None:
+        """Change friction, mass and spring; to be followed by ``place`` or ``load``."""
+        model, nominal = self.model, self._nominal
+        self._mend()  # what is derived below shall be of a whole ribbon
+        model.geom_friction[self._pads, 0] = nominal["friction"] * variation.pad_friction
+        model.body_mass[self._scissors] = nominal["mass"] * variation.scissors_mass
+        model.body_inertia[self._scissors] = nominal["inertia"] * variation.scissors_mass
+        model.jnt_stiffness[self._hinge] = nominal["stiffness"] * variation.spring
+        mujoco.mj_setConst(model, self.data)  # what MuJoCo derives from masses
+        self.variation = variation
+
     def place(self, case: Array, fixture: Array, scissors: Array, wrist: Array, hand: Array) -> None:
         """Put everything at its start, whole and at rest, and let it settle for 0.1 s.
 
@@ -124,10 +158,16 @@ class TapeCutScene(Simulation):
         self.severed_at = None
 
     def save(self) -> dict[str, Array]:
-        """The complete state, the cut included (NaN for a whole ribbon)."""
-        return {**super().save(), "severed_at": np.array(np.nan if self.severed_at is None else self.severed_at)}
+        """The complete state, the cut (NaN for a whole ribbon) and the variation included."""
+        severed_at = np.nan if self.severed_at is None else self.severed_at
+        return {
+            **super().save(), "severed_at": np.array(severed_at), "variation": np.array(astuple(self.variation))
+        }  # fmt: skip
 
     def load(self, state: Mapping[str, Array]) -> None:
+        variation = Variation(*state["variation"].tolist())
+        if variation != self.variation:
+            self.vary(variation)
         self._mend()
         if np.isfinite(state["severed_at"]):
             self.sever(float(state["severed_at"]))

@@ -46,7 +46,7 @@ class TapeCutSupervisor(TapeCutDemonstrator):
         if not held:
             return self._go("retreat")
         self._width = self._hold_width
-        self._grasp_target = self.env.targets[:4].copy()
+        self._grasp_target = self._targets[:4].copy()
         if not self.env.lifted:
             return self._go("lift")
         return self._go("insert" if self.env.geometry.between_blades else "carry")
@@ -54,7 +54,7 @@ class TapeCutSupervisor(TapeCutDemonstrator):
     def _turning(self, mode: int, held: bool) -> float:
         """rad that the wrist has to turn until the blades face the ribbon; infinite where it cannot."""
         self._choose(mode)
-        wrist, heading = self.env.targets[3], self._heading
+        wrist, heading = self._targets[3], self._heading
         if held and self._turned != (math.cos(heading - wrist) < 0):
             return math.inf
         grasp = wrist if held else heading + self._turn
