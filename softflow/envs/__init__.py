@@ -21,6 +21,8 @@ from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
 # Without gymnasium's TimeLimit: the environments keep their time limits themselves, as `max_steps`.
 gymnasium.register("softflow/CubeRotate-v0", entry_point="softflow.envs.cube_rotate:CubeRotateEnv")
 gymnasium.register("softflow/TapeCut-v0", entry_point="softflow.envs.tape_cut:TapeCutEnv")
+for _task in ("TwoRoutes", "DelayedCorridor", "DriftingGoal", "WrongMode"):
+    gymnasium.register(f"softflow/{_task}-v0", entry_point=f"softflow.envs.diagnostics:{_task}Env")
 
 __all__ = [
     "CubeRotateDemonstrator",

@@ -14,6 +14,12 @@ from gymnasium.wrappers import FlattenObservation, TransformAction
 from numpy.typing import NDArray
 
 from softflow.envs.cube_rotate_demonstrator import CubeRotateDemonstrator
+from softflow.envs.diagnostics_demonstrators import (
+    DelayedCorridorDemonstrator,
+    DriftingGoalDemonstrator,
+    TwoRoutesDemonstrator,
+    WrongModeDemonstrator,
+)
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
 from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
 from softflow.envs.tape_cut_symmetry import mirror_trajectory
@@ -45,13 +51,24 @@ class Supervisor(Demonstrator, Protocol):
         ...
 
 
-SHORT_NAMES = {"cube_rotate": "softflow/CubeRotate-v0", "tape_cut": "softflow/TapeCut-v0"}
+SHORT_NAMES = {
+    "cube_rotate": "softflow/CubeRotate-v0",
+    "tape_cut": "softflow/TapeCut-v0",
+    "two_routes": "softflow/TwoRoutes-v0",
+    "delayed_corridor": "softflow/DelayedCorridor-v0",
+    "drifting_goal": "softflow/DriftingGoal-v0",
+    "wrong_mode": "softflow/WrongMode-v0",
+}
 Trajectory = tuple[NDArray[np.float32], NDArray[np.float32]]
 MIRRORS: dict[str, Callable[..., Trajectory]] = {"softflow/TapeCut-v0": mirror_trajectory}
 """Observations (T + 1, O) and actions (T, A) of an episode -> those of its mirror image."""
 DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {
     "softflow/CubeRotate-v0": CubeRotateDemonstrator,
     "softflow/TapeCut-v0": TapeCutDemonstrator,
+    "softflow/TwoRoutes-v0": TwoRoutesDemonstrator,
+    "softflow/DelayedCorridor-v0": DelayedCorridorDemonstrator,
+    "softflow/DriftingGoal-v0": DriftingGoalDemonstrator,
+    "softflow/WrongMode-v0": WrongModeDemonstrator,
 }
 SUPERVISORS: dict[str, Callable[..., Supervisor]] = {"softflow/TapeCut-v0": TapeCutSupervisor}
 
