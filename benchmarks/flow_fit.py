@@ -1,4 +1,4 @@
-"""How well each density fits conditional two-route paths whose true density is known (`two_routes.py`).
+"""How well each density fits conditional two-route paths whose true density is known (`route_paths.py`).
 
     python benchmarks/flow_fit.py [--families spline nflows_nsf ...] [--seeds 0 1 2] [--seconds 30] [--jobs 2]
 
@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 import torch
 from nflows.nn.nets import ResidualNet
 from nflows.transforms import AffineCouplingTransform, CompositeTransform
+from route_paths import CONTEXT_DIM, HORIZON, RoutePaths
 from torch.nn.functional import silu
-from two_routes import CONTEXT_DIM, HORIZON, TwoRoutes
 
 from flows import ChunkFlow, make_flow
 
@@ -96,12 +96,12 @@ def nflows_as_shipped(action_dim: int) -> ChunkFlow:
 def fit(family: str, action_dim: int, seed: int, seconds: float) -> Fit:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    flow, data = build(family, action_dim), TwoRoutes(action_dim, seed)
+    flow, data = build(family, action_dim), RoutePaths(action_dim, seed)
     update_ms = train(flow, data, seconds)
-    return Fit(*measure(flow.eval(), TwoRoutes(action_dim, seed=10_000 + seed)), update_ms, chunk_ms(flow))
+    return Fit(*measure(flow.eval(), RoutePaths(action_dim, seed=10_000 + seed)), update_ms, chunk_ms(flow))
 
 
-def train(flow: ChunkFlow, data: TwoRoutes, seconds: float, learning_rate: float = 3e-3) -> float:
+def train(flow: ChunkFlow, data: RoutePaths, seconds: float, learning_rate: float = 3e-3) -> float:
     """Train for CPU seconds, the drawing of data not counted; median milliseconds of an update."""
     optimizer = torch.optim.Adam(flow.parameters(), betas=(0.9, 0.99), fused=True)
     times: list[float] = []
@@ -122,7 +122,7 @@ def train(flow: ChunkFlow, data: TwoRoutes, seconds: float, learning_rate: float
 
 
 @torch.no_grad()
-def measure(flow: ChunkFlow, data: TwoRoutes) -> tuple[float, float, float]:
+def measure(flow: ChunkFlow, data: RoutePaths) -> tuple[float, float, float]:
     """Gap, share between the routes and share of scenes with a dropped route."""
     gaps, between, dropped = [], [], []
     for _ in range(10):  # in parts, for those that need much memory

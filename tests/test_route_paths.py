@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import distributions as td
 
-from benchmarks.two_routes import CONTEXT_DIM, HORIZON, TwoRoutes
+from benchmarks.route_paths import CONTEXT_DIM, HORIZON, RoutePaths
 
 both = pytest.mark.parametrize("action_dim", [2, 10])
 
 
 @both
 def test_the_log_density_is_that_of_a_mixture_of_two_gaussians(action_dim: int) -> None:
-    data = TwoRoutes(action_dim, seed=1)
+    data = RoutePaths(action_dim, seed=1)
     scene = data.scenes(5)
     path = data.paths(scene, n=7)
     routes, probability = data.routes(scene)
@@ -29,7 +29,7 @@ def test_the_log_density_is_that_of_a_mixture_of_two_gaussians(action_dim: int) 
 
 @both
 def test_noise_is_smooth_and_of_the_size_it_says(action_dim: int) -> None:
-    data = TwoRoutes(action_dim, seed=1)
+    data = RoutePaths(action_dim, seed=1)
     scene = data.scenes(1)
     path = data.paths(scene, 50_000)
     error = (path - data.routes(scene)[0][:, :1])[data.side(path, scene) < 0]  # of those on the first route
@@ -41,7 +41,7 @@ def test_noise_is_smooth_and_of_the_size_it_says(action_dim: int) -> None:
 
 @both
 def test_routes_have_their_probability_and_few_paths_lie_between(action_dim: int) -> None:
-    data = TwoRoutes(action_dim, seed=2)
+    data = RoutePaths(action_dim, seed=2)
     scene = data.scenes(2_000)
     side = data.side(data.paths(scene, 200), scene)
     share = (side > 0).float().mean(1)
@@ -53,7 +53,7 @@ def test_routes_have_their_probability_and_few_paths_lie_between(action_dim: int
 
 @both
 def test_shapes_and_seeds(action_dim: int) -> None:
-    first, same, other = (TwoRoutes(action_dim, seed) for seed in (3, 3, 4))
+    first, same, other = (RoutePaths(action_dim, seed) for seed in (3, 3, 4))
     scene = first.scenes(6)
     assert torch.equal(scene, same.scenes(6)) and not torch.equal(scene, other.scenes(6))
     assert first.context(scene).shape == (6, CONTEXT_DIM)

@@ -25,7 +25,7 @@ RADIUS = (0.11, 0.30)  # of the obstacle, from the smallest to the largest
 REACH = 0.8  # paths start at x = -REACH and end at x = REACH
 
 
-class TwoRoutes:
+class RoutePaths:
     """The data: scenes, contexts, paths and their log-density, float32 and all drawn from one generator.
 
     Args:
