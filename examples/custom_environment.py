@@ -2,9 +2,9 @@
 
     python examples/custom_environment.py
 
-records scripted demonstrations into detour.npz and trains on them. The same from a shell:
+records scripted demonstrations into docking.npz and trains on them. The same from a shell:
 
-    PYTHONPATH=examples softflow-train --env custom_environment:Detour-v0 --demos detour.npz
+    PYTHONPATH=examples softflow-train --env custom_environment:Docking-v0 --demos docking.npz
 """
 
 from __future__ import annotations
@@ -20,60 +20,60 @@ from softflow.cli.train import main
 from softflow.data import Episode, EpisodeBuilder, save_demonstrations
 from softflow.envs import make_env
 
-ENVIRONMENT = "custom_environment:Detour-v0"  # gymnasium's way to name the module that registers it
-RADIUS, STEP = 0.3, 0.1
+ENVIRONMENT = "custom_environment:Docking-v0"  # gymnasium's way to name the module that registers it
+STEP = 0.1
 
 
-class Detour(gymnasium.Env[np.ndarray, np.ndarray]):
-    """A point goes to a goal behind a disc, past it on either side. Touching the disc ends the episode.
+class Docking(gymnasium.Env[np.ndarray, np.ndarray]):
+    """A cart without brakes stops at a mark on its rail. Beyond the mark is a wall, and touching it ends the episode.
 
-    Observation: position and vector to the goal, (4,). Action: a velocity, (2,) in [-1, 1].
+    Observation: distance to the mark and speed, (2,). Action: acceleration, (1,) in [-1, 1].
     """
 
-    observation_space = spaces.Box(-np.inf, np.inf, (4,), np.float32)
-    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
-        self.position = np.array([-1.0, self.np_random.uniform(-0.2, 0.2)])
-        self.goal = np.array([1.0, self.np_random.uniform(-0.2, 0.2)])
+        self.distance, self.speed = self.np_random.uniform(0.5, 1.0), 0.0
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        self.position = self.position + STEP * np.asarray(action, np.float64)
-        reached = bool(np.linalg.norm(self.goal - self.position) < 1.5 * STEP)
-        touched = bool(np.linalg.norm(self.position) < RADIUS)
-        return self._observe(), float(reached), reached or touched, False, {"is_success": reached}
+        self.speed += STEP * float(action[0])
+        self.distance -= STEP * self.speed
+        docked = abs(self.distance) < 0.02 and abs(self.speed) < 0.1
+        return self._observe(), float(docked), docked or self.distance < -0.05, False, {"is_success": docked}
 
     def _observe(self) -> np.ndarray:
-        return np.concatenate([self.position, self.goal - self.position]).astype(np.float32)
+        return np.array([self.distance, self.speed], np.float32)
 
 
-if "Detour-v0" not in gymnasium.registry:
-    gymnasium.register("Detour-v0", entry_point=Detour, max_episode_steps=60)
+if "Docking-v0" not in gymnasium.registry:
+    gymnasium.register("Docking-v0", entry_point=Docking, max_episode_steps=60)
 
 
 def demonstrate(env: gymnasium.Env[Any, Any], rng: np.random.Generator, seed: int) -> Episode:
-    """One episode of a script that passes the disc above or below, with noise."""
+    """One episode of a spring and a damper, with noise; soft or stiff."""
     observation, _ = env.reset(seed=seed)
-    side = int(rng.integers(2))
-    corner = np.array([0.0, (1 - 2 * side) * (RADIUS + 0.2)])
+    stiff = int(rng.integers(2))
     builder = EpisodeBuilder()
     while True:
-        position, to_goal = observation[:2], observation[2:]
-        direction = corner - position if position[0] < -STEP / 2 else to_goal
-        action = direction / np.linalg.norm(direction) + rng.normal(0, 0.4, 2)
+        distance, speed = observation
+        stiffness = 4.0 if stiff else 1.5
+        action = stiffness * distance - 2 * np.sqrt(stiffness) * speed + rng.normal(0, 0.1, 1)
         action = np.clip(action, -1, 1)
         following, reward, terminated, truncated, info = env.step(action)
         builder.append(observation, action, float(reward))
         observation = following
         if terminated or truncated:
-            return builder.finish(observation, terminated, truncated, info["is_success"], mode=side)
+            return builder.finish(observation, terminated, truncated, info["is_success"], mode=stiff)
 
 
 if __name__ == "__main__":
     env, rng = make_env(ENVIRONMENT), np.random.default_rng(0)
-    save_demonstrations("detour.npz", [demonstrate(env, rng, seed) for seed in range(20)])
+    save_demonstrations("docking.npz", [demonstrate(env, rng, seed) for seed in range(20)])
     sizes = ["--horizon", "4", "--flow-options.layers", "4", "--flow-options.width", "64", "--threads", "1"]
     budget = ["--imitation.updates", "300", "--online.steps", "5000"]
-    sys.exit(main(["--env", ENVIRONMENT, "--demos", "detour.npz", "--num-demos", "20", *sizes, *budget, *sys.argv[1:]]))
+    sys.exit(
+        main(["--env", ENVIRONMENT, "--demos", "docking.npz", "--num-demos", "20", *sizes, *budget, *sys.argv[1:]])
+    )
