@@ -25,7 +25,6 @@ from tests.algos.softflow_toys import (
 FLOW_MATCHING = dict(flow="flow_matching", flow_options={"width": 32, "depth": 2, "steps": 4})
 MIXTURE = dict(flow="coupling", flow_options={"layers": 2, "width": 16, "components": 2})
 HEADS = {"latent": dict(residual=False), "residual": dict(latent=False), "both": {}}
-every_head = pytest.mark.parametrize("head", HEADS)
 
 
 def make_algorithm(base: str | None = None, **settings: Any) -> Steering:
@@ -63,21 +62,6 @@ def proposals(algorithm: Steering) -> torch.Tensor:
     return algorithm.policy.propose(torch.zeros(1, 1), 2000)[0, :, 0, 0]
 
 
-def steered(
-    head: str, modes: tuple[float, ...], goal: float, monkeypatch: pytest.MonkeyPatch, kl_weight: float
-) -> torch.Tensor:
-    """What is proposed after learning from -|a - goal| in place of a critic."""
-    online = {"learning_rate": 3e-3, "residual_weight": 0.0, "kl_weight": kl_weight}
-    algorithm = make_algorithm("run", steering={"residual_bound": 0.15, **HEADS[head]}, online=online)
-    algorithm.load_base(imitated(*modes))
-    monkeypatch.setattr(
-        algorithm.learner.critic, "forward", lambda _, chunk: -(chunk[..., 0, 0] - goal).abs().unsqueeze(0)
-    )
-    monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
-    train(algorithm, "online", make_data(bandit_demonstrations(*modes)), 150)
-    return proposals(algorithm)
-
-
 def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm = make_algorithm(candidates=64, execute=1)
     monkeypatch.setattr(algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
@@ -94,21 +78,6 @@ def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(monke
 
 
 # ---------------------------------------------------------------------------------------------- what each corrects
-
-
-@every_head
-def test_only_a_residual_corrects_a_drift(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All demonstrations are 0.1 off, and a latent that stays near the base's own never decodes to anything else."""
-    proposed = steered(head, (0.3,), 0.4, monkeypatch, kl_weight=1.0)
-    off = (proposed.mean() - 0.4).abs().item()
-    assert off < 0.03 if head != "latent" else 0.03 < off < 0.12
-
-
-@every_head
-def test_only_the_latent_leaves_a_wrong_mode(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    proposed = steered(head, (-0.6, 0.6), 0.6, monkeypatch, kl_weight=0.01)
-    right = (proposed > 0.3).float().mean()
-    assert right > 0.95 if head != "residual" else 0.3 < right < 0.7
 
 
 def test_the_heads_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,11 +111,14 @@ def test_the_conservative_terms_hold_the_head(
     assert (scalars["steering/latent_kl"] > 0.05) == moved
 
 
-def test_from_own_episodes_it_learns_which_mode_pays_and_where() -> None:
+@pytest.mark.parametrize(("head", "low", "high"), [("latent", 0.7, 0.9), ("residual", 0.42, 0.6), ("both", 0.9, 1)])
+def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, low: float, high: float) -> None:
     """Demonstrations at -0.6 and 0.5, and of one's own actions those near 0.6 are paid: 1 - 2 |a - 0.6|, no less
-    than 0."""
+    than 0. The base earns 0.4. The latent goes to the better mode, for 0.8 and at its edge some more, the residual
+    from there to 0.6, for 1; without the latent half of the actions stay at the other mode."""
     algorithm = make_algorithm(
         "run",
+        steering=HEADS[head],
         average_rate=0.5,
         critic_learning_rate=5e-3,
         target_rate=0.1,
@@ -169,7 +141,7 @@ def test_from_own_episodes_it_learns_which_mode_pays_and_where() -> None:
             for _ in range(5):
                 algorithm.update(stage, data, 0.0)
     after = reward(proposals(algorithm).numpy()).mean()
-    assert before < 0.5 and after > 0.85
+    assert before < 0.42 and low < after <= high
 
 
 # -------------------------------------------------------------------------------------------------------- the base
