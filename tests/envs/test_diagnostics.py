@@ -310,7 +310,7 @@ def test_a_critic_of_chunks_knows_the_lane_before_one_of_steps(tmp_path: Path) -
 def test_a_residual_is_enough_for_a_drift(tmp_path: Path) -> None:
     results = trained("drifting_goal", tmp_path)
     assert all(results[method].success_rate < 0.1 for method in ("base", "latent"))
-    assert all(results[method].success_rate > 0.8 for method in ("residual", "both"))
+    assert results["residual"].success_rate > 0.8
 
 
 @pytest.mark.slow
