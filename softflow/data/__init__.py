@@ -14,6 +14,7 @@ from softflow.data.demonstrations import (
     save_demonstrations,
 )
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder
+from softflow.data.ogbench import ogbench_episodes
 from softflow.data.replay import Replay, Windows, concatenate, sample_mixed, to_torch
 from softflow.data.statistics import observation_statistics
 
@@ -32,6 +33,7 @@ __all__ = [
     "load_corrections",
     "load_demonstrations",
     "observation_statistics",
+    "ogbench_episodes",
     "sample_mixed",
     "save_corrections",
     "save_demonstrations",

@@ -20,6 +20,9 @@ from softflow.envs.diagnostics_demonstrators import (
     TwoRoutesDemonstrator,
     WrongModeDemonstrator,
 )
+from softflow.envs.ogbench_cube import OgbenchCubeDemonstrator
+from softflow.envs.point_maze_demonstrator import PointMazeDemonstrator
+from softflow.envs.success import SparseSuccess, SuccessInfo
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
 from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
 from softflow.envs.tape_cut_symmetry import mirror_trajectory
@@ -58,7 +61,12 @@ SHORT_NAMES = {
     "delayed_corridor": "softflow/DelayedCorridor-v0",
     "drifting_goal": "softflow/DriftingGoal-v0",
     "wrong_mode": "softflow/WrongMode-v0",
+    "adroit_door": "gymnasium_robotics:AdroitHandDoor-v1",
+    "ogbench_cube": "ogbench:cube-single-singletask-task2-v0",
+    "point_maze": "gymnasium_robotics:PointMaze_UMaze-v3",
 }
+EXTRAS = {"gymnasium_robotics": "robotics", "ogbench": "ogbench"}
+"""Modules that register environments when they are imported, and the extra of softflow that installs each."""
 Trajectory = tuple[NDArray[np.float32], NDArray[np.float32]]
 MIRRORS: dict[str, Callable[..., Trajectory]] = {"softflow/TapeCut-v0": mirror_trajectory}
 """Observations (T + 1, O) and actions (T, A) of an episode -> those of its mirror image."""
@@ -69,28 +77,37 @@ DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {
     "softflow/DelayedCorridor-v0": DelayedCorridorDemonstrator,
     "softflow/DriftingGoal-v0": DriftingGoalDemonstrator,
     "softflow/WrongMode-v0": WrongModeDemonstrator,
+    **{f"cube-single-singletask-task{task}-v0": OgbenchCubeDemonstrator for task in range(1, 6)},
+    **{f"PointMaze_{maze}-v3": PointMazeDemonstrator for maze in ("UMaze", "Open", "Medium", "Large")},
 }
 SUPERVISORS: dict[str, Callable[..., Supervisor]] = {"softflow/TapeCut-v0": TapeCutSupervisor}
 
 
-def make_env(name: str, **options: Any) -> Env:
+def make_env(name: str, sparse_success: Any = False, **options: Any) -> Env:
     """Make an environment with observation ``Box (O,)`` and action ``Box(-1, 1, (A,), float32)``.
 
-    A ``Dict`` of boxes, or a box of more axes, is flattened; other bounds of actions are rescaled.
+    A ``Dict`` of boxes, or a box of more axes, is flattened; other bounds of actions are rescaled; an ``info`` that
+    says ``success`` says ``is_success`` too.
 
     Args:
         name: a short name (``available_envs``) or a registered gymnasium id, also as ``module:Id-v0``.
+        sparse_success: True or False; the first success ends the episode with reward 1, and all else is worth 0,
+            whatever the environment's own rewards and ends (`SparseSuccess`).
         options: keyword arguments of ``gymnasium.make``, such as ``render_mode``, and of the environment.
 
     Raises:
         UserError: nothing of that name, an option it does not have, or spaces that cannot be brought into this form.
     """
     env_id = resolve_env_id(name)
+    if not isinstance(sparse_success, bool):
+        raise UserError(f"environment {name!r}: sparse_success must be true or false, got {sparse_success!r}")
     try:
         with _options_of(f"environment {name!r}"):
-            env: Env = gymnasium.make(env_id, **options)
+            env: Env = SuccessInfo(gymnasium.make(env_id, **options))
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"environment {name!r} needs a package that is not installed: {error}") from error
+    if sparse_success:
+        env = SparseSuccess(env)
     try:
         return _rescale_actions(_flatten_observations(env))
     except UserError:
@@ -114,7 +131,8 @@ def resolve_env_id(name: str) -> str:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise UserError(f"environment {name!r}: cannot import {module!r} ({error})") from error
+            hint = f": pip install 'softflow[{EXTRAS[module]}]'" if module in EXTRAS else ""
+            raise UserError(f"environment {name!r}: cannot import {module!r} ({error}){hint}") from error
     if env_id not in gymnasium.registry:
         hint = did_you_mean(env_id, [*SHORT_NAMES, *gymnasium.registry], neighbours=SHORT_NAMES)
         raise UserError(f"no environment is called {name!r}: {hint} Other packages' are named module:Id-v0.")

