@@ -40,7 +40,7 @@ class PointMazeDemonstrator:
         self._env = cast(Any, env.unwrapped)
         self._rng, self._noise = rng, noise
         maze, goal = self._env.maze, self._env.goal
-        start, end = (tuple(map(int, maze.cell_xy_to_rowcol(place))) for place in (self._env.data.qpos[:2], goal))
+        start, end = ((int(i), int(j)) for i, j in map(maze.cell_xy_to_rowcol, (self._env.data.qpos[:2], goal)))
         way = shortest_way(maze.maze_map, start, end, rng)
         self.waypoints = [*(maze.cell_rowcol_to_xy(cell) for cell in way[1:-1]), goal.copy()]
 

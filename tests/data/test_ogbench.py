@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from softflow.data import Episode, load_demonstrations, ogbench_episodes, save_demonstrations
 
@@ -50,7 +54,22 @@ def test_nothing_crosses_from_one_recording_to_the_next() -> None:
     ]
 
 
-def test_a_file_of_them_is_read_back(tmp_path: pytest.TempPathFactory) -> None:
+@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=8), min_size=1, max_size=5))
+def test_it_is_what_going_through_step_by_step_gives(masks: list[list[int]]) -> None:
+    expected, number = [], 0
+    for recording in masks:
+        running: list[int] = []
+        for step, mask in enumerate(recording):
+            if mask or running:
+                running.append(number)
+            if running and (not mask or step == len(recording) - 1):
+                expected.append(([*running, number + 0.5], [0] * (len(running) - 1) + [1 - mask], not mask))
+                running = []
+            number += 1
+    assert [summary(episode) for episode in ogbench_episodes(dataset(masks))] == expected
+
+
+def test_a_file_of_them_is_read_back(tmp_path: Path) -> None:
     episodes = ogbench_episodes(dataset([[1, 0], [1, 1]]))
     save_demonstrations(tmp_path / "cube.npz", episodes)
     assert [summary(one) for one in load_demonstrations(tmp_path / "cube.npz")] == [summary(one) for one in episodes]

@@ -43,7 +43,7 @@ def test_its_own_reward_is_a_cost_per_step_that_success_ends(env: Any) -> None:
 
 
 def test_the_demonstrator_places_the_cube(episodes: list[Episode]) -> None:
-    assert sum(episode.is_success for episode in episodes) >= 5  # 97 of 100
+    assert sum(episode.is_success for episode in episodes) >= 5  # 95 of 100
     for episode in episodes:
         assert episode.observation_dim == 28 and episode.action_dim == 5
         assert episode.reward.tolist() == [0] * (len(episode) - 1) + [episode.is_success]
