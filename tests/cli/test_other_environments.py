@@ -57,7 +57,8 @@ def test_an_environment_by_its_id_is_learnt_from_a_file(command: Any) -> None:
     rng = np.random.default_rng(0)
     episode = Episode(rng.normal(size=(9, 39)), rng.uniform(-1, 1, (8, 28)), np.eye(8)[7], True, False, True)
     save_demonstrations("door.npz", [episode])
-    result = command(f"{TRAIN} --env gymnasium_robotics:AdroitHandDoor-v1 --demos door.npz --eval-episodes 1")
+    door = "--env gymnasium_robotics:AdroitHandDoor-v1 --env-options.sparse-success true"
+    result = command(f"{TRAIN} {door} --demos door.npz --eval-episodes 1")
     assert result.status == 0, result
     assert "AdroitHandDoor-v1" in gymnasium.registry
     assert "no demonstrator is known for 'AdroitHandDoor-v1'" in command("softflow-train --env adroit_door").error()
