@@ -27,7 +27,9 @@ from tests.algos.softflow_toys import (
     train,
     weights,
 )
-from tests.algos.test_steering import FLOW_MATCHING, HEADS, MIXTURE, bandit_demonstrations, every_head, imitated
+from tests.algos.test_steering import FLOW_MATCHING, HEADS, MIXTURE, bandit_demonstrations, imitated
+
+every_head = pytest.mark.parametrize("head", HEADS)
 
 SMALL_MIXTURE = dict(flow="coupling", flow_options={"layers": 1, "width": 8, "components": 2})
 
