@@ -20,6 +20,7 @@ from softflow.training.checkpoint import load_policy, save_policy
 from softflow.training.config import RunConfig
 from softflow.training.loop import Trainer
 from softflow.training.run_folder import RunFolder
+from softflow.training.vector import vectorize
 
 OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE = 3, 2, 4, 2
 
@@ -198,9 +199,8 @@ def test_the_loop_runs_every_stage(tmp_path: Path) -> None:
     algorithm = make_algorithm(rounds=2, steps=60)
     config = RunConfig(eval_episodes=2, collect_steps=20)
     folder = RunFolder.create(tmp_path, "straight", "filtered_imitation", seed=0)
-    trainer = Trainer(
-        algorithm, [make_episode(0.5, True)], [Straight(), Straight()], [Straight(), Straight()], folder, config
-    )
+    vectors = (vectorize([Straight] * 2, algorithm.execute) for _ in range(2))
+    trainer = Trainer(algorithm, [make_episode(0.5, True)], *vectors, folder, config)
     evaluations = trainer.run()
     assert [stage for stage, _, _ in evaluations] == ["imitation", "collect_1", "retrain_1", "collect_2", "retrain_2"]
     assert trainer.progress.updates == 30 and trainer.progress.steps >= 120

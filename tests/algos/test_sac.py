@@ -20,6 +20,7 @@ from softflow.data import Episode, EpisodeBuilder, Replay, to_torch
 from softflow.training.config import RunConfig
 from softflow.training.loop import Trainer
 from softflow.training.run_folder import RunFolder
+from softflow.training.vector import vectorize
 from tests.algos.softflow_toys import (
     assert_goes_on_the_same,
     assert_same,
@@ -179,7 +180,7 @@ def test_it_learns_without_imitation(horizon: int, tmp_path: Path) -> None:
     )
     config = RunConfig(eval_episodes=20, collect_steps=50, eval_every=100)
     folder = RunFolder.create(tmp_path, "shuttle", "sac", seed=0)
-    environments = [[Shuttle() for _ in range(5)] for _ in range(2)]
+    environments = [vectorize([Shuttle] * 5, algorithm.execute) for _ in range(2)]
     evaluations = Trainer(algorithm, [demonstrate(seed) for seed in range(10)], *environments, folder, config).run()
     success = [result.success_rate for _, _, result in evaluations]
     assert success[0] <= 0.5 and success[-1] == 1.0

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,26 +43,40 @@ def test_demonstrations_do_not_depend_on_how_many_record_them(command: Any) -> N
     assert Path("1.npz").read_bytes() == Path("3.npz").read_bytes()
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-def test_interrupted_at_the_keyboard(mode: str, tmp_path: Path, command: Any) -> None:
-    """^C goes to all processes at once."""
+@contextmanager
+def started(flags: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """`softflow-train` as on a terminal, where ^C is not ignored; none of its processes outlives the test."""
     code = "import sys; from softflow.cli.train import main; sys.exit(main())"
-    flags = f"{TRAIN.removeprefix('softflow-train')} --online.steps 100000 --run-dir run --vectorization-mode {mode}"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", code, *flags.split()],
-        cwd=tmp_path, env=environment, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while (
-        "online" not in (tmp_path / "run/metrics.csv").read_text() if (tmp_path / "run/metrics.csv").exists() else True
-    ):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in errors and errors.endswith("interrupted\n"), errors
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nobody is left
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_interrupted_at_the_keyboard(mode: str, tmp_path: Path) -> None:
+    """^C goes to all processes at once."""
+    flags = f"{TRAIN.removeprefix('softflow-train')} --online.steps 100000 --run-dir run --vectorization-mode {mode}"
+    metrics_file, deadline = tmp_path / "run/metrics.csv", time.monotonic() + 120
+    with started(flags, tmp_path) as process:
+        while not (metrics_file.exists() and "online" in metrics_file.read_text()):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "Traceback" not in errors and errors.endswith("interrupted\n"), errors
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # nobody is left
     assert RunFolder.open(tmp_path / "run").last_checkpoint().is_dir()
