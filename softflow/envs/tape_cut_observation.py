@@ -16,38 +16,38 @@ from softflow.envs.simulation import Array, Observation
 from softflow.envs.tape_cut_geometry import TapeCutGeometry
 from softflow.envs.tape_cut_scene import HAND, WRIST, TapeCutScene
 
-# Name and size of each block, in order.  SI units times the factor in the comment; world frame unless said otherwise.
+# Name, size and factor of each block, in order.  SI units times the factor; world frame unless said otherwise.
 OBSERVATION_BLOCKS = (
-    ("wrist_position", 6),  # x, y, z, yaw, pitch, roll
-    ("wrist_velocity", 6),
-    ("hand_position", 9),  # order of HAND_JOINTS
-    ("hand_velocity", 9),  # x 0.1
-    ("wrist_target_lead", 6),  # target minus position
-    ("hand_target", 9),
-    ("touch", 4),  # force of thumb, first, middle, ring on the scissors, at most 10 N, x 0.2
-    ("grip_from_hand", 3),  # from between the pads to between the handles, palm frame, x 10
-    ("heading_in_palm", 3),  # scissors' axis along the blades, palm frame
-    ("normal_in_palm", 3),  # normal of the blades' plane, palm frame
-    ("pivot", 3),
-    ("heading", 3),
-    ("normal", 3),
-    ("scissors_velocity", 6),  # linear (world), angular (body frame of half a), x 0.2
-    ("opening", 1),  # angle between the blades
-    ("opening_rate", 1),  # x 0.2
-    ("seam_in_scissors", 3),  # scissors' frame, x 5
-    ("ribbon_across", 3),  # unit vector across the ribbon, scissors' frame
-    ("seam", 3),
-    ("fixture", 4),  # x, y, z, yaw
-    ("case", 3),  # x, y, yaw
-    ("grasped", 1),  # 0 or 1, now
-    ("lifted", 1),  # 0 or 1, now
-    ("between_blades", 1),  # 0 or 1, now: the ribbon
-    ("armed", 1),  # 0 or 1: the ribbon has been between open jaws and has not left them since
-    ("cut", 1),  # 0 or 1
-    ("pinch", 1),  # force of the blades on the ribbon, at most 5 N, x 0.2
-    ("yaw_from_scissors", 4),  # the hand's: sin, cos, sin and cos of twice it
-    ("yaw_from_fixture", 2),  # the scissors': sin, cos
-    ("yaw", 2),  # the hand's: sin, cos
+    ("wrist_position", 6, 1.0),  # x, y, z, yaw, pitch, roll
+    ("wrist_velocity", 6, 1.0),
+    ("hand_position", 9, 1.0),  # order of HAND_JOINTS
+    ("hand_velocity", 9, 0.1),
+    ("wrist_target_lead", 6, 1.0),  # target minus position
+    ("hand_target", 9, 1.0),
+    ("touch", 4, 0.2),  # force of thumb, first, middle, ring on the scissors, at most MAX_TOUCH
+    ("grip_from_hand", 3, 10.0),  # from between the pads to between the handles, palm frame
+    ("heading_in_palm", 3, 1.0),  # scissors' axis along the blades, palm frame
+    ("normal_in_palm", 3, 1.0),  # normal of the blades' plane, palm frame
+    ("pivot", 3, 1.0),
+    ("heading", 3, 1.0),
+    ("normal", 3, 1.0),
+    ("scissors_velocity", 6, 0.2),  # linear (world), angular (body frame of half a)
+    ("opening", 1, 1.0),  # angle between the blades
+    ("opening_rate", 1, 0.2),
+    ("seam_in_scissors", 3, 5.0),  # scissors' frame
+    ("ribbon_across", 3, 1.0),  # unit vector across the ribbon, scissors' frame
+    ("seam", 3, 1.0),
+    ("fixture", 4, 1.0),  # x, y, z, yaw
+    ("case", 3, 1.0),  # x, y, yaw
+    ("grasped", 1, 1.0),  # 0 or 1, now
+    ("lifted", 1, 1.0),  # 0 or 1, now
+    ("between_blades", 1, 1.0),  # 0 or 1, now: the ribbon
+    ("armed", 1, 1.0),  # 0 or 1: the ribbon has been between open jaws and has not left them since
+    ("cut", 1, 1.0),  # 0 or 1
+    ("pinch", 1, 0.2),  # force of the blades on the ribbon, at most MAX_PINCH
+    ("yaw_from_scissors", 4, 1.0),  # the hand's: sin, cos, sin and cos of twice it
+    ("yaw_from_fixture", 2, 1.0),  # the scissors': sin, cos
+    ("yaw", 2, 1.0),  # the hand's: sin, cos
 )
 # Further blocks, each tanh(value / scale): name, size, scale.
 FINE_BLOCKS = (
@@ -71,13 +71,16 @@ FINE_BLOCKS = (
     ("lift_fine", 1, 0.02),  # m, pivot above its place in the case
     ("touch_fine", 4, 0.25),  # N, of thumb, first, middle, ring
 )
-_SIZES = [(name, size) for name, size in OBSERVATION_BLOCKS] + [(name, size) for name, size, _ in FINE_BLOCKS]
+_SIZES = [(name, size) for name, size, _ in OBSERVATION_BLOCKS + FINE_BLOCKS]
 _ENDS = accumulate(size for _, size in _SIZES)
 OBSERVATION_SLICES = {name: slice(end - size, end) for (name, size), end in zip(_SIZES, _ENDS, strict=True)}
 OBSERVATION_SIZE = sum(size for _, size in _SIZES)
-_FINE = slice(sum(size for _, size in OBSERVATION_BLOCKS), OBSERVATION_SIZE)
-_FINE_SCALES = np.repeat([scale for *_, scale in FINE_BLOCKS], [size for _, size, _ in FINE_BLOCKS])
+_FACTORS, _FINE_SCALES = (
+    np.repeat([number for *_, number in blocks], [size for _, size, _ in blocks])
+    for blocks in (OBSERVATION_BLOCKS, FINE_BLOCKS)
+)
 
+MAX_TOUCH, MAX_PINCH = 10.0, 5.0  # N that are told of
 BLADE_MIDDLE = 0.047  # m from the pivot: where on the blades a ribbon is cut best
 
 
@@ -102,53 +105,57 @@ def observe(
     scissors_yaw = math.atan2(heading[1], heading[0])
     yaw = float(scene.wrist_position[3])
     grip_yaw, cut_yaw = yaw - scissors_yaw, scissors_yaw - float(fixture[3])
-    values: dict[str, Array | float | tuple[float, ...]] = {
-        "wrist_position": scene.wrist_position,
-        "wrist_velocity": scene.wrist_velocity,
-        "hand_position": scene.data.qpos[scene.hand_qpos],
-        "hand_velocity": scene.data.qvel[scene.hand_dof] * 0.1,
-        "wrist_target_lead": targets[WRIST] - scene.wrist_position,
-        "hand_target": targets[HAND],
-        "touch": np.minimum(geometry.touch, 10) * 0.2,
-        "grip_from_hand": (geometry.grip_point - geometry.hand_point) @ palm * 10,
-        "heading_in_palm": heading @ palm,
-        "normal_in_palm": normal @ palm,
-        "pivot": geometry.pivot,
-        "heading": heading,
-        "normal": normal,
-        "scissors_velocity": scene.scissors_velocity * 0.2,
-        "opening": geometry.opening,
-        "opening_rate": geometry.opening_rate * 0.2,
-        "seam_in_scissors": geometry.seam_in_scissors * 5,
-        "ribbon_across": geometry.ribbon_across,
-        "seam": geometry.seam,
-        "fixture": fixture,
-        "case": case,
-        "grasped": grasped,
-        "lifted": lifted,
-        "between_blades": geometry.between_blades,
-        "armed": armed,
-        "cut": cut,
-        "pinch": min(geometry.pinch, 5) * 0.2,
-        "yaw_from_scissors": (math.sin(grip_yaw), math.cos(grip_yaw), math.sin(2 * grip_yaw), math.cos(2 * grip_yaw)),
-        "yaw_from_fixture": (math.sin(cut_yaw), math.cos(cut_yaw)),
-        "yaw": (math.sin(yaw), math.cos(yaw)),
-    }
-    observation = np.empty(OBSERVATION_SIZE, np.float32)
-    for name, value in values.items():
-        observation[OBSERVATION_SLICES[name]] = value
-
     grip_offset = geometry.grip_point - geometry.hand_point
-    grip_lead = grip_offset - (targets[WRIST] - scene.wrist_position)[:3]
-    seam_offset = geometry.seam - geometry.pivot
-    square, across = (math.cos(fixture[3]), math.sin(fixture[3])), (-math.sin(fixture[3]), math.cos(fixture[3]))
-    cut_offset = BLADE_MIDDLE * np.array([*across, 0.0])
-    seam_in_fixture = np.array([square, across]) @ seam_offset[:2]
-    left_cut, right_cut = seam_offset - cut_offset, seam_offset + cut_offset
-    lift = geometry.pivot[2] - scene.rest_height
-    angles = (math.sin(grip_yaw), math.cos(cut_yaw), heading[2], lift)
-    seam_from_blades = geometry.seam_in_scissors - (BLADE_MIDDLE, 0.0, 0.0)
-    pairs = (grip_offset, grip_lead, seam_offset, left_cut, right_cut, seam_in_fixture, seam_from_blades)
-    fine = np.concatenate([*(pair for pair in pairs for _ in range(2)), angles, geometry.touch])
-    observation[_FINE] = np.tanh(fine / _FINE_SCALES)
-    return observation
+    lead = targets[WRIST] - scene.wrist_position
+    touch = geometry.touch.tolist()
+    # As lists: that many small arrays cost several times as much to put together.
+    values = {
+        "wrist_position": scene.wrist_position.tolist(),
+        "wrist_velocity": scene.wrist_velocity.tolist(),
+        "hand_position": scene.data.qpos[scene.hand_qpos].tolist(),
+        "hand_velocity": scene.data.qvel[scene.hand_dof].tolist(),
+        "wrist_target_lead": lead.tolist(),
+        "hand_target": targets[HAND].tolist(),
+        "touch": [min(force, MAX_TOUCH) for force in touch],
+        "grip_from_hand": (grip_offset @ palm).tolist(),
+        "heading_in_palm": (heading @ palm).tolist(),
+        "normal_in_palm": (normal @ palm).tolist(),
+        "pivot": geometry.pivot.tolist(),
+        "heading": heading.tolist(),
+        "normal": normal.tolist(),
+        "scissors_velocity": scene.scissors_velocity.tolist(),
+        "opening": [geometry.opening],
+        "opening_rate": [geometry.opening_rate],
+        "seam_in_scissors": geometry.seam_in_scissors.tolist(),
+        "ribbon_across": geometry.ribbon_across.tolist(),
+        "seam": geometry.seam.tolist(),
+        "fixture": fixture.tolist(),
+        "case": case.tolist(),
+        "grasped": [grasped],
+        "lifted": [lifted],
+        "between_blades": [geometry.between_blades],
+        "armed": [armed],
+        "cut": [cut],
+        "pinch": [min(geometry.pinch, MAX_PINCH)],
+        "yaw_from_scissors": [math.sin(grip_yaw), math.cos(grip_yaw), math.sin(2 * grip_yaw), math.cos(2 * grip_yaw)],
+        "yaw_from_fixture": [math.sin(cut_yaw), math.cos(cut_yaw)],
+        "yaw": [math.sin(yaw), math.cos(yaw)],
+    }
+    x, y, z = (geometry.seam - geometry.pivot).tolist()
+    cos, sin = math.cos(fixture[3]), math.sin(fixture[3])
+    cut_x, cut_y = -BLADE_MIDDLE * sin, BLADE_MIDDLE * cos  # from the seam, across the ribbon
+    along, lateral, off_plane = values["seam_in_scissors"]
+    pairs = (
+        grip_offset.tolist(),
+        (grip_offset - lead[:3]).tolist(),
+        [x, y, z],
+        [x - cut_x, y - cut_y, z],
+        [x + cut_x, y + cut_y, z],
+        [cos * x + sin * y, cos * y - sin * x],
+        [along - BLADE_MIDDLE, lateral, off_plane],
+    )
+    lift = values["pivot"][2] - scene.rest_height
+    fine = [number for pair in pairs for number in pair + pair]
+    fine += [math.sin(grip_yaw), math.cos(cut_yaw), values["heading"][2], lift, *touch]
+    exact = np.array([number for value in values.values() for number in value]) * _FACTORS
+    return np.concatenate([exact, np.tanh(np.array(fine) / _FINE_SCALES)]).astype(np.float32)

@@ -54,9 +54,9 @@ def rotation(quaternion: np.ndarray) -> np.ndarray:
 
 
 def test_blocks_fill_the_observation_in_order(env: TapeCutEnv) -> None:
-    blocks = [*OBSERVATION_BLOCKS, *((name, size) for name, size, _ in FINE_BLOCKS)]
-    assert list(OBSERVATION_SLICES) == [name for name, _ in blocks]
-    ends = np.cumsum([size for _, size in blocks]).tolist()
+    blocks = [*OBSERVATION_BLOCKS, *FINE_BLOCKS]
+    assert list(OBSERVATION_SLICES) == [name for name, *_ in blocks]
+    ends = np.cumsum([size for _, size, _ in blocks]).tolist()
     assert [(s.start, s.stop) for s in OBSERVATION_SLICES.values()] == list(zip([0, *ends], ends, strict=False))
     observation, _ = env.reset(seed=0)
     assert env.observation_space.shape == observation.shape == (OBSERVATION_SIZE,) == (ends[-1],)
