@@ -315,6 +315,8 @@ def test_a_residual_is_enough_for_a_drift(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_only_the_latent_leaves_a_wrong_mode(tmp_path: Path) -> None:
+    """The base takes either mode, how often by chance; the residual leaves that as it is."""
     results = trained("wrong_mode", tmp_path)
-    assert all(results[method].success_rate < 0.6 for method in ("base", "residual"))
+    base, residual = (results[method].success_rate for method in ("base", "residual"))
+    assert 0.2 < base < 0.8 and abs(residual - base) < 0.1
     assert all(results[method].success_rate > 0.9 for method in ("latent", "both"))
