@@ -19,10 +19,9 @@ OBSERVATION_BLOCKS = (
     ("joint_velocity", 12, 0.1),
     ("joint_target", 12, 1.0),  # from the nominal pose
     ("cube_position", 3, 20.0),  # from its home under the palm
-    ("cube_x_axis", 3, 1.0),  # unit vector
     ("cube_z_axis", 3, 1.0),  # unit vector; up when the cube is upright
     ("cube_velocity", 3, 2.0),
-    ("cube_spin", 3, 0.2),  # angular velocity, cube's frame
+    ("cube_spin", 3, 0.2),  # angular velocity
     ("tips", 12, 20.0),  # from the cube's centre
     ("touch", 4, 0.2),  # force on the rubber of each finger, at most MAX_TOUCH
     ("quarter_turn", 2, 1.0),  # cos and sin of four times the cube's yaw: the same for all four sides
@@ -42,10 +41,9 @@ def observe(scene: CubeRotateScene, yaw: float) -> Observation:
         "joint_velocity": scene.joint_velocity,
         "joint_target": scene.targets - scene.nominal_pose,
         "cube_position": scene.cube_position - scene.cube_home,
-        "cube_x_axis": scene.cube_rotation[:, 0],
         "cube_z_axis": scene.cube_rotation[:, 2],
         "cube_velocity": scene.cube_velocity,
-        "cube_spin": scene.cube_spin,
+        "cube_spin": scene.cube_rotation @ scene.cube_spin,
         "tips": scene.tips_from_cube.ravel(),
         "touch": np.minimum(scene.touch, MAX_TOUCH),
         "quarter_turn": (math.cos(4 * yaw), math.sin(4 * yaw)),
