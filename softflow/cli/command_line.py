@@ -13,7 +13,7 @@ import functools
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar, get_origin
 
 import tyro
@@ -109,7 +109,8 @@ def preset_layers(selection: Selection) -> list[Layer]:
     """Load the layers that a selection names. The preset of an algorithm may be anyone's file, `my_preset.yaml`; a
     gymnasium id (`module:Id-v0`) needs no preset.
 
-    A preset of an environment, or one such as `quick`, gives what only one algorithm takes below `algorithms: NAME:`.
+    A preset of an environment, or one such as `quick`, gives what only one algorithm takes below `algorithms: NAME:`,
+    and over it, in the same way, what only one preset of an algorithm takes.
     What a layer says of the options of the flow that it names is left out where a later layer, or the selection, names
     another.
     """
@@ -119,10 +120,11 @@ def preset_layers(selection: Selection) -> list[Layer]:
         is_file = selection.algo.endswith((".yaml", ".yml"))
         layers.append(load_file(selection.algo) if is_file else load_preset("algos", selection.algo))
         algorithm = layers[0].values.get("algorithm")
+    names = dict.fromkeys((algorithm, selection.algo))
     if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
-        layers += _for_algorithm(load_preset("envs", selection.env), algorithm)
+        layers += _for_algorithm(load_preset("envs", selection.env), names)
     if selection.preset is not None:
-        layers += _for_algorithm(load_preset("presets", selection.preset), algorithm)
+        layers += _for_algorithm(load_preset("presets", selection.preset), names)
     if selection.config is not None:
         layers.append(load_file(selection.config))
     named = [layer.values["flow"] for layer in layers if "flow" in layer.values]
@@ -134,11 +136,12 @@ def _without(layer: Layer, key: str) -> Layer:
     return Layer({name: value for name, value in layer.values.items() if name != key}, layer.source)
 
 
-def _for_algorithm(layer: Layer, algorithm: str | None) -> list[Layer]:
-    """A preset without its `algorithms`, and what these say of the one that is chosen."""
+def _for_algorithm(layer: Layer, names: Iterable[str | None]) -> list[Layer]:
+    """A preset without its `algorithms`, and what these say of each of `names`."""
     values = dict(layer.values)
     special = values.pop("algorithms", {})
-    return [Layer(values, layer.source), Layer(special.get(algorithm, {}), f"{layer.source} ({algorithm})")]
+    special_layers = [Layer(special[name], f"{layer.source} ({name})") for name in names if name in special]
+    return [Layer(values, layer.source), *special_layers]
 
 
 def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
