@@ -81,7 +81,7 @@ def test_a_cut_half_done_is_finished_elsewhere() -> None:
 
 
 def test_the_cut_is_restored_and_mended(states: dict[str, State]) -> None:
-    fields = ("geom_size", "geom_pos", "geom_aabb", "geom_rbound", "geom_contype", "geom_conaffinity")
+    fields = ("geom_size", "geom_pos", "geom_aabb", "geom_rbound", "bvh_aabb", "geom_contype", "geom_conaffinity")
 
     def ribbon(env: TapeCutEnv) -> list[np.ndarray]:
         return [getattr(env.scene.model, field).copy() for field in fields]
