@@ -2,14 +2,9 @@
 demonstrator where there is one.
 
     python benchmarks/env_speed.py --env cube_rotate --steps 5000
-    python benchmarks/env_speed.py --env cube_rotate --processes 2
 
 `reset` counts for the speed, not for the share; the demonstrator's own time for neither.  Times are CPU time of this
 process, so a busy machine matters less.
-
-With `--processes N` instead: how many times as many control steps per second of wall time N environments make in N
-processes, as one makes in this one; chunks of four random actions, both in turn, on a machine that has nothing else to
-do.
 """
 
 from __future__ import annotations
@@ -18,8 +13,6 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from itertools import count
 from typing import Any
 
 import gymnasium
@@ -29,11 +22,8 @@ from numpy.typing import NDArray
 
 from softflow.envs import make_demonstrator, make_env
 from softflow.errors import UserError
-from softflow.training.rollout import Rollout
-from softflow.training.vector import VectorizationMode, closing, vectorize
 
 Act = Callable[[], NDArray[np.floating]]
-EXECUTE = 4  # actions of a chunk
 
 
 @dataclass
@@ -79,38 +69,11 @@ def measure(env: gymnasium.Env[Any, Any], make_act: Callable[[], Act], steps: in
     return f"{taken / (resetting + stepping):.0f} steps per CPU-second, {1 - physics / stepping:.0%} outside mj_step"
 
 
-def rate(name: str, number: int, mode: VectorizationMode, steps: int) -> float:
-    """Control steps per second of wall time, of `number` environments that execute chunks of random actions."""
-    with closing(vectorize([partial(make_env, name)] * number, EXECUTE, mode)) as environments:
-        rng, rollout = np.random.default_rng(0), Rollout(environments, count())
-
-        def act(observation: NDArray[np.floating]) -> NDArray[np.floating]:
-            return rng.uniform(-1, 1, (len(observation), EXECUTE, environments.single_action_space.shape[-1]))
-
-        rollout.collect(act, 200)  # until every process is under way
-        start = time.perf_counter()
-        _, made = rollout.collect(act, steps)
-        return made / (time.perf_counter() - start)
-
-
-def compare(name: str, processes: int, steps: int) -> str:
-    """Medians of five measurements of each, made in turn, in words."""
-    alone, together = zip(
-        *((rate(name, 1, "sync", steps), rate(name, processes, "async", steps)) for _ in range(5)), strict=True
-    )
-    one, many = np.median(alone), np.median(together)
-    return f"{one:.0f} steps per second in one process, {many:.0f} in {processes}: {many / one:.2f} times"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="tape_cut", help="short name or gymnasium id")
     parser.add_argument("--steps", type=int, default=5000, help="control steps per measurement")
-    parser.add_argument("--processes", type=int, help="compare so many environments in processes with one here")
     arguments = parser.parse_args()
-    if arguments.processes:
-        print(f"{arguments.env}: {compare(arguments.env, arguments.processes, arguments.steps)}")
-        return
     env, rng = make_env(arguments.env), np.random.default_rng(0)
     clock = mujoco.mj_step = PhysicsClock(mujoco.mj_step)
     result = measure(env, lambda: random_walk(env, rng), arguments.steps, clock)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,11 +17,13 @@ from softflow.cli.command_line import Selection, parse_command_line, preset_laye
 from softflow.cli.config import Layer
 from softflow.cli.correct import record_corrections
 from softflow.cli.runs import load_run, locate_checkpoint, read_config
-from softflow.data import Episode, EpisodeBuilder, save_corrections, save_demonstrations
+from softflow.data import Episode, EpisodeBuilder, outcome_of, save_corrections, save_demonstrations
 from softflow.envs import Demonstrator, make_demonstrator, make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
+from softflow.training.evaluation import summarize
 from softflow.training.progress import StageProgress
+from softflow.training.statistics import wilson_interval
 
 
 @dataclass
@@ -69,19 +71,33 @@ def main(argv: Sequence[str]) -> None:
             make, config.episodes, config.seed, config.num_envs, **config.demonstrator_options
         )
         save_demonstrations(path, episodes)
-        steps, is_success = sum(map(len, episodes)), np.array([episode.is_success for episode in episodes])
+        by_mode = {
+            mode: summarize([episode for episode in episodes if episode.mode == mode]).as_dict()
+            for mode in sorted({episode.mode for episode in episodes})
+        }
+        result = {"steps": sum(map(len, episodes)), **summarize(episodes).as_dict(), "modes": by_mode}
     else:
         policy, run = load_run(config.corrections)
         if config.env != run.env:
             raise UserError(f"--corrections {config.corrections}: its environment is {run.env!r}: give no --env")
         corrections = record_corrections(make(), policy, config.episodes, config.seed, **config.demonstrator_options)
         save_corrections(path, corrections)
-        steps, is_success = len(corrections), corrections.is_success
-    successes = float(np.mean(is_success))
+        successes, number = int(corrections.is_success.sum()), len(corrections.is_success)
+        success = {"success_rate": successes / number, "success_ci95": wilson_interval(successes, number)}
+        result = {"steps": len(corrections), "episodes": number, **success}
     if config.json:
-        print(json.dumps({"file": str(path), "episodes": len(is_success), "steps": steps, "success_rate": successes}))
+        print(json.dumps({"file": str(path), **result}))
     else:
-        print(f"{path}: {len(is_success)} episodes, {steps:,} steps, success {successes:.2f}")
+        print(f"{path}: {result['episodes']} episodes, {result['steps']:,} steps, {_in_words(result)}")
+        for mode, of_mode in result.get("modes", {}).items():
+            print(f"  mode {mode}: {of_mode['episodes']} episodes, {_in_words(of_mode)}")
+
+
+def _in_words(result: Mapping[str, Any]) -> str:
+    """Success with its interval, and means of what the environment measured."""
+    low, high = result["success_ci95"]
+    measured = "".join(f", mean {name} {mean:.3g}" for name, mean in result.get("outcome", {}).items())
+    return f"success {result['success_rate']:.2f} [{low:.2f}, {high:.2f}]{measured}"
 
 
 def _layers(selection: Selection) -> list[Layer]:
@@ -137,8 +153,8 @@ def _record(environment: Env, index: int, seed: int, options: dict[str, Any]) ->
         builder.append(observation, action, float(reward))
         observation = following
         if terminated or truncated:
-            success = bool(info.get("is_success", False))
-            return builder.finish(observation, bool(terminated), bool(truncated), success, demonstrator.mode)
+            success, outcome = bool(info.get("is_success", False)), outcome_of(info)
+            return builder.finish(observation, bool(terminated), bool(truncated), success, demonstrator.mode, outcome)
 
 
 _own: list[Env] = []

@@ -34,7 +34,7 @@ class EvalConfig:
     num_envs: int = 25
     """Environments that run side by side."""
     vectorization_mode: VectorizationMode = "sync"
-    """How: all in one process, one after another, or each in a process of its own."""
+    """How: all in one process, one after another, or spread over as many processes as there are cores."""
     device: str = "cpu"
     """Where the policy runs."""
     json: bool = False

@@ -13,7 +13,7 @@ from softflow.data.demonstrations import (
     load_demonstrations,
     save_demonstrations,
 )
-from softflow.data.episodes import Decision, Episode, EpisodeBuilder
+from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.ogbench import ogbench_episodes
 from softflow.data.replay import Replay, Windows, concatenate, sample_mixed, to_torch
 from softflow.data.statistics import observation_statistics
@@ -34,6 +34,7 @@ __all__ = [
     "load_demonstrations",
     "observation_statistics",
     "ogbench_episodes",
+    "outcome_of",
     "sample_mixed",
     "save_corrections",
     "save_demonstrations",

@@ -110,6 +110,12 @@ class Episode:
         return self.action.shape[1]
 
 
+def outcome_of(info: Mapping[str, Any]) -> dict[str, float]:
+    """What an environment measured, of the ``info`` of a step: every single number in it but ``is_success``."""
+    kinds = bool | int | float | np.number | np.bool_
+    return {name: float(value) for name, value in info.items() if isinstance(value, kinds) and name != "is_success"}
+
+
 class EpisodeBuilder:
     """Collects the steps of one environment into an `Episode`; one builder per environment of a vector."""
 

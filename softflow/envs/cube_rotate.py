@@ -7,7 +7,6 @@ The scene is in ``cube_rotate_scene.py``, the hand's kinematics in ``cube_rotate
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from softflow.envs.cube_rotate_observation import OBSERVATION_SIZE, observe
 from softflow.envs.cube_rotate_scene import Cube, CubeRotateScene
+from softflow.envs.random_state import load_random_state, save_random_state
 from softflow.envs.simulation import Array, Info, Observation, RewardKind, SimulatedTask, clip
 from softflow.errors import UserError
 
@@ -242,7 +242,7 @@ class CubeRotateEnv(SimulatedTask):
             "dropped": np.array(self.dropped),
             "peak_torque": np.array(self.peak_torque),
             "penetration": np.array(self.penetration),
-            "random": np.array(json.dumps(self.np_random.bit_generator.state)),
+            "random": save_random_state(self.np_random),
         }
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observation:
@@ -260,7 +260,7 @@ class CubeRotateEnv(SimulatedTask):
         self._on_their_way = np.array(state["on_their_way"])
         self.turns, self.dropped = float(state["turns"]), bool(state["dropped"])
         self.peak_torque, self.penetration = float(state["peak_torque"]), float(state["penetration"])
-        self.np_random.bit_generator.state = json.loads(str(state["random"]))
+        load_random_state(self.np_random, state["random"])
         self._check_stability()
         self.yaw = self._measured_yaw()
         self._running = True

@@ -12,7 +12,6 @@ never more than 1. Their demonstrators are in ``diagnostics_demonstrators.py``, 
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -21,6 +20,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+
+from softflow.envs.random_state import load_random_state, save_random_state
 
 Array = NDArray[np.float64]
 Observation = NDArray[np.float32]
@@ -99,7 +100,7 @@ class DiagnosticTask(gymnasium.Env[Observation, NDArray[np.floating]]):
             "state": self.state.copy(),
             "steps": np.array(self.steps),
             "running": np.array(self._running),
-            "random": np.array(json.dumps(self.np_random.bit_generator.state)),
+            "random": save_random_state(self.np_random),
         }
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observation:
@@ -112,7 +113,7 @@ class DiagnosticTask(gymnasium.Env[Observation, NDArray[np.floating]]):
             KeyError: an entry is missing.
         """
         self.state, self.steps, self._running = state["state"].copy(), int(state["steps"]), bool(state["running"])
-        self.np_random.bit_generator.state = json.loads(str(state["random"]))
+        load_random_state(self.np_random, state["random"])
         return self._observe().astype(np.float32)
 
 

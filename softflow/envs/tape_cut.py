@@ -6,13 +6,13 @@ in ``tape_cut_observation.py``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow.envs.random_state import load_random_state, save_random_state
 from softflow.envs.simulation import Array, Info, Observation, RewardKind, SimulatedTask, clip
 from softflow.envs.tape_cut_geometry import TapeCutGeometry, measure, mistake
 from softflow.envs.tape_cut_observation import OBSERVATION_SIZE, observe
@@ -239,7 +239,7 @@ class TapeCutEnv(SimulatedTask):
             "on_their_way": self._on_their_way.copy(),
             "armed": np.array(self.armed),
             "reached": np.array(list(self.reached.values())),
-            "random": np.array(json.dumps(self.np_random.bit_generator.state)),
+            "random": save_random_state(self.np_random),
         }
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observation:
@@ -256,7 +256,7 @@ class TapeCutEnv(SimulatedTask):
         self.steps, self.armed = int(state["steps"]), bool(state["armed"])
         self._on_their_way = np.array(state["on_their_way"])
         self.reached = dict(zip(STAGE_REWARDS, map(bool, state["reached"]), strict=True))
-        self.np_random.bit_generator.state = json.loads(str(state["random"]))
+        load_random_state(self.np_random, state["random"])
         self._running = True
         self._measure()
         return self._observe()

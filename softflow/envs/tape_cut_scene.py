@@ -82,6 +82,8 @@ class TapeCutScene(Simulation):
             name: getattr(model, name)[self._ribbon].copy()
             for name in ("geom_size", "geom_pos", "geom_aabb", "geom_rbound", "geom_contype", "geom_conaffinity")
         }
+        self._boxes = model.body_bvhadr[model.geom_bodyid[self._ribbon]]  # of the links, in bvh_aabb
+        self._whole_boxes = model.bvh_aabb[self._boxes].copy()
         self.severed_at: float | None = None
 
         self._scissors = np.array([model.body(name).id for name in ("scissors_a", "scissors_b")])
@@ -148,6 +150,9 @@ class TapeCutScene(Simulation):
             model.geom_size[geom, 2] = model.geom_aabb[geom, 5] = half
             model.geom_pos[geom, 2] = direction * length / 2
             model.geom_rbound[geom] = np.sqrt(half**2 + self.ribbon_half_width**2 + self.ribbon_half_thickness**2)
+            body = model.geom_bodyid[geom]
+            box = model.bvh_aabb[model.body_bvhadr[body]]  # else the thumb passes through what is longer now
+            box[2], box[5] = model.geom_pos[geom, 2] - model.body_ipos[body, 2], half
         model.geom_contype[self._ribbon] = 0
         model.geom_conaffinity[self._ribbon] = 1
         self.severed_at = height
@@ -155,6 +160,7 @@ class TapeCutScene(Simulation):
     def _mend(self) -> None:
         for name, values in self._whole_ribbon.items():
             getattr(self.model, name)[self._ribbon] = values
+        self.model.bvh_aabb[self._boxes] = self._whole_boxes
         self.severed_at = None
 
     def save(self) -> dict[str, Array]:

@@ -35,7 +35,7 @@ class RunConfig:
     num_envs: int = 25
     """Environments that run side by side."""
     vectorization_mode: Literal["sync", "async"] = "sync"
-    """How: all in one process, one after another, or each in a process of its own."""
+    """How: all in one process, one after another, or spread over as many processes as there are cores."""
     replay_capacity: int = 1_000_000
     """Rows of the replay of own episodes, one per step; the oldest are overwritten."""
     collect_steps: int = 1_000

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from softflow.data import Decision, Episode, EpisodeBuilder
+from softflow.data import Decision, Episode, EpisodeBuilder, outcome_of
 
 Act = Callable[[np.ndarray], np.ndarray]
 """Observations (B, O) -> chunks (B, H, A)."""
@@ -73,7 +73,7 @@ class Rollout:
                 del self._running[index]
                 success = bool(_entry(infos, "is_success", index))
                 ending = bool(terminated[index]), bool(truncated[index])
-                outcome = _numbers(infos, index)
+                outcome = outcome_of(_said(infos, index))
                 episodes.append(builder.finish(seen[index, -1], *ending, success, outcome=outcome))
         self._observation = seen[:, -1]
         return episodes, int(steps.sum())
@@ -136,8 +136,7 @@ def _entry(infos: dict[str, Any], name: str, index: int) -> Any:
     return infos[name][index] if name in infos and infos[f"_{name}"][index] else None
 
 
-def _numbers(infos: dict[str, Any], index: int) -> dict[str, float]:
-    """All single numbers that environment `index` said in its info, but the one that has a place of its own."""
+def _said(infos: dict[str, Any], index: int) -> dict[str, Any]:
+    """All that environment `index` said in its info, nested dictionaries left out."""
     arrays = (name for name, value in infos.items() if isinstance(value, np.ndarray) and not name.startswith("_"))
-    said = {name: _entry(infos, name, index) for name in arrays if name != "is_success"}
-    return {name: float(value) for name, value in said.items() if isinstance(value, np.number | np.bool_)}
+    return {name: _entry(infos, name, index) for name in arrays}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,13 +11,15 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from softflow.training.processes import ProcessVectorEnv
 
 VectorizationMode = Literal["sync", "async"]
 
 
 def vectorize(
-    make: Sequence[Callable[[], gym.Env]], execute: int, mode: VectorizationMode = "sync"
+    make: Sequence[Callable[[], gym.Env]], execute: int, mode: VectorizationMode = "sync", processes: int | None = None
 ) -> VectorEnv[Any, Any, Any]:
     """A gymnasium vector environment whose steps are chunks of `execute` actions, see `ChunkExecution`.
 
@@ -28,17 +29,17 @@ def vectorize(
     Args:
         make: one function for each environment, which has a flat Box of observations and actions in [-1, 1].
         execute: actions of a chunk.
-        mode: "sync": all in this process, one after another; "async": each in a process of its own.
+        mode: "sync": all in this process, one after another; "async": spread over several processes.
+        processes: how many if "async", this one included; one for each core unless given.
     """
-    here = os.getpid()
 
     def make_chunked(make_one: Callable[[], gym.Env]) -> ChunkExecution:
-        if os.getpid() != here:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches every process, but is for the first to answer
         return ChunkExecution(make_one(), execute)
 
-    vector: Callable[..., VectorEnv[Any, Any, Any]] = {"sync": SyncVectorEnv, "async": AsyncVectorEnv}[mode]
-    return vector([partial(make_chunked, make_one) for make_one in make], autoreset_mode=AutoresetMode.DISABLED)
+    chunked = [partial(make_chunked, make_one) for make_one in make]
+    if mode == "sync":
+        return SyncVectorEnv(chunked, autoreset_mode=AutoresetMode.DISABLED)
+    return ProcessVectorEnv(chunked, processes or os.cpu_count() or 1)
 
 
 @contextmanager
@@ -47,9 +48,7 @@ def closing(environments: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, A
     try:
         yield environments
     except BaseException:
-        for process in getattr(environments, "processes", []):
-            process.terminate()
-        environments.closed = True  # gymnasium would wait for answers that will not come
+        environments.close(terminate=True)
         raise
     environments.close()
 
@@ -60,9 +59,9 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     Action (execute, A). Observation (execute, O), row i seen after action i; from an episode's end on, and from a
     reset on, all rows are the last one, so that the last row is always what was seen last. The reward is the sum.
 
-    ``info``: that of the last action, and ``chunk``: ``steps``, how many actions were executed, and ``rewards``
-    (execute,), zero where none was; ``failure``: the message of a RuntimeError that the environment raised, which
-    ends its episode.
+    ``info``: ``chunk``: ``steps``, how many actions were executed, and ``rewards`` (execute,), zero where none was;
+    at the episode's end, what the environment said there; ``failure``: the message of a RuntimeError that the
+    environment raised, which ends its episode.
     ``reset(options={"idle": True})`` leaves the environment alone: its steps execute nothing until the next reset.
     """
 
@@ -92,17 +91,18 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
         self._seen[:] = observation
         return self._seen.copy(), info
 
-    def step(self, chunk: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         rewards, steps = np.zeros(self.execute), 0
         info: dict[str, Any] = {}
         terminated = truncated = False
         while steps < self.execute and not (self._idle or terminated or truncated):
             try:
-                observation, reward, terminated, truncated, info = self.env.step(chunk[steps])
+                observation, reward, terminated, truncated, info = self.env.step(action[steps])
             except RuntimeError as error:
                 self._idle, truncated, info = True, True, {"failure": str(error)}
             else:
                 self._seen[steps:], rewards[steps] = observation, reward
             steps += 1
-        chunked = {"steps": steps, "rewards": rewards}
-        return self._seen.copy(), float(rewards.sum()), bool(terminated), bool(truncated), {**info, "chunk": chunked}
+        said = info if terminated or truncated else {}
+        chunk = {"steps": steps, "rewards": rewards}
+        return self._seen.copy(), float(rewards.sum()), bool(terminated), bool(truncated), {**said, "chunk": chunk}

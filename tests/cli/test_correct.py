@@ -78,7 +78,8 @@ def test_corrections_of_a_run(small_run: Path, command: Any) -> None:
     assert result.status == 0, result
     read = load_corrections("corrections.npz")
     assert json.loads(result.out) == {
-        "file": "corrections.npz", "episodes": 3, "steps": len(read), "success_rate": 0.0
+        "file": "corrections.npz", "episodes": 3, "steps": len(read),
+        "success_rate": 0.0, "success_ci95": [0.0, pytest.approx(0.5615, abs=1e-4)]
     }  # fmt: skip
     assert read.shape == (3, 4, 1) and len(read.is_success) == 3
     assert (read.human_chunk == 0.5).all() and read.base_chunk.std() > 0

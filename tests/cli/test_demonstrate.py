@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,17 @@ import numpy as np
 import pytest
 
 from softflow.data import load_demonstrations
+from softflow.training.statistics import wilson_interval
 
 
 def test_demonstrations_of_tape_cut(command: Any) -> None:
     result = command("softflow-demo --episodes 3 --out new/demos.npz --seed 2 --env-options.reward staged --json")
     assert result.status == 0, result
     episodes = load_demonstrations("new/demos.npz")
-    assert json.loads(result.out) == {
-        "file": "new/demos.npz",
-        "episodes": 3,
-        "steps": sum(map(len, episodes)),
-        "success_rate": pytest.approx(np.mean([episode.is_success for episode in episodes])),
-    }
+    said, successes = json.loads(result.out), sum(episode.is_success for episode in episodes)
+    assert (said["file"], said["episodes"], said["steps"]) == ("new/demos.npz", 3, sum(map(len, episodes)))
+    assert said["success_rate"] == pytest.approx(successes / 3) and said["outcome"] == {}
+    assert said["success_ci95"] == pytest.approx(wilson_interval(successes, 3))
     # Staged: 1/8, 1/8, 1/4, 1/2.
     rewards = np.concatenate([episode.reward for episode in episodes])
     assert set(rewards) > {0.0, 0.125}
@@ -31,7 +31,14 @@ def test_demonstrations_of_tape_cut(command: Any) -> None:
 
 
 def test_demonstrations_of_cube_rotate(command: Any) -> None:
-    assert command("softflow-demo --env cube_rotate --episodes 2 --out demos.npz").status == 0
+    """What the environment measured is told of all episodes, and of each mode."""
+    result = command("softflow-demo --env cube_rotate --episodes 3 --out demos.npz --json")
+    said, modes = json.loads(result.out), [episode.mode for episode in load_demonstrations("demos.npz")]
+    assert 0 < said["outcome"]["peak_torque"] <= 0.6 and 0 <= said["outcome"]["dropped"] <= 1
+    assert {int(mode): of_mode["episodes"] for mode, of_mode in said["modes"].items()} == Counter(modes)
+    for name, mean in said["outcome"].items():
+        of_modes = sum(of_mode["episodes"] * of_mode["outcome"][name] for of_mode in said["modes"].values())
+        assert of_modes == pytest.approx(3 * mean)
     for episode in load_demonstrations("demos.npz"):
         assert episode.observation.shape[1:] == (69,) and episode.action.shape[1:] == (12,)
         assert episode.terminated != episode.truncated and not (episode.terminated and episode.is_success)
@@ -48,7 +55,9 @@ def test_the_seed_decides(command: Any) -> None:
 
 def test_options_of_the_environment(command: Any) -> None:
     result = command("softflow-demo --episodes 1 --out d.npz --env-options.reward sparse --env-options.max-steps 5")
-    assert result.out == "d.npz: 1 episodes, 5 steps, success 0.00\n"
+    success = "success 0.00 [0.00, 0.79]"
+    [mode] = [episode.mode for episode in load_demonstrations("d.npz")]
+    assert result.out == f"d.npz: 1 episodes, 5 steps, {success}\n  mode {mode}: 1 episodes, {success}\n"
     [episode] = load_demonstrations("d.npz")
     assert not episode.reward.any() and episode.truncated and not episode.terminated
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softflow.data import Episode, EpisodeBuilder
+from softflow.data import Episode, EpisodeBuilder, outcome_of
 
 
 def fields(**changes):
@@ -98,3 +98,9 @@ def test_records_of_decisions_are_kept_read_only_and_not_handed_on():
         episode.decision[0] = 9
     builder.append(np.zeros(2), np.zeros(1), 0.0)
     assert builder.finish(np.zeros(2), terminated=True, truncated=False, is_success=False).decision is None
+
+
+def test_an_outcome_is_every_single_number_in_an_info() -> None:
+    info = {"is_success": True, "turns": np.float32(1.5), "steps": 3, "dropped": np.bool_(False), "late": True}
+    said = info | {"name": "cube", "stages": {"cut": True}, "place": np.zeros(2), "nothing": None}
+    assert outcome_of(said) == {"turns": 1.5, "steps": 3.0, "dropped": 0.0, "late": 1.0}

@@ -16,6 +16,7 @@ from gymnasium.utils.env_checker import check_env
 
 from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv, UnstableSimulationError, cube_rotate
 from softflow.envs.cube_rotate import ACTION_SPAN, RESET_RANGES
+from tests.envs.episodes import observed
 
 HOLD = np.zeros(12)
 
@@ -54,16 +55,12 @@ def test_gymnasium_accepts_it() -> None:
 
 
 def test_the_same_seed_gives_the_same_episode() -> None:
-    def observations(env: CubeRotateEnv, seed: int) -> np.ndarray:
-        first, _ = env.reset(seed=seed)
-        actions = np.random.default_rng(0).uniform(-0.3, 0.3, (30, 12))
-        return np.array([first, *(env.step(action)[0] for action in actions)])
-
+    actions = np.random.default_rng(0).uniform(-0.3, 0.3, (30, 12))
     one, other = CubeRotateEnv(), CubeRotateEnv()
-    episode = observations(one, 5)
-    observations(other, 6)
-    np.testing.assert_array_equal(observations(other, 5), episode)
-    assert not np.array_equal(observations(other, 6), episode)
+    episode = observed(one, actions, 5)
+    observed(other, actions, 6)
+    np.testing.assert_array_equal(observed(other, actions, 5), episode)
+    assert not np.array_equal(observed(other, actions, 6), episode)
     assert not np.array_equal(other.reset()[0], other.reset()[0])
 
 

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 
-from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv, make_demonstrator, make_env
-
-
-def demonstrate(env: gymnasium.Env, seed: int, **options: Any) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Observations, actions and the last info of one demonstration."""
-    observation, _ = env.reset(seed=seed)
-    demonstrator = make_demonstrator(env, np.random.default_rng(seed), **options)
-    observations, actions, done = [observation], [], False
-    while not done:
-        actions.append(demonstrator.act())
-        observation, _, terminated, truncated, info = env.step(actions[-1])
-        observations.append(observation)
-        done = terminated or truncated
-    return np.array(observations), np.array(actions), info
+from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv, make_env
+from tests.envs.episodes import demonstrate
 
 
 def strokes(env: CubeRotateEnv, mode: int, seed: int) -> list[tuple[int, float]]:
@@ -67,9 +54,9 @@ def test_four_modes_are_four_gaits_from_the_same_start() -> None:
 
 def test_demonstrations_are_reproducible() -> None:
     first, again, other = (demonstrate(make_env("cube_rotate"), seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first[0], again[0])
-    np.testing.assert_array_equal(first[1], again[1])
-    assert not np.array_equal(first[1][0], other[1][0])
+    np.testing.assert_array_equal(first.observations, again.observations)
+    np.testing.assert_array_equal(first.actions, again.actions)
+    assert not np.array_equal(first.actions[0], other.actions[0])
 
 
 def test_modes_are_drawn_evenly_and_actions_fit_the_space() -> None:
@@ -120,7 +107,7 @@ def test_other_environments_are_refused() -> None:
 )
 def test_it_leaves_something_to_learn(episodes: int, successes: tuple[int, int], turns: tuple[float, float]) -> None:
     env = make_env("cube_rotate")
-    infos = [demonstrate(env, seed, mode=seed % 4)[2] for seed in range(episodes)]
+    infos = [demonstrate(env, seed, mode=seed % 4).info for seed in range(episodes)]
     assert successes[0] <= sum(info["is_success"] for info in infos) <= successes[1]
     assert turns[0] <= np.mean([info["turns"] for info in infos]) <= turns[1]
     assert not any(info["success_by_turns"]["3"] for info in infos)

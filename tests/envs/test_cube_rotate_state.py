@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
-from typing import Any
-
-import mujoco
 import numpy as np
 import pytest
 
 from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv
+from tests.envs.episodes import State, after, assert_can_be_looked_at, assert_same, stored
 
-State = dict[str, np.ndarray]
 ACTIONS = np.random.default_rng(1).uniform(-0.3, 0.3, (40, 12))
 MODEL_FIELDS = (
     "body_mass", "body_inertia", "body_subtreemass", "body_invweight0", "dof_invweight0",
     "geom_size", "geom_pos", "geom_aabb", "geom_rbound", "geom_friction", "bvh_aabb",
 )  # fmt: skip
-
-
-def after(env: CubeRotateEnv, actions: np.ndarray) -> list[Any]:
-    """Everything that can be seen from ``actions`` and from the next episode."""
-    seen: list[Any] = [env.step(action) for action in actions]
-    return [*seen, env.reset(), env.step(actions[0])]
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(a[0], b[0])
-        assert a[1:] == b[1:]
-
-
-def stored(state: Mapping[str, np.ndarray]) -> State:
-    """The state after a trip through a file that allows no pickling."""
-    file = io.BytesIO()
-    np.savez(file, **state)
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def dropped(env: CubeRotateEnv) -> bool:
@@ -105,14 +79,7 @@ def test_a_restored_state_is_the_one_that_was_left() -> None:
 def test_a_restored_state_can_be_looked_at(states: dict[str, State]) -> None:
     env = CubeRotateEnv()
     env.set_state(states["turned"])
-    model, data = env.scene.model, env.scene.data
-    fields = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
-    drawn = {field: getattr(data, field).copy() for field in fields}
-    mujoco.mj_kinematics(model, data)
-    mujoco.mj_comPos(model, data)
-    mujoco.mj_camlight(model, data)
-    for field, value in drawn.items():
-        np.testing.assert_allclose(value, getattr(data, field), atol=0.05)  # what is drawn lags by a substep
+    assert_can_be_looked_at(env, 0.05)
 
 
 def test_an_incomplete_state_is_refused(states: dict[str, State]) -> None:

@@ -14,25 +14,16 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softflow.envs import TapeCutDemonstrator, TapeCutEnv, UnstableSimulationError
+from softflow.envs import TapeCutEnv, UnstableSimulationError, make_env
 from softflow.envs.tape_cut import HAND_STEP, RESET_RANGES, STAGE_REWARDS, WRIST_LEASH
 from softflow.envs.tape_cut_observation import OBSERVATION_SLICES
 from softflow.envs.tape_cut_scene import HAND, WRIST
+from tests.envs.episodes import demonstrate, observed
 
 
 @pytest.fixture(scope="module")
 def env() -> TapeCutEnv:
     return TapeCutEnv()
-
-
-def play(env: TapeCutEnv, seed: int, **options: Any) -> list[tuple[Any, ...]]:
-    """All steps' results of one demonstration."""
-    env.reset(seed=seed)
-    demonstrator = TapeCutDemonstrator(env, np.random.default_rng(seed), **options)
-    steps = [env.step(demonstrator.act())]
-    while not (steps[-1][2] or steps[-1][3]):
-        steps.append(env.step(demonstrator.act()))
-    return steps
 
 
 def test_gymnasium_accepts_it() -> None:
@@ -45,16 +36,12 @@ def test_gymnasium_accepts_it() -> None:
 
 
 def test_the_same_seed_gives_the_same_episode() -> None:
-    def observations(env: TapeCutEnv, seed: int) -> np.ndarray:
-        first, _ = env.reset(seed=seed)
-        actions = np.random.default_rng(0).uniform(-1, 1, (30, 15))
-        return np.array([first, *(env.step(action)[0] for action in actions)])
-
+    actions = np.random.default_rng(0).uniform(-1, 1, (30, 15))
     one, other = TapeCutEnv(), TapeCutEnv()
-    episode = observations(one, 5)
-    observations(other, 6)
-    np.testing.assert_array_equal(observations(other, 5), episode)
-    assert not np.array_equal(observations(other, 6), episode)
+    episode = observed(one, actions, 5)
+    observed(other, actions, 6)
+    np.testing.assert_array_equal(observed(other, actions, 5), episode)
+    assert not np.array_equal(observed(other, actions, 6), episode)
     assert not np.array_equal(other.reset()[0], other.reset()[0])
 
 
@@ -111,12 +98,12 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_sparse_reward_is_paid_once_at_the_cut() -> None:
-    *before, last = play(TapeCutEnv(), 0, sloppiness=0, noise=0)
+    *before, last = demonstrate(make_env("tape_cut"), 0, sloppiness=0, noise=0).steps
     assert [step[1] for step in before] == [0.0] * len(before)
     assert last[1] == 1.0 and last[2] and not last[3]
     assert last[4] == {"is_success": True, "stages": dict.fromkeys(STAGE_REWARDS, True)}
 
-    steps = play(TapeCutEnv(terminate_on_success=False), 0, sloppiness=0, noise=0)
+    steps = demonstrate(make_env("tape_cut", terminate_on_success=False), 0, sloppiness=0, noise=0).steps
     assert len(steps) == 200 and steps[-1][3] and not any(step[2] for step in steps)
     assert np.flatnonzero([step[1] for step in steps]).tolist() == [len(before)]
     assert all(step[4]["is_success"] == (i >= len(before)) for i, step in enumerate(steps))
@@ -124,11 +111,11 @@ def test_sparse_reward_is_paid_once_at_the_cut() -> None:
 
 def test_staged_reward_pays_each_stage_once() -> None:
     assert sum(STAGE_REWARDS.values()) == 1
-    env = TapeCutEnv(reward="staged")
+    env = make_env("tape_cut", reward="staged")
     regained = 0
     for seed in range(8):
         reached, lifted = dict.fromkeys(STAGE_REWARDS, False), []
-        for observation, reward, terminated, _, info in play(env, seed, sloppiness=2.0):
+        for observation, reward, terminated, _, info in demonstrate(env, seed, sloppiness=2.0).steps:
             new = [stage for stage in reached if info["stages"][stage] and not reached[stage]]
             assert not any(reached[stage] and not info["stages"][stage] for stage in reached)
             assert reward == sum(STAGE_REWARDS[stage] for stage in new)

@@ -6,30 +6,18 @@ import gymnasium
 import numpy as np
 import pytest
 
-from softflow.envs import TapeCutDemonstrator, TapeCutEnv, make_demonstrator, make_env
+from softflow.envs import TapeCutDemonstrator, TapeCutEnv, make_env
 from softflow.envs.tape_cut_observation import OBSERVATION_SLICES
-
-
-def demonstrate(env: gymnasium.Env, seed: int, **options: float) -> tuple[np.ndarray, np.ndarray, bool, int]:
-    """Observations, actions, success and mode of one demonstration."""
-    observation, _ = env.reset(seed=seed)
-    demonstrator = make_demonstrator(env, np.random.default_rng(seed), **options)
-    observations, actions, done = [observation], [], False
-    while not done:
-        actions.append(demonstrator.act())
-        observation, _, terminated, truncated, info = env.step(actions[-1])
-        observations.append(observation)
-        done = terminated or truncated
-    return np.array(observations), np.array(actions), info["is_success"], demonstrator.mode
+from tests.envs.episodes import demonstrate
 
 
 def test_four_modes_solve_the_task_from_the_same_start() -> None:
     env = make_env("tape_cut")
     shown = [demonstrate(env, 11, mode=mode, sloppiness=0, noise=0) for mode in range(4)]
-    assert [mode for *_, mode in shown] == [0, 1, 2, 3]
-    for observations, _, success, mode in shown:
-        assert success
-        np.testing.assert_array_equal(observations[0], shown[0][0][0])
+    assert [one.mode for one in shown] == [0, 1, 2, 3]
+    for observations, _, steps, mode in shown:
+        assert steps[-1][4]["is_success"]
+        np.testing.assert_array_equal(observations[0], shown[0].observations[0])
         last = {name: observations[-1][block] for name, block in OBSERVATION_SLICES.items()}
         heading = np.arctan2(last["heading"][1], last["heading"][0])
         assert np.sign(np.sin(heading - last["fixture"][3])) == (-1 if mode & 1 else 1)  # the side it is cut from
@@ -38,9 +26,9 @@ def test_four_modes_solve_the_task_from_the_same_start() -> None:
 
 def test_demonstrations_are_reproducible() -> None:
     first, again, other = (demonstrate(make_env("tape_cut"), seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first[0], again[0])
-    np.testing.assert_array_equal(first[1], again[1])
-    assert not np.array_equal(first[1][0], other[1][0])
+    np.testing.assert_array_equal(first.observations, again.observations)
+    np.testing.assert_array_equal(first.actions, again.actions)
+    assert not np.array_equal(first.actions[0], other.actions[0])
 
 
 def test_modes_are_drawn_evenly_and_actions_fit_the_space() -> None:
@@ -71,5 +59,5 @@ def test_other_environments_are_refused() -> None:
 @pytest.mark.slow
 def test_default_sloppiness_leaves_something_to_learn() -> None:
     env = make_env("tape_cut")
-    successes = [demonstrate(env, seed)[2] for seed in range(100)]
+    successes = [demonstrate(env, seed).info["is_success"] for seed in range(100)]
     assert 0.5 < np.mean(successes) < 0.85

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import mujoco
 import numpy as np
 import pytest
 
 from softflow.envs import TapeCutDemonstrator, TapeCutEnv
 from softflow.envs.tape_cut import CUT_FORCE
 from softflow.envs.tape_cut_demonstrator import HOLD_WIDTH, hand_pose
-from softflow.envs.tape_cut_scene import HAND
+from softflow.envs.tape_cut_scene import HAND, TapeCutScene
 
 few_and_many = pytest.mark.parametrize("episodes", [4, pytest.param(40, marks=pytest.mark.slow)])
 
@@ -158,3 +159,21 @@ def test_random_actions_do_not_cut(episodes: int) -> None:
             assert np.isfinite(env.geometry.pivot).all()
             truncated |= terminated
         assert not info["is_success"]
+
+
+@pytest.mark.parametrize(("height", "link", "direction"), [(-0.02, "ribbon_upper", -1), (0.02, "ribbon_lower", 1)])
+def test_a_cut_piece_is_touched_up_to_its_end(height: float, link: str, direction: int) -> None:
+    """By the thumb, too: of its two pads MuJoCo sorts out those that are far from the piece's box."""
+    scene = TapeCutScene()
+    model, data = scene.model, scene.data
+    scene.sever(height)
+    mujoco.mj_kinematics(model, data)
+    pad, piece = data.geom("thumb_pad_left"), data.geom(link)
+    radius, half, _ = model.geom("thumb_pad_left").size
+    end = piece.xpos + np.array([0, 0, direction * model.geom(link).size[2]])
+    for depth, touches in ((0.001, True), (-0.001, False)):
+        axis = pad.xmat.reshape(3, 3)[:, 2]
+        near = pad.xpos - direction * np.sign(axis[2]) * half * axis - [0, 0, direction * radius]  # from beyond the end
+        scene.wrist_position[:3] += end - [0, 0, direction * depth] - near
+        mujoco.mj_forward(model, data)
+        assert any({pad.id, piece.id} == {*contact.geom} for contact in data.contact) is touches

@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
-from typing import Any
-
-import mujoco
 import numpy as np
 import pytest
 
 from softflow.envs import TapeCutDemonstrator, TapeCutEnv
 from softflow.envs.tape_cut import OPEN_GAP
 from softflow.envs.tape_cut_observation import OBSERVATION_SLICES
-
-State = dict[str, np.ndarray]
-
-
-def after(env: TapeCutEnv, actions: np.ndarray) -> list[Any]:
-    """Everything that can be seen from ``actions`` and from the next episode."""
-    seen: list[Any] = [env.step(action) for action in actions]
-    return [*seen, env.reset(), env.step(actions[0])]
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(a[0], b[0])
-        assert a[1:] == b[1:]
-
-
-def stored(state: Mapping[str, np.ndarray]) -> State:
-    """The state after a trip through a file that allows no pickling."""
-    file = io.BytesIO()
-    np.savez(file, **state)
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
+from tests.envs.episodes import State, after, assert_can_be_looked_at, assert_same, stored
 
 
 def until(env: TapeCutEnv, demonstrator: TapeCutDemonstrator, phase: str) -> None:
@@ -108,7 +81,7 @@ def test_a_cut_half_done_is_finished_elsewhere() -> None:
 
 
 def test_the_cut_is_restored_and_mended(states: dict[str, State]) -> None:
-    fields = ("geom_size", "geom_pos", "geom_aabb", "geom_rbound", "geom_contype", "geom_conaffinity")
+    fields = ("geom_size", "geom_pos", "geom_aabb", "geom_rbound", "bvh_aabb", "geom_contype", "geom_conaffinity")
 
     def ribbon(env: TapeCutEnv) -> list[np.ndarray]:
         return [getattr(env.scene.model, field).copy() for field in fields]
@@ -131,14 +104,7 @@ def test_the_cut_is_restored_and_mended(states: dict[str, State]) -> None:
 def test_a_restored_state_can_be_looked_at(states: dict[str, State]) -> None:
     env = TapeCutEnv()
     env.set_state(states["lifting"])
-    model, data = env.scene.model, env.scene.data
-    fields = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
-    drawn = {field: getattr(data, field).copy() for field in fields}
-    mujoco.mj_kinematics(model, data)
-    mujoco.mj_comPos(model, data)
-    mujoco.mj_camlight(model, data)
-    for field, value in drawn.items():
-        np.testing.assert_allclose(value, getattr(data, field), atol=0.02)  # what is drawn lags by a substep
+    assert_can_be_looked_at(env, 0.02)
 
 
 def test_an_incomplete_state_is_refused(states: dict[str, State]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softflow.envs import make_demonstrator, make_env, tape_cut
+from softflow.envs import make_env, tape_cut
 from softflow.envs.tape_cut_observation import OBSERVATION_SLICES
 from softflow.envs.tape_cut_symmetry import mirror_actions, mirror_observations, mirror_trajectory
+from tests.envs.episodes import demonstrate
 
 MIRRORED_DRAWS = ("case_y", "case_yaw", "fixture_y", "fixture_yaw", "scissors_y", "scissors_yaw", "wrist_y")
 YAW = OBSERVATION_SLICES["wrist_position"].start + 3
@@ -27,16 +28,9 @@ def test_the_image_of_a_demonstration_cuts_in_the_image_of_its_scene(
     mode: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env, seed = make_env("tape_cut"), 3
-    observation, _ = env.reset(seed=seed)
-    demonstrator = make_demonstrator(env, np.random.default_rng(0), mode=mode, sloppiness=0.0)
-    observations, actions, ended = [observation], [], False
-    while not ended:
-        actions.append(demonstrator.act())
-        observation, _, terminated, truncated, info = env.step(actions[-1])
-        observations.append(observation)
-        ended = terminated or truncated
-    assert info["is_success"]
-    image, image_actions = mirror_trajectory(np.array(observations), np.array(actions, np.float32))
+    shown = demonstrate(env, seed, mode=mode, sloppiness=0, noise=0)
+    assert shown.info["is_success"]
+    image, image_actions = mirror_trajectory(shown.observations, shown.actions.astype(np.float32))
 
     rng = np.random.default_rng(seed)
     draws = {name: rng.uniform(*bounds) for name, bounds in tape_cut.RESET_RANGES.items()}

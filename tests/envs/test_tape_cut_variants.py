@@ -13,20 +13,17 @@ from softflow.envs.tape_cut import VARIATION_RANGES
 from softflow.envs.tape_cut_observation import OBSERVATION_SIZE, OBSERVATION_SLICES
 from softflow.envs.tape_cut_scene import TapeCutScene, Variation
 from softflow.errors import UserError
+from tests.envs.episodes import observed
 
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (12, 15))
 HARD: dict[str, Any] = {"randomize": True, "latency": 2, "sensor_noise": 0.002}
 
 
-def episode(env: TapeCutEnv, actions: np.ndarray, seed: int = 3) -> np.ndarray:
-    return np.array([env.reset(seed=seed)[0], *(env.step(action)[0] for action in actions)])
-
-
 def test_the_same_seed_gives_the_same_episode() -> None:
     one, other = TapeCutEnv(**HARD), TapeCutEnv(**HARD)
-    seen = episode(one, ACTIONS)
-    episode(other, ACTIONS, seed=4)
-    np.testing.assert_array_equal(episode(other, ACTIONS), seen)
+    seen = observed(one, ACTIONS, 3)
+    observed(other, ACTIONS, 4)
+    np.testing.assert_array_equal(observed(other, ACTIONS, 3), seen)
 
 
 # -- other scissors and pads
@@ -89,8 +86,8 @@ def test_heavier_scissors_weigh_more_in_the_hand() -> None:
 
 def test_the_state_carries_variation_and_late_actions() -> None:
     one, other = TapeCutEnv(**HARD), TapeCutEnv(**HARD)
-    episode(one, ACTIONS[:5])
-    episode(other, ACTIONS[:2], seed=9)
+    observed(one, ACTIONS[:5], 3)
+    observed(other, ACTIONS[:2], 9)
     state = one.get_state()
     np.testing.assert_array_equal(one.set_state(state), other.set_state(state))
     for action in ACTIONS:
@@ -156,7 +153,7 @@ def test_mistakes_are_as_large_as_said_and_consistent() -> None:
 
 def test_mistakes_do_not_touch_the_physics() -> None:
     noisy, exact = TapeCutEnv(sensor_noise=0.01), TapeCutEnv()
-    assert not np.array_equal(episode(noisy, ACTIONS), episode(exact, ACTIONS))
+    assert not np.array_equal(observed(noisy, ACTIONS, 3), observed(exact, ACTIONS, 3))
     np.testing.assert_array_equal(noisy.scene.data.qpos, exact.scene.data.qpos)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +21,12 @@ from tests.training.vectors import side_by_side
 
 
 def collect(
-    make: Callable[[], gymnasium.Env], number: int, execute: int, episodes: int, mode: VectorizationMode
+    make: Callable[[], gymnasium.Env],
+    number: int,
+    execute: int,
+    episodes: int,
+    mode: VectorizationMode = "sync",
+    processes: int | None = None,
 ) -> Any:
     """The episodes of the seeds 0, 1, ... by their seed, and the failures."""
 
@@ -30,7 +34,7 @@ def collect(
         """Whose action says what was seen when it was decided: 0.1 for each step of the episode."""
         return np.repeat(observation[:, None, 1:] / 100, execute, 1)
 
-    with closing(vectorize([make] * number, execute, mode)) as environments:
+    with closing(vectorize([make] * number, execute, mode, processes)) as environments:
         rollout, done = Rollout(environments, iter(range(episodes))), list[Episode]()
         while (result := rollout.execute_chunks(act))[1]:
             done += result[0]
@@ -50,52 +54,29 @@ def assert_same(one: dict[int, Episode], other: dict[int, Episode]) -> None:
 )
 def test_many_environments_give_what_one_would(counting: Any, lengths: list[int], number: int, execute: int) -> None:
     make = partial(counting, lengths.__getitem__, lambda seed: seed % 3 > 0)
-    alone, _ = collect(make, 1, execute, len(lengths), "sync")
-    together, _ = collect(make, number, execute, len(lengths), "sync")
+    alone, _ = collect(make, 1, execute, len(lengths))
+    together, _ = collect(make, number, execute, len(lengths))
     assert sorted(alone) == list(range(len(lengths)))
     assert_same(alone, together)
 
 
 @pytest.mark.filterwarnings("ignore:an episode was given up")
-def test_processes_give_what_one_process_would(counting: Any) -> None:
+@pytest.mark.parametrize(("number", "processes"), [(4, 4), (5, 2), (7, 3), (3, 1), (2, 5)])
+def test_processes_give_what_one_process_would(counting: Any, number: int, processes: int) -> None:
     """Episodes of all lengths, two whose simulation fails, one at its first step; at the end environments are idle."""
     make = partial(counting, lambda seed: 1 + 5 * seed % 7, lambda seed: seed % 3 > 0, fails_at={3: 1, 5: 2})
-    one, failed = collect(make, 1, 3, 11, "sync")
-    many, failed_of_many = collect(make, 4, 3, 11, "async")
+    one, failed = collect(make, 1, 3, 11)
+    many, failed_of_many = collect(make, number, 3, 11, "async", processes)
     assert failed == failed_of_many == 2 and sorted(one) == [0, 1, 2, 4, 6, 7, 8, 9, 10]
     assert_same(one, many)
 
 
-def test_processes_end_with_their_environments(counting: Any) -> None:
-    with closing(vectorize([counting] * 3, 2, "async")) as environments:
-        assert environments.metadata["autoreset_mode"] == AutoresetMode.DISABLED
-        assert len(multiprocessing.active_children()) == 3
-        Rollout(environments, count()).collect(lambda observation: np.zeros((len(observation), 2, 1)), 10)
-    assert not multiprocessing.active_children()
-
-
-def test_processes_end_in_the_middle_of_a_step(counting: Any) -> None:
-    """As when ^C comes after one of them has answered and before the other."""
-    with pytest.raises(KeyboardInterrupt), closing(vectorize([counting] * 2, 2, "async")) as environments:
-        environments.reset(seed=[0, 1])
-        environments.step_async(np.zeros((2, 2, 1), np.float32))
-        environments.parent_pipes[0].recv()
-        raise KeyboardInterrupt
-    for process in environments.processes:
-        process.join(10)
-        assert not process.is_alive()
-
-
-class Broken(gymnasium.Wrapper):
-    def step(self, action: Any) -> Any:
-        raise ZeroDivisionError("a bug")
-
-
-@pytest.mark.filterwarnings("ignore:.*ERROR")
-def test_an_error_in_another_process_is_an_error_here(counting: Any) -> None:
-    with pytest.raises(ZeroDivisionError, match="a bug"):
-        with closing(vectorize([lambda: Broken(counting())] * 2, 2, "async")) as environments:
-            Rollout(environments, count()).execute_chunks(lambda observation: np.zeros((2, 2, 1)))
+def test_there_are_as_many_processes_as_cores(counting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    for number, others in ((2, 1), (7, 2)):
+        with closing(vectorize([counting] * number, 2, "async")):
+            assert len(multiprocessing.active_children()) == others
+        assert not multiprocessing.active_children()
 
 
 def test_a_step_is_a_chunk(counting: Any) -> None:

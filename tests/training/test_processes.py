@@ -1,0 +1,130 @@
+"""Environments spread over processes: what they answer as a vector environment, and how their processes end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from softflow.training.processes import ProcessVectorEnv
+from softflow.training.vector import closing
+
+
+class Here(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Observation (1,): the process that it runs in. A step does `act_at_home` in the process `home`, or
+    `act_elsewhere` in another."""
+
+    observation_space = gymnasium.spaces.Box(0, np.inf, (1,), np.float64)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, home: int, act_at_home: Any = None, act_elsewhere: Any = None) -> None:
+        self.act = act_at_home if home == os.getpid() else act_elsewhere
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return np.array([os.getpid()], float), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        if self.act is not None:
+            self.act()
+        return np.array([os.getpid()], float), 0.0, False, False, {}
+
+
+def fail() -> None:
+    raise ZeroDivisionError("a bug")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def wait() -> None:
+    signal.pause()
+
+
+def started(number: int, processes: int, **acts: Any) -> ProcessVectorEnv:
+    environments = ProcessVectorEnv([partial(Here, os.getpid(), **acts)] * number, processes)
+    environments.reset()
+    return environments
+
+
+ACTIONS = np.zeros((2, 1), np.float32)
+
+
+def test_each_process_runs_its_share_and_this_one_the_last() -> None:
+    with closing(started(5, 2)) as environments:
+        where, *_ = environments.step(np.zeros((5, 1), np.float32))
+        [other] = multiprocessing.active_children()
+        assert where[:, 0].tolist() == [other.pid] * 3 + [os.getpid()] * 2
+    assert not multiprocessing.active_children()
+
+
+def test_it_is_the_vector_environment_that_gymnasium_makes(counting: Any) -> None:
+    """Resets of all and of some, with one seed or a list; rewards, ends and what the environments say."""
+    make = [partial(counting, lambda seed: 1 + seed % 3, lambda seed: seed % 2 > 0)] * 5
+    disabled = {"autoreset_mode": AutoresetMode.DISABLED}
+    with closing(SyncVectorEnv(make, **disabled)) as one, closing(ProcessVectorEnv(make, 3)) as many:
+        assert many.metadata["autoreset_mode"] == AutoresetMode.DISABLED
+        assert (many.observation_space, many.action_space) == (one.observation_space, one.action_space)
+        for environments in (one, many):
+            assert environments.reset(seed=2)[0][:, 0].tolist() == [2, 3, 4, 5, 6]
+            environments.reset(seed=[4, 3, 0, 1, 8])
+        actions = np.zeros((5, 1), np.float32)
+        for ours, theirs in zip(one.step(actions), many.step(actions), strict=True):
+            np.testing.assert_equal(theirs, ours)
+        mask = np.array([False, False, True, True, False])
+        seeds = [None, None, 5, 7, None]
+        again = (each.reset(seed=seeds, options={"reset_mask": mask}) for each in (one, many))
+        for ours, theirs in zip(*again, strict=True):
+            np.testing.assert_equal(theirs, ours)
+
+
+def test_an_error_in_another_process_is_an_error_here() -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)failed.*in fail.*ZeroDivisionError: a bug"):
+        with closing(started(2, 2, act_elsewhere=fail)) as environments:
+            environments.step(ACTIONS)
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_dies_is_an_error_here() -> None:
+    with pytest.raises(RuntimeError, match=r"ended \(exit status -9\)"):
+        with closing(started(2, 2, act_elsewhere=die)) as environments:
+            environments.step(ACTIONS)
+    assert not multiprocessing.active_children()
+
+
+def test_processes_end_in_the_middle_of_a_step() -> None:
+    """As when ^C comes while each of them simulates."""
+    with pytest.raises(KeyboardInterrupt):
+        with closing(started(2, 2, act_at_home=interrupt, act_elsewhere=wait)) as environments:
+            environments.step(ACTIONS)
+    assert not multiprocessing.active_children()
+
+
+def test_processes_end_with_the_one_that_started_them() -> None:
+    """Killed, so that it cannot tell them; each inherits an end of the pipe, which closes with the last of them."""
+
+    def orphan() -> None:
+        started(3, 3)
+        theirs.send("started")
+        die()
+
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=orphan)
+    process.start()
+    theirs.close()
+    assert ours.recv() == "started"
+    process.join()
+    assert ours.poll(10)
+    with pytest.raises(EOFError):
+        ours.recv()
