@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import mujoco
@@ -38,9 +39,9 @@ CUBE_ROTATE = {
 }
 
 
-def frames_of_tape_cut(seed: int) -> Frames:
+def frames_of_tape_cut(seed: int, hand: str = "compact") -> Frames:
     """A close-up (height, width, 3) of the start and of each stage when it is first reached."""
-    env = TapeCutEnv(terminate_on_success=False)
+    env = TapeCutEnv(terminate_on_success=False, hand=hand)
     env.reset(seed=seed)
     demonstrator = TapeCutDemonstrator(env, np.random.default_rng(seed), mode=0)
     camera = mujoco.MjvCamera()
@@ -85,6 +86,7 @@ def frames_of_cube_rotate(seed: int) -> Frames:
 TASKS: dict[str, tuple[Callable[[int], Frames], dict[str, str], int]] = {
     "cube_rotate": (frames_of_cube_rotate, CUBE_ROTATE, 2),
     "tape_cut": (frames_of_tape_cut, TAPE_CUT, 0),
+    "tape_cut_adroit": (partial(frames_of_tape_cut, hand="adroit"), TAPE_CUT, 0),
 }
 """For each task its pictures, their captions in order, and a seed with which the demonstrator succeeds."""
 

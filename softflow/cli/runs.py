@@ -158,7 +158,7 @@ def make_environments(
 
 def make_mirror(config: RunConfig) -> Callable[[Episode], Episode] | None:
     """What makes the mirror image of an episode; None without the setting, or without the symmetry."""
-    trajectory = find_mirror(config.env) if config.mirror else None
+    trajectory = find_mirror(config.env, **config.env_options) if config.mirror else None
     if trajectory is None:
         return None
 

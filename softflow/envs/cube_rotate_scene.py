@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from softflow.envs.cube_rotate_kinematics import FINGERS, HandKinematics, tips_around
-from softflow.envs.simulation import Array, Simulation, clip, yaw_quaternion
+from softflow.envs.simulation import Array, Simulation, clip, read_spec, yaw_quaternion
 
 TIP_HEIGHT = 0.004  # m of the fingertips above the cube's centre
 NOMINAL_SQUEEZE = 0.003  # m by which the fingertips of the nominal pose are inside the nominal cube
@@ -42,7 +42,7 @@ class CubeRotateScene(Simulation):
     """
 
     def __init__(self) -> None:
-        super().__init__("cube_rotate.xml")
+        super().__init__(read_spec("cube_rotate.xml"))
         model, data = self.model, self.data
         self.kinematics = HandKinematics(model)
         body, geom, joint = model.body("cube").id, model.geom("cube").id, model.joint("cube")

@@ -25,7 +25,7 @@ from softflow.envs.point_maze_demonstrator import PointMazeDemonstrator
 from softflow.envs.success import SparseSuccess, SuccessInfo
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
 from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
-from softflow.envs.tape_cut_symmetry import mirror_trajectory
+from softflow.envs.tape_cut_symmetry import Trajectory, find_tape_cut_mirror
 from softflow.errors import UserError, did_you_mean
 
 Env = gymnasium.Env[Any, Any]
@@ -67,9 +67,10 @@ SHORT_NAMES = {
 }
 EXTRAS = {"gymnasium_robotics": "robotics", "ogbench": "ogbench"}
 """Modules that register environments when they are imported, and the extra of softflow that installs each."""
-Trajectory = tuple[NDArray[np.float32], NDArray[np.float32]]
-MIRRORS: dict[str, Callable[..., Trajectory]] = {"softflow/TapeCut-v0": mirror_trajectory}
+Mirror = Callable[..., Trajectory]
 """Observations (T + 1, O) and actions (T, A) of an episode -> those of its mirror image."""
+MIRRORS: dict[str, Callable[..., Mirror | None]] = {"softflow/TapeCut-v0": find_tape_cut_mirror}
+"""Options of an environment -> its mirror; None if with them it has no such symmetry."""
 DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {
     "softflow/CubeRotate-v0": CubeRotateDemonstrator,
     "softflow/TapeCut-v0": TapeCutDemonstrator,
@@ -176,9 +177,10 @@ def make_supervisor(env: Env, rng: np.random.Generator, **options: Any) -> Super
         return SUPERVISORS[env_id](env, rng, **options)
 
 
-def find_mirror(name: str) -> Callable[..., Trajectory] | None:
-    """The function that makes an episode's mirror image (see `MIRRORS`); None for an environment without symmetry."""
-    return MIRRORS.get(resolve_env_id(name))
+def find_mirror(name: str, **options: Any) -> Mirror | None:
+    """What makes an episode's mirror image in `make_env` of the same arguments; None if it has none."""
+    find = MIRRORS.get(resolve_env_id(name))
+    return None if find is None else find(**options)
 
 
 @contextmanager

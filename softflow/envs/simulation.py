@@ -39,12 +39,11 @@ class Simulation:
     A scene that changes its model adds what it changed to ``save``, and changes it likewise before ``load``.
 
     Args:
-        xml: name of the model's file beside this one.
+        spec: the model, such as ``read_spec`` reads.
     """
 
-    def __init__(self, xml: str) -> None:
-        text = files(__package__).joinpath(xml).read_text(encoding="utf-8")
-        self.model = mujoco.MjModel.from_xml_string(text)
+    def __init__(self, spec: mujoco.MjSpec) -> None:
+        self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
         self.control_low, self.control_high = self.model.actuator_ctrlrange.T.copy()
 
@@ -75,6 +74,11 @@ class Simulation:
         mujoco.mj_setState(self.model, self.data, np.array(state["integrated"], np.float64), INTEGRATED)
         for name in DERIVED:
             getattr(self.data, name)[:] = state[name]
+
+
+def read_spec(xml: str) -> mujoco.MjSpec:
+    """The model of the file of that name beside this one."""
+    return mujoco.MjSpec.from_string(files(__package__).joinpath(xml).read_text(encoding="utf-8"))
 
 
 class SimulatedTask(gymnasium.Env[Observation, NDArray[np.floating]]):

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from softflow.envs.random_state import load_random_state, save_random_state
 from softflow.envs.simulation import Array, Info, Observation, RewardKind, SimulatedTask, clip
+from softflow.envs.tape_cut_adroit import ADROIT_HAND
 from softflow.envs.tape_cut_geometry import TapeCutGeometry, measure, mistake
-from softflow.envs.tape_cut_observation import OBSERVATION_SIZE, observe
+from softflow.envs.tape_cut_hand import COMPACT_HAND
+from softflow.envs.tape_cut_observation import observation_size, observe
 from softflow.envs.tape_cut_scene import HAND, WRIST, TapeCutScene, Variation
-from softflow.errors import UserError
+from softflow.errors import UserError, did_you_mean
 
 # Rules
 CUT_FORCE = 3.0  # N with which each blade must press on the ribbon, against the other
@@ -44,14 +46,15 @@ RESET_RANGES = {
 }  # fmt: skip
 # The same for `randomize`: times what the model has.
 VARIATION_RANGES = {"pad_friction": (0.7, 1.3), "scissors_mass": (0.75, 1.4), "spring": (0.8, 1.25)}
-OPEN_HAND = np.array([0.0, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5])  # rad, in the order of HAND_JOINTS
+HANDS = {"compact": COMPACT_HAND, "adroit": ADROIT_HAND}
 
 
 class TapeCutEnv(SimulatedTask):
     """Take the scissors out of the case and cut the ribbon, at 20 Hz within 200 steps.
 
-    Action, ``Box(-1, 1, (15,))``: six changes of the wrist's target (``WRIST_STEP`` at 1; x, y, z, yaw, pitch, roll)
-    and nine absolute finger targets (-1 to 1 spans the joint's range; moves at most ``HAND_STEP`` per step).
+    Action, ``Box(-1, 1, (6 + J,))``: six changes of the wrist's target (``WRIST_STEP`` at 1; x, y, z, yaw, pitch, roll)
+    and the absolute targets of the hand's J joints (-1 to 1 spans the joint's range; moves at most ``HAND_STEP`` per
+    step).
 
     Observation (O,): the blocks of ``OBSERVATION_BLOCKS`` and ``FINE_BLOCKS`` (``tape_cut_observation.py``), with
     units there.
@@ -77,10 +80,11 @@ class TapeCutEnv(SimulatedTask):
         latency: steps by which actions arrive late; until the first arrives, the targets stay as they are.
         sensor_noise: m, standard deviation of the error with which the positions of scissors and ribbon are seen, anew
             at each step; the scissors' yaw errs by 10 rad per m of it. Flags, forces and the hand's joints are exact.
+        hand: ``"compact"``, of 9 joints, or ``"adroit"``, the Adroit hand of gymnasium-robotics, of 22.
         width, height, camera: size in pixels and camera (``"front"`` or ``"side"``) of ``render``.
 
     Raises:
-        UserError: an argument outside of these.
+        UserError: an argument outside of these, or gymnasium-robotics is not installed.
         UnstableSimulationError: from ``reset`` or ``step`` when the physics diverges.
         ValueError: from ``step`` when an action has another shape or is not finite.
     """
@@ -94,17 +98,20 @@ class TapeCutEnv(SimulatedTask):
         randomize: bool = False,
         latency: int = 0,
         sensor_noise: float = 0.0,
+        hand: str = "compact",
         width: int = 640,
         height: int = 480,
         camera: str = "front",
     ) -> None:
         if not 0 <= sensor_noise < np.inf:
             raise UserError(f"sensor_noise must be 0 m or more, got {sensor_noise}")
+        if hand not in HANDS:
+            raise UserError(f"TapeCut has no hand {hand!r}: {did_you_mean(hand, list(HANDS))}")
         self.randomize, self.sensor_noise = randomize, sensor_noise
-        self.scene = TapeCutScene()
+        self.scene = TapeCutScene(HANDS[hand])
         super().__init__(
             self.scene,
-            OBSERVATION_SIZE,
+            observation_size(len(self.scene.hand.joints)),
             render_mode=render_mode,
             reward=reward,
             terminate_on_success=terminate_on_success,
@@ -128,8 +135,9 @@ class TapeCutEnv(SimulatedTask):
         wrist = np.array([*(drawn[f"wrist_{name}"] for name in ("x", "y", "z", "yaw")), 0.0, 0.0])
         if self.randomize:
             self.scene.vary(Variation(*(self.np_random.uniform(*bounds) for bounds in VARIATION_RANGES.values())))
-        self.scene.place(self.case, self.fixture, scissors, wrist, OPEN_HAND)
-        self.targets = np.concatenate([wrist, OPEN_HAND])
+        fingers = self.scene.hand.open_pose
+        self.scene.place(self.case, self.fixture, scissors, wrist, fingers)
+        self.targets = np.concatenate([wrist, fingers])
         self.steps = 0
         self._forget_actions()
         self.armed = False  # the ribbon has been between open jaws and has not left them since

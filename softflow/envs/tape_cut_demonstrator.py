@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from softflow.envs.simulation import Array
 from softflow.envs.tape_cut import WRIST_STEP, TapeCutEnv
-from softflow.envs.tape_cut_scene import HAND, HAND_JOINTS, WRIST, WRIST_JOINTS
+from softflow.envs.tape_cut_scene import HAND, WRIST
 from softflow.errors import UserError
 
 OPEN_WIDTH = 0.042  # m, half the distance of the pads
@@ -21,8 +21,6 @@ CARRY_HEIGHT = 0.24
 RETREAT_HEIGHT = 0.26
 STANDOFF = 0.055  # m that the blades stop short of the ribbon before they are pushed over it
 CUT_POINT = 0.047  # m from the pivot where the ribbon is to lie
-FINGER_LENGTH, FINGER_ROOT, PAD_RADIUS = 0.045, 0.020, 0.0075  # m, of the hand's geometry
-PAD_TILT = 0.1  # rad inwards
 SLIP_STEPS = 6  # without any touch before the scissors count as dropped
 HOLDING = ("lift", "carry", "insert", "cut", "reopen")
 
@@ -73,19 +71,21 @@ class TapeCutDemonstrator:
         self.crossing_offset = np.array([CUT_POINT + offset(0.006), offset(0.0025), offset(0.003)])
         self.crossing_yaw = offset(0.08)
 
-        self._noise_scale = noise * np.array([1.0] * len(WRIST_JOINTS) + [0.15] * len(HAND_JOINTS))
+        self._noise_scale = np.full(self.env.targets.size, 0.15 * noise)
+        self._noise_scale[WRIST] = noise
         self._noise = np.zeros(self._noise_scale.size)
         self.phase, self._elapsed, self._untouched = "above", 0, 0
         self._width = OPEN_WIDTH
         self._grasp_target = self._targets[:4].copy()  # wrist x, y, z, yaw when the hand began to close
 
     def act(self) -> NDArray[np.float64]:
-        """The action (15,) in [-1, 1] for the environment's current state; the noise makes each call a new draw."""
+        """The action (A,) in [-1, 1] for the environment's current state; the noise makes each call a new draw."""
         self._elapsed += 1
         self._notice_drop()
         motion = getattr(self, f"_{self.phase}")()  # m and rad by which the wrist's targets shall move
-        low, high = self.env.scene.control_low[HAND], self.env.scene.control_high[HAND]
-        fingers = 2 * (hand_pose(self._width) - low) / (high - low) - 1
+        scene = self.env.scene
+        low, high = scene.control_low[HAND], scene.control_high[HAND]
+        fingers = 2 * (scene.hand.pinch(self._width) - low) / (high - low) - 1
         action = np.concatenate([motion / WRIST_STEP, fingers])
         self._noise = 0.6 * self._noise + 0.8 * self.rng.normal(size=action.size)
         return np.clip(action + self._noise_scale * self._noise, -1, 1)
@@ -245,12 +245,6 @@ class TapeCutDemonstrator:
     def _touches(self) -> bool:
         """Whether any finger is on the scissors."""
         return bool(self.env.geometry.touch.max() > 0.05)
-
-
-def hand_pose(width: float) -> Array:
-    """Finger targets (9,) that hold the pads ``width`` m from the palm's mid plane, the last links nearly vertical."""
-    base = -np.arcsin(np.clip((width + PAD_RADIUS - FINGER_ROOT) / FINGER_LENGTH, -1, 1))
-    return np.array([0.0, *(base, PAD_TILT - base) * 4])
 
 
 def wrapped(angle: float) -> float:

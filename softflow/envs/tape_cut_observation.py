@@ -8,6 +8,7 @@ between a cut and none, but is lost among standardised numbers that span half a 
 from __future__ import annotations
 
 import math
+from functools import cache
 from itertools import accumulate
 
 import numpy as np
@@ -16,11 +17,13 @@ from softflow.envs.simulation import Array, Observation
 from softflow.envs.tape_cut_geometry import TapeCutGeometry
 from softflow.envs.tape_cut_scene import HAND, WRIST, TapeCutScene
 
-# Name, size and factor of each block, in order.  SI units times the factor; world frame unless said otherwise.
+# Name, size and factor of each block, in order.  SI units times the factor; world frame unless said otherwise.  The
+# blocks of HAND_BLOCKS have as many numbers as the hand has joints; the size here is the compact hand's.
+HAND_BLOCKS = ("hand_position", "hand_velocity", "hand_target")
 OBSERVATION_BLOCKS = (
     ("wrist_position", 6, 1.0),  # x, y, z, yaw, pitch, roll
     ("wrist_velocity", 6, 1.0),
-    ("hand_position", 9, 1.0),  # order of HAND_JOINTS
+    ("hand_position", 9, 1.0),  # order of Hand.joints
     ("hand_velocity", 9, 0.1),
     ("wrist_target_lead", 6, 1.0),  # target minus position
     ("hand_target", 9, 1.0),
@@ -71,14 +74,32 @@ FINE_BLOCKS = (
     ("lift_fine", 1, 0.02),  # m, pivot above its place in the case
     ("touch_fine", 4, 0.25),  # N, of thumb, first, middle, ring
 )
-_SIZES = [(name, size) for name, size, _ in OBSERVATION_BLOCKS + FINE_BLOCKS]
-_ENDS = accumulate(size for _, size in _SIZES)
-OBSERVATION_SLICES = {name: slice(end - size, end) for (name, size), end in zip(_SIZES, _ENDS, strict=True)}
-OBSERVATION_SIZE = sum(size for _, size in _SIZES)
-_FACTORS, _FINE_SCALES = (
-    np.repeat([number for *_, number in blocks], [size for _, size, _ in blocks])
-    for blocks in (OBSERVATION_BLOCKS, FINE_BLOCKS)
-)
+_FINE_SCALES = np.repeat([scale for *_, scale in FINE_BLOCKS], [size for _, size, _ in FINE_BLOCKS])
+
+
+def _sizes(joints: int) -> dict[str, int]:
+    return {name: joints if name in HAND_BLOCKS else size for name, size, _ in OBSERVATION_BLOCKS + FINE_BLOCKS}
+
+
+def observation_slices(joints: int) -> dict[str, slice]:
+    """Where each block lies in an observation with a hand of so many joints."""
+    sizes = _sizes(joints)
+    ends = accumulate(sizes.values())
+    return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+
+
+def observation_size(joints: int) -> int:
+    """O with a hand of so many joints."""
+    return sum(_sizes(joints).values())
+
+
+@cache
+def _factors(joints: int) -> Array:
+    sizes = _sizes(joints)
+    return np.concatenate([np.full(sizes[name], factor) for name, _, factor in OBSERVATION_BLOCKS])
+
+
+OBSERVATION_SLICES, OBSERVATION_SIZE = observation_slices(9), observation_size(9)  # of the compact hand
 
 MAX_TOUCH, MAX_PINCH = 10.0, 5.0  # N that are told of
 BLADE_MIDDLE = 0.047  # m from the pivot: where on the blades a ribbon is cut best
@@ -98,7 +119,7 @@ def observe(
 ) -> Observation:
     """The observation (O,) of a scene measured as ``geometry``; the other arguments are as the blocks say.
 
-    ``targets`` (15,) are those of the wrist (6,) and the fingers (9,).
+    ``targets`` (6 + J,) are those of the wrist (6,) and the fingers (J,).
     """
     palm = scene.rotation["palm"]
     heading, _, normal = geometry.axes
@@ -157,5 +178,6 @@ def observe(
     lift = values["pivot"][2] - scene.rest_height
     fine = [number for pair in pairs for number in pair + pair]
     fine += [math.sin(grip_yaw), math.cos(cut_yaw), values["heading"][2], lift, *touch]
-    exact = np.array([number for value in values.values() for number in value]) * _FACTORS
+    exact = np.array([number for value in values.values() for number in value])
+    exact *= _factors(len(scene.hand.joints))
     return np.concatenate([exact, np.tanh(np.array(fine) / _FINE_SCALES)]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What TapeCut simulates: hand, scissors, ribbon and fixture of ``tape_cut.xml``, free of rules and rewards."""
+"""What TapeCut simulates: a hand, and scissors, ribbon and fixture of ``tape_cut.xml``, free of rules and rewards."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from dataclasses import astuple, dataclass
 import mujoco
 import numpy as np
 
-from softflow.envs.simulation import Array, Simulation, yaw_quaternion
+from softflow.envs.simulation import Array, Simulation, read_spec, yaw_quaternion
+from softflow.envs.tape_cut_hand import COMPACT_HAND, Hand
 
 WRIST_JOINTS = ("wrist_x", "wrist_y", "wrist_z", "wrist_yaw", "wrist_pitch", "wrist_roll")
-HAND_JOINTS = (
-    "thumb_abd", "thumb_mcp", "thumb_ip", "first_mcp", "first_pip", "middle_mcp", "middle_pip", "ring_mcp", "ring_pip",
-)  # fmt: skip
 WRIST = slice(0, len(WRIST_JOINTS))  # of actions and targets, which list the wrist's joints, then the hand's
-HAND = slice(len(WRIST_JOINTS), len(WRIST_JOINTS) + len(HAND_JOINTS))
+HAND = slice(len(WRIST_JOINTS), None)
 RIBBON = ("ribbon_upper_end", "ribbon_upper", "ribbon_lower", "ribbon_lower_end")
 
 SETTLING_SUBSTEPS = 20
@@ -39,8 +37,11 @@ class TapeCutScene(Simulation):
     Attributes ending in a pose or a velocity are live views into MuJoCo's memory (metres, radians, seconds, newtons).
     """
 
-    def __init__(self) -> None:
-        super().__init__("tape_cut.xml")
+    def __init__(self, hand: Hand = COMPACT_HAND) -> None:
+        spec = read_spec("tape_cut.xml")
+        hand.mount(spec)
+        super().__init__(spec)
+        self.hand = hand
         model, data = self.model, self.data
 
         self.rest_height = float(model.body("scissors_a").pos[2])  # of the pivot, scissors in the case
@@ -54,8 +55,8 @@ class TapeCutScene(Simulation):
 
         wrist, wrist_dof = _joint_slices(model, WRIST_JOINTS)
         self.wrist_position, self.wrist_velocity = data.qpos[wrist], data.qvel[wrist_dof]
-        self.hand_qpos = np.array([model.joint(name).qposadr[0] for name in HAND_JOINTS])
-        self.hand_dof = np.array([model.joint(name).dofadr[0] for name in HAND_JOINTS])
+        self.hand_qpos = np.array([model.joint(name).qposadr[0] for name in hand.joints])
+        self.hand_dof = np.array([model.joint(name).dofadr[0] for name in hand.joints])
         scissors, hinge = model.joint("scissors"), model.joint("hinge")
         self.scissors_pose = data.qpos[scissors.qposadr[0] :][:7]
         self.scissors_velocity = data.qvel[scissors.dofadr[0] :][:6]
@@ -87,7 +88,7 @@ class TapeCutScene(Simulation):
         self.severed_at: float | None = None
 
         self._scissors = np.array([model.body(name).id for name in ("scissors_a", "scissors_b")])
-        self._pads = np.array([i for i in range(model.ngeom) if "_pad" in model.geom(i).name])
+        self._pads = np.array([model.geom(name).id for name in hand.pads])
         self._hinge = model.joint("hinge").id
         self._nominal = {
             "friction": model.geom_friction[self._pads, 0].copy(),
@@ -116,7 +117,7 @@ class TapeCutScene(Simulation):
             fixture: x, y, z, yaw of the ribbon's fixture.
             scissors: x, y, yaw of the scissors, which lie almost fully open at the height of the case's foam.
             wrist: positions (6,) of the wrist joints, also their targets.
-            hand: angles (9,) of the finger joints, also their targets.
+            hand: angles (J,) of the finger joints, also their targets.
         """
         data = self.data
         mujoco.mj_resetData(self.model, data)

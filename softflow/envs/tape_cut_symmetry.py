@@ -11,12 +11,16 @@ becomes pi - yaw, pitch its negative, roll stays.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from softflow.envs.tape_cut_observation import OBSERVATION_SIZE, OBSERVATION_SLICES
 
 Array = NDArray[np.float32]
+Trajectory = tuple[Array, Array]
 
 WORLD = (1, -1, 1)  # a vector in the world frame
 PALM = (-1, 1, 1)  # in the palm frame
@@ -107,7 +111,12 @@ def mirror_actions(action: Array) -> Array:
     return action[..., ACTION_ORDER] * ACTION_SIGN
 
 
-def mirror_trajectory(observation: Array, action: Array) -> tuple[Array, Array]:
+def find_tape_cut_mirror(hand: str = "compact", **options: Any) -> Callable[[Array, Array], Trajectory] | None:
+    """``mirror_trajectory`` with the compact hand; any other is a right hand, whose image is none that is there."""
+    return mirror_trajectory if hand == "compact" else None
+
+
+def mirror_trajectory(observation: Array, action: Array) -> Trajectory:
     """The image of an episode, (T + 1, O) and (T, 15).
 
     Of the two turns by pi the image's hand takes the one that the wrist's range leaves room for: it starts from where

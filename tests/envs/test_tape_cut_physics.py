@@ -12,7 +12,7 @@ import pytest
 
 from softflow.envs import TapeCutDemonstrator, TapeCutEnv
 from softflow.envs.tape_cut import CUT_FORCE
-from softflow.envs.tape_cut_demonstrator import HOLD_WIDTH, hand_pose
+from softflow.envs.tape_cut_demonstrator import HOLD_WIDTH
 from softflow.envs.tape_cut_scene import HAND, TapeCutScene
 
 few_and_many = pytest.mark.parametrize("episodes", [4, pytest.param(40, marks=pytest.mark.slow)])
@@ -61,7 +61,7 @@ def attempt(
 def with_fingers(demonstrator: TapeCutDemonstrator, action: np.ndarray, width: float) -> np.ndarray:
     """The same action with the pads ``width`` m from the middle."""
     low, high = demonstrator.env.scene.control_low[HAND], demonstrator.env.scene.control_high[HAND]
-    fingers = 2 * (hand_pose(width) - low) / (high - low) - 1
+    fingers = 2 * (demonstrator.env.scene.hand.pinch(width) - low) / (high - low) - 1
     return np.concatenate([action[:6], fingers])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from softflow.envs import TapeCutDemonstrator, TapeCutSupervisor, make_env, make_supervisor
-from softflow.envs.tape_cut_demonstrator import OPEN_WIDTH, SLIP_STEPS, hand_pose
+from softflow.envs.tape_cut_demonstrator import OPEN_WIDTH, SLIP_STEPS
 from softflow.envs.tape_cut_supervisor import PATIENCE
 from softflow.errors import UserError
 
@@ -108,4 +108,4 @@ def test_half_of_the_takeovers_from_idleness_succeed() -> None:
 
 def _fingers(env: gymnasium.Env, width: float) -> np.ndarray:
     low, high = env.unwrapped.scene.control_low[6:], env.unwrapped.scene.control_high[6:]
-    return 2 * (hand_pose(width) - low) / (high - low) - 1
+    return 2 * (env.unwrapped.scene.hand.pinch(width) - low) / (high - low) - 1
