@@ -40,7 +40,7 @@ def test_demonstrations_of_cube_rotate(command: Any) -> None:
         of_modes = sum(of_mode["episodes"] * of_mode["outcome"][name] for of_mode in said["modes"].values())
         assert of_modes == pytest.approx(3 * mean)
     for episode in load_demonstrations("demos.npz"):
-        assert episode.observation.shape[1:] == (69,) and episode.action.shape[1:] == (12,)
+        assert episode.observation.shape[1:] == (66,) and episode.action.shape[1:] == (12,)
         assert episode.terminated != episode.truncated and not (episode.terminated and episode.is_success)
         assert len(np.unique(episode.reward)) > 10  # staged, by its preset
 
