@@ -16,6 +16,7 @@ STEERING = ["--base-rollouts.steps", "50", *ACTING, "--eval-episodes", "1"]
 COMPARING = ["--algos", "rfs", "latent_steering", "--seeds", "0", "1", "--num-demos", "2", "--steps", "50", "--"]
 
 COMMANDS = {
+    "guarded_policy.py": ["--quick", "--episodes", "1"],
     "human_corrections.py": ["--quick", "--episodes", "2"],
     "train_tape_cut.py": ["--demonstrations", "2", "--updates", "8", "--steps", "200", "--episodes", "1"],
     "custom_environment.py": [*SHORT, *ACTING],

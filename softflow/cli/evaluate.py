@@ -17,7 +17,8 @@ from softflow.cli.runs import load_run, make_environment, make_environments, req
 from softflow.cli.video import write_video
 from softflow.data import Episode
 from softflow.errors import UserError
-from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate
+from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
+from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded
 from softflow.training.vector import VectorizationMode, closing
 
 
@@ -37,6 +38,10 @@ class EvalConfig:
     """How: all in one process, one after another, or spread over as many processes as there are cores."""
     device: str = "cpu"
     """Where the policy runs."""
+    guard: str | None = None
+    """Folder that softflow-guard wrote: run the policy behind it, and count what it does."""
+    guard_attempts: int = 8
+    """Chunks that may be drawn in place of one that it flags; 0 flags alone."""
     json: bool = False
     """Print one JSON object."""
     csv: str | None = None
@@ -54,6 +59,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--episodes must be at least 1, got {config.episodes}")
     require_device(config.device)
     policy, run = load_run(config.run, config.device)
+    guarded = _behind_guard(policy, config) if config.guard is not None else None
 
     def act(observation: np.ndarray) -> np.ndarray:
         return policy.act(torch.as_tensor(observation, dtype=torch.float32, device=config.device)).cpu().numpy()
@@ -61,7 +67,10 @@ def main(argv: Sequence[str]) -> None:
     torch.manual_seed(config.seed)  # candidates are drawn
     number = min(config.num_envs, config.episodes)
     with closing(make_environments(run, number, policy.execute, config.vectorization_mode)) as environments:
-        result, episodes = evaluate(environments, act, config.episodes, config.seed)
+        if guarded is None:
+            result, episodes = evaluate(environments, act, config.episodes, config.seed)
+        else:
+            result, episodes = evaluate_guarded(environments, guarded, config.episodes, config.seed)
     if config.csv:
         _write_csv(Path(config.csv), episodes)
     if config.video:
@@ -75,6 +84,23 @@ def main(argv: Sequence[str]) -> None:
         print(f"mean return {result.mean_return:.3f}, mean length {result.mean_length:.0f} steps")
         if result.outcome:
             print(", ".join(f"mean {name} {mean:.3g}" for name, mean in result.outcome.items()))
+
+
+def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:
+    assert config.guard is not None
+    if config.video:
+        raise UserError("--video films the policy without its guard: give one of --video and --guard")
+    guard = ChunkGuard.load(config.guard, config.device)
+    sizes = [(one.observation_dim, one.horizon, one.action_dim) for one in (guard.density, policy.policy)]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"guard {config.guard}: its observations, horizon and actions are of {sizes[0]} numbers, the policy's of "
+            f"{sizes[1]}: give one of the same environment and horizon"
+        )
+    try:
+        return GuardedPolicy(policy.choose, guard, policy.execute, config.guard_attempts, policy.temperature)
+    except ValueError as error:
+        raise UserError(f"--guard-attempts: {error}") from error
 
 
 def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:

@@ -1,5 +1,6 @@
 """Episodes in, windows out: replay, demonstrations and statistics."""
 
+from softflow.data.chunks import whole_chunks
 from softflow.data.corrections import (
     CorrectionError,
     Corrections,
@@ -39,4 +40,5 @@ __all__ = [
     "save_corrections",
     "save_demonstrations",
     "to_torch",
+    "whole_chunks",
 ]

@@ -129,6 +129,11 @@ class EpisodeBuilder:
         """Number of steps appended since the last `finish`."""
         return len(self._action)
 
+    @property
+    def last_action(self) -> np.ndarray | None:
+        """The action (A,) of the last step appended, None if there is none."""
+        return self._action[-1] if self._action else None
+
     def append(self, observation: np.ndarray, action: np.ndarray, reward: float) -> None:
         """Add one step: the observation (O,) that was acted on, the action (A,), and the reward that followed.
 

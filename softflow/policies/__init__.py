@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from softflow.policies.action_limits import ActionLimits
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.best_of_n import BestOfN
 from softflow.policies.flow_policy import FlowPolicy
+from softflow.policies.guard import ChunkGuard
+from softflow.policies.guarded_policy import GuardedPolicy
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.one_step import OneStepPolicy
 from softflow.policies.steered import SteeredPolicy
 
-__all__ = ["BestOfN", "ChunkPolicy", "FlowPolicy", "ObservationNormalizer", "OneStepPolicy", "SteeredPolicy"]
+__all__ = [
+    "ActionLimits",
+    "BestOfN",
+    "ChunkGuard",
+    "ChunkPolicy",
+    "FlowPolicy",
+    "GuardedPolicy",
+    "ObservationNormalizer",
+    "OneStepPolicy",
+    "SteeredPolicy",
+]

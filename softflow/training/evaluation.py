@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium.vector import VectorEnv
 
-from softflow.data import Episode
-from softflow.training.rollout import Act, Rollout
+from softflow.data import Decision, Episode
+from softflow.policies import GuardedPolicy
+from softflow.training.rollout import Act, Explore, Rollout
 from softflow.training.statistics import wilson_interval
 
 HELD_OUT_SEEDS = 1_000_000
@@ -50,12 +52,51 @@ def evaluate(
     They are what `softflow.training.vector.vectorize` makes.
     """
     rollout = Rollout(environments, iter(range(seed, seed + episodes)))
+    done = _run(rollout, act)
+    return summarize(done, rollout.failures), done
+
+
+GUARD_OUTCOME = ("flagged", "replaced", "unlikely", "limited", "unfamiliar")
+"""Of a guard's `Report`, what evaluations count."""
+
+
+def evaluate_guarded(
+    environments: VectorEnv[Any, Any, Any], policy: GuardedPolicy, episodes: int, seed: int = HELD_OUT_SEEDS
+) -> tuple[Evaluation, list[Episode]]:
+    """`evaluate` behind a guard. The `outcome` of each episode has the share of its chunks that were `guard/flagged`,
+    and of each other name in `GUARD_OUTCOME`."""
+    rollout = Rollout(environments, iter(range(seed, seed + episodes)))
+    device = policy.guard.threshold.device
+
+    def act(observation: np.ndarray) -> Decision[np.ndarray]:
+        seen = torch.as_tensor(observation, dtype=torch.float32, device=device)
+        decided: list[Decision[np.ndarray]] = []
+        # one environment at a time: only where an episode goes on is there an action that the rate starts from
+        for row, last in zip(seen.split(1), rollout.last_actions, strict=True):
+            previous = None if last is None else torch.as_tensor(last, device=device)[None]
+            chunk, report = policy.act(row, previous)
+            record = torch.stack([getattr(report, name).float() for name in GUARD_OUTCOME], -1)
+            decided.append(Decision(chunk.cpu().numpy(), record.cpu().numpy()))
+        return Decision(*map(np.concatenate, zip(*decided, strict=True)))
+
+    done = [_with_shares(episode) for episode in _run(rollout, act)]
+    return summarize(done, rollout.failures), done
+
+
+def _with_shares(episode: Episode) -> Episode:
+    assert episode.decision is not None
+    shares = {f"guard/{name}": share for name, share in zip(GUARD_OUTCOME, episode.decision.mean(0), strict=True)}
+    return replace(episode, outcome={**episode.outcome, **shares})
+
+
+def _run(rollout: Rollout, act: Explore) -> list[Episode]:
+    """Every episode that the rollout has seeds for."""
     done: list[Episode] = []
     while True:
         ended, steps = rollout.execute_chunks(act)
         done += ended
         if not steps:
-            return summarize(done, rollout.failures), done
+            return done
 
 
 def summarize(done: Sequence[Episode], failures: int = 0) -> Evaluation:

@@ -92,6 +92,12 @@ class Rollout:
             executed += count
         return episodes, executed
 
+    @property
+    def last_actions(self) -> list[np.ndarray | None]:
+        """What each running environment, in the order in which chunks are asked for, executed last, (A,); None where
+        an episode begins."""
+        return [builder.last_action for builder in self._running.values()]
+
     def _start_episodes(self) -> None:
         """Start an episode wherever none is running, as long as there are seeds; the rest falls idle."""
         number = self._environments.num_envs

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softflow.cli import demonstrate, evaluate, export, train
+from softflow.cli import demonstrate, evaluate, export, guard, train
 from softflow.data import Corrections, Episode, save_corrections, save_demonstrations
 
 MAINS = {
@@ -18,6 +18,7 @@ MAINS = {
     "softflow-eval": evaluate.main,
     "softflow-demo": demonstrate.main,
     "softflow-export": export.main,
+    "softflow-guard": guard.main,
 }
 
 SMALL = """\

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, summarize
+from softflow.policies import GuardedPolicy
+from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded, summarize
 from softflow.training.statistics import wilson_interval
+from tests.policies.guards import calibrated
 from tests.training.vectors import side_by_side
 
 
@@ -73,3 +76,27 @@ def test_as_json(counting: Any) -> None:
     read = json.loads(json.dumps(result.as_dict()))
     assert list(read) == ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "outcome"]
     assert (read["success_rate"], read["success_ci95"]) == (0.5, list(wilson_interval(1, 2)))
+
+
+@pytest.mark.parametrize("environments", [1, 3])
+def test_behind_a_guard_shares_of_chunks_are_counted_and_seams_are_limited(counting: Any, environments: int) -> None:
+    # Proposed at step t of an episode: 1 in the first chunk, -1 in all others; each has two steps, both executed.
+    def choose(observation: torch.Tensor) -> torch.Tensor:
+        return torch.where(observation[:, 1:, None] == 0, 1.0, -1.0).expand(-1, 2, 1)
+
+    guard = calibrated(rate=0.5)
+    guard.threshold.fill_(-3.0)  # of a standard normal: (1, 1) has -2.84; (0.5, 0) and (-0.5, -1) have more
+    guard.distance_threshold.fill_(1e6)
+    envs = [counting(lambda seed: 2 * (1 + seed)) for _ in range(environments)]
+    policy = GuardedPolicy(choose, guard, execute=2, attempts=0)
+    result, episodes = evaluate_guarded(side_by_side(envs, 2), policy, episodes=3, seed=0)
+    actions = [episode.action[:, 0].tolist() for episode in sorted(episodes, key=len)]
+    assert actions == [[1, 1], [1, 1, 0.5, 0], [1, 1, 0.5, 0, -0.5, -1]]
+    limited = [dict(episode.outcome)["guard/limited"] for episode in sorted(episodes, key=len)]
+    assert limited == pytest.approx([0, 1 / 2, 2 / 3])
+    assert result.outcome == pytest.approx(
+        {"guard/flagged": 0, "guard/replaced": 0, "guard/unlikely": 0, "guard/limited": 7 / 18, "guard/unfamiliar": 0}
+    )
+    guard.threshold.fill_(0.0)
+    result, _ = evaluate_guarded(side_by_side(envs, 2), policy, episodes=3, seed=0)
+    assert (result.outcome["guard/flagged"], result.outcome["guard/replaced"]) == (1, 0)

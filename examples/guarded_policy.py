@@ -1,0 +1,166 @@
+"""Run a policy behind a guard, break things, and see what is flagged: by what it does, and by what it sees.
+
+    python examples/guarded_policy.py            # about ten minutes
+    python examples/guarded_policy.py --quick    # half a minute: shows how, tells nothing
+
+A normalizing flow imitates demonstrations of tape_cut, and others, which it has not seen, calibrate the guard. The
+table has a row for each fault: success and shares of flagged chunks where the guard watches alone, and success where it
+also replaces what it flags.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+import tyro
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from softflow.cli import demonstrate, guard, train
+from softflow.cli.runs import load_run, make_environment
+from softflow.envs.tape_cut_observation import OBSERVATION_BLOCKS
+from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
+from softflow.training.evaluation import evaluate_guarded, summarize
+from softflow.training.vector import closing, vectorize
+
+Choose = Callable[[Tensor], Tensor]
+
+
+def experiment(runs: Path = Path("runs/guarded"), episodes: int = 50, seed: int = 0, quick: bool = False) -> None:
+    """Imitate, calibrate, and run `episodes` held-out episodes with each fault, watched and guarded."""
+    base, held_out, folder = runs / "base", runs / "held_out.npz", runs / "guard"
+    size = "--num-demos 8 --imitation.updates 20 --eval-episodes 2" if quick else "--num-demos 100"
+    updates = "" if quick else " --imitation.updates 2000"
+    run(train.main, f"--algo imitation --seed {seed} --threads 1 {size}{updates} --run-dir {base}")
+    run(demonstrate.main, f"--episodes {8 if quick else 60} --seed {seed + 1} --out {held_out}")
+    run(guard.main, f"{base} --demos {held_out} --rate-factor 1.5 --out {folder}")
+
+    torch.set_num_threads(1)
+    policy, config = load_run(str(base))
+    judge = ChunkGuard.load(folder)
+    print(f"\n{'fault':<28} success  flagged  unfamiliar   success if replaced  limited")
+    for name, (breaks, sees) in faults(policy.choose, judge).items():
+        results = []
+        for attempts in (0, 8):
+            torch.manual_seed(seed)
+            guarded = GuardedPolicy(breaks, judge, policy.execute, attempts, policy.temperature)
+            with side_by_side(config, sees, policy.execute, min(episodes, 10)) as environments:
+                results.append(evaluate_guarded(environments, guarded, episodes))
+        (watched, done), (replaced, _) = results
+        print(
+            f"{name:<28} {watched.success_rate:7.2f} {watched.outcome['guard/flagged']:8.3f} "
+            f"{watched.outcome['guard/unfamiliar']:11.3f} {replaced.success_rate:21.2f} "
+            f"{replaced.outcome['guard/limited']:8.3f}",
+            flush=True,
+        )
+        if name == "none":
+            for success in (True, False):
+                chosen = [episode for episode in done if episode.is_success == success]
+                if chosen:
+                    shares = summarize(chosen).outcome
+                    name = f"  the {len(chosen)} that {'succeed' if success else 'fail'}"
+                    print(f"{name:<36} {shares['guard/flagged']:8.3f} {shares['guard/unfamiliar']:11.3f}")
+    report_latency(policy, judge)
+
+
+def faults(choose: Choose, judge: ChunkGuard) -> dict[str, tuple[Choose, Callable | None]]:
+    """What goes wrong: with the chunks of the policy, or with the observation that both policy and guard are given."""
+    mean, std = judge.density.normalizer.mean, judge.density.normalizer.std
+    names = [name for name, size, _ in OBSERVATION_BLOCKS for _ in range(size)]
+    scissors = np.array([names.index("pivot"), names.index("opening")])  # their pose and velocity
+
+    def noisy(share: float) -> Choose:
+        def act(observation: Tensor) -> Tensor:
+            chunk = choose(observation)
+            struck = torch.rand(len(chunk), 1, 1) < share
+            return (chunk + struck * 0.3 * torch.randn_like(chunk)).clamp(-1, 1)
+
+        return act
+
+    def stuck(observation: Tensor) -> Tensor:
+        chunk = choose(observation).clone()
+        chunk[..., 0] = 1.0
+        return chunk
+
+    def blind(observation: Tensor) -> Tensor:
+        return choose(mean.expand_as(observation))
+
+    def frozen(observation: np.ndarray, first: np.ndarray) -> np.ndarray:
+        observation[slice(*scissors)] = first[slice(*scissors)]
+        return observation
+
+    def offset(observation: np.ndarray, first: np.ndarray) -> np.ndarray:
+        observation[::5] += 2 * std[::5].numpy()
+        return observation
+
+    return {
+        "none": (choose, None),
+        "noise on every chunk": (noisy(1.0), None),
+        "noise on one chunk in five": (noisy(0.2), None),
+        "one action stuck": (stuck, None),
+        "the policy alone sees nothing": (blind, None),
+        "both: scissors' pose frozen": (choose, frozen),
+        "both: one in five offset": (choose, offset),
+    }
+
+
+class Sensors(gymnasium.ObservationWrapper):
+    """Changes what is seen; `change` is also given what was seen first."""
+
+    def __init__(self, env: gymnasium.Env, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+        super().__init__(env)
+        self.change = change
+
+    def reset(self, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        self.first = None
+        return super().reset(**options)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        self.first = observation.copy() if self.first is None else self.first
+        return self.change(observation.copy(), self.first)
+
+
+def side_by_side(
+    config: Any, change: Callable | None, execute: int, number: int
+) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
+    """Environments of a run, with other sensors if there is a change."""
+
+    def make() -> gymnasium.Env:
+        environment = make_environment(config)
+        return environment if change is None else Sensors(environment, change)
+
+    return closing(vectorize([make] * number, execute))
+
+
+def report_latency(policy: BestOfN, judge: ChunkGuard, calls: int = 200) -> None:
+    """Median time of one decision, without a guard and behind one that flags nothing."""
+    guarded = GuardedPolicy(policy.choose, judge, policy.execute, attempts=0)
+    observation = judge.density.normalizer.mean[None]
+
+    def times(decide: Callable[[Tensor], Any]) -> Iterator[float]:
+        for _ in range(calls):
+            start = time.perf_counter()
+            decide(observation)
+            yield 1e3 * (time.perf_counter() - start)
+
+    alone, behind = (np.median(list(times(decide))) for decide in (policy.act, guarded.act))
+    print(f"\none decision: {alone:.1f} ms alone, {behind:.1f} ms behind the guard")
+
+
+def run(command: Callable[..., int], arguments: str) -> None:
+    """One of the commands; leave with its exit status if it fails."""
+    print(f"\n{command.__module__} {arguments}", flush=True)
+    if status := command(arguments.split()):
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    tyro.cli(experiment)

@@ -1,0 +1,127 @@
+"""A policy behind a guard: what it proposes is limited, judged, and replaced if it is too unlikely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from softflow.policies.guard import ChunkGuard
+
+Choose = Callable[[Tensor], Tensor]
+"""Observations (B, O) -> whole chunks (B, H, A), such as `BestOfN.choose`."""
+
+
+class Report(NamedTuple):
+    """What a guard did, (B,) each."""
+
+    log_prob: Tensor
+    """Of the chunk that is executed, in nats."""
+    flagged: Tensor
+    """What the policy proposed is less likely than the threshold."""
+    replaced: Tensor
+    """Another chunk is executed instead."""
+    unlikely: Tensor
+    """What is executed is less likely than the threshold: flagged, and nothing better was found."""
+    limited: Tensor
+    """The limits changed a number of what is executed."""
+    unfamiliar: Tensor
+    """The observation is farther from the data than the threshold."""
+
+
+class GuardedPolicy:
+    """What any policy proposes, as far as a guard lets it pass.
+
+    A chunk is limited, then judged as it would be executed. One that is flagged is replaced by the first that passes
+    of `attempts` more of the policy's own, each from the whole of its randomness, then of as many draws of the guard's
+    density; what passes is thus a draw of the policy, given that it passes. If none does, the likeliest of all is
+    executed and reported as `unlikely`: whoever would rather stop, stops then.
+
+    Random numbers are those of torch's global generator, as the policies' are; without a flagged chunk none is drawn
+    but the policy's own.
+
+    Args:
+        choose: the policy. It must propose whole chunks of the density's horizon, not only what is executed.
+        guard: calibrated.
+        execute: actions of a chunk that are executed.
+        attempts: N; 0 flags and replaces nothing.
+        temperature: of the density's draws.
+
+    Raises:
+        ValueError: `execute` is not in 1 ... H, or `attempts` negative.
+        RuntimeError: the guard is not calibrated.
+    """
+
+    def __init__(
+        self, choose: Choose, guard: ChunkGuard, execute: int, attempts: int = 8, temperature: float = 0.35
+    ) -> None:
+        guard.require_calibrated()
+        horizon = guard.density.horizon
+        if not 1 <= execute <= horizon:
+            raise ValueError(f"execute: expected 1 ... {horizon}, the guard's horizon, got {execute}")
+        if attempts < 0:
+            raise ValueError(f"attempts: expected an integer >= 0, got {attempts}")
+        self.choose, self.guard, self.execute = choose, guard, execute
+        self.attempts, self.temperature = attempts, temperature
+
+    @torch.inference_mode()
+    def act(self, observation: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Report]:
+        """The actions to execute, (B, O) -> (B, execute, A), and what was done to them.
+
+        Args:
+            observation: what is seen.
+            previous: the actions executed last, (B, A); None at the start of an episode, whose first step no rate
+                limits. It is asked for at every call, for only the caller knows what was executed in the end.
+
+        Raises:
+            ValueError: an observation, or a number that the policy proposes, is not finite; or wrong shapes.
+        """
+        guard = self.guard
+        guard.require_observations(observation)
+        proposed = self._propose(observation).clone()
+        chunk = guard.limits(proposed, previous)
+        score = guard.log_prob(observation, chunk)
+        flagged = ~(score >= guard.threshold)
+        replaced = torch.zeros_like(flagged)
+        unlikely = flagged.clone()
+        for rows, candidates in self._alternatives(observation, unlikely):
+            before = previous[rows] if previous is not None else None
+            kept = guard.limits(candidates, before)
+            scores = guard.log_prob(observation[rows], kept)
+            passes = scores >= guard.threshold
+            best = torch.where(passes.any(1), passes.int().argmax(1), scores.argmax(1))
+            each = torch.arange(len(rows), device=rows.device)
+            better = scores[each, best] > score[rows]
+            rows, each, best = rows[better], each[better], best[better]
+            proposed[rows], chunk[rows], score[rows] = candidates[each, best], kept[each, best], scores[each, best]
+            replaced[rows] = True
+            unlikely[rows] = ~passes[each, best]
+        limited = (chunk != proposed)[:, : self.execute].flatten(1).any(1)
+        unfamiliar = ~(guard.distance(observation) <= guard.distance_threshold)
+        return chunk[:, : self.execute], Report(score, flagged, replaced, unlikely, limited, unfamiliar)
+
+    def _alternatives(self, observation: Tensor, unlikely: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows that are still unlikely, and n other chunks for each, (R,) and (R, n, H, A)."""
+        for attempt in range(self.attempts + 1):
+            rows = unlikely.nonzero()[:, 0]
+            if not len(rows) or not self.attempts:
+                return
+            if attempt < self.attempts:
+                yield rows, self._propose(observation[rows]).unsqueeze(1)
+            else:
+                yield rows, self.guard.density.propose(observation[rows], self.attempts, self.temperature)
+
+    def _propose(self, observation: Tensor) -> Tensor:
+        """What the policy proposes, checked."""
+        density = self.guard.density
+        chunk, expected = self.choose(observation), (len(observation), density.horizon, density.action_dim)
+        if chunk.shape != expected:
+            raise ValueError(
+                f"chunk: the guard judges whole chunks, {expected}, the policy proposes {tuple(chunk.shape)}: give "
+                "what is not yet cut to the executed steps, such as `BestOfN.choose`"
+            )
+        if not chunk.isfinite().all():
+            raise ValueError("chunk: the policy proposes numbers that are not finite: nothing is executed")
+        return chunk

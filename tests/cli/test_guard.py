@@ -1,0 +1,84 @@
+"""softflow-guard, and softflow-eval behind what it writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from softflow.data import Episode, load_demonstrations, save_demonstrations
+from softflow.policies import ChunkGuard
+from tests.policies.guards import calibrated
+
+SHARES = ["guard/flagged", "guard/replaced", "guard/unlikely", "guard/limited", "guard/unfamiliar"]
+
+
+@pytest.fixture
+def held_out(small_run: Path) -> None:
+    """`held_out.npz`, like what `run` has learnt from but others; and `tiny.npz`."""
+    rng = np.random.default_rng(1)
+    for name, steps, observations in (("held_out", 30, 3), ("tiny", 5, 3), ("foreign", 30, 4)):
+        seen = rng.normal(size=(steps + 1, observations))
+        actions, rewards = rng.uniform(-1, 1, (steps, 1)), np.ones(steps)
+        save_demonstrations(f"{name}.npz", [Episode(seen, actions, rewards, False, True, False)])
+
+
+def test_a_guard_counts_in_evaluations(held_out: None, command: Any) -> None:
+    result = command("softflow-guard run --demos held_out.npz --out guard --quantile 0.2 --rate-factor 0.001")
+    assert result.status == 0 and result.err == ""
+    guard = ChunkGuard.load("guard")
+    nats = guard.threshold.item()
+    expected = f"guard: flags chunks below {nats:.1f} nats ({nats / 4:.2f} per dimension), the 0.2 quantile of 27 "
+    assert result.out == expected + "held-out chunks\n"
+    changes = [np.abs(np.diff(one.action, axis=0)).max() for one in load_demonstrations("run/demonstrations.npz")]
+    assert guard.limits.rate.item() == pytest.approx(0.001 * max(changes))
+
+    evaluation = "softflow-eval run --guard guard --episodes 2 --json --csv episodes.csv"
+    outcome = json.loads(command(evaluation).out)["outcome"]
+    assert list(outcome) == SHARES
+    assert outcome["guard/limited"] > 0.9  # hardly a change is allowed
+    with open("episodes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert np.mean([float(row["guard/flagged"]) for row in rows]) == pytest.approx(outcome["guard/flagged"])
+    assert json.loads(command(evaluation).out)["outcome"] == outcome
+    watching = json.loads(command(evaluation + " --guard-attempts 0").out)["outcome"]
+    assert watching["guard/replaced"] == 0 and watching["guard/unlikely"] == watching["guard/flagged"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --demos run/demonstrations.npz --out guard", "run has learnt from 4 of these demonstrations"),
+        ("run --demos tiny.npz --out guard", "a quantile of 0.05 needs at least 19 held-out chunks, got 2"),
+        ("run --demos foreign.npz --out guard", "has 4 dimensions, expected 3"),
+        ("run --demos held_out.npz --out guard --quantile 1", "quantile: expected a number in (0, 1), got 1"),
+        ("run --demos held_out.npz --out guard --rate-factor 0", "--rate-factor must be above 0, got 0"),
+        ("run --demos held_out.npz --out run", "run: exists already"),
+        ("nowhere --demos held_out.npz --out guard", "nowhere: no such run folder"),
+    ],
+)
+def test_bad_input_is_refused(
+    arguments: str, message: str, held_out: None, command: Any, snapshot: Callable[[], dict]
+) -> None:
+    before = snapshot()
+    assert message in command(f"softflow-guard {arguments}").error()
+    assert snapshot() == before
+
+
+def test_guards_that_cannot_watch_are_refused(held_out: None, command: Any) -> None:
+    assert "guard.json: no such file" in command("softflow-eval run --guard nowhere").error()
+    command("softflow-guard run --demos held_out.npz --out guard")
+    assert "give one of --video and --guard" in command("softflow-eval run --guard guard --video film.mp4").error()
+    assert (
+        "attempts: expected an integer >= 0" in command("softflow-eval run --guard guard --guard-attempts -1").error()
+    )
+    calibrated().save("other")
+    assert "are of (2, 2, 1) numbers, the policy's of (3, 4, 1)" in command("softflow-eval run --guard other").error()
+    config = Path("guard/guard.json")
+    config.write_text(config.read_text().replace('"horizon": 4', '"horizon": 2'))
+    assert "cannot be loaded" in command("softflow-eval run --guard guard").error()
