@@ -47,7 +47,10 @@ def main(argv: Sequence[str]) -> None:
     if config.rate_factor is not None and not config.rate_factor > 0:
         raise UserError(f"--rate-factor must be above 0, got {config.rate_factor:g}")
     guard, chunks = make_guard(config.run, load_demonstrations(config.demos), config.quantile, config.rate_factor)
-    guard.save(out)
+    try:
+        guard.save(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
     numbers = guard.density.horizon * guard.density.action_dim
     print(
         f"{out}: flags chunks below {guard.threshold:.1f} nats ({guard.threshold / numbers:.2f} per dimension), the "

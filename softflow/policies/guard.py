@@ -105,8 +105,9 @@ class ChunkGuard(nn.Module):
             self.require_observations(rows, name)
             if not len(rows):
                 raise ValueError(f"{name}: expected at least one row")
-        if not chunk.isfinite().all():
-            raise ValueError("chunk: expected finite numbers")
+        expected = (len(observation), *self.density.latent_shape)
+        if chunk.shape != expected or not chunk.isfinite().all():
+            raise ValueError(f"chunk: expected finite numbers {expected}, got {tuple(chunk.shape)}")
         if not 0 < quantile < 1:
             raise ValueError(f"quantile: expected a number in (0, 1), got {quantile!r}")
         scores = [self.log_prob(*rows) for rows in zip(observation.split(ROWS), chunk.split(ROWS), strict=True)]
