@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -35,9 +35,9 @@ class GuardedPolicy:
     """What any policy proposes, as far as a guard lets it pass.
 
     A chunk is limited, then judged as it would be executed. One that is flagged is replaced by the first that passes
-    of `attempts` more of the policy's own, each from the whole of its randomness, then of as many draws of the guard's
-    density; what passes is thus a draw of the policy, given that it passes. If none does, the likeliest of all is
-    executed and reported as `unlikely`: whoever would rather stop, stops then.
+    of `attempts` more of the policy's own, which are drawn in one batch: by a draw of the policy, given that it passes.
+    Then as many of the guard's density are tried. If none passes, the likeliest of all is executed and reported as
+    `unlikely`: whoever would rather stop, stops then.
 
     Random numbers are those of torch's global generator, as the policies' are; without a flagged chunk none is drawn
     but the policy's own.
@@ -86,12 +86,15 @@ class GuardedPolicy:
         flagged = ~(score >= guard.threshold)
         replaced = torch.zeros_like(flagged)
         unlikely = flagged.clone()
-        for rows, candidates in self._alternatives(observation, unlikely):
-            before = previous[rows] if previous is not None else None
-            kept = guard.limits(candidates, before)
+        for draw in (self._propose_again, self._draw_from_density) if self.attempts else ():
+            rows = unlikely.nonzero()[:, 0]
+            if not len(rows):
+                break
+            candidates = draw(observation[rows])  # (R, N, H, A), as many for each row that is still unlikely
+            kept = guard.limits(candidates, previous[rows] if previous is not None else None)
             scores = guard.log_prob(observation[rows], kept)
             passes = scores >= guard.threshold
-            best = torch.where(passes.any(1), passes.int().argmax(1), scores.argmax(1))
+            best = torch.where(passes.any(1), passes.int().argmax(1), scores.argmax(1))  # the first that passes
             each = torch.arange(len(rows), device=rows.device)
             better = scores[each, best] > score[rows]
             rows, each, best = rows[better], each[better], best[better]
@@ -102,16 +105,13 @@ class GuardedPolicy:
         unfamiliar = ~(guard.distance(observation) <= guard.distance_threshold)
         return chunk[:, : self.execute], Report(score, flagged, replaced, unlikely, limited, unfamiliar)
 
-    def _alternatives(self, observation: Tensor, unlikely: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows that are still unlikely, and n other chunks for each, (R,) and (R, n, H, A)."""
-        for attempt in range(self.attempts + 1):
-            rows = unlikely.nonzero()[:, 0]
-            if not len(rows) or not self.attempts:
-                return
-            if attempt < self.attempts:
-                yield rows, self._propose(observation[rows]).unsqueeze(1)
-            else:
-                yield rows, self.guard.density.propose(observation[rows], self.attempts, self.temperature)
+    def _propose_again(self, observation: Tensor) -> Tensor:
+        """(R, O) -> (R, N, H, A), in one batch."""
+        return self._propose(observation.repeat_interleave(self.attempts, 0)).unflatten(0, (-1, self.attempts))
+
+    def _draw_from_density(self, observation: Tensor) -> Tensor:
+        """The same, of the guard's density."""
+        return self.guard.density.propose(observation, self.attempts, self.temperature)
 
     def _propose(self, observation: Tensor) -> Tensor:
         """What the policy proposes, checked."""

@@ -40,9 +40,10 @@ def test_what_passes_is_untouched() -> None:
 
 
 def test_the_policy_is_asked_again_for_flagged_rows_alone() -> None:
-    policy = GuardedPolicy(proposing([FAR, GOOD, FAR], [FARTHER, 0.2], [0.3]), strict(), execute=2, attempts=2)
+    again = [FARTHER, 0.3, 0.2, GOOD]  # two for row 0, two for row 2
+    policy = GuardedPolicy(proposing([FAR, GOOD, FAR], again), strict(), execute=2, attempts=2)
     chunk, report = policy.act(SEEN)
-    assert chunk[:, 0, 0].tolist() == pytest.approx([0.3, GOOD, 0.2])
+    assert chunk[:, 0, 0].tolist() == pytest.approx([0.3, GOOD, 0.2])  # the first that passes, not the likeliest
     assert report.flagged.tolist() == report.replaced.tolist() == [True, False, True]
     assert not report.unlikely.any()
 
