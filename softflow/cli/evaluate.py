@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from tyro.conf import Positional
 
 from softflow.cli.command_line import parse_command_line, run_main
@@ -30,6 +32,8 @@ class EvalConfig:
     """Run folder, or a checkpoint's folder in it."""
     episodes: int = 50
     """Held-out episodes."""
+    env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Arguments of the environment, over those of the run: its success on a harder task, say."""
     seed: int = HELD_OUT_SEEDS
     """Seed of the first; the others follow."""
     num_envs: int = 25
@@ -59,6 +63,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--episodes must be at least 1, got {config.episodes}")
     require_device(config.device)
     policy, run = load_run(config.run, config.device)
+    run = replace(run, env_options={**run.env_options, **config.env_options})
     guarded = _behind_guard(policy, config) if config.guard is not None else None
 
     def act(observation: np.ndarray) -> np.ndarray:
@@ -67,6 +72,7 @@ def main(argv: Sequence[str]) -> None:
     torch.manual_seed(config.seed)  # candidates are drawn
     number = min(config.num_envs, config.episodes)
     with closing(make_environments(run, number, policy.execute, config.vectorization_mode)) as environments:
+        _require_fit(policy, environments)
         if guarded is None:
             result, episodes = evaluate(environments, act, config.episodes, config.seed)
         else:
@@ -101,6 +107,16 @@ def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:
         return GuardedPolicy(policy.choose, guard, policy.execute, config.guard_attempts, policy.temperature)
     except ValueError as error:
         raise UserError(f"--guard-attempts: {error}") from error
+
+
+def _require_fit(policy: BestOfN, environments: VectorEnv[Any, Any, Any]) -> None:
+    spaces = environments.single_observation_space, environments.single_action_space
+    sizes = [space.shape[-1] for space in spaces if space.shape is not None]
+    if sizes != [policy.policy.observation_dim, policy.policy.action_dim]:
+        raise UserError(
+            f"--env-options: the environment has {sizes[0]} observed numbers and {sizes[1]} actions, the policy "
+            f"{policy.policy.observation_dim} and {policy.policy.action_dim}"
+        )
 
 
 def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:

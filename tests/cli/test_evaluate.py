@@ -48,6 +48,13 @@ def test_a_checkpoint_may_be_named(small_run: Path, command: Any, monkeypatch: p
     assert command("softflow-eval . --episodes 2 --json").out == expected
 
 
+def test_the_environment_may_have_other_options(small_run: Path, command: Any) -> None:
+    result = command("softflow-eval run --episodes 2 --env-options.max-episode-steps 30 --json")
+    assert json.loads(result.out)["mean_length"] == 30
+    refused = command("softflow-eval run --episodes 2 --env-options.gravity 3")
+    assert "unexpected keyword argument 'gravity'" in refused.error()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
