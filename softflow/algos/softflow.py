@@ -49,11 +49,27 @@ class ImprovementConfig:
     """Weight of -Q / |Q| on the policy's own chunks."""
     kl_weight: float = 0.0
     """Weight of the exact KL to the frozen imitation policy, per dimension; needs a flow with an exact density."""
+    final_kl_weight: float | None = None
+    """That weight at the end of the stage, reached in equal ratios; without it the weight stays as it is."""
     nll_weight: float = 1.0
     """Weight of the negative log-likelihood of data chunks that reward comes after, per dimension (of the flow's own
     loss, if it has no likelihood)."""
     advantage_scale: float | None = 1.0
     """Data chunks count exp(A / this), A in standard deviations of the batch; without it all count alike."""
+
+    def __post_init__(self) -> None:
+        if self.final_kl_weight is not None and not (self.kl_weight > 0 and self.final_kl_weight > 0):
+            raise ValueError(
+                f"final_kl_weight {self.final_kl_weight:g} is reached in equal ratios from {self.kl_weight:g}: "
+                "both must be above 0"
+            )
+        getattr(super(), "__post_init__", lambda: None)()  # of the other half of OnlineConfig
+
+    def kl_weight_at(self, progress: float) -> float:
+        """The weight of the KL at `progress` in [0, 1] of the stage."""
+        if self.final_kl_weight is None:
+            return self.kl_weight
+        return self.kl_weight ** (1 - progress) * self.final_kl_weight**progress
 
     @property
     def trains_actor(self) -> bool:
@@ -143,13 +159,13 @@ class SoftFlow(OnlineMethod):
         config = {"offline": c.offline, "online": c.online}.get(stage.name)
         if config is not None and config.trains_actor:
             self.imitator.set_learning_rate(config.learning_rate, progress)
-            scalars |= self.update_actor(batch, self.sample(data, c.horizon, imitable=True), config)
+            scalars |= self.update_actor(batch, self.sample(data, c.horizon, imitable=True), config, progress)
         return scalars
 
     # ------------------------------------------------------------------------------------------------------ updates
 
     def update_actor(
-        self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig
+        self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig, progress: float
     ) -> dict[str, Tensor]:
         """One step on the sum of the three terms; a term of weight zero costs nothing."""
         scalars = {}
@@ -158,7 +174,7 @@ class SoftFlow(OnlineMethod):
             chunk, log_prob = self.actor.propose_with_log_prob(batch.observation)
             kl = (log_prob - self.imitation_policy.log_prob(batch.observation, chunk)).mean() / chunk[0, 0].numel()
             scalars["flow/kl_to_imitation"] = kl.detach()
-            loss = loss + config.kl_weight * kl
+            loss = loss + config.kl_weight_at(progress) * kl
         if config.q_weight:
             proposed = chunk.clamp(-1, 1) if config.kl_weight else self.actor.propose(batch.observation)
             loss = loss + self.learner.actor_loss(batch.observation, proposed, config.q_weight)

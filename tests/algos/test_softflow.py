@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from softflow.algos import SoftFlowConfig
+from softflow.algos.softflow import OnlineConfig
 from softflow.data import Replay, to_torch
 from tests.algos.softflow_toys import (
     MIXTURE,
@@ -63,6 +64,22 @@ def test_the_critics_value_drives_the_actor_and_the_kl_holds_it(monkeypatch: pyt
     assert free == pytest.approx(0.5, abs=0.05)
     assert held == pytest.approx(-0.3, abs=0.05)
     assert held + 0.1 < between < free - 0.1
+
+
+@pytest.mark.parametrize(("progress", "weight"), [(0.0, 4.0), (0.5, 0.4), (1.0, 0.04)])
+def test_the_weight_of_the_kl_falls_in_equal_ratios(progress: float, weight: float) -> None:
+    algorithm = make_algorithm(offline={"kl_weight": 4.0, "final_kl_weight": 0.04, "learning_rate": 1e-2})
+    start_from(algorithm, mean=-0.3, std=0.2)
+    stage, data = stage_named(algorithm, "offline"), make_data([make_episode([0.9] * 9, np.ones(9))])
+    algorithm.begin(stage)
+    set_gaussian(algorithm.actor, mean=0.6, std=0.5)
+    scalars = algorithm.update(stage, data, progress)
+    torch.testing.assert_close(scalars["train/actor_loss"], weight * scalars["flow/kl_to_imitation"])
+
+
+def test_a_weight_of_the_kl_that_cannot_fall_is_refused() -> None:
+    with pytest.raises(ValueError, match="final_kl_weight 0.1 is reached in equal ratios from 0: both must be above 0"):
+        OnlineConfig(final_kl_weight=0.1)
 
 
 def test_the_kl_alone_brings_the_actor_back() -> None:
