@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from softflow.data import (
 )
 from softflow.errors import UserError
 from softflow.training.checkpoint import load_policy, load_training, save_policy, save_training
-from tests.damage import EXECUTED, FOREIGN, Attack, flip, npz
+from tests.damage import EXECUTED, FOREIGN, PICKLE, Attack, flip, npz
 from tests.training.test_checkpoint import STATE, make_policy, make_replay
 
 FLIPS = 200
@@ -183,6 +184,11 @@ def test_attacks_in_files_that_are_whole_otherwise(kind: Kind, tmp_path: Path) -
         attack = Attack() if kind.name.endswith(".pt") else np.array([Attack()], dtype=object)
         rewrite(tmp_path / kind.name, **{key: attack})
         refused(kind, tmp_path)
+
+
+def test_the_attack_works() -> None:
+    pickle.loads(PICKLE)
+    assert EXECUTED.pop() == "unpickled"
 
 
 def test_policies_from_before_there_was_a_version_are_loaded(tmp_path: Path) -> None:
