@@ -67,9 +67,9 @@ def flip(content: bytes, rng: random.Random) -> bytes:
     return content[:position] + bytes([content[position] ^ 1 << rng.randrange(8)]) + content[position + 1 :]
 
 
-def sign(folder: Path) -> None:
-    """Give a policy that was changed the checksum that it would have been written with."""
-    description = json.loads((folder / "policy.json").read_text())
+def sign(folder: Path, name: str = "policy") -> None:
+    """Give a policy or a guard that was changed the checksum that it would have been written with."""
+    description = json.loads((folder / f"{name}.json").read_text())
     version = {name: description.pop(name, None) for name in ("format_version", "sha256")}
-    version["sha256"] = checksum((folder / "policy.safetensors").read_bytes(), description)
-    (folder / "policy.json").write_text(json.dumps(version | description))
+    version["sha256"] = checksum((folder / f"{name}.safetensors").read_bytes(), description)
+    (folder / f"{name}.json").write_text(json.dumps(version | description))

@@ -1,4 +1,4 @@
-"""A module on disk, as data alone: NAME.safetensors, its weights, beside NAME.json, what builds it again.
+"""A policy or guard on disk, as data alone: NAME.safetensors, its weights, beside NAME.json, what builds it again.
 
 The .json is a mapping of plain values with two more: `format_version`, and `sha256` of the weights and of the rest of
 the mapping, because neither format notices by itself that a bit has changed.

@@ -22,8 +22,10 @@ from softflow.data import (
     save_demonstrations,
 )
 from softflow.errors import UserError
+from softflow.policies import ChunkGuard
 from softflow.training.checkpoint import load_policy, load_training, save_policy, save_training
 from tests.damage import EXECUTED, FOREIGN, PICKLE, Attack, flip, npz
+from tests.policies.guards import calibrated
 from tests.training.test_checkpoint import STATE, make_policy, make_replay
 
 FLIPS = 200
@@ -67,7 +69,14 @@ def write_training(folder: Path) -> None:
     save_training(folder, STATE, make_replay(2))
 
 
+def read_guard(folder: Path) -> Any:
+    guard = ChunkGuard.load(folder)
+    return guard.state_dict(), guard.quantile, guard.density.describe()
+
+
 KINDS = [
+    Kind("guard.json", lambda folder: calibrated().save(folder), read_guard),
+    Kind("guard.safetensors", lambda folder: calibrated().save(folder), read_guard),
     Kind("policy.json", write_policy, read_policy),
     Kind("policy.safetensors", write_policy, read_policy),
     Kind("training.pt", write_training, read_training),
@@ -163,7 +172,7 @@ def rewrite(file: Path, **changes: Any) -> None:
         file.write_bytes(npz(**{key: value for key, value in entries.items() if value is not None}))
 
 
-VERSIONED = [kind for kind in KINDS if kind.name != "policy.safetensors"]
+VERSIONED = [kind for kind in KINDS if not kind.name.endswith(".safetensors")]
 PICKLES = {"training.pt": "state", "replay.npz": "action", "d.npz": "observation", "c.npz": "observation"}
 """The files that may hold one, and where."""
 
@@ -217,4 +226,4 @@ def test_two_halves_of_two_policies_are_refused(tmp_path: Path) -> None:
         next(other.parameters()).add_(1)
     save_policy(tmp_path, other)
     (tmp_path / "policy.json").write_text(description)
-    refused(KINDS[0], tmp_path, "has changed since it was written")
+    refused(Kind("policy.json", write_policy, read_policy), tmp_path, "has changed since it was written")
