@@ -1,7 +1,7 @@
 """Flows as files that run without this package: TorchScript, `torch.export` and ONNX.
 
 >>> export(LatentToChunk(flow), {"latent": latent, "context": context}, "flow.onnx", "onnx")
->>> chunk = load_exported("flow.onnx", "onnx")(latent, context)
+>>> chunk = load_exported("flow.onnx", "onnx")(latent, context)  # the others: trusted=True
 
 The batch size stays free. A file is compared with the module at several batch sizes before it is written; what a format
 cannot express is an `ExportError`, never a file that answers something else. What can be written:
@@ -103,16 +103,35 @@ def export(module: nn.Module, example: Mapping[str, Tensor], path: str | Path, f
     return difference
 
 
-def load_exported(path: str | Path, format: str) -> Run:
+def load_exported(path: str | Path, format: str, trusted: bool = False) -> Run:
     """A file of `export` as a function, from tensors in the order of its example to a tensor, on the CPU.
 
     ONNX Runtime is given as many threads as torch has.
 
+    Args:
+        path: of the file.
+        format: of the file.
+        trusted: the file comes from where your programs come from. An ONNX file is data; torch unpickles parts of the
+            others whatever they hold, so that loading one may execute anything.
+
     Raises:
-        ValueError: unknown format.
+        ValueError: unknown format, or one that needs trust and is given none.
         ImportError: the ONNX packages are missing.
+        ExportError: the file is not of this format.
     """
-    return _find(format)[1](Path(path).read_bytes())
+    load = _find(format)[1]
+    if format != "onnx" and not trusted:
+        raise ValueError(
+            f"{path}: a {format} file may execute anything as it is loaded: say trusted=True of your own, or use onnx"
+        )
+    data = Path(path).read_bytes()
+    try:
+        return load(data)
+    except ImportError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ExportError(f"{path}: no {format} file, or damaged: {reason}") from error
 
 
 def _find(format: str) -> tuple[Callable[[nn.Module, dict[str, Tensor]], bytes], Callable[[bytes], Run]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST_MESSAGE = 600
+"""Characters of an error that `one_line` keeps: what is quoted of a bad file may be anything."""
+
 
 class UserError(ValueError):
     """Bad input: the message says in one line what is wrong and what to do.
@@ -36,3 +39,20 @@ def did_you_mean(word: str, valid: Iterable[str], neighbours: Iterable[str] | No
     if match is not None:
         return f"did you mean {match!r}?"
     return f"valid: {', '.join(sorted(words if neighbours is None else neighbours)) or 'none'}"
+
+
+def require_version(name: str, given: object, supported: int) -> None:
+    """Raises `ValueError`, which says what to do, unless a file's format version is the one that is read here."""
+    if type(given) is not int:
+        raise ValueError(f"{name} is {given!r}, expected one integer: not a file of softflow's")
+    if given != supported:
+        whose, do = ("a newer", "update this one") if given > supported else ("an older", "use that one")
+        raise ValueError(f"{name} is {given}, this version of softflow reads {supported}: {whose} one wrote it, {do}")
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line that is not too long; of one that says nothing, its name."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError) or not text:  # a key alone says little
+        text = f"{type(error).__name__} {text}".strip()
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."

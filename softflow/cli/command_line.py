@@ -31,7 +31,7 @@ from softflow.cli.config import (
     read_yaml,
     to_dict,
 )
-from softflow.errors import UserError, nearest
+from softflow.errors import UserError, nearest, one_line
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ def preset_layers(selection: Selection) -> list[Layer]:
     if selection.algo is not None:
         is_file = selection.algo.endswith((".yaml", ".yml"))
         layers.append(load_file(selection.algo) if is_file else load_preset("algos", selection.algo))
-        algorithm = layers[0].values.get("algorithm")
+        algorithm = str(layers[0].values.get("algorithm"))
     names = dict.fromkeys((algorithm, selection.algo))
     if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
         layers += _for_algorithm(load_preset("envs", selection.env), names)
@@ -147,8 +147,8 @@ def _for_algorithm(layer: Layer, names: Iterable[str | None]) -> list[Layer]:
 def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
     """Turn `function(argv)` into a command's `main(argv=None)`, which returns its exit status.
 
-    0 is done, 2 bad input (a `UserError`, one line on stderr), 130 interrupted. Other errors are bugs and keep
-    their traceback.
+    0 is done, 2 bad input (a `UserError`, or what the operating system refuses, one line on stderr), 130
+    interrupted. Other errors are bugs and keep their traceback.
     """
 
     @functools.wraps(function)
@@ -156,7 +156,13 @@ def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
         try:
             function(sys.argv[1:] if argv is None else argv)
         except UserError as error:
-            print("error:", " ".join(str(error).split()), file=sys.stderr)
+            print("error:", one_line(error), file=sys.stderr)
+            return 2
+        except OSError as error:  # a path that the machine does not have
+            print("error:", one_line(error), file=sys.stderr)
+            return 2
+        except MemoryError as error:
+            print("error: not enough memory, ask for less:", one_line(error), file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from softflow.errors import UserError, did_you_mean, nearest
+from softflow.errors import UserError, did_you_mean, nearest, one_line
 
 T = TypeVar("T")
 Kind = Literal["algos", "envs", "presets"]
@@ -69,7 +71,12 @@ for _side in (_Loader, _Dumper):
 
 def read_yaml(text: str) -> Any:
     """Parse YAML text; raises `yaml.YAMLError`."""
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # PyYAML's own, of `!!int ''`, of the 31st of February, of a thousand brackets
+        raise yaml.YAMLError(f"a value that cannot be read ({one_line(error)})") from error
 
 
 def load_file(path: str | Path | Traversable, source: str | None = None) -> Layer:
@@ -81,7 +88,7 @@ def load_file(path: str | Path | Traversable, source: str | None = None) -> Laye
     try:
         values = read_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{source}: not valid YAML: {one_line(error)}") from error
     if values is None:  # a file of comments
         values = {}
     if not isinstance(values, dict):
@@ -213,7 +220,7 @@ def _build(cls: type[T], values: Mapping[str, Any], base: T | None, prefix: str,
 
 def _convert_fields(cls: type, mapping: Any, source: str, prefix: str, root: type) -> dict[str, Any]:
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"{source}: {prefix[:-1]!r} needs keys below it, got {mapping!r}")
+        raise ConfigError(f"{source}: {prefix[:-1]!r} needs keys below it, got {_kind(mapping)}")
     fields, converted = _fields(cls), {}
     for name, value in mapping.items():
         key = f"{prefix}{name}"
@@ -239,7 +246,8 @@ def _convert(value: Any, annotation: Any, place: str) -> Any:
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value
-        raise ConfigError(f"{place} is {value!r}: {did_you_mean(str(value), map(str, arguments))}")
+        hint = did_you_mean(value if isinstance(value, str) else "", map(str, arguments))
+        raise ConfigError(f"{place} is {_shown(value)}: {hint}")
     if origin is tuple and isinstance(value, list | tuple):
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             arguments = (arguments[0],) * len(value)
@@ -251,10 +259,14 @@ def _convert(value: Any, annotation: Any, place: str) -> Any:
     elif annotation in (int, float):
         number = as_number(value)
         if number is not None and (annotation is float or float(number).is_integer()):
+            if annotation is int and not -(2**63) <= number < 2**63:
+                raise ConfigError(f"{place} is {_shown(value)}, beyond what 64 bits hold")
             return annotation(number)
     elif annotation is Path and isinstance(value, str | Path):
         return Path(value)
     elif isinstance(annotation, type) and type(value) is annotation:  # bool, str, None
+        if isinstance(value, str) and not _is_path_safe(value):
+            raise ConfigError(f"{place} holds a character that no text may: {value!r}")
         return value
     raise ConfigError(f"{place} must be {_describe(annotation)}, got {_kind(value)}")
 
@@ -281,9 +293,12 @@ def as_number(value: Any) -> int | float | None:
                 return as_number(parse(value))
             except ValueError:
                 continue
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value
+    try:
+        return None if math.isnan(value) else value
+    except OverflowError:  # an integer beyond any float
+        return None
 
 
 _DESCRIPTIONS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
@@ -298,4 +313,16 @@ def _describe(annotation: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    return "null" if value is None else f"{value!r} ({type(value).__name__})"
+    return "null" if value is None else f"{_shown(value)} ({type(value).__name__})"
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else reprlib.repr(value)  # by aliases YAML may nest without end
+
+
+def _is_path_safe(text: str) -> bool:
+    """Whether the operating system takes the text: no null character, nothing that is half a character."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False

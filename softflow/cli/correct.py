@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,9 @@ class _Correction(NamedTuple):
     is_success: bool
 
 
-def record_corrections(environment: Env, policy: BestOfN, episodes: int, seed: int, **options: Any) -> Corrections:
+def record_corrections(
+    environment: Env, policy: BestOfN, episodes: int, seed: int, options: Mapping[str, Any] | None = None
+) -> Corrections:
     """Let `policy` act until it has been taken over from in `episodes` episodes; `options` are the supervisor's.
 
     Every step of the supervisor is a decision: which of them the policy will have to make depends on when it asks for
@@ -37,6 +40,7 @@ def record_corrections(environment: Env, policy: BestOfN, episodes: int, seed: i
     Raises:
         UserError: the environment has no supervisor, that one has no such option, or the policy hardly ever fails.
     """
+    options = dict(options or {})
     environment.reset(seed=CORRECTION_SEEDS)
     make_supervisor(
         environment, np.random.default_rng(seed), **options

@@ -16,7 +16,7 @@ import numpy as np
 from softflow.cli.command_line import Selection, parse_command_line, preset_layers, run_main
 from softflow.cli.config import Layer
 from softflow.cli.correct import record_corrections
-from softflow.cli.runs import load_run, locate_checkpoint, read_config
+from softflow.cli.runs import load_run, locate_checkpoint, read_config, require_fit, require_new_file
 from softflow.data import Episode, EpisodeBuilder, outcome_of, save_corrections, save_demonstrations
 from softflow.envs import Demonstrator, make_demonstrator, make_env
 from softflow.envs.registry import Env
@@ -60,15 +60,16 @@ def main(argv: Sequence[str]) -> None:
         layers_for=_layers,
     )
     path = Path(config.out or ("demonstrations.npz" if config.corrections is None else "corrections.npz"))
-    if path.exists():
-        raise UserError(f"{path} exists; choose another --out")
+    require_new_file(path, "--out", make_folder=True)
     for name in ("episodes", "num_envs"):
         if getattr(config, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    if not 0 <= config.seed < 100:  # beyond, the episodes would be those held out
+        raise UserError(f"--seed must be in 0 ... 99, got {config.seed}")
     make = partial(make_env, config.env, **config.env_options)
     if config.corrections is None:
         episodes = record_demonstrations(
-            make, config.episodes, config.seed, config.num_envs, **config.demonstrator_options
+            make, config.episodes, config.seed, config.num_envs, config.demonstrator_options
         )
         save_demonstrations(path, episodes)
         by_mode = {
@@ -80,7 +81,9 @@ def main(argv: Sequence[str]) -> None:
         policy, run = load_run(config.corrections)
         if config.env != run.env:
             raise UserError(f"--corrections {config.corrections}: its environment is {run.env!r}: give no --env")
-        corrections = record_corrections(make(), policy, config.episodes, config.seed, **config.demonstrator_options)
+        environment = make()
+        require_fit(policy, environment, config.corrections)
+        corrections = record_corrections(environment, policy, config.episodes, config.seed, config.demonstrator_options)
         save_corrections(path, corrections)
         successes, number = int(corrections.is_success.sum()), len(corrections.is_success)
         success = {"success_rate": successes / number, "success_ci95": wilson_interval(successes, number)}
@@ -109,7 +112,11 @@ def _layers(selection: Selection) -> list[Layer]:
 
 
 def record_demonstrations(
-    make: Callable[[], Env], episodes: int, seed: int, processes: int = 1, **options: Any
+    make: Callable[[], Env],
+    episodes: int,
+    seed: int,
+    processes: int = 1,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Episode]:
     """Record `episodes` of the demonstrator of the environments that `make` makes; `options` are the demonstrator's.
 
@@ -118,6 +125,7 @@ def record_demonstrations(
     Raises:
         UserError: the environment has no demonstrator, or that one has no such option.
     """
+    options = dict(options or {})
     environment, record = make(), partial(_record, seed=seed, options=options)
     _demonstrate(environment, 0, seed, options)  # if there is nobody who can, say so before anything is shown
     recorded = list[Episode]()

@@ -7,15 +7,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 from tyro.conf import Positional
 
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.cli.runs import load_run, make_environment, make_environments, require_device
+from softflow.cli.runs import (
+    load_run,
+    make_environment,
+    make_environments,
+    require_device,
+    require_fit,
+    require_new_file,
+)
 from softflow.cli.video import write_video
 from softflow.data import Episode
 from softflow.errors import UserError
@@ -49,9 +54,9 @@ class EvalConfig:
     json: bool = False
     """Print one JSON object."""
     csv: str | None = None
-    """File to write, one row an episode."""
+    """File to write, one row an episode; an existing one is refused."""
     video: str | None = None
-    """Film of the first episode to write, .mp4 (needs softflow[video])."""
+    """Film of the first episode to write, .mp4 (needs softflow[video]); an existing one is refused."""
 
 
 @run_main
@@ -61,6 +66,13 @@ def main(argv: Sequence[str]) -> None:
     )
     if config.episodes < 1:
         raise UserError(f"--episodes must be at least 1, got {config.episodes}")
+    if config.num_envs < 1:
+        raise UserError(f"--num-envs must be at least 1, got {config.num_envs}")
+    if not 0 <= config.seed < 2**63:
+        raise UserError(f"--seed must be in 0 ... 2^63 - 1, got {config.seed}")
+    for flag, path in (("--csv", config.csv), ("--video", config.video)):
+        if path is not None:
+            require_new_file(Path(path), flag)
     require_device(config.device)
     policy, run = load_run(config.run, config.device)
     run = replace(run, env_options={**run.env_options, **config.env_options})
@@ -72,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
     torch.manual_seed(config.seed)  # candidates are drawn
     number = min(config.num_envs, config.episodes)
     with closing(make_environments(run, number, policy.execute, config.vectorization_mode)) as environments:
-        _require_fit(policy, environments)
+        require_fit(policy, environments, config.run)
         if guarded is None:
             result, episodes = evaluate(environments, act, config.episodes, config.seed)
         else:
@@ -107,16 +119,6 @@ def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:
         return GuardedPolicy(policy.choose, guard, policy.execute, config.guard_attempts, policy.temperature)
     except ValueError as error:
         raise UserError(f"--guard-attempts: {error}") from error
-
-
-def _require_fit(policy: BestOfN, environments: VectorEnv[Any, Any, Any]) -> None:
-    spaces = environments.single_observation_space, environments.single_action_space
-    sizes = [space.shape[-1] for space in spaces if space.shape is not None]
-    if sizes != [policy.policy.observation_dim, policy.policy.action_dim]:
-        raise UserError(
-            f"--env-options: the environment has {sizes[0]} observed numbers and {sizes[1]} actions, the policy "
-            f"{policy.policy.observation_dim} and {policy.policy.action_dim}"
-        )
 
 
 def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:

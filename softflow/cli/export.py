@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from flows.export import ExportError
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.cli.runs import load_run
+from softflow.cli.runs import load_run, require_new_file
 from softflow.errors import UserError
 from softflow.policies.export import EXAMPLES, export_greedy
 
@@ -37,10 +37,7 @@ class ExportConfig:
 def main(argv: Sequence[str]) -> None:
     config = parse_command_line(ExportConfig, argv, prog="softflow-export", description=DESCRIPTION)
     out = Path(config.out)
-    if out.exists():
-        raise UserError(f"{out}: exists already; remove it, or name another file with --out")
-    if not out.parent.is_dir():
-        raise UserError(f"{out.parent}: no such folder")
+    require_new_file(out, "--out")
     deployed, _ = load_run(config.run)
     policy = deployed.policy
     try:

@@ -18,7 +18,7 @@ from softflow.cli.config import Layer, from_dict, load_file
 from softflow.data import Corrections, Episode, load_corrections
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
-from softflow.errors import UserError, did_you_mean
+from softflow.errors import UserError, did_you_mean, one_line
 from softflow.policies import BestOfN, FlowPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
@@ -156,6 +156,20 @@ def make_environments(
     return vectorize([partial(make_environment, config)] * number, execute, mode)
 
 
+def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], run: str) -> None:
+    """Raises `UserError` if the observations or actions of the run's policy are not those of the environment."""
+    for name, got, space in (
+        ("observations", policy.policy.observation_dim, environment.observation_space),
+        ("actions", policy.policy.action_dim, environment.action_space),
+    ):
+        assert space.shape is not None
+        if got != space.shape[-1]:
+            raise UserError(
+                f"{run}: its policy has {name} of {got} dimensions, the environment {space.shape[-1]}: "
+                "is the checkpoint another run's?"
+            )
+
+
 def make_mirror(config: RunConfig) -> Callable[[Episode], Episode] | None:
     """What makes the mirror image of an episode; None without the setting, or without the symmetry."""
     trajectory = find_mirror(config.env, **config.env_options) if config.mirror else None
@@ -180,16 +194,31 @@ def make_algorithm(config: Any, observation_dim: int, action_dim: int) -> Algori
     require_device(config.device)
     try:
         return algorithm(config, observation_dim, action_dim, config.device)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"algorithm {config.algorithm!r}: {error}") from error
+    except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes beyond torch's
+        raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
 
 
 def require_device(name: str) -> None:
     """Raises `UserError` if torch cannot use the device."""
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).cpu()  # "meta" makes tensors that hold nothing
     except (AssertionError, RuntimeError) as error:
         raise UserError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def require_new_file(path: Path, flag: str, make_folder: bool = False) -> None:
+    """Check, before there is anything to write, that `path` can be written without overwriting anything.
+
+    Raises:
+        UserError: it exists, or its folder does not; with `make_folder`, a folder of that name cannot be made.
+    """
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists; choose another {flag}")
+    folder = path.absolute().parent
+    if make_folder:
+        folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not folder.is_dir():
+        raise UserError(f"{path}: {folder} is no folder; choose another {flag}")
 
 
 def _algorithm_of(layers: list[Layer]) -> str:

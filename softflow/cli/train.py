@@ -33,13 +33,14 @@ from softflow.cli.runs import (
 )
 from softflow.data import (
     Episode,
+    Replay,
     check_compatible,
     load_demonstrations,
     observation_statistics,
     save_corrections,
     save_demonstrations,
 )
-from softflow.errors import UserError
+from softflow.errors import UserError, one_line
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
 from softflow.training.loop import Trainer
@@ -70,27 +71,28 @@ def main(argv: Sequence[str]) -> None:
     if corrections is not None:
         path = folder.path / CORRECTIONS if config.resume else corrections
         corrections = load_correction_file(algorithm, path)
-    if not config.resume:  # only now, when nothing of the input can be wrong any more
-        folder = RunFolder.create(config.runs, config.env, Path(config.algo).stem, config.seed, config.run_dir)
-        dump_yaml(config, folder.config_path)
-        save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
-        if corrections is not None:
-            save_corrections(folder.path / CORRECTIONS, corrections)
+    _require_memory(config, demonstrations[0])
     mirror = make_mirror(config)
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
     algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
     successes = np.mean([episode.is_success for episode in demonstrations])
-    print(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.path}", flush=True)
 
     def side_by_side(number: int) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
         return closing(make_environments(config, number, algorithm.execute, config.vectorization_mode))
 
     held_out_number = min(config.num_envs, config.eval_episodes)
     with side_by_side(config.num_envs) as environments, side_by_side(held_out_number) as held_out:
+        if not config.resume:  # only now, when nothing of the input can be wrong any more
+            folder = RunFolder.create(config.runs, config.env, Path(config.algo).stem, config.seed, config.run_dir)
+            dump_yaml(config, folder.config_path)
+            save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
+            if corrections is not None:
+                save_corrections(folder.path / CORRECTIONS, corrections)
+        print(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.path}", flush=True)
         trainer = Trainer(algorithm, learned_from, environments, held_out, folder, config, mirror)
         if config.resume:
-            trainer.resume()
+            _resume(trainer, config.resume)
         try:
             evaluations = trainer.run()
         except KeyboardInterrupt:
@@ -141,6 +143,14 @@ def _demonstrations(config: RunConfig) -> list[Episode]:
     return episodes[: config.num_demos]
 
 
+def _require_memory(config: RunConfig, episode: Episode) -> None:
+    """Raises `UserError` if the machine has no memory for a replay of this capacity."""
+    try:
+        Replay(config.replay_capacity, episode.observation_dim, episode.action_dim)
+    except (ValueError, MemoryError) as error:
+        raise UserError(f"replay_capacity {config.replay_capacity}: {one_line(error)}") from error
+
+
 @torch.no_grad()
 def _require_density(algorithm: Algorithm, demonstrations: Sequence[Episode]) -> None:
     """Raises `UserError` if the flow has no density at the extremes of the demonstrated actions."""
@@ -152,6 +162,15 @@ def _require_density(algorithm: Algorithm, demonstrations: Sequence[Episode]) ->
         policy.flow.log_prob(chunks, chunks.new_zeros(2, policy.observation_dim))
     except ValueError as error:
         raise UserError(f"flow {policy.flow_name!r} cannot imitate these demonstrations: {error}") from error
+
+
+def _resume(trainer: Trainer, run: str) -> None:
+    try:
+        trainer.resume()
+    except UserError:
+        raise
+    except Exception as error:  # whatever of a checkpoint does not fit
+        raise UserError(f"{run}: its checkpoint is not of its configuration: {one_line(error)}") from error
 
 
 def _summary(evaluations: Sequence[tuple[str, int, Evaluation]], folder: RunFolder) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from softflow.errors import one_line, require_version
 
 VERSION = "schema_version"
 """The array () that every file has, an integer."""
@@ -56,42 +57,58 @@ def read_archive(path: Path, schema: Schema, version: int, document: str) -> dic
     Raises:
         ValueError: the file is missing, unreadable, or not in the schema.
     """
-    arrays = _read(path, [*schema, VERSION], document)
-    given = arrays.pop(VERSION)
-    if given.shape or given.dtype.kind not in "iu" or given != version:
-        raise ValueError(f"{VERSION} is {given}, this version of softflow reads {version}")
+    try:
+        arrays = read_arrays(path, version)
+    except MissingVersionError as error:
+        raise ValueError(f"{error}: {document} lists the arrays of the file") from error
+    _check_names(list(arrays), list(schema), document)
     _check_shapes(arrays, schema)
     return arrays
 
 
-def _read(path: Path, names: Sequence[str], document: str) -> dict[str, np.ndarray]:
-    """The arrays of the file, of whatever shape and type they are."""
+class MissingVersionError(ValueError):
+    """An .npz file, but none that `write_archive` has written."""
+
+
+def read_arrays(path: Path, version: int) -> dict[str, np.ndarray]:
+    """The arrays of a file of `write_archive`, of whatever names, shapes and types they are. Nothing is unpickled.
+
+    Raises:
+        ValueError: the file is missing, unreadable, damaged anywhere that matters, or of another version.
+        MissingVersionError: it says no version.
+    """
     if not path.exists():
         raise ValueError("no such file")
+    if not path.is_file():
+        raise ValueError("cannot be read: it is not a file")
+    with path.open("rb") as file:
+        signature = file.read(2)
+    if not signature:
+        raise ValueError("the file is empty: record it again")
+    if signature != b"PK":
+        raise ValueError("not an .npz file: write it with softflow.data or numpy.savez")
     try:
-        with path.open("rb") as file:
-            signature = file.read(2)
-        if not signature:
-            raise ValueError("the file is empty: record it again")
-        if signature != b"PK":
-            raise ValueError("not an .npz file: write it with softflow.data or numpy.savez")
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive:  # first: a damaged header may ask for any amount of memory
             if damaged := archive.testzip():
                 raise zipfile.BadZipFile(f"bad checksum of {damaged}")
-            _check_names([name.removesuffix(".npy") for name in archive.namelist()], names, document)
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: _array(arrays, name) for name in names}
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"the file is truncated or corrupt ({error}): copy or record it again") from error
-    except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror or error})") from error
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file makes zipfile stumble over
+        raise ValueError(f"the file is truncated or corrupt ({one_line(error)}): copy or record it again") from error
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: _array(file, name) for name in file.files}
+    if VERSION not in arrays:
+        raise MissingVersionError(f"missing {VERSION}")
+    given = arrays.pop(VERSION)
+    require_version(VERSION, given.item() if given.ndim == 0 else given.tolist(), version)
+    return arrays
 
 
 def _array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     try:
         return np.asarray(arrays[name])
-    except ValueError as error:  # Python objects, or a damaged header
-        raise ValueError(f"{name} cannot be read ({error}): save a plain array of numbers") from error
+    except Exception as error:  # Python objects, or a header that numpy cannot follow
+        raise ValueError(f"{name} cannot be read ({one_line(error)}): save a plain array of numbers") from error
 
 
 def _check_names(given: Sequence[str], expected: Sequence[str], document: str) -> None:

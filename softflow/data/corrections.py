@@ -11,7 +11,7 @@ import numpy as np
 
 from softflow.data.archive import Field, read_archive, write_archive
 from softflow.data.checks import actions, numbers
-from softflow.errors import UserError
+from softflow.errors import UserError, one_line
 
 SCHEMA_VERSION = 1
 _SCHEMA = {  # axes: N decisions in all, E corrections, O, H, A
@@ -104,8 +104,8 @@ def load_corrections(path: str | os.PathLike[str]) -> Corrections:
     path = Path(path)
     try:
         return Corrections(**read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/corrections.md"))
-    except ValueError as error:
-        raise CorrectionError(f"{path}: {' '.join(str(error).split())}") from error
+    except (ValueError, OSError) as error:
+        raise CorrectionError(f"{path}: {one_line(error)}") from error
 
 
 def chunks_from(action: np.ndarray, horizon: int) -> np.ndarray:

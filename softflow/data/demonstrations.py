@@ -10,7 +10,7 @@ import numpy as np
 
 from softflow.data.archive import Field, read_archive, write_archive
 from softflow.data.episodes import Episode
-from softflow.errors import UserError
+from softflow.errors import UserError, one_line
 
 SCHEMA_VERSION = 1
 
@@ -69,8 +69,8 @@ def load_demonstrations(path: str | os.PathLike[str]) -> list[Episode]:
     path = Path(path)
     try:
         return _episodes(read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/demonstrations.md"))
-    except ValueError as error:
-        raise DemonstrationError(f"{path}: {' '.join(str(error).split())}") from error
+    except (ValueError, OSError) as error:
+        raise DemonstrationError(f"{path}: {one_line(error)}") from error
 
 
 def check_compatible(episodes: Sequence[Episode], observation_dim: int, action_dim: int) -> None:

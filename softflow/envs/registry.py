@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.wrappers import FlattenObservation, TransformAction
 from numpy.typing import NDArray
 
@@ -21,12 +22,13 @@ from softflow.envs.diagnostics_demonstrators import (
     WrongModeDemonstrator,
 )
 from softflow.envs.ogbench_cube import OgbenchCubeDemonstrator
+from softflow.envs.options import check_options
 from softflow.envs.point_maze_demonstrator import PointMazeDemonstrator
 from softflow.envs.success import SparseSuccess, SuccessInfo
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
 from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
 from softflow.envs.tape_cut_symmetry import Trajectory, find_tape_cut_mirror
-from softflow.errors import UserError, did_you_mean
+from softflow.errors import UserError, did_you_mean, one_line
 
 Env = gymnasium.Env[Any, Any]
 
@@ -84,7 +86,7 @@ DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {
 SUPERVISORS: dict[str, Callable[..., Supervisor]] = {"softflow/TapeCut-v0": TapeCutSupervisor}
 
 
-def make_env(name: str, sparse_success: Any = False, **options: Any) -> Env:
+def make_env(name: str, /, sparse_success: Any = False, **options: Any) -> Env:
     """Make an environment with observation ``Box (O,)`` and action ``Box(-1, 1, (A,), float32)``.
 
     A ``Dict`` of boxes, or a box of more axes, is flattened; other bounds of actions are rescaled; an ``info`` that
@@ -97,16 +99,18 @@ def make_env(name: str, sparse_success: Any = False, **options: Any) -> Env:
         options: keyword arguments of ``gymnasium.make``, such as ``render_mode``, and of the environment.
 
     Raises:
-        UserError: nothing of that name, an option it does not have, or spaces that cannot be brought into this form.
+        UserError: nothing of that name, an option it does not have or cannot take, or spaces that cannot be brought
+            into this form.
     """
-    env_id = resolve_env_id(name)
+    env_id, what = resolve_env_id(name), f"environment {name!r}"
     if not isinstance(sparse_success, bool):
-        raise UserError(f"environment {name!r}: sparse_success must be true or false, got {sparse_success!r}")
+        raise UserError(f"{what}: sparse_success must be true or false, got {sparse_success!r}")
+    check_options(gymnasium.make, options, what)  # it has some of its own
     try:
-        with _options_of(f"environment {name!r}"):
+        with _options_of(what, _constructor(env_id), options):
             env: Env = SuccessInfo(gymnasium.make(env_id, **options))
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise UserError(f"environment {name!r} needs a package that is not installed: {error}") from error
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise UserError(f"{what} needs a package that is not installed: {error}") from error
     if sparse_success:
         env = SparseSuccess(env)
     try:
@@ -134,13 +138,15 @@ def resolve_env_id(name: str) -> str:
         except ModuleNotFoundError as error:
             hint = f": pip install 'softflow[{EXTRAS[module]}]'" if module in EXTRAS else ""
             raise UserError(f"environment {name!r}: cannot import {module!r} ({error}){hint}") from error
+        except Exception as error:  # whatever a module does when it is imported
+            raise UserError(f"environment {name!r}: cannot import {module!r} ({error!r})") from error
     if env_id not in gymnasium.registry:
         hint = did_you_mean(env_id, [*SHORT_NAMES, *gymnasium.registry], neighbours=SHORT_NAMES)
         raise UserError(f"no environment is called {name!r}: {hint} Other packages' are named module:Id-v0.")
     return env_id
 
 
-def make_demonstrator(env: Env, rng: np.random.Generator, **options: Any) -> Demonstrator:
+def make_demonstrator(env: Env, rng: np.random.Generator, /, **options: Any) -> Demonstrator:
     """Make the demonstrator of one episode of ``env``, an environment of `make_env` that has just been reset.
 
     Args:
@@ -157,11 +163,11 @@ def make_demonstrator(env: Env, rng: np.random.Generator, **options: Any) -> Dem
             f"no demonstrator is known for {env_id!r}: give demonstrations with --demos FILE.npz "
             "(softflow.data.save_demonstrations writes such a file)"
         )
-    with _options_of(f"the demonstrator of {env_id!r}"):
+    with _options_of(f"the demonstrator of {env_id!r}", DEMONSTRATORS[env_id], options):
         return DEMONSTRATORS[env_id](env, rng, **options)
 
 
-def make_supervisor(env: Env, rng: np.random.Generator, **options: Any) -> Supervisor:
+def make_supervisor(env: Env, rng: np.random.Generator, /, **options: Any) -> Supervisor:
     """Make the supervisor of one episode of ``env``; arguments as for `make_demonstrator`.
 
     Raises:
@@ -173,25 +179,34 @@ def make_supervisor(env: Env, rng: np.random.Generator, **options: Any) -> Super
             f"nothing in {env_id!r} can take over from a policy: write corrections of your own "
             "with softflow.data.save_corrections"
         )
-    with _options_of(f"the supervisor of {env_id!r}"):
+    with _options_of(f"the supervisor of {env_id!r}", SUPERVISORS[env_id], options):
         return SUPERVISORS[env_id](env, rng, **options)
 
 
-def find_mirror(name: str, **options: Any) -> Mirror | None:
+def find_mirror(name: str, /, **options: Any) -> Mirror | None:
     """What makes an episode's mirror image in `make_env` of the same arguments; None if it has none."""
     find = MIRRORS.get(resolve_env_id(name))
     return None if find is None else find(**options)
 
 
 @contextmanager
-def _options_of(what: str) -> Iterator[None]:
-    """Say that `what` has no such option, where that is why it could not be made."""
+def _options_of(what: str, constructor: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[None]:
+    """Say of `what` that it does not take the options, where that is why it cannot be made."""
+    check_options(constructor, options, what)
     try:
         yield
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
+    except (UserError, gymnasium.error.DependencyNotInstalled, ImportError):
+        raise
+    except Exception as error:
+        if not options:  # then it is a bug of whoever wrote it
             raise
-        raise UserError(f"{what}: {str(error).splitlines()[0]}") from error
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise UserError(f"{what} cannot be made with {given}: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _constructor(env_id: str) -> Callable[..., Any]:
+    entry_point: Any = gymnasium.spec(env_id).entry_point
+    return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
 
 
 def _flatten_observations(env: Env) -> Env:

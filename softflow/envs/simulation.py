@@ -122,6 +122,8 @@ class SimulatedTask(gymnasium.Env[Observation, NDArray[np.floating]]):
             raise UserError(f"{name} has no reward {reward!r}: {did_you_mean(reward, get_args(RewardKind))}")
         if max_steps < 1:
             raise UserError(f"max_steps must be at least 1, got {max_steps}")
+        if width < 1 or height < 1:
+            raise UserError(f"width and height must be at least 1 pixel, got {width} and {height}")
         if latency < 0:
             raise UserError(f"latency must be 0 or more steps, got {latency}")
         if camera not in cameras:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -32,12 +33,18 @@ class BestOfN(nn.Module):
         temperature: of the candidates.
 
     Raises:
-        ValueError: several candidates, and no critic to choose among them.
+        ValueError: several candidates, and no critic to choose among them; or a number that cannot be.
     """
 
     def __init__(
         self, policy: ChunkPolicy, critic: ChunkCritic | None, execute: int, candidates: int, temperature: float
     ) -> None:
+        if type(execute) is not int or not 1 <= execute <= policy.horizon:
+            raise ValueError(f"execute must be in 1 ... horizon = {policy.horizon}, got {execute!r}")
+        if type(candidates) is not int or candidates < 1:
+            raise ValueError(f"candidates must be an integer, at least 1, got {candidates!r}")
+        if type(temperature) not in (int, float) or not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature must be a number, at least 0, got {temperature!r}")
         if critic is None and candidates != 1:
             raise ValueError(f"without a critic nothing chooses among {candidates} candidates: candidates must be 1")
         super().__init__()

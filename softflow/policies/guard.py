@@ -14,20 +14,17 @@ The second is needed because the first is conditional: fed the same wrong observ
 from __future__ import annotations
 
 import copy
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from softflow.errors import UserError
+from softflow.errors import UserError, one_line
 from softflow.policies.action_limits import ActionLimits, Limit
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
+from softflow.policies.weights import read_module, write_module
 
 SHRINKAGE = 0.05
 """Added to the variance of each standardised observation, so that where data never vary is not infinitely far."""
@@ -149,10 +146,7 @@ class ChunkGuard(nn.Module):
         self.require_calibrated()
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
-        save_file(weights, folder / "guard.safetensors")
-        description = {"density": self.density.describe(), "quantile": self.quantile}
-        (folder / "guard.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_module(folder, "guard", self, {"density": self.density.describe(), "quantile": self.quantile})
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> ChunkGuard:
@@ -166,15 +160,15 @@ class ChunkGuard(nn.Module):
             if not file.is_file():
                 raise UserError(f"{file}: no such file: not a guard, which softflow-guard writes")
         try:
-            description: Any = json.loads((folder / "guard.json").read_text(encoding="utf-8"))
+            description, weights = read_module(folder, "guard")
             guard = cls(FlowPolicy.build(**description["density"]))
             guard.quantile = float(description["quantile"])
-            guard.load_state_dict(load_file(folder / "guard.safetensors"))
+            guard.load_state_dict(weights)
             guard.density.normalizer.require_statistics()
             guard.limits.require_valid()
             guard.require_calibrated()
-        except (KeyError, TypeError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
-            raise UserError(f"{folder}: the guard cannot be loaded: {' '.join(str(error).split())}") from error
+        except Exception as error:  # a description may ask for anything
+            raise UserError(f"{folder}: the guard cannot be loaded: {one_line(error)}") from error
         return guard.to(device)
 
 

@@ -7,31 +7,28 @@ replay.npz                         the policy's own episodes
 
 from __future__ import annotations
 
-import json
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from softflow.data import Replay
-from softflow.errors import UserError
+from softflow.data.archive import read_arrays, write_archive
+from softflow.errors import UserError, one_line, require_version
 from softflow.policies import BestOfN
+from softflow.policies.weights import read_module, write_module
+
+TRAINING_VERSION, REPLAY_VERSION = 1, 1
 
 
 def save_policy(folder: Path, policy: BestOfN) -> None:
     """Write the two files of a policy."""
-    weights = {name: tensor.contiguous().cpu() for name, tensor in policy.state_dict().items()}
-    save_file(weights, folder / "policy.safetensors")
-    (folder / "policy.json").write_text(json.dumps(policy.describe(), indent=2) + "\n", encoding="utf-8")
+    write_module(folder, "policy", policy, policy.describe())
 
 
 def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
-    """Read a policy, ready to act.
+    """Read a policy, ready to act. Nothing in its files is executed.
 
     Raises:
         UserError: a file is missing or damaged, weights or statistics do not fit the description, or the flow's
@@ -42,33 +39,53 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
         if not file.is_file():
             raise UserError(f"{file}: no such file: not a whole checkpoint")
     try:
-        policy = BestOfN.build(**json.loads((folder / "policy.json").read_text(encoding="utf-8")))
-        policy.load_state_dict(load_file(folder / "policy.safetensors"))
+        description, weights = read_module(folder, "policy")
+        policy = BestOfN.build(**description)
+        policy.load_state_dict(weights)
         policy.policy.normalizer.require_statistics()
-    except (TypeError, ValueError, ImportError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"{folder}: the policy cannot be loaded: {' '.join(str(error).split())}") from error
+    except Exception as error:  # a description may ask for anything
+        raise UserError(f"{folder}: the policy cannot be loaded: {one_line(error)}") from error
     return policy.requires_grad_(False).eval().to(device)
 
 
 def save_training(folder: Path, state: dict[str, Any], replay: Replay) -> None:
     """Write what continues the training: tensors, numbers and strings in `state`, and the replay."""
-    torch.save(state, folder / "training.pt")
-    arrays: dict[str, Any] = replay.state_dict()
-    np.savez(folder / "replay.npz", **arrays)
+    torch.save({"format_version": TRAINING_VERSION, "state": state}, folder / "training.pt")
+    write_archive(folder / "replay.npz", replay.state_dict(), REPLAY_VERSION)
 
 
 def load_training(folder: Path, replay: Replay) -> dict[str, Any]:
     """Read the state of a training and fill the replay. Nothing is unpickled but tensors and plain values.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing, damaged, of another version, or of another run's replay.
     """
+    file = folder / "training.pt"
     try:
-        state = torch.load(folder / "training.pt", weights_only=True, map_location="cpu")
-        with np.load(folder / "replay.npz", allow_pickle=False) as arrays:
-            replay.load_state_dict(dict(arrays))
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such file: not a checkpoint that can be resumed") from error
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder}: damaged, or not of this run ({type(error).__name__}): cannot be resumed") from error
+        state = _read_state(file)
+        file = folder / "replay.npz"
+        replay.load_state_dict(read_arrays(file, REPLAY_VERSION))
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(f"{file}: cannot be resumed: {one_line(error)}") from error
     return state
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ValueError("no such file: not a whole checkpoint")
+    try:
+        with zipfile.ZipFile(file) as archive:  # torch does not look at the checksums that it writes
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"bad checksum of {damaged}")
+        saved = torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever a damaged or hostile file makes zipfile and torch stumble over
+        raise ValueError(f"damaged, or not a training's state ({_reason(error)})") from error
+    if not isinstance(saved, dict) or "format_version" not in saved:
+        raise ValueError("without a format version: an older softflow has written it, use that one, or start a new run")
+    require_version("format_version", saved["format_version"], TRAINING_VERSION)
+    return saved["state"]
+
+
+def _reason(error: Exception) -> str:
+    """Without the advice, which torch gives on many lines, to unpickle it nevertheless."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:120]

@@ -57,6 +57,8 @@ class RunConfig:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.threads > 1024:  # so many crash the process
+            raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
         if not 0 <= self.seed < 100:  # beyond, the demonstrations' episodes would be those held out
             raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
         # A run's configuration is this and an algorithm's in one class; both are checked.

@@ -100,7 +100,10 @@ class RunFolder:
         """The newest whole checkpoint. Raises `UserError` if there is none."""
         last = self.checkpoints_path / "last"
         if last.is_file():
-            path = self.checkpoints_path / last.read_text(encoding="utf-8").strip()
+            name = last.read_text(encoding="utf-8", errors="replace").strip()
+            if not name.isdecimal():
+                raise UserError(f"{last} names no checkpoint: write the number of the newest folder beside it there")
+            path = self.checkpoints_path / name
             replaced = self._aside(path.name, "replaced")
             if replaced.is_dir() and not path.exists():  # a crash between the two renames of `save_checkpoint`
                 replaced.rename(path)

@@ -193,6 +193,8 @@ def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
     outcomes: dict[str, BaseException | None] = {
         "done": None,
         "user": UserError("two\nlines"),
+        "system": FileNotFoundError(2, "No such file", "a"),
+        "memory": MemoryError(),
         "interrupt": KeyboardInterrupt(),
         "bug": ValueError("a bug"),
     }
@@ -203,7 +205,12 @@ def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
         if error is not None:
             raise error
 
-    assert [main([name]) for name in ("done", "user", "interrupt")] == [0, 2, 130]
-    assert capsys.readouterr().err == "error: two lines\ninterrupted\n"
+    assert [main([name]) for name in ("done", "user", "system", "memory", "interrupt")] == [0, 2, 2, 2, 130]
+    assert capsys.readouterr().err.splitlines() == [
+        "error: two lines",
+        "error: [Errno 2] No such file: 'a'",
+        "error: not enough memory, ask for less: MemoryError",
+        "interrupted",
+    ]
     with pytest.raises(ValueError, match="a bug"):
         main(["bug"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,7 +75,7 @@ def test_merge_leaves_its_arguments_alone() -> None:
     [
         ({"horizon": 1e5}, "horizon", 100_000),
         ({"horizon": "1e5"}, "horizon", 100_000),
-        ({"horizon": "12345678901234567890"}, "horizon", 12345678901234567890),
+        ({"horizon": "1234567890123456789"}, "horizon", 1234567890123456789),
         ({"imitation": {"learning_rate": 1}}, "imitation.learning_rate", 1.0),
         ({"imitation": {"learning_rate": "1e-4"}}, "imitation.learning_rate", 0.0001),
         ({"temperature": 1}, "temperature", 1.0),
@@ -97,6 +98,10 @@ def test_conversions(values: dict[str, Any], path: str, expected: Any) -> None:
         assert [type(item) for item in value] == [type(item) for item in expected]
 
 
+ENDLESS: list[object] = []
+ENDLESS.append(ENDLESS)  # as YAML's aliases make it
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -105,7 +110,7 @@ def test_conversions(values: dict[str, Any], path: str, expected: Any) -> None:
         ({"updates": 1}, "x.yaml: unknown key 'updates': did you mean 'imitation.updates'?"),
         ({"imitation": {"zzz": 1}}, "valid: imitation.augment, imitation.learning_rate, imitation.updates"),
         ({"imitation": 3}, "x.yaml: 'imitation' needs keys below it, got 3"),
-        ({"imitation": None}, "x.yaml: 'imitation' needs keys below it, got None"),
+        ({"imitation": None}, "x.yaml: 'imitation' needs keys below it, got null"),
         ({"horizon": 1.5}, "x.yaml: 'horizon' must be a whole number, got 1.5 (float)"),
         ({"horizon": True}, "'horizon' must be a whole number, got True (bool)"),
         ({"horizon": "eight"}, "'horizon' must be a whole number, got 'eight' (str)"),
@@ -125,6 +130,12 @@ def test_conversions(values: dict[str, Any], path: str, expected: Any) -> None:
         ({"options": {"a": [1]}}, "'options.a' must be a number or a whole number or a text or true or false, got [1]"),
         ({"options": {"a": float("nan")}}, "'options.a' must be"),
         ({"options": {1: 1}}, "'options' must be a text, got 1 (int)"),
+        ({"horizon": 10**400}, "'horizon' must be a whole number, got 1000"),
+        ({"horizon": 2**63}, "'horizon' is 9223372036854775808, beyond what 64 bits hold"),
+        ({"horizon": 1e19}, "'horizon' is 1e+19, beyond what 64 bits hold"),
+        ({"name": "a\0b"}, r"'name' holds a character that no text may: 'a\x00b'"),
+        ({"name": "\ud800"}, r"'name' holds a character that no text may: '\ud800'"),
+        ({"name": ENDLESS}, "'name' must be a text, got [[[[[[[...]]]]]]] (list)"),
     ],
 )
 def test_refusals(values: dict[str, Any], message: str) -> None:
@@ -142,16 +153,18 @@ def test_errors_name_the_layer() -> None:
         from_layers(Config, [Layer({}, "a.yaml"), Layer({}, "b.yaml")])
 
 
-scalars = st.one_of(st.booleans(), st.integers(-(10**18), 10**18), st.floats(allow_nan=False), st.text(max_size=8))
+int64 = st.integers(-(2**63), 2**63 - 1)
+texts = partial(st.text, st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+scalars = st.one_of(st.booleans(), st.integers(-(10**18), 10**18), st.floats(allow_nan=False), texts(max_size=8))
 configs = st.builds(
     Config,
-    horizon=st.integers(),
-    imitation=st.builds(Stage, updates=st.integers(0), learning_rate=st.floats(allow_nan=False)),
-    name=st.none() | st.text() | st.sampled_from(["1e-4", "1e5", "null", "true", "1_000", ".inf", "- a", "a: b"]),
+    horizon=int64,
+    imitation=st.builds(Stage, updates=st.integers(0, 2**63 - 1), learning_rate=st.floats(allow_nan=False)),
+    name=st.none() | texts() | st.sampled_from(["1e-4", "1e5", "null", "true", "1_000", ".inf", "- a", "a: b"]),
     base=st.sampled_from([None, "gaussian", "mixture"]),
     demos=st.none() | st.just(Path("a") / "b.npz"),
-    widths=st.lists(st.integers(), max_size=3).map(tuple),
-    options=st.dictionaries(st.text(min_size=1, max_size=5), scalars, max_size=3).map(lambda d: {"members": 2, **d}),
+    widths=st.lists(int64, max_size=3).map(tuple),
+    options=st.dictionaries(texts(min_size=1, max_size=5), scalars, max_size=3).map(lambda d: {"members": 2, **d}),
 )
 
 
@@ -171,6 +184,9 @@ def test_a_dumped_configuration_comes_back(tmp_path_factory: pytest.TempPathFact
         ("- a\n- b\n", "expected keys and values"),
         ("just text\n", "expected keys and values"),
         ("!!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        ("a: !!int ''\n", "not valid YAML: a value that cannot be read"),
+        ("a: 2001-99-99\n", "not valid YAML: a value that cannot be read"),
+        ("[" * 600, "not valid YAML: a value that cannot be read (maximum recursion"),
     ],
 )
 def test_broken_files(text: str, message: str, tmp_path: Path) -> None:

@@ -94,6 +94,12 @@ def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> No
         ("--env-options.reward stagd", "did you mean 'staged'?"),
         ("--demonstrator-options.nose 0", "unexpected keyword argument 'nose'"),
         ("--demonstrator-options.mode 4", "mode must be 0, 1, 2 or 3, got 4"),
+        ("--demonstrator-options.noise x", "noise must be a finite number, got 'x'"),
+        ("--demonstrator-options.seed 3", "unexpected keyword argument 'seed'"),
+        ("--env-options.max-steps 1.5", "max_steps must be a whole number, got 1.5"),
+        ("--env-options.name x", "unexpected keyword argument 'name'"),
+        ("--seed 100", "--seed must be in 0 ... 99, got 100"),
+        ("--out used.npz/new.npz", "used.npz is no folder; choose another --out"),
     ],
 )
 def test_bad_input_is_refused(arguments: str, message: str, command: Any, snapshot: Any) -> None:

@@ -62,6 +62,10 @@ def test_the_environment_may_have_other_options(small_run: Path, command: Any) -
         ("run --episodes 0", "--episodes must be at least 1, got 0"),
         ("run --epsodes 3", "unknown flag --epsodes: did you mean '--episodes'?"),
         ("run --device abacus", "device 'abacus' cannot be used"),
+        ("run --num-envs 0", "--num-envs must be at least 1, got 0"),
+        ("run --seed -1", "--seed must be in 0 ... 2^63 - 1, got -1"),
+        ("run --csv small.yaml", "small.yaml exists; choose another --csv"),
+        ("run --video nowhere/film.mp4", "nowhere is no folder; choose another --video"),
         ("", "Run folder, or a checkpoint's folder in it"),
     ],
 )
@@ -71,6 +75,13 @@ def test_bad_input_is_refused(
     before = snapshot()
     assert message in command(f"softflow-eval {arguments}").error()
     assert snapshot() == before
+
+
+def test_a_policy_of_another_environment_is_refused(small_run: Path, command: Any) -> None:
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text().replace("env: Pendulum-v1", "env: two_routes"))
+    error = command("softflow-eval run").error()
+    assert "run: its policy has observations of 3 dimensions, the environment 2: is the checkpoint another" in error
 
 
 def test_damaged_checkpoints_are_refused(small_run: Path, command: Any) -> None:

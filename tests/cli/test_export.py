@@ -26,7 +26,7 @@ def test_the_file_is_the_greedy_policy(format: str, small_run: Path, command: An
     text, _, difference = second.partition(": ")
     assert text == "largest difference from the policy on 64 observations" and float(difference) <= 1e-5
     policy = load_policy(RunFolder.open("run").last_checkpoint()).policy
-    run = load_exported("policy.file", format)
+    run = load_exported("policy.file", format, trusted=True)
     for rows, scale in ((1, 1.0), (7, 1.0), (7, 100.0)):  # beyond the normaliser's clip too
         observation = scale * torch.randn(rows, 3)
         torch.testing.assert_close(run(observation), policy.greedy(observation), rtol=0, atol=1e-5)
@@ -38,15 +38,15 @@ def test_the_box_is_kept(small_run: Path, command: Any, monkeypatch: pytest.Monk
     deployed.policy.flow.base.mean.bias += 30.0
     monkeypatch.setattr(export, "load_run", lambda run: (deployed, config))
     assert command(f"softflow-export {checkpoint} --format torchscript --out policy.pt").status == 0
-    assert load_exported("policy.pt", "torchscript")(torch.zeros(2, 3)).eq(1).all()
+    assert load_exported("policy.pt", "torchscript", trusted=True)(torch.zeros(2, 3)).eq(1).all()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("nowhere --format onnx --out policy.onnx", "nowhere: no such run folder"),
-        ("run --format onnx --out small.yaml", "small.yaml: exists already"),
-        ("run --format onnx --out nowhere/policy.onnx", "nowhere: no such folder"),
+        ("run --format onnx --out small.yaml", "small.yaml exists; choose another --out"),
+        ("run --format onnx --out nowhere/policy.onnx", "nowhere is no folder"),
         ("run --format caffe --out policy.file", "caffe"),
         ("run --out policy.file", "--format"),
         ("run --format onnx", "--out"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from critics import ChunkCritic, soft_update
@@ -42,6 +44,23 @@ def test_ensemble_equals_a_loop_over_members(members: int, depth: int) -> None:
             h = F.silu(F.layer_norm(h, (8,), norm.weight[m, 0], norm.bias[m, 0]))
         expected = F.linear(h, q.output.weight[m].T, q.output.bias[m, 0]).squeeze(-1)
         torch.testing.assert_close(values[m], expected, rtol=0, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.fixed_dictionaries({name: st.integers(1, 5) for name in ("context_dim", "horizon", "action_dim")}),
+    members=st.integers(1, 4),
+    rows=st.integers(0, 4),
+    n=st.lists(st.integers(1, 3), max_size=2),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_any_dimensions(sizes: dict[str, int], members: int, rows: int, n: list[int], dtype: torch.dtype) -> None:
+    """One step, one member and no row included."""
+    q = critic(**sizes, members=members).to(dtype)
+    context = torch.randn(rows, sizes["context_dim"], dtype=dtype)
+    chunk = torch.rand(rows, *n, sizes["horizon"], sizes["action_dim"], dtype=dtype)
+    values = q(context, chunk)
+    assert values.shape == (members, rows, *n) and values.dtype == dtype and values.isfinite().all()
 
 
 def test_extra_sample_axes_equal_a_loop() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from softflow.data import CorrectionError, Corrections, chunks_from, load_corrections, save_corrections
 from softflow.errors import UserError
@@ -51,6 +53,24 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
             assert not getattr(read, name).flags.writeable
     assert len(read) == 5 and read.shape == (2, 3, 2)
     assert [file.name for file in path.parent.iterdir()] == ["corrections.npz"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 5), st.integers(1, 3)),
+    dtype=st.sampled_from(["f2", "f4", "f8", ">f4"]),
+)
+def test_any_shape_comes_back(tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, ...], dtype: str) -> None:
+    """N, O, H and A, one step and one decision included."""
+    n, o, h, a = shape
+    chunks = np.random.default_rng(0).uniform(-1, 1, (2, n, h, a)).astype(dtype)
+    given = Corrections(np.ones((n, o), dtype), *chunks, np.zeros(n, np.int16), np.array([True]))
+    path = tmp_path_factory.getbasetemp() / "any.npz"
+    save_corrections(path, given)
+    read = load_corrections(path)
+    assert read.shape == (o, h, a) and len(read) == n
+    np.testing.assert_array_equal(read.human_chunk, chunks[1].astype(np.float32))
+    np.testing.assert_array_equal(read.base_chunk, given.base_chunk)
 
 
 def test_the_documented_arrays_are_the_files(tmp_path: Path) -> None:

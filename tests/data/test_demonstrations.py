@@ -158,6 +158,31 @@ def test_malformed_arrays_are_one_clear_line(tmp_path, changes, message):
     assert "\n" not in str(error.value)
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    sizes=st.tuples(st.integers(1, 5), st.integers(1, 4)),
+    dtype=st.sampled_from(["f2", "f4", "f8", ">f4", "i1", "i8", "?"]),
+    seed=st.integers(0, 9),
+)
+def test_any_lengths_sizes_and_types_come_back(tmp_path, lengths, sizes, dtype, seed):
+    rng = np.random.default_rng(seed)
+    episodes = [
+        Episode(
+            observation=rng.integers(0, 2, (steps + 1, sizes[0])).astype(dtype),
+            action=rng.integers(0, 2, (steps, sizes[1])).astype(dtype),
+            reward=rng.integers(0, 2, steps).astype(dtype),
+            terminated=bool(rng.integers(2)),
+            truncated=True,
+            is_success=bool(rng.integers(2)),
+            mode=int(rng.integers(-1, 3)),
+        )
+        for steps in lengths
+    ]
+    save_demonstrations(tmp_path / "d.npz", episodes)
+    assert_same(load_demonstrations(tmp_path / "d.npz"), episodes)
+
+
 def npz_bytes() -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from flows import ChunkFlow, make_flow
 from flows.export import FORMATS, ContextToMode, ExportError, LatentToChunk, export, load_exported
+from tests.damage import EXECUTED, FOREIGN, PICKLE
 from tests.flows.flow_cases import SMALL, few_steps
 
 HORIZON, ACTION_DIM, CONTEXT_DIM = 3, 2, 5
@@ -57,7 +59,7 @@ def check(module: nn.Module, inputs: Callable[[int, int], dict], eager: Callable
     """The file answers as `eager` does, on rows and at batch sizes other than those that it was made with."""
     difference = export(module, inputs(16, 0), path, format)
     assert 0 <= difference <= 1e-5
-    run = load_exported(path, format)
+    run = load_exported(path, format, trusted=True)
     for rows in (1, 2, 5, 64):
         batch = list(inputs(rows, rows).values())
         with torch.no_grad():
@@ -139,3 +141,32 @@ def test_bad_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ImportError, match=r"pip install 'softflow\[onnx\]'"):
         export(module, context_only(4, 0), path, "onnx")
     assert not path.exists()
+
+
+@pytest.mark.parametrize("format", ["torchscript", "torch_export"])
+def test_what_may_execute_code_is_not_loaded_unasked(format: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(FOREIGN["pickle in a zip"])
+    with pytest.raises(ValueError, match=f"a {format} file may execute anything .* trusted=True"):
+        load_exported(path, format)
+    assert not EXECUTED
+
+
+@pytest.mark.parametrize("content", FOREIGN)
+def test_an_onnx_file_that_is_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(FOREIGN[content])
+    with pytest.raises(ExportError, match="no onnx file, or damaged") as caught:
+        load_exported(tmp_path / "file", "onnx")
+    assert "\n" not in str(caught.value) and not EXECUTED
+
+
+@pytest.mark.slow
+def test_torch_unpickles_what_a_torch_export_file_holds(tmp_path: Path) -> None:
+    """Why trust is asked for; where this fails, it need not be any more."""
+    export(nn.Linear(CONTEXT_DIM, 1), context_only(4, 0), tmp_path / "good", "torch_export")
+    with zipfile.ZipFile(tmp_path / "good") as good, zipfile.ZipFile(tmp_path / "bad", "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, PICKLE if name.endswith("sample_inputs/model.pt") else good.read(name))
+    with pytest.raises(ExportError):
+        load_exported(tmp_path / "bad", "torch_export", trusted=True)
+    assert EXECUTED.pop() == "unpickled"

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy
+from tests.damage import sign
 from tests.policies.guards import OBSERVATION_DIM, at_quantiles, calibrated, standard_normal
 
 
@@ -131,6 +132,7 @@ def damage(folder: Path, how: str) -> None:
         state = load_file(weights)
         state[name] = torch.full_like(state[name], float(value))
         save_file(state, weights)
+        sign(folder, "guard")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def damage(folder: Path, how: str) -> None:
         ("truncated", "cannot be loaded"),
         ("pickle", "cannot be loaded"),
         ("not json", "cannot be loaded"),
-        ("no density", "cannot be loaded: 'density'"),
+        ("no density", "cannot be loaded: KeyError 'density'"),
         ("threshold=nan", "no thresholds"),
         ("distance_threshold=inf", "no thresholds"),
         ("limits.rate=nan", "expected positive numbers"),

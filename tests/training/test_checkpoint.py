@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from critics import ChunkCritic
@@ -16,6 +18,7 @@ from softflow.data import Episode, Replay
 from softflow.errors import UserError
 from softflow.policies import BestOfN, FlowPolicy
 from softflow.training.checkpoint import load_policy, load_training, save_policy, save_training
+from tests.damage import sign
 
 
 def make_policy(candidates: int = 5, critic: bool = True, fitted: bool = True) -> BestOfN:
@@ -48,12 +51,39 @@ def test_a_loaded_policy_acts_identically(tmp_path: Path, candidates: int, criti
     assert sorted(file.name for file in tmp_path.iterdir()) == ["policy.json", "policy.safetensors"]
 
 
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),
+    members=st.integers(1, 3),
+    candidates=st.integers(1, 3),
+    data=st.data(),
+)
+def test_any_policy_comes_back(
+    tmp_path: Path, sizes: tuple[int, int, int], members: int, candidates: int, data: st.DataObject
+) -> None:
+    """O, A and H, chunks of one step and an ensemble of one included."""
+    observation_dim, action_dim, horizon = sizes
+    policy = FlowPolicy(*sizes, "coupling", dict(layers=2, width=8, components=2))
+    policy.normalizer.fit(torch.zeros(observation_dim), torch.ones(observation_dim))
+    critic = ChunkCritic(context_dim=observation_dim, horizon=horizon, action_dim=action_dim, members=members, width=8)
+    deployed = BestOfN(policy, critic, data.draw(st.integers(1, horizon)), candidates, 0.5)
+    save_policy(tmp_path, deployed)
+    loaded = load_policy(tmp_path)
+    observation = torch.randn(2, observation_dim)
+    torch.manual_seed(0)
+    expected = deployed.act(observation)
+    torch.manual_seed(0)
+    assert torch.equal(loaded.act(observation), expected)
+    assert loaded.describe() == deployed.describe() and expected.shape == (2, deployed.execute, action_dim)
+
+
 def change_description(key: str, value: object) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         description = json.loads((folder / "policy.json").read_text())
         target = description["policy"] if key in description["policy"] else description
         target[key] = value
         (folder / "policy.json").write_text(json.dumps(description))
+        sign(folder)
 
     return change
 
@@ -63,6 +93,7 @@ def change_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Calla
         weights = load_file(folder / "policy.safetensors")
         change(weights)
         save_file(weights, folder / "policy.safetensors")
+        sign(folder)
 
     return rewrite
 
@@ -81,6 +112,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "bytes": (lambda folder: (folder / "policy.json").write_bytes(b"\xff\xfe"), "cannot be loaded"),
     "another shape": (change_description("observation_dim", 5), "size mismatch"),
     "unknown flow": (change_description("flow", "couplin"), "did you mean 'coupling'"),
+    "no steps": (change_description("execute", 0), "execute must be in 1 ... horizon = 4, got 0"),
+    "no candidates": (change_description("candidates", "5"), "candidates must be an integer, at least 1, got '5'"),
+    "no temperature": (change_description("temperature", None), "temperature must be a number, at least 0, got None"),
+    "no mapping": (change_description("policy", [1]), "cannot be loaded"),
     "unknown key": (change_description("executes", 2), "executes"),
     "statistics left out": (change_weights(lambda w: w.pop("policy.normalizer.mean")), "policy.normalizer.mean"),
     "statistics never fitted": (change_weights(lambda w: w["policy.normalizer.std"].fill_(torch.nan)), "statistics"),

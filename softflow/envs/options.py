@@ -1,0 +1,64 @@
+"""Options that a user gives by name, checked against what the constructor that takes them says of itself."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from softflow.errors import UserError
+
+_NAMES = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", type(None): "null"}
+
+
+def check_options(constructor: Callable[..., Any], options: Mapping[str, Any], what: str) -> None:
+    """Check that each option is of the type that the constructor annotates, if that is one that files and flags have.
+
+    Options without an annotation, such as those of many foreign environments, are left to the constructor.
+
+    Raises:
+        UserError: an option of `what` is of another type, or is a number that is not finite.
+    """
+    annotations = _annotations(constructor)
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{what}: {name} must be finite, got {value}")
+        if name in annotations and not _is(value, annotations[name]):
+            raise UserError(f"{what}: {name} must be {_describe(annotations[name])}, got {value!r}")
+
+
+def _annotations(constructor: Callable[..., Any]) -> dict[str, Any]:
+    """Of the constructor's arguments; of a class also those that it hands on to the classes it is derived from."""
+    if not inspect.isclass(constructor):
+        return _hints(constructor)
+    annotations: dict[str, Any] = {}
+    for cls in reversed(inspect.getmro(constructor)):
+        annotations |= _hints(vars(cls).get("__init__"))
+    return annotations
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    if not inspect.isfunction(function):
+        return {}
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError):  # of something that is imported for type checkers alone
+        return {}
+
+
+def _is(value: Any, annotation: Any) -> bool:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(_is(value, member) for member in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return isinstance(value, str)  # which text it may be, the constructor says best
+    if annotation is float:
+        return type(value) in (int, float)
+    return type(value) is annotation if annotation in _NAMES else True
+
+
+def _describe(annotation: Any) -> str:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_describe(member) for member in get_args(annotation))
+    return "a text" if get_origin(annotation) is Literal else _NAMES.get(annotation, str(annotation))

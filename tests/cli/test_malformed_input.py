@@ -1,0 +1,170 @@
+"""Whatever is given to a command, it ends in one clear line and exit status 2, and nothing has been written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softflow.cli import demonstrate, evaluate, export, train
+from softflow.data import EpisodeBuilder
+from softflow.training.loop import Trainer
+from tests.cli.conftest import MAINS, contents
+from tests.cli.malformed import Attempt, attempt
+from tests.damage import EXECUTED
+
+ROOT = Path(__file__).parents[2]
+CPU_SECONDS = 10
+"""After which an attempt hangs."""
+MEMORY = 8 * 2**30
+"""Bytes that attempts may ask for, beyond what the tests have: a size that no machine has must not be tried."""
+
+
+class Accepted(BaseException):
+    """The input was in order, and the work itself would begin."""
+
+
+def accept(*_: Any, **__: Any) -> Any:
+    raise Accepted
+
+
+class ResumingTrainer(Trainer):
+    """Resumes, but does not train."""
+
+    run = accept
+
+
+class ShowingOne(EpisodeBuilder):
+    """Lets a demonstrator show one episode, but no more."""
+
+    def finish(self, *arguments: Any, **options: Any) -> Any:
+        super().finish(*arguments, **options)
+        raise Accepted
+
+
+@pytest.fixture
+def cut_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is accepted stops before it costs anything; what asks for too much is stopped."""
+    monkeypatch.setattr(train, "Trainer", ResumingTrainer)
+    monkeypatch.setattr(demonstrate, "EpisodeBuilder", ShowingOne)
+    monkeypatch.setattr(evaluate, "evaluate", accept)
+    monkeypatch.setattr(export, "export_greedy", accept)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
+
+    def hang(*_: Any) -> None:
+        raise TimeoutError(f"still at it after {CPU_SECONDS} s")
+
+    before = signal.signal(signal.SIGVTALRM, hang)
+    yield
+    signal.signal(signal.SIGVTALRM, before)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def outcome(tried: Attempt) -> str:
+    """ "refused", "accepted", or what is wrong with how the command took it. Runs in the present folder."""
+    here = Path()
+    tried.inflict(here)
+    before, out, err = contents(here), io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+            status = MAINS[tried.argv[0]](tried.argv[1:])
+    except Accepted:
+        return "accepted"
+    except SystemExit as stop:  # --help
+        return "accepted" if not stop.code else f"exit status {stop.code}"
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"[:300]
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    if status == 0:
+        return "accepted"
+    after = contents(here)
+    return complaint(status, err.getvalue()) or ("refused" if after == before else "wrote or removed a file")
+
+
+def complaint(status: int, stderr: str) -> str | None:
+    """What is wrong with how a command refused; None if all is well. Progress may stand before the one line."""
+    *before, last = stderr.rstrip("\n").split("\n")
+    fine = status == 2 and last.startswith("error: ") and len(last) < 1_500 and not any("rror" in x for x in before)
+    return None if fine else f"status {status}, {stderr[-300:]!r}"
+
+
+@pytest.fixture
+def refuse(
+    finished: Path, corrections: Path, demonstrations: Path, tmp_path: Path, cut_short: None, monkeypatch: Any
+) -> Callable[[Iterable[int]], int]:
+    """Tries the input of each seed, in a folder with everything that the commands take; how many were refused."""
+    template = tmp_path / "template"
+    template.mkdir()
+    for name in ("small.yaml", "pendulum.npz", "c.npz", "run"):
+        (tmp_path / name).rename(template / name)
+
+    def tried(seeds: Iterable[int]) -> int:
+        refused, wrong = 0, {}
+        for seed in seeds:
+            shutil.rmtree(tmp_path / "here", ignore_errors=True)
+            shutil.copytree(template, tmp_path / "here")
+            monkeypatch.chdir(tmp_path / "here")
+            input = attempt(seed)
+            result = outcome(input)
+            refused += result == "refused"
+            if result not in ("refused", "accepted"):
+                wrong[seed] = f"{input}: {result}"
+        again = " ".join(map(str, wrong))
+        assert not wrong, f"MALFORMED_SEEDS='{again}' tries them again: " + "\n".join(wrong.values())
+        assert not EXECUTED
+        return refused
+
+    return tried
+
+
+def test_hundreds(refuse: Callable[[Iterable[int]], int]) -> None:
+    chosen = os.environ.get("MALFORMED_SEEDS")
+    if chosen is not None:
+        refuse(map(int, chosen.split()))
+        return
+    assert refuse(range(360)) >= 300
+
+
+@pytest.mark.slow
+def test_a_thousand(refuse: Callable[[Iterable[int]], int]) -> None:
+    assert refuse(range(360, 1_600)) >= 1_000
+
+
+PROCESSES = [
+    "softflow-train --imitation.updates x",
+    "softflow-eval run --episodes 0",
+    "softflow-eval run --seed \udcff",
+    "softflow-demo --env two_routes --demonstrator-options.noise x",
+    "softflow-export run --format onnx --out small.yaml",
+    "softflow-train --env Pendulum-v1 --demos run/config.yaml --run-dir new",
+    "softflow-train --env Pendulum-v1 --demos pendulum.npz --run-dir small.yaml/new",
+    "softflow-eval nowhere\x1b[31m",
+]
+
+
+@pytest.mark.parametrize(
+    "line", [PROCESSES[0], *(pytest.param(line, marks=pytest.mark.slow) for line in PROCESSES[1:])], ids=ascii
+)
+def test_a_process_refuses_too(line: str, small_run: Path, demonstrations: Path, tmp_path: Path) -> None:
+    name, *argv = line.split()
+    module = MAINS[name].__module__
+    code = f"import sys; from {module} import main; sys.exit(main())"
+    before = contents(tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, env=environment, capture_output=True)
+    assert complaint(run.returncode, run.stderr.decode()) is None
+    assert contents(tmp_path) == before
