@@ -78,9 +78,7 @@ def test_the_weight_of_the_kl_falls_in_equal_ratios(progress: float, weight: flo
 
 
 def test_a_weight_of_the_kl_that_cannot_fall_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"final_kl_weight 0\.1 is reached in equal ratios from 0: both must"
-    ):
+    with pytest.raises(ValueError, match=r"final_kl_weight 0\.1 is reached in equal ratios from 0: both must"):
         OnlineConfig(final_kl_weight=0.1)
 
 
