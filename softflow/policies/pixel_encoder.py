@@ -86,8 +86,9 @@ class PixelEncoder(nn.Module):
         """
         parts = [part for part in self.layout.parts if not part.is_image]
         none = observation.new_zeros(len(observation), 0, dtype=torch.float32)
-        # A copy, because bytes are read as numbers only from addresses that are multiples of four.
-        return torch.cat([none, *(self._bytes(observation, part).clone().view(torch.float32) for part in parts)], -1)
+        # Copies, because bytes are read as numbers only from addresses that are multiples of four.
+        copies = (self._bytes(observation, part).clone(memory_format=torch.contiguous_format) for part in parts)
+        return torch.cat([none, *(copy.view(torch.float32) for copy in copies)], -1)
 
     def _bytes(self, observation: Tensor, part: Part) -> Tensor:
         if observation.dtype != torch.uint8 or observation.ndim != 2 or observation.shape[1] != self.layout.size:
