@@ -9,7 +9,7 @@ from torch import Tensor
 
 from softflow.algos.imitation import ImitationConfig, Imitator
 from softflow.observation_layout import ObservationLayout, Part
-from softflow.policies import FlowPolicy, OneStepPolicy, SteeredPolicy
+from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy
 from softflow.policies.export import export_greedy
 from softflow.policies.pixel_encoder import MAX_SHIFT, PixelEncoder, shifted
 
@@ -156,6 +156,8 @@ def test_tiny_images_and_encoders_of_nothing_are_refused() -> None:
         FlowPolicy(5, 2, 4, encoder="conv")
 
 
-def test_an_export_is_refused(tmp_path: object) -> None:
+def test_a_guard_and_an_export_are_refused(tmp_path: object) -> None:
+    with pytest.raises(ValueError, match="cannot judge images"):
+        ChunkGuard(make_policy())
     with pytest.raises(ValueError, match="sees images cannot be exported"):
         export_greedy(make_policy(), f"{tmp_path}/policy.onnx", "onnx")
