@@ -21,6 +21,7 @@ from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv, TapeCutDemonstr
 Frames = dict[str, np.ndarray]
 
 WIDTH, HEIGHT = 400, 360  # pixels of one picture
+MAGNIFIED = 4  # times, where a policy's pictures are shown
 FALL_STEPS = 6  # after the cut, for the ribbon to fall apart
 
 TAPE_CUT = {
@@ -42,8 +43,6 @@ CUBE_ROTATE = {
 def frames_of_tape_cut(seed: int, hand: str = "compact") -> Frames:
     """A close-up (height, width, 3) of the start and of each stage when it is first reached."""
     env = TapeCutEnv(terminate_on_success=False, hand=hand)
-    env.reset(seed=seed)
-    demonstrator = TapeCutDemonstrator(env, np.random.default_rng(seed), mode=0)
     camera = mujoco.MjvCamera()
     camera.azimuth, camera.elevation = 110, -22
     renderer = mujoco.Renderer(env.scene.model, HEIGHT, WIDTH)
@@ -53,6 +52,27 @@ def frames_of_tape_cut(seed: int, hand: str = "compact") -> Frames:
         renderer.update_scene(env.scene.data, camera)
         return renderer.render()
 
+    frames = _at_each_stage(env, seed, look)
+    renderer.close()
+    return frames
+
+
+def frames_of_tape_cut_pixels(seed: int) -> Frames:
+    """What a policy sees then, the front camera's picture above the wrist's, each pixel `MAGNIFIED` times as large."""
+    env = TapeCutEnv(observation="pixels", terminate_on_success=False)
+
+    def look() -> np.ndarray:
+        seen = env.set_state(env.get_state())
+        return np.vstack([seen[name] for name in ("front", "wrist")]).repeat(MAGNIFIED, 0).repeat(MAGNIFIED, 1)
+
+    frames = _at_each_stage(env, seed, look)
+    env.close()
+    return frames
+
+
+def _at_each_stage(env: TapeCutEnv, seed: int, look: Callable[[], np.ndarray]) -> Frames:
+    env.reset(seed=seed)
+    demonstrator = TapeCutDemonstrator(env, np.random.default_rng(seed), mode=0)
     frames, truncated = {"start": look()}, False
     while not truncated and "cut" not in frames:
         _, _, _, truncated, info = env.step(demonstrator.act())
@@ -61,7 +81,6 @@ def frames_of_tape_cut(seed: int, hand: str = "compact") -> Frames:
                 for _ in range(FALL_STEPS if stage == "cut" else 0):
                     env.step(demonstrator.act())
                 frames[stage] = look()
-    renderer.close()
     return frames
 
 
@@ -87,17 +106,19 @@ TASKS: dict[str, tuple[Callable[[int], Frames], dict[str, str], int]] = {
     "cube_rotate": (frames_of_cube_rotate, CUBE_ROTATE, 2),
     "tape_cut": (frames_of_tape_cut, TAPE_CUT, 0),
     "tape_cut_adroit": (partial(frames_of_tape_cut, hand="adroit"), TAPE_CUT, 0),
+    "tape_cut_pixels": (frames_of_tape_cut_pixels, TAPE_CUT, 0),
 }
 """For each task its pictures, their captions in order, and a seed with which the demonstrator succeeds."""
 
 
 def contact_sheet(frames: Frames, captions: dict[str, str]) -> Image.Image:
     """The frames in a row, captions below."""
-    sheet = Image.new("RGB", (WIDTH * len(captions), HEIGHT + 40), "white")
+    height, width, _ = next(iter(frames.values())).shape
+    sheet = Image.new("RGB", (width * len(captions), height + 40), "white")
     draw = ImageDraw.Draw(sheet)
     for column, (stage, caption) in enumerate(captions.items()):
-        sheet.paste(Image.fromarray(frames[stage]), (column * WIDTH, 0))
-        draw.text(((column + 0.5) * WIDTH, HEIGHT + 20), caption, fill="black", anchor="mm", font_size=26)
+        sheet.paste(Image.fromarray(frames[stage]), (column * width, 0))
+        draw.text(((column + 0.5) * width, height + 20), caption, fill="black", anchor="mm", font_size=width // 15)
     return sheet.quantize(256, method=Image.Quantize.FASTOCTREE)  # a palette keeps the file small
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from softflow.data import Corrections, Decision, Episode, Replay
+from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN, ChunkPolicy
 
 
@@ -55,7 +56,7 @@ class Algorithm(ABC):
     Args:
         config: settings. A subclass annotates it with a dataclass; that becomes part of a run's configuration, with a
             flag for every field.
-        observation_dim: O.
+        observation_dim: O, or the layout of packed observations; a `FlowPolicy` takes either.
         action_dim: A.
         device: where the networks live.
 
@@ -68,7 +69,7 @@ class Algorithm(ABC):
     execute: int
 
     @abstractmethod
-    def __init__(self, config: Any, observation_dim: int, action_dim: int, device: str = "cpu") -> None: ...
+    def __init__(self, config: Any, observation_dim: ObservationSize, action_dim: int, device: str = "cpu") -> None: ...
 
     @property
     def imitates(self) -> bool:
@@ -125,7 +126,8 @@ class Algorithm(ABC):
 
     @abstractmethod
     def fit_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Set the observation statistics (O,) of the policy and of every copy of it. Called once, before training."""
+        """Set the observation statistics (O,), of packed observations (K,), of the policy and of every copy of it.
+        Called once, before training."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

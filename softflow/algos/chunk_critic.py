@@ -66,14 +66,14 @@ class ChunkCriticLearner:
 
     Args:
         config: sizes and rates; its temperature is that of the chunks which the target values.
-        policy: proposes those chunks, and normalises what the critic is given.
+        policy: proposes those chunks, and says what the critic is given: features that it does not learn from.
         device: where the networks live.
     """
 
     def __init__(self, config: ChunkCriticConfig, policy: ChunkPolicy, device: str = "cpu") -> None:
         self.config, self.policy = config, policy
         self.critic = ChunkCritic(
-            context_dim=policy.observation_dim,
+            context_dim=policy.context_dim,
             horizon=config.critic_horizon or config.execute,
             action_dim=policy.action_dim,
             members=config.critic_members,
@@ -89,7 +89,7 @@ class ChunkCriticLearner:
             reward = chunk_return(batch.reward, batch.length, c.discount)
             next_value = self.next_value(batch.next_observation)
             target = bootstrap(reward, c.discount, batch.length, batch.terminated, next_value)
-        q = self.critic(self.policy.normalizer(batch.observation), batch.chunk)
+        q = self.critic(self.policy.features(batch.observation), batch.chunk)
         loss = (q - target).square().mean()
         descend(loss, self.optimizer, self.critic.parameters())
         soft_update(self.target, self.critic, c.target_rate)
@@ -109,7 +109,7 @@ class ChunkCriticLearner:
 
     def value(self, critic: ChunkCritic, observation: Tensor, chunks: Tensor) -> Tensor:
         """The ensemble's mean for what it values of whole chunks (B, n, H, A): (B, n)."""
-        return critic(self.policy.normalizer(observation), chunks[:, :, : critic.horizon]).mean(0)
+        return critic(self.policy.features(observation), chunks[:, :, : critic.horizon]).mean(0)
 
     def actor_loss(self, observation: Tensor, chunks: Tensor, weight: float = 1.0) -> Tensor:
         """-weight * Q / |Q| on proposed chunks (B, n, H, A), |Q| its mean over them: a scalar, as steep whatever the

@@ -32,10 +32,11 @@ from torch import Tensor
 from critics import soft_update
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner, WarmupConfig
-from softflow.algos.imitation import descend
+from softflow.algos.imitation import descend, make_policy
 from softflow.algos.steering import HeadConfig, copy_base
 from softflow.data import Corrections, to_torch
-from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
+from softflow.observation_layout import ObservationSize
+from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
 
 
 @dataclass
@@ -86,12 +87,14 @@ class Corrected(NamedTuple):
 class Correction(Algorithm):
     """See the module. `actor` is what learns, `policy`, with the running average of its head, what acts."""
 
-    def __init__(self, config: CorrectionConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+    def __init__(
+        self, config: CorrectionConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
+    ) -> None:
         self.config, self.execute, self.device = config, config.execute, device
         head = config.steering
         if head.latent == head.residual:
             raise ValueError("corrections label the latent or the residual: set one of steering.latent and .residual")
-        base = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options)
+        base = make_policy(config, observation_dim, action_dim)
         if head.latent and not base.flow.exact_density:
             raise ValueError(
                 f"flow {config.flow!r} has no exact inverse that could name a human chunk's latent: "
@@ -119,7 +122,8 @@ class Correction(Algorithm):
         parts = (getattr(corrections, name)[rows] for name in Corrected._fields)
         self.corrected = Corrected(*(torch.as_tensor(part, device=self.device) for part in parts))
         if self.config.steering.latent:  # a flow without a density at one of the chunks says so
-            self.base.flow.log_prob(self.corrected.human_chunk, torch.zeros_like(self.corrected.observation))
+            chunk = self.corrected.human_chunk
+            self.base.flow.log_prob(chunk, chunk.new_zeros(len(chunk), self.base.context_dim))
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
         """Nothing to do: the base keeps the statistics it was trained with."""

@@ -23,9 +23,10 @@ from typing import Any
 from torch import Tensor
 
 from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.imitation import Imitator, PolicyConfig
+from softflow.algos.imitation import Imitator, PolicyConfig, make_policy
 from softflow.data import sample_mixed, to_torch
-from softflow.policies import BestOfN, FlowPolicy
+from softflow.observation_layout import ObservationSize
+from softflow.policies import BestOfN
 
 
 @dataclass
@@ -57,10 +58,10 @@ class FilteredImitation(Algorithm):
     """See the module. `imitation.updates` are made on the demonstrations, and as many in each retraining."""
 
     def __init__(
-        self, config: FilteredImitationConfig, observation_dim: int, action_dim: int, device: str = "cpu"
+        self, config: FilteredImitationConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
         self.config, self.execute, self.device = config, config.execute, device
-        actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options).to(device)
+        actor = make_policy(config, observation_dim, action_dim).to(device)
         self.imitator = Imitator(actor, config.imitation, config.average_rate)
         self.deployed = BestOfN(self.imitator.policy, None, config.execute, 1, config.temperature)
 

@@ -28,10 +28,11 @@ from torch import Tensor
 
 from softflow.algos.base import Data, Stage
 from softflow.algos.chunk_critic import ChunkCriticLearner, WarmupConfig
-from softflow.algos.imitation import Imitator
+from softflow.algos.imitation import Imitator, make_policy
 from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
 from softflow.data import Windows
-from softflow.policies import BestOfN, FlowPolicy, OneStepPolicy
+from softflow.observation_layout import ObservationSize
+from softflow.policies import BestOfN, OneStepPolicy
 
 
 @dataclass
@@ -80,9 +81,11 @@ class FlowQLearning(OnlineMethod):
 
     config: FlowQLearningConfig
 
-    def __init__(self, config: FlowQLearningConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+    def __init__(
+        self, config: FlowQLearningConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
+    ) -> None:
         self.config, self.execute, self.device = config, config.execute, device
-        flow = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options)
+        flow = make_policy(config, observation_dim, action_dim)
         self.actor = OneStepPolicy(flow, width=config.one_step.width, depth=config.one_step.depth).to(device)
         self.imitator = Imitator(self.actor, config.imitation, config.average_rate)
         self.policy = self.imitator.policy

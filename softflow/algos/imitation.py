@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from critics import soft_update
 from flows import DEFAULT_FLOW
 from softflow.data import Windows
-from softflow.policies import ChunkPolicy
+from softflow.observation_layout import ObservationSize
+from softflow.policies import ChunkPolicy, FlowPolicy
 
 PolicyT = TypeVar("PolicyT", bound=ChunkPolicy)
 
@@ -43,6 +44,10 @@ class PolicyConfig:
     """Density of the policy, one that `flows.available_flows()` lists."""
     flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of that flow."""
+    encoder: str | None = None
+    """Of images, if the observation has any: `conv`, which is what they get without this, or `resnet18`, pretrained."""
+    encoder_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Options of that encoder; of `resnet18` its `weights`, a file."""
     horizon: int = 8
     """Actions of a chunk that the policy proposes."""
     execute: int = 4
@@ -58,6 +63,23 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.execute <= self.horizon:
             raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
+
+
+def make_policy(config: PolicyConfig, observation_dim: ObservationSize, action_dim: int) -> FlowPolicy:
+    """The flow policy that the settings ask for.
+
+    Raises:
+        ValueError, ImportError: see `FlowPolicy`.
+    """
+    return FlowPolicy(
+        observation_dim,
+        action_dim,
+        config.horizon,
+        config.flow,
+        config.flow_options,
+        config.encoder,
+        config.encoder_options,
+    )
 
 
 class Imitator(Generic[PolicyT]):
@@ -97,9 +119,12 @@ class Imitator(Generic[PolicyT]):
             group["lr"] = start * 0.5 * (1 + math.cos(math.pi * progress))
 
     def reinitialize(self) -> None:
-        """Forget all that was learnt: weights drawn anew, a new optimiser. The observation statistics stay."""
+        """Forget all that was learnt: weights drawn anew, a new optimiser. The observation statistics stay, and so do
+        the weights of a pretrained encoder."""
         fresh = self.actor.build(**self.actor.describe())
         fresh.normalizer.load_state_dict(self.actor.normalizer.state_dict())
+        if fresh.encoder is not None and self.actor.encoder is not None:
+            fresh.encoder.load_state_dict(self.actor.encoder.fixed_state(), strict=False)
         for policy in (self.actor, self.policy):
             policy.load_state_dict(fresh.state_dict())
         self.renew_optimizer(self.config.learning_rate)

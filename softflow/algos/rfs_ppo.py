@@ -37,6 +37,7 @@ from softflow.algos.base import Data, Stage
 from softflow.algos.imitation import descend
 from softflow.algos.steering import SteeredConfig, SteeringMethod
 from softflow.data import Decision, Episode, to_torch
+from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN
 from softflow.policies.steered import HeadOutput, zero_mlp
 
@@ -112,14 +113,16 @@ class RfsPpo(SteeringMethod):
 
     config: RfsPpoConfig
 
-    def __init__(self, config: RfsPpoConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+    def __init__(
+        self, config: RfsPpoConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
+    ) -> None:
         super().__init__(config, observation_dim, action_dim, device)
         c = config.online
         self.density_steps = config.execute if config.steering.residual_shape == "step" else 1
         log_std = torch.full((self.density_steps, action_dim), c.residual_std, device=device).log()
         self.residual_log_std = nn.Parameter(log_std)
         self.optimizer = torch.optim.Adam(self._learned(), c.learning_rate, fused=True)
-        self.value = zero_mlp(observation_dim, 1).to(device)
+        self.value = zero_mlp(self.base.context_dim, 1).to(device)
         self.value_optimizer = torch.optim.Adam(self.value.parameters(), c.value_learning_rate, fused=True)
         self.deployed = BestOfN(self.actor, None, config.execute, 1, config.temperature)
         self._decided: Decided | None = None
@@ -212,7 +215,7 @@ class RfsPpo(SteeringMethod):
         reward = np.pad(episode.reward, (0, -steps % self.execute)).reshape(-1, self.execute)
         length = torch.tensor(np.minimum(self.execute, steps - starts), device=self.device)
         observation = torch.tensor(episode.observation[[*starts, steps]], device=self.device)
-        value = self.value(self.base.normalizer(observation))[:, 0]
+        value = self.value(self.base.features(observation))[:, 0]
         returned = chunk_return(torch.tensor(reward, device=self.device), length, c.discount)
         advantage = generalized_advantage(returned, length, episode.terminated, value, c.discount, c.online.trace)
         record = torch.tensor(episode.decision, device=self.device)
@@ -239,7 +242,7 @@ class RfsPpo(SteeringMethod):
         if c.entropy_weight:
             loss = loss - c.entropy_weight * self._entropy(steering)
         descend(loss, self.optimizer, self._learned())
-        value = self.value(self.base.normalizer(batch.observation))[:, 0]
+        value = self.value(self.base.features(batch.observation))[:, 0]
         value_loss = (value - batch.value).square().mean()
         descend(value_loss, self.value_optimizer, self.value.parameters())
         scalars = {

@@ -33,8 +33,9 @@ from torch import Tensor, nn
 
 from softflow.algos.base import Data, Stage
 from softflow.algos.chunk_critic import ChunkCriticLearner
-from softflow.algos.imitation import ImitationConfig, Imitator, descend
+from softflow.algos.imitation import ImitationConfig, Imitator, descend, make_policy
 from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
+from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN, FlowPolicy
 
 
@@ -123,7 +124,7 @@ class SoftCriticLearner(ChunkCriticLearner):
         """min_{j in M} Q_j(s, a) - alpha log pi(a | s) for a draw a of the policy: (B, O) -> (B,)."""
         chunk, log_prob = self.policy.propose_with_log_prob(observation)
         members = torch.randperm(self.config.critic_members)[: self.config.target_members]
-        value = self.target(self.policy.normalizer(observation), chunk.clamp(-1, 1))[members].amin(0)
+        value = self.target(self.policy.features(observation), chunk.clamp(-1, 1))[members].amin(0)
         if self.config.entropy_in_target:
             value = value - self.alpha() * log_prob
         return value[:, 0]
@@ -134,9 +135,11 @@ class SAC(OnlineMethod):
 
     config: SACConfig
 
-    def __init__(self, config: SACConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+    def __init__(
+        self, config: SACConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
+    ) -> None:
         self.config, self.execute, self.device = config, config.execute, device
-        actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options).to(device)
+        actor = make_policy(config, observation_dim, action_dim).to(device)
         if not actor.flow.exact_density:
             raise ValueError(f"flow {config.flow!r} has no exact density, which an entropy needs; choose another flow")
         self.imitator = Imitator(actor, config.imitation, config.average_rate)

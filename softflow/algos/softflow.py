@@ -33,10 +33,11 @@ from torch import Tensor
 
 from softflow.algos.base import Data, Stage
 from softflow.algos.chunk_critic import ChunkCriticLearner, WarmupConfig
-from softflow.algos.imitation import Imitator
+from softflow.algos.imitation import Imitator, make_policy
 from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
 from softflow.data import Windows, to_torch
-from softflow.policies import BestOfN, FlowPolicy
+from softflow.observation_layout import ObservationSize
+from softflow.policies import BestOfN
 
 
 @dataclass
@@ -108,9 +109,11 @@ class SoftFlow(OnlineMethod):
 
     config: SoftFlowConfig
 
-    def __init__(self, config: SoftFlowConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+    def __init__(
+        self, config: SoftFlowConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
+    ) -> None:
         self.config, self.execute, self.device = config, config.execute, device
-        actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options).to(device)
+        actor = make_policy(config, observation_dim, action_dim).to(device)
         for name, stage in (("offline", config.offline), ("online", config.online)):
             if stage.kl_weight and not actor.flow.exact_density:
                 raise ValueError(
@@ -195,7 +198,7 @@ class SoftFlow(OnlineMethod):
         with torch.random.fork_rng([]):
             windows = data.offline.sample(self.config.batch_size, 1, np.random.default_rng(0))
             observation = to_torch(windows, self.device).observation
-            chunk = self.policy.flow.sample(self.policy.normalizer(observation))
+            chunk = self.policy.flow.sample(self.policy.features(observation))
             scalars = {"flow/out_of_bounds": (chunk.abs() > 1).float().mean()}
             if stage.name != "imitation" and self.policy.flow.exact_density:
                 now, then = (policy.log_prob(observation, chunk) for policy in (self.policy, self.imitation_policy))

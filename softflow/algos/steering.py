@@ -33,8 +33,9 @@ from torch import Tensor
 from critics import soft_update
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.algos.chunk_critic import ChunkCriticLearner
-from softflow.algos.imitation import Imitator, PolicyConfig, descend
+from softflow.algos.imitation import Imitator, PolicyConfig, descend, make_policy
 from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
+from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
 from softflow.policies.steered import Shape
 
@@ -113,9 +114,11 @@ class SteeringMethod(Algorithm):
 
     config: SteeredConfig
 
-    def __init__(self, config: SteeredConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+    def __init__(
+        self, config: SteeredConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
+    ) -> None:
         self.config, self.execute, self.device = config, config.execute, device
-        imitating = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options)
+        imitating = make_policy(config, observation_dim, action_dim)
         self.imitator = Imitator(imitating.to(device), config.imitation, config.average_rate)
         self.base = self.imitator.policy
         self.actor = SteeredPolicy(self.base, **asdict(config.steering)).to(device)
@@ -139,7 +142,9 @@ class Steering(SteeringMethod, OnlineMethod):
 
     config: SteeringConfig
 
-    def __init__(self, config: SteeringConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
+    def __init__(
+        self, config: SteeringConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
+    ) -> None:
         super().__init__(config, observation_dim, action_dim, device)
         self.policy = self.actor.twin()
         self.head_optimizer = torch.optim.Adam(self.actor.head.parameters(), config.online.learning_rate, fused=True)

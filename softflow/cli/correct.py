@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from softflow.data import Corrections, chunks_from
+from softflow.data import Corrections, chunks_from, observation_tensor
 from softflow.envs import Supervisor, make_supervisor
 from softflow.envs.registry import Env
 from softflow.errors import UserError
@@ -66,7 +66,7 @@ def _watch(
     supervisor = make_supervisor(environment, rng, **options)
     try:
         while True:
-            for action in policy.act(_tensor(observation[None]))[0].numpy():
+            for action in policy.act(observation_tensor(observation[None]))[0].numpy():
                 observation, _, terminated, truncated, _ = environment.step(action)
                 if terminated or truncated:
                     return None
@@ -91,12 +91,8 @@ def _go_on(environment: Env, supervisor: Supervisor, observation: np.ndarray) ->
 def _assemble(corrections: list[_Correction], policy: BestOfN) -> Corrections:
     return Corrections(
         observation=np.concatenate([one.observation for one in corrections]),
-        base_chunk=np.concatenate([policy.choose(_tensor(one.observation)).numpy() for one in corrections]),
+        base_chunk=np.concatenate([policy.choose(observation_tensor(one.observation)).numpy() for one in corrections]),
         human_chunk=np.concatenate([chunks_from(one.action, policy.policy.horizon) for one in corrections]),
         episode=np.repeat(np.arange(len(corrections)), [len(one.action) for one in corrections]),
         is_success=np.array([one.is_success for one in corrections]),
     )
-
-
-def _tensor(observation: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(observation, dtype=torch.float32)

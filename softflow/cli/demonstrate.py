@@ -18,7 +18,7 @@ from softflow.cli.config import Layer
 from softflow.cli.correct import record_corrections
 from softflow.cli.runs import load_run, locate_checkpoint, read_config, require_fit, require_new_file
 from softflow.data import Episode, EpisodeBuilder, outcome_of, save_corrections, save_demonstrations
-from softflow.envs import Demonstrator, make_demonstrator, make_env
+from softflow.envs import Demonstrator, find_layout, make_demonstrator, make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
 from softflow.training.evaluation import summarize
@@ -69,7 +69,11 @@ def main(argv: Sequence[str]) -> None:
     make = partial(make_env, config.env, **config.env_options)
     if config.corrections is None:
         episodes = record_demonstrations(
-            make, config.episodes, config.seed, config.num_envs, config.demonstrator_options
+            make,
+            config.episodes,
+            config.seed,
+            config.num_envs if config.num_envs > 1 else 0,
+            config.demonstrator_options,
         )
         save_demonstrations(path, episodes)
         by_mode = {
@@ -115,23 +119,25 @@ def record_demonstrations(
     make: Callable[[], Env],
     episodes: int,
     seed: int,
-    processes: int = 1,
+    processes: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> list[Episode]:
     """Record `episodes` of the demonstrator of the environments that `make` makes; `options` are the demonstrator's.
 
-    Each episode has random numbers of its own, so they are the same whatever the number of processes.
+    Each episode has random numbers of its own, so they are the same whatever the number of processes. With 0 it is this
+    one; with more nothing is drawn in this one, so that others can be started from it that draw.
 
     Raises:
         UserError: the environment has no demonstrator, or that one has no such option.
     """
     options = dict(options or {})
     environment, record = make(), partial(_record, seed=seed, options=options)
-    _demonstrate(environment, 0, seed, options)  # if there is nobody who can, say so before anything is shown
+    if not processes:
+        _demonstrate(environment, 0, seed, options)  # if there is nobody who can, say so before anything is shown
     recorded = list[Episode]()
     with ExitStack() as stack:
         bar = stack.enter_context(StageProgress("demonstrations", episodes))
-        if processes == 1:
+        if not processes:
             shown: Iterable[Episode] = map(partial(record, environment), range(episodes))
         else:
             pool = stack.enter_context(ProcessPoolExecutor(processes, initializer=_open, initargs=(make,)))
@@ -154,7 +160,7 @@ def _demonstrate(environment: Env, index: int, seed: int, options: dict[str, Any
 
 def _record(environment: Env, index: int, seed: int, options: dict[str, Any]) -> Episode:
     observation, demonstrator = _demonstrate(environment, index, seed, options)
-    builder = EpisodeBuilder()
+    builder = EpisodeBuilder(find_layout(environment))
     while True:
         action = demonstrator.act()
         following, reward, terminated, truncated, info = environment.step(action)

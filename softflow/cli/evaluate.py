@@ -22,7 +22,7 @@ from softflow.cli.runs import (
     require_new_file,
 )
 from softflow.cli.video import write_video
-from softflow.data import Episode
+from softflow.data import Episode, observation_tensor
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
     guarded = _behind_guard(policy, config) if config.guard is not None else None
 
     def act(observation: np.ndarray) -> np.ndarray:
-        return policy.act(torch.as_tensor(observation, dtype=torch.float32, device=config.device)).cpu().numpy()
+        return policy.act(observation_tensor(observation, config.device)).cpu().numpy()
 
     torch.manual_seed(config.seed)  # candidates are drawn
     number = min(config.num_envs, config.episodes)

@@ -19,6 +19,7 @@ from softflow.data import Corrections, Episode, load_corrections
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, did_you_mean, one_line
+from softflow.observation_layout import ObservationLayout, ObservationSize
 from softflow.policies import BestOfN, FlowPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
@@ -79,7 +80,7 @@ def training_layers(selection: Selection) -> list[Layer]:
         raise UserError(
             f"base {selection.base}: its flow is {policy.flow_name!r}, not {selection.flow!r}: give no flow"
         )
-    values = {"horizon": policy.horizon, "flow": policy.flow_name, "flow_options": policy.flow_options}
+    values = {name: value for name, value in policy.describe().items() if not name.endswith("_dim")}
     presets = [
         Layer({name: value for name, value in layer.values.items() if name not in values}, layer.source)
         for layer in preset_layers(replace(selection, config=None))
@@ -170,9 +171,10 @@ def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], ru
             )
 
 
-def make_mirror(config: RunConfig) -> Callable[[Episode], Episode] | None:
-    """What makes the mirror image of an episode; None without the setting, or without the symmetry."""
-    trajectory = find_mirror(config.env, **config.env_options) if config.mirror else None
+def make_mirror(config: RunConfig, layout: ObservationLayout | None = None) -> Callable[[Episode], Episode] | None:
+    """What makes the mirror image of an episode; None without the setting, or without the symmetry, which is known of
+    numbers alone: cameras have no mirror image, and `layout`, of packed observations, says whether there are any."""
+    trajectory = find_mirror(config.env, **config.env_options) if config.mirror and layout is None else None
     if trajectory is None:
         return None
 
@@ -183,12 +185,12 @@ def make_mirror(config: RunConfig) -> Callable[[Episode], Episode] | None:
     return mirror
 
 
-def make_algorithm(config: Any, observation_dim: int, action_dim: int) -> Algorithm:
+def make_algorithm(config: Any, observation_dim: ObservationSize, action_dim: int) -> Algorithm:
     """The algorithm that the configuration names.
 
     Raises:
-        UserError: a setting that it does not take, such as an unknown option of the flow; or a flow whose package
-            cannot be imported.
+        UserError: a setting that it does not take, such as an unknown option of the flow; or a flow or an encoder whose
+            package cannot be imported.
     """
     algorithm = find_algorithm(config.algorithm)
     require_device(config.device)

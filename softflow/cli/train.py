@@ -40,6 +40,7 @@ from softflow.data import (
     save_corrections,
     save_demonstrations,
 )
+from softflow.envs import find_layout
 from softflow.errors import UserError, one_line
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
@@ -60,7 +61,8 @@ def main(argv: Sequence[str]) -> None:
         demonstrations = _demonstrations(config)
 
     torch.manual_seed(config.seed)
-    algorithm = make_algorithm(config, demonstrations[0].observation_dim, demonstrations[0].action_dim)
+    layout = demonstrations[0].layout
+    algorithm = make_algorithm(config, layout or demonstrations[0].observation_dim, demonstrations[0].action_dim)
     base = getattr(config, "base", None)
     if base is not None:
         if not config.resume:  # a checkpoint holds it
@@ -72,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
         path = folder.path / CORRECTIONS if config.resume else corrections
         corrections = load_correction_file(algorithm, path)
     _require_memory(config, demonstrations[0])
-    mirror = make_mirror(config)
+    mirror = make_mirror(config, layout)
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
     algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
@@ -131,7 +133,7 @@ def _parse(argv: Sequence[str]) -> Any:
 
 def _demonstrations(config: RunConfig) -> list[Episode]:
     if config.demos is None:
-        processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 1
+        processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
         return record_demonstrations(partial(make_environment, config), config.num_demos, config.seed, processes)
     episodes = load_demonstrations(config.demos)
     if len(episodes) < config.num_demos:
@@ -139,14 +141,14 @@ def _demonstrations(config: RunConfig) -> list[Episode]:
     environment = make_environment(config)
     observations, actions = environment.observation_space.shape, environment.action_space.shape
     assert observations is not None and actions is not None
-    check_compatible(episodes, observations[0], actions[0])
+    check_compatible(episodes, find_layout(environment) or observations[0], actions[0])
     return episodes[: config.num_demos]
 
 
 def _require_memory(config: RunConfig, episode: Episode) -> None:
     """Raises `UserError` if the machine has no memory for a replay of this capacity."""
     try:
-        Replay(config.replay_capacity, episode.observation_dim, episode.action_dim)
+        Replay(config.replay_capacity, episode.observation_dim, episode.action_dim, episode.observation.dtype)
     except (ValueError, MemoryError) as error:
         raise UserError(f"replay_capacity {config.replay_capacity}: {one_line(error)}") from error
 
@@ -159,7 +161,7 @@ def _require_density(algorithm: Algorithm, demonstrations: Sequence[Episode]) ->
     extremes = torch.as_tensor(np.stack([actions.min(0), actions.max(0)]), dtype=torch.float32)
     chunks = extremes[:, None].expand(-1, policy.horizon, -1).to(next(policy.parameters()))
     try:
-        policy.flow.log_prob(chunks, chunks.new_zeros(2, policy.observation_dim))
+        policy.flow.log_prob(chunks, chunks.new_zeros(2, policy.context_dim))
     except ValueError as error:
         raise UserError(f"flow {policy.flow_name!r} cannot imitate these demonstrations: {error}") from error
 

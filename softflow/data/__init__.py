@@ -16,7 +16,7 @@ from softflow.data.demonstrations import (
 )
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.ogbench import ogbench_episodes
-from softflow.data.replay import Replay, Windows, concatenate, sample_mixed, to_torch
+from softflow.data.replay import Replay, Windows, concatenate, observation_tensor, sample_mixed, to_torch
 from softflow.data.statistics import observation_statistics
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "load_corrections",
     "load_demonstrations",
     "observation_statistics",
+    "observation_tensor",
     "ogbench_episodes",
     "outcome_of",
     "sample_mixed",

@@ -18,10 +18,11 @@ VERSION = "schema_version"
 
 
 class Field(NamedTuple):
-    """What an array of the file must be: its axes, a letter each, and its kind of numbers."""
+    """What an array of the file must be: its axes, a letter each, its kind, and whether it may be missing."""
 
     axes: str
     kind: str
+    optional: bool = False
 
     @property
     def shape(self) -> str:
@@ -29,24 +30,26 @@ class Field(NamedTuple):
 
 
 Schema = Mapping[str, Field]
-_KINDS = {"number": "iuf", "bool": "b", "integer": "iu"}  # as numpy's dtype.kind
+_KINDS = {"number": "iuf", "bool": "b", "integer": "iu", "text": "U"}  # as numpy's dtype.kind
 
 
-def write_archive(path: Path, arrays: Mapping[str, np.ndarray], version: int) -> None:
+def write_archive(path: Path, arrays: Mapping[str, np.ndarray], version: int, compress: bool = False) -> None:
     """Write `arrays` and the version to `path`, replacing a file of that name only once the new one is complete."""
+    write = np.savez_compressed if compress else np.savez
     whole: dict[str, Any] = {**arrays, VERSION: np.array(version)}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as file:
-            np.savez(file, **whole)
+            write(file, **whole)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def read_archive(path: Path, schema: Schema, version: int, document: str) -> dict[str, np.ndarray]:
-    """The arrays of `schema`, with kinds and axes as it says: axes of one letter are equally long.
+    """The arrays of `schema`, with kinds and axes as it says: axes of one letter are equally long. What is optional
+    and missing is left out.
 
     Args:
         path: the file.
@@ -61,7 +64,7 @@ def read_archive(path: Path, schema: Schema, version: int, document: str) -> dic
         arrays = read_arrays(path, version)
     except MissingVersionError as error:
         raise ValueError(f"{error}: {document} lists the arrays of the file") from error
-    _check_names(list(arrays), list(schema), document)
+    _check_names(list(arrays), schema, document)
     _check_shapes(arrays, schema)
     return arrays
 
@@ -111,19 +114,19 @@ def _array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         raise ValueError(f"{name} cannot be read ({one_line(error)}): save a plain array of numbers") from error
 
 
-def _check_names(given: Sequence[str], expected: Sequence[str], document: str) -> None:
+def _check_names(given: Sequence[str], schema: Schema, document: str) -> None:
     for name in given:
-        if name not in expected:
-            nearest = difflib.get_close_matches(name, expected, n=1, cutoff=0)[0]
+        if name not in schema:
+            nearest = difflib.get_close_matches(name, schema, n=1, cutoff=0)[0]
             raise ValueError(f"unknown array '{name}', the nearest known one is '{nearest}'")
-    if missing := [name for name in expected if name not in given]:
+    if missing := [name for name, field in schema.items() if not field.optional and name not in given]:
         raise ValueError(f"missing {', '.join(missing)}: {document} lists the arrays of the file")
 
 
 def _check_shapes(arrays: Mapping[str, np.ndarray], schema: Schema) -> None:
     sizes: dict[str, tuple[int, str]] = {}
-    for name, field in schema.items():
-        array = arrays[name]
+    for name, array in arrays.items():
+        field = schema[name]
         if array.dtype.kind not in _KINDS[field.kind] or array.ndim != len(field.axes):
             raise ValueError(
                 f"{name} must be {field.kind}s of shape {field.shape}, got {array.dtype} of shape {array.shape}"

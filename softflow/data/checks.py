@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from softflow.observation_layout import ObservationLayout
+
 ACTION_TOLERANCE = 1e-6
 
 
@@ -43,6 +45,31 @@ def actions(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
     clipped = np.clip(array, -1, 1)
     clipped.flags.writeable = False
     return clipped
+
+
+def numbers_or_bytes(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
+    """As `numbers`, but packed observations, uint8, stay bytes."""
+    array = numbers(name, value, shape)
+    if np.asarray(value).dtype == np.uint8:
+        array = array.astype(np.uint8)
+        array.flags.writeable = False
+    return array
+
+
+def packed(name: str, value: Any, layout: ObservationLayout) -> np.ndarray:
+    """`value` as a new array (rows, O) of packed observations, read-only.
+
+    Raises:
+        ValueError: no bytes of that layout, or numbers in them that are not finite.
+    """
+    array = np.array(value)
+    if array.ndim != 2 or array.dtype != np.uint8 or array.shape[1] != layout.size:
+        raise ValueError(f"{name} must be uint8 of shape (rows, {layout.size}), got {kind_of(array)}")
+    bad = np.argwhere(~np.isfinite(layout.numbers(array)))
+    if len(bad):
+        raise ValueError(f"{name}[{bad[0][0]}] holds a number that is not finite: repair or drop the episode")
+    array.flags.writeable = False
+    return array
 
 
 def kind_of(array: np.ndarray) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from softflow.data.archive import Field, read_archive, write_archive
-from softflow.data.checks import actions, numbers
+from softflow.data.checks import actions, numbers_or_bytes
 from softflow.errors import UserError, one_line
 
 SCHEMA_VERSION = 1
@@ -31,7 +31,7 @@ class CorrectionError(UserError):
 class Corrections:
     """N decisions that a human made for a policy, in E episodes taken over from it.
 
-    Arrays are copied, chunks and observations to float32, and made read-only.
+    Arrays are copied, chunks and observations to float32, and made read-only; packed observations stay bytes.
 
     Attributes:
         observation: (N, O), what was seen.
@@ -51,7 +51,7 @@ class Corrections:
     is_success: np.ndarray
 
     def __post_init__(self) -> None:
-        self._set("observation", numbers("observation", self.observation, ("N", "O")))
+        self._set("observation", numbers_or_bytes("observation", self.observation, ("N", "O")))
         for name in ("base_chunk", "human_chunk"):
             self._set(name, actions(name, getattr(self, name), ("N", "H", "A")))
         for name, kinds in (("episode", "iu"), ("is_success", "b")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from softflow.data.archive import Field, read_archive, write_archive
 from softflow.data.episodes import Episode
 from softflow.errors import UserError, one_line
+from softflow.observation_layout import ObservationLayout, ObservationSize
 
 SCHEMA_VERSION = 1
 
@@ -24,6 +26,7 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "final_observation": Field("EO", "number"),
     "is_success": Field("E", "bool"),
     "mode": Field("E", "integer"),
+    "observation_layout": Field("", "text", optional=True),  # of packed observations, as JSON
 }
 
 
@@ -40,7 +43,8 @@ def save_demonstrations(path: str | os.PathLike[str], episodes: Sequence[Episode
     path = Path(path)
     if not episodes:
         raise DemonstrationError(f"{path}: no episodes to write")
-    check_compatible(episodes, episodes[0].observation_dim, episodes[0].action_dim)
+    layout = episodes[0].layout
+    check_compatible(episodes, layout or episodes[0].observation_dim, episodes[0].action_dim)
     last = np.cumsum([len(episode) for episode in episodes]) - 1
     terminated, truncated, start = np.zeros((3, last[-1] + 1), np.bool_)
     terminated[last] = [episode.terminated for episode in episodes]
@@ -57,7 +61,9 @@ def save_demonstrations(path: str | os.PathLike[str], episodes: Sequence[Episode
         "is_success": np.array([episode.is_success for episode in episodes]),
         "mode": np.array([episode.mode for episode in episodes]),
     }
-    write_archive(path, arrays, SCHEMA_VERSION)
+    if layout is not None:
+        arrays["observation_layout"] = np.array(json.dumps(layout.describe()))
+    write_archive(path, arrays, SCHEMA_VERSION, compress=layout is not None)  # pictures shrink to a tenth
 
 
 def load_demonstrations(path: str | os.PathLike[str]) -> list[Episode]:
@@ -73,15 +79,22 @@ def load_demonstrations(path: str | os.PathLike[str]) -> list[Episode]:
         raise DemonstrationError(f"{path}: {one_line(error)}") from error
 
 
-def check_compatible(episodes: Sequence[Episode], observation_dim: int, action_dim: int) -> None:
-    """Check that `episodes` have the dimensions of an environment.
+def check_compatible(episodes: Sequence[Episode], observation_dim: ObservationSize, action_dim: int) -> None:
+    """Check that `episodes` have the dimensions, or the layout, of an environment's observations, and its actions'.
 
     Raises:
         DemonstrationError: one of them has not.
     """
+    layout = observation_dim if isinstance(observation_dim, ObservationLayout) else None
+    size = observation_dim.size if isinstance(observation_dim, ObservationLayout) else observation_dim
     for index, episode in enumerate(episodes):
+        if episode.layout != layout:
+            raise DemonstrationError(
+                f"observations of demonstration {index} hold {_contents(episode.layout)}, expected "
+                f"{_contents(layout)}: use demonstrations recorded in this environment, with the same options"
+            )
         for name, got, expected in (
-            ("observation", episode.observation_dim, observation_dim),
+            ("observation", episode.observation_dim, size),
             ("action", episode.action_dim, action_dim),
         ):
             if got != expected:
@@ -91,7 +104,15 @@ def check_compatible(episodes: Sequence[Episode], observation_dim: int, action_d
                 )
 
 
+def _contents(layout: ObservationLayout | None) -> str:
+    parts = layout.parts if layout is not None else ()
+    return ", ".join(f"{part.name} {part.dtype}{list(part.shape)}" for part in parts) or "numbers alone"
+
+
 def _episodes(arrays: Mapping[str, np.ndarray]) -> list[Episode]:
+    layout = None
+    if "observation_layout" in arrays:
+        layout = ObservationLayout.build(json.loads(str(arrays["observation_layout"])))
     start, is_success = arrays["episode_start"], arrays["is_success"]
     if not start[0]:
         raise ValueError("episode_start[0] is False: the first step starts an episode, set it to True")
@@ -118,6 +139,7 @@ def _episodes(arrays: Mapping[str, np.ndarray]) -> list[Episode]:
                     truncated=arrays["truncated"][end - 1],
                     is_success=is_success[index],
                     mode=arrays["mode"][index],
+                    layout=layout,
                 )
             )
         except ValueError as error:

@@ -8,7 +8,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from softflow.data.checks import actions, kind_of, numbers
+from softflow.data.checks import actions, kind_of, numbers, packed
+from softflow.observation_layout import ObservationLayout
 
 ArrayT = TypeVar("ArrayT")
 
@@ -29,7 +30,7 @@ class Episode:
     The observations are one longer than the actions: the last one is the true final observation, seen after the last
     action and before any reset. It is what a time limit bootstraps from.
 
-    Arrays are copied to float32 and made read-only.
+    Arrays are copied to float32 and made read-only; packed observations stay bytes.
 
     Attributes:
         observation: (T + 1, O), finite.
@@ -43,6 +44,7 @@ class Episode:
         decision: (chunks, K), the record of each `Decision` that the episode was made by, the last one's too, of
             whose chunk perhaps not every action was executed; None where nothing was recorded.
         outcome: numbers that the environment measured at the episode's end, by name; for reports alone.
+        layout: of packed observations, whose rows are uint8; None where an observation is O numbers.
 
     Raises:
         ValueError: a field has the wrong shape or type, is not finite, or leaves the action bounds.
@@ -57,10 +59,14 @@ class Episode:
     mode: int = -1
     decision: np.ndarray | None = None
     outcome: Mapping[str, float] = field(default_factory=dict)
+    layout: ObservationLayout | None = None
 
     def __post_init__(self) -> None:
         action = actions("action", self.action, ("T", "A"))
-        observation = numbers("observation", self.observation, ("T + 1", "O"))
+        if self.layout is not None:
+            observation = packed("observation", self.observation, self.layout)
+        else:
+            observation = numbers("observation", self.observation, ("T + 1", "O"))
         reward = numbers("reward", self.reward, ("T",))
         steps = len(action)
         if steps < 1:
@@ -103,6 +109,7 @@ class Episode:
 
     @property
     def observation_dim(self) -> int:
+        """O, of packed observations in bytes."""
         return self.observation.shape[1]
 
     @property
@@ -117,9 +124,14 @@ def outcome_of(info: Mapping[str, Any]) -> dict[str, float]:
 
 
 class EpisodeBuilder:
-    """Collects the steps of one environment into an `Episode`; one builder per environment of a vector."""
+    """Collects the steps of one environment into an `Episode`; one builder per environment of a vector.
 
-    def __init__(self) -> None:
+    Args:
+        layout: of the environment's observations, if they are packed.
+    """
+
+    def __init__(self, layout: ObservationLayout | None = None) -> None:
+        self._layout = layout
         self._observation: list[np.ndarray] = []
         self._action: list[np.ndarray] = []
         self._reward: list[float] = []
@@ -168,4 +180,5 @@ class EpisodeBuilder:
         decision = np.stack(self._decision) if self._decision else None
         for rows in (self._observation, self._action, self._reward, self._decision):
             rows.clear()
-        return Episode(observation, action, reward, terminated, truncated, is_success, mode, decision, outcome or {})
+        ending = terminated, truncated, is_success, mode
+        return Episode(observation, action, reward, *ending, decision, outcome or {}, self._layout)

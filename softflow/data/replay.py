@@ -27,13 +27,13 @@ class Windows(Generic[ArrayT]):
     """B windows of up to H steps, as numpy arrays or (see `to_torch`) tensors.
 
     Attributes:
-        observation: (B, O) float32, where the window starts.
+        observation: (B, O) float32, or uint8 if they are packed, where the window starts.
         chunk: (B, H, A) float32, the actions executed; beyond `length` the last of them is held, so that the steps
             just before an episode's end have whole chunks to learn from.
         mask: (B, H) bool, True for the first `length` steps.
         reward: (B, H) float32, per step; zero beyond `length`.
         length: (B,) int64, k = min(H, steps left in the episode), at least 1.
-        next_observation: (B, O) float32, k steps on; the true final observation where the episode ends.
+        next_observation: (B, O) of the same dtype, k steps on; the true final observation where the episode ends.
         terminated: (B,) bool, the window reaches the end of its episode and that end is terminal: do not bootstrap.
             False at a time limit.
         success: (B,) bool, the episode solved the task.
@@ -60,6 +60,13 @@ def to_torch(windows: Windows[np.ndarray], device: str | torch.device = "cpu") -
     return Windows(**{f.name: torch.from_numpy(getattr(windows, f.name)).to(device) for f in fields(Windows)})
 
 
+def observation_tensor(observation: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
+    """An environment's observations (B, O) as a policy takes them: packed ones as they are, numbers as float32."""
+    import torch
+
+    return torch.as_tensor(_as_learned(observation), device=device)
+
+
 def concatenate(windows: Sequence[Windows[np.ndarray]]) -> Windows[np.ndarray]:
     """One batch of all `windows`, in order; they share one horizon."""
     return Windows(**{f.name: np.concatenate([getattr(w, f.name) for w in windows]) for f in fields(Windows)})
@@ -76,11 +83,12 @@ class Replay:
         capacity: number of rows, one per primitive step and one more per episode.
         observation_dim: O.
         action_dim: A.
-        observation_dtype: how observations are stored, for instance float16 or uint8 to save memory. Windows are
-            float32 whatever it is.
+        observation_dtype: how observations are stored: uint8 those that are packed; numbers as float32, or as float16
+            to save memory, but in windows as float32 either way.
 
     Raises:
         ValueError: a size is not positive.
+        UserError: there is not enough memory for `capacity` rows.
     """
 
     def __init__(
@@ -90,8 +98,12 @@ class Replay:
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.capacity = capacity
+        try:
+            observations = np.zeros((capacity, observation_dim), observation_dtype)
+        except MemoryError as error:
+            raise UserError(f"a replay of {capacity:,} steps: {error}; set replay_capacity lower") from error
         self._rows: dict[str, np.ndarray] = {
-            "observation": np.zeros((capacity, observation_dim), observation_dtype),
+            "observation": observations,
             "action": np.zeros((capacity, action_dim), np.float32),
             "reward": np.zeros(capacity, np.float32),
             "remaining": np.zeros(capacity, np.int32),  # steps to the episode's end, 0 on its last row
@@ -167,12 +179,12 @@ class Replay:
         mask = np.arange(horizon) < length[:, None]
         steps = (rows[:, None] + np.minimum(np.arange(horizon), length[:, None] - 1)) % self.capacity
         return Windows(
-            observation=data["observation"][rows].astype(np.float32, copy=False),
+            observation=_as_learned(data["observation"][rows]),
             chunk=data["action"][steps],
             mask=mask,
             reward=np.where(mask, data["reward"][steps], np.float32(0)),
             length=length,
-            next_observation=data["observation"][(rows + length) % self.capacity].astype(np.float32, copy=False),
+            next_observation=_as_learned(data["observation"][(rows + length) % self.capacity]),
             terminated=data["terminated"][rows] & (length == remaining),
             success=data["success"][rows],
             return_to_go=data["return_to_go"][rows],
@@ -272,10 +284,17 @@ def sample_mixed(
     return concatenate([replay.sample(count, horizon, rng, imitable) for replay, count in parts if count])
 
 
+def _as_learned(observation: np.ndarray) -> np.ndarray:
+    """Packed observations as they are, numbers as float32."""
+    return observation if observation.dtype == np.uint8 else observation.astype(np.float32, copy=False)
+
+
 def _cast(observation: np.ndarray, dtype: Any) -> np.ndarray:
-    """`observation` (float32) as `dtype`; an error if it would not survive to 0.1 %, the precision of float16."""
-    if dtype == np.float32:
+    """`observation` as `dtype`; an error if it would not survive to 0.1 %, the precision of float16."""
+    if dtype == observation.dtype:
         return observation
+    if np.uint8 in (dtype, observation.dtype):
+        raise ValueError(f"observations are {observation.dtype}, the replay's {dtype}: only packed ones are uint8")
     with np.errstate(over="ignore", invalid="ignore"):
         stored = observation.astype(dtype)
     if not np.allclose(stored.astype(np.float32), observation, rtol=1e-3, atol=1e-6):

@@ -5,6 +5,7 @@ import gymnasium
 from softflow.envs.cube_rotate import CubeRotateEnv
 from softflow.envs.cube_rotate_demonstrator import CubeRotateDemonstrator
 from softflow.envs.errors import UnstableSimulationError
+from softflow.envs.packing import find_layout
 from softflow.envs.registry import (
     Demonstrator,
     Supervisor,
@@ -34,6 +35,7 @@ __all__ = [
     "TapeCutSupervisor",
     "UnstableSimulationError",
     "available_envs",
+    "find_layout",
     "make_demonstrator",
     "make_env",
     "make_supervisor",

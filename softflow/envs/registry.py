@@ -1,4 +1,4 @@
-"""Environments and demonstrators by name.  Whatever comes out has a flat observation and actions in [-1, 1]."""
+"""Environments and demonstrators by name.  Whatever comes out has flat observations and actions in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from softflow.envs.diagnostics_demonstrators import (
 )
 from softflow.envs.ogbench_cube import OgbenchCubeDemonstrator
 from softflow.envs.options import check_options
+from softflow.envs.packing import PackObservation, has_images
 from softflow.envs.point_maze_demonstrator import PointMazeDemonstrator
 from softflow.envs.success import SparseSuccess, SuccessInfo
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
@@ -89,8 +90,8 @@ SUPERVISORS: dict[str, Callable[..., Supervisor]] = {"softflow/TapeCut-v0": Tape
 def make_env(name: str, /, sparse_success: Any = False, **options: Any) -> Env:
     """Make an environment with observation ``Box (O,)`` and action ``Box(-1, 1, (A,), float32)``.
 
-    A ``Dict`` of boxes, or a box of more axes, is flattened; other bounds of actions are rescaled; an ``info`` that
-    says ``success`` says ``is_success`` too.
+    A ``Dict`` of boxes, or a box of more axes, is flattened; with images in it, it is packed (`PackObservation`); other
+    bounds of actions are rescaled; an ``info`` that says ``success`` says ``is_success`` too.
 
     Args:
         name: a short name (``available_envs``) or a registered gymnasium id, also as ``module:Id-v0``.
@@ -214,6 +215,8 @@ def _flatten_observations(env: Env) -> Env:
     parts = list(space.values()) if isinstance(space, spaces.Dict) else [space]
     if not all(isinstance(part, spaces.Box) for part in parts):
         raise UserError(f"observations must be a Box or a Dict of Boxes, {_name(env)} has {space}")
+    if has_images(space):
+        return PackObservation(env)
     return env if isinstance(space, spaces.Box) and len(space.shape) == 1 else FlattenObservation(env)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from softflow.envs.cameras import open_renderer
 from softflow.envs.errors import UnstableSimulationError
 from softflow.errors import UserError, did_you_mean
 
@@ -81,7 +82,7 @@ def read_spec(xml: str) -> mujoco.MjSpec:
     return mujoco.MjSpec.from_string(files(__package__).joinpath(xml).read_text(encoding="utf-8"))
 
 
-class SimulatedTask(gymnasium.Env[Observation, NDArray[np.floating]]):
+class SimulatedTask(gymnasium.Env[Any, NDArray[np.floating]]):
     """An environment around a scene: options and actions are checked, the physics is watched, pictures are drawn.
 
     Args:
@@ -182,13 +183,7 @@ class SimulatedTask(gymnasium.Env[Observation, NDArray[np.floating]]):
         if self.render_mode is None:
             return None
         if self._renderer is None:
-            try:
-                self._renderer = mujoco.Renderer(self._simulation.model, self.height, self.width)
-            except Exception as error:
-                raise RuntimeError(
-                    "no OpenGL context for rendering: on a machine without a display set MUJOCO_GL=egl (or "
-                    "MUJOCO_GL=osmesa, in software) in the environment before Python starts"
-                ) from error
+            self._renderer = open_renderer(self._simulation.model, self.height, self.width)
         self._renderer.update_scene(self._simulation.data, self.camera)
         return self._renderer.render()
 

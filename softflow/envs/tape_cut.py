@@ -7,19 +7,25 @@ in ``tape_cut_observation.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
+from softflow.envs.cameras import Cameras
 from softflow.envs.random_state import load_random_state, save_random_state
 from softflow.envs.simulation import Array, Info, Observation, RewardKind, SimulatedTask, clip
 from softflow.envs.tape_cut_adroit import ADROIT_HAND
 from softflow.envs.tape_cut_geometry import TapeCutGeometry, measure, mistake
 from softflow.envs.tape_cut_hand import COMPACT_HAND
-from softflow.envs.tape_cut_observation import observation_size, observe
+from softflow.envs.tape_cut_observation import felt, observation_size, observe
 from softflow.envs.tape_cut_scene import HAND, WRIST, TapeCutScene, Variation
 from softflow.errors import UserError, did_you_mean
+
+ObservationKind = Literal["state", "pixels"]
+Observed = Observation | dict[str, NDArray[Any]]
+CAMERAS = ("front", "wrist")
 
 # Rules
 CUT_FORCE = 3.0  # N with which each blade must press on the ribbon, against the other
@@ -56,8 +62,10 @@ class TapeCutEnv(SimulatedTask):
     and the absolute targets of the hand's J joints (-1 to 1 spans the joint's range; moves at most ``HAND_STEP`` per
     step).
 
-    Observation (O,): the blocks of ``OBSERVATION_BLOCKS`` and ``FINE_BLOCKS`` (``tape_cut_observation.py``), with
-    units there.
+    Observation.  ``"state"``, (O,): the blocks of ``OBSERVATION_BLOCKS`` and ``FINE_BLOCKS``
+    (``tape_cut_observation.py``), with units there.  ``"pixels"``, a Dict: pictures (image_size, image_size, 3), uint8,
+    of the cameras ``front`` and ``wrist``, and ``proprioception``, those of these blocks that the hand itself feels and
+    knows (``FELT_BLOCKS``).
 
     Rules.  *grasped*: thumb and a finger press on the scissors.  *lifted*: grasped, and the pivot ``LIFT_HEIGHT``
     above its place in the case.  *at_tape*: lifted, with both edges of the ribbon between the blades.  *cut*: the
@@ -71,7 +79,7 @@ class TapeCutEnv(SimulatedTask):
     table; ``truncated`` at ``max_steps``.  ``info``: ``is_success`` and ``stages``, which were reached so far.
 
     Args:
-        render_mode: ``"rgb_array"`` or None; without it no graphics are touched.
+        render_mode: ``"rgb_array"`` or None; without it no graphics are touched, unless they are observed.
         reward: ``"sparse"`` or ``"staged"``.
         terminate_on_success: end the episode at the cut.
         max_steps: time limit in steps.
@@ -80,11 +88,15 @@ class TapeCutEnv(SimulatedTask):
         latency: steps by which actions arrive late; until the first arrives, the targets stay as they are.
         sensor_noise: m, standard deviation of the error with which the positions of scissors and ribbon are seen, anew
             at each step; the scissors' yaw errs by 10 rad per m of it. Flags, forces and the hand's joints are exact.
+            Of a state: pictures have no such error.
         hand: ``"compact"``, of 9 joints, or ``"adroit"``, the Adroit hand of gymnasium-robotics, of 22.
-        width, height, camera: size in pixels and camera (``"front"`` or ``"side"``) of ``render``.
+        observation: ``"state"`` or ``"pixels"``.
+        image_size: height and width of the pictures observed, in pixels.
+        width, height, camera: size in pixels and camera (``"front"``, ``"side"`` or ``"wrist"``) of ``render``.
 
     Raises:
-        UserError: an argument outside of these, or gymnasium-robotics is not installed.
+        UserError: an argument outside of these, or gymnasium-robotics is not installed; from ``reset``, pictures are
+            observed and no OpenGL can be had.
         UnstableSimulationError: from ``reset`` or ``step`` when the physics diverges.
         ValueError: from ``step`` when an action has another shape or is not finite.
     """
@@ -99,6 +111,8 @@ class TapeCutEnv(SimulatedTask):
         latency: int = 0,
         sensor_noise: float = 0.0,
         hand: str = "compact",
+        observation: ObservationKind = "state",
+        image_size: int = 64,
         width: int = 640,
         height: int = 480,
         camera: str = "front",
@@ -107,6 +121,12 @@ class TapeCutEnv(SimulatedTask):
             raise UserError(f"sensor_noise must be 0 m or more, got {sensor_noise}")
         if hand not in HANDS:
             raise UserError(f"TapeCut has no hand {hand!r}: {did_you_mean(hand, list(HANDS))}")
+        if observation not in get_args(ObservationKind):
+            raise UserError(f"no observation {observation!r}: {did_you_mean(observation, get_args(ObservationKind))}")
+        if image_size < 1:
+            raise UserError(f"image_size must be at least 1 pixel, got {image_size}")
+        if sensor_noise and observation == "pixels":
+            raise UserError("sensor_noise is of the observation 'state': leave it out with 'pixels'")
         self.randomize, self.sensor_noise = randomize, sensor_noise
         self.scene = TapeCutScene(HANDS[hand])
         super().__init__(
@@ -121,8 +141,16 @@ class TapeCutEnv(SimulatedTask):
             height=height,
             camera=camera,
         )
+        self._felt = felt(len(self.scene.hand.joints))
+        self._cameras: Cameras | None = None
+        if observation == "pixels":
+            self._cameras = Cameras(self.scene.model, CAMERAS, image_size)
+            picture = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+            proprioception = spaces.Box(-np.inf, np.inf, (len(self._felt),), np.float32)
+            pictures: dict[str, spaces.Space[Any]] = dict.fromkeys(CAMERAS, picture)
+            self.observation_space = spaces.Dict({**pictures, "proprioception": proprioception})
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observed, Info]:
         super().reset(seed=seed)
         drawn = {name: self.np_random.uniform(low, high) for name, (low, high) in RESET_RANGES.items()}
         x, y, yaw = drawn["case_x"], drawn["case_y"], drawn["case_yaw"]
@@ -147,7 +175,7 @@ class TapeCutEnv(SimulatedTask):
         self._reach_stages()
         return self._observe(), self._info()
 
-    def step(self, action: NDArray[np.floating]) -> tuple[Observation, float, bool, bool, Info]:
+    def step(self, action: NDArray[np.floating]) -> tuple[Observed, float, bool, bool, Info]:
         arriving = self._arriving(self._checked(action))
         if arriving is not None:
             self.targets = self._move_targets(arriving)
@@ -217,7 +245,17 @@ class TapeCutEnv(SimulatedTask):
     def _info(self) -> Info:
         return {"is_success": self.cut, "stages": dict(self.reached)}
 
-    def _observe(self) -> Observation:
+    def close(self) -> None:
+        super().close()
+        if self._cameras is not None:
+            self._cameras.close()
+
+    def _observe(self) -> Observed:
+        if self._cameras is None:
+            return self._state()
+        return {**self._cameras.draw(self.scene.data), "proprioception": self._state()[self._felt]}
+
+    def _state(self) -> Observation:
         geometry, fixture = self.geometry, self.fixture
         if self.sensor_noise:
             geometry, moved = mistake(geometry, self.scene.grip_x, self.sensor_noise, self.np_random)
@@ -250,11 +288,11 @@ class TapeCutEnv(SimulatedTask):
             "random": save_random_state(self.np_random),
         }
 
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observation:
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observed:
         """Return to a state of ``get_state``, of this or another instance; steps from here are the same to the bit.
 
         Returns:
-            The observation (O,) of that state.
+            The observation of that state.
 
         Raises:
             KeyError: an entry is missing.

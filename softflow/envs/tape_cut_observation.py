@@ -12,6 +12,7 @@ from functools import cache
 from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softflow.envs.simulation import Array, Observation
 from softflow.envs.tape_cut_geometry import TapeCutGeometry
@@ -74,6 +75,12 @@ FINE_BLOCKS = (
     ("lift_fine", 1, 0.02),  # m, pivot above its place in the case
     ("touch_fine", 4, 0.25),  # N, of thumb, first, middle, ring
 )
+# What the hand itself knows and feels: what is beside the pictures of its cameras.
+FELT_BLOCKS = (
+    "wrist_position", "wrist_velocity", "hand_position", "hand_velocity", "wrist_target_lead", "hand_target",
+    "touch", "touch_fine", "yaw",
+)  # fmt: skip
+
 _FINE_SCALES = np.repeat([scale for *_, scale in FINE_BLOCKS], [size for _, size, _ in FINE_BLOCKS])
 
 
@@ -97,6 +104,12 @@ def observation_size(joints: int) -> int:
 def _factors(joints: int) -> Array:
     sizes = _sizes(joints)
     return np.concatenate([np.full(sizes[name], factor) for name, _, factor in OBSERVATION_BLOCKS])
+
+
+def felt(joints: int) -> NDArray[np.intp]:
+    """Where in an observation with a hand of so many joints the numbers of `FELT_BLOCKS` lie."""
+    numbers, slices = np.arange(observation_size(joints)), observation_slices(joints)
+    return np.concatenate([numbers[slices[name]] for name in FELT_BLOCKS])
 
 
 OBSERVATION_SLICES, OBSERVATION_SIZE = observation_slices(9), observation_size(9)  # of the compact hand

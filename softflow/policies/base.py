@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from flows import ChunkFlow
 from softflow.policies.normalizer import ObservationNormalizer
+from softflow.policies.pixel_encoder import PixelEncoder
 
 
 class ChunkPolicy(nn.Module, ABC):
@@ -18,8 +20,9 @@ class ChunkPolicy(nn.Module, ABC):
 
     Attributes:
         kind: what a description calls this class.
-        normalizer: turns observations into the features that the policy, and a critic beside it, are given.
-        flow: turns latents into chunks, given these features.
+        normalizer: of the observation's numbers, with their statistics.
+        encoder: of the images in packed observations; None where an observation is numbers alone.
+        flow: turns latents into chunks, given the features of an observation.
         flow_name: what `flows.make_flow` calls it.
         horizon: steps of a proposed chunk, H.
         action_dim: A.
@@ -27,6 +30,7 @@ class ChunkPolicy(nn.Module, ABC):
 
     kind: ClassVar[str]
     normalizer: ObservationNormalizer
+    encoder: PixelEncoder | None
     flow: ChunkFlow
     flow_name: str
 
@@ -44,6 +48,17 @@ class ChunkPolicy(nn.Module, ABC):
     @abstractmethod
     def build(cls, **description: Any) -> ChunkPolicy:
         """The inverse of `describe`."""
+
+    @property
+    def context_dim(self) -> int:
+        """C: dimensions of the features."""
+        return len(self.normalizer.mean) + (self.encoder.feature_count if self.encoder is not None else 0)
+
+    def features(self, observation: Tensor) -> Tensor:
+        """What the flow, and a critic beside the policy, are given of observations: (B, O) -> (B, C)."""
+        if self.encoder is None:
+            return self.normalizer(observation)
+        return torch.cat((self.encoder(observation), self.normalizer(self.encoder.numbers(observation))), -1)
 
     @property
     @abstractmethod

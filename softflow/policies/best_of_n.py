@@ -63,7 +63,7 @@ class BestOfN(nn.Module):
         if self.candidates == 1:
             return chunks[:, 0]
         assert self.critic is not None
-        value = self.critic(self.policy.normalizer(observation), chunks[:, :, : self.critic.horizon]).mean(0)
+        value = self.critic(self.policy.features(observation), chunks[:, :, : self.critic.horizon]).mean(0)
         return chunks[torch.arange(len(chunks)), value.argmax(-1)]
 
     def describe(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.export import export
+from softflow.errors import UserError
 from softflow.policies.base import ChunkPolicy
 
 EXAMPLES = 64  # observations that a file is compared on
@@ -36,9 +37,12 @@ def export_greedy(policy: ChunkPolicy, path: str | Path, format: str) -> float:
         The largest difference in any number of a chunk.
 
     Raises:
-        RuntimeError: the policy has no observation statistics.
+        UserError: the policy reads packed observations.
+        RuntimeError: it has no observation statistics.
         ValueError, ImportError, ExportError: see `flows.export.export`.
     """
+    if policy.encoder is not None:
+        raise UserError("a policy that sees images cannot be exported: it reads packed bytes, which no format holds")
     policy.normalizer.require_statistics()
     mean, std = policy.normalizer.mean, policy.normalizer.std
     noise = torch.randn(EXAMPLES, len(mean), generator=torch.Generator().manual_seed(0)).to(mean)

@@ -8,54 +8,78 @@ from typing import Any
 from torch import Tensor
 
 from flows import make_flow
+from softflow.observation_layout import ObservationLayout, ObservationSize
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.normalizer import ObservationNormalizer
+from softflow.policies.pixel_encoder import PixelEncoder
 
 
 class FlowPolicy(ChunkPolicy):
     """pi(chunk | observation): normalised observation -> `flows.ChunkFlow`.
+
+    Packed observations go through a `PixelEncoder`: what the flow is given are the features of their images, and beside
+    them their normalised numbers.
 
     The density lives on the raw box: chunks of data are in [-1, 1], samples are clipped to it when they are executed
     or valued, and log-probabilities are those of the chunk before clipping (none is ever recomputed from a clipped
     one).
 
     Args:
-        observation_dim: O.
+        observation_dim: O, or the layout of packed observations.
         action_dim: A.
         horizon: steps of a chunk, H.
         flow: a name that `flows.make_flow` knows.
         flow_options: its options.
+        encoder: of images, one of `softflow.policies.pixel_encoder.TRUNKS`; `conv` if there are any and it is None.
+        encoder_options: its options.
+
+    Raises:
+        ValueError: an encoder, or options of one, but no images; and see `flows.make_flow` and `PixelEncoder`.
+        ImportError: the package of the flow or of the encoder is missing.
     """
 
     kind = "flow"
 
     def __init__(
         self,
-        observation_dim: int,
+        observation_dim: ObservationSize,
         action_dim: int,
         horizon: int,
         flow: str = "coupling",
         flow_options: Mapping[str, Any] | None = None,
+        encoder: str | None = None,
+        encoder_options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(observation_dim, action_dim, horizon)
-        self.normalizer = ObservationNormalizer(observation_dim)
+        if isinstance(observation_dim, ObservationLayout):
+            super().__init__(observation_dim.size, action_dim, horizon)
+            self.normalizer = ObservationNormalizer(observation_dim.number_count)
+            self.encoder = PixelEncoder(observation_dim, encoder or "conv", **(encoder_options or {}))
+        else:
+            if encoder is not None or encoder_options:
+                raise ValueError(f"encoder {encoder!r} {dict(encoder_options or {})}: the observation has no images")
+            super().__init__(observation_dim, action_dim, horizon)
+            self.normalizer, self.encoder = ObservationNormalizer(observation_dim), None
         self.flow_name, self.flow_options = flow, dict(flow_options or {})
         self.flow = make_flow(
-            flow, horizon=horizon, action_dim=action_dim, context_dim=observation_dim, **self.flow_options
+            flow, horizon=horizon, action_dim=action_dim, context_dim=self.context_dim, **self.flow_options
         )
 
     def describe(self) -> dict[str, Any]:
         """The arguments that build this policy again."""
-        return {
+        description: dict[str, Any] = {
             "observation_dim": self.observation_dim,
             "action_dim": self.action_dim,
             "horizon": self.horizon,
             "flow": self.flow_name,
             "flow_options": self.flow_options,
         }
+        return description if self.encoder is None else {**description, **self.encoder.describe()}
 
     @classmethod
     def build(cls, **description: Any) -> FlowPolicy:
+        parts = description.get("observation_dim")
+        if isinstance(parts, list):
+            description["observation_dim"] = ObservationLayout.build(parts)
         return cls(**description)
 
     @property
@@ -63,23 +87,23 @@ class FlowPolicy(ChunkPolicy):
         return self.flow.latent_shape
 
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
-        return self.flow.sample(self.normalizer(observation), n, temperature).clamp(-1, 1)
+        return self.flow.sample(self.features(observation), n, temperature).clamp(-1, 1)
 
     def greedy(self, observation: Tensor) -> Tensor:
-        return self.flow.mode(self.normalizer(observation)).clamp(-1, 1)
+        return self.flow.mode(self.features(observation)).clamp(-1, 1)
 
     def propose_with_log_prob(self, observation: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
         """Differentiable chunks before clipping (B, n, H, A) and their log-densities (B, n), in one pass."""
-        return self.flow.rsample_and_log_prob(self.normalizer(observation), n)
+        return self.flow.rsample_and_log_prob(self.features(observation), n)
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
         """log pi(chunk | observation) in nats: (B, O), (B, *n, H, A) -> (B, *n); as exact as the flow's is."""
-        return self.flow.log_prob(chunk, self.normalizer(observation))
+        return self.flow.log_prob(chunk, self.features(observation))
 
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
-        return self.flow.chunk_from(latent, self.normalizer(observation)).clamp(-1, 1)
+        return self.flow.chunk_from(latent, self.features(observation)).clamp(-1, 1)
 
     def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
         """The flow's `loss`: the negative log-likelihood per dimension, L_IL of SOFT-FLOW (arXiv 2602.09580), unless
         its `loss_is_nll` is False."""
-        return self.flow.loss(chunk, self.normalizer(observation), weight)
+        return self.flow.loss(chunk, self.features(observation), weight)

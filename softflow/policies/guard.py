@@ -39,7 +39,8 @@ class ChunkGuard(nn.Module):
         low, high, rate: see `ActionLimits`.
 
     Raises:
-        ValueError: `density` is no flow policy, or its flow has no exact density; or limits that are none.
+        ValueError: `density` is no flow policy, or one that sees images, or its flow has no exact density; or limits
+            that are none.
     """
 
     threshold: Tensor
@@ -50,6 +51,8 @@ class ChunkGuard(nn.Module):
         super().__init__()
         if not isinstance(density, FlowPolicy):
             raise ValueError(f"a guard needs the density of a FlowPolicy, got {type(density).__name__}")
+        if density.encoder is not None:
+            raise ValueError("a guard measures how far numbers are from those learnt: it cannot judge images")
         if not density.flow.exact_density:
             raise ValueError(
                 f"flow {density.flow_name!r} has no exact density, which a guard judges by: imitate with another flow, "

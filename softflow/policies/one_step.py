@@ -12,6 +12,7 @@ from flows.gaussian import hidden_layers
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.normalizer import ObservationNormalizer
+from softflow.policies.pixel_encoder import PixelEncoder
 
 
 class OneStepPolicy(ChunkPolicy):
@@ -43,7 +44,7 @@ class OneStepPolicy(ChunkPolicy):
         self.flow_name = flow_policy.flow_name
         self.options = {"width": width, "depth": depth}
         numbers = self.horizon * self.action_dim
-        self.mu = hidden_layers(self.observation_dim + numbers, width, depth, dropout=0.0)
+        self.mu = hidden_layers(self.context_dim + numbers, width, depth, dropout=0.0)
         self.mu.append(nn.Linear(width, numbers))
 
     def describe(self) -> dict[str, Any]:
@@ -62,6 +63,11 @@ class OneStepPolicy(ChunkPolicy):
         return self.flow_policy.normalizer
 
     @property
+    def encoder(self) -> PixelEncoder | None:  # type: ignore[override]
+        """The flow policy's."""
+        return self.flow_policy.encoder
+
+    @property
     def flow(self) -> ChunkFlow:  # type: ignore[override]
         """The flow policy's."""
         return self.flow_policy.flow
@@ -73,7 +79,7 @@ class OneStepPolicy(ChunkPolicy):
 
     def draw(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """`n` latents and mu's chunks of them before clipping, two of (B, n, H, A); differentiable in mu."""
-        features = self.normalizer(observation)
+        features = self.features(observation).detach()  # an encoder learns from the flow's loss alone
         with torch.no_grad():
             latent = self.flow.base.sample(self.flow.base(features), n, temperature).unflatten(-1, self.latent_shape)
         return latent, self._mu(features, latent)
@@ -83,12 +89,12 @@ class OneStepPolicy(ChunkPolicy):
 
     def greedy(self, observation: Tensor) -> Tensor:
         """mu's chunk of the base density's mode."""
-        features = self.normalizer(observation)
+        features = self.features(observation)
         mode = self.flow.base.mode(self.flow.base(features)).unflatten(-1, self.latent_shape)
         return self._mu(features, mode.unsqueeze(1))[:, 0].clamp(-1, 1)
 
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
-        return self._mu(self.normalizer(observation), latent.unsqueeze(1))[:, 0].clamp(-1, 1)
+        return self._mu(self.features(observation), latent.unsqueeze(1))[:, 0].clamp(-1, 1)
 
     def distillation_loss(self, observation: Tensor, latent: Tensor, chunk: Tensor) -> Tensor:
         """Mean square of what lies between mu's chunks and the flow's of the same latents, two of (B, n, H, A): a

@@ -14,6 +14,7 @@ from flows.bases import GaussianBase, bounded
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.normalizer import ObservationNormalizer
+from softflow.policies.pixel_encoder import PixelEncoder
 
 WIDTHS = (256, 128, 64)
 """Hidden layers of the head, those of RFS (arXiv 2602.01789)."""
@@ -125,7 +126,7 @@ class SteeredPolicy(ChunkPolicy):
         parts = {"mean": latent, "log_std": latent and not deterministic, "residual": residual}
         shapes = {"mean": latent_shape, "log_std": latent_shape, "residual": residual_shape}
         self._steps = {name: base.horizon if shapes[name] == "step" else 1 for name, used in parts.items() if used}
-        self.head = zero_mlp(base.observation_dim, sum(self._steps.values()) * base.action_dim)
+        self.head = zero_mlp(base.context_dim, sum(self._steps.values()) * base.action_dim)
 
     def train(self, mode: bool = True) -> SteeredPolicy:
         """As of any module, but the base stays in `eval()`."""
@@ -155,6 +156,11 @@ class SteeredPolicy(ChunkPolicy):
         return self.base.normalizer
 
     @property
+    def encoder(self) -> PixelEncoder | None:  # type: ignore[override]
+        """The base's."""
+        return self.base.encoder
+
+    @property
     def flow(self) -> ChunkFlow:  # type: ignore[override]
         """The base's."""
         return self.base.flow
@@ -168,7 +174,7 @@ class SteeredPolicy(ChunkPolicy):
 
     def steer(self, observation: Tensor) -> HeadOutput:
         """What the head says of each observation (B, O); zero for what it does not steer."""
-        flat = self.head(self.normalizer(observation))
+        flat = self.head(self.features(observation))
         parts = dict(zip(self._steps, flat.split([n * self.action_dim for n in self._steps.values()], -1), strict=True))
         unused = flat.new_zeros(flat.shape[0], self.action_dim)
 
@@ -191,7 +197,7 @@ class SteeredPolicy(ChunkPolicy):
         these observations, if it was asked already.
         """
         steering = self.steer(observation) if steering is None else steering
-        params = self.flow.base(self.normalizer(observation))
+        params = self.flow.base(self.features(observation))
         if self.deterministic:
             noise = self.flow.base.mode(params).unsqueeze(1).expand(-1, n, -1)
         else:
@@ -205,7 +211,7 @@ class SteeredPolicy(ChunkPolicy):
 
         The base's chunk is clipped first, so that the residual is added to what the base would have executed.
         """
-        chunk = self.flow.generate(latent.flatten(-2), self.flow.embed(self.normalizer(observation)))
+        chunk = self.flow.generate(latent.flatten(-2), self.flow.embed(self.features(observation)))
         return (chunk.unflatten(-1, self.latent_shape).clamp(-1, 1) + residual).clamp(-1, 1)
 
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
@@ -214,7 +220,7 @@ class SteeredPolicy(ChunkPolicy):
     def greedy(self, observation: Tensor) -> Tensor:
         """The chunk of the base density's mode, moved as a draw would be."""
         steering = self.steer(observation)
-        mode = self.flow.base.mode(self.flow.base(self.normalizer(observation))).unsqueeze(1)
+        mode = self.flow.base.mode(self.flow.base(self.features(observation))).unsqueeze(1)
         return self.compose(observation, _moved(mode, steering), steering.residual.unsqueeze(1))[:, 0]
 
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
@@ -235,7 +241,7 @@ class SteeredPolicy(ChunkPolicy):
         mean, log_std, _ = steering
         if isinstance(self.flow.base, GaussianBase):
             return (0.5 * (mean.square() + torch.expm1(2 * log_std)) - log_std).sum((-2, -1))
-        params = self.flow.base(self.normalizer(observation))
+        params = self.flow.base(self.features(observation))
         noise = self.flow.base.sample(params, 1)
         moved = self.flow.base.log_prob(_moved(noise, steering).flatten(-2), params)
         return (self.flow.base.log_prob(noise, params) - moved)[:, 0] - log_std.sum((-2, -1))
@@ -249,7 +255,7 @@ class SteeredPolicy(ChunkPolicy):
         """
         mean, log_std = _between(steering.mean, latent), _between(steering.log_std, latent)
         noise = ((latent - mean) * (-log_std).exp()).reshape(len(latent), -1, self.horizon * self.action_dim)
-        params = self.flow.base(self.normalizer(observation))
+        params = self.flow.base(self.features(observation))
         log_prob = self.flow.base.log_prob(noise, params, temperature).reshape(latent.shape[:-2])
         return log_prob - log_std.sum((-2, -1))
 
@@ -260,7 +266,7 @@ class SteeredPolicy(ChunkPolicy):
         """
         steering = self.steer(observation)
         residual = _between(steering.residual, chunk)
-        latent, log_abs_det = self.flow.to_latent(chunk - residual, self.normalizer(observation))
+        latent, log_abs_det = self.flow.to_latent(chunk - residual, self.features(observation))
         return self.latent_log_prob(observation, latent, steering) + log_abs_det
 
     def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:

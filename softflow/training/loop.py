@@ -16,7 +16,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from softflow.algos.base import Algorithm, Data, Stage
-from softflow.data import Decision, Episode, Replay
+from softflow.data import Decision, Episode, Replay, observation_tensor
 from softflow.training.checkpoint import load_training, save_policy, save_training
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
@@ -75,9 +75,10 @@ class Trainer:
         self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
         self.environments, self.evaluation_environments = environments, evaluation_environments
         first = demonstrations[0]
-        dims = first.observation_dim, first.action_dim
+        sizes = first.observation_dim, first.action_dim, first.observation.dtype
         rows = sum(len(episode) + 1 for episode in demonstrations)
-        self.data = Data(Replay(rows, *dims), Replay(config.replay_capacity, *dims), np.random.default_rng(config.seed))
+        replays = Replay(rows, *sizes), Replay(config.replay_capacity, *sizes)
+        self.data = Data(*replays, np.random.default_rng(config.seed))
         for episode in demonstrations:
             self.data.offline.add_episode(episode)
         self.progress = Progress()
@@ -172,7 +173,7 @@ class Trainer:
         return self.algorithm.deployed.act(self._tensor(observation)).cpu().numpy()
 
     def _tensor(self, observation: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(observation, dtype=torch.float32, device=self.config.device)
+        return observation_tensor(observation, self.config.device)
 
     def _evaluate(self, stage: Stage) -> None:
         with torch.random.fork_rng([]):  # training must not depend on how often it is looked at

@@ -39,6 +39,7 @@ class Rollout:
         self._idle: set[int] = set()
         assert environments.single_action_space.shape is not None
         self._execute = environments.single_action_space.shape[0]
+        self._layout = environments.metadata.get("observation_layout")
         seen, _ = environments.reset(options={"idle": True})  # whatever somebody else has begun in them
         self._observation = seen[:, -1]
 
@@ -115,7 +116,7 @@ class Rollout:
                 seen, infos = self._environments.reset(seed=each, options={"reset_mask": _mask(seeds, number)})
                 for index in seeds:
                     self._observation[index] = seen[index, -1]
-                    self._running[index] = EpisodeBuilder()
+                    self._running[index] = EpisodeBuilder(self._layout)
                     failure = _entry(infos, "failure", index)
                     if failure is not None:
                         self._give_up(index, failure)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from softflow.data import Episode, Replay, Windows, concatenate, sample_mixed, to_torch
 from softflow.errors import UserError
+from tests.pictures import LAYOUT, lamp_episodes
 
 FIELDS = (
     "observation chunk mask reward length next_observation terminated success return_to_go row"  # of Windows, in order
@@ -194,18 +195,24 @@ def test_an_observation_is_stored_once():
     rows = Replay(capacity, observation_dim, action_dim)._rows
     overhead = 4 + 4 + 1 + 1 + 4 + 8  # reward, remaining, terminated, success, return_to_go, serial
     assert sum(a.nbytes for a in rows.values()) == capacity * (4 * observation_dim + 4 * action_dim + overhead)
-    assert Replay(capacity, observation_dim, action_dim, np.uint8)._rows["observation"].nbytes == 97 * capacity
+    packed = Replay(capacity, 24_796, action_dim, np.uint8)._rows
+    raw = capacity * (24_796 + 4 * action_dim + 4 + 1)  # observation, action, reward, terminated
+    assert sum(a.nbytes for a in packed.values()) <= 1.1 * raw
 
 
 def test_observation_dtype():
-    replay = Replay(50, 2, 1, observation_dtype=np.uint8)
-    replay.add_episode(make_episode(4, 200))
-    windows = replay.gather(np.array([3]), 2)
-    np.testing.assert_array_equal(windows.next_observation, np.float32([[200, 4]]))
-    assert windows.observation.dtype == windows.next_observation.dtype == np.float32
-    for number in (256, -1, 0.5):
-        with pytest.raises(ValueError, match="do not fit the replay's uint8"):
-            replay.add_episode(make_episode(4, number))
+    [packed] = lamp_episodes(1)
+    replay = Replay(50, LAYOUT.size, 1, packed.observation.dtype)
+    replay.add_episode(packed)
+    windows = replay.gather(np.array([0, 3]), 2)
+    assert windows.observation.dtype == windows.next_observation.dtype == np.uint8
+    np.testing.assert_array_equal(windows.observation, packed.observation[[0, 3]])
+    np.testing.assert_array_equal(windows.next_observation, packed.observation[[2, 4]])
+    assert to_torch(concatenate([windows, windows])).observation.dtype == torch.uint8
+    with pytest.raises(ValueError, match="observations are float32, the replay's uint8: only packed ones"):
+        Replay(50, 2, 1, np.uint8).add_episode(make_episode(4))
+    with pytest.raises(ValueError, match="observations are uint8, the replay's float32"):
+        Replay(50, LAYOUT.size, 1).add_episode(packed)
     half = Replay(50, 2, 1, observation_dtype=np.float16)
     half.add_episode(make_episode(4, 0.3))
     np.testing.assert_allclose(half.gather(np.array([0]), 2).observation[0, 0], 0.3, rtol=1e-3)
@@ -230,6 +237,11 @@ def test_state_round_trip_goes_on_exactly(before, after):
         assert_same(saved.sample(20, 1, rng(number), True), restored.sample(20, 1, rng(number), True))
     for name, array in saved.state_dict().items():
         np.testing.assert_array_equal(array, restored.state_dict()[name], err_msg=name)
+
+
+def test_a_replay_beyond_the_memory_is_refused():
+    with pytest.raises(UserError, match=r"a replay of 1,000,000,000,000 steps: .*set replay_capacity lower"):
+        Replay(10**12, 24_796, 15, np.uint8)
 
 
 def test_load_refuses_another_replays_state():

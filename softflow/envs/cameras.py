@@ -1,0 +1,92 @@
+"""Pictures of a scene. No graphics are touched before the first is drawn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from softflow.errors import UserError
+
+Picture = NDArray[np.uint8]
+
+OVERSAMPLING = 2
+"""Pictures for a policy are drawn this many times as large and averaged: half the cost of OpenGL's own smoothing."""
+
+_drawing_process: int | None = None
+
+
+def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    """A renderer of pictures (height, width, 3).
+
+    Raises:
+        RuntimeError: no OpenGL context could be made, or the process that this one was forked from has drawn: its
+            OpenGL is dead here.
+    """
+    global _drawing_process
+    if _drawing_process not in (None, os.getpid()):
+        raise RuntimeError(
+            "no OpenGL in a process forked from one that has drawn pictures: make the environments that run in "
+            "processes of their own before any picture is drawn in this one"
+        )
+    try:
+        renderer = mujoco.Renderer(model, height, width)
+    except Exception as error:
+        raise RuntimeError(
+            "no OpenGL context for rendering: on a machine without a display set MUJOCO_GL=egl (or "
+            "MUJOCO_GL=osmesa, in software) in the environment before Python starts"
+        ) from error
+    _drawing_process = os.getpid()
+    return renderer
+
+
+class Cameras:
+    """What a policy sees of a scene: small square pictures without shadows, which cost most of the time.
+
+    Args:
+        model: of the scene.
+        names: of its cameras.
+        size: pixels of a picture's height and width.
+    """
+
+    def __init__(self, model: mujoco.MjModel, names: Sequence[str], size: int) -> None:
+        self.names, self.size = names, size
+        self._model = model
+        self._renderer: mujoco.Renderer | None = None
+
+    def draw(self, data: mujoco.MjData) -> dict[str, Picture]:
+        """A picture (size, size, 3) of each camera.
+
+        Raises:
+            UserError: no OpenGL context could be made.
+        """
+        if self._renderer is None:
+            self._renderer = self._open()
+        pictures = {}
+        for name in self.names:
+            self._renderer.update_scene(data, name)
+            for effect in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+                self._renderer.scene.flags[effect] = 0
+            fine = self._renderer.render().reshape(self.size, OVERSAMPLING, self.size, OVERSAMPLING, 3)
+            pictures[name] = (fine.sum((1, 3), dtype=np.uint16) // OVERSAMPLING**2).astype(np.uint8)
+        return pictures
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _open(self) -> mujoco.Renderer:
+        """A renderer with buffers no larger than it needs: the model's are for films, 170 MB of them."""
+        size, quality, film = self.size * OVERSAMPLING, self._model.vis.quality, self._model.vis.global_
+        before = quality.shadowsize, quality.offsamples, film.offwidth, film.offheight
+        quality.shadowsize, quality.offsamples, film.offwidth, film.offheight = 0, 0, size, size
+        try:
+            return open_renderer(self._model, size, size)
+        except RuntimeError as error:
+            raise UserError(f"pictures cannot be observed: {error}") from error
+        finally:
+            quality.shadowsize, quality.offsamples, film.offwidth, film.offheight = before

@@ -1,0 +1,141 @@
+"""From packed observations to features: a network for each camera, beside the numbers as they are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softflow.errors import did_you_mean
+from softflow.observation_layout import ObservationLayout, Part
+from softflow.policies.pretrained import FrozenResNet18
+
+MAX_SHIFT = 1 / 20
+"""Of an image's height and width: how far training shifts it at most, 3 pixels of 64."""
+MIN_SIZE = 16
+"""Pixels of an image's height and width."""
+
+
+class PixelEncoder(nn.Module):
+    """Images -> features: a trunk for each image, a linear layer on what it says, layer normalisation, tanh.
+
+    In training (`train()`) each image is shifted at random by a few pixels, its border repeated, as in DrQ
+    (arXiv 2004.13649, section 3.1).
+
+    Args:
+        layout: of the packed observations.
+        trunk: one of `TRUNKS`.
+        features: of each image.
+        options: of the trunk.
+
+    Raises:
+        ValueError: no such trunk, an option that it does not have or one it lacks, or an image smaller than `MIN_SIZE`.
+        ImportError: the trunk's package is missing.
+    """
+
+    def __init__(self, layout: ObservationLayout, trunk: str = "conv", *, features: int = 64, **options: Any) -> None:
+        super().__init__()
+        _check_options(trunk, options)
+        self.layout, self.options = layout, {"features": features, **options}
+        self.trunk = trunk
+        self.trunks, self.heads = nn.ModuleList(), nn.ModuleList()
+        for part in layout.images:
+            if min(part.shape[:2]) < MIN_SIZE:
+                raise ValueError(f"image {part.name!r} is {part.shape[:2]} pixels, an encoder needs {MIN_SIZE} of each")
+            network = TRUNKS[trunk](part, **options)
+            with torch.no_grad():
+                height, width, channels = part.shape
+                outputs = network(torch.zeros(1, channels, height, width)).shape[1]
+            self.trunks.append(network)
+            self.heads.append(nn.Sequential(nn.Linear(outputs, features), nn.LayerNorm(features), nn.Tanh()))
+        self.feature_count = features * len(layout.images)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Packed observations (B, O) -> the features of all images (B, feature_count).
+
+        Raises:
+            ValueError: not bytes of this layout.
+        """
+        encoded, dtype = [], next(self.heads.parameters()).dtype
+        for part, trunk, head in zip(self.layout.images, self.trunks, self.heads, strict=True):
+            pixels = self._bytes(observation, part).unflatten(1, part.shape)
+            if self.training:
+                pixels = shifted(pixels)
+            encoded.append(head(trunk(pixels.permute(0, 3, 1, 2).to(dtype) / 255)))
+        return torch.cat(encoded, -1)
+
+    def describe(self) -> dict[str, Any]:
+        """What a `FlowPolicy` must be given to build this encoder again. Pretrained weights are in the state, and not
+        read again."""
+        options = {name: "" if name == "weights" else value for name, value in self.options.items()}
+        return {"observation_dim": self.layout.describe(), "encoder": self.trunk, "encoder_options": options}
+
+    def fixed_state(self) -> dict[str, Tensor]:
+        """The part of `state_dict` that no learning changes: the weights of a pretrained trunk."""
+        learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {name: value for name, value in self.state_dict().items() if name not in learnt}
+
+    def numbers(self, observation: Tensor) -> Tensor:
+        """All numbers beside the images, part after part: (B, O) -> (B, K).
+
+        Raises:
+            ValueError: not bytes of this layout.
+        """
+        parts = [part for part in self.layout.parts if not part.is_image]
+        none = observation.new_zeros(len(observation), 0, dtype=torch.float32)
+        # Copies, because bytes are read as numbers only from addresses that are multiples of four.
+        copies = (self._bytes(observation, part).clone(memory_format=torch.contiguous_format) for part in parts)
+        return torch.cat([none, *(copy.view(torch.float32) for copy in copies)], -1)
+
+    def _bytes(self, observation: Tensor, part: Part) -> Tensor:
+        if observation.dtype != torch.uint8 or observation.ndim != 2 or observation.shape[1] != self.layout.size:
+            got = f"{observation.dtype} of shape {tuple(observation.shape)}"
+            raise ValueError(f"expected packed observations, uint8 of shape (B, {self.layout.size}), got {got}")
+        return observation[:, self.layout.slices[part.name]]
+
+
+def shifted(images: Tensor) -> Tensor:
+    """Each image of (B, H, W, channels) moved at random by up to `MAX_SHIFT` along both axes, its border repeated."""
+    batch, height, width = images.shape[:3]
+    down, right = (
+        torch.arange(size, device=images.device)
+        + torch.randint(-round(MAX_SHIFT * size), round(MAX_SHIFT * size) + 1, (batch, 1), device=images.device)
+        for size in (height, width)
+    )
+    rows, columns = down.clamp(0, height - 1), right.clamp(0, width - 1)
+    which = torch.arange(batch, device=images.device)[:, None, None]
+    return images[which, rows[:, :, None], columns[:, None, :]]
+
+
+def conv(image: Part, *, width: int = 32) -> nn.Module:
+    """A small convolutional network, learnt from nothing: a sixteenth of the image's height and width remains."""
+    return nn.Sequential(
+        nn.Conv2d(image.shape[2], width, 8, stride=4, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+
+
+TRUNKS: dict[str, Callable[..., nn.Module]] = {"conv": conv, "resnet18": FrozenResNet18}
+"""Networks for one image, (B, channels, H, W) in [0, 1] -> (B, any number of features), each made of the image and its
+own options."""
+
+
+def _check_options(trunk: str, options: Mapping[str, Any]) -> None:
+    if trunk not in TRUNKS:
+        raise ValueError(f"unknown encoder {trunk!r}: {did_you_mean(trunk, TRUNKS)}")
+    parameters = list(inspect.signature(TRUNKS[trunk]).parameters.values())[1:]
+    known = [parameter.name for parameter in parameters]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"encoder {trunk!r} has no option {name!r}: {did_you_mean(name, [*known, 'features'])}")
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise ValueError(f"encoder {trunk!r} needs its option {parameter.name!r}")

@@ -1,0 +1,82 @@
+"""Methods on pictures: the encoder learns from what moves the actor, and from nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from softflow.algos import (
+    Data,
+    FlowQLearning,
+    FlowQLearningConfig,
+    SoftFlow,
+    SoftFlowConfig,
+    Steering,
+    SteeringConfig,
+)
+from softflow.algos.base import Algorithm
+from softflow.data import Replay, observation_statistics, to_torch
+from tests.algos.softflow_toys import GAUSSIAN, stage_named
+from tests.pictures import LAYOUT, lamp_episodes
+
+EPISODES = lamp_episodes(12)
+SMALL = dict(encoder_options={"width": 8, "features": 16}, horizon=2, execute=2, batch_size=8, critic_width=8)
+
+
+def data() -> Data:
+    replays = [Replay(100, LAYOUT.size, 1, np.uint8) for _ in range(2)]
+    for episode in EPISODES:
+        for replay in replays:
+            replay.add_episode(episode)
+    return Data(*replays, np.random.default_rng(0))
+
+
+def fitted(algorithm: Algorithm) -> Algorithm:
+    algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
+    return algorithm
+
+
+def weights(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten().clone() for parameter in module.parameters()])
+
+
+def test_the_critic_learns_from_features_and_leaves_them_alone() -> None:
+    torch.manual_seed(0)
+    algorithm = SoftFlow(SoftFlowConfig(**SMALL, **GAUSSIAN, average_rate=1.0), LAYOUT, 1)
+    fitted(algorithm)
+    encoder, critic = weights(algorithm.policy.encoder), weights(algorithm.critic)
+    assert algorithm.critic.context_dim == algorithm.policy.context_dim == 16 + 2
+    algorithm.update(stage_named(algorithm, "critic_warmup"), data(), 0.0)
+    assert torch.equal(weights(algorithm.policy.encoder), encoder) and not torch.equal(
+        weights(algorithm.critic), critic
+    )
+    algorithm.update(stage_named(algorithm, "online"), data(), 0.0)
+    assert not torch.equal(weights(algorithm.policy.encoder), encoder)
+    algorithm.diagnose(stage_named(algorithm, "online"), data())
+
+
+def test_pictures_teach_what_numbers_do_not_tell() -> None:
+    """Which side the lamp is on: a policy that could not see would take either side half of the time."""
+    torch.manual_seed(0)
+    config = FlowQLearningConfig(**SMALL, **GAUSSIAN, average_rate=0.05)
+    algorithm = fitted(FlowQLearning(config, LAYOUT, 1))
+    stage = stage_named(algorithm, "imitation")
+    demonstrated = data()
+    for number in range(150):
+        algorithm.update(stage, demonstrated, number / 150)
+    held_out = Replay(200, LAYOUT.size, 1, np.uint8)
+    for episode in lamp_episodes(20, first_seed=100):
+        held_out.add_episode(episode)
+    windows = to_torch(held_out.sample(64, 2, np.random.default_rng(0)))
+    flow = algorithm.policy.flow_policy.greedy(windows.observation)
+    assert (flow.sign() == windows.chunk.sign()).float().mean() > 0.95
+
+
+def test_steering_a_base_that_sees() -> None:
+    torch.manual_seed(0)
+    config = SteeringConfig(**SMALL, **GAUSSIAN)
+    algorithm = fitted(Steering(config, LAYOUT, 1))
+    encoder = weights(algorithm.base.encoder)
+    algorithm.update(stage_named(algorithm, "online"), data(), 0.0)
+    assert torch.equal(weights(algorithm.base.encoder), encoder)
+    assert algorithm.deployed.act(torch.as_tensor(EPISODES[0].observation[:3].copy())).shape == (3, 2, 1)

@@ -1,0 +1,163 @@
+"""What a policy makes of pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from softflow.algos.imitation import ImitationConfig, Imitator
+from softflow.observation_layout import ObservationLayout, Part
+from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy
+from softflow.policies.export import export_greedy
+from softflow.policies.pixel_encoder import MAX_SHIFT, PixelEncoder, shifted
+
+FRONT, WRIST = Part("front", (20, 20, 3), "uint8"), Part("wrist", (17, 19, 1), "uint8")
+JOINT, TOUCH = Part("joint", (3,), "float32"), Part("touch", (2,), "float32")
+LAYOUT = ObservationLayout((FRONT, JOINT, WRIST, TOUCH))
+MEAN, STD = torch.arange(5.0), torch.arange(1.0, 6.0)
+BATCH = 6
+
+
+def parts(seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        part.name: rng.integers(0, 256, part.shape, np.uint8) if part.is_image else rng.normal(size=part.shape)
+        for part in LAYOUT.parts
+    }
+
+
+def packed(layout: ObservationLayout = LAYOUT, batch: int = BATCH) -> Tensor:
+    return torch.as_tensor(np.stack([layout.pack(parts(seed)) for seed in range(batch)]))
+
+
+def make_policy(layout: ObservationLayout = LAYOUT, **options: object) -> FlowPolicy:
+    torch.manual_seed(0)
+    policy = FlowPolicy(layout, 2, 4, "gaussian", {"width": 16}, encoder_options={"features": 8, "width": 4} | options)
+    policy.normalizer.fit(MEAN, STD)
+    return policy.eval()
+
+
+def test_features_are_those_of_each_camera_and_the_standardised_numbers() -> None:
+    policy, observation = make_policy(), packed()
+    features = policy.features(observation)
+    assert features.shape == (BATCH, policy.context_dim) == (BATCH, 2 * 8 + 5)
+    assert features[:, :16].abs().max() <= 1
+    numbers = np.stack([np.concatenate([parts(seed)["joint"], parts(seed)["touch"]]) for seed in range(BATCH)])
+    standardised = ((torch.as_tensor(numbers, dtype=torch.float32) - MEAN) / STD).clamp(-5, 5)
+    torch.testing.assert_close(features[:, 16:], standardised)
+
+    elsewhere = packed()
+    elsewhere[:, LAYOUT.slices["wrist"]] = 0
+    changed = policy.features(elsewhere) != features
+    assert changed[:, 8:16].any() and not changed[:, :8].any() and not changed[:, 16:].any()
+
+
+def test_features_do_not_depend_on_where_the_parts_lie() -> None:
+    """Behind a picture of an odd number of bytes, numbers lie at addresses that torch does not read them from."""
+    assert LAYOUT.slices["touch"].start % 4
+    for order in ((JOINT, TOUCH, FRONT, WRIST), (FRONT, WRIST, JOINT, TOUCH)):
+        layout = ObservationLayout(order)
+        assert torch.equal(make_policy(layout).features(packed(layout)), make_policy().features(packed()))
+        one = make_policy(layout).features(packed(layout, batch=1))
+        torch.testing.assert_close(one, make_policy().features(packed())[:1])
+
+
+def test_the_gradient_reaches_every_weight_of_the_encoder() -> None:
+    policy = make_policy().train()
+    policy.conservative_loss(packed(), torch.zeros(BATCH, 4, 2)).backward()
+    for name, parameter in policy.encoder.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_only_training_shifts_images() -> None:
+    policy, observation = make_policy(), packed()
+    assert torch.equal(policy.features(observation), policy.features(observation))
+    policy.train()
+    assert not torch.equal(policy.features(observation), policy.features(observation))
+
+
+def test_shifts_repeat_the_border_and_stay_small() -> None:
+    """A picture whose pixels tell their row and column, shifted by (-2 ... 2) of 40: clamped coordinates."""
+    size, most = 40, round(MAX_SHIFT * 40)
+    assert most == 2
+    row, column = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    images = torch.stack([row, column], -1).to(torch.uint8).expand(200, -1, -1, -1)
+    torch.manual_seed(0)
+    moved = shifted(images).long()
+    down, right = (moved[:, 20, 20] - 20).unbind(-1)
+    assert set(down.tolist()) == set(right.tolist()) == set(range(-most, most + 1))
+    for image, d, r in zip(moved, down, right, strict=True):
+        assert torch.equal(image[..., 0], (row + d).clamp(0, size - 1))
+        assert torch.equal(image[..., 1], (column + r).clamp(0, size - 1))
+
+
+def test_a_description_builds_the_same_policy_again() -> None:
+    policy = make_policy()
+    again = FlowPolicy.build(**policy.describe())
+    again.load_state_dict(policy.state_dict())
+    assert torch.equal(again.eval().features(packed()), policy.features(packed()))
+    assert again.describe() == policy.describe()
+
+
+def test_policies_around_it_share_its_features() -> None:
+    base = make_policy()
+    steered, one_step = SteeredPolicy(base), OneStepPolicy(base)
+    for policy in (steered, one_step):
+        assert torch.equal(policy.features(packed()), base.features(packed()))
+        assert policy.propose(packed(), 3).shape == (BATCH, 3, 4, 2)
+    assert torch.equal(steered.greedy(packed()), base.greedy(packed()))
+    assert steered.head[0].in_features == base.context_dim == 21
+    _, chunk = one_step.draw(packed(), 2)
+    chunk.sum().backward()
+    assert all(parameter.grad is None for parameter in base.encoder.parameters())
+
+
+def test_starting_anew_forgets_what_was_learnt_of_images() -> None:
+    imitator = Imitator(make_policy(), ImitationConfig(), 0.5)
+    before = imitator.actor.features(packed())
+    imitator.reinitialize()
+    after = imitator.actor.eval().features(packed())
+    assert not torch.allclose(before[:, :16], after[:, :16]) and torch.equal(before[:, 16:], after[:, 16:])
+
+
+def test_statistics_must_be_given() -> None:
+    with pytest.raises(RuntimeError, match="no observation statistics"):
+        FlowPolicy(LAYOUT, 2, 4).features(packed())
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [torch.zeros(3, LAYOUT.size), torch.zeros(3, 7, dtype=torch.uint8), torch.zeros(LAYOUT.size, dtype=torch.uint8)],
+)
+def test_other_observations_are_refused(observation: Tensor) -> None:
+    with pytest.raises(ValueError, match="expected packed observations, uint8 of shape"):
+        make_policy().features(observation)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trunk": "convv"}, "unknown encoder 'convv': did you mean 'conv'"),
+        ({"widht": 3}, "encoder 'conv' has no option 'widht': did you mean 'width'"),
+        ({"trunk": "resnet18"}, "encoder 'resnet18' needs its option 'weights'"),
+    ],
+)
+def test_unknown_encoders_and_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PixelEncoder(LAYOUT, **options)  # type: ignore[arg-type]
+
+
+def test_tiny_images_and_encoders_of_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"image 'dot' is .* pixels, an encoder needs 16"):
+        PixelEncoder(ObservationLayout((Part("dot", (8, 20, 3), "uint8"),)))
+    with pytest.raises(ValueError, match=r"'conv'.*the observation has no images"):
+        FlowPolicy(5, 2, 4, encoder="conv")
+
+
+def test_a_guard_and_an_export_are_refused(tmp_path: object) -> None:
+    with pytest.raises(ValueError, match="cannot judge images"):
+        ChunkGuard(make_policy())
+    with pytest.raises(ValueError, match="sees images cannot be exported"):
+        export_greedy(make_policy(), f"{tmp_path}/policy.onnx", "onnx")
