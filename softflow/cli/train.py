@@ -43,6 +43,7 @@ from softflow.errors import UserError
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
 from softflow.training.loop import Trainer
+from softflow.training.random_state import seed_all
 from softflow.training.run_folder import RunFolder, require_unused
 from softflow.training.vector import closing
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         require_unused(config.run_dir)
         demonstrations = _demonstrations(config)
 
-    torch.manual_seed(config.seed)
+    seed_all(config.seed)
     algorithm = make_algorithm(config, demonstrations[0].observation_dim, demonstrations[0].action_dim)
     base = getattr(config, "base", None)
     if base is not None:
@@ -72,10 +73,11 @@ def main(argv: Sequence[str]) -> None:
         corrections = load_correction_file(algorithm, path)
     if not config.resume:  # only now, when nothing of the input can be wrong any more
         folder = RunFolder.create(config.runs, config.env, Path(config.algo).stem, config.seed, config.run_dir)
-        dump_yaml(config, folder.config_path)
-        save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
-        if corrections is not None:
-            save_corrections(folder.path / CORRECTIONS, corrections)
+        with folder.writing():
+            dump_yaml(config, folder.config_path)
+            save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
+            if corrections is not None:
+                save_corrections(folder.path / CORRECTIONS, corrections)
     mirror = make_mirror(config)
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
@@ -94,7 +96,7 @@ def main(argv: Sequence[str]) -> None:
         try:
             evaluations = trainer.run()
         except KeyboardInterrupt:
-            print(f"\na checkpoint is saved; continue with: softflow-train --resume {folder.path}", file=sys.stderr)
+            print(f"\ncontinue with: softflow-train --resume {folder.path}", file=sys.stderr)
             raise
     print(_summary(evaluations, folder))
 

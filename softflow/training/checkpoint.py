@@ -7,6 +7,7 @@ replay.npz                         the policy's own episodes
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import zipfile
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 
 from softflow.data import Replay
 from softflow.errors import UserError
@@ -26,7 +28,7 @@ from softflow.policies import BestOfN
 def save_policy(folder: Path, policy: BestOfN) -> None:
     """Write the two files of a policy."""
     weights = {name: tensor.contiguous().cpu() for name, tensor in policy.state_dict().items()}
-    save_file(weights, folder / "policy.safetensors")
+    (folder / "policy.safetensors").write_bytes(serialize(weights))
     (folder / "policy.json").write_text(json.dumps(policy.describe(), indent=2) + "\n", encoding="utf-8")
 
 
@@ -52,9 +54,31 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
 
 def save_training(folder: Path, state: dict[str, Any], replay: Replay) -> None:
     """Write what continues the training: tensors, numbers and strings in `state`, and the replay."""
-    torch.save(state, folder / "training.pt")
+    whole = io.BytesIO()  # torch and safetensors make poor errors of a full disk, and python clear ones
+    torch.save(state, whole)
+    (folder / "training.pt").write_bytes(whole.getbuffer())
     arrays: dict[str, Any] = replay.state_dict()
     np.savez(folder / "replay.npz", **arrays)
+
+
+def as_tensors(state: Any) -> Any:
+    """Arrays in nested dicts and lists as tensors, those of strings as lists: what `save_training` takes."""
+    if isinstance(state, dict):
+        return {name: as_tensors(value) for name, value in state.items()}
+    if isinstance(state, list):
+        return [as_tensors(value) for value in state]
+    if isinstance(state, np.ndarray | np.generic):
+        return state.tolist() if state.dtype.kind == "U" else torch.from_numpy(np.array(state))
+    return state
+
+
+def as_arrays(state: Any) -> Any:
+    """The inverse of `as_tensors`, but for strings."""
+    if isinstance(state, dict):
+        return {name: as_arrays(value) for name, value in state.items()}
+    if isinstance(state, list):
+        return [as_arrays(value) for value in state]
+    return state.numpy() if isinstance(state, torch.Tensor) else state
 
 
 def load_training(folder: Path, replay: Replay) -> dict[str, Any]:

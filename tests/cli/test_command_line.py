@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from softflow.cli import config
 from softflow.cli.command_line import Selection, parse_command_line, read_selection, run_main
 from softflow.cli.config import ConfigError, Layer
 from softflow.errors import UserError
+from softflow.training.interruption import Interrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +196,7 @@ def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
         "done": None,
         "user": UserError("two\nlines"),
         "interrupt": KeyboardInterrupt(),
+        "terminate": Interrupted(signal.SIGTERM),
         "bug": ValueError("a bug"),
     }
 
@@ -203,7 +206,7 @@ def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
         if error is not None:
             raise error
 
-    assert [main([name]) for name in ("done", "user", "interrupt")] == [0, 2, 130]
-    assert capsys.readouterr().err == "error: two lines\ninterrupted\n"
+    assert [main([name]) for name in ("done", "user", "interrupt", "terminate")] == [0, 2, 130, 143]
+    assert capsys.readouterr().err == "error: two lines\ninterrupted\ninterrupted\n"
     with pytest.raises(ValueError, match="a bug"):
         main(["bug"])

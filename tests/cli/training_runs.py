@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,12 +22,14 @@ def stages_of(run: str) -> list[str]:
 
 @contextmanager
 def interrupted(algorithm: type[Algorithm], at: int, by: BaseException | None = None) -> Iterator[None]:
-    """Whoever trains by `algorithm` is interrupted before the update of this number."""
+    """In the update of this number, whoever trains by `algorithm` gets a SIGINT, or crashes with `by`."""
     update, updates = algorithm.update, itertools.count(1)
 
     def interrupting(*arguments: Any) -> Any:
         if next(updates) == at:
-            raise by or KeyboardInterrupt
+            if by is not None:
+                raise by
+            signal.raise_signal(signal.SIGINT)
         return update(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
