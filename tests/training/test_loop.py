@@ -276,11 +276,13 @@ def test_a_second_interrupt_gives_up_at_once(run: Run) -> None:
 def test_checkpoints_are_saved_as_time_passes(
     save_minutes: float, extra: int, counting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved = []
-    save = RunFolder.save_checkpoint
-    monkeypatch.setattr(
-        RunFolder, "save_checkpoint", lambda folder, *args: saved.append(args[0]) or save(folder, *args)
-    )
+    saved, save = list[int](), RunFolder.save_checkpoint
+
+    def note(folder: RunFolder, step: int, write: Any) -> Path:
+        saved.append(step)
+        return save(folder, step, write)
+
+    monkeypatch.setattr(RunFolder, "save_checkpoint", note)
     trainer = Run(counting, tmp_path / "run", save_minutes=save_minutes).trainer()
     trainer.run()
     stages_and_evaluations = len(trainer.evaluations) + 1
