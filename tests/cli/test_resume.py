@@ -29,8 +29,8 @@ def train(algo: str, env: str = "two_routes", more: str = "") -> str:
     keys = {key: key.rpartition(".")[2] for key, _ in fields}
     small = " ".join(f"--{key} {SMALL[name]}" for key, name in keys.items() if name in SMALL)
     required = "--base base --corrections corrections.npz" if "corrections" in keys else ""
-    networks = NETWORKS if algo != "sac_prior_data" else "--flow-options.width 8"
-    return f"softflow-train --algo {algo} --env {env} {SIZES} {networks} {small} {required} {more}"
+    networks = NETWORKS if algo != "sac_prior_data" else "--flow-options.width 8 --imitation.updates 0"
+    return f"softflow-train --algo {algo} --env {env} {SIZES} {small} {networks} {required} {more}"
 
 
 class Calls:
