@@ -25,9 +25,8 @@ from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from types import TracebackType
 
-from torch.utils.tensorboard import SummaryWriter
-
 from softflow.errors import UserError
+from softflow.training.event_file import EventFile
 from softflow.training.run_folder import RunFolder
 
 _HEADER = ["stage", "step", "name", "value"]
@@ -50,7 +49,7 @@ class MetricLogger:
 
     def __init__(self, run_folder: RunFolder, resume_at: int | None = None) -> None:
         self._run_folder = run_folder
-        self._writers: dict[str, SummaryWriter] = {}
+        self._event_files: dict[str, EventFile] = {}
         self._last_step: dict[str, int] | None = None
         self._flushed = time.monotonic()
         path = run_folder.metrics_path
@@ -80,7 +79,7 @@ class MetricLogger:
         with self._run_folder.writing():
             for name, value in scalars.items():
                 value = float(value)
-                self._writer(stage).add_scalar(name, value, step)
+                self._event_file(stage).add_scalar(name, value, step)
                 if not name.startswith("time/"):
                     self._csv.writerow([stage, step, name, repr(value)])
             self._file.flush()
@@ -105,16 +104,16 @@ class MetricLogger:
         """Make what was logged visible to readers."""
         with self._run_folder.writing():
             self._file.flush()
-            for writer in self._writers.values():
-                writer.flush()
+            for file in self._event_files.values():
+                file.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flush and close the files."""
         with self._run_folder.writing():
             self._file.close()
-            for writer in self._writers.values():
-                writer.close()
+            for file in self._event_files.values():
+                file.close()
 
     def __enter__(self) -> MetricLogger:
         return self
@@ -125,11 +124,9 @@ class MetricLogger:
         with suppress(UserError) if error is not None else nullcontext():  # a full disk refuses this as well
             self.close()
 
-    def _writer(self, stage: str) -> SummaryWriter:
-        if stage not in self._writers:
+    def _event_file(self, stage: str) -> EventFile:
+        if stage not in self._event_files:
             # on resuming, TensorBoard hides what the interrupted run logged after its checkpoint
             purge = None if self._last_step is None else self._last_step.get(stage, -1) + 1
-            # Flushed here, where an error has somebody to tell it to, and not by the writer's thread.
-            path = str(self._run_folder.tensorboard_path / stage)
-            self._writers[stage] = SummaryWriter(path, purge_step=purge, flush_secs=1_000_000)
-        return self._writers[stage]
+            self._event_files[stage] = EventFile(self._run_folder.tensorboard_path / stage, purge)
+        return self._event_files[stage]

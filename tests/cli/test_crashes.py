@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
@@ -217,3 +218,39 @@ def files_up_to(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk(command: Any, small_disk: Path) -> None:
+    """With next to nothing free, and a little more each time, until the run is finished."""
+    run, ballast = small_disk / "run", small_disk / "ballast"
+    assert command(f"softflow-train {TRAIN} --run-dir whole").status == 0
+    with interrupted(SoftFlow, at=16):
+        assert command(f"softflow-train {TRAIN} --run-dir {run}").status == 130
+    statuses = list[int]()
+    for number in itertools.count():
+        left = 4096 * int(1.6**number - 1)  # a file takes whole pages
+        ballast.write_bytes(bytes(max(shutil.disk_usage(small_disk).free - left, 0)))
+        result = command(f"softflow-train --resume {run}")
+        ballast.unlink()
+        statuses.append(result.status)
+        if not result.status:
+            break
+        expected = f"error: {run} cannot be written (No space left on device): make room, then continue with: "
+        assert result.err.splitlines()[-1] == f"{expected}softflow-train --resume {run}"
+        assert "Traceback" not in result.err and "Exception" not in result.err
+        assert_recoverable(run)
+    print(statuses)
+    assert set(statuses[:-1]) == {2} and len(statuses) > 5
+    assert_same_run("whole", run)
