@@ -51,6 +51,7 @@ for line in sys.stdin:
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
     print(process, flush=True)
+    sys.stdin.readline()  # until then the process can be signalled, even if it has ended
     print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
 """Runs `softflow-train` in a process of its own for each line, and is spared the seconds of its imports."""
@@ -69,10 +70,13 @@ class Server:
     def start(self, folder: Path, flags: str) -> int:
         """Begin a run from `folder`, where `output.txt` is; its process, which leads a group of its own."""
         print(folder, flags, file=self.process.stdin, flush=True)
-        return int(self._line())
+        process = int(self._line())
+        assert process > 1
+        return process
 
     def status(self) -> int:
         """Wait for its end; minus the number of the signal that killed it, if one did."""
+        print(file=self.process.stdin, flush=True)
         return int(self._line())
 
     def run(self, folder: Path, flags: str) -> int:
