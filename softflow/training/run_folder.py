@@ -135,7 +135,7 @@ class RunFolder:
                 replaced.rename(path)
             if path.is_dir():
                 return path
-        raise UserError(f"{self.path} has no checkpoint: it ended before its first; delete it and start again")
+        raise UserError(f"{self.path} has no checkpoint yet: if its run has ended, delete it and start again")
 
     def _checkpoints(self) -> list[Path]:
         return [path for path in self.checkpoints_path.iterdir() if path.is_dir() and path.name.isdigit()]

@@ -75,7 +75,7 @@ def test_open(tmp_path: Path, run: RunFolder) -> None:
 
 
 def test_no_checkpoint_yet(run: RunFolder) -> None:
-    with pytest.raises(UserError, match=r"has no checkpoint: .* delete it and start again"):
+    with pytest.raises(UserError, match=r"has no checkpoint yet: .* delete it and start again"):
         run.last_checkpoint()
 
 
