@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import io
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar, get_origin
@@ -32,6 +33,7 @@ from softflow.cli.config import (
     to_dict,
 )
 from softflow.errors import UserError, nearest, one_line
+from softflow.training.interruption import Interrupted
 
 T = TypeVar("T")
 
@@ -147,8 +149,8 @@ def _for_algorithm(layer: Layer, names: Iterable[str | None]) -> list[Layer]:
 def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
     """Turn `function(argv)` into a command's `main(argv=None)`, which returns its exit status.
 
-    0 is done, 2 bad input (a `UserError`, or what the operating system refuses, one line on stderr), 130
-    interrupted. Other errors are bugs and keep their traceback.
+    0 is done, 2 bad input (a `UserError`, or what the operating system refuses, one line on stderr), 130 interrupted,
+    143 ended by SIGTERM. Other errors are bugs and keep their traceback.
     """
 
     @functools.wraps(function)
@@ -164,9 +166,9 @@ def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
         except MemoryError as error:
             print("error: not enough memory, ask for less:", one_line(error), file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             print("interrupted", file=sys.stderr)
-            return 130
+            return 128 + (stop.number if isinstance(stop, Interrupted) else signal.SIGINT)
         return 0
 
     return main

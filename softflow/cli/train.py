@@ -45,6 +45,7 @@ from softflow.errors import UserError, one_line
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
 from softflow.training.loop import Trainer
+from softflow.training.random_state import seed_all
 from softflow.training.run_folder import RunFolder, require_unused
 from softflow.training.vector import closing
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
         require_unused(config.run_dir)
         demonstrations = _demonstrations(config)
 
-    torch.manual_seed(config.seed)
+    seed_all(config.seed)
     layout = demonstrations[0].layout
     algorithm = make_algorithm(config, layout or demonstrations[0].observation_dim, demonstrations[0].action_dim)
     base = getattr(config, "base", None)
@@ -87,10 +88,11 @@ def main(argv: Sequence[str]) -> None:
     with side_by_side(config.num_envs) as environments, side_by_side(held_out_number) as held_out:
         if not config.resume:  # only now, when nothing of the input can be wrong any more
             folder = RunFolder.create(config.runs, config.env, Path(config.algo).stem, config.seed, config.run_dir)
-            dump_yaml(config, folder.config_path)
-            save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
-            if corrections is not None:
-                save_corrections(folder.path / CORRECTIONS, corrections)
+            with folder.writing():
+                dump_yaml(config, folder.config_path)
+                save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
+                if corrections is not None:
+                    save_corrections(folder.path / CORRECTIONS, corrections)
         print(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.path}", flush=True)
         trainer = Trainer(algorithm, learned_from, environments, held_out, folder, config, mirror)
         if config.resume:
@@ -98,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
         try:
             evaluations = trainer.run()
         except KeyboardInterrupt:
-            print(f"\na checkpoint is saved; continue with: softflow-train --resume {folder.path}", file=sys.stderr)
+            print(f"\ncontinue with: softflow-train --resume {folder.path}", file=sys.stderr)
             raise
     print(_summary(evaluations, folder))
 

@@ -159,6 +159,23 @@ class EpisodeBuilder:
         """Add the record (K,) of the decision that the next steps follow."""
         self._decision.append(np.array(record))
 
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """What was collected so far, for a checkpoint."""
+        return {name: np.array(rows) for name, rows in self._rows().items()}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what `state_dict` gave."""
+        for name, rows in self._rows().items():
+            rows[:] = state[name].tolist() if name == "reward" else list(state[name])
+
+    def _rows(self) -> dict[str, list[Any]]:
+        return {
+            "observation": self._observation,
+            "action": self._action,
+            "reward": self._reward,
+            "decision": self._decision,
+        }
+
     def finish(
         self,
         final_observation: np.ndarray,
@@ -178,7 +195,7 @@ class EpisodeBuilder:
         observation = np.stack([*self._observation, np.asarray(final_observation)])
         action, reward = np.stack(self._action), np.array(self._reward)
         decision = np.stack(self._decision) if self._decision else None
-        for rows in (self._observation, self._action, self._reward, self._decision):
+        for rows in self._rows().values():
             rows.clear()
         ending = terminated, truncated, is_success, mode
         return Episode(observation, action, reward, *ending, decision, outcome or {}, self._layout)

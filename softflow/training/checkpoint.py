@@ -7,10 +7,12 @@ replay.npz                         the policy's own episodes
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from softflow.data import Replay
@@ -50,8 +52,30 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
 
 def save_training(folder: Path, state: dict[str, Any], replay: Replay) -> None:
     """Write what continues the training: tensors, numbers and strings in `state`, and the replay."""
-    torch.save({"format_version": TRAINING_VERSION, "state": state}, folder / "training.pt")
+    whole = io.BytesIO()  # torch makes a poor error of a full disk, and python a clear one
+    torch.save({"format_version": TRAINING_VERSION, "state": state}, whole)
+    (folder / "training.pt").write_bytes(whole.getbuffer())
     write_archive(folder / "replay.npz", replay.state_dict(), REPLAY_VERSION)
+
+
+def as_tensors(state: Any) -> Any:
+    """Arrays in nested dicts and lists as tensors, those of strings as lists: what `save_training` takes."""
+    if isinstance(state, dict):
+        return {name: as_tensors(value) for name, value in state.items()}
+    if isinstance(state, list):
+        return [as_tensors(value) for value in state]
+    if isinstance(state, np.ndarray | np.generic):
+        return state.tolist() if state.dtype.kind == "U" else torch.from_numpy(np.array(state))
+    return state
+
+
+def as_arrays(state: Any) -> Any:
+    """The inverse of `as_tensors`, but for strings."""
+    if isinstance(state, dict):
+        return {name: as_arrays(value) for name, value in state.items()}
+    if isinstance(state, list):
+        return [as_arrays(value) for value in state]
+    return state.numpy() if isinstance(state, torch.Tensor) else state
 
 
 def load_training(folder: Path, replay: Replay) -> dict[str, Any]:

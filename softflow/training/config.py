@@ -44,6 +44,9 @@ class RunConfig:
     """Held-out episodes after each stage."""
     eval_every: int = 25_000
     """Primitive steps between evaluations in stages that act."""
+    save_minutes: float = 5.0
+    """Minutes between checkpoints; 0 saves one after every round of acting and learning. The end of a stage and an
+    evaluation within it save one as well."""
     log_every: int = 100
     """Updates between two rows of scalars."""
     runs: str = "runs"
@@ -59,6 +62,8 @@ class RunConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.threads > 1024:  # so many crash the process
             raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
+        if not self.save_minutes >= 0:
+            raise ValueError(f"save_minutes must be 0 or more, got {self.save_minutes}")
         if not 0 <= self.seed < 100:  # beyond, the demonstrations' episodes would be those held out
             raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
         # A run's configuration is this and an algorithm's in one class; both are checked.

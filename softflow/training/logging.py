@@ -20,15 +20,18 @@ import csv
 import math
 import os
 import re
+import time
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from types import TracebackType
 
-from torch.utils.tensorboard import SummaryWriter
-
 from softflow.errors import UserError
+from softflow.training.event_file import EventFile
 from softflow.training.run_folder import RunFolder
 
 _HEADER = ["stage", "step", "name", "value"]
+_FLUSH_SECONDS = 30
+"""After so long TensorBoard sees what was logged."""
 _LOSS = re.compile(r"^train/.*loss")
 
 
@@ -40,18 +43,21 @@ class MetricLogger:
         resume_at: To continue a run, the `offset()` stored with the checkpoint: what was logged after it is dropped.
 
     Raises:
-        UserError: On resuming, if `metrics.csv` is missing or shorter than it was at the checkpoint.
+        UserError: On resuming, if `metrics.csv` is missing or shorter than it was at the checkpoint. From any method: a
+            file cannot be written.
     """
 
     def __init__(self, run_folder: RunFolder, resume_at: int | None = None) -> None:
-        self._tensorboard_path = run_folder.tensorboard_path
-        self._writers: dict[str, SummaryWriter] = {}
+        self._run_folder = run_folder
+        self._event_files: dict[str, EventFile] = {}
         self._last_step: dict[str, int] | None = None
+        self._flushed = time.monotonic()
         path = run_folder.metrics_path
         if resume_at is not None:
             if not path.is_file() or path.stat().st_size < resume_at:
                 raise UserError(f"{path} is missing or shorter than at the checkpoint: restore it, or start again")
-            os.truncate(path, resume_at)
+            with run_folder.writing():
+                os.truncate(path, resume_at)
             with path.open(newline="", encoding="utf-8") as file:
                 self._last_step = {row["stage"]: int(row["step"]) for row in csv.DictReader(file)}
         self._file = path.open("x" if resume_at is None else "a", newline="", encoding="utf-8")
@@ -70,12 +76,15 @@ class MetricLogger:
         Raises:
             FloatingPointError: A `train/*loss*` is NaN or infinite. All scalars are written first.
         """
-        for name, value in scalars.items():
-            value = float(value)
-            self._writer(stage).add_scalar(name, value, step)
-            if not name.startswith("time/"):
-                self._csv.writerow([stage, step, name, repr(value)])
-        self._file.flush()
+        with self._run_folder.writing():
+            for name, value in scalars.items():
+                value = float(value)
+                self._event_file(stage).add_scalar(name, value, step)
+                if not name.startswith("time/"):
+                    self._csv.writerow([stage, step, name, repr(value)])
+            self._file.flush()
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
         for name, value in scalars.items():
             if _LOSS.match(name) and not math.isfinite(value):
                 self.flush()
@@ -85,22 +94,26 @@ class MetricLogger:
                 )
 
     def offset(self) -> int:
-        """The length of `metrics.csv` in bytes, with all of it on the disk: store it in the checkpoint."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
+        """The length of `metrics.csv` in bytes, with all that was logged on the disk: store it in the checkpoint."""
+        self.flush()
+        with self._run_folder.writing():
+            os.fsync(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_size
 
     def flush(self) -> None:
         """Make what was logged visible to readers."""
-        self._file.flush()
-        for writer in self._writers.values():
-            writer.flush()
+        with self._run_folder.writing():
+            self._file.flush()
+            for file in self._event_files.values():
+                file.flush()
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flush and close the files."""
-        self._file.close()
-        for writer in self._writers.values():
-            writer.close()
+        with self._run_folder.writing():
+            self._file.close()
+            for file in self._event_files.values():
+                file.close()
 
     def __enter__(self) -> MetricLogger:
         return self
@@ -108,11 +121,12 @@ class MetricLogger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        with suppress(UserError) if error is not None else nullcontext():  # a full disk refuses this as well
+            self.close()
 
-    def _writer(self, stage: str) -> SummaryWriter:
-        if stage not in self._writers:
+    def _event_file(self, stage: str) -> EventFile:
+        if stage not in self._event_files:
             # on resuming, TensorBoard hides what the interrupted run logged after its checkpoint
             purge = None if self._last_step is None else self._last_step.get(stage, -1) + 1
-            self._writers[stage] = SummaryWriter(str(self._tensorboard_path / stage), purge_step=purge)
-        return self._writers[stage]
+            self._event_files[stage] = EventFile(self._run_folder.tensorboard_path / stage, purge)
+        return self._event_files[stage]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +16,13 @@ from gymnasium.vector import VectorEnv
 
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.data import Decision, Episode, Replay, observation_tensor
-from softflow.training.checkpoint import load_training, save_policy, save_training
+from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
+from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
 from softflow.training.progress import StageProgress
+from softflow.training.random_state import random_state, random_state_kept, set_random_state
 from softflow.training.rollout import Rollout
 from softflow.training.run_folder import RunFolder
 
@@ -36,16 +37,28 @@ class Progress:
     """Where a run stands: what a checkpoint stores beside the networks."""
 
     stage: int = 0
+    begun: bool = False
+    """The stage, by the algorithm."""
     done: int = 0
     """Of the stage, in its unit."""
+    evaluated: int = 0
+    """As much of it was done at its last evaluation."""
     updates: int = 0
     """In the whole run."""
     steps: int = 0
     """Primitive steps in the whole run."""
     episodes: int = 0
-    """Own episodes that ended: the next training seed."""
+    """Own episodes that began: the next training seed."""
     owed: float = 0.0
     """Updates due for steps already made."""
+
+
+class EpisodeResult(NamedTuple):
+    """What the running averages take of an own episode."""
+
+    reward: float
+    length: int
+    is_success: bool
 
 
 class Trainer:
@@ -83,40 +96,50 @@ class Trainer:
             self.data.offline.add_episode(episode)
         self.progress = Progress()
         self.evaluations: list[tuple[str, int, Evaluation]] = []
+        self._rollout: Rollout | None = None
+        self._recent: deque[EpisodeResult] = deque(maxlen=RECENT_EPISODES)
+        self._signals = SignalWatch()
         self._logger: MetricLogger | None = None
         self._resume_at: int | None = None
-        self._begun = False
+        self._saved_at = 0.0
 
     # ---------------------------------------------------------------------------------------------------- the loop
 
     def run(self) -> list[tuple[str, int, Evaluation]]:
         """Run every stage that is left. Returns the evaluations as (stage, steps or updates of it, result).
 
-        On KeyboardInterrupt a checkpoint is saved before it goes on.
+        Raises:
+            Interrupted: SIGINT or SIGTERM came. The round was finished and a checkpoint saved, from which a run goes on
+                exactly as this one would have.
+            UserError: the run folder cannot be written.
         """
         stages = self.algorithm.stages()
-        with MetricLogger(self.run_folder, self._resume_at) as self._logger:
+        with MetricLogger(self.run_folder, self._resume_at) as self._logger, SignalWatch() as self._signals:
             try:
+                if self._resume_at is None:
+                    self._save()
                 while self.progress.stage < len(stages):
                     self._run_stage(stages[self.progress.stage])
-                    self.progress.stage += 1
-                    self.progress.done, self._begun = 0, False
                     self._save()
-            except KeyboardInterrupt:
+            except Interrupted:
                 self._save()
                 raise
         return self.evaluations
 
     def _run_stage(self, stage: Stage) -> None:
-        if not self._begun:
+        p = self.progress
+        if not p.begun:
             self.algorithm.begin(stage)
-            self._begun = True
+            p.begun = True
         with StageProgress(stage.name, stage.total, initial=self.progress.done) as bar:
             if stage.acts:
                 self._act_and_learn(stage, bar)
             else:
                 self._learn(stage, bar)
         self._evaluate(stage)
+        p.stage, p.begun, p.done, p.evaluated = p.stage + 1, False, 0, 0
+        self._rollout = None
+        self._recent.clear()
 
     def _learn(self, stage: Stage, bar: StageProgress) -> None:
         p = self.progress
@@ -125,36 +148,47 @@ class Trainer:
             p.done += 1
             if p.done % self.config.log_every == 0 or p.done == stage.updates:
                 bar.update(p.done - bar.done, **_shown(self._log(stage, scalars)))
+            self._between_rounds()
 
     def _act_and_learn(self, stage: Stage, bar: StageProgress) -> None:
         p, config = self.progress, self.config
-        seeds = count(TRAINING_SEEDS * (1 + config.seed) + p.episodes)
-        rollout = Rollout(self.environments, seeds)
-        recent: deque[Episode] = deque(maxlen=RECENT_EPISODES)
+        if self._rollout is None:
+            self._rollout = Rollout(self.environments, self._seeds())
         start, steps_before = time.monotonic(), p.done
         while p.done < stage.environment_steps:
-            ended, steps = rollout.collect(self._explore, min(config.collect_steps, stage.environment_steps - p.done))
+            if p.done // config.eval_every > p.evaluated // config.eval_every:
+                self._evaluate(stage)
+                self._save()
+            wanted = min(config.collect_steps, stage.environment_steps - p.done)
+            ended, steps = self._rollout.collect(self._explore, wanted)
             for episode in ended:
                 self.data.online.add_episode(episode)
                 if self.mirror is not None:
                     self.data.online.add_episode(self.mirror(episode))
             self.algorithm.receive(ended)
-            recent.extend(ended)
-            evaluation_due = (p.done + steps) // config.eval_every > p.done // config.eval_every
+            self._recent.extend(EpisodeResult(float(e.reward.sum()), len(e), e.is_success) for e in ended)
             p.done += steps
             p.steps += steps
-            p.episodes += len(ended)
             p.owed += steps * stage.updates_per_step
             scalars: dict[str, torch.Tensor] = {}
             while p.owed >= 1 and self.data.online.steps:
                 scalars = self._update(stage)
                 p.owed -= 1
             fps = (p.done - steps_before) / (time.monotonic() - start)
-            logged = self._log(stage, {**scalars, **_episode_scalars(recent), "time/fps": fps})
+            logged = self._log(stage, {**scalars, **_episode_scalars(self._recent), "time/fps": fps})
             bar.update(steps, **_shown(logged))
-            if evaluation_due and p.done < stage.environment_steps:
-                self._evaluate(stage)
-                self._save()
+            self._between_rounds()
+
+    def _between_rounds(self) -> None:
+        """Here nothing is half done: a signal is obeyed, and a checkpoint saved if it is time."""
+        self._signals.check()
+        if time.monotonic() - self._saved_at >= 60 * self.config.save_minutes:
+            self._save()
+
+    def _seeds(self) -> Iterator[int]:
+        while True:
+            self.progress.episodes += 1
+            yield TRAINING_SEEDS * (1 + self.config.seed) + self.progress.episodes - 1
 
     def _update(self, stage: Stage) -> dict[str, torch.Tensor]:
         scalars = self.algorithm.update(stage, self.data, self.progress.done / stage.total)
@@ -170,15 +204,17 @@ class Trainer:
         return decided.cpu().numpy()
 
     def _exploit(self, observation: np.ndarray) -> np.ndarray:
+        self._signals.check()  # an evaluation is abandoned, and made when the run is resumed
         return self.algorithm.deployed.act(self._tensor(observation)).cpu().numpy()
 
     def _tensor(self, observation: np.ndarray) -> torch.Tensor:
         return observation_tensor(observation, self.config.device)
 
     def _evaluate(self, stage: Stage) -> None:
-        with torch.random.fork_rng([]):  # training must not depend on how often it is looked at
+        with random_state_kept(self.config.device):  # training must not depend on how often it is looked at
             torch.manual_seed(HELD_OUT_SEEDS)
             result, _ = evaluate(self.evaluation_environments, self._exploit, self.config.eval_episodes)
+        self.progress.evaluated = self.progress.done
         self.evaluations.append((stage.name, self.progress.done, result))
         assert self._logger is not None
         scalars = {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return}
@@ -207,11 +243,12 @@ class Trainer:
         state = {
             "algorithm": self.algorithm.state_dict(),
             "progress": asdict(self.progress),
-            "begun": self._begun,
+            "rollout": None if self._rollout is None else as_tensors(self._rollout.state_dict()),
+            "recent": [tuple(result) for result in self._recent],
             "metrics_offset": self._logger.offset(),
             "evaluations": [(stage, done, result.as_dict()) for stage, done, result in self.evaluations],
             "data_rng": json.dumps(self.data.rng.bit_generator.state),
-            "torch_rng": torch.get_rng_state(),
+            "random": random_state(self.config.device),
         }
 
         def write(folder: Path) -> None:
@@ -219,26 +256,34 @@ class Trainer:
             save_training(folder, state, self.data.online)
 
         self.run_folder.save_checkpoint(self.progress.updates, write)
+        self._saved_at = time.monotonic()
 
     def resume(self) -> None:
-        """Go on from the run folder's last checkpoint. Own episodes that were unfinished then are begun anew."""
+        """Go on from the run folder's last checkpoint, in the middle of the episodes that were in progress; where an
+        environment cannot return to its state, they are begun anew."""
         state = load_training(self.run_folder.last_checkpoint(), self.data.online)
         self.algorithm.load_state_dict(state["algorithm"])
         self.progress = Progress(**state["progress"])
-        self._begun, self._resume_at = state["begun"], state["metrics_offset"]
+        self._resume_at = state["metrics_offset"]
+        self._recent.extend(EpisodeResult(*result) for result in state["recent"])
         self.evaluations = [(stage, done, Evaluation(**result)) for stage, done, result in state["evaluations"]]
         self.data.rng.bit_generator.state = json.loads(state["data_rng"])
-        torch.set_rng_state(state["torch_rng"])
+        if state["rollout"] is not None:
+            self._rollout = Rollout(self.environments, self._seeds())
+            if begun_anew := self._rollout.load_state_dict(as_arrays(state["rollout"])):
+                print(
+                    f"{begun_anew} unfinished episodes are begun anew: their environment's state cannot be saved "
+                    "(docs/environments.md)",
+                    flush=True,
+                )
+        set_random_state(state["random"], self.config.device)
 
 
-def _episode_scalars(episodes: Collection[Episode]) -> dict[str, float]:
-    if not episodes:
+def _episode_scalars(recent: Collection[EpisodeResult]) -> dict[str, float]:
+    if not recent:
         return {}
-    return {
-        "rollout/ep_rew_mean": float(np.mean([episode.reward.sum() for episode in episodes])),
-        "rollout/ep_len_mean": float(np.mean([len(episode) for episode in episodes])),
-        "rollout/success_rate": float(np.mean([episode.is_success for episode in episodes])),
-    }
+    reward, length, success = np.mean(list(recent), axis=0).tolist()
+    return {"rollout/ep_rew_mean": reward, "rollout/ep_len_mean": length, "rollout/success_rate": success}
 
 
 def _shown(scalars: Mapping[str, float]) -> dict[str, float]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
 from multiprocessing.connection import Connection
@@ -59,6 +60,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
+        atexit.register(_kill, self._processes)  # else multiprocessing would ask by SIGTERM, and wait
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -87,12 +89,16 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._observations[:] = observations
         return self._observations.copy(), np.array(rewards, float), np.array(terminated), np.array(truncated), infos
 
+    def call(self, name: str, **arguments: Any) -> tuple[Any, ...]:
+        """What this method of each environment returns."""
+        return tuple(self._call([(name, arguments)] * self.num_envs))
+
     def close_extras(self, terminate: bool = False) -> None:
         """End the processes; `terminate` those that may be in the middle of something."""
-        for pipe, process in zip(self._pipes, self._processes, strict=True):
-            if terminate:
-                process.terminate()
-            else:
+        if terminate:
+            _kill(self._processes)
+        else:
+            for pipe in self._pipes:
                 with suppress(BrokenPipeError):  # of one that has ended by itself
                     pipe.send(None)
         for process in self._processes:
@@ -131,7 +137,8 @@ def _run(environments: Sequence[gym.Env], calls: Sequence[Call]) -> list[Any]:
 
 def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapper]) -> None:
     """Answer calls until there are no more, or until the process that makes them is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches every process, but is for the first to answer
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach every process, but are for the first to answer
+        signal.signal(number, signal.SIG_IGN)
     ours.close()  # inherited; open here, it would hide that the other process is gone
     try:
         environments = [one.fn() for one in make]
@@ -141,6 +148,11 @@ def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapp
             environment.close()
     except Exception:
         theirs.send(traceback.format_exc())
+
+
+def _kill(processes: Iterable[multiprocessing.Process]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _received(pipe: Connection) -> list[Call] | None:

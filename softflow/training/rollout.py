@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Rollout:
         self.failures = 0
         self._environments, self._seeds = environments, seeds
         self._running: dict[int, EpisodeBuilder] = {}
+        self._seed_of: dict[int, int] = {}
         self._idle: set[int] = set()
         assert environments.single_action_space.shape is not None
         self._execute = environments.single_action_space.shape[0]
@@ -99,6 +100,45 @@ class Rollout:
         an episode begins."""
         return [builder.last_action for builder in self._running.values()]
 
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The episodes in progress: arrays, numbers and strings. The seeds are their owner's."""
+        environments: Any = self._environments  # gymnasium does not declare `call` of all vector environments
+        simulators = environments.call("get_state") if self._running else ()
+        return [
+            {
+                "environment": index,
+                "seed": self._seed_of[index],
+                "observation": self._observation[index],
+                "episode": builder.state_dict(),
+                "simulator": simulators[index],
+            }
+            for index, builder in self._running.items()  # in the order in which chunks are asked for
+        ]
+
+    def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> int:
+        """Go on with the episodes of `state_dict`; begin anew those whose environment cannot return to its state.
+
+        Returns:
+            how many are begun anew.
+        """
+        number, begun_anew = self._environments.num_envs, 0
+        for saved in state:
+            index, simulator = saved["environment"], saved["simulator"]
+            options = {"reset_mask": _mask([index], number), **({} if simulator is None else {"state": simulator})}
+            seeds: Any = [saved["seed"] if i == index else None for i in range(number)]
+            seen, infos = self._environments.reset(seed=seeds, options=options)
+            self._running[index], self._seed_of[index] = EpisodeBuilder(self._layout), saved["seed"]
+            failure = _entry(infos, "failure", index)
+            if failure is not None:
+                self._give_up(index, failure)
+            elif simulator is None:
+                self._observation[index] = seen[index, -1]
+                begun_anew += 1
+            else:
+                self._observation[index] = saved["observation"]
+                self._running[index].load_state_dict(saved["episode"])
+        return begun_anew
+
     def _start_episodes(self) -> None:
         """Start an episode wherever none is running, as long as there are seeds; the rest falls idle."""
         number = self._environments.num_envs
@@ -116,7 +156,7 @@ class Rollout:
                 seen, infos = self._environments.reset(seed=each, options={"reset_mask": _mask(seeds, number)})
                 for index in seeds:
                     self._observation[index] = seen[index, -1]
-                    self._running[index] = EpisodeBuilder(self._layout)
+                    self._running[index], self._seed_of[index] = EpisodeBuilder(self._layout), seeds[index]
                     failure = _entry(infos, "failure", index)
                     if failure is not None:
                         self._give_up(index, failure)

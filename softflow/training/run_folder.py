@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -73,18 +74,29 @@ class RunFolder:
 
         Returns:
             The folder `checkpoints/<step>`.
+
+        Raises:
+            UserError: It cannot be written; the one before stays.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
+        with self.writing():
+            return self._save_checkpoint(step, write, keep)
+
+    def _save_checkpoint(self, step: int, write: Callable[[Path], None], keep: int) -> Path:
         final = self.checkpoints_path / str(step)
         part, replaced = self._aside(str(step), "part"), self._aside(str(step), "replaced")
         self.checkpoints_path.mkdir(exist_ok=True)
         for leftover in self.checkpoints_path.glob(".*.part"):  # of a crash while writing
             shutil.rmtree(leftover)
         part.mkdir()
-        write(part)
-        for file in (*part.rglob("*"), part):
-            _sync(file)
+        try:
+            write(part)
+            for file in (*part.rglob("*"), part):
+                _sync(file)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)  # it may be what fills the disk
+            raise
         if final.exists():
             shutil.rmtree(replaced, ignore_errors=True)
             final.rename(replaced)
@@ -92,9 +104,26 @@ class RunFolder:
         _sync(self.checkpoints_path)
         self._point_to(final)
         older = sorted((c for c in self._checkpoints() if c != final), key=lambda c: int(c.name), reverse=True)
-        for unneeded in (*self.checkpoints_path.glob(".*.replaced"), *older[keep - 1 :]):
+        for unneeded in older[keep - 1 :]:  # renamed first, so that no checkpoint is ever half there
+            unneeded.rename(self._aside(unneeded.name, "replaced"))
+        for unneeded in self.checkpoints_path.glob(".*.replaced"):
             shutil.rmtree(unneeded)
         return final
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside it, an OSError is one of the run's files.
+
+        Raises:
+            UserError: a file cannot be written: the disk is full, for instance.
+        """
+        try:
+            yield
+        except OSError as error:
+            begun = (self.checkpoints_path / "last").is_file()
+            advice = f"continue with: softflow-train --resume {self.path}" if begun else "start again"
+            reason = error.strerror or error
+            raise UserError(f"{self.path} cannot be written ({reason}): make room, then {advice}") from error
 
     def last_checkpoint(self) -> Path:
         """The newest whole checkpoint. Raises `UserError` if there is none."""
@@ -109,7 +138,7 @@ class RunFolder:
                 replaced.rename(path)
             if path.is_dir():
                 return path
-        raise UserError(f"{self.path} has no checkpoint yet: start it again")
+        raise UserError(f"{self.path} has no checkpoint yet: if its run has ended, delete it and start again")
 
     def _checkpoints(self) -> list[Path]:
         return [path for path in self.checkpoints_path.iterdir() if path.is_dir() and path.name.isdigit()]

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from softflow.training.environment_state import load_environment, save_environment
 from softflow.training.processes import ProcessVectorEnv
 
 VectorizationMode = Literal["sync", "async"]
@@ -63,6 +64,7 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     at the episode's end, what the environment said there; ``failure``: the message of a RuntimeError that the
     environment raised, which ends its episode.
     ``reset(options={"idle": True})`` leaves the environment alone: its steps execute nothing until the next reset.
+    ``reset(options={"state": state})`` goes on from a state of ``get_state``; what is returned was seen before it.
     """
 
     def __init__(self, env: gym.Env, execute: int) -> None:
@@ -82,14 +84,23 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
         if options is not None and options.get("idle"):
             self._idle, self._seen[:] = True, self._seen[-1]
             return self._seen.copy(), {}
+        state = None
+        if options is not None:
+            options, state = {k: v for k, v in options.items() if k != "state"}, options.get("state")
         try:
             observation, info = self.env.reset(seed=seed, options=options or None)
+            if state is not None:
+                load_environment(self.env, state)
         except RuntimeError as error:
             self._idle = True
             return self._seen.copy(), {"failure": str(error)}
         self._idle = False
         self._seen[:] = observation
         return self._seen.copy(), info
+
+    def get_state(self) -> dict[str, Any] | None:
+        """The state in the middle of an episode, None if it cannot be saved (`save_environment`)."""
+        return None if self._idle else save_environment(self.env)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         rewards, steps = np.zeros(self.execute), 0

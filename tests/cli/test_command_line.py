@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from softflow.cli import config
 from softflow.cli.command_line import Selection, parse_command_line, read_selection, run_main
 from softflow.cli.config import ConfigError, Layer
 from softflow.errors import UserError
+from softflow.training.interruption import Interrupted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +198,7 @@ def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
         "system": FileNotFoundError(2, "No such file", "a"),
         "memory": MemoryError(),
         "interrupt": KeyboardInterrupt(),
+        "terminate": Interrupted(signal.SIGTERM),
         "bug": ValueError("a bug"),
     }
 
@@ -205,11 +208,13 @@ def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
         if error is not None:
             raise error
 
-    assert [main([name]) for name in ("done", "user", "system", "memory", "interrupt")] == [0, 2, 2, 2, 130]
+    names = ("done", "user", "system", "memory", "interrupt", "terminate")
+    assert [main([name]) for name in names] == [0, 2, 2, 2, 130, 143]
     assert capsys.readouterr().err.splitlines() == [
         "error: two lines",
         "error: [Errno 2] No such file: 'a'",
         "error: not enough memory, ask for less: MemoryError",
+        "interrupted",
         "interrupted",
     ]
     with pytest.raises(ValueError, match="a bug"):

@@ -1,16 +1,21 @@
-"""What tests of the commands ask about runs, and how they interrupt one."""
+"""What tests of the commands ask about runs, how they compare them, and how they interrupt one."""
 
 from __future__ import annotations
 
 import csv
 import itertools
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from softflow.algos import Algorithm
+from softflow.training.run_folder import RunFolder
 
 
 def stages_of(run: str) -> list[str]:
@@ -19,14 +24,47 @@ def stages_of(run: str) -> list[str]:
         return list(dict.fromkeys(row["stage"] for row in csv.DictReader(file)))
 
 
+def assert_same_run(one: str | Path, other: str | Path) -> None:
+    """The same metrics and the same last checkpoint, all of it: what deploys and what resumes, to the bit."""
+    runs = [RunFolder.open(run) for run in (one, other)]
+    first, second = (run.metrics_path.read_bytes() for run in runs)
+    assert first == second
+    first, second = (run.last_checkpoint() for run in runs)
+    assert first.name == second.name
+    for name in ("policy.json", "policy.safetensors"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    with np.load(first / "replay.npz") as expected, np.load(second / "replay.npz") as replay:
+        assert_same(dict(expected), dict(replay), "replay")
+    assert_same(*(torch.load(path / "training.pt", weights_only=True) for path in (first, second)), "training")
+
+
+def assert_same(first: Any, second: Any, where: str) -> None:
+    """Nested dicts and sequences of tensors, arrays and plain values."""
+    assert type(first) is type(second), where
+    if isinstance(first, dict):
+        assert list(first) == list(second), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for index, values in enumerate(zip(first, second, strict=True)):
+            assert_same(*values, f"{where}.{index}")
+    elif isinstance(first, torch.Tensor | np.ndarray):
+        np.testing.assert_array_equal(first, second, err_msg=where)
+    else:
+        assert first == second, where
+
+
 @contextmanager
 def interrupted(algorithm: type[Algorithm], at: int, by: BaseException | None = None) -> Iterator[None]:
-    """Whoever trains by `algorithm` is interrupted before the update of this number."""
+    """In the update of this number, whoever trains by `algorithm` gets a SIGINT, or crashes with `by`."""
     update, updates = algorithm.update, itertools.count(1)
 
     def interrupting(*arguments: Any) -> Any:
         if next(updates) == at:
-            raise by or KeyboardInterrupt
+            if by is not None:
+                raise by
+            signal.raise_signal(signal.SIGINT)
         return update(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:

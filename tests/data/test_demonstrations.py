@@ -81,7 +81,7 @@ def test_file_has_the_documented_arrays(tmp_path):
 
 def test_the_documented_example_runs(tmp_path, monkeypatch):
     document = (Path(__file__).parents[2] / "docs" / "demonstrations.md").read_text()
-    assert re.findall(r"^\| `(\w+)`", document, re.MULTILINE) == list(arrays())
+    assert re.findall(r"^\| `(\w+)`", document, re.MULTILINE) == [*arrays(), "observation_layout"]
     example = re.findall(r"```python\n(.*?)```", document, re.DOTALL)[0]
     log = SimpleNamespace(observation=np.ones((4, 3)), action=np.full((3, 2), 5), reward=np.ones(3), solved=True)
     monkeypatch.chdir(tmp_path)

@@ -68,6 +68,21 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.buffer
 
 
+class Restorable(Counting):
+    """One whose state can be saved."""
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        return {"seed": np.array(self.seeds[-1]), "steps": np.array(self.steps), "running": np.array(self.running)}
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.seeds[-1], self.steps, self.running = int(state["seed"]), int(state["steps"]), bool(state["running"])
+
+
 @pytest.fixture(scope="session")
 def counting() -> type[Counting]:
     return Counting
+
+
+@pytest.fixture(scope="session")
+def restorable() -> type[Restorable]:
+    return Restorable

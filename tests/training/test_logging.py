@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,25 @@ def test_a_resumed_run_writes_the_same_metrics(tmp_path: Path) -> None:
         expected = tensorboard(whole, stage, "train/critic_loss")
         assert len(expected) in (5, 9)
         assert tensorboard(resumed, stage, "train/critic_loss") == expected
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """Its last row and its last event are torn, and it was never closed."""
+    run = new_run(tmp_path / "run")
+    logger = MetricLogger(run)
+    log_steps(logger, "online", range(4))
+    offset = logger.offset()
+    assert [step for step, _ in tensorboard(run, "online", "train/critic_loss")] == [0, 1, 2, 3]
+    log_steps(logger, "online", range(4, 6))
+    logger.flush()
+    for file in (run.metrics_path, *run.tensorboard_path.rglob("*tfevents*")):
+        os.truncate(file, file.stat().st_size - 7)
+    with MetricLogger(run, resume_at=offset) as resumed:
+        log_steps(resumed, "online", range(4, 8))
+    assert [step for step, _ in tensorboard(run, "online", "train/critic_loss")] == [*range(8)]
+    rows = [line.split(",") for line in run.metrics_path.read_text().splitlines()[1:]]
+    assert [int(step) for _, step, _, _ in rows] == [*range(8)]
+    logger.close()
 
 
 def test_a_stage_begun_after_the_checkpoint_is_dropped(tmp_path: Path) -> None:

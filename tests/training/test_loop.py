@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from softflow.data import Decision, Episode
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS
+from softflow.training.interruption import Interrupted
 from softflow.training.loop import TRAINING_SEEDS, Trainer
 from softflow.training.run_folder import RunFolder
 from tests.training.vectors import side_by_side
@@ -82,14 +85,15 @@ class Run:
         return load_policy(RunFolder(self.path).last_checkpoint()).state_dict()
 
 
-def interrupt_at(algorithm: SoftFlow, update: int) -> None:
-    """Press ^C in the given update, counted from 0."""
+def interrupt_at(algorithm: SoftFlow, update: int, times: int = 1) -> None:
+    """Press ^C `times` times in the given update, counted from 0."""
     original, calls = algorithm.update, Counter[str]()
 
     def update_(*arguments: Any) -> Any:
         calls["update"] += 1
-        if calls["update"] > update:
-            raise KeyboardInterrupt
+        if calls["update"] == update + 1:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
         return original(*arguments)
 
     algorithm.update = update_  # type: ignore[method-assign]
@@ -130,7 +134,7 @@ def test_budgets_are_primitive_steps(run: Run) -> None:
     started = sorted(seed for env in run.environments for seed in env.seeds)
     assert started == list(range(TRAINING_SEEDS, TRAINING_SEEDS + len(started)))  # each once
     ended = sum(env.total_steps // LENGTH for env in run.environments)
-    assert trainer.progress.episodes == ended and trainer.data.online.steps == ended * LENGTH
+    assert trainer.progress.episodes == len(started) and trainer.data.online.steps == ended * LENGTH
 
 
 def test_updates_wait_for_the_first_own_episode_and_are_made_up_for(counting: Any, tmp_path: Path) -> None:
@@ -164,7 +168,7 @@ def test_episodes_are_received_with_their_decisions_before_the_updates_they_pay_
     offline = IMITATION + WARMUP + OFFLINE
     assert calls[:offline] == ["update"] * offline and calls[offline] == "receive"
     assert 1 < calls.count("receive") < trainer.progress.steps / 10 + 1  # once for each bout
-    assert len(received) == trainer.progress.episodes > 0
+    assert len(received) == sum(env.total_steps // LENGTH for env in run.environments) > 0
     for episode in received:
         np.testing.assert_array_equal(episode.decision, episode.observation[:-1:2])
 
@@ -211,34 +215,96 @@ def test_the_last_checkpoint_acts_as_the_policy_does(run: Run) -> None:
     assert torch.equal(*actions)
 
 
-@pytest.mark.parametrize("update", [0, 7, IMITATION, IMITATION + WARMUP + 3])
-def test_interrupted_and_resumed_is_the_same_to_the_bit(update: int, counting: Any, tmp_path: Path) -> None:
-    whole = Run(counting, tmp_path / "whole", online_steps=0)
-    evaluations = whole.trainer().run()
-    parted = Run(counting, tmp_path / "parted", online_steps=0)
-    trainer = parted.trainer()
-    interrupt_at(trainer.algorithm, update)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run()
-    assert trainer.progress.updates == update
-    resumed = parted.trainer(resume=True, weights_seed=9)
-    assert resumed.run() == evaluations
-    assert parted.metrics() == whole.metrics()
+def assert_the_same_run(parted: Run, whole: Run) -> None:
+    assert (parted.path / "metrics.csv").read_bytes() == (whole.path / "metrics.csv").read_bytes()
     expected, weights = whole.weights(), parted.weights()
     assert expected.keys() == weights.keys()
     for name, tensor in expected.items():
         assert torch.equal(weights[name], tensor), name
 
 
-def test_an_interrupted_online_stage_is_resumed_and_finished(run: Run) -> None:
+@pytest.mark.parametrize(
+    "update",
+    [0, IMITATION - 1, IMITATION, IMITATION + WARMUP + 3, *(IMITATION + WARMUP + OFFLINE + i for i in (0, 12))],
+)
+def test_interrupted_and_resumed_is_the_same_to_the_bit(update: int, restorable: Any, tmp_path: Path) -> None:
+    whole = Run(restorable, tmp_path / "whole")
+    evaluations = whole.trainer().run()
+    trainer = Run(restorable, tmp_path / "parted").trainer()
+    interrupt_at(trainer.algorithm, update)
+    with pytest.raises(Interrupted):
+        trainer.run()
+    if update < IMITATION + WARMUP + OFFLINE:
+        assert trainer.progress.updates == update + 1  # it was finished, and none was begun
+    parted = Run(restorable, tmp_path / "parted")
+    assert parted.trainer(resume=True, weights_seed=9).run() == evaluations
+    assert_the_same_run(parted, whole)
+
+
+@pytest.mark.parametrize("step", [7, 150, 170])  # after imitation; in the middle of the online stage and at its end
+def test_an_abandoned_evaluation_is_made_when_the_run_is_resumed(step: int, restorable: Any, tmp_path: Path) -> None:
+    def interrupt(result: Any) -> Any:
+        if sum(env.total_steps for env in parted.held_out) == step:
+            signal.raise_signal(signal.SIGTERM)
+        return result
+
+    whole = Run(restorable, tmp_path / "whole")
+    evaluations = whole.trainer().run()
+    parted = Run(restorable, tmp_path / "parted")
+    for env in parted.held_out:
+        env.step = lambda action, env=env: interrupt(restorable.step(env, action))
+    trainer = parted.trainer()
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        trainer.run()
+    assert len(trainer.evaluations) == (step - 1) // (4 * LENGTH)
+    assert parted.trainer(resume=True).run() == evaluations
+    assert_the_same_run(parted, whole)
+
+
+def test_a_second_interrupt_gives_up_at_once(run: Run) -> None:
+    trainer = run.trainer()
+    interrupt_at(trainer.algorithm, IMITATION + 3, times=2)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trainer.run()
+    assert caught.type is KeyboardInterrupt and trainer.progress.updates == IMITATION + 3
+    resumed = run.trainer(resume=True)
+    assert resumed.progress.updates == IMITATION  # the end of the stage before
+    resumed.run()
+
+
+@pytest.mark.parametrize(("save_minutes", "extra"), [(0.0, 100), (1000.0, 0)])
+def test_checkpoints_are_saved_as_time_passes(
+    save_minutes: float, extra: int, counting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, save = list[int](), RunFolder.save_checkpoint
+
+    def note(folder: RunFolder, step: int, write: Any) -> Path:
+        saved.append(step)
+        return save(folder, step, write)
+
+    monkeypatch.setattr(RunFolder, "save_checkpoint", note)
+    trainer = Run(counting, tmp_path / "run", save_minutes=save_minutes).trainer()
+    trainer.run()
+    stages_and_evaluations = len(trainer.evaluations) + 1
+    rounds = IMITATION + WARMUP + OFFLINE + 10 if extra else 0
+    assert len(saved) == pytest.approx(stages_and_evaluations + rounds, abs=2 if extra else 0)
+    assert saved == sorted(saved) and saved[0] == 0
+
+
+def test_where_environments_cannot_be_saved_their_episodes_are_begun_anew(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     trainer = run.trainer()
     interrupt_at(trainer.algorithm, IMITATION + WARMUP + OFFLINE + 5)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         trainer.run()
-    before = trainer.progress
+    before, unfinished = trainer.progress, [env.seeds[-1] for env in run.environments if env.running]
     episodes, steps = before.episodes, before.steps
-    assert 0 < before.done < 120
+    assert 0 < before.done < 120 and unfinished
     resumed = run.trainer(resume=True)
+    assert re.findall(r"(\d) unfinished episodes are begun anew", capsys.readouterr().out) == [str(len(unfinished))]
+    assert [env.seeds[-1] for env in run.environments if env.running] == unfinished
+    assert all(env.steps == 0 for env in run.environments if env.running)
     assert resumed.progress == before
     assert resumed.data.online.steps == trainer.data.online.steps > 0
     evaluations = resumed.run()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -67,6 +70,32 @@ def test_each_process_runs_its_share_and_this_one_the_last() -> None:
         [other] = multiprocessing.active_children()
         assert where[:, 0].tolist() == [other.pid] * 3 + [os.getpid()] * 2
     assert not multiprocessing.active_children()
+
+
+def test_a_method_is_called_in_every_process(restorable: Any) -> None:
+    with closing(ProcessVectorEnv([restorable] * 3, 2)) as environments:
+        environments.reset(seed=5)
+        environments.step(np.zeros((3, 1), np.float32))
+        states = environments.call("get_state")
+    assert [(int(state["seed"]), int(state["steps"])) for state in states] == [(5, 1), (6, 1), (7, 1)]
+
+
+NEVER_CLOSED = """
+import os, signal
+import gymnasium
+from softflow.training.processes import ProcessVectorEnv
+
+environments = ProcessVectorEnv([lambda: gymnasium.make("Pendulum-v1")] * 2, 2)
+environments.reset(seed=0)
+os.kill(environments._processes[0].pid, signal.SIGTERM)  # as a scheduler does that signals all processes of a job
+environments.reset(seed=0)
+"""
+
+
+def test_who_forgets_to_close_them_ends_all_the_same() -> None:
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", NEVER_CLOSED], cwd=root, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
 
 
 def test_it_is_the_vector_environment_that_gymnasium_makes(counting: Any) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softflow.data import Decision, Episode
+from softflow.training.checkpoint import as_arrays, as_tensors
 from softflow.training.rollout import Rollout
 from tests.training.vectors import side_by_side
 
@@ -122,6 +125,49 @@ def test_collect_counts_primitive_steps_and_goes_on_with_unfinished_episodes(cou
     assert len(episodes) == 3 * (total // 21)
     for episode in episodes:
         assert_whole(episode, 7, 2, terminated=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=9),
+    environments=st.integers(1, 4),
+    execute=st.integers(1, HORIZON),
+    rounds=st.integers(0, 6),
+    has_record=st.booleans(),
+)
+def test_another_rollout_goes_on_from_its_state(
+    restorable: Any, lengths: list[int], environments: int, execute: int, rounds: int, has_record: bool
+) -> None:
+    def act(observation: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
+        asked.append(observation.tolist())
+        return Decision(numbered(observation), 10 * observation) if has_record else numbered(observation)
+
+    def rollout() -> Rollout:
+        envs = [restorable(lengths.__getitem__, lambda seed: seed % 3 > 0) for _ in range(environments)]
+        return Rollout(side_by_side(envs, execute), seeds)
+
+    def finish(rollout: Rollout) -> list[Episode]:
+        asked.clear()
+        return [episode for episodes, _ in iter(lambda: rollout.execute_chunks(act), ([], 0)) for episode in episodes]
+
+    seeds, asked = iter(range(len(lengths))), list[Any]()
+    one = rollout()
+    for _ in range(rounds):
+        one.execute_chunks(act)
+    file = io.BytesIO()
+    torch.save(as_tensors(one.state_dict()), file)
+    file.seek(0)
+    left = list(seeds)
+    seeds = iter(left)
+    other = rollout()
+    assert other.load_state_dict(as_arrays(torch.load(file, weights_only=True))) == 0
+    one._seeds = iter(left)
+    expected, asked_of_one = finish(one), list(asked)
+    got = finish(other)
+    assert asked == asked_of_one and len(got) == len(expected)
+    for episode, same in zip(got, expected, strict=True):
+        for name in ("observation", "action", "reward", "terminated", "is_success", "decision"):
+            np.testing.assert_array_equal(getattr(episode, name), getattr(same, name))
 
 
 def test_without_seeds_collect_cannot_go_on(counting: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,7 +75,7 @@ def test_open(tmp_path: Path, run: RunFolder) -> None:
 
 
 def test_no_checkpoint_yet(run: RunFolder) -> None:
-    with pytest.raises(UserError, match="no checkpoint yet"):
+    with pytest.raises(UserError, match=r"has no checkpoint yet: .* delete it and start again"):
         run.last_checkpoint()
 
 
@@ -111,6 +113,40 @@ def test_a_crash_while_writing_leaves_the_checkpoint_before(run: RunFolder) -> N
     assert names(run) == ["1", "2", "last"]
 
 
+class PowerCut(BaseException):
+    pass
+
+
+def test_a_crash_while_deleting_leaves_no_half_checkpoint(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        run.save_checkpoint(step, writer("whole"))
+
+    def delete_half(folder: Path) -> None:
+        (folder / "nested" / "weights").unlink()
+        raise PowerCut
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(shutil, "rmtree", delete_half)
+        run.save_checkpoint(3, writer("whole"))
+    assert [name for name in names(run) if name.isdigit()] == ["2", "3"]
+    assert content(run.checkpoints_path / "2") == content(run.last_checkpoint()) == "whole"
+    run.save_checkpoint(4, writer("whole"))
+    assert names(run) == ["3", "4", "last"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(run: RunFolder) -> None:
+    def fill(path: Path) -> None:
+        writer("half")(path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\): make room, then start again"):
+        run.save_checkpoint(1, fill)
+    run.save_checkpoint(1, writer("one"))
+    with pytest.raises(UserError, match=rf"make room, then continue with: softflow-train --resume {run.path}"):
+        run.save_checkpoint(2, fill)
+    assert content(run.last_checkpoint()) == "one" and names(run) == ["1", "last"]
+
+
 @pytest.mark.parametrize("crash_at", range(4))
 def test_replacing_a_checkpoint_is_safe_at_every_step(
     crash_at: int, run: RunFolder, monkeypatch: pytest.MonkeyPatch
@@ -123,14 +159,14 @@ def test_replacing_a_checkpoint_is_safe_at_every_step(
         nonlocal calls
         calls += 1
         if calls == crash_at + 1:
-            raise OSError("power cut")
+            raise PowerCut
 
     monkeypatch.setattr(Path, "rename", lambda path, target: (count(), rename(path, target))[1])
     monkeypatch.setattr(Path, "replace", lambda path, target: (count(), replace(path, target))[1])
     try:
         run.save_checkpoint(1, writer("new"))
         crashed = False
-    except OSError:
+    except PowerCut:
         crashed = True
     assert crashed == (crash_at < 3)  # renamed aside, renamed into place, `last` replaced
     monkeypatch.undo()

@@ -1,0 +1,67 @@
+"""SIGINT and SIGTERM: noted, obeyed where it is asked for, and handled as before afterwards."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from softflow.training.interruption import SIGNALS, Interrupted, SignalWatch
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Whatever a test sets is unset."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_noted_and_obeyed_when_asked_for(number: int) -> None:
+    before = signal.getsignal(number)
+    with SignalWatch() as watch:
+        watch.check()
+        signal.raise_signal(number)
+        with pytest.raises(Interrupted) as caught:
+            watch.check()
+    assert caught.value.number == number and isinstance(caught.value, KeyboardInterrupt)
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+def test_then_an_interrupt_is_obeyed_at_once(first: int) -> None:
+    with SignalWatch() as watch:
+        signal.raise_signal(first)
+        signal.raise_signal(signal.SIGTERM)  # `timeout` sends two
+        with pytest.raises(KeyboardInterrupt) as caught:
+            signal.raise_signal(signal.SIGINT)
+        assert caught.type is KeyboardInterrupt
+        with pytest.raises(Interrupted, match=signal.Signals(first).name):
+            watch.check()
+
+
+def test_an_ignored_interrupt_stays_ignored() -> None:
+    """As of a job in the background of a script."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with SignalWatch() as watch:
+        signal.raise_signal(signal.SIGINT)
+        watch.check()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_in_another_thread_nothing_is_watched() -> None:
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def watch() -> None:
+        with SignalWatch() as watching:
+            watching.check()
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    thread.join()
+    assert seen == [before]
