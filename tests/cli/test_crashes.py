@@ -126,7 +126,7 @@ def assert_recoverable(run: Path) -> None:
     last = folder.last_checkpoint()
     for checkpoint in (path for path in folder.checkpoints_path.iterdir() if path.name.isdigit()):
         load_policy(checkpoint)
-    offset = torch.load(last / "training.pt", weights_only=True)["metrics_offset"]
+    offset = torch.load(last / "training.pt", weights_only=True)["state"]["metrics_offset"]
     lines = folder.metrics_path.read_text()[offset:].splitlines()
     assert len({tuple(line.split(",")[:2]) for line in lines}) <= 1, lines
 
