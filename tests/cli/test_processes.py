@@ -64,7 +64,7 @@ def started(flags: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("mode", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 def test_interrupted_at_the_keyboard(mode: str, tmp_path: Path) -> None:
     """^C goes to all processes at once."""
     flags = f"{TRAIN.removeprefix('softflow-train')} --online.steps 100000 --run-dir run --vectorization-mode {mode}"
