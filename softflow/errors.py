@@ -1,4 +1,4 @@
-"""Errors that a user can put right, and the hint that names what was probably meant."""
+"""Errors that a user can put right, the hint that names what was probably meant, and what costs an episode alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ class UserError(ValueError):
     """Bad input: the message says in one line what is wrong and what to do.
 
     The commands print it without a traceback and exit with status 2.
+    """
+
+
+class EpisodeLost(RuntimeError):
+    """Raised by an environment that is in order, but whose episode came to nothing, as when physics diverges.
+
+    The episode is dropped and the next one begun, whereas any other error of an environment stops the run.
     """
 
 

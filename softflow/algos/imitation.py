@@ -138,7 +138,7 @@ class Imitator(Generic[PolicyT]):
 
     def step(self, loss: Tensor) -> None:
         """One step of the actor down any loss of its own, and of the running average after it."""
-        descend(loss, self.optimizer, self.actor.parameters())
+        descend(loss, self.optimizer, self.actor.parameters(), "actor")
         soft_update(self.policy, self.actor, self.average_rate)
 
     def state_dict(self) -> dict[str, Any]:
@@ -151,9 +151,18 @@ class Imitator(Generic[PolicyT]):
             getattr(self, name).load_state_dict(state[name])
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """One optimiser step on `loss`, its gradient clipped to `GRADIENT_NORM`."""
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], learner: str) -> None:
+    """One optimiser step on `loss`, its gradient clipped to `GRADIENT_NORM`.
+
+    Raises:
+        FloatingPointError: the loss of `learner`, as it is called in the message, or its gradient is not finite. Its
+            parameters are as they were.
+    """
     optimizer.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
+    norm = nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
+    loss = loss.detach()
+    if not math.isfinite(norm + loss):  # both at once: a number read from a GPU is waited for
+        what, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)
+        raise FloatingPointError(f"the {what} of the {learner} is {value.item()}")
     optimizer.step()

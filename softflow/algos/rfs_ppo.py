@@ -241,10 +241,10 @@ class RfsPpo(SteeringMethod):
         loss = -torch.minimum(ratio * batch.advantage, clipped * batch.advantage).mean()
         if c.entropy_weight:
             loss = loss - c.entropy_weight * self._entropy(steering)
-        descend(loss, self.optimizer, self._learned())
+        descend(loss, self.optimizer, self._learned(), "head")
         value = self.value(self.base.features(batch.observation))[:, 0]
         value_loss = (value - batch.value).square().mean()
-        descend(value_loss, self.value_optimizer, self.value.parameters())
+        descend(value_loss, self.value_optimizer, self.value.parameters(), "value network")
         scalars = {
             "train/actor_loss": loss,
             "train/value_loss": value_loss,

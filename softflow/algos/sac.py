@@ -192,7 +192,8 @@ class SAC(OnlineMethod):
         loss = (alpha.detach() * log_prob - q).mean()
         self.imitator.step(loss)
         entropy = -log_prob.detach().mean() / chunk[0, 0].numel()
-        descend(self.alpha.log * (entropy - self.config.target_entropy), self.alpha_optimizer, self.alpha.parameters())
+        alpha_loss = self.alpha.log * (entropy - self.config.target_entropy)
+        descend(alpha_loss, self.alpha_optimizer, self.alpha.parameters(), "entropy weight")
         return {"train/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/entropy_weight": alpha.detach()}
 
     def parts(self) -> Mapping[str, Any]:

@@ -149,15 +149,15 @@ def _for_algorithm(layer: Layer, names: Iterable[str | None]) -> list[Layer]:
 def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
     """Turn `function(argv)` into a command's `main(argv=None)`, which returns its exit status.
 
-    0 is done, 2 bad input (a `UserError`, or what the operating system refuses, one line on stderr), 130 interrupted,
-    143 ended by SIGTERM. Other errors are bugs and keep their traceback.
+    0 is done, 2 bad input (a `UserError`, or what the operating system refuses, one line on stderr) or numbers that are
+    not finite, 130 interrupted, 143 ended by SIGTERM. Other errors are bugs and keep their traceback.
     """
 
     @functools.wraps(function)
     def main(argv: Sequence[str] | None = None) -> int:
         try:
             function(sys.argv[1:] if argv is None else argv)
-        except UserError as error:
+        except (UserError, FloatingPointError) as error:
             print("error:", one_line(error), file=sys.stderr)
             return 2
         except OSError as error:  # a path that the machine does not have

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,8 @@ from softflow.envs import Supervisor, make_supervisor
 from softflow.envs.registry import Env
 from softflow.errors import UserError
 from softflow.policies import BestOfN
+from softflow.training.checked_environment import CheckedEnvironment
+from softflow.training.failures import EnvironmentErrors, Lost
 from softflow.training.progress import StageProgress
 
 CORRECTION_SEEDS, SEEDS_PER_RUN = 5_000_000, 10_000
@@ -30,28 +31,42 @@ class _Correction(NamedTuple):
 
 
 def record_corrections(
-    environment: Env, policy: BestOfN, episodes: int, seed: int, options: Mapping[str, Any] | None = None
+    make: Callable[[], Env],
+    policy: BestOfN,
+    episodes: int,
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+    errors: EnvironmentErrors | None = None,
 ) -> Corrections:
-    """Let `policy` act until it has been taken over from in `episodes` episodes; `options` are the supervisor's.
+    """Let `policy` act until it has been taken over from in `episodes` episodes; `options` are the supervisor's. The
+    environment is what `make` makes, once, and anew after each of its errors.
 
     Every step of the supervisor is a decision: which of them the policy will have to make depends on when it asks for
     its next chunk, and that differs from episode to episode.
 
     Raises:
         UserError: the environment has no supervisor, that one has no such option, or the policy hardly ever fails.
+        EnvironmentFailed: environment or supervisor raised something, and `errors` wants no more.
     """
-    options = dict(options or {})
+    options, errors = dict(options or {}), errors or EnvironmentErrors()
+    environment = CheckedEnvironment(make())
     environment.reset(seed=CORRECTION_SEEDS)
-    make_supervisor(
-        environment, np.random.default_rng(seed), **options
-    )  # if there is none, say so before anything is done
+    # if there is none, say so before anything is done
+    make_supervisor(environment, np.random.default_rng(seed), **options)
     torch.manual_seed(seed)
     rng, corrections = np.random.default_rng(seed), list[_Correction]()
     with StageProgress("corrections", episodes) as bar:
         for attempt in range(SEEDS_PER_RUN):
             if len(corrections) == episodes:
                 return _assemble(corrections, policy)
-            correction = _watch(environment, policy, rng, CORRECTION_SEEDS + SEEDS_PER_RUN * seed + attempt, options)
+            episode_seed = CORRECTION_SEEDS + SEEDS_PER_RUN * seed + attempt
+            correction = _watch(environment, policy, rng, episode_seed, options)
+            if isinstance(correction, Lost):
+                correction.report(errors)
+                if correction.failure.is_error:
+                    environment = CheckedEnvironment(make())
+                continue
+            errors.episode_ended()
             if correction is not None:
                 corrections.append(correction)
                 bar.update(1, success=float(np.mean([one.is_success for one in corrections])))
@@ -59,12 +74,12 @@ def record_corrections(
 
 
 def _watch(
-    environment: Env, policy: BestOfN, rng: np.random.Generator, seed: int, options: dict[str, Any]
-) -> _Correction | None:
+    environment: CheckedEnvironment, policy: BestOfN, rng: np.random.Generator, seed: int, options: dict[str, Any]
+) -> _Correction | Lost | None:
     """One episode; None if nobody took over."""
-    observation, _ = environment.reset(seed=seed)
-    supervisor = make_supervisor(environment, rng, **options)
     try:
+        observation, _ = environment.reset(seed=seed)
+        supervisor = make_supervisor(environment, rng, **options)
         while True:
             for action in policy.act(observation_tensor(observation[None]))[0].numpy():
                 observation, _, terminated, truncated, _ = environment.step(action)
@@ -73,9 +88,10 @@ def _watch(
                 if supervisor.watch():
                     supervisor.take_over()
                     return _go_on(environment, supervisor, observation)
-    except RuntimeError as error:
-        warnings.warn(f"an episode was given up: {error}", stacklevel=2)
-        return None
+    except UserError:
+        raise
+    except Exception as error:
+        return Lost.of(error, f"step {environment.steps} of the episode with seed {seed}")
 
 
 def _go_on(environment: Env, supervisor: Supervisor, observation: np.ndarray) -> _Correction:

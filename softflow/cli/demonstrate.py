@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,9 @@ from softflow.data import Episode, EpisodeBuilder, outcome_of, save_corrections,
 from softflow.envs import Demonstrator, find_layout, make_demonstrator, make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
+from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.evaluation import summarize
+from softflow.training.failures import EnvironmentErrors, Lost, OnEnvError
 from softflow.training.progress import StageProgress
 from softflow.training.statistics import wilson_interval
 
@@ -46,6 +49,8 @@ class DemoConfig:
     """Arguments of the environment."""
     demonstrator_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the demonstrator, or of the supervisor who records corrections, such as its `noise`."""
+    on_env_error: OnEnvError = "stop"
+    """What an error of the environment does: stop, or drop the episode and record another in its place."""
     json: bool = False
     """Print one JSON object instead of a sentence."""
 
@@ -67,6 +72,7 @@ def main(argv: Sequence[str]) -> None:
     if not 0 <= config.seed < 100:  # beyond, the episodes would be those held out
         raise UserError(f"--seed must be in 0 ... 99, got {config.seed}")
     make = partial(make_env, config.env, **config.env_options)
+    errors = EnvironmentErrors(config.on_env_error)
     if config.corrections is None:
         episodes = record_demonstrations(
             make,
@@ -74,6 +80,7 @@ def main(argv: Sequence[str]) -> None:
             config.seed,
             config.num_envs if config.num_envs > 1 else 0,
             config.demonstrator_options,
+            errors,
         )
         save_demonstrations(path, episodes)
         by_mode = {
@@ -85,17 +92,20 @@ def main(argv: Sequence[str]) -> None:
         policy, run = load_run(config.corrections)
         if config.env != run.env:
             raise UserError(f"--corrections {config.corrections}: its environment is {run.env!r}: give no --env")
-        environment = make()
-        require_fit(policy, environment, config.corrections)
-        corrections = record_corrections(environment, policy, config.episodes, config.seed, config.demonstrator_options)
+        require_fit(policy, make(), config.corrections)
+        options = config.demonstrator_options
+        corrections = record_corrections(make, policy, config.episodes, config.seed, options, errors)
         save_corrections(path, corrections)
         successes, number = int(corrections.is_success.sum()), len(corrections.is_success)
         success = {"success_rate": successes / number, "success_ci95": wilson_interval(successes, number)}
         result = {"steps": len(corrections), "episodes": number, **success}
+    result["errors"] = errors.count
     if config.json:
         print(json.dumps({"file": str(path), **result}))
     else:
         print(f"{path}: {result['episodes']} episodes, {result['steps']:,} steps, {_in_words(result)}")
+        if errors.count:
+            print(f"{errors.count} more episodes were dropped after errors of their environment")
         for mode, of_mode in result.get("modes", {}).items():
             print(f"  mode {mode}: {of_mode['episodes']} episodes, {_in_words(of_mode)}")
 
@@ -121,30 +131,48 @@ def record_demonstrations(
     seed: int,
     processes: int = 0,
     options: Mapping[str, Any] | None = None,
+    errors: EnvironmentErrors | None = None,
 ) -> list[Episode]:
     """Record `episodes` of the demonstrator of the environments that `make` makes; `options` are the demonstrator's.
 
     Each episode has random numbers of its own, so they are the same whatever the number of processes. With 0 it is this
-    one; with more nothing is drawn in this one, so that others can be started from it that draw.
+    one; with more nothing is drawn in this one, so that others can be started from it that draw. Episodes that are lost
+    are made up for by further ones.
 
     Raises:
-        UserError: the environment has no demonstrator, or that one has no such option.
+        UserError: the environment has no demonstrator, that one has no such option, or a process ended.
+        EnvironmentFailed: environment or demonstrator raised something, and `errors` does not let others go on.
     """
-    options = dict(options or {})
-    environment, record = make(), partial(_record, seed=seed, options=options)
+    errors, recorded, begun = errors or EnvironmentErrors(), list[Episode](), 0
+    recorder = _Recorder(make, seed, dict(options or {}))
     if not processes:
-        _demonstrate(environment, 0, seed, options)  # if there is nobody who can, say so before anything is shown
-    recorded = list[Episode]()
+        recorder.require_demonstrator()
+    else:
+        make().close()  # if it cannot be made, say so before anything is shown
     with ExitStack() as stack:
         bar = stack.enter_context(StageProgress("demonstrations", episodes))
-        if not processes:
-            shown: Iterable[Episode] = map(partial(record, environment), range(episodes))
-        else:
-            pool = stack.enter_context(ProcessPoolExecutor(processes, initializer=_open, initargs=(make,)))
-            shown = pool.map(partial(_record_in_own, record), range(episodes))
-        for episode in shown:
-            recorded.append(episode)
-            bar.update(1, success=float(np.mean([episode.is_success for episode in recorded])))
+        record: Callable[[Iterable[int]], Iterable[Episode | Lost]] = partial(map, recorder)
+        if processes:
+            pool = ProcessPoolExecutor(processes, initializer=_keep, initargs=(recorder,))
+            record = partial(stack.enter_context(pool).map, _record)
+        while len(recorded) < episodes:
+            indices = range(begun, begun + episodes - len(recorded))
+            begun = indices.stop
+            if begun > episodes + DEMONSTRATION_SEEDS:
+                raise UserError(f"only {len(recorded)} of {indices.start:,} demonstrations ended: ask for fewer")
+            try:
+                for shown in record(indices):
+                    if isinstance(shown, Lost):
+                        shown.report(errors)
+                        continue
+                    recorded.append(shown)
+                    errors.episode_ended()
+                    bar.update(1, success=float(np.mean([episode.is_success for episode in recorded])))
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "a process that recorded demonstrations ended: see what it wrote, and whether there is memory for "
+                    f"{processes} of them"
+                ) from error
     return recorded
 
 
@@ -152,32 +180,65 @@ DEMONSTRATION_SEEDS = 10_000
 """Environment seeds set apart for the demonstrations of each run."""
 
 
-def _demonstrate(environment: Env, index: int, seed: int, options: dict[str, Any]) -> tuple[np.ndarray, Demonstrator]:
-    """The first observation of an episode, and who will show how it goes on."""
-    observation, _ = environment.reset(seed=seed * DEMONSTRATION_SEEDS + index)
-    return observation, make_demonstrator(environment, np.random.default_rng((seed, index)), **options)
+class _Recorder:
+    """Shows the episode of each index, in an environment that is made anew after an error."""
+
+    def __init__(self, make: Callable[[], Env], seed: int, options: dict[str, Any]) -> None:
+        self.make, self.seed, self.options = make, seed, options
+        self.environment: CheckedEnvironment | None = None
+
+    def require_demonstrator(self) -> None:
+        """Raises `UserError` if there is nobody who can show an episode, before any is shown."""
+        self.environment = CheckedEnvironment(self.make())
+        try:
+            self._begin(self.environment, 0)
+        except UserError:
+            raise
+        except Exception:  # the first episode will say so
+            return
+
+    def __call__(self, index: int) -> Episode | Lost:
+        if self.environment is None:
+            self.environment = CheckedEnvironment(self.make())
+        environment = self.environment
+        try:
+            return self._show(environment, index)
+        except UserError:
+            raise
+        except Exception as error:
+            lost = Lost.of(error, f"step {environment.steps} of the demonstration with seed {self._seed(index)}")
+            if lost.failure.is_error:
+                self.environment = None
+            return lost
+
+    def _seed(self, index: int) -> int:
+        return self.seed * DEMONSTRATION_SEEDS + index
+
+    def _begin(self, environment: CheckedEnvironment, index: int) -> tuple[np.ndarray, Demonstrator]:
+        """The first observation of an episode, and who will show how it goes on."""
+        observation, _ = environment.reset(seed=self._seed(index))
+        return observation, make_demonstrator(environment, np.random.default_rng((self.seed, index)), **self.options)
+
+    def _show(self, environment: CheckedEnvironment, index: int) -> Episode:
+        observation, demonstrator = self._begin(environment, index)
+        builder = EpisodeBuilder(find_layout(environment))
+        while True:
+            action = demonstrator.act()
+            following, reward, terminated, truncated, info = environment.step(action)
+            builder.append(observation, action, float(reward))
+            observation = following
+            if terminated or truncated:
+                success, outcome = bool(info.get("is_success", False)), outcome_of(info)
+                return builder.finish(observation, terminated, truncated, success, demonstrator.mode, outcome)
 
 
-def _record(environment: Env, index: int, seed: int, options: dict[str, Any]) -> Episode:
-    observation, demonstrator = _demonstrate(environment, index, seed, options)
-    builder = EpisodeBuilder(find_layout(environment))
-    while True:
-        action = demonstrator.act()
-        following, reward, terminated, truncated, info = environment.step(action)
-        builder.append(observation, action, float(reward))
-        observation = following
-        if terminated or truncated:
-            success, outcome = bool(info.get("is_success", False)), outcome_of(info)
-            return builder.finish(observation, bool(terminated), bool(truncated), success, demonstrator.mode, outcome)
+_own: list[_Recorder] = []
+"""Of a process that records."""
 
 
-_own: list[Env] = []
-"""The environment of a process that records."""
+def _keep(recorder: _Recorder) -> None:
+    _own.append(recorder)
 
 
-def _open(make: Callable[[], Env]) -> None:
-    _own.append(make())
-
-
-def _record_in_own(record: Callable[[Env, int], Episode], index: int) -> Episode:
-    return record(_own[0], index)
+def _record(index: int) -> Episode | Lost:
+    return _own[0](index)

@@ -26,7 +26,8 @@ from softflow.data import Episode, observation_tensor
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded
-from softflow.training.vector import VectorizationMode, closing
+from softflow.training.failures import EnvironmentErrors, OnEnvError
+from softflow.training.vector import VectorizationMode, check_time_limit, closing
 
 
 @dataclass
@@ -45,6 +46,10 @@ class EvalConfig:
     """Environments that run side by side."""
     vectorization_mode: VectorizationMode = "sync"
     """How: all in one process, one after another, or spread over as many processes as there are cores."""
+    on_env_error: OnEnvError = "stop"
+    """What an error of an environment does: stop, or count its episode as no success and go on."""
+    env_time_limit: float | None = None
+    """Seconds after which an environment that has not finished a reset or a chunk is in error; needs the mode async."""
     device: str = "cpu"
     """Where the policy runs."""
     guard: str | None = None
@@ -57,6 +62,9 @@ class EvalConfig:
     """File to write, one row an episode; an existing one is refused."""
     video: str | None = None
     """Film of the first episode to write, .mp4 (needs softflow[video]); an existing one is refused."""
+
+    def __post_init__(self) -> None:
+        check_time_limit(self.env_time_limit, self.vectorization_mode)
 
 
 @run_main
@@ -75,20 +83,25 @@ def main(argv: Sequence[str]) -> None:
             require_new_file(Path(path), flag)
     require_device(config.device)
     policy, run = load_run(config.run, config.device)
-    run = replace(run, env_options={**run.env_options, **config.env_options})
+    run = replace(
+        run,
+        env_options={**run.env_options, **config.env_options},
+        vectorization_mode=config.vectorization_mode,
+        env_time_limit=config.env_time_limit,
+    )
     guarded = _behind_guard(policy, config) if config.guard is not None else None
 
     def act(observation: np.ndarray) -> np.ndarray:
         return policy.act(observation_tensor(observation, config.device)).cpu().numpy()
 
     torch.manual_seed(config.seed)  # candidates are drawn
-    number = min(config.num_envs, config.episodes)
+    number, errors = min(config.num_envs, config.episodes), EnvironmentErrors(config.on_env_error)
     with closing(make_environments(run, number, policy.execute, config.vectorization_mode)) as environments:
         require_fit(policy, environments, config.run)
         if guarded is None:
-            result, episodes = evaluate(environments, act, config.episodes, config.seed)
+            result, episodes = evaluate(environments, act, config.episodes, config.seed, errors)
         else:
-            result, episodes = evaluate_guarded(environments, guarded, config.episodes, config.seed)
+            result, episodes = evaluate_guarded(environments, guarded, config.episodes, config.seed, errors)
     if config.csv:
         _write_csv(Path(config.csv), episodes)
     if config.video:
@@ -99,6 +112,8 @@ def main(argv: Sequence[str]) -> None:
     else:
         low, high = result.success_ci95
         print(f"success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] on {result.episodes} held-out episodes")
+        if result.errors:
+            print(f"{result.errors} episodes were lost to errors of their environment, and count as no success")
         print(f"mean return {result.mean_return:.3f}, mean length {result.mean_length:.0f} steps")
         if result.outcome:
             print(", ".join(f"mean {name} {mean:.3g}" for name, mean in result.outcome.items()))

@@ -154,7 +154,7 @@ def make_environments(
     config: RunConfig, number: int, execute: int, mode: VectorizationMode
 ) -> VectorEnv[Any, Any, Any]:
     """`number` of them side by side, each executing chunks of `execute` actions."""
-    return vectorize([partial(make_environment, config)] * number, execute, mode)
+    return vectorize([partial(make_environment, config)] * number, execute, mode, time_limit=config.env_time_limit)
 
 
 def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], run: str) -> None:

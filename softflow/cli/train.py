@@ -44,6 +44,7 @@ from softflow.envs import find_layout
 from softflow.errors import UserError, one_line
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
+from softflow.training.failures import EnvironmentErrors, EnvironmentFailed
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
 from softflow.training.run_folder import RunFolder, require_unused
@@ -102,13 +103,20 @@ def main(argv: Sequence[str]) -> None:
         except KeyboardInterrupt:
             print(f"\ncontinue with: softflow-train --resume {folder.path}", file=sys.stderr)
             raise
-    print(_summary(evaluations, folder))
+        except (EnvironmentFailed, FloatingPointError) as error:
+            kept = folder.last_checkpoint()
+            raise UserError(f"{one_line(error)}; the last checkpoint, {kept}, is from before") from error
+    print(_summary(evaluations, folder, trainer.environment_errors.count))
 
 
 DEMONSTRATIONS = "demonstrations.npz"
 """Name of the demonstrations' copy in the run folder."""
 CORRECTIONS = "corrections.npz"
 """Name of the corrections' copy there."""
+
+
+CHANGEABLE = "on_env_error", "env_time_limit"
+"""Settings that a resumed run may change: what is done about environments that misbehave."""
 
 
 def _parse(argv: Sequence[str]) -> Any:
@@ -127,7 +135,7 @@ def _parse(argv: Sequence[str]) -> Any:
     saved.resume = selection.resume
     config = parse_command_line(type(saved), argv, **command, layers_for=lambda _: [Layer(to_dict(saved), str(path))])
     keys = [key for key, _ in dotted_fields(type(saved))]
-    changed = [key for key in keys if attrgetter(key)(config) != attrgetter(key)(saved)]
+    changed = [key for key in keys if key not in CHANGEABLE and attrgetter(key)(config) != attrgetter(key)(saved)]
     if changed:
         raise UserError(f"a resumed run keeps its settings: {', '.join(changed)} cannot be changed; start a new run")
     return config
@@ -136,7 +144,9 @@ def _parse(argv: Sequence[str]) -> Any:
 def _demonstrations(config: RunConfig) -> list[Episode]:
     if config.demos is None:
         processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
-        return record_demonstrations(partial(make_environment, config), config.num_demos, config.seed, processes)
+        errors = EnvironmentErrors(config.on_env_error)
+        make = partial(make_environment, config)
+        return record_demonstrations(make, config.num_demos, config.seed, processes, errors=errors)
     episodes = load_demonstrations(config.demos)
     if len(episodes) < config.num_demos:
         print(f"{config.demos} has {len(episodes)} episodes, all are used (num_demos is {config.num_demos})")
@@ -177,11 +187,13 @@ def _resume(trainer: Trainer, run: str) -> None:
         raise UserError(f"{run}: its checkpoint is not of its configuration: {one_line(error)}") from error
 
 
-def _summary(evaluations: Sequence[tuple[str, int, Evaluation]], folder: RunFolder) -> str:
+def _summary(evaluations: Sequence[tuple[str, int, Evaluation]], folder: RunFolder, errors: int) -> str:
     lines = ["", "success on held-out episodes, with 95 % intervals"]
     for stage, result in {stage: result for stage, _, result in evaluations}.items():
         low, high = result.success_ci95
         lines.append(f"  after {stage:<14} {result.success_rate:.2f} [{low:.2f}, {high:.2f}]")
+    if errors:
+        lines.append(f"own episodes lost to errors of their environment: {errors}")
     return "\n".join([*lines, f"run folder: {folder.path}", f"next: softflow-eval {folder.path} --episodes 100"])
 
 

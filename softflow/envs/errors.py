@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from softflow.errors import EpisodeLost
 
-class UnstableSimulationError(RuntimeError):
+
+class UnstableSimulationError(EpisodeLost):
     """The physics diverged: the state after this step means nothing and was not returned.
 
     The episode is lost; ``reset`` (or ``set_state``) makes the environment usable again.

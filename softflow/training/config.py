@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+
+from softflow.training.failures import OnEnvError
+from softflow.training.vector import VectorizationMode, check_time_limit
 
 
 @dataclass
@@ -34,8 +36,12 @@ class RunConfig:
     """CPU threads of torch."""
     num_envs: int = 25
     """Environments that run side by side."""
-    vectorization_mode: Literal["sync", "async"] = "sync"
+    vectorization_mode: VectorizationMode = "sync"
     """How: all in one process, one after another, or spread over as many processes as there are cores."""
+    on_env_error: OnEnvError = "stop"
+    """What an error of an environment does: stop the run, or make the environment anew and drop the episode."""
+    env_time_limit: float | None = None
+    """Seconds after which an environment that has not finished a reset or a chunk is in error; needs the mode async."""
     replay_capacity: int = 1_000_000
     """Rows of the replay of own episodes, one per step; the oldest are overwritten."""
     collect_steps: int = 1_000
@@ -62,6 +68,7 @@ class RunConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.threads > 1024:  # so many crash the process
             raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
+        check_time_limit(self.env_time_limit, self.vectorization_mode)
         if not self.save_minutes >= 0:
             raise ValueError(f"save_minutes must be 0 or more, got {self.save_minutes}")
         if not 0 <= self.seed < 100:  # beyond, the demonstrations' episodes would be those held out

@@ -15,9 +15,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
+from softflow.training.checked_environment import CheckedEnvironment
+
 _KNOWN_RESETS = tuple(
-    wrapper.reset for wrapper in (gym.Wrapper, gym.ObservationWrapper, OrderEnforcing, PassiveEnvChecker, TimeLimit)
-)
+    wrapper.reset
+    for wrapper in (
+        gym.Wrapper, gym.ObservationWrapper, OrderEnforcing, PassiveEnvChecker, TimeLimit, CheckedEnvironment
+    )
+)  # fmt: skip
 """A wrapper that keeps something of an episode has a `reset` of its own; of these we know what they keep."""
 
 

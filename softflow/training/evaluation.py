@@ -12,6 +12,7 @@ from gymnasium.vector import VectorEnv
 
 from softflow.data import Decision, Episode
 from softflow.policies import GuardedPolicy
+from softflow.training.failures import EnvironmentErrors
 from softflow.training.rollout import Act, Explore, Rollout
 from softflow.training.statistics import wilson_interval
 
@@ -24,11 +25,12 @@ class Evaluation:
     """What `episodes` seeded episodes came to.
 
     Attributes:
-        success_rate: share of episodes with `info["is_success"]`; a simulation that failed counts as no success.
+        success_rate: share of episodes with `info["is_success"]`; one that was lost counts as no success.
         success_ci95: its Wilson 95 % interval.
         mean_return: undiscounted, over the episodes that ended.
         mean_length: primitive steps, over the episodes that ended.
         episodes: how many were started.
+        errors: how many of them were lost because their environment misbehaved.
         outcome: means of the numbers that the environment measured (`Episode.outcome`), over the episodes that ended.
     """
 
@@ -37,6 +39,7 @@ class Evaluation:
     mean_return: float
     mean_length: float
     episodes: int
+    errors: int = 0
     outcome: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -45,15 +48,23 @@ class Evaluation:
 
 
 def evaluate(
-    environments: VectorEnv[Any, Any, Any], act: Act, episodes: int, seed: int = HELD_OUT_SEEDS
+    environments: VectorEnv[Any, Any, Any],
+    act: Act,
+    episodes: int,
+    seed: int = HELD_OUT_SEEDS,
+    errors: EnvironmentErrors | None = None,
 ) -> tuple[Evaluation, list[Episode]]:
     """Run one episode for each of the seeds `seed` ... `seed + episodes - 1`, side by side in `environments`.
 
-    They are what `softflow.training.vector.vectorize` makes.
+    They are what `softflow.training.vector.vectorize` makes; `errors` decides what is done about those that misbehave.
+
+    Raises:
+        EnvironmentFailed, FloatingPointError: see `Rollout.execute_chunks`.
     """
-    rollout = Rollout(environments, iter(range(seed, seed + episodes)))
+    errors = errors or EnvironmentErrors()
+    rollout = Rollout(environments, iter(range(seed, seed + episodes)), errors)
     done = _run(rollout, act)
-    return summarize(done, rollout.failures), done
+    return summarize(done, rollout.failures, errors.count), done
 
 
 GUARD_OUTCOME = ("flagged", "replaced", "unlikely", "limited", "unfamiliar")
@@ -61,11 +72,16 @@ GUARD_OUTCOME = ("flagged", "replaced", "unlikely", "limited", "unfamiliar")
 
 
 def evaluate_guarded(
-    environments: VectorEnv[Any, Any, Any], policy: GuardedPolicy, episodes: int, seed: int = HELD_OUT_SEEDS
+    environments: VectorEnv[Any, Any, Any],
+    policy: GuardedPolicy,
+    episodes: int,
+    seed: int = HELD_OUT_SEEDS,
+    errors: EnvironmentErrors | None = None,
 ) -> tuple[Evaluation, list[Episode]]:
     """`evaluate` behind a guard. The `outcome` of each episode has the share of its chunks that were `guard/flagged`,
     and of each other name in `GUARD_OUTCOME`."""
-    rollout = Rollout(environments, iter(range(seed, seed + episodes)))
+    errors = errors or EnvironmentErrors()
+    rollout = Rollout(environments, iter(range(seed, seed + episodes)), errors)
     device = policy.guard.threshold.device
 
     def act(observation: np.ndarray) -> Decision[np.ndarray]:
@@ -80,7 +96,7 @@ def evaluate_guarded(
         return Decision(*map(np.concatenate, zip(*decided, strict=True)))
 
     done = [_with_shares(episode) for episode in _run(rollout, act)]
-    return summarize(done, rollout.failures), done
+    return summarize(done, rollout.failures, errors.count), done
 
 
 def _with_shares(episode: Episode) -> Episode:
@@ -99,8 +115,9 @@ def _run(rollout: Rollout, act: Explore) -> list[Episode]:
             return done
 
 
-def summarize(done: Sequence[Episode], failures: int = 0) -> Evaluation:
-    """Statistics of finished episodes, and of `failures` more that were given up."""
+def summarize(done: Sequence[Episode], failures: int = 0, errors: int = 0) -> Evaluation:
+    """Statistics of finished episodes, and of `failures` more that were lost, `errors` of them by their environment's
+    fault."""
     successes = sum(episode.is_success for episode in done)
     total = len(done) + failures
     names = dict.fromkeys(name for episode in done for name in episode.outcome)
@@ -110,5 +127,6 @@ def summarize(done: Sequence[Episode], failures: int = 0) -> Evaluation:
         mean_return=float(np.mean([episode.reward.sum() for episode in done])) if done else 0.0,
         mean_length=float(np.mean([len(episode) for episode in done])) if done else 0.0,
         episodes=total,
+        errors=errors,
         outcome={name: float(np.mean([e.outcome[name] for e in done if name in e.outcome])) for name in names},
     )

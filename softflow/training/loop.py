@@ -19,6 +19,7 @@ from softflow.data import Decision, Episode, Replay, observation_tensor
 from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
+from softflow.training.failures import EnvironmentErrors
 from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
 from softflow.training.progress import StageProgress
@@ -96,6 +97,7 @@ class Trainer:
             self.data.offline.add_episode(episode)
         self.progress = Progress()
         self.evaluations: list[tuple[str, int, Evaluation]] = []
+        self.environment_errors = self._new_errors()
         self._rollout: Rollout | None = None
         self._recent: deque[EpisodeResult] = deque(maxlen=RECENT_EPISODES)
         self._signals = SignalWatch()
@@ -112,6 +114,9 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM came. The round was finished and a checkpoint saved, from which a run goes on
                 exactly as this one would have.
             UserError: the run folder cannot be written.
+            EnvironmentFailed: an environment misbehaved, and `on_env_error` does not let the run go on.
+            FloatingPointError: a loss, gradient, weight or action is not finite. As in the other two cases the last
+                checkpoint is one from before.
         """
         stages = self.algorithm.stages()
         with MetricLogger(self.run_folder, self._resume_at) as self._logger, SignalWatch() as self._signals:
@@ -153,7 +158,7 @@ class Trainer:
     def _act_and_learn(self, stage: Stage, bar: StageProgress) -> None:
         p, config = self.progress, self.config
         if self._rollout is None:
-            self._rollout = Rollout(self.environments, self._seeds())
+            self._rollout = Rollout(self.environments, self._seeds(), self.environment_errors)
         start, steps_before = time.monotonic(), p.done
         while p.done < stage.environment_steps:
             if p.done // config.eval_every > p.evaluated // config.eval_every:
@@ -174,8 +179,11 @@ class Trainer:
             while p.owed >= 1 and self.data.online.steps:
                 scalars = self._update(stage)
                 p.owed -= 1
+            episodes = _episode_scalars(self._recent)
+            if config.on_env_error == "restart":
+                episodes["rollout/env_errors"] = self.environment_errors.count
             fps = (p.done - steps_before) / (time.monotonic() - start)
-            logged = self._log(stage, {**scalars, **_episode_scalars(self._recent), "time/fps": fps})
+            logged = self._log(stage, {**scalars, **episodes, "time/fps": fps})
             bar.update(steps, **_shown(logged))
             self._between_rounds()
 
@@ -191,8 +199,15 @@ class Trainer:
             yield TRAINING_SEEDS * (1 + self.config.seed) + self.progress.episodes - 1
 
     def _update(self, stage: Stage) -> dict[str, torch.Tensor]:
-        scalars = self.algorithm.update(stage, self.data, self.progress.done / stage.total)
-        self.progress.updates += 1
+        p = self.progress
+        try:
+            scalars = self.algorithm.update(stage, self.data, p.done / stage.total)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"{error} at step {p.done} of the stage {stage.name!r}, update {p.updates + 1} of the run: training "
+                "diverged, a smaller learning rate or stronger regularisation may help"
+            ) from error
+        p.updates += 1
         return scalars
 
     # ------------------------------------------------------------------------------------------ acting and judging
@@ -210,10 +225,18 @@ class Trainer:
     def _tensor(self, observation: np.ndarray) -> torch.Tensor:
         return observation_tensor(observation, self.config.device)
 
+    def _new_errors(self) -> EnvironmentErrors:
+        return EnvironmentErrors(self.config.on_env_error, self.run_folder.path / "environment_errors.txt")
+
     def _evaluate(self, stage: Stage) -> None:
         with random_state_kept(self.config.device):  # training must not depend on how often it is looked at
             torch.manual_seed(HELD_OUT_SEEDS)
-            result, _ = evaluate(self.evaluation_environments, self._exploit, self.config.eval_episodes)
+            result, _ = evaluate(
+                self.evaluation_environments,
+                self._exploit,
+                self.config.eval_episodes,
+                errors=self._new_errors(),  # counted by the evaluation
+            )
         self.progress.evaluated = self.progress.done
         self.evaluations.append((stage.name, self.progress.done, result))
         assert self._logger is not None
@@ -221,9 +244,10 @@ class Trainer:
         scalars |= {f"eval/{name}": mean for name, mean in result.outcome.items()}
         self._logger.log(self.progress.done, stage.name, scalars)
         low, high = result.success_ci95
+        lost = f", {result.errors} lost to errors of their environment" if result.errors else ""
         print(
             f"{stage.name} {self.progress.done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "
-            f"on {result.episodes} held-out episodes",
+            f"on {result.episodes} held-out episodes{lost}",
             flush=True,
         )
 
@@ -240,11 +264,13 @@ class Trainer:
 
     def _save(self) -> None:
         assert self._logger is not None
+        self._require_finite_weights()
         state = {
             "algorithm": self.algorithm.state_dict(),
             "progress": asdict(self.progress),
             "rollout": None if self._rollout is None else as_tensors(self._rollout.state_dict()),
             "recent": [tuple(result) for result in self._recent],
+            "environment_errors": self.environment_errors.count,
             "metrics_offset": self._logger.offset(),
             "evaluations": [(stage, done, result.as_dict()) for stage, done, result in self.evaluations],
             "data_rng": json.dumps(self.data.rng.bit_generator.state),
@@ -258,18 +284,25 @@ class Trainer:
         self.run_folder.save_checkpoint(self.progress.updates, write)
         self._saved_at = time.monotonic()
 
+    def _require_finite_weights(self) -> None:
+        """Raises `FloatingPointError` rather than let a checkpoint hold a policy or critic that is of no use."""
+        for name, weight in self.algorithm.deployed.named_parameters():
+            if not weight.isfinite().all():
+                raise FloatingPointError(f"the weight {name} is not finite after update {self.progress.updates}")
+
     def resume(self) -> None:
         """Go on from the run folder's last checkpoint, in the middle of the episodes that were in progress; where an
         environment cannot return to its state, they are begun anew."""
         state = load_training(self.run_folder.last_checkpoint(), self.data.online)
         self.algorithm.load_state_dict(state["algorithm"])
         self.progress = Progress(**state["progress"])
+        self.environment_errors.count = state.get("environment_errors", 0)  # absent in older checkpoints
         self._resume_at = state["metrics_offset"]
         self._recent.extend(EpisodeResult(*result) for result in state["recent"])
         self.evaluations = [(stage, done, Evaluation(**result)) for stage, done, result in state["evaluations"]]
         self.data.rng.bit_generator.state = json.loads(state["data_rng"])
         if state["rollout"] is not None:
-            self._rollout = Rollout(self.environments, self._seeds())
+            self._rollout = Rollout(self.environments, self._seeds(), self.environment_errors)
             if begun_anew := self._rollout.load_state_dict(as_arrays(state["rollout"])):
                 print(
                     f"{begun_anew} unfinished episodes are begun anew: their environment's state cannot be saved "

@@ -5,8 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import signal
-import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from multiprocessing.connection import Connection
@@ -18,6 +17,9 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 
+from softflow.errors import UserError
+from softflow.training.failures import Failure
+
 Call = tuple[str, dict[str, Any]] | None
 """Method of an environment and its arguments; None leaves the environment alone."""
 
@@ -27,22 +29,28 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     A step costs each other process one message and its answer, however many environments it has, and this process
     simulates as well instead of waiting. With many environments in each, the shares take about equally long. Autoreset
-    is disabled. After an error, `close(terminate=True)` is all that can be done.
+    is disabled.
+
+    A process that dies, raises something or exceeds the time limit is replaced by a new one. All its environments say
+    so, in the ``info["failure"]`` of their next reset or step: a `Failure`, which is an error of the one that was at it
+    alone.
 
     Args:
         make: one function for each environment; all have the same spaces, Boxes.
         processes: how many, this one included; at most as many as there are environments.
+        time_limit: seconds that a call of an environment may take, or up to twice as many; with one, no environment
+            runs in this process, where nothing could interrupt it. To be made they may take as long as they like.
 
     Raises:
-        RuntimeError: from `reset` or `step`, when an environment in another process raised something, or its process
-            has ended.
+        UserError: from any method, when an environment in another process raised it.
     """
 
-    def __init__(self, make: Sequence[Callable[[], gym.Env]], processes: int) -> None:
-        self.num_envs = len(make)
-        *others, own = np.array_split(np.arange(self.num_envs), min(processes, self.num_envs))
+    def __init__(self, make: Sequence[Callable[[], gym.Env]], processes: int, time_limit: float | None = None) -> None:
+        self.num_envs, self.time_limit = len(make), time_limit
+        shares = np.array_split(np.arange(self.num_envs), min(processes, self.num_envs))
+        own = shares.pop() if time_limit is None else np.arange(0)
         self._own = [make[index]() for index in own]
-        first = self._own[0]
+        first = self._own[0] if self._own else make[0]()
         self.metadata = {**first.metadata, "autoreset_mode": AutoresetMode.DISABLED}
         seen = self.single_observation_space = first.observation_space
         assert isinstance(seen, Box)
@@ -50,17 +58,13 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_action_space = first.action_space
         self.observation_space = batch_space(seen, self.num_envs)
         self.action_space = batch_space(first.action_space, self.num_envs)
-        self._shares = [slice(share[0], share[-1] + 1) for share in (*others, own)]
-        self._pipes, self._processes = list[Connection](), list[multiprocessing.Process]()
-        for share in others:
-            ours, theirs = multiprocessing.Pipe()
-            arguments = theirs, ours, [CloudpickleWrapper(make[index]) for index in share]
-            process = multiprocessing.Process(target=_serve, args=arguments, daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
-        atexit.register(_kill, self._processes)  # else multiprocessing would ask by SIGTERM, and wait
+        if not self._own:
+            first.close()
+        self._lost: dict[int, Failure] = {}
+        """What environments will say whose process was replaced."""
+        self._shares = [range(share[0], share[-1] + 1) for share in shares]
+        self._workers = [_Worker([make[index] for index in share]) for share in self._shares]
+        atexit.register(_kill, self._workers)  # else multiprocessing would ask by SIGTERM, and wait
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -73,69 +77,118 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             ("reset", {"seed": one, "options": options}) if reset else None
             for one, reset in zip(seeds, chosen, strict=True)
         ]
+        for index in np.flatnonzero(chosen).tolist():
+            self._lost.pop(index, None)
         infos: dict[str, Any] = {}
         for index, result in enumerate(self._call(calls)):
-            if result is not None:
+            if chosen[index] and index in self._lost:
+                infos = self._add_info(infos, {"failure": self._lost.pop(index)}, index)
+            elif result is not None:
                 self._observations[index], info = result
                 infos = self._add_info(infos, info, index)
         return self._observations.copy(), infos
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        results = self._call([("step", {"action": action}) for action in actions])
-        observations, rewards, terminated, truncated, each_info = zip(*results, strict=True)
+        calls: list[Call] = [
+            None if index in self._lost else ("step", {"action": action}) for index, action in enumerate(actions)
+        ]
+        rewards, terminated, truncated = np.zeros(self.num_envs), *np.zeros((2, self.num_envs), bool)
         infos: dict[str, Any] = {}
-        for index, info in enumerate(each_info):
+        for index, result in enumerate(self._call(calls)):
+            if index in self._lost:
+                truncated[index], info = True, {"failure": self._lost.pop(index)}
+            else:
+                self._observations[index], rewards[index], terminated[index], truncated[index], info = result
             infos = self._add_info(infos, info, index)
-        self._observations[:] = observations
-        return self._observations.copy(), np.array(rewards, float), np.array(terminated), np.array(truncated), infos
+        return self._observations.copy(), rewards, terminated, truncated, infos
 
     def call(self, name: str, **arguments: Any) -> tuple[Any, ...]:
-        """What this method of each environment returns."""
+        """What this method of each environment returns; None if its process failed."""
         return tuple(self._call([(name, arguments)] * self.num_envs))
 
     def close_extras(self, terminate: bool = False) -> None:
         """End the processes; `terminate` those that may be in the middle of something."""
         if terminate:
-            _kill(self._processes)
-        else:
-            for pipe in self._pipes:
-                with suppress(BrokenPipeError):  # of one that has ended by itself
-                    pipe.send(None)
-        for process in self._processes:
-            process.join()
+            _kill(self._workers)
+        for worker in self._workers:
+            worker.send(None)
+        for worker in self._workers:
+            worker.process.join()
         for environment in self._own:
             environment.close()
 
     def _call(self, calls: Sequence[Call]) -> list[Any]:
         """What each environment (N) answers, all processes at once."""
-        *others, own = (calls[share] for share in self._shares)
-        for pipe, share in zip(self._pipes, others, strict=True):
-            pipe.send(share)
-        mine = _run(self._own, own)
-        return [*chain.from_iterable(map(self._answer, range(len(others)))), *mine]
+        for worker, share in zip(self._workers, self._shares, strict=True):
+            worker.send([calls[index] for index in share])
+        mine = list(_run(self._own, calls[self.num_envs - len(self._own) :]))
+        return [*chain.from_iterable(self._answer(number, calls) for number in range(len(self._workers))), *mine]
 
-    def _answer(self, number: int) -> list[Any]:
+    def _answer(self, number: int, calls: Sequence[Call]) -> list[Any]:
+        worker, share = self._workers[number], self._shares[number]
+        answer = worker.answer(self.time_limit)
+        if isinstance(answer, UserError):
+            raise answer
+        if not isinstance(answer, Failure):
+            return answer
+        called = (index for index in share if calls[index] is not None)
+        at = share[worker.at.value] if worker.at.value >= 0 else next(called, share[0])
+        others = Failure(f"lost with the process that it shared with environment {at}", is_error=False)
+        self._lost |= {index: answer if index == at else others for index in share}
+        self._workers[number] = worker.replaced()
+        return [None] * len(share)
+
+
+class _Worker:
+    """A process and its environments."""
+
+    def __init__(self, make: Sequence[Callable[[], gym.Env]]) -> None:
+        self.make = make
+        self.at = multiprocessing.RawValue("i", -1)
+        """Which of its environments is being called, -1 if none."""
+        self.pipe, theirs = multiprocessing.Pipe()
+        arguments = theirs, self.pipe, [CloudpickleWrapper(one) for one in make], self.at
+        self.process = multiprocessing.Process(target=_serve, args=arguments, daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def send(self, calls: Sequence[Call] | None) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # of one that has died; its answer will say so
+            self.pipe.send(calls)
+
+    def answer(self, time_limit: float | None) -> list[Any] | Failure | UserError:
+        """What the environments answer, or what went wrong."""
+        last = -1
+        while not self.pipe.poll(time_limit):
+            at = self.at.value
+            if at == last >= 0:
+                return Failure(f"no answer within the time limit of {time_limit:g} s: its process was ended")
+            last = at
         try:
-            answer = self._pipes[number].recv()
-        except (EOFError, ConnectionResetError) as error:
-            self._processes[number].join()
-            raise RuntimeError(
-                f"a process of environments ended (exit status {self._processes[number].exitcode}): see what it wrote, "
-                "and whether there is memory for so many"
-            ) from error
-        if isinstance(answer, str):
-            raise RuntimeError(f"an environment in another process failed:\n{answer}")
-        return answer
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return Failure(
+                f"its process ended (exit status {self.process.exitcode}): see what it wrote, and whether there is "
+                "memory for so many"
+            )
+
+    def replaced(self) -> _Worker:
+        """Another in its place, with environments made anew."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        return _Worker(self.make)
 
 
-def _run(environments: Sequence[gym.Env], calls: Sequence[Call]) -> list[Any]:
-    return [
-        None if call is None else getattr(environment, call[0])(**call[1])
-        for environment, call in zip(environments, calls, strict=True)
-    ]
+def _run(environments: Sequence[gym.Env], calls: Sequence[Call], at: Any = None) -> Iterator[Any]:
+    for index, (environment, call) in enumerate(zip(environments, calls, strict=True)):
+        if at is not None:
+            at.value = index
+        yield None if call is None else getattr(environment, call[0])(**call[1])
 
 
-def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapper]) -> None:
+def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapper], at: Any) -> None:
     """Answer calls until there are no more, or until the process that makes them is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach every process, but are for the first to answer
         signal.signal(number, signal.SIG_IGN)
@@ -143,16 +196,20 @@ def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapp
     try:
         environments = [one.fn() for one in make]
         while (calls := _received(theirs)) is not None:
-            theirs.send(_run(environments, calls))
+            answers = list(_run(environments, calls, at))
+            at.value = -1
+            theirs.send(answers)
         for environment in environments:
             environment.close()
-    except Exception:
-        theirs.send(traceback.format_exc())
+    except UserError as error:
+        theirs.send(error)
+    except Exception as error:
+        theirs.send(Failure.of(error))
 
 
-def _kill(processes: Iterable[multiprocessing.Process]) -> None:
-    for process in processes:
-        process.kill()
+def _kill(workers: Iterable[_Worker]) -> None:
+    for worker in workers:
+        worker.process.kill()
 
 
 def _received(pipe: Connection) -> list[Call] | None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from softflow.data import Decision, Episode, EpisodeBuilder, outcome_of
+from softflow.data import Decision, Episode, EpisodeBuilder
+from softflow.training.failures import EnvironmentErrors, EnvironmentFailed, Failure
 
 Act = Callable[[np.ndarray], np.ndarray]
 """Observations (B, O) -> chunks (B, H, A)."""
@@ -24,16 +25,20 @@ class Rollout:
     its true final observation, and nothing of a chunk is executed after its episode has ended. Each environment counts
     its own steps, so its episodes are those that it would have alone.
 
-    An environment whose simulation fails (RuntimeError from `reset` or `step`) loses its episode, with a warning, and
-    starts the next; `failures` counts these.
+    An environment that raises `EpisodeLost` loses its episode, with a warning, and starts the next. Of other errors
+    `errors` decides whether that is done as well. `failures` counts the episodes that were lost either way.
 
     Args:
         environments: what `softflow.training.vector.vectorize` makes.
         seeds: one for each episode; when they run out, environments fall idle.
+        errors: what is done about environments that misbehave; the first is the last, unless given.
     """
 
-    def __init__(self, environments: VectorEnv[Any, Any, Any], seeds: Iterator[int]) -> None:
+    def __init__(
+        self, environments: VectorEnv[Any, Any, Any], seeds: Iterator[int], errors: EnvironmentErrors | None = None
+    ) -> None:
         self.failures = 0
+        self._errors = EnvironmentErrors() if errors is None else errors
         self._environments, self._seeds = environments, seeds
         self._running: dict[int, EpisodeBuilder] = {}
         self._seed_of: dict[int, int] = {}
@@ -48,6 +53,10 @@ class Rollout:
         """Execute one chunk in every environment: the episodes that ended, and the number of primitive steps.
 
         No steps mean that the seeds have run out and every episode has ended.
+
+        Raises:
+            EnvironmentFailed: an environment misbehaved, and `errors` wants no more.
+            FloatingPointError: an action is not finite.
         """
         self._start_episodes()
         running = list(self._running)
@@ -57,26 +66,32 @@ class Rollout:
         if isinstance(chunks, Decision):
             chunks, records = chunks
             for index, record in zip(running, records, strict=True):
+                if not np.isfinite(record).all():
+                    raise FloatingPointError(f"the record of a decision is not finite: {self._place(index, 1)}")
                 self._running[index].decide(record)
         actions = np.zeros((self._environments.num_envs, self._execute, chunks.shape[-1]), np.float32)
         actions[running] = chunks[:, : self._execute]
+        self._check(actions)
         seen, _, terminated, truncated, infos = self._environments.step(actions)
-        steps, rewards = infos["chunk"]["steps"], infos["chunk"]["rewards"]
+        chunk = infos.get("chunk", {"steps": np.zeros(len(actions), int), "rewards": None})  # if no process lived
+        steps, rewards = chunk["steps"], chunk["rewards"]
         episodes = []
         for index in running:
             failure = _entry(infos, "failure", index)
             if failure is not None:
-                self._give_up(index, failure)
+                steps[index] = max(1, steps[index])  # what a process did before it died is unknown, but not nothing
+                self._give_up(index, failure, steps[index])
                 continue
             builder, acted_on = self._running[index], [self._observation[index], *seen[index]]
             for i in range(steps[index]):
                 builder.append(acted_on[i], actions[index, i], rewards[index, i])
             if terminated[index] or truncated[index]:
                 del self._running[index]
-                success = bool(_entry(infos, "is_success", index))
+                said = {name: _entry(infos["said"], name, index) for name in infos["said"] if name[0] != "_"}
+                success, outcome = bool(said.pop("is_success")), {n: v for n, v in said.items() if v is not None}
                 ending = bool(terminated[index]), bool(truncated[index])
-                outcome = outcome_of(_said(infos, index))
                 episodes.append(builder.finish(seen[index, -1], *ending, success, outcome=outcome))
+                self._errors.episode_ended()
         self._observation = seen[:, -1]
         return episodes, int(steps.sum())
 
@@ -141,7 +156,7 @@ class Rollout:
 
     def _start_episodes(self) -> None:
         """Start an episode wherever none is running, as long as there are seeds; the rest falls idle."""
-        number = self._environments.num_envs
+        number, last = self._environments.num_envs, ""
         for _ in range(RESET_ATTEMPTS):
             free = [index for index in range(number) if index not in self._running and index not in self._idle]
             if not free:
@@ -159,13 +174,31 @@ class Rollout:
                     self._running[index], self._seed_of[index] = EpisodeBuilder(self._layout), seeds[index]
                     failure = _entry(infos, "failure", index)
                     if failure is not None:
+                        last = failure.message
                         self._give_up(index, failure)
-        raise RuntimeError(f"an environment could not be reset {RESET_ATTEMPTS} times in a row")
+        raise EnvironmentFailed(f"an environment failed in {RESET_ATTEMPTS} resets in a row: {last}")
 
-    def _give_up(self, index: int, failure: str) -> None:
-        steps = len(self._running.pop(index))
-        warnings.warn(f"an episode was given up after {steps} steps: {failure}", stacklevel=3)
+    def _check(self, actions: np.ndarray) -> None:
+        """Raises `FloatingPointError` unless actions (N, execute, A) are finite: they come from the policy."""
+        if np.isfinite(actions).all():
+            return
+        index, step, number = np.argwhere(~np.isfinite(actions))[0].tolist()
+        raise FloatingPointError(
+            f"action[{number}] of the policy is {actions[index, step, number]} in {self._place(index, 1 + step)}"
+        )
+
+    def _place(self, index: int, executed: int = 0) -> str:
+        """Where something happened: in a reset, or `executed` steps after the last one that is in the episode."""
+        where = f"step {len(self._running[index]) + executed}" if executed else "the reset"
+        return f"environment {index}, {where} of the episode with seed {self._seed_of[index]}"
+
+    def _give_up(self, index: int, failure: Failure, executed: int = 0) -> None:
+        place, steps = self._place(index, executed), len(self._running.pop(index)) + executed
         self.failures += 1
+        if failure.is_error:
+            self._errors.add(place, failure)
+        else:
+            warnings.warn(f"an episode was given up after {steps} steps: {failure.message}", stacklevel=3)
 
 
 RESET_ATTEMPTS = 10
@@ -181,9 +214,3 @@ def _mask(indices: Iterable[int], number: int) -> np.ndarray:
 def _entry(infos: dict[str, Any], name: str, index: int) -> Any:
     """What environment `index` said in its info, None if it said nothing; gymnasium marks who did in `_name`."""
     return infos[name][index] if name in infos and infos[f"_{name}"][index] else None
-
-
-def _said(infos: dict[str, Any], index: int) -> dict[str, Any]:
-    """All that environment `index` said in its info, nested dictionaries left out."""
-    arrays = (name for name, value in infos.items() if isinstance(value, np.ndarray) and not name.startswith("_"))
-    return {name: _entry(infos, name, index) for name in arrays}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Literal
 
@@ -13,14 +13,22 @@ import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from softflow.data import outcome_of
+from softflow.errors import UserError
+from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.environment_state import load_environment, save_environment
+from softflow.training.failures import Failure
 from softflow.training.processes import ProcessVectorEnv
 
 VectorizationMode = Literal["sync", "async"]
 
 
 def vectorize(
-    make: Sequence[Callable[[], gym.Env]], execute: int, mode: VectorizationMode = "sync", processes: int | None = None
+    make: Sequence[Callable[[], gym.Env]],
+    execute: int,
+    mode: VectorizationMode = "sync",
+    processes: int | None = None,
+    time_limit: float | None = None,
 ) -> VectorEnv[Any, Any, Any]:
     """A gymnasium vector environment whose steps are chunks of `execute` actions, see `ChunkExecution`.
 
@@ -32,15 +40,31 @@ def vectorize(
         execute: actions of a chunk.
         mode: "sync": all in this process, one after another; "async": spread over several processes.
         processes: how many if "async", this one included; one for each core unless given.
+        time_limit: seconds that an environment may take for a reset or a chunk (`ProcessVectorEnv`).
+
+    Raises:
+        UserError: a time limit that cannot be kept.
     """
-
-    def make_chunked(make_one: Callable[[], gym.Env]) -> ChunkExecution:
-        return ChunkExecution(make_one(), execute)
-
-    chunked = [partial(make_chunked, make_one) for make_one in make]
+    try:
+        check_time_limit(time_limit, mode)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    chunked = [partial(ChunkExecution, make_one, execute) for make_one in make]
     if mode == "sync":
         return SyncVectorEnv(chunked, autoreset_mode=AutoresetMode.DISABLED)
-    return ProcessVectorEnv(chunked, processes or os.cpu_count() or 1)
+    return ProcessVectorEnv(chunked, processes or os.cpu_count() or 1, time_limit)
+
+
+def check_time_limit(seconds: float | None, mode: VectorizationMode) -> None:
+    """Raises `ValueError` if environments that run in this way cannot be held to this time limit."""
+    if seconds is None:
+        return
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"env_time_limit must be above 0, got {seconds:g}")
+    if mode != "async":
+        raise ValueError(
+            "env_time_limit needs vectorization_mode async: an environment in this process cannot be interrupted"
+        )
 
 
 @contextmanager
@@ -61,14 +85,21 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     reset on, all rows are the last one, so that the last row is always what was seen last. The reward is the sum.
 
     ``info``: ``chunk``: ``steps``, how many actions were executed, and ``rewards`` (execute,), zero where none was;
-    at the episode's end, what the environment said there; ``failure``: the message of a RuntimeError that the
-    environment raised, which ends its episode.
+    ``said``, at the episode's end: `outcome_of` the environment's own info there, and its ``is_success``; ``failure``:
+    the `Failure` that ends its episode, if it raised something or returned what is malformed. If that was an error, the
+    next reset makes it anew.
     ``reset(options={"idle": True})`` leaves the environment alone: its steps execute nothing until the next reset.
     ``reset(options={"state": state})`` goes on from a state of ``get_state``; what is returned was seen before it.
+
+    Args:
+        make: makes the environment.
+        execute: actions of a chunk.
     """
 
-    def __init__(self, env: gym.Env, execute: int) -> None:
+    def __init__(self, make: Callable[[], gym.Env], execute: int) -> None:
+        env = CheckedEnvironment(make())
         super().__init__(env)
+        self._make, self._broken = make, False
         actions, observations = env.action_space, env.observation_space
         assert isinstance(actions, Box) and isinstance(observations, Box)
         self.execute = execute
@@ -88,15 +119,20 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
         if options is not None:
             options, state = {k: v for k, v in options.items() if k != "state"}, options.get("state")
         try:
-            observation, info = self.env.reset(seed=seed, options=options or None)
+            if self._broken:
+                with suppress(Exception):
+                    self.env.close()
+                self.env, self._broken = CheckedEnvironment(self._make()), False
+            observation, _ = self.env.reset(seed=seed, options=options or None)
             if state is not None:
                 load_environment(self.env, state)
-        except RuntimeError as error:
-            self._idle = True
-            return self._seen.copy(), {"failure": str(error)}
+        except UserError:
+            raise
+        except Exception as error:
+            return self._seen.copy(), {"failure": self._fail(error)}
         self._idle = False
         self._seen[:] = observation
-        return self._seen.copy(), info
+        return self._seen.copy(), {}
 
     def get_state(self) -> dict[str, Any] | None:
         """The state in the middle of an episode, None if it cannot be saved (`save_environment`)."""
@@ -104,16 +140,23 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         rewards, steps = np.zeros(self.execute), 0
-        info: dict[str, Any] = {}
+        told: dict[str, Any] = {}
         terminated = truncated = False
         while steps < self.execute and not (self._idle or terminated or truncated):
             try:
                 observation, reward, terminated, truncated, info = self.env.step(action[steps])
-            except RuntimeError as error:
-                self._idle, truncated, info = True, True, {"failure": str(error)}
-            else:
                 self._seen[steps:], rewards[steps] = observation, reward
+                if terminated or truncated:
+                    told = {"said": {**outcome_of(info), "is_success": bool(info.get("is_success", False))}}
+            except UserError:
+                raise
+            except Exception as error:
+                terminated, truncated, told = False, True, {"failure": self._fail(error)}
             steps += 1
-        said = info if terminated or truncated else {}
-        chunk = {"steps": steps, "rewards": rewards}
-        return self._seen.copy(), float(rewards.sum()), bool(terminated), bool(truncated), {**said, "chunk": chunk}
+        told["chunk"] = {"steps": steps, "rewards": rewards}
+        return self._seen.copy(), float(rewards.sum()), bool(terminated), bool(truncated), told
+
+    def _fail(self, error: Exception) -> Failure:
+        failure = Failure.of(error)
+        self._idle, self._broken = True, failure.is_error
+        return failure

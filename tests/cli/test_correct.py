@@ -78,7 +78,7 @@ def test_corrections_of_a_run(small_run: Path, command: Any) -> None:
     assert result.status == 0, result
     read = load_corrections("corrections.npz")
     assert json.loads(result.out) == {
-        "file": "corrections.npz", "episodes": 3, "steps": len(read),
+        "file": "corrections.npz", "episodes": 3, "steps": len(read), "errors": 0,
         "success_rate": 0.0, "success_ci95": [0.0, pytest.approx(0.5615, abs=1e-4)]
     }  # fmt: skip
     assert read.shape == (3, 4, 1) and len(read.is_success) == 3
@@ -99,7 +99,7 @@ def test_the_base_chunk_is_what_the_policy_would_have_executed(small_run: Path, 
     """At temperature 0 nothing of it is chance."""
     deployed = load_policy(RunFolder.open("run").last_checkpoint())
     deployed.temperature, deployed.candidates = 0.0, 3
-    read = record_corrections(make_env("Pendulum-v1"), deployed, 1, seed=0)
+    read = record_corrections(lambda: make_env("Pendulum-v1"), deployed, 1, seed=0)
     observation = torch.tensor(read.observation)
     torch.manual_seed(0)
     whole = deployed.choose(observation)
@@ -115,7 +115,7 @@ def test_tape_cut_is_taken_over_from_an_ignorant_policy() -> None:
     environment = make_env("tape_cut")
     policy = FlowPolicy(environment.observation_space.shape[0], 15, 4, flow="gaussian")
     policy.normalizer.fit(torch.zeros(policy.observation_dim), torch.ones(policy.observation_dim))
-    read = record_corrections(environment, BestOfN(policy, None, 4, 1, 1.0), 2, seed=0)
+    read = record_corrections(lambda: environment, BestOfN(policy, None, 4, 1, 1.0), 2, seed=0)
     assert read.is_success.any() and read.shape == (policy.observation_dim, 4, 15)
     first = read.human_chunk[read.episode == 0]
     np.testing.assert_array_equal(first[:-1, 1], first[1:, 0])  # a decision at every step
@@ -128,7 +128,8 @@ def test_a_policy_that_never_fails_is_not_watched_for_ever(monkeypatch: pytest.M
     policy = FlowPolicy(make_env("tape_cut").observation_space.shape[0], 15, 4, flow="gaussian")
     policy.normalizer.fit(torch.zeros(policy.observation_dim), torch.ones(policy.observation_dim))
     with pytest.raises(UserError, match="failed in only 0 of 3 episodes: ask for fewer"):
-        record_corrections(make_env("tape_cut", max_steps=10), BestOfN(policy, None, 4, 1, 1.0), 1, seed=0)
+        make = lambda: make_env("tape_cut", max_steps=10)  # noqa: E731
+        record_corrections(make, BestOfN(policy, None, 4, 1, 1.0), 1, seed=0)
 
 
 @pytest.mark.parametrize(

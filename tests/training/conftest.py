@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from softflow.errors import EpisodeLost
+
 
 class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
     """Observation (seed of the episode, steps made in it), reward 1, 2, 3, ...; stepping on after the end is an error.
@@ -17,7 +19,7 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
     Args:
         length: steps of an episode, by its seed.
         terminates: whether it ends in a terminal state rather than at a time limit, by its seed.
-        fails_at: step at which the simulation fails, by seed.
+        fails_at: step at which the episode is lost, by seed.
         one_buffer: write every observation into the same array.
     """
 
@@ -53,7 +55,7 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
         self.total_steps += 1
         if self.fails_at.get(seed) == self.steps:
             self.running = False
-            raise RuntimeError("the simulation became unstable")
+            raise EpisodeLost("the simulation became unstable")
         ended = self.steps == self.length(seed)
         self.running = not ended
         terminated = ended and self.terminates(seed)

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from softflow.errors import UserError
+from softflow.training.failures import Failure
 from softflow.training.processes import ProcessVectorEnv
 from softflow.training.vector import closing
 
@@ -55,8 +57,8 @@ def wait() -> None:
     signal.pause()
 
 
-def started(number: int, processes: int, **acts: Any) -> ProcessVectorEnv:
-    environments = ProcessVectorEnv([partial(Here, os.getpid(), **acts)] * number, processes)
+def started(number: int, processes: int, time_limit: float | None = None, **acts: Any) -> ProcessVectorEnv:
+    environments = ProcessVectorEnv([partial(Here, os.getpid(), **acts)] * number, processes, time_limit)
     environments.reset()
     return environments
 
@@ -87,7 +89,7 @@ from softflow.training.processes import ProcessVectorEnv
 
 environments = ProcessVectorEnv([lambda: gymnasium.make("Pendulum-v1")] * 2, 2)
 environments.reset(seed=0)
-os.kill(environments._processes[0].pid, signal.SIGTERM)  # as a scheduler does that signals all processes of a job
+os.kill(environments._workers[0].process.pid, signal.SIGTERM)  # as a scheduler does that signals all processes of a job
 environments.reset(seed=0)
 """
 
@@ -118,18 +120,64 @@ def test_it_is_the_vector_environment_that_gymnasium_makes(counting: Any) -> Non
             np.testing.assert_equal(theirs, ours)
 
 
-def test_an_error_in_another_process_is_an_error_here() -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)failed.*in fail.*ZeroDivisionError: a bug"):
-        with closing(started(2, 2, act_elsewhere=fail)) as environments:
-            environments.step(ACTIONS)
+def failures(environments: ProcessVectorEnv) -> list[Failure | None]:
+    """What the environments say in a step."""
+    infos = environments.step(np.zeros((environments.num_envs, 1), np.float32))[-1]
+    return list(infos.get("failure", [None] * environments.num_envs))
+
+
+def test_an_error_in_another_process_costs_the_episodes_of_that_process() -> None:
+    with closing(started(5, 2, act_elsewhere=fail)) as environments:
+        error, *others, well, also_well = failures(environments)
+        assert error.is_error and "ZeroDivisionError: a bug (test_processes.py:" in error.message
+        assert "in fail" in error.traceback
+        for other in others:
+            assert not other.is_error and "shared with environment 0" in other.message
+        assert well is also_well is None
+        environments.reset(seed=1)
+        assert len(multiprocessing.active_children()) == 1
+
+
+def test_a_process_that_dies_is_replaced() -> None:
+    with closing(started(2, 2, act_elsewhere=die)) as environments:
+        for _ in range(2):
+            dead, well = failures(environments)
+            assert dead.is_error and "ended (exit status -9)" in dead.message and well is None
+            assert environments.call("close") == (None, None)  # those of the new process can be called
+            where, infos = environments.reset()
+            assert where[0, 0] != where[1, 0] and not infos
     assert not multiprocessing.active_children()
 
 
-def test_a_process_that_dies_is_an_error_here() -> None:
-    with pytest.raises(RuntimeError, match=r"ended \(exit status -9\)"):
-        with closing(started(2, 2, act_elsewhere=die)) as environments:
-            environments.step(ACTIONS)
+def test_one_that_dies_between_two_calls_is_noticed() -> None:
+    with closing(started(2, 2)) as environments:
+        [process] = multiprocessing.active_children()
+        process.kill()
+        process.join()
+        dead, well = failures(environments)
+        assert dead.is_error and well is None
+
+
+def test_what_hangs_is_ended_and_named() -> None:
+    """With a time limit no environment is in this process, where nothing could end it."""
+    with closing(started(3, 2, act_at_home=fail, act_elsewhere=wait, time_limit=0.2)) as environments:
+        assert len(multiprocessing.active_children()) == 2
+        first, second, third = failures(environments)
+        assert first.is_error and third.is_error and "within the time limit of 0.2 s" in first.message
+        assert not second.is_error and "environment 0" in second.message
+        where, _ = environments.reset()
+        assert len(set(where[:, 0])) == 2 and os.getpid() not in where[:, 0]
     assert not multiprocessing.active_children()
+
+
+def refuse() -> None:
+    raise UserError("leave the option out")
+
+
+def test_input_that_is_refused_elsewhere_is_refused_here() -> None:
+    with pytest.raises(UserError, match=r"^leave the option out$"):
+        with closing(started(2, 2, act_elsewhere=refuse)) as environments:
+            environments.step(ACTIONS)
 
 
 def test_processes_end_in_the_middle_of_a_step() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from itertools import count
 from typing import Any
 
@@ -187,16 +186,6 @@ def test_a_failed_simulation_loses_only_its_episode(counting: Any) -> None:
     for episode in done:
         assert_whole(episode, 5, 4, terminated=True)
     assert sorted(envs[0].seeds + envs[1].seeds) == list(range(8))
-
-
-def test_other_errors_are_not_swallowed(counting: Any) -> None:
-    class Broken(counting):
-        def step(self, action: np.ndarray) -> Any:
-            raise ZeroDivisionError
-
-    with warnings.catch_warnings(), pytest.raises(ZeroDivisionError):
-        warnings.simplefilter("error")
-        Rollout(side_by_side([Broken()], 2), count()).execute_chunks(numbered)
 
 
 def test_success_is_false_unless_the_environment_says_so(counting: Any) -> None:

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softflow.data import Episode
+from softflow.errors import EpisodeLost
+from softflow.training.failures import EnvironmentFailed
 from softflow.training.rollout import Rollout
 from softflow.training.vector import ChunkExecution, VectorizationMode, closing, vectorize
 from tests.training.vectors import side_by_side
@@ -80,7 +82,7 @@ def test_there_are_as_many_processes_as_cores(counting: Any, monkeypatch: pytest
 
 
 def test_a_step_is_a_chunk(counting: Any) -> None:
-    environment = ChunkExecution(counting(lambda seed: 5), 3)
+    environment = ChunkExecution(lambda: counting(lambda seed: 5), 3)
     assert environment.action_space.shape == (3, 1) and environment.observation_space.shape == (3, 2)
     observation, _ = environment.reset(seed=7)
     np.testing.assert_array_equal(observation, [[7, 0], [7, 0], [7, 0]])
@@ -89,14 +91,14 @@ def test_a_step_is_a_chunk(counting: Any) -> None:
     assert (reward, terminated, truncated, info["chunk"]["steps"]) == (1 + 2 + 3, False, False, 3)
     observation, reward, terminated, truncated, info = environment.step(np.zeros((3, 1)))
     np.testing.assert_array_equal(observation, [[7, 4], [7, 5], [7, 5]])  # the episode has ended after its fifth step
-    assert (reward, terminated, truncated, info["is_success"]) == (4 + 5, True, False, False)
+    assert (reward, terminated, truncated, info["said"]["is_success"]) == (4 + 5, True, False, False)
     assert info["chunk"]["steps"] == 2
     np.testing.assert_array_equal(info["chunk"]["rewards"], [4, 5, 0])
 
 
 def test_an_idle_environment_is_left_alone(counting: Any) -> None:
     inner = counting(lambda seed: 9)
-    environment = ChunkExecution(inner, 2)
+    environment = ChunkExecution(lambda: inner, 2)
     environment.reset(seed=1)
     environment.step(np.zeros((2, 1)))
     environment.reset(options={"idle": True})
@@ -110,7 +112,7 @@ def test_a_reset_that_fails_costs_its_episode(counting: Any) -> None:
     class Unplaced(counting):
         def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
             if seed in (1, 2):
-                raise RuntimeError("the cube fell")
+                raise EpisodeLost("the cube fell")
             return super().reset(seed=seed, options=options)
 
     rollout = Rollout(side_by_side([Unplaced()], 2), iter(range(4)))
@@ -124,8 +126,11 @@ def test_a_reset_that_fails_costs_its_episode(counting: Any) -> None:
 def test_an_environment_that_never_starts_is_an_error(counting: Any) -> None:
     class Unplaced(counting):
         def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-            raise RuntimeError("the cube fell")
+            raise EpisodeLost("the cube fell")
 
     rollout = Rollout(side_by_side([Unplaced()], 2), count())
-    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="10 times in a row"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(EnvironmentFailed, match="failed in 10 resets in a row: the cube fell"),
+    ):
         rollout.execute_chunks(lambda observation: np.zeros((1, 2, 1)))
