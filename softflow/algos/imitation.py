@@ -152,8 +152,10 @@ class Imitator(Generic[PolicyT]):
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """One optimiser step on `loss`, its gradient clipped to `GRADIENT_NORM`."""
+    """One optimiser step on `loss`, its gradient clipped to `GRADIENT_NORM`. Nothing but `parameters` gets a gradient,
+    no critic that the loss passes through either."""
+    learned = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
+    loss.backward(inputs=learned)
+    nn.utils.clip_grad_norm_(learned, GRADIENT_NORM)
     optimizer.step()
