@@ -39,7 +39,9 @@ class EnsembleLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(members, 1, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
+        x = F.layer_norm(x, x.shape[-1:])
+        spent = None if torch.is_grad_enabled() else x  # no backward pass needs it: its memory is used again
+        return torch.addcmul(self.bias, x, self.weight, out=spent)
 
 
 class ChunkCritic(nn.Module):
@@ -90,9 +92,10 @@ class ChunkCritic(nn.Module):
             ValueError: tensors of the wrong shape.
         """
         self._check(context, chunk)
-        h = F.silu(self.norms[0](self._input(context, chunk)))
+        spent = not torch.is_grad_enabled()  # see `EnsembleLayerNorm`
+        h = F.silu(self.norms[0](self._input(context, chunk)), inplace=spent)
         for linear, norm in zip(self.hidden, self.norms[1:], strict=True):
-            h = F.silu(norm(linear(h)))
+            h = F.silu(norm(linear(h)), inplace=spent)
         return self.output(h).reshape(self.members, *chunk.shape[:-2])
 
     def describe(self) -> dict[str, int]:
@@ -111,7 +114,7 @@ class ChunkCritic(nn.Module):
         if samples == 1:
             return torch.baddbmm(from_context, flat, self.chunk_weight)
         from_chunk = torch.bmm(flat, self.chunk_weight).unflatten(1, (batch, samples))
-        return (from_context.unsqueeze(2) + from_chunk).flatten(1, 2)
+        return from_chunk.add_(from_context.unsqueeze(2)).flatten(1, 2)
 
     def _check(self, context: Tensor, chunk: Tensor) -> None:
         if context.ndim != 2 or context.shape[1] != self.context_dim:

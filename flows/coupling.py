@@ -35,12 +35,13 @@ class Conditioner(nn.Module):
 
     def forward(self, fixed: Tensor, context: Tensor) -> Tensor:
         """(B, fixed) or (B, N, fixed), with the projected context (B, width) -> (B, outputs) or (B, N, outputs)."""
+        spent = not torch.is_grad_enabled()  # no backward pass needs what goes into the SiLU: its memory is used again
         if fixed.ndim == 2:
             h = torch.addmm(context, fixed, self.input.weight.T)
         else:
-            h = self.input(fixed) + context.unsqueeze(1)
-        h = self._drop(F.silu(h))
-        h = h + self._drop(F.silu(_linear(self.hidden, h)))
+            h = self.input(fixed).add_(context.unsqueeze(1))
+        h = self._drop(F.silu(h, inplace=spent))
+        h = self._drop(F.silu(_linear(self.hidden, h), inplace=spent)).add_(h)
         return _linear(self.output, h)
 
     def _drop(self, h: Tensor) -> Tensor:

@@ -22,6 +22,9 @@ from softflow.policies import ChunkPolicy
 MAX_LOG_WEIGHT = 3.0
 """Upper bound of A / scale in `advantage_weight`: no chunk counts more than e^3 times an average one."""
 
+ADVANTAGE_PROPOSALS = 4
+"""Proposed chunks whose mean value an advantage is taken over."""
+
 
 @dataclass
 class ChunkCriticConfig(PolicyConfig):
@@ -120,9 +123,10 @@ class ChunkCriticLearner:
     @torch.no_grad()
     def advantage_weight(self, windows: Windows[Tensor], scale: float) -> Tensor:
         """exp(A / scale) of each window's chunk, A in standard deviations of the batch: (B,)."""
-        taken = self.value(self.target, windows.observation, windows.chunk[:, None])[:, 0]
-        proposed = self.policy.propose(windows.observation, 4, self.config.temperature)
-        advantage = taken - self.value(self.target, windows.observation, proposed).mean(-1)
+        proposed = self.policy.propose(windows.observation, ADVANTAGE_PROPOSALS, self.config.temperature)
+        chunks = torch.cat((windows.chunk[:, None], proposed), 1)
+        value = self.value(self.target, windows.observation, chunks)
+        advantage = value[:, 0] - value[:, 1:].mean(-1)
         return (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=MAX_LOG_WEIGHT).exp()
 
     def state_dict(self) -> dict[str, Any]:

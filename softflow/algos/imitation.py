@@ -152,15 +152,17 @@ class Imitator(Generic[PolicyT]):
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], learner: str) -> None:
-    """One optimiser step on `loss`, its gradient clipped to `GRADIENT_NORM`.
+    """One optimiser step on `loss`, its gradient clipped to `GRADIENT_NORM`. Nothing but `parameters` gets a gradient,
+    no critic that the loss passes through either.
 
     Raises:
         FloatingPointError: the loss of `learner`, as it is called in the message, or its gradient is not finite. Its
             parameters are as they were.
     """
+    learned = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer.zero_grad()
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
+    loss.backward(inputs=learned)
+    norm = nn.utils.clip_grad_norm_(learned, GRADIENT_NORM)
     loss = loss.detach()
     if not math.isfinite(norm + loss):  # both at once: a number read from a GPU is waited for
         what, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)

@@ -1,0 +1,118 @@
+"""The matrix products that an update of SOFT-FLOW cannot do without, counted from its layers.
+
+Of the backward pass a layer needs the product that gives the gradient of its weights, if it learns, and the one that
+gives the gradient of its input, if anything before it learns. `Floor` makes nothing but these.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from critics import ChunkCritic
+from flows.coupling import Coupling
+from softflow.algos import SoftFlow
+from softflow.algos.chunk_critic import ADVANTAGE_PROPOSALS
+from softflow.algos.softflow import ImprovementConfig
+
+
+class Product(NamedTuple):
+    """`members` products (rows, inner) x (inner, columns)."""
+
+    members: int
+    rows: int
+    inner: int
+    columns: int
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.members * self.rows * self.inner * self.columns
+
+
+def linear(rows: int, inputs: int, outputs: int, weight: bool, input: bool, members: int = 1) -> list[Product]:
+    """A linear layer's forward pass, and the gradients that are needed: of its `weight`, of its `input`."""
+    products = [Product(members, rows, inputs, outputs)]
+    if weight:
+        products.append(Product(members, inputs, rows, outputs))
+    if input:
+        products.append(Product(members, rows, outputs, inputs))
+    return products
+
+
+def flow_products(
+    flow: Coupling, batch: int, samples: int = 1, *, learns: bool = False, through: bool = False
+) -> list[Product]:
+    """One pass of a coupling flow on a mixture base, in either direction, over `samples` chunks of each row.
+
+    Args:
+        learns: the flow's own weights get gradients.
+        through: so does what comes in, a chunk or a latent.
+    """
+    products = linear(batch, flow.context_dim, flow.layers * flow.width, weight=learns, input=False)
+    first, second = flow.base.hidden[0], flow.base.hidden[3]
+    products += linear(batch, first.in_features, first.out_features, weight=learns, input=False)
+    for layer in (second, flow.base.logit, flow.base.mean, flow.base.log_scale):
+        products += linear(batch, layer.in_features, layer.out_features, weight=learns, input=learns)
+    for i, conditioner in enumerate(flow.conditioners):
+        for layer in (conditioner.input, conditioner.hidden, conditioner.output):
+            given = i == 0 and layer is conditioner.input  # reads what comes in
+            needed = through or (learns and not given)
+            products += linear(batch * samples, layer.in_features, layer.out_features, weight=learns, input=needed)
+    return products
+
+
+def critic_products(
+    critic: ChunkCritic, batch: int, samples: int = 1, *, learns: bool = False, through: bool = False
+) -> list[Product]:
+    """One pass of the ensemble over `samples` chunks of each row; see `flow_products`."""
+    members, chunk_size, width = critic.chunk_weight.shape
+    rows = batch * samples
+    products = linear(batch, critic.context_dim, width, weight=learns, input=False, members=members)
+    products += linear(rows, chunk_size, width, weight=learns, input=through, members=members)
+    for layer in (*critic.hidden, critic.output):
+        _, inputs, outputs = layer.weight.shape
+        products += linear(rows, inputs, outputs, weight=learns, input=learns or through, members=members)
+    return products
+
+
+def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Product]:
+    """All of one update: the critic's, and what the actor of that stage minimises."""
+    config, flow, critic = algorithm.config, algorithm.actor.flow, algorithm.critic
+    batch, candidates = config.batch_size, config.target_candidates
+    products = flow_products(flow, batch, candidates) + critic_products(critic, batch, candidates)
+    if candidates > 1:
+        products += critic_products(critic, batch, candidates)  # the online one chooses
+    products += critic_products(critic, batch, learns=True)
+    if stage.kl_weight or stage.q_weight:
+        products += flow_products(flow, batch, learns=True, through=True)
+    if stage.kl_weight:
+        products += flow_products(flow, batch, through=True)
+    if stage.q_weight:
+        products += critic_products(critic, batch, through=True)
+    if stage.nll_weight:
+        if stage.advantage_scale:
+            products += flow_products(flow, batch, ADVANTAGE_PROPOSALS)
+            products += critic_products(critic, batch, 1 + ADVANTAGE_PROPOSALS)
+        products += flow_products(flow, batch, learns=True)
+    return products
+
+
+class Floor:
+    """Calling it makes the products, one after another, into memory that is there already."""
+
+    def __init__(self, products: list[Product]) -> None:
+        made = {p: tuple(torch.randn(p.members, *shape) for shape in _shapes(p)) for p in set(products)}
+        self._calls = [made[p] for p in products]
+
+    def __call__(self) -> None:
+        for left, right, result in self._calls:
+            if len(left) == 1:
+                torch.mm(left[0], right[0], out=result[0])
+            else:
+                torch.bmm(left, right, out=result)
+
+
+def _shapes(product: Product) -> tuple[tuple[int, int], ...]:
+    _, rows, inner, columns = product
+    return (rows, inner), (inner, columns), (rows, columns)
