@@ -38,6 +38,8 @@ class RunConfig:
     """How: all in one process, one after another, or spread over as many processes as there are cores."""
     replay_capacity: int = 1_000_000
     """Rows of the replay of own episodes, one per step; the oldest are overwritten."""
+    replay_storage: Literal["memory", "disk"] = "memory"
+    """Where they are: `disk` for a replay larger than the memory, in files of the run folder."""
     collect_steps: int = 1_000
     """Primitive steps between two bouts of updates, in stages that act."""
     eval_episodes: int = 50
