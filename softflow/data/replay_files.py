@@ -148,6 +148,7 @@ class ReplayFiles:
     @staticmethod
     def _open(file: Path, column: np.dtype, shape: tuple[int, ...]) -> np.memmap:
         try:
+            np.lib.format.open_memmap(file, "r")  # "r+" would lengthen one that was cut
             mapped = np.lib.format.open_memmap(file, "r+")
         except Exception as error:  # whatever a damaged file makes numpy stumble over
             raise UserError(f"{file}: not a column of a replay ({one_line(error)}): start anew") from error
