@@ -89,9 +89,7 @@ class ReplayFiles:
         """
         marks = [number for number in self._marks() if number >= written]
         if written not in marks:
-            raise UserError(
-                f"{self._folder}: rows of this checkpoint are missing or overwritten: start anew"
-            )
+            raise UserError(f"{self._folder}: rows of this checkpoint are missing or overwritten: start anew")
         for number in reversed(marks):
             self._bring_back(number)
         for column in self._maps.values():
