@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -37,6 +38,7 @@ from softflow.data import (
     check_compatible,
     load_demonstrations,
     observation_statistics,
+    row_dtype,
     save_corrections,
     save_demonstrations,
 )
@@ -75,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     if corrections is not None:
         path = folder.path / CORRECTIONS if config.resume else corrections
         corrections = load_correction_file(algorithm, path)
-    _require_memory(config, demonstrations[0])
+    _require_room(config, demonstrations[0])
     mirror = make_mirror(config, layout)
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
@@ -157,10 +159,21 @@ def _demonstrations(config: RunConfig) -> list[Episode]:
     return episodes[: config.num_demos]
 
 
-def _require_memory(config: RunConfig, episode: Episode) -> None:
-    """Raises `UserError` if the machine has no memory for a replay of this capacity."""
+def _require_room(config: RunConfig, episode: Episode) -> None:
+    """Raises `UserError` if memory or disk has no room for a replay of this capacity."""
+    sizes = episode.observation_dim, episode.action_dim, episode.observation.dtype
+    if config.replay_storage == "disk":
+        wanted = Path(config.run_dir or config.runs).absolute()
+        disk = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
+        needed, free = config.replay_capacity * row_dtype(*sizes).itemsize, shutil.disk_usage(disk).free
+        if needed > free and not config.resume:
+            raise UserError(
+                f"replay_capacity {config.replay_capacity:,}: {needed / 1e9:,.1f} GB of rows, and {disk} has "
+                f"{free / 1e9:,.1f} GB free: set replay_capacity lower"
+            )
+        return
     try:
-        Replay(config.replay_capacity, episode.observation_dim, episode.action_dim, episode.observation.dtype)
+        Replay(config.replay_capacity, *sizes)
     except (ValueError, MemoryError) as error:
         raise UserError(f"replay_capacity {config.replay_capacity}: {one_line(error)}") from error
 

@@ -16,8 +16,9 @@ from softflow.data.demonstrations import (
 )
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.ogbench import ogbench_episodes
-from softflow.data.replay import Replay, Windows, concatenate, observation_tensor, sample_mixed, to_torch
+from softflow.data.replay import Replay, row_dtype, sample_mixed
 from softflow.data.statistics import observation_statistics
+from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [
     "CorrectionError",
@@ -37,6 +38,7 @@ __all__ = [
     "observation_tensor",
     "ogbench_episodes",
     "outcome_of",
+    "row_dtype",
     "sample_mixed",
     "save_corrections",
     "save_demonstrations",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from softflow.errors import one_line, require_version
 
 VERSION = "schema_version"
 """The array () that every file has, an integer."""
+BLOCK = 2**24
+"""Bytes that `read_into` takes at once."""
 
 
 class Field(NamedTuple):
@@ -73,11 +76,17 @@ class MissingVersionError(ValueError):
     """An .npz file, but none that `write_archive` has written."""
 
 
-def read_arrays(path: Path, version: int) -> dict[str, np.ndarray]:
-    """The arrays of a file of `write_archive`, of whatever names, shapes and types they are. Nothing is unpickled.
+def read_arrays(path: Path, version: int, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a file of `write_archive`, of whatever shapes and types they are. Nothing is unpickled.
+
+    Args:
+        path: the file.
+        version: of its schema.
+        only: names of those that are read; without it, all.
 
     Raises:
-        ValueError: the file is missing, unreadable, damaged anywhere that matters, or of another version.
+        ValueError: the file is missing, unreadable, damaged anywhere that matters, of another version, or lacks one
+            that is asked for.
         MissingVersionError: it says no version.
     """
     if not path.exists():
@@ -99,12 +108,52 @@ def read_arrays(path: Path, version: int) -> dict[str, np.ndarray]:
     except Exception as error:  # whatever a damaged file makes zipfile stumble over
         raise ValueError(f"the file is truncated or corrupt ({one_line(error)}): copy or record it again") from error
     with np.load(path, allow_pickle=False) as file:
-        arrays = {name: _array(file, name) for name in file.files}
-    if VERSION not in arrays:
-        raise MissingVersionError(f"missing {VERSION}")
-    given = arrays.pop(VERSION)
-    require_version(VERSION, given.item() if given.ndim == 0 else given.tolist(), version)
-    return arrays
+        if VERSION not in file.files:
+            raise MissingVersionError(f"missing {VERSION}")
+        given = _array(file, VERSION)
+        require_version(VERSION, given.item() if given.ndim == 0 else given.tolist(), version)
+        if only is not None and (missing := set(only) - set(file.files)):
+            raise ValueError(f"missing {', '.join(sorted(missing))}")
+        return {name: _array(file, name) for name in only or file.files if name != VERSION}
+
+
+def read_into(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Fill contiguous `arrays` with those of these names in a file that `read_arrays` has read others of. Block by
+    block: nothing is in memory twice.
+
+    Raises:
+        ValueError: one is missing, or of another shape or type; then none has changed.
+    """
+    with zipfile.ZipFile(path) as archive, ExitStack() as opened:
+        members = {}
+        for name, array in arrays.items():
+            if f"{name}.npy" not in archive.namelist():
+                raise ValueError(f"missing {name}")
+            members[name] = opened.enter_context(archive.open(f"{name}.npy"))
+            shape, dtype = _header(members[name], name)
+            if shape != array.shape or dtype != array.dtype:
+                raise ValueError(f"{name} is {dtype} of shape {shape}, expected {array.dtype} of shape {array.shape}")
+        for name, array in arrays.items():
+            content = array.reshape(-1).view(np.uint8)
+            for start in range(0, len(content), BLOCK):
+                block = content[start : start + BLOCK]
+                read = members[name].read(len(block))
+                if len(read) != len(block):
+                    raise ValueError(f"{name} is shorter than its shape {array.shape}")
+                block[:] = np.frombuffer(read, np.uint8)
+
+
+def _header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array whose content comes next, in C order."""
+    try:
+        if np.lib.format.read_magic(member) != (1, 0):
+            raise ValueError("not as write_archive writes it")
+        shape, columns_first, dtype = np.lib.format.read_array_header_1_0(member)
+        if columns_first:
+            raise ValueError("columns first")
+    except Exception as error:  # whatever numpy stumbles over
+        raise ValueError(f"{name} cannot be read ({one_line(error)})") from error
+    return shape, dtype
 
 
 def _array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:

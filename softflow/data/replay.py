@@ -6,70 +6,34 @@ where the episode ends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from softflow.data.archive import read_arrays, read_into, write_archive
 from softflow.data.episodes import Episode
+from softflow.data.replay_files import ReplayFiles
+from softflow.data.windows import Windows, as_learned, concatenate
 from softflow.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
-
-ArrayT = TypeVar("ArrayT")
+REPLAY_VERSION = 2
 
 
-@dataclass(frozen=True, eq=False)
-class Windows(Generic[ArrayT]):
-    """B windows of up to H steps, as numpy arrays or (see `to_torch`) tensors.
-
-    Attributes:
-        observation: (B, O) float32, or uint8 if they are packed, where the window starts.
-        chunk: (B, H, A) float32, the actions executed; beyond `length` the last of them is held, so that the steps
-            just before an episode's end have whole chunks to learn from.
-        mask: (B, H) bool, True for the first `length` steps.
-        reward: (B, H) float32, per step; zero beyond `length`.
-        length: (B,) int64, k = min(H, steps left in the episode), at least 1.
-        next_observation: (B, O) of the same dtype, k steps on; the true final observation where the episode ends.
-        terminated: (B,) bool, the window reaches the end of its episode and that end is terminal: do not bootstrap.
-            False at a time limit.
-        success: (B,) bool, the episode solved the task.
-        return_to_go: (B,) float32, undiscounted sum of rewards from here to the end of the episode.
-        row: (B,) int64, the row of the replay where the window starts.
-    """
-
-    observation: ArrayT
-    chunk: ArrayT
-    mask: ArrayT
-    reward: ArrayT
-    length: ArrayT
-    next_observation: ArrayT
-    terminated: ArrayT
-    success: ArrayT
-    return_to_go: ArrayT
-    row: ArrayT
-
-
-def to_torch(windows: Windows[np.ndarray], device: str | torch.device = "cpu") -> Windows[torch.Tensor]:
-    """The same windows as tensors on `device`, dtypes kept. On the CPU they share memory."""
-    import torch  # only here, so that processes that step environments need not load it
-
-    return Windows(**{f.name: torch.from_numpy(getattr(windows, f.name)).to(device) for f in fields(Windows)})
-
-
-def observation_tensor(observation: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
-    """An environment's observations (B, O) as a policy takes them: packed ones as they are, numbers as float32."""
-    import torch
-
-    return torch.as_tensor(_as_learned(observation), device=device)
-
-
-def concatenate(windows: Sequence[Windows[np.ndarray]]) -> Windows[np.ndarray]:
-    """One batch of all `windows`, in order; they share one horizon."""
-    return Windows(**{f.name: np.concatenate([getattr(w, f.name) for w in windows]) for f in fields(Windows)})
+def row_dtype(observation_dim: int, action_dim: int, observation_dtype: DTypeLike = np.float32) -> np.dtype:
+    """What a row of a replay holds; its `itemsize` is the bytes that a step takes."""
+    return np.dtype(
+        [
+            ("observation", observation_dtype, (observation_dim,)),
+            ("action", np.float32, (action_dim,)),
+            ("reward", np.float32),
+            ("remaining", np.int32),  # steps to the episode's end, 0 on its last row
+            ("return_to_go", np.float32),
+            ("terminated", np.bool_),  # of the episode, as is `success`
+            ("success", np.bool_),
+        ]
+    )
 
 
 class Replay:
@@ -85,39 +49,38 @@ class Replay:
         action_dim: A.
         observation_dtype: how observations are stored: uint8 those that are packed; numbers as float32, or as float16
             to save memory, but in windows as float32 either way.
+        folder: keep the rows in files there (see `ReplayFiles`) and not in memory, of which only the rows worth
+            imitating then take 8 bytes each.
 
     Raises:
         ValueError: a size is not positive.
-        UserError: there is not enough memory for `capacity` rows.
+        UserError: there is no room for `capacity` rows, or the files in `folder` are not of such a replay.
     """
 
     def __init__(
-        self, capacity: int, observation_dim: int, action_dim: int, observation_dtype: DTypeLike = np.float32
+        self,
+        capacity: int,
+        observation_dim: int,
+        action_dim: int,
+        observation_dtype: DTypeLike = np.float32,
+        folder: Path | None = None,
     ) -> None:
         for name, value in (("observation_dim", observation_dim), ("action_dim", action_dim), ("capacity", capacity)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.capacity = capacity
+        columns = row_dtype(observation_dim, action_dim, observation_dtype)
+        self._files = None if folder is None else ReplayFiles(folder, capacity, columns)
         try:
-            observations = np.zeros((capacity, observation_dim), observation_dtype)
+            in_memory = {name: np.zeros(capacity, columns[name]) for name in columns.names or () if folder is None}
+            self._rows: dict[str, np.ndarray] = in_memory if self._files is None else self._files.rows
+            self._imitable = np.empty(capacity, np.int64)  # a ring of the rows worth imitating, the oldest first
         except MemoryError as error:
             raise UserError(f"a replay of {capacity:,} steps: {error}; set replay_capacity lower") from error
-        self._rows: dict[str, np.ndarray] = {
-            "observation": observations,
-            "action": np.zeros((capacity, action_dim), np.float32),
-            "reward": np.zeros(capacity, np.float32),
-            "remaining": np.zeros(capacity, np.int32),  # steps to the episode's end, 0 on its last row
-            "terminated": np.zeros(capacity, np.bool_),  # of the episode, as is `success`
-            "success": np.zeros(capacity, np.bool_),
-            "return_to_go": np.zeros(capacity, np.float32),
-            "serial": np.zeros(capacity, np.int64),  # the episode was the serial-th added
-        }
-        self._cursor = 0
-        self._filled = 0
+        self._imitable_start = 0
+        self._imitable_steps = 0
         self._steps = 0
-        self._episodes_added = 0
-        self._successes_added = 0
-        self._imitable: np.ndarray | None = None  # rows, built when asked for, dropped when rows change
+        self._written = 0  # rows ever
 
     @property
     def steps(self) -> int:
@@ -127,7 +90,16 @@ class Replay:
     @property
     def imitable_steps(self) -> int:
         """Number of steps that `sample(..., imitable=True)` draws from."""
-        return len(self._imitable_rows())
+        return self._imitable_steps
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows, used or not, and of what is noted about them."""
+        return sum(column.nbytes for column in self._rows.values()) + self._imitable.nbytes
+
+    def used_rows(self) -> dict[str, np.ndarray]:
+        """The columns of `row_dtype`, rows in use only, without a copy: the next episode changes them."""
+        return {name: column[: self._filled] for name, column in self._rows.items()}
 
     def add_episode(self, episode: Episode) -> None:
         """Store `episode`, over the oldest rows once the ring is full.
@@ -146,22 +118,21 @@ class Replay:
             )
         observation = _cast(episode.observation, rows["observation"].dtype)
 
-        written = (self._cursor + np.arange(steps + 1)) % self.capacity
-        self._steps += steps - int(np.count_nonzero(rows["remaining"][written]))
+        written = (self._written + np.arange(steps + 1)) % self.capacity
+        overwritten = written[written < self._filled]
+        if self._files is not None:
+            self._files.protect(overwritten)
+        self._steps += steps - np.count_nonzero(rows["remaining"][overwritten])
+        self._forget_imitable(np.count_nonzero(rows["return_to_go"][overwritten] > 0))
         rows["observation"][written] = observation
         rows["action"][written] = np.pad(episode.action, ((0, 1), (0, 0)))
         rows["reward"][written] = np.pad(episode.reward, (0, 1))
         rows["remaining"][written] = np.arange(steps, -1, -1)
+        rows["return_to_go"][written] = np.pad(np.cumsum(episode.reward[::-1], dtype=np.float64)[::-1], (0, 1))
         rows["terminated"][written] = episode.terminated
         rows["success"][written] = episode.is_success
-        rows["return_to_go"][written] = np.pad(np.cumsum(episode.reward[::-1], dtype=np.float64)[::-1], (0, 1))
-        rows["serial"][written] = self._episodes_added
-
-        self._filled = max(self._filled, min(self._cursor + steps + 1, self.capacity))
-        self._cursor = (self._cursor + steps + 1) % self.capacity
-        self._episodes_added += 1
-        self._successes_added += episode.is_success
-        self._imitable = None
+        self._written += steps + 1
+        self._note_imitable(written)
 
     def gather(self, rows: np.ndarray, horizon: int) -> Windows[np.ndarray]:
         """The windows of up to `horizon` steps that start at `rows` (B,).
@@ -179,12 +150,12 @@ class Replay:
         mask = np.arange(horizon) < length[:, None]
         steps = (rows[:, None] + np.minimum(np.arange(horizon), length[:, None] - 1)) % self.capacity
         return Windows(
-            observation=_as_learned(data["observation"][rows]),
+            observation=as_learned(data["observation"][rows]),
             chunk=data["action"][steps],
             mask=mask,
             reward=np.where(mask, data["reward"][steps], np.float32(0)),
             length=length,
-            next_observation=_as_learned(data["observation"][(rows + length) % self.capacity]),
+            next_observation=as_learned(data["observation"][(rows + length) % self.capacity]),
             terminated=data["terminated"][rows] & (length == remaining),
             success=data["success"][rows],
             return_to_go=data["return_to_go"][rows],
@@ -206,57 +177,73 @@ class Replay:
         if not self.steps:
             raise ValueError("cannot sample from an empty replay: add episodes first")
         if imitable:
-            rows = self._imitable_rows()
-            if not len(rows):
+            if not self._imitable_steps:
                 raise UserError(
                     "no step has reward after it, so nothing is worth imitating: give "
                     "demonstrations with a positive reward, for instance 1 on the step that succeeded"
                 )
-            return self.gather(rows[rng.integers(len(rows), size=batch_size)], horizon)
+            drawn = self._imitable_start + rng.integers(self._imitable_steps, size=batch_size)
+            return self.gather(self._imitable[drawn % self.capacity], horizon)
         # A final observation is no step. There is at most one per step plus one, so redrawing ends quickly.
         rows = rng.integers(self._filled, size=batch_size)
         while len(final := np.flatnonzero(self._rows["remaining"][rows] == 0)):
             rows[final] = rng.integers(self._filled, size=len(final))
         return self.gather(rows, horizon)
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Everything stored, as copies of the rows in use, for a checkpoint."""
-        rows = {name: array[: self._filled].copy() for name, array in self._rows.items()}
-        counters = {name: np.array(getattr(self, f"_{name}"), np.int64) for name in _COUNTERS}
-        return {**rows, **counters, "capacity": np.array(self.capacity, np.int64)}
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Replace the contents by those of `state_dict`; sampling goes on exactly as it would have.
+    def save(self, path: Path) -> None:
+        """Write a checkpoint to an .npz file, with no copy of the rows in memory. Rows in files stay there: the
+        checkpoint then says how many were written.
 
         Raises:
-            ValueError: the state is of a replay with other fields, capacity, dimensions or observation dtype.
+            OSError: a file cannot be written.
         """
-        expected = {*self._rows, *_COUNTERS, "capacity"}
-        if expected != state.keys():
-            raise ValueError(f"not the state of a replay: fields {sorted(expected ^ state.keys())} missing or unknown")
-        if (capacity := int(state["capacity"])) != self.capacity:
+        state: dict[str, np.ndarray] = {"capacity": np.array(self.capacity), "written": np.array(self._written)}
+        if self._files is None:
+            state |= self.used_rows()
+        else:
+            self._files.mark(self._written)
+        write_archive(path, state, REPLAY_VERSION)
+
+    def load(self, path: Path) -> None:
+        """Replace the contents by those of a checkpoint; sampling goes on exactly as it would have.
+
+        Raises:
+            ValueError: the file is missing, damaged, or of a replay with another capacity, other dimensions or another
+                observation dtype, or kept elsewhere.
+            UserError: the files of this replay do not lead back to this checkpoint.
+        """
+        state = read_arrays(path, REPLAY_VERSION, only=("capacity", "written"))
+        capacity, written = (int(state[name]) for name in ("capacity", "written"))
+        if capacity != self.capacity:
             raise ValueError(f"the state is of a replay of capacity {capacity}, this one has {self.capacity}")
-        filled = int(state["filled"])
-        for name, array in self._rows.items():
-            saved, shape = state[name], (filled, *array.shape[1:])
-            if saved.shape != shape or saved.dtype != array.dtype:
-                raise ValueError(
-                    f"{name} of the state is {saved.dtype} of shape {saved.shape}, expected {array.dtype} of {shape}"
-                )
-        for name, array in self._rows.items():
-            array[:filled] = state[name]
-            array[filled:] = 0
-        for name in _COUNTERS:
-            setattr(self, f"_{name}", int(state[name]))
-        self._imitable = None
+        if written < 0:
+            raise ValueError(f"written is {written}, expected 0 or more")
+        if self._files is None:
+            read_into(path, {name: column[: min(written, capacity)] for name, column in self._rows.items()})
+        else:
+            self._files.restore(written)
+        self._written = written
+        self._steps = np.count_nonzero(self._rows["remaining"][: self._filled])
+        self._forget_imitable(self._imitable_steps)
+        oldest = (written - self._filled) % capacity
+        self._note_imitable(np.arange(oldest, self._filled))
+        self._note_imitable(np.arange(oldest))
 
-    def _imitable_rows(self) -> np.ndarray:
-        if self._imitable is None:
-            self._imitable = np.flatnonzero(self._rows["return_to_go"] > 0)
-        return self._imitable
+    @property
+    def _filled(self) -> int:
+        return min(self._written, self.capacity)
 
+    def _note_imitable(self, rows: np.ndarray) -> None:
+        """Those of `rows`, the newest, after which reward still comes."""
+        rows = rows[self._rows["return_to_go"][rows] > 0]
+        end = self._imitable_start + self._imitable_steps
+        self._imitable[(end + np.arange(len(rows))) % self.capacity] = rows
+        self._imitable_steps += len(rows)
 
-_COUNTERS = ("cursor", "filled", "steps", "episodes_added", "successes_added")
+    def _forget_imitable(self, number: int) -> None:
+        """The oldest."""
+        self._imitable_start = (self._imitable_start + number) % self.capacity
+        self._imitable_steps -= number
 
 
 def sample_mixed(
@@ -282,11 +269,6 @@ def sample_mixed(
     from_offline = round(batch_size * offline_share) if available else batch_size
     parts = [(offline, from_offline), (online, batch_size - from_offline)]
     return concatenate([replay.sample(count, horizon, rng, imitable) for replay, count in parts if count])
-
-
-def _as_learned(observation: np.ndarray) -> np.ndarray:
-    """Packed observations as they are, numbers as float32."""
-    return observation if observation.dtype == np.uint8 else observation.astype(np.float32, copy=False)
 
 
 def _cast(observation: np.ndarray, dtype: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 policy.safetensors, policy.json    weights and observation statistics; how to build what holds them
 training.pt                        networks, optimisers, random states and counters
-replay.npz                         the policy's own episodes
+replay.npz                         the policy's own episodes, or where in their files they end
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import numpy as np
 import torch
 
 from softflow.data import Replay
-from softflow.data.archive import read_arrays, write_archive
 from softflow.errors import UserError, one_line, require_version
 from softflow.policies import BestOfN
 from softflow.policies.weights import read_module, write_module
 
-TRAINING_VERSION, REPLAY_VERSION = 1, 1
+TRAINING_VERSION = 1
 
 
 def save_policy(folder: Path, policy: BestOfN) -> None:
@@ -55,7 +54,7 @@ def save_training(folder: Path, state: dict[str, Any], replay: Replay) -> None:
     whole = io.BytesIO()  # torch makes a poor error of a full disk, and python a clear one
     torch.save({"format_version": TRAINING_VERSION, "state": state}, whole)
     (folder / "training.pt").write_bytes(whole.getbuffer())
-    write_archive(folder / "replay.npz", replay.state_dict(), REPLAY_VERSION)
+    replay.save(folder / "replay.npz")
 
 
 def as_tensors(state: Any) -> Any:
@@ -88,7 +87,7 @@ def load_training(folder: Path, replay: Replay) -> dict[str, Any]:
     try:
         state = _read_state(file)
         file = folder / "replay.npz"
-        replay.load_state_dict(read_arrays(file, REPLAY_VERSION))
+        replay.load(file)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(f"{file}: cannot be resumed: {one_line(error)}") from error
     return state

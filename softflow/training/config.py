@@ -44,6 +44,8 @@ class RunConfig:
     """Seconds after which an environment that has not finished a reset or a chunk is in error; needs the mode async."""
     replay_capacity: int = 1_000_000
     """Rows of the replay of own episodes, one per step; the oldest are overwritten."""
+    replay_storage: Literal["memory", "disk"] = "memory"
+    """Where they are: `disk` for a replay larger than the memory, in files of the run folder."""
     collect_steps: int = 1_000
     """Primitive steps between two bouts of updates, in stages that act."""
     eval_episodes: int = 50

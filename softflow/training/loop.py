@@ -91,8 +91,9 @@ class Trainer:
         first = demonstrations[0]
         sizes = first.observation_dim, first.action_dim, first.observation.dtype
         rows = sum(len(episode) + 1 for episode in demonstrations)
-        replays = Replay(rows, *sizes), Replay(config.replay_capacity, *sizes)
-        self.data = Data(*replays, np.random.default_rng(config.seed))
+        replay_folder = run_folder.replay_path if config.replay_storage == "disk" else None
+        online = Replay(config.replay_capacity, *sizes, replay_folder)
+        self.data = Data(Replay(rows, *sizes), online, np.random.default_rng(config.seed))
         for episode in demonstrations:
             self.data.offline.add_episode(episode)
         self.progress = Progress()
@@ -166,10 +167,11 @@ class Trainer:
                 self._save()
             wanted = min(config.collect_steps, stage.environment_steps - p.done)
             ended, steps = self._rollout.collect(self._explore, wanted)
-            for episode in ended:
-                self.data.online.add_episode(episode)
-                if self.mirror is not None:
-                    self.data.online.add_episode(self.mirror(episode))
+            with self.run_folder.writing():  # if the replay is on disk
+                for episode in ended:
+                    self.data.online.add_episode(episode)
+                    if self.mirror is not None:
+                        self.data.online.add_episode(self.mirror(episode))
             self.algorithm.receive(ended)
             self._recent.extend(EpisodeResult(float(e.reward.sum()), len(e), e.is_success) for e in ended)
             p.done += steps

@@ -4,6 +4,7 @@ runs/<env>/<algo>/<time>_s<seed>/
     config.yaml               the resolved configuration, written before training starts
     metrics.csv, tb/          scalars (see `softflow.training.logging`)
     videos/
+    replay/                   own episodes, if they are not kept in memory
     checkpoints/<step>/       complete, or absent: written under another name and renamed
     checkpoints/last          a text file: the name of the newest checkpoint
 """
@@ -30,6 +31,7 @@ class RunFolder:
         self.metrics_path = path / "metrics.csv"
         self.tensorboard_path = path / "tb"
         self.videos_path = path / "videos"
+        self.replay_path = path / "replay"
         self.checkpoints_path = path / "checkpoints"
 
     @classmethod

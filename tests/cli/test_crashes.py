@@ -136,10 +136,13 @@ def events(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {stage: [(e.step, e.value) for e in log.Scalars("train/n_updates")] for stage, log in read.items()}
 
 
+@pytest.mark.parametrize("storage", ["memory", pytest.param("disk", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_at_any_moment(kills: int, server: Server, tmp_path: Path) -> None:
-    start, run, rng = f"{TRAIN} --run-dir run", tmp_path / "run", random.Random(kills)
-    assert server.run(tmp_path, f"{TRAIN} --run-dir whole") == 0
+def test_killed_at_any_moment(kills: int, storage: str, server: Server, tmp_path: Path) -> None:
+    """On disk with a ring so small that every round overwrites some of it."""
+    train = TRAIN if storage == "memory" else f"{TRAIN} --replay-storage disk --replay-capacity 90"
+    start, run, rng = f"{train} --run-dir run", tmp_path / "run", random.Random(kills)
+    assert server.run(tmp_path, f"{train} --run-dir whole") == 0
     moments = {"before the first checkpoint": 0, "while one was written": 0, "elsewhere": 0, "too late": 0}
     for number in range(kills):
         before = saved_at(run)

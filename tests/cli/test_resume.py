@@ -101,6 +101,15 @@ def test_with_environments_in_processes(command: Any) -> None:
     assert_resumed_to_the_bit(command, line, 0.6)
 
 
+def test_with_a_replay_on_disk(command: Any) -> None:
+    """One so small that the ring goes round, and the same to the bit as in memory."""
+    small = "--replay-capacity 90 --replay-storage"
+    assert_resumed_to_the_bit(command, train("filtered_imitation", more=f"{small} disk"), 0.3, 0.8)
+    assert command(f"{train('filtered_imitation', more=f'{small} memory')} --run-dir memory").status == 0
+    assert Path("memory/metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
+    assert not Path("memory/replay").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", [algo for algo in available_presets("algos") if algo != "softflow"])
 def test_of_every_algorithm(algo: str, command: Any, request: pytest.FixtureRequest) -> None:

@@ -141,6 +141,7 @@ def test_bad_demonstrations_are_refused(
         ("--device meta", "device 'meta' cannot be used"),
         ("--threads 1025", "threads must be in 1 ... 1024, got 1025"),
         ("--replay-capacity 1e15", "replay_capacity 1000000000000000: "),
+        ("--replay-capacity 1e15 --replay-storage disk", "GB of rows, and "),
         ("--critic-width 1e12", "algorithm 'softflow': "),
         ("--num-envs 1e18", "not enough memory, ask for less: "),
         ("--run-dir misspelt.yaml/run", "cannot make the run folder misspelt.yaml/run"),

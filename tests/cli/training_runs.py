@@ -33,9 +33,17 @@ def assert_same_run(one: str | Path, other: str | Path) -> None:
     assert first.name == second.name
     for name in ("policy.json", "policy.safetensors"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
-    with np.load(first / "replay.npz") as expected, np.load(second / "replay.npz") as replay:
-        assert_same(dict(expected), dict(replay), "replay")
+    expected, replay = (_replay(run, path) for run, path in zip(runs, (first, second), strict=True))
+    assert_same(expected, replay, "replay")
     assert_same(*(torch.load(path / "training.pt", weights_only=True) for path in (first, second)), "training")
+
+
+def _replay(run: RunFolder, checkpoint: Path) -> dict[str, np.ndarray]:
+    """What a checkpoint says of the replay, and the rows in use, wherever they are."""
+    with np.load(checkpoint / "replay.npz") as saved:
+        arrays = dict(saved)
+    columns = {file.stem: np.load(file)[: arrays["written"]] for file in sorted(run.replay_path.glob("*.npy"))}
+    return arrays | columns
 
 
 def assert_same(first: Any, second: Any, where: str) -> None:
