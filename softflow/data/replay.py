@@ -122,8 +122,8 @@ class Replay:
         overwritten = written[written < self._filled]
         if self._files is not None:
             self._files.protect(overwritten)
-        self._steps += steps - np.count_nonzero(rows["remaining"][overwritten])
-        self._forget_imitable(np.count_nonzero(rows["return_to_go"][overwritten] > 0))
+        self._steps += steps - int(np.count_nonzero(rows["remaining"][overwritten]))
+        self._forget_imitable(int(np.count_nonzero(rows["return_to_go"][overwritten] > 0)))
         rows["observation"][written] = observation
         rows["action"][written] = np.pad(episode.action, ((0, 1), (0, 0)))
         rows["reward"][written] = np.pad(episode.reward, (0, 1))
@@ -223,7 +223,7 @@ class Replay:
         else:
             self._files.restore(written)
         self._written = written
-        self._steps = np.count_nonzero(self._rows["remaining"][: self._filled])
+        self._steps = int(np.count_nonzero(self._rows["remaining"][: self._filled]))
         self._forget_imitable(self._imitable_steps)
         oldest = (written - self._filled) % capacity
         self._note_imitable(np.arange(oldest, self._filled))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from softflow.training.failures import OnEnvError
 from softflow.training.vector import VectorizationMode, check_time_limit
