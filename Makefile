@@ -14,7 +14,7 @@ train: .venv/installed
 test: .venv-test/installed
 	.venv-test/bin/ruff check .
 	.venv-test/bin/mypy
-	.venv-test/bin/python -m pytest
+	.venv-test/bin/python -m pytest --numprocesses auto --dist worksteal
 
 # The stamp is newer than the metadata as long as nothing has to be installed again.
 .venv-test/installed: EXTRAS := [dev]
