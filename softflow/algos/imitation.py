@@ -63,6 +63,8 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.execute <= self.horizon:
             raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2: advantages are compared in it; got {self.batch_size}")
 
 
 def make_policy(config: PolicyConfig, observation_dim: ObservationSize, action_dim: int) -> FlowPolicy:

@@ -205,6 +205,7 @@ def test_a_saved_state_goes_on_the_same(name: str) -> None:
         (dict(horizon=4, execute=5), "execute must be in 1 ... horizon = 4, got 5"),
         (dict(horizon=4, execute=0), "execute must be in 1 ... horizon = 4, got 0"),
         (dict(horizon=4, execute=2, critic_horizon=5), "critic_horizon must be in 1 ... horizon = 4, got 5"),
+        (dict(batch_size=1), "batch_size must be at least 2: .* got 1"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, int], message: str) -> None:

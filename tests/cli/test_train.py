@@ -226,5 +226,5 @@ def test_the_quick_preset_on_the_real_simulator(tmp_path: Path, command: Any) ->
     assert [stage for stage in STAGES if f"after {stage}" in done.stdout] == STAGES
     assert re.search(r"^online \d+/450 \(\d+ %\)", done.stderr, re.MULTILINE)
     result = json.loads(command("softflow-eval run --episodes 2 --json").out)
-    assert list(result) == ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "outcome"]
+    assert {"success_rate", "success_ci95", "outcome"} < result.keys()  # all of them: test_evaluate.py
     assert result["episodes"] == 2 and 0 < result["mean_length"] <= 200
