@@ -61,9 +61,9 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-def pendulum_demonstrations(path: Path, reward: float) -> Path:
+def pendulum_demonstrations(path: Path, reward: float, seed: int = 0) -> Path:
     """Four episodes of the sizes of Pendulum-v1, with `reward` at every step."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     episodes = [
         Episode(rng.normal(size=(31, 3)), rng.uniform(-1, 1, (30, 1)), np.full(30, reward), False, True, False)
         for _ in range(4)

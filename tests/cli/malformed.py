@@ -19,6 +19,7 @@ from softflow.cli.config import dotted_fields
 from softflow.cli.demonstrate import DemoConfig
 from softflow.cli.evaluate import EvalConfig
 from softflow.cli.export import ExportConfig
+from softflow.cli.guard import GuardConfig
 from softflow.cli.runs import config_class
 from tests.damage import FOREIGN, Attack, flip, sign
 
@@ -44,6 +45,7 @@ PENDULUM = "softflow-train --env Pendulum-v1 --demos pendulum.npz --run-dir new 
 TRAIN = f"{PENDULUM} --config small.yaml"
 CORRECT = f"{PENDULUM} --algo correction --base run --corrections c.npz"
 STEER = f"{PENDULUM} --algo rfs --base run"
+GUARDED = "softflow-eval run --guard guard --episodes 2"
 LINES = {
     "softflow-train": [
         TRAIN,
@@ -61,8 +63,12 @@ LINES = {
         "softflow-demo --corrections run --episodes 1 --out d.npz",
     ],
     "softflow-export": ["softflow-export run --format torchscript --out policy.pt"],
+    "softflow-guard": ["softflow-guard run --demos held_out.npz --out new", GUARDED],
 }
-CLASSES = {"softflow-eval": EvalConfig, "softflow-demo": DemoConfig, "softflow-export": ExportConfig}
+CLASSES = {
+    "softflow-eval": EvalConfig, "softflow-demo": DemoConfig, "softflow-export": ExportConfig,
+    "softflow-guard": GuardConfig,
+}  # fmt: skip
 OPTIONS = [
     "max_steps", "reward", "noise", "mode", "sloppiness", "render_mode", "name", "env", "rng", "seed", "make",
     "latency", "episodes", "id", "max_episode_steps", "disable_env_checker", "g", "randomize", "sensor_noise",
@@ -71,6 +77,7 @@ OPTIONS = [
 READERS = [
     "softflow-eval run --episodes 2", "softflow-export run --format torchscript --out policy.pt",
     "softflow-train --resume run", STEER, "softflow-demo --corrections run --out d.npz",
+    "softflow-guard run --demos held_out.npz --out new",
 ]  # fmt: skip
 
 
@@ -141,6 +148,7 @@ def _archive(rng: random.Random) -> Attempt:
         [
             ("pendulum.npz", TRAIN),
             ("c.npz", CORRECT),
+            ("held_out.npz", "softflow-guard run --demos held_out.npz --out new"),
             ("run/demonstrations.npz", "softflow-train --resume run"),
         ]
     )
@@ -205,16 +213,18 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _policy(rng: random.Random) -> Attempt:
-    def inflict(folder: Path) -> None:
-        checkpoint = _checkpoint(folder)
-        if rng.random() < 0.5:
-            return _damage(checkpoint / rng.choice(["policy.json", "policy.safetensors"]), rng)
-        description = _nested(json.loads((checkpoint / "policy.json").read_text()), rng)
-        (checkpoint / "policy.json").write_text(json.dumps(description))
-        if isinstance(description, dict) and rng.random() < 0.7:
-            sign(checkpoint)
+    what, line = rng.choice([*(("policy", line) for line in READERS), ("guard", GUARDED)])
 
-    return Attempt(rng.choice(READERS).split(), inflict, "policy")
+    def inflict(folder: Path) -> None:
+        checkpoint = _checkpoint(folder) if what == "policy" else folder / "guard"
+        if rng.random() < 0.5:
+            return _damage(checkpoint / rng.choice([f"{what}.json", f"{what}.safetensors"]), rng)
+        description = _nested(json.loads((checkpoint / f"{what}.json").read_text()), rng)
+        (checkpoint / f"{what}.json").write_text(json.dumps(description))
+        if isinstance(description, dict) and rng.random() < 0.7:
+            sign(checkpoint, what)
+
+    return Attempt(line.split(), inflict, what)
 
 
 def _training(rng: random.Random) -> Attempt:

@@ -18,8 +18,9 @@ import pytest
 
 from softflow.cli import demonstrate, evaluate, export, train
 from softflow.data import EpisodeBuilder
+from softflow.policies import ChunkGuard
 from softflow.training.loop import Trainer
-from tests.cli.conftest import MAINS, contents
+from tests.cli.conftest import MAINS, contents, pendulum_demonstrations
 from tests.cli.malformed import Attempt, attempt
 from tests.damage import EXECUTED
 
@@ -63,6 +64,7 @@ def cut_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(demonstrate, "EpisodeBuilder", ShowingOne)
     monkeypatch.setattr(evaluate, "evaluate", accept)
     monkeypatch.setattr(export, "export_greedy", accept)
+    monkeypatch.setattr(ChunkGuard, "save", accept)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
@@ -107,13 +109,26 @@ def complaint(status: int, stderr: str) -> str | None:
 
 
 @pytest.fixture
+def guard(command: Any, small_run: Path, tmp_path: Path) -> None:
+    """`guard`, of `run`, and the `held_out.npz` that it was calibrated on."""
+    pendulum_demonstrations(tmp_path / "held_out.npz", reward=1.0, seed=1)
+    assert command("softflow-guard run --demos held_out.npz --out guard").status == 0
+
+
+@pytest.fixture
 def refuse(
-    finished: Path, corrections: Path, demonstrations: Path, tmp_path: Path, cut_short: None, monkeypatch: Any
+    finished: Path,
+    corrections: Path,
+    demonstrations: Path,
+    guard: None,
+    tmp_path: Path,
+    cut_short: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[Iterable[int]], int]:
     """Tries the input of each seed, in a folder with everything that the commands take; how many were refused."""
     template = tmp_path / "template"
     template.mkdir()
-    for name in ("small.yaml", "pendulum.npz", "c.npz", "run"):
+    for name in ("small.yaml", "pendulum.npz", "c.npz", "run", "held_out.npz", "guard"):
         (tmp_path / name).rename(template / name)
 
     def tried(seeds: Iterable[int]) -> int:
@@ -140,12 +155,12 @@ def test_hundreds(refuse: Callable[[Iterable[int]], int]) -> None:
     if chosen is not None:
         refuse(map(int, chosen.split()))
         return
-    assert refuse(range(360)) >= 300
+    assert refuse(range(240)) >= 200
 
 
 @pytest.mark.slow
 def test_a_thousand(refuse: Callable[[Iterable[int]], int]) -> None:
-    assert refuse(range(360, 1_600)) >= 1_000
+    assert refuse(range(240, 1_600)) >= 1_000
 
 
 PROCESSES = [
