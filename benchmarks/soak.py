@@ -58,7 +58,7 @@ class Soak(Trainer):
             self.samples.append((passed, own, rows))
             shown = f"own {own / 1e6:.1f} MB, rows {rows / 1e6:.1f} MB, the rest {(own - rows) / 1e6:.1f} MB"
             print(f"{passed:.2f} minutes, {self.progress.steps:,} steps: {shown}", flush=True)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # a job in the background ignores SIGINT
 
 
 def main() -> None:

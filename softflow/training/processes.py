@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -20,6 +21,8 @@ from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 from softflow.errors import UserError
 from softflow.training.failures import Failure
 
+AWAKE = 5e-4
+"""Seconds that a process looks out for a message before it sleeps: to be woken takes a tenth of a chunk's time."""
 Call = tuple[str, dict[str, Any]] | None
 """Method of an environment and its arguments; None leaves the environment alone."""
 
@@ -159,6 +162,7 @@ class _Worker:
     def answer(self, time_limit: float | None) -> list[Any] | Failure | UserError:
         """What the environments answer, or what went wrong."""
         last = -1
+        _look_out(self.pipe)
         while not self.pipe.poll(time_limit):
             at = self.at.value
             if at == last >= 0:
@@ -213,7 +217,15 @@ def _kill(workers: Iterable[_Worker]) -> None:
 
 
 def _received(pipe: Connection) -> list[Call] | None:
+    _look_out(pipe)
     try:
         return pipe.recv()
     except EOFError:
         return None
+
+
+def _look_out(pipe: Connection) -> None:
+    """Wait for a message without falling asleep, but not for long (`AWAKE`)."""
+    latest = time.perf_counter() + AWAKE
+    while not pipe.poll() and time.perf_counter() < latest:
+        pass
