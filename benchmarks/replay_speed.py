@@ -1,5 +1,5 @@
-"""Replays of tape_cut's sizes: milliseconds to sample a batch of 256 windows of 8 steps, in memory and in files, and
-seconds to save and to load a checkpoint.
+"""Replays with rows of 97 and 15 numbers: milliseconds to sample a batch of 256 windows of 8 steps, in memory and in
+files, and seconds to save and to load a checkpoint.
 
     python benchmarks/replay_speed.py --rows 1e4 1e5 1e6 1e7 --folder runs/replay_speed
 

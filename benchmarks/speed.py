@@ -5,7 +5,7 @@
 
 One thread, CPU time of this process. The cases of a table are timed in turn, once in each round, so that a busy machine
 is busy for all, and a ratio is the median of those within a round. The sizes are those of `tape_cut`: observations of
-97 numbers, chunks 8 x 15 of which 4 are executed, batches of 256, the default flow and critics. Networks are as
+153 numbers, chunks 8 x 15 of which 4 are executed, batches of 256, the default flow and critics. Networks are as
 initialised, and data random.
 
 * `update`: SOFT-FLOW's online update, as its preset has it and with the critic's gradient and the KL, against its
@@ -45,7 +45,7 @@ from softflow.policies.export import export_greedy
 from softflow.training.rollout import Rollout
 from softflow.training.vector import closing, vectorize
 
-OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE, CRITIC_WIDTH = 97, 15, 8, 4, 256
+OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE, CRITIC_WIDTH = 153, 15, 8, 4, 256
 STEPS = 200  # of an episode
 Q_AND_KL = dict(q_weight=0.2, kl_weight=0.2)
 Call = Callable[[], object]

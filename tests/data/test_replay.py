@@ -192,7 +192,7 @@ def test_bad_input():
 
 def test_an_observation_is_stored_once():
     """Beside observation, action, reward and two flags little is kept, of tape_cut's million steps as of pictures."""
-    assert Replay(10**6, 97, 15).nbytes <= 1.04 * 10**6 * (4 * 97 + 4 * 15 + 4 + 2)
+    assert Replay(10**6, 153, 15).nbytes <= 1.03 * 10**6 * (4 * 153 + 4 * 15 + 4 + 2)
     assert Replay(1000, 24_796, 15, np.uint8).nbytes <= 1.001 * 1000 * (24_796 + 4 * 15 + 4 + 2)
 
 

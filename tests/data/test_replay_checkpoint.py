@@ -213,12 +213,12 @@ def resident(kind: str) -> int:
 
 def fill_save_and_load(folder: Path) -> None:
     """A million steps of tape_cut's sizes; limits as shares of the raw arrays."""
-    steps, episodes, raw = 200, 5_000, 10**6 * (4 * 97 + 4 * 15 + 4 + 2)
+    steps, episodes, raw = 200, 5_000, 10**6 * (4 * 153 + 4 * 15 + 4 + 2)
     rng = np.random.default_rng(0)
-    observation, action = rng.normal(size=(steps + 1, 97)), rng.uniform(-1, 1, (steps, 15))
+    observation, action = rng.normal(size=(steps + 1, 153)), rng.uniform(-1, 1, (steps, 15))
     episode = Episode(observation, action, np.ones(steps), True, False, True)
     before = resident("VmRSS")
-    replay = Replay(episodes * (steps + 1), 97, 15)
+    replay = Replay(episodes * (steps + 1), 153, 15)
     for _ in range(episodes):
         replay.add_episode(episode)
     used = resident("VmRSS") - before
