@@ -76,8 +76,11 @@ def make_guard(
             f"{run} has learnt from {known} of these demonstrations, and holds them likelier than any that follow: "
             "give others, such as of softflow-demo with another --seed"
         )
-    mirror = make_mirror(config)
-    seen = [*learned, *(map(mirror, learned) if mirror else ())]
+    mirror = make_mirror(config, learned[0].layout)
+    try:
+        seen = [*learned, *(map(mirror, learned) if mirror else ())]
+    except ValueError as error:
+        raise UserError(f"{run}: its configuration is of another environment: {error}") from error
     observation, chunk = map(torch.as_tensor, whole_chunks(held_out, policy.horizon))
     rate: float | torch.Tensor = torch.inf
     if rate_factor is not None:

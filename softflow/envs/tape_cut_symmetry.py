@@ -121,7 +121,13 @@ def mirror_trajectory(observation: Array, action: Array) -> Trajectory:
 
     Of the two turns by pi the image's hand takes the one that the wrist's range leaves room for: it starts from where
     the original has turned to, or if that grasp was plain, from the side that the blades are turned to in the end.
+
+    Raises:
+        ValueError: other sizes, so an episode of another environment.
     """
+    sizes, expected = (observation.shape[-1], action.shape[-1]), (len(OBSERVATION_ORDER), len(ACTION_ORDER))
+    if sizes != expected:
+        raise ValueError(f"observations and actions of {sizes} numbers, those of tape_cut have {expected}")
     yaw = observation[:, OBSERVATION_SLICES["wrist_position"].start + 3]
     lifted = np.flatnonzero(observation[:, OBSERVATION_SLICES["lifted"].start] > 0)
     half_turns = round(float(yaw[lifted[0] if len(lifted) else -1]) / np.pi)

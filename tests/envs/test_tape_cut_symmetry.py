@@ -46,3 +46,8 @@ def test_the_image_of_a_demonstration_cuts_in_the_image_of_its_scene(
         if terminated:
             break
     assert info["is_success"]
+
+
+def test_an_episode_of_another_environment_has_no_image() -> None:
+    with pytest.raises(ValueError, match=r"of \(3, 1\) numbers, those of tape_cut have \(153, 15\)"):
+        mirror_trajectory(np.zeros((5, 3), np.float32), np.zeros((4, 1), np.float32))
