@@ -241,7 +241,7 @@ def rollout(policy: BestOfN, number: int, turns: int) -> tuple[float, float]:
 # --------------------------------------------------------------------------------------------------------------- growth
 
 
-def growth(rounds: int) -> None:
+def growth(rounds: int, plot: Path | None = None) -> None:
     short, data = max(3, rounds // 6), make_data()
     sweeps: dict[str, dict[int, Callable[[], Call]]] = {
         "numbers in a chunk, D = 4 A": {
@@ -254,8 +254,10 @@ def growth(rounds: int) -> None:
         "rows of each replay": {10**n: lambda n=n: make_update(make_data(rows=10**n)) for n in (4, 5, 6)},
     }
     header("size", "", "ms per update", "exponent")
+    curves: dict[str, list[float]] = {}
     for name, sweep in sweeps.items():
         times = interleaved({str(size): make() for size, make in sweep.items()}, short, warm_up=2)
+        curves[name] = [statistics.median(taken) for taken in times.values()]
         previous: tuple[int, list[float]] | None = None
         for size, taken in zip(sweep, times.values(), strict=True):
             exponent = ""
@@ -263,22 +265,41 @@ def growth(rounds: int) -> None:
                 exponent = f"{math.log(ratio(taken, previous[1])) / math.log(size / previous[0]):.2f}"
             row("" if previous else name, f"{size:,}", f"{statistics.median(taken):.1f}", exponent)
             previous = size, taken
+    if plot is not None:
+        draw({name: (list(sweep), curves[name]) for name, sweep in sweeps.items()}, plot)
 
 
-TABLES: dict[str, Callable[[int], None]] = {"update": updates, "chunk": chunks, "rollout": rollouts, "growth": growth}
+def draw(curves: Mapping[str, tuple[list[int], list[float]]], path: Path) -> None:
+    """Each size against its smallest, and the time against the time of that one."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, (sizes, times) in curves.items():
+        axes.loglog([size / sizes[0] for size in sizes], [time / times[0] for time in times], "o-", label=name)
+    axes.loglog([1, 32], [1, 32], "k:", label="linear")
+    axes.set(xlabel="size / its smallest", ylabel="time of an update / at the smallest", ylim=(0.8, 32))
+    axes.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+TABLES = "update", "chunk", "rollout", "growth"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; all, unless given")
     parser.add_argument("--rounds", type=int, default=30, help="updates of each case; others in proportion")
+    parser.add_argument("--plot", type=Path, help="picture of the growth to write (needs softflow[plot])")
     arguments = parser.parse_args()
-    if unknown := set(arguments.tables) - TABLES.keys():
+    if unknown := set(arguments.tables) - set(TABLES):
         parser.error(f"no table {', '.join(sorted(unknown))}: choose from {', '.join(TABLES)}")
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread, CPU time, {arguments.rounds} rounds")
     for name in arguments.tables or TABLES:
-        TABLES[name](arguments.rounds)
+        if name == "growth":
+            growth(arguments.rounds, arguments.plot)
+        else:
+            {"update": updates, "chunk": chunks, "rollout": rollouts}[name](arguments.rounds)
 
 
 if __name__ == "__main__":
