@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,8 @@ def main(argv: Sequence[str]) -> None:
         policy, run = load_run(config.corrections)
         if config.env != run.env:
             raise UserError(f"--corrections {config.corrections}: its environment is {run.env!r}: give no --env")
-        require_fit(policy, make(), config.corrections)
+        with closing(make()) as environment:
+            require_fit(policy, environment, config.corrections)
         options = config.demonstrator_options
         corrections = record_corrections(make, policy, config.episodes, config.seed, options, errors)
         save_corrections(path, corrections)
