@@ -41,11 +41,18 @@ def linear(rows: int, inputs: int, outputs: int, weight: bool, input: bool, memb
 
 
 def flow_products(
-    flow: Coupling, batch: int, samples: int = 1, *, learns: bool = False, through: bool = False
+    flow: Coupling,
+    batch: int,
+    samples: int = 1,
+    *,
+    length: int | None = None,
+    learns: bool = False,
+    through: bool = False,
 ) -> list[Product]:
     """One pass of a coupling flow on a mixture base, in either direction, over `samples` chunks of each row.
 
     Args:
+        length: only the first so many actions are asked for, which the layer that acts last may not move.
         learns: the flow's own weights get gradients.
         through: so does what comes in, a chunk or a latent.
     """
@@ -54,7 +61,10 @@ def flow_products(
     products += linear(batch, first.in_features, first.out_features, weight=learns, input=False)
     for layer in (second, flow.base.logit, flow.base.mean, flow.base.log_scale):
         products += linear(batch, layer.in_features, layer.out_features, weight=learns, input=learns)
+    spared = length is not None and not flow.interleaved and length * flow.action_dim <= flow.sizes[0]
     for i, conditioner in enumerate(flow.conditioners):
+        if spared and i == 0:
+            continue
         for layer in (conditioner.input, conditioner.hidden, conditioner.output):
             given = i == 0 and layer is conditioner.input  # reads what comes in
             needed = through or (learns and not given)
@@ -80,7 +90,9 @@ def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Produ
     """All of one update: the critic's, and what the actor of that stage minimises."""
     config, flow, critic = algorithm.config, algorithm.actor.flow, algorithm.critic
     batch, candidates = config.batch_size, config.target_candidates
-    products = flow_products(flow, batch, candidates) + critic_products(critic, batch, candidates)
+    products = flow_products(flow, batch, candidates, length=critic.horizon) + critic_products(
+        critic, batch, candidates
+    )
     if candidates > 1:
         products += critic_products(critic, batch, candidates)  # the online one chooses
     products += critic_products(critic, batch, learns=True)
@@ -92,7 +104,7 @@ def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Produ
         products += critic_products(critic, batch, through=True)
     if stage.nll_weight:
         if stage.advantage_scale:
-            products += flow_products(flow, batch, ADVANTAGE_PROPOSALS)
+            products += flow_products(flow, batch, ADVANTAGE_PROPOSALS, length=critic.horizon)
             products += critic_products(critic, batch, 1 + ADVANTAGE_PROPOSALS)
         products += flow_products(flow, batch, learns=True)
     return products

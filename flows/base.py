@@ -57,9 +57,10 @@ class ChunkFlow(nn.Module, ABC):
 
     # What a flow may write.
 
-    def generate(self, latent: Tensor, embedding: Any) -> Tensor:
-        """`decode` without its log-determinant, for a flow that can save work by it."""
-        return self.decode(latent, embedding)[0]
+    def generate(self, latent: Tensor, embedding: Any, length: int | None = None) -> Tensor:
+        """`decode` without its log-determinant, and of chunks the first `length` actions alone if that is given, for a
+        flow that can save work by it: (B, N, D) -> (B, N, D) or (B, N, length * A)."""
+        return self._first(self.decode(latent, embedding)[0], length)
 
     def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
         """What `loss` averages over rows, summed over a chunk's dimensions: (B, H, A), (B, C) -> (B,)."""
@@ -77,16 +78,19 @@ class ChunkFlow(nn.Module, ABC):
         latent, log_abs_det = self.encode(self._flat(chunk, context), self.embed(context))
         return (self.base.log_prob(latent, self.base(context)) + log_abs_det).reshape(chunk.shape[:-2])
 
-    def sample(self, context: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
+    def sample(self, context: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
         """Draw `n` chunks for each row of a context (B, C): (B, n, H, A).
 
         `temperature` scales the base density's noise (a mixture's within its components), not the density that
-        `log_prob` reports; 0 gives the chunk of a base mean.
+        `log_prob` reports; 0 gives the chunk of a base mean. With a `length`, in 1 ... H, the first so many actions of
+        the same chunks, (B, n, length, A): a coupling need not make the others.
         """
         self._check_context(context)
         _check_draw(n, temperature)
+        if length is not None and not 1 <= length <= self.horizon:
+            raise ValueError(f"length: expected 1 to {self.horizon}, got {length!r}")
         latent = self.base.sample(self.base(context), n, temperature)
-        return self.generate(latent, self.embed(context)).unflatten(-1, self.latent_shape)
+        return self.generate(latent, self.embed(context), length).unflatten(-1, (-1, self.action_dim))
 
     def mode(self, context: Tensor) -> Tensor:
         """The chunk of the base's mode (a mixture's: the mean of its likeliest component): (B, C) -> (B, H, A).
@@ -157,6 +161,10 @@ class ChunkFlow(nn.Module, ABC):
         return (weight * self.row_loss(chunk, context)).sum() / (weight.sum() * self.horizon * self.action_dim)
 
     # Shapes.
+
+    def _first(self, flat: Tensor, length: int | None) -> Tensor:
+        """Of flat chunks (B, N, D) the first `length` actions: (B, N, length * A)."""
+        return flat if length is None else flat[..., : length * self.action_dim]
 
     def _check_context(self, context: Tensor) -> None:
         if context.ndim != 2 or context.shape[1] != self.context_dim:

@@ -94,8 +94,8 @@ class BoundedFlow(ChunkFlow):
         chunk, bounding = self._bound(u)
         return chunk, log_abs_det + bounding
 
-    def generate(self, latent: Tensor, embedding: Any) -> Tensor:
-        return self._bound(self.flow.generate(latent, embedding))[0]
+    def generate(self, latent: Tensor, embedding: Any, length: int | None = None) -> Tensor:
+        return self._bound(self.flow.generate(latent, embedding, length))[0]
 
     def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
         if self.training and self.noise:

@@ -112,18 +112,25 @@ class Coupling(ChunkFlow):
         return self.context(context).view(-1, self.layers, self.width).unbind(1)
 
     def encode(self, chunk: Tensor, embedding: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        latent, log_derivatives = self._run(chunk, embedding)
-        return latent, self._log_abs_det(log_derivatives, chunk)
+        parts, log_derivatives = self._run(chunk, embedding)
+        return self._join(parts, chunk), self._log_abs_det(log_derivatives, chunk)
 
     def decode(self, latent: Tensor, embedding: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        chunk, log_derivatives = self._run(latent, embedding, inverse=True)
-        return chunk, -self._log_abs_det(log_derivatives, latent)
+        parts, log_derivatives = self._run(latent, embedding, inverse=True)
+        return self._join(parts, latent), -self._log_abs_det(log_derivatives, latent)
 
-    def generate(self, latent: Tensor, embedding: tuple[Tensor, ...]) -> Tensor:
-        return self._run(latent, embedding, inverse=True)[0]
+    def generate(self, latent: Tensor, embedding: tuple[Tensor, ...], length: int | None = None) -> Tensor:
+        if length is None or self.interleaved or length * self.action_dim > self.sizes[0]:
+            return self._first(self._join(self._run(latent, embedding, inverse=True)[0], latent), length)
+        # The layer that acts last moves the second part alone: it is not asked.
+        first = self._run(latent, embedding, inverse=True, spare=True)[0][0]
+        return self._first(first.reshape(*latent.shape[:-1], first.shape[-1]), length)
 
-    def _run(self, x: Tensor, embedding: tuple[Tensor, ...], inverse: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """The map or its inverse, and every layer's log-derivatives, those of the map in either case."""
+    def _run(
+        self, x: Tensor, embedding: tuple[Tensor, ...], inverse: bool = False, spare: bool = False
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The parts of the map or its inverse, (B, N, size) or (B, size) if N is 1, and every layer's log-derivatives,
+        those of the map in either case. To `spare` the first layer leaves the second part as it was."""
         one = x.shape[1] == 1  # then without the axis of samples, which costs a good part of a chunk's time
         parts = self._split(x.squeeze(1) if one else x)
         log_derivatives = []
@@ -131,14 +138,15 @@ class Coupling(ChunkFlow):
         for i, (conditioner, mixing) in reversed(layers) if inverse else layers:
             if inverse and mixing is not None:
                 parts = self._mix(mixing, parts, inverse)
+            if spare and i == 0:
+                continue
             fixed, moved = i % 2, 1 - i % 2
             parameters = conditioner(parts[fixed], embedding[i])
             parts[moved], log_derivative = self.move(parts[moved], parameters, inverse)
             log_derivatives.append(log_derivative)
             if mixing is not None and not inverse:
                 parts = self._mix(mixing, parts, inverse)
-        x = self._join(parts)
-        return (x.unsqueeze(1) if one else x), log_derivatives
+        return parts, log_derivatives
 
     def _mix(self, mixing: nn.Module, parts: list[Tensor], inverse: bool) -> list[Tensor]:
         return list(mixing(torch.cat(parts, -1), inverse).split(self.sizes, -1))
@@ -157,10 +165,11 @@ class Coupling(ChunkFlow):
         each = [size // self.horizon for size in self.sizes]
         return [part.flatten(-2) for part in flat.unflatten(-1, self.latent_shape).split(each, -1)]
 
-    def _join(self, parts: list[Tensor]) -> Tensor:
+    def _join(self, parts: list[Tensor], like: Tensor) -> Tensor:
+        """The inverse of `_split`, of parts with or without the axis of samples, in the shape of `like` (B, N, D)."""
         if not self.interleaved:
-            return torch.cat(parts, -1)
-        return torch.cat([part.unflatten(-1, (self.horizon, -1)) for part in parts], -1).flatten(-2)
+            return torch.cat(parts, -1).reshape(like.shape)
+        return torch.cat([part.unflatten(-1, (self.horizon, -1)) for part in parts], -1).reshape(like.shape)
 
 
 @register_flow("coupling")

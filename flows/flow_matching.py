@@ -138,10 +138,10 @@ class FlowMatchingFlow(ChunkFlow):
     def decode(self, latent: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         return self._integrate(latent, embedding, start=0.0, end=1.0)
 
-    def generate(self, latent: Tensor, embedding: Tensor) -> Tensor:
+    def generate(self, latent: Tensor, embedding: Tensor, length: int | None = None) -> Tensor:
         for i in range(self.steps):
             latent = self._step(latent, i / self.steps, 1 / self.steps, embedding)
-        return latent
+        return self._first(latent, length)
 
     def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
         """|v(x_t, t, context) - (a - z)|^2 at one z ~ N(0, I) and t ~ U(0, 1) a row: (B, H, A), (B, C) -> (B,).

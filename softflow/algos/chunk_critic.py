@@ -103,9 +103,10 @@ class ChunkCriticLearner:
     def next_value(self, observation: Tensor) -> Tensor:
         """The target's value of the chunk that comes next, of the candidates the one that the critic would choose to
         act, (B, O) -> (B,). One network chooses and another values: what the one overrates, the other may not."""
-        chunks = self.policy.propose(observation, self.config.target_candidates, self.config.temperature)
+        c = self.config
+        chunks = self.policy.propose(observation, c.target_candidates, c.temperature, self.critic.horizon)
         value = self.value(self.target, observation, chunks)
-        if self.config.target_candidates == 1:
+        if c.target_candidates == 1:
             return value[:, 0]
         best = self.value(self.critic, observation, chunks).argmax(-1, keepdim=True)
         return value.gather(-1, best)[:, 0]
@@ -122,12 +123,14 @@ class ChunkCriticLearner:
 
     @torch.no_grad()
     def advantage_weight(self, windows: Windows[Tensor], scale: float) -> Tensor:
-        """exp(A / scale) of each window's chunk, A in standard deviations of the batch: (B,)."""
-        proposed = self.policy.propose(windows.observation, ADVANTAGE_PROPOSALS, self.config.temperature)
-        chunks = torch.cat((windows.chunk[:, None], proposed), 1)
+        """exp(A / scale) of each window's chunk, A in standard deviations of the batch, over the largest: (B,)."""
+        length, temperature = self.critic.horizon, self.config.temperature
+        proposed = self.policy.propose(windows.observation, ADVANTAGE_PROPOSALS, temperature, length)
+        chunks = torch.cat((windows.chunk[:, None, :length], proposed), 1)
         value = self.value(self.target, windows.observation, chunks)
         advantage = value[:, 0] - value[:, 1:].mean(-1)
-        return (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=MAX_LOG_WEIGHT).exp()
+        log_weight = (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=MAX_LOG_WEIGHT)
+        return (log_weight - log_weight.max()).exp()  # not all zero, however bad the data's chunks are
 
     def state_dict(self) -> dict[str, Any]:
         """All that continuing needs."""

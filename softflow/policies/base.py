@@ -66,9 +66,10 @@ class ChunkPolicy(nn.Module, ABC):
         """Shape of the latent that `decode` takes."""
 
     @abstractmethod
-    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
+    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
         """`n` candidate chunks as they would be executed, clipped to the box: (B, O) -> (B, n, H, A).
 
+        With a `length`, the first so many actions of the same chunks, (B, n, length, A), which may be less work.
         Differentiable.
         """
 

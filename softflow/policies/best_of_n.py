@@ -54,12 +54,13 @@ class BestOfN(nn.Module):
     @torch.inference_mode()
     def act(self, observation: Tensor) -> Tensor:
         """(B, O) -> the actions to execute, (B, execute, A)."""
-        return self.choose(observation)[:, : self.execute]
+        length = self.execute if self.critic is None else max(self.execute, self.critic.horizon)
+        return self.choose(observation, length)[:, : self.execute]
 
     @torch.inference_mode()
-    def choose(self, observation: Tensor) -> Tensor:
-        """The whole chunks that they begin, (B, O) -> (B, H, A)."""
-        chunks = self.policy.propose(observation, self.candidates, self.temperature)
+    def choose(self, observation: Tensor, length: int | None = None) -> Tensor:
+        """The whole chunks that they begin, (B, O) -> (B, H, A), or their first `length` actions."""
+        chunks = self.policy.propose(observation, self.candidates, self.temperature, length)
         if self.candidates == 1:
             return chunks[:, 0]
         assert self.critic is not None

@@ -86,8 +86,8 @@ class FlowPolicy(ChunkPolicy):
     def latent_shape(self) -> tuple[int, ...]:
         return self.flow.latent_shape
 
-    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
-        return self.flow.sample(self.features(observation), n, temperature).clamp(-1, 1)
+    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
+        return self.flow.sample(self.features(observation), n, temperature, length).clamp(-1, 1)
 
     def greedy(self, observation: Tensor) -> Tensor:
         return self.flow.mode(self.features(observation)).clamp(-1, 1)

@@ -84,8 +84,8 @@ class OneStepPolicy(ChunkPolicy):
             latent = self.flow.base.sample(self.flow.base(features), n, temperature).unflatten(-1, self.latent_shape)
         return latent, self._mu(features, latent)
 
-    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
-        return self.draw(observation, n, temperature)[1].clamp(-1, 1)
+    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
+        return self.draw(observation, n, temperature)[1][:, :, :length].clamp(-1, 1)
 
     def greedy(self, observation: Tensor) -> Tensor:
         """mu's chunk of the base density's mode."""

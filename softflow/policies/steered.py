@@ -214,8 +214,8 @@ class SteeredPolicy(ChunkPolicy):
         chunk = self.flow.generate(latent.flatten(-2), self.flow.embed(self.features(observation)))
         return (chunk.unflatten(-1, self.latent_shape).clamp(-1, 1) + residual).clamp(-1, 1)
 
-    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> Tensor:
-        return self.draw(observation, n, temperature).chunk
+    def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
+        return self.draw(observation, n, temperature).chunk[:, :, :length]
 
     def greedy(self, observation: Tensor) -> Tensor:
         """The chunk of the base density's mode, moved as a draw would be."""

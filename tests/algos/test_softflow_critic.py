@@ -31,7 +31,7 @@ def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyP
     algorithm = make_algorithm(horizon=4, execute=2, critic_horizon=critic_horizon, discount=0.5)
     proposed = torch.tensor([[0.1], [0.2], [0.3], [0.4]])
 
-    def propose(observation: Tensor, n: int, temperature: float) -> Tensor:
+    def propose(observation: Tensor, n: int, temperature: float, length: int) -> Tensor:
         return proposed.expand(len(observation), n, -1, -1)
 
     def value(features: Tensor, chunk: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def test_of_several_candidates_the_critic_chooses_and_the_target_values(monkeypa
     algorithm = make_algorithm(target_candidates=3, discount=0.5)
     asked = []
 
-    def propose(observation: Tensor, n: int, temperature: float) -> Tensor:
+    def propose(observation: Tensor, n: int, temperature: float, length: int) -> Tensor:
         asked.append((n, temperature))
         return torch.tensor([0.3, 0.1, 0.2])[:, None, None] * (observation[:, None, :, None] + 1)
 

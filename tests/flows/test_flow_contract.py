@@ -169,6 +169,18 @@ def test_sample_at_temperature_one_is_rsample(name: str, options: dict) -> None:
 
 
 @every_flow
+def test_the_first_actions_are_those_of_the_whole_chunk(name: str, options: dict) -> None:
+    """To the bit: whatever else is not made for them draws no random number and takes part in no sum."""
+    flow, (_, context) = random_flow(name, few_steps(options)), batch(name, options)
+    for n in (1, 3):
+        for length in range(1, HORIZON + 1):
+            torch.manual_seed(2)
+            whole = flow.sample(context, n)
+            torch.manual_seed(2)
+            assert torch.equal(flow.sample(context, n, length=length), whole[:, :, :length])
+
+
+@every_flow
 def test_the_mode_is_the_chunk_of_the_bases_mode(name: str, options: dict) -> None:
     flow = random_flow(name, options)
     _, context = batch(name, options, rows=9)
@@ -331,5 +343,8 @@ def test_bad_shapes_are_named(name: str, options: dict) -> None:
         flow.loss(chunk[:0], context[:0])
     with pytest.raises(ValueError, match="n: expected"):
         flow.sample(context, n=0)
+    for length in (0, HORIZON + 1):
+        with pytest.raises(ValueError, match="length: expected 1 to 3"):
+            flow.sample(context, length=length)
     with pytest.raises(ValueError, match="temperature"):
         flow.sample(context, temperature=-1.0)
