@@ -94,7 +94,7 @@ class ChunkCriticLearner:
             target = bootstrap(reward, c.discount, batch.length, batch.terminated, next_value)
         q = self.critic(self.policy.features(batch.observation), batch.chunk)
         loss = (q - target).square().mean()
-        descend(loss, self.optimizer, self.critic.parameters(), "critic")
+        descend(loss, self.optimizer, "critic")
         soft_update(self.target, self.critic, c.target_rate)
         q = q.detach()
         extremes = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}

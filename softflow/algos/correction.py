@@ -171,7 +171,7 @@ class Correction(Algorithm):
             else:
                 chunk = actor.propose(observation, 1, self.config.temperature)
             loss = loss + self.learner.actor_loss(observation, chunk, c.q_weight)
-        descend(loss, self.optimizer, self.actor.head.parameters(), "head")
+        descend(loss, self.optimizer, "head")
         soft_update(self.policy.head, self.actor.head, self.config.average_rate)
         scalars |= {"train/actor_loss": loss, "correction/cloning": cloning, "correction/held": held}
         return {name: value.detach() for name, value in scalars.items()}

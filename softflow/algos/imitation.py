@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -140,7 +140,7 @@ class Imitator(Generic[PolicyT]):
 
     def step(self, loss: Tensor) -> None:
         """One step of the actor down any loss of its own, and of the running average after it."""
-        descend(loss, self.optimizer, self.actor.parameters(), "actor")
+        descend(loss, self.optimizer, "actor")
         soft_update(self.policy, self.actor, self.average_rate)
 
     def state_dict(self) -> dict[str, Any]:
@@ -153,20 +153,23 @@ class Imitator(Generic[PolicyT]):
             getattr(self, name).load_state_dict(state[name])
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], learner: str) -> None:
-    """One optimiser step on `loss`, its gradient clipped to `GRADIENT_NORM`. Nothing but `parameters` gets a gradient,
-    no critic that the loss passes through either.
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, learner: str) -> None:
+    """One step on `loss` of what the optimiser holds, its gradient clipped to `GRADIENT_NORM`. Nothing else gets a
+    gradient, no critic that the loss passes through either.
 
     Raises:
         FloatingPointError: the loss of `learner`, as it is called in the message, or its gradient is not finite. Its
             parameters are as they were.
     """
-    learned = [parameter for parameter in parameters if parameter.requires_grad]
+    held = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    learned = [parameter for parameter in held if parameter.requires_grad]
     optimizer.zero_grad()
     loss.backward(inputs=learned)
-    norm = nn.utils.clip_grad_norm_(learned, GRADIENT_NORM)
-    loss = loss.detach()
-    if not math.isfinite(norm + loss):  # both at once: a number read from a GPU is waited for
-        what, value = ("gradient", norm) if math.isfinite(loss) else ("loss", loss)
-        raise FloatingPointError(f"the {what} of the {learner} is {value.item()}")
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in learned if parameter.grad is not None])
+    loss_value, norm_value = torch.stack((loss.detach(), norm)).tolist()  # once: a number read from a GPU is waited for
+    if not math.isfinite(norm_value + loss_value):
+        what, value = ("gradient", norm_value) if math.isfinite(loss_value) else ("loss", loss_value)
+        raise FloatingPointError(f"the {what} of the {learner} is {value}")
+    if norm_value > GRADIENT_NORM:
+        nn.utils.clip_grads_with_norm_(learned, GRADIENT_NORM, norm)
     optimizer.step()

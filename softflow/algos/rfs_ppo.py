@@ -121,16 +121,14 @@ class RfsPpo(SteeringMethod):
         self.density_steps = config.execute if config.steering.residual_shape == "step" else 1
         log_std = torch.full((self.density_steps, action_dim), c.residual_std, device=device).log()
         self.residual_log_std = nn.Parameter(log_std)
-        self.optimizer = torch.optim.Adam(self._learned(), c.learning_rate, fused=True)
+        learned = [*self.actor.head.parameters(), self.residual_log_std]
+        self.optimizer = torch.optim.Adam(learned, c.learning_rate, fused=True)
         self.value = zero_mlp(self.base.context_dim, 1).to(device)
         self.value_optimizer = torch.optim.Adam(self.value.parameters(), c.value_learning_rate, fused=True)
         self.deployed = BestOfN(self.actor, None, config.execute, 1, config.temperature)
         self._decided: Decided | None = None
         self._epoch: list[Tensor] = []
         """Rows of the minibatches that are left of this epoch."""
-
-    def _learned(self) -> list[nn.Parameter]:
-        return [*self.actor.head.parameters(), self.residual_log_std]
 
     # ------------------------------------------------------------------------------------------------------- stages
 
@@ -241,10 +239,10 @@ class RfsPpo(SteeringMethod):
         loss = -torch.minimum(ratio * batch.advantage, clipped * batch.advantage).mean()
         if c.entropy_weight:
             loss = loss - c.entropy_weight * self._entropy(steering)
-        descend(loss, self.optimizer, self._learned(), "head")
+        descend(loss, self.optimizer, "head")
         value = self.value(self.base.features(batch.observation))[:, 0]
         value_loss = (value - batch.value).square().mean()
-        descend(value_loss, self.value_optimizer, self.value.parameters(), "value network")
+        descend(value_loss, self.value_optimizer, "value network")
         scalars = {
             "train/actor_loss": loss,
             "train/value_loss": value_loss,

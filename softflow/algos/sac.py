@@ -193,7 +193,7 @@ class SAC(OnlineMethod):
         self.imitator.step(loss)
         entropy = -log_prob.detach().mean() / chunk[0, 0].numel()
         alpha_loss = self.alpha.log * (entropy - self.config.target_entropy)
-        descend(alpha_loss, self.alpha_optimizer, self.alpha.parameters(), "entropy weight")
+        descend(alpha_loss, self.alpha_optimizer, "entropy weight")
         return {"train/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/entropy_weight": alpha.detach()}
 
     def parts(self) -> Mapping[str, Any]:

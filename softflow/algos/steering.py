@@ -183,7 +183,7 @@ class Steering(SteeringMethod, OnlineMethod):
         kl = self.actor.latent_kl(observation, steering).mean() / chunk[0, 0].numel()
         conservative = c.online.residual_weight * residual + c.online.kl_weight * kl
         loss = self.learner.actor_loss(observation, chunk) + conservative
-        descend(loss, self.head_optimizer, self.actor.head.parameters(), "head")
+        descend(loss, self.head_optimizer, "head")
         soft_update(self.policy.head, self.actor.head, c.average_rate)
         scalars = {"train/actor_loss": loss, "steering/residual_rms": residual.sqrt(), "steering/latent_kl": kl}
         return {name: value.detach() for name, value in scalars.items()}

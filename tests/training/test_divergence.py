@@ -51,8 +51,8 @@ def test_what_diverges_is_named_and_leaves_no_trace(
     run = Run(counting, tmp_path / "run", save_minutes=0.0)
     trainer, descend = run.trainer(), imitation.descend
 
-    def harmed(loss: Tensor, optimizer: Any, parameters: Any, of: str) -> None:
-        descend(harm(loss) if (trainer.progress.updates, of) == (update, learner) else loss, optimizer, parameters, of)
+    def harmed(loss: Tensor, optimizer: Any, of: str) -> None:
+        descend(harm(loss) if (trainer.progress.updates, of) == (update, learner) else loss, optimizer, of)
 
     with monkeypatch.context() as patch:
         patch.setattr(imitation, "descend", harmed)
@@ -66,6 +66,15 @@ def test_what_diverges_is_named_and_leaves_no_trace(
     if update > ONLINE:
         resumed.run()
         assert resumed.progress.updates > update
+
+
+@pytest.mark.parametrize(("slope", "moved"), [((3.0, 4.0), (3.0, 4.0)), ((30.0, 40.0), (6.0, 8.0))])
+def test_a_gradient_is_clipped_to_a_norm_of_ten(slope: tuple[float, float], moved: tuple[float, float]) -> None:
+    learned, other = (torch.zeros(2, requires_grad=True) for _ in range(2))
+    optimizer = torch.optim.SGD([learned[:1].detach().requires_grad_(), learned], lr=1.0)  # the first is not used
+    imitation.descend((learned + other) @ torch.tensor(slope), optimizer, "actor")
+    assert learned.tolist() == pytest.approx([-step for step in moved])
+    assert other.grad is None
 
 
 @pytest.mark.parametrize("acts", ["explore", "deployed"])
