@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +28,7 @@ from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors, Lost, OnEnvError
 from softflow.training.progress import StageProgress
 from softflow.training.statistics import wilson_interval
+from softflow.training.vector import VectorizationMode
 
 
 @dataclass
@@ -41,8 +43,10 @@ class DemoConfig:
     """Run folder, or a checkpoint's folder in it: record corrections of its policy, in its environment."""
     seed: int = 0
     """Of the demonstrator and of the episodes."""
-    num_envs: int = 1
-    """Demonstrations that are recorded at once, each in a process of its own."""
+    num_envs: int | None = None
+    """Demonstrations that are recorded at once, each in a process of its own; 1 unless given, or one for each core."""
+    vectorization_mode: VectorizationMode = "sync"
+    """Which of the two: `async` is one for each core."""
     out: str | None = None
     """File to write, which must not exist; `demonstrations.npz` or `corrections.npz` unless given."""
     env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
@@ -66,9 +70,12 @@ def main(argv: Sequence[str]) -> None:
     )
     path = Path(config.out or ("demonstrations.npz" if config.corrections is None else "corrections.npz"))
     require_new_file(path, "--out", make_folder=True)
-    for name in ("episodes", "num_envs"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    processes = config.num_envs
+    if processes is None:
+        processes = min(config.episodes, os.cpu_count() or 1) if config.vectorization_mode == "async" else 1
+    for flag, number in (("--episodes", config.episodes), ("--num-envs", processes)):
+        if number < 1:
+            raise UserError(f"{flag} must be at least 1, got {number}")
     if not 0 <= config.seed < 100:  # beyond, the episodes would be those held out
         raise UserError(f"--seed must be in 0 ... 99, got {config.seed}")
     make = partial(make_env, config.env, **config.env_options)
@@ -78,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
             make,
             config.episodes,
             config.seed,
-            config.num_envs if config.num_envs > 1 else 0,
+            processes if processes > 1 else 0,
             config.demonstrator_options,
             errors,
         )

@@ -44,8 +44,9 @@ class EvalConfig:
     """Seed of the first; the others follow."""
     num_envs: int = 25
     """Environments that run side by side."""
-    vectorization_mode: VectorizationMode = "sync"
-    """How: all in one process, one after another, or spread over as many processes as there are cores."""
+    vectorization_mode: VectorizationMode | None = None
+    """How: all in one process, one after another, or spread over as many processes as there are cores. As in training,
+    unless given."""
     on_env_error: OnEnvError = "stop"
     """What an error of an environment does: stop, or count its episode as no success and go on."""
     env_time_limit: float | None = None
@@ -62,9 +63,6 @@ class EvalConfig:
     """File to write, one row an episode; an existing one is refused."""
     video: str | None = None
     """Film of the first episode to write, .mp4 (needs softflow[video]); an existing one is refused."""
-
-    def __post_init__(self) -> None:
-        check_time_limit(self.env_time_limit, self.vectorization_mode)
 
 
 @run_main
@@ -83,12 +81,12 @@ def main(argv: Sequence[str]) -> None:
             require_new_file(Path(path), flag)
     require_device(config.device)
     policy, run = load_run(config.run, config.device)
-    run = replace(
-        run,
-        env_options={**run.env_options, **config.env_options},
-        vectorization_mode=config.vectorization_mode,
-        env_time_limit=config.env_time_limit,
-    )
+    mode, env_options = config.vectorization_mode or run.vectorization_mode, {**run.env_options, **config.env_options}
+    try:
+        check_time_limit(config.env_time_limit, mode)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    run = replace(run, env_options=env_options, vectorization_mode=mode, env_time_limit=config.env_time_limit)
     guarded = _behind_guard(policy, config) if config.guard is not None else None
 
     def act(observation: np.ndarray) -> np.ndarray:
@@ -96,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
 
     torch.manual_seed(config.seed)  # candidates are drawn
     number, errors = min(config.num_envs, config.episodes), EnvironmentErrors(config.on_env_error)
-    with closing(make_environments(run, number, policy.execute, config.vectorization_mode)) as environments:
+    with closing(make_environments(run, number, policy.execute)) as environments:
         require_fit(policy, environments, config.run)
         if guarded is None:
             result, episodes = evaluate(environments, act, config.episodes, config.seed, errors)

@@ -24,7 +24,7 @@ from softflow.policies import BestOfN, FlowPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.run_folder import RunFolder
-from softflow.training.vector import VectorizationMode, vectorize
+from softflow.training.vector import vectorize
 
 
 def config_class(selection: Selection) -> type[RunConfig]:
@@ -150,11 +150,10 @@ def make_environment(config: RunConfig, **options: Any) -> Env:
     return make_env(config.env, **{**config.env_options, **options})
 
 
-def make_environments(
-    config: RunConfig, number: int, execute: int, mode: VectorizationMode
-) -> VectorEnv[Any, Any, Any]:
+def make_environments(config: RunConfig, number: int, execute: int) -> VectorEnv[Any, Any, Any]:
     """`number` of them side by side, each executing chunks of `execute` actions."""
-    return vectorize([partial(make_environment, config)] * number, execute, mode, time_limit=config.env_time_limit)
+    make, mode = [partial(make_environment, config)] * number, config.vectorization_mode
+    return vectorize(make, execute, mode, time_limit=config.env_time_limit)
 
 
 def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], run: str) -> None:

@@ -29,10 +29,10 @@ def test_an_option_that_fails_in_a_step(command: Any, demonstrations: Path, smal
     assert "pendulum.py" in Path("new/environment_errors.txt").read_text()
 
 
-def test_a_time_limit_needs_processes(command: Any, demonstrations: Path, snapshot: Any) -> None:
+def test_a_time_limit_needs_processes(command: Any, demonstrations: Path, small_run: Path, snapshot: Any) -> None:
     before = snapshot()
     assert "env_time_limit needs vectorization_mode async" in command(f"{TRAIN} --env-time-limit 1").error()
-    assert "env_time_limit must be above 0" in command("softflow-eval run --env-time-limit 0").error()
+    assert "env_time_limit must be above 0" in command(f"softflow-eval {small_run} --env-time-limit 0").error()
     assert snapshot() == before
 
 

@@ -35,12 +35,15 @@ def test_a_run_does_not_depend_on_where_its_environments_are(command: Any) -> No
     assert Path("one/demonstrations.npz").read_bytes() == Path("many/demonstrations.npz").read_bytes()
     one, many = (command(f"softflow-eval one --episodes 3 --vectorization-mode {mode}") for mode in ("sync", "async"))
     assert one == many and one.status == 0
+    # As in training, unless told otherwise: only of other processes can a time limit be asked.
+    assert command("softflow-eval many --episodes 3 --env-time-limit 60") == many
+    assert "needs vectorization_mode async" in command("softflow-eval one --env-time-limit 60").error()
 
 
 def test_demonstrations_do_not_depend_on_how_many_record_them(command: Any) -> None:
-    for number in (1, 3):
-        assert command(f"softflow-demo --episodes 4 --num-envs {number} --out {number}.npz").status == 0
-    assert Path("1.npz").read_bytes() == Path("3.npz").read_bytes()
+    for name, flags in (("one", "--num-envs 1"), ("three", "--num-envs 3"), ("cores", "")):
+        assert command(f"softflow-demo --episodes 4 {flags} --out {name}.npz").status == 0
+    assert Path("one.npz").read_bytes() == Path("three.npz").read_bytes() == Path("cores.npz").read_bytes()
 
 
 @contextmanager
