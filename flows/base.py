@@ -155,7 +155,8 @@ class ChunkFlow(nn.Module, ABC):
             weight = weight.to(chunk.dtype)
             self._flat(chunk, context)  # check the rows before some are left out
             kept = weight > 0
-            chunk, context, weight = chunk[kept], context[kept], weight[kept]
+            if not kept.all():
+                chunk, context, weight = chunk[kept], context[kept], weight[kept]
         if len(chunk) == 0:
             raise ValueError("nothing to average over: the batch is empty or every weight is zero")
         return (weight * self.row_loss(chunk, context)).sum() / (weight.sum() * self.horizon * self.action_dim)
