@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
-from critics import ChunkCritic
+from critics import ChunkCritic, StateValue
 from flows.coupling import Coupling
 from softflow.algos import SoftFlow
-from softflow.algos.chunk_critic import ADVANTAGE_PROPOSALS
 from softflow.algos.softflow import ImprovementConfig
 
 
@@ -86,6 +86,16 @@ def critic_products(
     return products
 
 
+def state_value_products(state_value: StateValue, batch: int, *, learns: bool) -> list[Product]:
+    """One pass of V; see `flow_products`."""
+    layers = [layer for layer in state_value if isinstance(layer, nn.Linear)]
+    products: list[Product] = []
+    for layer in layers:
+        needed = learns and layer is not layers[0]
+        products += linear(batch, layer.in_features, layer.out_features, weight=learns, input=needed)
+    return products
+
+
 def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Product]:
     """All of one update: the critic's, and what the actor of that stage minimises."""
     config, flow, critic = algorithm.config, algorithm.actor.flow, algorithm.critic
@@ -96,6 +106,9 @@ def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Produ
     if candidates > 1:
         products += critic_products(critic, batch, candidates)  # the online one chooses
     products += critic_products(critic, batch, learns=True)
+    state_value = algorithm.learner.state_value
+    if state_value is not None:
+        products += state_value_products(state_value, batch, learns=True)
     if stage.kl_weight or stage.q_weight:
         products += flow_products(flow, batch, learns=True, through=True)
     if stage.kl_weight:
@@ -104,8 +117,8 @@ def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Produ
         products += critic_products(critic, batch, through=True)
     if stage.nll_weight:
         if stage.advantage_scale:
-            products += flow_products(flow, batch, ADVANTAGE_PROPOSALS, length=critic.horizon)
-            products += critic_products(critic, batch, 1 + ADVANTAGE_PROPOSALS)
+            assert state_value is not None
+            products += critic_products(critic, batch) + state_value_products(state_value, batch, learns=False)
         products += flow_products(flow, batch, learns=True)
     return products
 

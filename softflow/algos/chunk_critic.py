@@ -3,6 +3,9 @@
 The critic values the first `critic.horizon` actions of a chunk as it is executed. Its target is the discounted reward
 of the steps really made, and the target critic's value of a chunk that the policy proposes after them (Q-chunking,
 arXiv 2507.07969, eq. 5; `critics.bootstrap`): of several, as in that paper, the one that the critic values most.
+
+Advantages are over a state value V, which learns what the target critic says of those same chunks (as in SAC's first
+version, arXiv 1801.01290, eq. 5, without entropy): a mean over proposed chunks that costs no further proposals.
 """
 
 from __future__ import annotations
@@ -14,16 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from critics import ChunkCritic, bootstrap, chunk_return, soft_update
+from critics import ChunkCritic, StateValue, bootstrap, chunk_return, soft_update
 from softflow.algos.imitation import PolicyConfig, descend
 from softflow.data import Windows
 from softflow.policies import ChunkPolicy
 
 MAX_LOG_WEIGHT = 3.0
 """Upper bound of A / scale in `advantage_weight`: no chunk counts more than e^3 times an average one."""
-
-ADVANTAGE_PROPOSALS = 4
-"""Proposed chunks whose mean value an advantage is taken over."""
 
 
 @dataclass
@@ -65,15 +65,18 @@ class WarmupConfig:
 
 
 class ChunkCriticLearner:
-    """A critic, its target and its optimiser.
+    """A critic, its target and its optimiser, and the same of a state value where advantages are asked for.
 
     Args:
         config: sizes and rates; its temperature is that of the chunks which the target values.
         policy: proposes those chunks, and says what the critic is given: features that it does not learn from.
         device: where the networks live.
+        advantages: whether there is a state value, for `advantage_weight`.
     """
 
-    def __init__(self, config: ChunkCriticConfig, policy: ChunkPolicy, device: str = "cpu") -> None:
+    def __init__(
+        self, config: ChunkCriticConfig, policy: ChunkPolicy, device: str = "cpu", advantages: bool = False
+    ) -> None:
         self.config, self.policy = config, policy
         self.critic = ChunkCritic(
             context_dim=policy.context_dim,
@@ -84,6 +87,11 @@ class ChunkCriticLearner:
         ).to(device)
         self.target = self.critic.make_target()
         self.optimizer = torch.optim.AdamW(self.critic.parameters(), config.critic_learning_rate, fused=True)
+        self.state_value = None
+        if advantages:
+            self.state_value = StateValue(context_dim=policy.context_dim, width=config.critic_width).to(device)
+            parameters = self.state_value.parameters()
+            self.state_value_optimizer = torch.optim.AdamW(parameters, config.critic_learning_rate, fused=True)
 
     def update(self, batch: Windows[Tensor]) -> dict[str, Tensor]:
         """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them."""
@@ -95,6 +103,9 @@ class ChunkCriticLearner:
         q = self.critic(self.policy.features(batch.observation), batch.chunk)
         loss = (q - target).square().mean()
         descend(loss, self.optimizer, "critic")
+        if self.state_value is not None:
+            value = self.state_value(self.policy.features(batch.next_observation))
+            descend((value - next_value).square().mean(), self.state_value_optimizer, "state value")
         soft_update(self.target, self.critic, c.target_rate)
         q = q.detach()
         extremes = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}
@@ -124,11 +135,9 @@ class ChunkCriticLearner:
     @torch.no_grad()
     def advantage_weight(self, windows: Windows[Tensor], scale: float) -> Tensor:
         """exp(A / scale) of each window's chunk, A in standard deviations of the batch, over the largest: (B,)."""
-        length, temperature = self.critic.horizon, self.config.temperature
-        proposed = self.policy.propose(windows.observation, ADVANTAGE_PROPOSALS, temperature, length)
-        chunks = torch.cat((windows.chunk[:, None, :length], proposed), 1)
-        value = self.value(self.target, windows.observation, chunks)
-        advantage = value[:, 0] - value[:, 1:].mean(-1)
+        assert self.state_value is not None
+        value = self.value(self.target, windows.observation, windows.chunk.unsqueeze(1))[:, 0]
+        advantage = value - self.state_value(self.policy.features(windows.observation))
         log_weight = (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=MAX_LOG_WEIGHT)
         return (log_weight - log_weight.max()).exp()  # not all zero, however bad the data's chunks are
 
@@ -142,4 +151,7 @@ class ChunkCriticLearner:
             part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Any]:
-        return {"critic": self.critic, "target": self.target, "critic_optimizer": self.optimizer}
+        parts = {"critic": self.critic, "target": self.target, "critic_optimizer": self.optimizer}
+        if self.state_value is not None:
+            parts |= {"state_value": self.state_value, "state_value_optimizer": self.state_value_optimizer}
+        return parts

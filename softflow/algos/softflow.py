@@ -123,7 +123,8 @@ class SoftFlow(OnlineMethod):
         self.imitator = Imitator(actor, config.imitation, config.average_rate)
         self.actor, self.policy = actor, self.imitator.policy
         self.imitation_policy = copy.deepcopy(self.policy)
-        self.learner = ChunkCriticLearner(config, self.policy, device)
+        advantages = any(stage.nll_weight and stage.advantage_scale for stage in (config.offline, config.online))
+        self.learner = ChunkCriticLearner(config, self.policy, device, advantages)
         self.critic = self.learner.critic
         self.deployed = BestOfN(self.policy, self.critic, config.execute, config.candidates, config.temperature)
 

@@ -20,7 +20,7 @@ from softflow.errors import UserError, one_line, require_version
 from softflow.policies import BestOfN
 from softflow.policies.weights import read_module, write_module
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 
 
 def save_policy(folder: Path, policy: BestOfN) -> None:

@@ -114,10 +114,10 @@ def test_only_windows_that_reward_follows_are_imitated(name: str, monkeypatch: p
 
 
 def test_chunks_count_by_their_advantage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """exp(A / (scale * std)), over the largest: A is 0.2 - 0.1, 0.5 - 0.1 and 0.6 - 0.1 for a policy that always
-    proposes 0.1."""
-    algorithm = make_algorithm(horizon=1, execute=1)
-    monkeypatch.setattr(algorithm.policy, "propose", lambda o, n, *_: torch.full((len(o), n, 1, 1), 0.1))
+    """exp(A / (scale * std)), over the largest: A is 0.2 - 0.1, 0.5 - 0.1 and 0.6 - 0.1 where all states are worth
+    0.1."""
+    algorithm = make_algorithm(horizon=1, execute=1, online={"nll_weight": 1.0})
+    monkeypatch.setattr(algorithm.learner.state_value, "forward", lambda o: torch.full((len(o),), 0.1))
     monkeypatch.setattr(algorithm.learner.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2))
     replay = Replay(100, 1, 1)
     replay.add_episode(make_episode([0.2, 0.5, 0.6], [0, 0, 1]))
@@ -129,10 +129,10 @@ def test_chunks_count_by_their_advantage(monkeypatch: pytest.MonkeyPatch) -> Non
     assert capped.tolist() == pytest.approx([1.0] * 3)  # beyond e^3 they are alike
 
 
-def test_chunks_far_below_the_proposed_ones_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_far_worse_than_their_states_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """exp(A / std) of A = -1.5 and -1.501 is zero in float32, for both; their ratio is what the loss takes."""
-    algorithm = make_algorithm(horizon=1, execute=1)
-    monkeypatch.setattr(algorithm.policy, "propose", lambda o, n, *_: torch.ones(len(o), n, 1, 1))
+    algorithm = make_algorithm(horizon=1, execute=1, online={"nll_weight": 1.0})
+    monkeypatch.setattr(algorithm.learner.state_value, "forward", lambda o: torch.ones(len(o)))
     monkeypatch.setattr(algorithm.learner.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2))
     replay = Replay(100, 1, 1)
     replay.add_episode(make_episode([-0.5, -0.501], [0, 1]))
