@@ -94,7 +94,8 @@ class ChunkCriticLearner:
             self.state_value_optimizer = torch.optim.AdamW(parameters, config.critic_learning_rate, fused=True)
 
     def update(self, batch: Windows[Tensor]) -> dict[str, Tensor]:
-        """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them."""
+        """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them; and a
+        state value on that value alone."""
         c = self.config
         with torch.no_grad():
             reward = chunk_return(batch.reward, batch.length, c.discount)
@@ -103,13 +104,15 @@ class ChunkCriticLearner:
         q = self.critic(self.policy.features(batch.observation), batch.chunk)
         loss = (q - target).square().mean()
         descend(loss, self.optimizer, "critic")
-        if self.state_value is not None:
-            value = self.state_value(self.policy.features(batch.next_observation))
-            descend((value - next_value).square().mean(), self.state_value_optimizer, "state value")
         soft_update(self.target, self.critic, c.target_rate)
         q = q.detach()
-        extremes = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}
-        return {"train/critic_loss": loss.detach(), **extremes}
+        scalars = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}
+        if self.state_value is not None:
+            value = self.state_value(self.policy.features(batch.next_observation))
+            value_loss = (value - next_value).square().mean()
+            descend(value_loss, self.state_value_optimizer, "state value")
+            scalars["train/value_loss"] = value_loss.detach()
+        return {"train/critic_loss": loss.detach(), **scalars}
 
     def next_value(self, observation: Tensor) -> Tensor:
         """The target's value of the chunk that comes next, of the candidates the one that the critic would choose to

@@ -13,9 +13,9 @@ The actor minimises, over chunks a ~ pi(. | s) and chunks of the data (per dimen
 
 Both conservative terms are exact, because the flow's density is; with one whose density is not, flow matching, the KL
 is refused, and the regression that it learns by takes the likelihood's place. Chunks of the data are those that reward
-still comes after, demonstrated and own, each with the weight w = exp(A / advantage_scale) of its advantage A: what is
-sloppy but succeeds in the end counts less. With the likelihood alone, the default, the actor never follows the
-critic's gradient, and the critic is never asked about chunks that nobody tried.
+still comes after, demonstrated and own, each with the weight w = exp(A / advantage_scale) of its advantage A = Q - V:
+what is sloppy but succeeds in the end counts less. With the likelihood alone, the default, the actor never follows the
+critic's gradient, and is never led to chunks that nobody tried.
 
 What acts is the running average of the actor's weights, and of the chunks it proposes the critic chooses one.
 """

@@ -36,6 +36,7 @@ def infinite_gradient(loss: Tensor) -> Tensor:
             "critic is inf at step 2 of the stage 'critic_warmup'",
         ),
         (IMITATION + WARMUP, "actor", infinite_gradient, "the gradient of the actor is nan at step 0 of .*'offline'"),
+        (ONLINE + 4, "state value", infinite_gradient, "gradient of the state value is nan .*'online'"),
         (ONLINE + 5, "critic", infinite_gradient, rf"gradient of the critic is nan .*'online', update {ONLINE + 6} of"),
     ],
 )
