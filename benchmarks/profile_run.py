@@ -2,9 +2,8 @@
 
     python benchmarks/profile_run.py -- --run-dir runs/profile
 
-What follows `--` goes to softflow-train, with one thread. Each second counts for the innermost of the parts below that
-is at work: a chunk proposed for the critic's target is the flow's. Environments must be in this process
-(`--vectorization-mode sync`).
+What follows `--` goes to softflow-train, with one thread and all environments in this process. Each second counts for
+the innermost of the parts below that is at work: a chunk proposed for the critic's target is the flow's.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from critics import ChunkCritic
-from softflow.algos import chunk_critic
+from critics import ChunkCritic, StateValue
+from softflow.algos import chunk_critic, online
 from softflow.algos.imitation import Imitator
 from softflow.cli import train
 from softflow.data import Replay
@@ -34,9 +33,9 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "the flow: chunks proposed": [(FlowPolicy, "propose")],
     "the flow: likelihoods": [(FlowPolicy, "conservative_loss"), (FlowPolicy, "log_prob")],
     "the flow: gradients, optimiser, running average": [(Imitator, "step")],
-    "the critic: values": [(ChunkCritic, "forward")],
-    "the critic: gradients, optimiser, target": [(chunk_critic, "descend"), (chunk_critic, "soft_update")],
-    "replay": [(Replay, "sample"), (Replay, "add_episode")],
+    "the critic: values": [(ChunkCritic, "forward"), (StateValue, "forward")],
+    "the critic: targets, gradients, optimiser, running average": [(chunk_critic.ChunkCriticLearner, "update")],
+    "replay": [(Replay, "sample"), (Replay, "add_episode"), (online, "to_torch")],
     "logging": [(MetricLogger, "log")],
     "checkpoints": [(Trainer, "_save")],
 }
@@ -76,7 +75,7 @@ def main() -> None:
     for part, places in PARTS.items():
         for owner, name in places:
             setattr(owner, name, clock.timed(part, getattr(owner, name)))
-    clock.timed("the rest", train.main)(["--threads", "1", *sys.argv[len(own) + 2 :]])
+    clock.timed("the rest", train.main)(["--threads", "1", "--vectorization-mode", "sync", *sys.argv[len(own) + 2 :]])
     total = sum(clock.seconds.values())
     print(f"\n| {total:.0f} CPU seconds | share |\n|---|---|")
     for part in (*PARTS, "the rest"):
