@@ -150,9 +150,14 @@ def make_environment(config: RunConfig, **options: Any) -> Env:
     return make_env(config.env, **{**config.env_options, **options})
 
 
+def environment_maker(config: RunConfig) -> Callable[[], Env]:
+    """`make_environment` for another process, where the class of the configuration may not be known."""
+    return partial(make_env, config.env, **config.env_options)
+
+
 def make_environments(config: RunConfig, number: int, execute: int) -> VectorEnv[Any, Any, Any]:
     """`number` of them side by side, each executing chunks of `execute` actions."""
-    make, mode = [partial(make_environment, config)] * number, config.vectorization_mode
+    make, mode = [environment_maker(config)] * number, config.vectorization_mode
     return vectorize(make, execute, mode, time_limit=config.env_time_limit)
 
 

@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from softflow.cli.config import Layer, dotted_fields, dump_yaml, to_dict
 from softflow.cli.demonstrate import record_demonstrations
 from softflow.cli.runs import (
     config_class,
+    environment_maker,
     load_base,
     load_correction_file,
     make_algorithm,
@@ -147,8 +147,7 @@ def _demonstrations(config: RunConfig) -> list[Episode]:
     if config.demos is None:
         processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
         errors = EnvironmentErrors(config.on_env_error)
-        make = partial(make_environment, config)
-        return record_demonstrations(make, config.num_demos, config.seed, processes, errors=errors)
+        return record_demonstrations(environment_maker(config), config.num_demos, config.seed, processes, errors=errors)
     episodes = load_demonstrations(config.demos)
     if len(episodes) < config.num_demos:
         print(f"{config.demos} has {len(episodes)} episodes, all are used (num_demos is {config.num_demos})")

@@ -16,7 +16,7 @@ import pytest
 
 from softflow.training.run_folder import RunFolder
 
-ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
 LENGTHS = "--imitation.updates 2 --warmup.updates 1 --offline.updates 1 --online.updates-per-step 0.005"
 SIZES = "--num-demos 3 --num-envs 2 --eval-episodes 3 --threads 1 --batch-size 16"
 TRAIN = f"softflow-train --preset quick {LENGTHS} {SIZES}"
@@ -40,6 +40,21 @@ def test_a_run_does_not_depend_on_where_its_environments_are(command: Any) -> No
     assert "needs vectorization_mode async" in command("softflow-eval one --env-time-limit 60").error()
 
 
+@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+def test_processes_may_be_started_in_any_way(method: str, tmp_path: Path) -> None:
+    """What systems other than Linux, and newer Pythons on it, start them by, hands over no more than can be pickled."""
+    code = f"""if __name__ == "__main__":
+        import multiprocessing, sys; from softflow.cli.train import main
+        multiprocessing.set_start_method("{method}"); sys.exit(main())"""
+    (tmp_path / "train.py").write_text(code)
+    flags = f"{TRAIN.removeprefix('softflow-train')} --online.steps 300 --run-dir run --vectorization-mode async"
+    done = subprocess.run(
+        [sys.executable, "train.py", *flags.split()], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
 def test_demonstrations_do_not_depend_on_how_many_record_them(command: Any) -> None:
     for name, flags in (("one", "--num-envs 1"), ("three", "--num-envs 3"), ("cores", "")):
         assert command(f"softflow-demo --episodes 4 {flags} --out {name}.npz").status == 0
@@ -53,7 +68,7 @@ def started(flags: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-c", code, *flags.split()],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.DEVNULL,
