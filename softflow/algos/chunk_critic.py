@@ -4,8 +4,8 @@ The critic values the first `critic.horizon` actions of a chunk as it is execute
 of the steps really made, and the target critic's value of a chunk that the policy proposes after them (Q-chunking,
 arXiv 2507.07969, eq. 5; `critics.bootstrap`): of several, as in that paper, the one that the critic values most.
 
-Advantages are over a state value V, which learns what the target critic says of those same chunks (as in SAC's first
-version, arXiv 1801.01290, eq. 5, without entropy): a mean over proposed chunks that costs no further proposals.
+Advantages are over a state value V, which learns what the critic says of the data's chunks, on average in each state
+(advantage-weighted regression, arXiv 1910.00177): no chunk need be proposed for them.
 """
 
 from __future__ import annotations
@@ -94,22 +94,22 @@ class ChunkCriticLearner:
             self.state_value_optimizer = torch.optim.AdamW(parameters, config.critic_learning_rate, fused=True)
 
     def update(self, batch: Windows[Tensor]) -> dict[str, Tensor]:
-        """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them; and a
-        state value on that value alone."""
+        """Regress Q(s, chunk) on the discounted reward of the executed steps and the target's value after them, and a
+        state value V(s) on Q(s, chunk)."""
         c = self.config
         with torch.no_grad():
             reward = chunk_return(batch.reward, batch.length, c.discount)
             next_value = self.next_value(batch.next_observation)
             target = bootstrap(reward, c.discount, batch.length, batch.terminated, next_value)
-        q = self.critic(self.policy.features(batch.observation), batch.chunk)
+        features = self.policy.features(batch.observation)
+        q = self.critic(features, batch.chunk)
         loss = (q - target).square().mean()
         descend(loss, self.optimizer, "critic")
         soft_update(self.target, self.critic, c.target_rate)
         q = q.detach()
         scalars = {"critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}
         if self.state_value is not None:
-            value = self.state_value(self.policy.features(batch.next_observation))
-            value_loss = (value - next_value).square().mean()
+            value_loss = (self.state_value(features) - q.mean(0)).square().mean()
             descend(value_loss, self.state_value_optimizer, "state value")
             scalars["train/value_loss"] = value_loss.detach()
         return {"train/critic_loss": loss.detach(), **scalars}
