@@ -23,6 +23,7 @@ from softflow.envs.tape_cut_observation import FINE_BLOCKS, OBSERVATION_SLICES
 from softflow.training.checkpoint import load_policy
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate
 from softflow.training.run_folder import RunFolder
+from softflow.training.vector import closing
 
 REACH, ASIDE, SQUARE = 0.085, 0.05, 0.3  # m, m, and cosine between blades and ribbon
 EDGES = (0, 5, 10, 15, 50)  # mm
@@ -61,8 +62,8 @@ def main() -> None:
     def act(observation: np.ndarray) -> np.ndarray:
         return policy.act(torch.as_tensor(observation, dtype=torch.float32)).numpy()
 
-    environments = make_environments(config, min(25, arguments.episodes), policy.execute, "sync")
-    _, episodes = evaluate(environments, act, arguments.episodes, arguments.seed)
+    with closing(make_environments(config, min(25, arguments.episodes), policy.execute)) as environments:
+        _, episodes = evaluate(environments, act, arguments.episodes, arguments.seed)
     columns = [f"{low} to {high} mm" for low, high in pairwise(EDGES)]
     print(f"| success of | {' | '.join([*columns, 'never in', 'all'])} |")
     print("|---" * (len(columns) + 3) + "|")
