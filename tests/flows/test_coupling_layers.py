@@ -52,7 +52,7 @@ def test_parts_are_those_of_time_or_channel_and_of_the_other_where_there_is_but_
     chunk = torch.randn(2, 3, horizon * action_dim)
     parts = flow._split(chunk)
     assert tuple(part.shape[-1] for part in parts) == sizes
-    assert torch.equal(flow._join(parts), chunk)
+    assert torch.equal(flow._join(parts, chunk), chunk)
 
 
 @every_coupling
