@@ -100,9 +100,8 @@ def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Produ
     """All of one update: the critic's, and what the actor of that stage minimises."""
     config, flow, critic = algorithm.config, algorithm.actor.flow, algorithm.critic
     batch, candidates = config.batch_size, config.target_candidates
-    products = flow_products(flow, batch, candidates, length=critic.horizon) + critic_products(
-        critic, batch, candidates
-    )
+    products = flow_products(flow, batch, candidates, length=critic.horizon)
+    products += critic_products(critic, batch, candidates)
     if candidates > 1:
         products += critic_products(critic, batch, candidates)  # the online one chooses
     products += critic_products(critic, batch, learns=True)
