@@ -19,6 +19,7 @@ from gymnasium import spaces
 from softflow.cli.train import main
 from softflow.data import Episode, EpisodeBuilder, save_demonstrations
 from softflow.envs import make_env
+from softflow.training.checked_environment import CheckedEnvironment
 
 ENVIRONMENT = "custom_environment:Docking-v0"  # gymnasium's way to name the module that registers it
 STEP = 0.1
@@ -52,7 +53,7 @@ if "Docking-v0" not in gymnasium.registry:
     gymnasium.register("Docking-v0", entry_point=Docking, max_episode_steps=60)
 
 
-def demonstrate(env: gymnasium.Env[Any, Any], rng: np.random.Generator, seed: int) -> Episode:
+def demonstrate(env: CheckedEnvironment, rng: np.random.Generator, seed: int) -> Episode:
     """One episode of a spring and a damper, with noise; soft or stiff."""
     observation, _ = env.reset(seed=seed)
     stiff = int(rng.integers(2))
@@ -63,14 +64,14 @@ def demonstrate(env: gymnasium.Env[Any, Any], rng: np.random.Generator, seed: in
         action = stiffness * distance - 2 * np.sqrt(stiffness) * speed + rng.normal(0, 0.1, 1)
         action = np.clip(action, -1, 1)
         following, reward, terminated, truncated, info = env.step(action)
-        builder.append(observation, action, float(reward))
+        builder.append(observation, action, reward)
         observation = following
         if terminated or truncated:
             return builder.finish(observation, terminated, truncated, info["is_success"], mode=stiff)
 
 
 if __name__ == "__main__":
-    env, rng = make_env(ENVIRONMENT), np.random.default_rng(0)
+    env, rng = CheckedEnvironment(make_env(ENVIRONMENT)), np.random.default_rng(0)  # copies and checks every step
     save_demonstrations("docking.npz", [demonstrate(env, rng, seed) for seed in range(20)])
     sizes = ["--horizon", "4", "--flow-options.layers", "4", "--flow-options.width", "64", "--threads", "1"]
     budget = ["--imitation.updates", "300", "--online.steps", "5000"]

@@ -58,7 +58,7 @@ def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int 
             with side_by_side(config, sees, policy.execute, min(episodes, 10)) as environments:
                 results.append(evaluate_guarded(environments, guarded, episodes))
         (watched, done), (replaced, _) = results
-        success, unlikely = replaced.success_rate, replaced.outcome["guard/unlikely"]
+        success, unlikely = replaced.success_rate, replaced.guard["unlikely"]
         print(f"{name:<32}{watched.success_rate:7.2f}{shares(watched)}{success:23.2f}{unlikely:10.3f}", flush=True)
         if name == "none":
             for success in (True, False):
@@ -69,7 +69,7 @@ def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int 
 
 def shares(result: Evaluation) -> str:
     """Of chunks, in two columns."""
-    return f"{result.outcome['guard/flagged']:9.3f}{result.outcome['guard/unfamiliar']:12.3f}"
+    return f"{result.guard['flagged']:9.3f}{result.guard['unfamiliar']:12.3f}"
 
 
 def check_calibration(judge: ChunkGuard, held_out: Sequence[Episode], learned: Sequence[Episode]) -> None:

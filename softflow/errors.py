@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from traceback import extract_tb
 
 LONGEST_MESSAGE = 600
 """Characters of an error that `one_line` keeps: what is quoted of a bad file may be anything."""
@@ -55,6 +57,12 @@ def require_version(name: str, given: object, supported: int) -> None:
     if given != supported:
         whose, do = ("a newer", "update this one") if given > supported else ("an older", "use that one")
         raise ValueError(f"{name} is {given}, this version of softflow reads {supported}: {whose} one wrote it, {do}")
+
+
+def place_of(error: BaseException) -> str:
+    """Where it was raised, such as `my_task.py:12, in step`."""
+    place = extract_tb(error.__traceback__)[-1]
+    return f"{Path(place.filename).name}:{place.lineno}, in {place.name}"
 
 
 def one_line(error: BaseException) -> str:

@@ -11,10 +11,12 @@ import contextlib
 import dataclasses
 import functools
 import io
+import json
+import math
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, get_origin
 
 import tyro
@@ -32,7 +34,7 @@ from softflow.cli.config import (
     read_yaml,
     to_dict,
 )
-from softflow.errors import UserError, nearest, one_line
+from softflow.errors import UserError, nearest, one_line, place_of
 from softflow.training.interruption import Interrupted
 
 T = TypeVar("T")
@@ -50,6 +52,10 @@ class Selection:
     base: str | None = None
     corrections: str | None = None
     resume: str | None = None
+
+
+class HelpShown(Exception):
+    """The command has nothing more to do."""
 
 
 def parse_command_line(
@@ -75,6 +81,7 @@ def parse_command_line(
 
     Raises:
         ConfigError: An unknown flag, key, preset or value, in one line.
+        HelpShown: `--help` was among them.
     """
     _check_flags(cls, argv)
     layers = (layers_for or preset_layers)(read_selection(cls, argv))
@@ -87,8 +94,8 @@ def parse_command_line(
                 cls, prog=prog, description=description, args=argv, default=default, registry=_integers_like_1e5()
             )
     except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
+        if not stop.code:
+            raise HelpShown from None
         raise ConfigError(_one_line(stderr.getvalue())) from None
     return from_dict(cls, to_dict(config), source="command line")
 
@@ -149,14 +156,20 @@ def _for_algorithm(layer: Layer, names: Iterable[str | None]) -> list[Layer]:
 def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
     """Turn `function(argv)` into a command's `main(argv=None)`, which returns its exit status.
 
-    0 is done, 2 bad input (a `UserError`, or what the operating system refuses, one line on stderr) or numbers that are
-    not finite, 130 interrupted, 143 ended by SIGTERM. Other errors are bugs and keep their traceback.
+    0 is done, 2 bad input (a `UserError`, or what the operating system refuses, one line on stderr), numbers that are
+    not finite, or other people's code that calls `sys.exit`; 130 interrupted, 143 ended by SIGTERM. Other errors are
+    bugs and keep their traceback.
     """
 
     @functools.wraps(function)
     def main(argv: Sequence[str] | None = None) -> int:
         try:
             function(sys.argv[1:] if argv is None else argv)
+        except HelpShown:
+            return 0
+        except SystemExit as stop:
+            print(f"error: unfinished: {place_of(stop)} called sys.exit({stop.code!r})", file=sys.stderr)
+            return 2
         except (UserError, FloatingPointError) as error:
             print("error:", one_line(error), file=sys.stderr)
             return 2
@@ -172,6 +185,19 @@ def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
         return 0
 
     return main
+
+
+def as_json(result: Mapping[str, Any]) -> str:
+    """A command's result as one JSON object; numbers that are not finite, which JSON does not have, are null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: finite(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(result), allow_nan=False)
 
 
 class _Parser(argparse.ArgumentParser):

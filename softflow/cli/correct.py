@@ -13,9 +13,11 @@ from softflow.envs import Supervisor, make_supervisor
 from softflow.envs.registry import Env
 from softflow.errors import UserError
 from softflow.policies import BestOfN
-from softflow.training.checked_environment import CheckedEnvironment
+from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.failures import EnvironmentErrors, Lost
+from softflow.training.global_state import environments_turn
 from softflow.training.progress import StageProgress
+from softflow.training.success import SuccessRule
 
 CORRECTION_SEEDS, SEEDS_PER_RUN = 5_000_000, 10_000
 """Environment seeds set apart for corrections, between those held out and those of training episodes, and how many for
@@ -37,6 +39,7 @@ def record_corrections(
     seed: int,
     options: Mapping[str, Any] | None = None,
     errors: EnvironmentErrors | None = None,
+    success: SuccessRule | None = None,
 ) -> Corrections:
     """Let `policy` act until it has been taken over from in `episodes` episodes; `options` are the supervisor's. The
     environment is what `make` makes, once, and anew after each of its errors.
@@ -49,10 +52,11 @@ def record_corrections(
         EnvironmentFailed: environment or supervisor raised something, and `errors` wants no more.
     """
     options, errors = dict(options or {}), errors or EnvironmentErrors()
-    environment = CheckedEnvironment(make())
-    environment.reset(seed=CORRECTION_SEEDS)
-    # if there is none, say so before anything is done
-    make_supervisor(environment, np.random.default_rng(seed), **options)
+    with environments_turn():
+        environment = CheckedEnvironment(make(), success)
+        environment.reset(seed=CORRECTION_SEEDS)
+        # if there is none, say so before anything is done
+        make_supervisor(environment, np.random.default_rng(seed), **options)
     torch.manual_seed(seed)
     rng, corrections = np.random.default_rng(seed), list[_Correction]()
     with StageProgress("corrections", episodes) as bar:
@@ -64,7 +68,8 @@ def record_corrections(
             if isinstance(correction, Lost):
                 correction.report(errors)
                 if correction.failure.is_error:
-                    environment = CheckedEnvironment(make())
+                    with environments_turn():
+                        environment = CheckedEnvironment(make(), success)
                 continue
             errors.episode_ended()
             if correction is not None:
@@ -78,30 +83,33 @@ def _watch(
 ) -> _Correction | Lost | None:
     """One episode; None if nobody took over."""
     try:
-        observation, _ = environment.reset(seed=seed)
-        supervisor = make_supervisor(environment, rng, **options)
+        with environments_turn():
+            observation, _ = environment.reset(seed=seed)
+            supervisor = make_supervisor(environment, rng, **options)
         while True:
-            for action in policy.act(observation_tensor(observation[None]))[0].numpy():
-                observation, _, terminated, truncated, _ = environment.step(action)
-                if terminated or truncated:
-                    return None
-                if supervisor.watch():
-                    supervisor.take_over()
-                    return _go_on(environment, supervisor, observation)
+            chunk = policy.act(observation_tensor(observation[None]))[0].numpy()
+            with environments_turn():
+                for action in chunk:
+                    observation, _, terminated, truncated, _ = environment.step(action)
+                    if terminated or truncated:
+                        return None
+                    if supervisor.watch():
+                        supervisor.take_over()
+                        return _go_on(environment, supervisor, observation)
     except UserError:
         raise
-    except Exception as error:
+    except ENVIRONMENT_ERRORS as error:
         return Lost.of(error, f"step {environment.steps} of the episode with seed {seed}")
 
 
-def _go_on(environment: Env, supervisor: Supervisor, observation: np.ndarray) -> _Correction:
+def _go_on(environment: CheckedEnvironment, supervisor: Supervisor, observation: np.ndarray) -> _Correction:
     observations, actions = [], []
     while True:
-        observations.append(np.array(observation))
-        actions.append(supervisor.act())
+        observations.append(observation)
+        actions.append(np.array(supervisor.act()))
         observation, _, terminated, truncated, info = environment.step(actions[-1])
         if terminated or truncated:
-            return _Correction(np.stack(observations), np.stack(actions), bool(info.get("is_success", False)))
+            return _Correction(np.stack(observations), np.stack(actions), info["is_success"])
 
 
 def _assemble(corrections: list[_Correction], policy: BestOfN) -> Corrections:

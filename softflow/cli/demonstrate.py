@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from softflow.cli.command_line import Selection, parse_command_line, preset_layers, run_main
+from softflow.cli.command_line import Selection, as_json, parse_command_line, preset_layers, run_main
 from softflow.cli.config import Layer
 from softflow.cli.correct import record_corrections
 from softflow.cli.runs import load_run, locate_checkpoint, read_config, require_fit, require_new_file
@@ -23,11 +22,13 @@ from softflow.data import Episode, EpisodeBuilder, outcome_of, save_corrections,
 from softflow.envs import Demonstrator, find_layout, make_demonstrator, make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
-from softflow.training.checked_environment import CheckedEnvironment
+from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors, Lost, OnEnvError
+from softflow.training.global_state import environments_turn
 from softflow.training.progress import StageProgress
 from softflow.training.statistics import wilson_interval
+from softflow.training.success import SuccessRule
 from softflow.training.vector import VectorizationMode
 
 
@@ -51,6 +52,8 @@ class DemoConfig:
     """File to write, which must not exist; `demonstrations.npz` or `corrections.npz` unless given."""
     env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the environment."""
+    success: str = "last"
+    """Which episodes count as successes: `last`, `any` or `return>=X`, see softflow-train."""
     demonstrator_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the demonstrator, or of the supervisor who records corrections, such as its `noise`."""
     on_env_error: OnEnvError = "stop"
@@ -79,6 +82,10 @@ def main(argv: Sequence[str]) -> None:
     if not 0 <= config.seed < 100:  # beyond, the episodes would be those held out
         raise UserError(f"--seed must be in 0 ... 99, got {config.seed}")
     make = partial(make_env, config.env, **config.env_options)
+    try:
+        success = SuccessRule(config.success)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
     errors = EnvironmentErrors(config.on_env_error)
     if config.corrections is None:
         episodes = record_demonstrations(
@@ -88,6 +95,7 @@ def main(argv: Sequence[str]) -> None:
             processes if processes > 1 else 0,
             config.demonstrator_options,
             errors,
+            success,
         )
         save_demonstrations(path, episodes)
         by_mode = {
@@ -99,17 +107,17 @@ def main(argv: Sequence[str]) -> None:
         policy, run = load_run(config.corrections)
         if config.env != run.env:
             raise UserError(f"--corrections {config.corrections}: its environment is {run.env!r}: give no --env")
-        with closing(make()) as environment:
+        with environments_turn(), closing(CheckedEnvironment(make())) as environment:
             require_fit(policy, environment, config.corrections)
         options = config.demonstrator_options
-        corrections = record_corrections(make, policy, config.episodes, config.seed, options, errors)
+        corrections = record_corrections(make, policy, config.episodes, config.seed, options, errors, success)
         save_corrections(path, corrections)
         successes, number = int(corrections.is_success.sum()), len(corrections.is_success)
-        success = {"success_rate": successes / number, "success_ci95": wilson_interval(successes, number)}
-        result = {"steps": len(corrections), "episodes": number, **success}
+        rate = {"success_rate": successes / number, "success_ci95": wilson_interval(successes, number)}
+        result = {"steps": len(corrections), "episodes": number, **rate}
     result["errors"] = errors.count
     if config.json:
-        print(json.dumps({"file": str(path), **result}))
+        print(as_json({"file": str(path), **result}))
     else:
         print(f"{path}: {result['episodes']} episodes, {result['steps']:,} steps, {_in_words(result)}")
         if errors.count:
@@ -130,7 +138,7 @@ def _layers(selection: Selection) -> list[Layer]:
     if selection.corrections is None:
         return preset_layers(selection)
     run = read_config(str(locate_checkpoint(selection.corrections)[1]))
-    return [Layer({"env": run.env, "env_options": run.env_options}, selection.corrections)]
+    return [Layer({"env": run.env, "env_options": run.env_options, "success": run.success}, selection.corrections)]
 
 
 def record_demonstrations(
@@ -140,6 +148,7 @@ def record_demonstrations(
     processes: int = 0,
     options: Mapping[str, Any] | None = None,
     errors: EnvironmentErrors | None = None,
+    success: SuccessRule | None = None,
 ) -> list[Episode]:
     """Record `episodes` of the demonstrator of the environments that `make` makes; `options` are the demonstrator's.
 
@@ -152,11 +161,11 @@ def record_demonstrations(
         EnvironmentFailed: environment or demonstrator raised something, and `errors` does not let others go on.
     """
     errors, recorded, begun = errors or EnvironmentErrors(), list[Episode](), 0
-    recorder = _Recorder(make, seed, dict(options or {}))
+    recorder = _Recorder(make, seed, dict(options or {}), success)
     if not processes:
         recorder.require_demonstrator()
     else:
-        make().close()  # if it cannot be made, say so before anything is shown
+        recorder.require_environment()
     with ExitStack() as stack:
         bar = stack.enter_context(StageProgress("demonstrations", episodes))
         record: Callable[[Iterable[int]], Iterable[Episode | Lost]] = partial(map, recorder)
@@ -191,29 +200,41 @@ DEMONSTRATION_SEEDS = 10_000
 class _Recorder:
     """Shows the episode of each index, in an environment that is made anew after an error."""
 
-    def __init__(self, make: Callable[[], Env], seed: int, options: dict[str, Any]) -> None:
-        self.make, self.seed, self.options = make, seed, options
+    def __init__(
+        self, make: Callable[[], Env], seed: int, options: dict[str, Any], success: SuccessRule | None
+    ) -> None:
+        self.make, self.seed, self.options, self.success = make, seed, options, success
         self.environment: CheckedEnvironment | None = None
+
+    def require_environment(self) -> None:
+        """Raises `UserError` if it cannot be made, before anything is shown."""
+        with environments_turn():
+            CheckedEnvironment(self.make()).close()
 
     def require_demonstrator(self) -> None:
         """Raises `UserError` if there is nobody who can show an episode, before any is shown."""
-        self.environment = CheckedEnvironment(self.make())
-        try:
-            self._begin(self.environment, 0)
-        except UserError:
-            raise
-        except Exception:  # the first episode will say so
-            return
+        with environments_turn():
+            self.environment = CheckedEnvironment(self.make(), self.success)
+            try:
+                self._begin(self.environment, 0)
+            except UserError:
+                raise
+            except ENVIRONMENT_ERRORS:  # the first episode will say so
+                return
 
     def __call__(self, index: int) -> Episode | Lost:
+        with environments_turn():
+            return self._show_or_lose(index)
+
+    def _show_or_lose(self, index: int) -> Episode | Lost:
         if self.environment is None:
-            self.environment = CheckedEnvironment(self.make())
+            self.environment = CheckedEnvironment(self.make(), self.success)
         environment = self.environment
         try:
             return self._show(environment, index)
         except UserError:
             raise
-        except Exception as error:
+        except ENVIRONMENT_ERRORS as error:
             lost = Lost.of(error, f"step {environment.steps} of the demonstration with seed {self._seed(index)}")
             if lost.failure.is_error:
                 self.environment = None
@@ -233,11 +254,11 @@ class _Recorder:
         while True:
             action = demonstrator.act()
             following, reward, terminated, truncated, info = environment.step(action)
-            builder.append(observation, action, float(reward))
+            builder.append(observation, action, reward)
             observation = following
             if terminated or truncated:
-                success, outcome = bool(info.get("is_success", False)), outcome_of(info)
-                return builder.finish(observation, terminated, truncated, success, demonstrator.mode, outcome)
+                ending = terminated, truncated, info["is_success"]
+                return builder.finish(observation, *ending, demonstrator.mode, outcome_of(info))
 
 
 _own: list[_Recorder] = []

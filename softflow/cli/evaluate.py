@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from tyro.conf import Positional
 
-from softflow.cli.command_line import parse_command_line, run_main
+from softflow.cli.command_line import as_json, parse_command_line, run_main
 from softflow.cli.runs import (
     load_run,
     make_environment,
@@ -25,9 +24,9 @@ from softflow.cli.video import write_video
 from softflow.data import Episode, observation_tensor
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
-from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded
+from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded, guard_shares
 from softflow.training.failures import EnvironmentErrors, OnEnvError
-from softflow.training.vector import VectorizationMode, check_time_limit, closing
+from softflow.training.vector import VectorizationMode, closing
 
 
 @dataclass
@@ -40,6 +39,9 @@ class EvalConfig:
     """Held-out episodes."""
     env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the environment, over those of the run: its success on a harder task, say."""
+    success: str | None = None
+    """Which episodes count as successes: `last`, `any` or `return>=X`, see softflow-train. As in training, unless
+    given."""
     seed: int = HELD_OUT_SEEDS
     """Seed of the first; the others follow."""
     num_envs: int = 25
@@ -81,12 +83,16 @@ def main(argv: Sequence[str]) -> None:
             require_new_file(Path(path), flag)
     require_device(config.device)
     policy, run = load_run(config.run, config.device)
-    mode, env_options = config.vectorization_mode or run.vectorization_mode, {**run.env_options, **config.env_options}
     try:
-        check_time_limit(config.env_time_limit, mode)
-    except ValueError as error:
+        run = replace(
+            run,
+            env_options={**run.env_options, **config.env_options},
+            success=config.success or run.success,
+            vectorization_mode=config.vectorization_mode or run.vectorization_mode,
+            env_time_limit=config.env_time_limit,
+        )
+    except ValueError as error:  # as a run's configuration checks itself
         raise UserError(str(error)) from error
-    run = replace(run, env_options=env_options, vectorization_mode=mode, env_time_limit=config.env_time_limit)
     guarded = _behind_guard(policy, config) if config.guard is not None else None
 
     def act(observation: np.ndarray) -> np.ndarray:
@@ -106,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
         environment = make_environment(run, render_mode="rgb_array")
         write_video(Path(config.video), environment, act, policy.execute, config.seed)
     if config.json:
-        print(json.dumps(result.as_dict()))
+        print(as_json(result.as_dict()))
     else:
         low, high = result.success_ci95
         print(f"success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] on {result.episodes} held-out episodes")
@@ -115,6 +121,8 @@ def main(argv: Sequence[str]) -> None:
         print(f"mean return {result.mean_return:.3f}, mean length {result.mean_length:.0f} steps")
         if result.outcome:
             print(", ".join(f"mean {name} {mean:.3g}" for name, mean in result.outcome.items()))
+        if result.guard:
+            print("guard: " + ", ".join(f"{name} {share:.3g}" for name, share in result.guard.items()))
 
 
 def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:
@@ -135,10 +143,19 @@ def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:
 
 
 def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:
+    rows = [_row(episode) for episode in episodes]
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        names = list(dict.fromkeys(name for episode in episodes for name in episode.outcome))
-        writer.writerow(["success", "return", "length", "terminated", *names])
-        for episode in episodes:
-            row = [int(episode.is_success), float(episode.reward.sum()), len(episode), int(episode.terminated)]
-            writer.writerow([*row, *(episode.outcome.get(name, "") for name in names)])
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _row(episode: Episode) -> dict[str, float]:
+    return {
+        "success": int(episode.is_success),
+        "return": float(episode.reward.sum()),
+        "length": len(episode),
+        "terminated": int(episode.terminated),
+        **{f"outcome/{name}": value for name, value in episode.outcome.items()},
+        **{f"guard/{name}": share for name, share in guard_shares(episode).items()},
+    }

@@ -23,7 +23,9 @@ from softflow.observation_layout import ObservationLayout, ObservationSize
 from softflow.policies import BestOfN, FlowPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
+from softflow.training.global_state import environments_turn
 from softflow.training.run_folder import RunFolder
+from softflow.training.success import SuccessRule
 from softflow.training.vector import vectorize
 
 
@@ -147,7 +149,8 @@ def find_algorithm(name: str) -> type[Algorithm]:
 
 def make_environment(config: RunConfig, **options: Any) -> Env:
     """An environment as the run's configuration asks for; `options` are more of its arguments."""
-    return make_env(config.env, **{**config.env_options, **options})
+    with environments_turn():
+        return make_env(config.env, **{**config.env_options, **options})
 
 
 def environment_maker(config: RunConfig) -> Callable[[], Env]:
@@ -158,7 +161,7 @@ def environment_maker(config: RunConfig) -> Callable[[], Env]:
 def make_environments(config: RunConfig, number: int, execute: int) -> VectorEnv[Any, Any, Any]:
     """`number` of them side by side, each executing chunks of `execute` actions."""
     make, mode = [environment_maker(config)] * number, config.vectorization_mode
-    return vectorize(make, execute, mode, time_limit=config.env_time_limit)
+    return vectorize(make, execute, mode, time_limit=config.env_time_limit, success=SuccessRule(config.success))
 
 
 def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], run: str) -> None:

@@ -50,6 +50,7 @@ from softflow.training.failures import EnvironmentErrors, EnvironmentFailed
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
 from softflow.training.run_folder import RunFolder, require_unused
+from softflow.training.success import SuccessRule
 from softflow.training.vector import closing
 
 
@@ -147,7 +148,14 @@ def _demonstrations(config: RunConfig) -> list[Episode]:
     if config.demos is None:
         processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
         errors = EnvironmentErrors(config.on_env_error)
-        return record_demonstrations(environment_maker(config), config.num_demos, config.seed, processes, errors=errors)
+        return record_demonstrations(
+            environment_maker(config),
+            config.num_demos,
+            config.seed,
+            processes,
+            errors=errors,
+            success=SuccessRule(config.success),
+        )
     episodes = load_demonstrations(config.demos)
     if len(episodes) < config.num_demos:
         print(f"{config.demos} has {len(episodes)} episodes, all are used (num_demos is {config.num_demos})")

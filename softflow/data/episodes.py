@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -118,9 +119,25 @@ class Episode:
 
 
 def outcome_of(info: Mapping[str, Any]) -> dict[str, float]:
-    """What an environment measured, of the ``info`` of a step: every single number in it but ``is_success``."""
-    kinds = bool | int | float | np.number | np.bool_
-    return {name: float(value) for name, value in info.items() if isinstance(value, kinds) and name != "is_success"}
+    """What an environment measured, from the `info` of a step: every single number under a name, but `is_success`.
+
+    Numbers beyond the largest float are infinite. Arrays, texts and whatever else there is are left out.
+    """
+    return {
+        name: _as_float(value)
+        for name, value in info.items()
+        if isinstance(name, str) and name not in ("", "is_success") and isinstance(value, _NUMBERS)
+    }
+
+
+_NUMBERS = bool | int | float | np.bool_ | np.integer | np.floating
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer that no float holds
+        return math.inf if value > 0 else -math.inf
 
 
 class EpisodeBuilder:

@@ -6,6 +6,7 @@ from typing import Any, SupportsFloat
 
 import gymnasium
 
+from softflow.boundary import as_flag
 from softflow.errors import UserError
 
 Step = tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]
@@ -21,7 +22,7 @@ class SuccessInfo(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> Step:
         observation, reward, terminated, truncated, info = self.env.step(action)
         if "success" in info and "is_success" not in info:
-            info = {**info, "is_success": bool(info["success"])}
+            info = {**info, "is_success": info["success"]}
         return observation, reward, terminated, truncated, info
 
 
@@ -33,6 +34,7 @@ class SparseSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Raises:
         UserError: on a step whose info has no `is_success`.
+        MalformedStep: it is neither true nor false.
     """
 
     def step(self, action: Any) -> Step:
@@ -42,5 +44,5 @@ class SparseSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"sparse_success: {self.unwrapped} says neither 'is_success' nor 'success' in its info; leave the "
                 "option out"
             )
-        success = bool(info["is_success"])
+        success = as_flag("is_success", info["is_success"])
         return observation, float(success), terminated or success, truncated, info

@@ -1,78 +1,98 @@
-"""What an environment returns, checked where it is returned: shapes, finite numbers, and episodes that never end."""
+"""The one way to an environment, for training, recording, corrections and evaluation."""
 
 from __future__ import annotations
 
-from typing import Any, SupportsFloat
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.spaces import Box
 from gymnasium.wrappers import TimeLimit
 
-LONGEST_EPISODE = 10_000
-"""Steps after which an episode without a time limit is taken to never end."""
-_LARGEST = float(np.finfo(np.float32).max)
+from softflow.boundary import MalformedStep, as_array, as_flag, as_reward
+from softflow.errors import one_line
+from softflow.training.success import EpisodeSuccess, SuccessRule
 
-
-class MalformedStep(ValueError):
-    """What an environment returned is not what it promised."""
+ENVIRONMENT_ERRORS = (Exception, SystemExit)
+"""What code of an environment may raise by mistake; `sys.exit` in it must not end a run as if it were done."""
+LONGEST_EPISODE = 1_000_000
+"""Steps after which an episode without a `TimeLimit` is taken to never end."""
 
 
 class CheckedEnvironment(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
-    """Hands on what is in order.
+    """Copies and checks every action, observation and reward, and judges the success of the episode.
+
+    The spaces are those that the environment has when it is wrapped; later changes of them do not count. `info` has a
+    bool `is_success` at every step, the verdict of `success` if the episode ended there. An error in `close` is a
+    warning: what was reached until then is not lost.
+
+    Args:
+        env: has flat Boxes of observations and actions.
+        success: which episodes count as successes.
 
     Attributes:
         steps: made in this episode, the last one counted even if it failed.
 
     Raises:
-        MalformedStep: from `reset` or `step`: an observation of another shape than its space, a reward that is not one
-            number, either of them not finite as float32; or the episode goes on after `LONGEST_EPISODE` steps and there
-            is no `TimeLimit`.
+        ValueError: it has other spaces.
+        MalformedStep: from `reset` or `step`: an action or observation that does not fit its space, a reward that is
+            not one finite number, a flag that is neither true nor false; or the episode goes on after
+            `LONGEST_EPISODE` steps and there is no `TimeLimit`.
     """
 
-    def __init__(self, env: gym.Env) -> None:
+    def __init__(self, env: gym.Env, success: SuccessRule | None = None) -> None:
         super().__init__(env)
+        self._observations, self._actions = _flat_box(env.observation_space), _flat_box(env.action_space)
+        self.observation_space, self.action_space = self._observations, self._actions
         self.steps = 0
+        self._success = EpisodeSuccess(success or SuccessRule())
         self._never_ends = not _has_time_limit(env)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         self.steps = 0
+        self._success.begin()
         observation, info = self.env.reset(seed=seed, options=options)
-        self._check_observation(observation)
-        return observation, info
+        return as_array("observation", observation, self._observations), info
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.steps += 1
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self._check_observation(observation)
-        number = np.asarray(reward)
-        if number.size != 1 or number.dtype.kind not in "biuf":
-            raise MalformedStep(f"the reward is {_kind(number)}, not one number")
-        if not abs(number.item()) <= _LARGEST:
-            raise MalformedStep(f"the reward is {number.item():g}, not a finite float32")
-        if self.steps >= LONGEST_EPISODE and self._never_ends and not (terminated or truncated):
+        given = as_array("action", action, self._actions)
+        observation, reward, terminated, truncated, info = self.env.step(given)
+        ending = as_flag("terminated", terminated), as_flag("truncated", truncated)
+        if self.steps >= LONGEST_EPISODE and self._never_ends and not any(ending):
             raise MalformedStep(
                 f"the episode has not ended after {self.steps:,} steps: give the environment a time limit, such as "
-                f"--env-options.max-episode-steps {LONGEST_EPISODE}"
+                "--env-options.max-episode-steps 1000"
             )
-        return observation, number.item(), bool(terminated), bool(truncated), info
+        earned = as_reward(reward)
+        said = {**info, "is_success": self._success.add(info, earned)}
+        return as_array("observation", observation, self._observations), earned, *ending, said
 
-    def _check_observation(self, observation: Any) -> None:
-        array = np.asarray(observation)
-        if array.shape != self.observation_space.shape or array.dtype.kind not in "biuf":
-            raise MalformedStep(
-                f"the observation is {_kind(array)}, its space has shape {self.observation_space.shape}"
-            )
-        if array.dtype.kind == "f" and not (np.abs(array) <= _LARGEST).all():
-            index = np.argwhere(~(np.abs(array) <= _LARGEST))[0].tolist()
-            raise MalformedStep(
-                f"observation[{', '.join(map(str, index))}] is {array[tuple(index)]:g}, not a finite float32"
-            )
+    def close(self) -> None:
+        try:
+            self.env.close()
+        except ENVIRONMENT_ERRORS as error:
+            warnings.warn(f"closing an environment failed: {type(error).__name__}: {one_line(error)}", stacklevel=2)
+
+    def progress(self) -> dict[str, float]:
+        """What this wrapper keeps of the episode."""
+        return {"steps": self.steps, **self._success.state_dict()}
+
+    def set_progress(self, progress: Mapping[str, Any]) -> None:
+        """Return to what `progress` gave."""
+        self.steps = int(progress["steps"])
+        self._success.load_state_dict(progress)
 
 
-def _kind(array: np.ndarray) -> str:
-    return f"{array.dtype} of shape {array.shape}"
+def _flat_box(space: gym.Space) -> Box:
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        raise ValueError(f"observations and actions must be flat Boxes, got {space}: softflow.envs.make_env flattens")
+    return deepcopy(space)
 
 
 def _has_time_limit(env: gym.Env) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from softflow.training.failures import OnEnvError
+from softflow.training.success import SuccessRule
 from softflow.training.vector import VectorizationMode, check_time_limit
 
 
@@ -23,6 +24,9 @@ class RunConfig:
     """YAML file of settings, on top of the presets."""
     env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the environment."""
+    success: str = "last"
+    """Which episodes count as successes: `last`, if their last step says `is_success`; `any`, if some step does; or
+    `return>=X`, if their return is at least the number X."""
     demos: str | None = None
     """Demonstrations (.npz, see docs/demonstrations.md); without it the environment's own demonstrator makes them."""
     num_demos: int = 200
@@ -71,6 +75,7 @@ class RunConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.threads > 1024:  # so many crash the process
             raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
+        SuccessRule(self.success)
         check_time_limit(self.env_time_limit, self.vectorization_mode)
         if not self.save_minutes >= 0:
             raise ValueError(f"save_minutes must be 0 or more, got {self.save_minutes}")

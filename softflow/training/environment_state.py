@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
-from softflow.training.checked_environment import CheckedEnvironment
+from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 
 _KNOWN_RESETS = tuple(
     wrapper.reset
@@ -29,32 +29,61 @@ _KNOWN_RESETS = tuple(
 def save_environment(env: gym.Env) -> dict[str, Any] | None:
     """The state of `env` within its wrappers, as arrays.
 
-    None if it cannot be saved: there is no `get_state` and `set_state`, what it gives are not plain arrays, or a
-    wrapper around them keeps something of the episode to itself.
+    None if it cannot be saved: there is no `get_state` and `set_state`, they mean something else, what `get_state`
+    returns is not a mapping of plain arrays, or a wrapper around them keeps something of the episode to itself.
     """
-    elapsed = list[int]()
+    elapsed, progress = list[int](), dict[str, float]()
     layer: Any = env
     while not _has_state(layer):
         if not isinstance(layer, gym.Wrapper) or type(layer).reset not in _KNOWN_RESETS:
             return None
         if isinstance(layer, TimeLimit):
             elapsed.append(layer._elapsed_steps or 0)
+        elif isinstance(layer, CheckedEnvironment):
+            progress = layer.progress()
         layer = layer.env
-    state = layer.get_state()
-    if not isinstance(state, Mapping) or not all(map(_is_plain, state.values())):
-        return None
-    return {"elapsed": np.array(elapsed), "simulator": dict(state)}
+    simulator = _state_of(layer)
+    return None if simulator is None else {"elapsed": np.array(elapsed), "progress": progress, "simulator": simulator}
 
 
-def load_environment(env: gym.Env, state: Mapping[str, Any]) -> None:
-    """Return to what `save_environment` gave. `env` has just been reset, so that its wrappers know of an episode."""
+def load_environment(env: gym.Env, state: Mapping[str, Any]) -> bool:
+    """Return to what `save_environment` gave. `env` has just been reset, so that its wrappers know of an episode.
+
+    Returns:
+        whether it did. If not, because `set_state` failed or did not lead back to the state, reset `env` again.
+    """
     elapsed = iter(np.asarray(state["elapsed"]).tolist())
     layer: Any = env
     while not _has_state(layer):
         if isinstance(layer, TimeLimit):
             layer._elapsed_steps = next(elapsed)
+        elif isinstance(layer, CheckedEnvironment) and state.get("progress"):  # older checkpoints have none
+            layer.set_progress(state["progress"])
         layer = layer.env
-    layer.set_state({name: np.asarray(value) for name, value in state["simulator"].items()})
+    wanted = {name: np.array(value) for name, value in state["simulator"].items()}
+    try:
+        layer.set_state({name: value.copy() for name, value in wanted.items()})
+    except ENVIRONMENT_ERRORS:
+        return False
+    reached = _state_of(layer)
+    return reached is not None and _equal(reached, wanted)
+
+
+def _state_of(layer: Any) -> dict[str, np.ndarray] | None:
+    """A copy of what `get_state` returns, None if that cannot be saved."""
+    try:
+        state = layer.get_state()
+    except ENVIRONMENT_ERRORS:  # for instance because it wants arguments
+        return None
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) and _is_plain(state[name]) for name in state):
+        return None
+    return {name: np.array(value) for name, value in state.items()}
+
+
+def _equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name], equal_nan=one[name].dtype.kind == "f") for name in one
+    )
 
 
 def _has_state(layer: Any) -> bool:

@@ -32,6 +32,7 @@ class Evaluation:
         episodes: how many were started.
         errors: how many of them were lost because their environment misbehaved.
         outcome: means of the numbers that the environment measured (`Episode.outcome`), over the episodes that ended.
+        guard: means of `guard_shares`, behind a guard.
     """
 
     success_rate: float
@@ -41,6 +42,7 @@ class Evaluation:
     episodes: int
     errors: int = 0
     outcome: dict[str, float] = field(default_factory=dict)
+    guard: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -78,8 +80,7 @@ def evaluate_guarded(
     seed: int = HELD_OUT_SEEDS,
     errors: EnvironmentErrors | None = None,
 ) -> tuple[Evaluation, list[Episode]]:
-    """`evaluate` behind a guard. The `outcome` of each episode has the share of its chunks that were `guard/flagged`,
-    and of each other name in `GUARD_OUTCOME`."""
+    """`evaluate` behind a guard, with the means of `guard_shares` in the result."""
     errors = errors or EnvironmentErrors()
     rollout = Rollout(environments, iter(range(seed, seed + episodes)), errors)
     device = policy.guard.threshold.device
@@ -95,14 +96,17 @@ def evaluate_guarded(
             decided.append(Decision(chunk.cpu().numpy(), record.cpu().numpy()))
         return Decision(*map(np.concatenate, zip(*decided, strict=True)))
 
-    done = [_with_shares(episode) for episode in _run(rollout, act)]
-    return summarize(done, rollout.failures, errors.count), done
+    done = _run(rollout, act)
+    shares = [guard_shares(episode) for episode in done]
+    means = {name: float(np.mean([share[name] for share in shares])) for name in GUARD_OUTCOME if shares}
+    return replace(summarize(done, rollout.failures, errors.count), guard=means), done
 
 
-def _with_shares(episode: Episode) -> Episode:
-    assert episode.decision is not None
-    shares = {f"guard/{name}": share for name, share in zip(GUARD_OUTCOME, episode.decision.mean(0), strict=True)}
-    return replace(episode, outcome={**episode.outcome, **shares})
+def guard_shares(episode: Episode) -> dict[str, float]:
+    """Of each name in `GUARD_OUTCOME`, the share of the episode's chunks that it is true of. Empty without a guard."""
+    if episode.decision is None:
+        return {}
+    return dict(zip(GUARD_OUTCOME, episode.decision.mean(0).tolist(), strict=True))
 
 
 def _run(rollout: Rollout, act: Explore) -> list[Episode]:

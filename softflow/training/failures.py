@@ -10,8 +10,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Literal, NamedTuple
 
-from softflow.errors import EpisodeLost, UserError, one_line
-from softflow.training.checked_environment import MalformedStep
+from softflow.boundary import MalformedStep
+from softflow.errors import EpisodeLost, UserError, one_line, place_of
 
 OnEnvError = Literal["stop", "restart"]
 LONGEST_ERROR = 200
@@ -39,17 +39,15 @@ class Failure:
     is_error: bool = True
 
     @classmethod
-    def of(cls, error: Exception) -> Failure:
-        """What an environment raised in `reset` or `step`."""
+    def of(cls, error: BaseException) -> Failure:
+        """What an environment raised in `reset` or `step`, one of `ENVIRONMENT_ERRORS`."""
         if isinstance(error, EpisodeLost):
             return cls(one_line(error), is_error=False)
         if isinstance(error, MalformedStep):
             return cls(one_line(error))
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name}:{place.lineno}, in {place.name}"
         details = "".join(traceback.format_exception(error))
         what = shorten(one_line(error), LONGEST_ERROR, placeholder=" ...")
-        return cls(f"{type(error).__name__}: {what} ({where})", details)
+        return cls(f"{type(error).__name__}: {what} ({place_of(error)})", details)
 
 
 class Lost(NamedTuple):
@@ -64,7 +62,7 @@ class Lost(NamedTuple):
     failure: Failure
 
     @classmethod
-    def of(cls, error: Exception, place: str) -> Lost:
+    def of(cls, error: BaseException, place: str) -> Lost:
         return cls(place, Failure.of(error))
 
     def report(self, errors: EnvironmentErrors) -> None:

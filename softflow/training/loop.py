@@ -243,7 +243,7 @@ class Trainer:
         self.evaluations.append((stage.name, self.progress.done, result))
         assert self._logger is not None
         scalars = {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return}
-        scalars |= {f"eval/{name}": mean for name, mean in result.outcome.items()}
+        scalars |= {f"eval/outcome/{name}": mean for name, mean in result.outcome.items()}
         self._logger.log(self.progress.done, stage.name, scalars)
         low, high = result.success_ci95
         lost = f", {result.errors} lost to errors of their environment" if result.errors else ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -19,12 +21,16 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper, batch_space
 
 from softflow.errors import UserError
+from softflow.training.checked_environment import ENVIRONMENT_ERRORS
 from softflow.training.failures import Failure
 
 AWAKE = 5e-4
 """Seconds that a process looks out for a message before it sleeps: to be woken takes a tenth of a chunk's time."""
+CLOSING = 30.0
+"""Seconds that the processes have to close their environments."""
 Call = tuple[str, dict[str, Any]] | None
 """Method of an environment and its arguments; None leaves the environment alone."""
+Spaces = tuple[gym.Space[Any], gym.Space[Any]]
 
 
 class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -66,7 +72,8 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._lost: dict[int, Failure] = {}
         """What environments will say whose process was replaced."""
         self._shares = [range(share[0], share[-1] + 1) for share in shares]
-        self._workers = [_Worker([make[index] for index in share]) for share in self._shares]
+        spaces = self.single_observation_space, self.single_action_space
+        self._workers = [_Worker([make[index] for index in share], spaces) for share in self._shares]
         atexit.register(_kill, self._workers)  # else multiprocessing would ask by SIGTERM, and wait
 
     def reset(
@@ -115,8 +122,13 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             _kill(self._workers)
         for worker in self._workers:
             worker.send(None)
+        latest = time.monotonic() + CLOSING
         for worker in self._workers:
-            worker.process.join()
+            worker.process.join(max(0.0, latest - time.monotonic()))
+            if worker.process.is_alive():
+                warnings.warn(f"environments did not close within {CLOSING:g} s: their process was ended", stacklevel=2)
+                worker.process.kill()
+                worker.process.join()
         for environment in self._own:
             environment.close()
 
@@ -143,14 +155,14 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
 
 class _Worker:
-    """A process and its environments."""
+    """A process and its environments, which must have these spaces of observations and actions."""
 
-    def __init__(self, make: Sequence[Callable[[], gym.Env]]) -> None:
-        self.make = make
+    def __init__(self, make: Sequence[Callable[[], gym.Env]], spaces: Spaces) -> None:
+        self.make, self.spaces = make, spaces
         self.at = multiprocessing.RawValue("i", -1)
         """Which of its environments is being called, -1 if none."""
         self.pipe, theirs = multiprocessing.Pipe()
-        arguments = theirs, self.pipe, [CloudpickleWrapper(one) for one in make], self.at
+        arguments = theirs, self.pipe, [CloudpickleWrapper(one) for one in make], spaces, self.at
         self.process = multiprocessing.Process(target=_serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
@@ -182,7 +194,7 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.pipe.close()
-        return _Worker(self.make)
+        return _Worker(self.make, self.spaces)
 
 
 def _run(environments: Sequence[gym.Env], calls: Sequence[Call], at: Any = None) -> Iterator[Any]:
@@ -192,13 +204,18 @@ def _run(environments: Sequence[gym.Env], calls: Sequence[Call], at: Any = None)
         yield None if call is None else getattr(environment, call[0])(**call[1])
 
 
-def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapper], at: Any) -> None:
+def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapper], spaces: Spaces, at: Any) -> None:
     """Answer calls until there are no more, or until the process that makes them is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach every process, but are for the first to answer
-        signal.signal(number, signal.SIG_IGN)
+    _leave_signals_to_parent()
     ours.close()  # inherited; open here, it would hide that the other process is gone
     try:
         environments = [one.fn() for one in make]
+        for environment in environments:
+            if (environment.observation_space, environment.action_space) != spaces:
+                raise UserError(
+                    f"environments that run side by side must have the same spaces, got {spaces} and "
+                    f"{(environment.observation_space, environment.action_space)}"
+                )
         while (calls := _received(theirs)) is not None:
             answers = list(_run(environments, calls, at))
             at.value = -1
@@ -207,8 +224,31 @@ def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapp
             environment.close()
     except UserError as error:
         theirs.send(error)
-    except Exception as error:
+    except ENVIRONMENT_ERRORS as error:
         theirs.send(Failure.of(error))
+
+
+def _leave_signals_to_parent() -> None:
+    """SIGINT and SIGTERM may reach every process of a run, but are for the first to answer.
+
+    They are not ignored: programs that an environment starts would inherit that, and could not be terminated.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _do_nothing)
+        if hasattr(signal, "siginterrupt"):
+            signal.siginterrupt(number, False)  # no system call of an environment fails because of it
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_answer_signals)
+
+
+def _do_nothing(number: int, frame: Any) -> None:
+    pass
+
+
+def _answer_signals() -> None:
+    """In a process that an environment forks."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _kill(workers: Iterable[_Worker]) -> None:

@@ -11,6 +11,8 @@ from gymnasium.vector import VectorEnv
 
 from softflow.data import Decision, Episode, EpisodeBuilder
 from softflow.training.failures import EnvironmentErrors, EnvironmentFailed, Failure
+from softflow.training.global_state import environments_turn
+from softflow.training.vector import EpisodeEnd
 
 Act = Callable[[np.ndarray], np.ndarray]
 """Observations (B, O) -> chunks (B, H, A)."""
@@ -46,7 +48,7 @@ class Rollout:
         assert environments.single_action_space.shape is not None
         self._execute = environments.single_action_space.shape[0]
         self._layout = environments.metadata.get("observation_layout")
-        seen, _ = environments.reset(options={"idle": True})  # whatever somebody else has begun in them
+        seen, _ = self._reset(options={"idle": True})  # whatever somebody else has begun in them
         self._observation = seen[:, -1]
 
     def execute_chunks(self, act: Explore) -> tuple[list[Episode], int]:
@@ -72,7 +74,8 @@ class Rollout:
         actions = np.zeros((self._environments.num_envs, self._execute, chunks.shape[-1]), np.float32)
         actions[running] = chunks[:, : self._execute]
         self._check(actions)
-        seen, _, terminated, truncated, infos = self._environments.step(actions)
+        with environments_turn():
+            seen, _, terminated, truncated, infos = self._environments.step(actions)
         chunk = infos.get("chunk", {"steps": np.zeros(len(actions), int), "rewards": None})  # if no process lived
         steps, rewards = chunk["steps"], chunk["rewards"]
         episodes = []
@@ -87,10 +90,9 @@ class Rollout:
                 builder.append(acted_on[i], actions[index, i], rewards[index, i])
             if terminated[index] or truncated[index]:
                 del self._running[index]
-                said = {name: _entry(infos["said"], name, index) for name in infos["said"] if name[0] != "_"}
-                success, outcome = bool(said.pop("is_success")), {n: v for n, v in said.items() if v is not None}
-                ending = bool(terminated[index]), bool(truncated[index])
-                episodes.append(builder.finish(seen[index, -1], *ending, success, outcome=outcome))
+                end: EpisodeEnd = infos["end"][index]
+                ending = bool(terminated[index]), bool(truncated[index]), end.is_success
+                episodes.append(builder.finish(seen[index, -1], *ending, outcome=end.outcome))
                 self._errors.episode_ended()
         self._observation = seen[:, -1]
         return episodes, int(steps.sum())
@@ -118,7 +120,8 @@ class Rollout:
     def state_dict(self) -> list[dict[str, Any]]:
         """The episodes in progress: arrays, numbers and strings. The seeds are their owner's."""
         environments: Any = self._environments  # gymnasium does not declare `call` of all vector environments
-        simulators = environments.call("get_state") if self._running else ()
+        with environments_turn():
+            simulators = environments.call("get_state") if self._running else ()
         return [
             {
                 "environment": index,
@@ -141,12 +144,12 @@ class Rollout:
             index, simulator = saved["environment"], saved["simulator"]
             options = {"reset_mask": _mask([index], number), **({} if simulator is None else {"state": simulator})}
             seeds: Any = [saved["seed"] if i == index else None for i in range(number)]
-            seen, infos = self._environments.reset(seed=seeds, options=options)
+            seen, infos = self._reset(seed=seeds, options=options)
             self._running[index], self._seed_of[index] = EpisodeBuilder(self._layout), saved["seed"]
             failure = _entry(infos, "failure", index)
             if failure is not None:
                 self._give_up(index, failure)
-            elif simulator is None:
+            elif simulator is None or _entry(infos, "begun_anew", index):
                 self._observation[index] = seen[index, -1]
                 begun_anew += 1
             else:
@@ -164,11 +167,11 @@ class Rollout:
             seeds = dict(zip(free, self._seeds, strict=False))
             idle = [index for index in free if index not in seeds]
             if idle:
-                self._environments.reset(options={"reset_mask": _mask(idle, number), "idle": True})
+                self._reset(options={"reset_mask": _mask(idle, number), "idle": True})
                 self._idle.update(idle)
             if seeds:
                 each: Any = [seeds.get(index) for index in range(number)]  # gymnasium takes it but does not declare it
-                seen, infos = self._environments.reset(seed=each, options={"reset_mask": _mask(seeds, number)})
+                seen, infos = self._reset(seed=each, options={"reset_mask": _mask(seeds, number)})
                 for index in seeds:
                     self._observation[index] = seen[index, -1]
                     self._running[index], self._seed_of[index] = EpisodeBuilder(self._layout), seeds[index]
@@ -177,6 +180,10 @@ class Rollout:
                         last = failure.message
                         self._give_up(index, failure)
         raise EnvironmentFailed(f"an environment failed in {RESET_ATTEMPTS} resets in a row: {last}")
+
+    def _reset(self, **arguments: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        with environments_turn():
+            return self._environments.reset(**arguments)
 
     def _check(self, actions: np.ndarray) -> None:
         """Raises `FloatingPointError` unless actions (N, execute, A) are finite: they come from the policy."""

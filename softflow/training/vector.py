@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from softflow.boundary import MalformedStep
 from softflow.data import outcome_of
 from softflow.errors import UserError
-from softflow.training.checked_environment import CheckedEnvironment
+from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.environment_state import load_environment, save_environment
 from softflow.training.failures import Failure
 from softflow.training.processes import ProcessVectorEnv
+from softflow.training.success import SuccessRule
 
 VectorizationMode = Literal["sync", "async"]
 
@@ -29,6 +31,7 @@ def vectorize(
     mode: VectorizationMode = "sync",
     processes: int | None = None,
     time_limit: float | None = None,
+    success: SuccessRule | None = None,
 ) -> VectorEnv[Any, Any, Any]:
     """A gymnasium vector environment whose steps are chunks of `execute` actions, see `ChunkExecution`.
 
@@ -41,6 +44,7 @@ def vectorize(
         mode: "sync": all in this process, one after another; "async": spread over several processes.
         processes: how many if "async", this one included; one for each core unless given.
         time_limit: seconds that an environment may take for a reset or a chunk (`ProcessVectorEnv`).
+        success: which episodes count as successes.
 
     Raises:
         UserError: a time limit that cannot be kept.
@@ -49,10 +53,13 @@ def vectorize(
         check_time_limit(time_limit, mode)
     except ValueError as error:
         raise UserError(str(error)) from error
-    chunked = [partial(ChunkExecution, make_one, execute) for make_one in make]
-    if mode == "sync":
-        return SyncVectorEnv(chunked, autoreset_mode=AutoresetMode.DISABLED)
-    return ProcessVectorEnv(chunked, processes or os.cpu_count() or 1, time_limit)
+    from softflow.training.global_state import environments_turn  # only here: processes need not load torch
+
+    chunked = [partial(ChunkExecution, make_one, execute, success) for make_one in make]
+    with environments_turn():
+        if mode == "sync":
+            return SyncVectorEnv(chunked, autoreset_mode=AutoresetMode.DISABLED)
+        return ProcessVectorEnv(chunked, processes or os.cpu_count() or 1, time_limit)
 
 
 def check_time_limit(seconds: float | None, mode: VectorizationMode) -> None:
@@ -78,6 +85,14 @@ def closing(environments: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, A
     environments.close()
 
 
+class EpisodeEnd(NamedTuple):
+    """What an environment said in the last step of an episode."""
+
+    is_success: bool
+    outcome: Mapping[str, float]
+    """See `outcome_of`."""
+
+
 class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
     """Executes a chunk of actions per step and stops where the episode ends.
 
@@ -85,21 +100,25 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     reset on, all rows are the last one, so that the last row is always what was seen last. The reward is the sum.
 
     ``info``: ``chunk``: ``steps``, how many actions were executed, and ``rewards`` (execute,), zero where none was;
-    ``said``, at the episode's end: `outcome_of` the environment's own info there, and its ``is_success``; ``failure``:
-    the `Failure` that ends its episode, if it raised something or returned what is malformed. If that was an error, the
-    next reset makes it anew.
+    ``end``: the `EpisodeEnd`, where there is one; ``failure``: the `Failure` that ends its episode, if it raised
+    something or returned what is malformed. If that was an error, the next reset makes it anew.
     ``reset(options={"idle": True})`` leaves the environment alone: its steps execute nothing until the next reset.
-    ``reset(options={"state": state})`` goes on from a state of ``get_state``; what is returned was seen before it.
+    ``reset(options={"state": state})`` goes on from a state of ``get_state``; what is returned was seen before it. If
+    it cannot be returned to, the info says ``begun_anew``.
 
     Args:
-        make: makes the environment.
+        make: makes the environment, with flat Boxes of observations and actions.
         execute: actions of a chunk.
+        success: which episodes count as successes.
+
+    Raises:
+        ValueError: the environment has other spaces.
     """
 
-    def __init__(self, make: Callable[[], gym.Env], execute: int) -> None:
-        env = CheckedEnvironment(make())
+    def __init__(self, make: Callable[[], gym.Env], execute: int, success: SuccessRule | None = None) -> None:
+        env = CheckedEnvironment(make(), success)
         super().__init__(env)
-        self._make, self._broken = make, False
+        self._make, self._success, self._broken = make, success, False
         actions, observations = env.action_space, env.observation_space
         assert isinstance(actions, Box) and isinstance(observations, Box)
         self.execute = execute
@@ -118,21 +137,21 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
         state = None
         if options is not None:
             options, state = {k: v for k, v in options.items() if k != "state"}, options.get("state")
+        info: dict[str, Any] = {}
         try:
             if self._broken:
-                with suppress(Exception):
-                    self.env.close()
-                self.env, self._broken = CheckedEnvironment(self._make()), False
+                self._make_anew()
             observation, _ = self.env.reset(seed=seed, options=options or None)
-            if state is not None:
-                load_environment(self.env, state)
+            if state is not None and not load_environment(self.env, state):
+                observation, _ = self.env.reset(seed=seed, options=options or None)
+                info = {"begun_anew": True}
         except UserError:
             raise
-        except Exception as error:
+        except ENVIRONMENT_ERRORS as error:
             return self._seen.copy(), {"failure": self._fail(error)}
         self._idle = False
         self._seen[:] = observation
-        return self._seen.copy(), {}
+        return self._seen.copy(), info
 
     def get_state(self) -> dict[str, Any] | None:
         """The state in the middle of an episode, None if it cannot be saved (`save_environment`)."""
@@ -147,16 +166,24 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
                 observation, reward, terminated, truncated, info = self.env.step(action[steps])
                 self._seen[steps:], rewards[steps] = observation, reward
                 if terminated or truncated:
-                    told = {"said": {**outcome_of(info), "is_success": bool(info.get("is_success", False))}}
+                    told = {"end": EpisodeEnd(info["is_success"], outcome_of(info))}
             except UserError:
                 raise
-            except Exception as error:
+            except ENVIRONMENT_ERRORS as error:
                 terminated, truncated, told = False, True, {"failure": self._fail(error)}
             steps += 1
         told["chunk"] = {"steps": steps, "rewards": rewards}
-        return self._seen.copy(), float(rewards.sum()), bool(terminated), bool(truncated), told
+        return self._seen.copy(), float(rewards.sum()), terminated, truncated, told
 
-    def _fail(self, error: Exception) -> Failure:
+    def _make_anew(self) -> None:
+        self.env.close()
+        env = CheckedEnvironment(self._make(), self._success)
+        for name, space in (("observation", env.observation_space), ("action", env.action_space)):
+            if space != getattr(self.env, f"{name}_space"):
+                raise MalformedStep(f"made anew, the environment has another {name} space: {space}")
+        self.env, self._broken = env, False
+
+    def _fail(self, error: BaseException) -> Failure:
         failure = Failure.of(error)
         self._idle, self._broken = True, failure.is_error
         return failure

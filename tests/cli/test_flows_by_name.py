@@ -55,10 +55,8 @@ def softflow_train(site: Path, cwd: Path, arguments: str) -> subprocess.Complete
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def test_help_lists_the_flows(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        command("softflow-train --help")
-    words = capsys.readouterr().out.replace(",", " ").replace(".", " ").split()
+def test_help_lists_the_flows(command: Any) -> None:
+    words = command("softflow-train --help").out.replace(",", " ").replace(".", " ").split()
     assert set(available_flows()) <= set(words)
 
 
@@ -67,13 +65,11 @@ def test_a_package_brings_a_flow(
     command: Any,
     demonstrations: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     site = install(tmp_path / "site", "shy = shy_flows:ShyFlow")
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         patch.syspath_prepend(str(site))
-        command("softflow-train --help")
-    assert "shy," in capsys.readouterr().out
+        assert "shy," in command("softflow-train --help").out
     keep_width_alone(tmp_path)
     trained = softflow_train(site, tmp_path, f"{PENDULUM} {demonstrations} --flow shy")
     assert trained.returncode == 0, trained.stderr

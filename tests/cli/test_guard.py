@@ -15,7 +15,7 @@ from softflow.data import Episode, load_demonstrations, save_demonstrations
 from softflow.policies import ChunkGuard
 from tests.policies.guards import calibrated
 
-SHARES = ["guard/flagged", "guard/replaced", "guard/unlikely", "guard/limited", "guard/unfamiliar"]
+SHARES = ["flagged", "replaced", "unlikely", "limited", "unfamiliar"]
 
 
 @pytest.fixture
@@ -39,15 +39,15 @@ def test_a_guard_counts_in_evaluations(held_out: None, command: Any) -> None:
     assert guard.limits.rate.item() == pytest.approx(0.001 * max(changes))
 
     evaluation = "softflow-eval run --guard guard --episodes 2 --json"
-    outcome = json.loads(command(f"{evaluation} --csv episodes.csv").out)["outcome"]
-    assert list(outcome) == SHARES
-    assert outcome["guard/limited"] > 0.9  # hardly a change is allowed
+    shares = json.loads(command(f"{evaluation} --csv episodes.csv").out)["guard"]
+    assert list(shares) == SHARES
+    assert shares["limited"] > 0.9  # hardly a change is allowed
     with open("episodes.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert np.mean([float(row["guard/flagged"]) for row in rows]) == pytest.approx(outcome["guard/flagged"])
-    assert json.loads(command(evaluation).out)["outcome"] == outcome
-    watching = json.loads(command(evaluation + " --guard-attempts 0").out)["outcome"]
-    assert watching["guard/replaced"] == 0 and watching["guard/unlikely"] == watching["guard/flagged"]
+    assert np.mean([float(row["guard/flagged"]) for row in rows]) == pytest.approx(shares["flagged"])
+    assert json.loads(command(evaluation).out)["guard"] == shares
+    watching = json.loads(command(evaluation + " --guard-attempts 0").out)["guard"]
+    assert watching["replaced"] == 0 and watching["unlikely"] == watching["flagged"]
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,6 @@ def outcome(tried: Attempt) -> str:
             status = MAINS[tried.argv[0]](tried.argv[1:])
     except Accepted:
         return "accepted"
-    except SystemExit as stop:  # --help
-        return "accepted" if not stop.code else f"exit status {stop.code}"
     except BaseException as error:
         return f"{type(error).__name__}: {error}"[:300]
     finally:

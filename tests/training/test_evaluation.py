@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from softflow.policies import GuardedPolicy
-from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded, summarize
+from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded, guard_shares, summarize
 from softflow.training.statistics import wilson_interval
 from tests.policies.guards import calibrated
 from tests.training.vectors import side_by_side
@@ -74,7 +74,9 @@ def test_all_simulations_failed(counting: Any) -> None:
 def test_as_json(counting: Any) -> None:
     result, _ = evaluate(side_by_side([counting()], 3), still, episodes=2)
     read = json.loads(json.dumps(result.as_dict()))
-    assert list(read) == ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "errors", "outcome"]
+    assert list(read) == [
+        "success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "errors", "outcome", "guard"
+    ]  # fmt: skip
     assert (read["success_rate"], read["success_ci95"]) == (0.5, list(wilson_interval(1, 2)))
 
 
@@ -92,11 +94,12 @@ def test_behind_a_guard_shares_of_chunks_are_counted_and_seams_are_limited(count
     result, episodes = evaluate_guarded(side_by_side(envs, 2), policy, episodes=3, seed=0)
     actions = [episode.action[:, 0].tolist() for episode in sorted(episodes, key=len)]
     assert actions == [[1, 1], [1, 1, 0.5, 0], [1, 1, 0.5, 0, -0.5, -1]]
-    limited = [dict(episode.outcome)["guard/limited"] for episode in sorted(episodes, key=len)]
+    limited = [guard_shares(episode)["limited"] for episode in sorted(episodes, key=len)]
     assert limited == pytest.approx([0, 1 / 2, 2 / 3])
-    assert result.outcome == pytest.approx(
-        {"guard/flagged": 0, "guard/replaced": 0, "guard/unlikely": 0, "guard/limited": 7 / 18, "guard/unfamiliar": 0}
+    assert result.outcome == {}
+    assert result.guard == pytest.approx(
+        {"flagged": 0, "replaced": 0, "unlikely": 0, "limited": 7 / 18, "unfamiliar": 0}
     )
     guard.threshold.fill_(0.0)
     result, _ = evaluate_guarded(side_by_side(envs, 2), policy, episodes=3, seed=0)
-    assert (result.outcome["guard/flagged"], result.outcome["guard/replaced"]) == (1, 0)
+    assert (result.guard["flagged"], result.guard["replaced"]) == (1, 0)

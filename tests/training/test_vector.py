@@ -91,7 +91,7 @@ def test_a_step_is_a_chunk(counting: Any) -> None:
     assert (reward, terminated, truncated, info["chunk"]["steps"]) == (1 + 2 + 3, False, False, 3)
     observation, reward, terminated, truncated, info = environment.step(np.zeros((3, 1)))
     np.testing.assert_array_equal(observation, [[7, 4], [7, 5], [7, 5]])  # the episode has ended after its fifth step
-    assert (reward, terminated, truncated, info["said"]["is_success"]) == (4 + 5, True, False, False)
+    assert (reward, terminated, truncated, info["end"].is_success) == (4 + 5, True, False, False)
     assert info["chunk"]["steps"] == 2
     np.testing.assert_array_equal(info["chunk"]["rewards"], [4, 5, 0])
 

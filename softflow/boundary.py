@@ -1,0 +1,69 @@
+"""Values that cross the boundary to an environment: copied, and checked against what the environment promised.
+
+An environment may reuse its arrays, write into those it is given, or return what its spaces do not allow. Training,
+recording, corrections and evaluation all see copies that have passed these checks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class MalformedStep(ValueError):
+    """An environment was given, or returned, something that its spaces or gymnasium's interface do not allow."""
+
+
+def as_array(name: str, value: Any, space: Box) -> np.ndarray:
+    """A copy of `value` in the dtype of `space`.
+
+    Raises:
+        MalformedStep: another shape, no numbers, not finite as float32, or not representable in an integer dtype.
+    """
+    array = np.asarray(value)
+    if array.shape != space.shape or array.dtype.kind not in "biuf":
+        raise MalformedStep(f"the {name} is {_kind(array)}, its space has shape {space.shape}")
+    with np.errstate(all="ignore"):
+        converted = array.astype(space.dtype)
+    if converted.dtype.kind == "f":
+        wrong, expected = ~(np.abs(converted) <= LARGEST), "a finite float32"
+    elif converted.dtype != array.dtype:
+        wrong, expected = converted != array, f"a number of its space, {space.dtype}"
+    else:
+        return converted
+    if wrong.any():
+        index = np.argwhere(wrong)[0].tolist()
+        raise MalformedStep(f"{name}[{', '.join(map(str, index))}] is {array[tuple(index)]:g}, not {expected}")
+    return converted
+
+
+def as_reward(value: Any) -> float:
+    """The reward of a step. Raises `MalformedStep` unless it is one number, finite as float32."""
+    number = np.asarray(value)
+    if number.size != 1 or number.dtype.kind not in "biuf":
+        raise MalformedStep(f"the reward is {_kind(number)}, not one number")
+    if not abs(number.item()) <= LARGEST:
+        raise MalformedStep(f"the reward is {number.item():g}, not a finite float32")
+    return float(number.item())
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """The flag `name`, such as `is_success`: true, false, 1 or 0, alone or as the only element of an array.
+
+    Raises:
+        MalformedStep: anything else, for instance 0.25, NaN, -1, None or "False".
+    """
+    if isinstance(value, bool):
+        return value
+    flag = np.asarray(value)
+    if flag.size != 1 or flag.dtype.kind not in "biuf" or flag.item() not in (0, 1):
+        raise MalformedStep(f"{name} is {value!r}, expected true or false, or 1 or 0")
+    return bool(flag.item())
+
+
+def _kind(array: np.ndarray) -> str:
+    return f"{array.dtype} of shape {array.shape}"
