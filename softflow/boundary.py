@@ -29,8 +29,9 @@ def as_array(name: str, value: Any, space: Box) -> np.ndarray:
         raise MalformedStep(f"the {name} is {_kind(array)}, its space has shape {space.shape}")
     with np.errstate(all="ignore"):
         converted = array.astype(space.dtype)
+        finite = np.isfinite(converted.astype(np.float32, copy=False))
     if converted.dtype.kind == "f":
-        wrong, expected = ~(np.abs(converted) <= LARGEST), "a finite float32"
+        wrong, expected = ~finite, "a finite float32"
     elif converted.dtype != array.dtype:
         wrong, expected = converted != array, f"a number of its space, {space.dtype}"
     else:

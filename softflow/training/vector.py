@@ -77,12 +77,16 @@ def check_time_limit(seconds: float | None, mode: VectorizationMode) -> None:
 @contextmanager
 def closing(environments: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, Any, Any]]:
     """Close them in the end; if that end is an exception, whatever their processes are in the middle of."""
+    from softflow.training.global_state import environments_turn  # as in `vectorize`
+
     try:
         yield environments
     except BaseException:
-        environments.close(terminate=True)
+        with environments_turn():
+            environments.close(terminate=True)
         raise
-    environments.close()
+    with environments_turn():
+        environments.close()
 
 
 class EpisodeEnd(NamedTuple):

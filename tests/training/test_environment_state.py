@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import gymnasium
@@ -11,6 +12,9 @@ from gymnasium.wrappers import ClipReward, FlattenObservation, OrderEnforcing, R
 
 from softflow.envs import available_envs, make_env
 from softflow.training.environment_state import load_environment, save_environment
+from softflow.training.rollout import Rollout
+from softflow.training.success import SuccessRule
+from softflow.training.vector import vectorize
 
 RESTORABLE = {"two_routes", "delayed_corridor", "drifting_goal", "wrong_mode", "tape_cut", "cube_rotate"}
 
@@ -86,6 +90,71 @@ def test_what_is_not_plain_cannot_be_saved(state: Any, restorable: Any) -> None:
     env.reset(seed=1)
     env.get_state = lambda: state
     assert save_environment(env) is None
+
+
+def needs_arguments(self: Any, indices: Any) -> Any:
+    return {}
+
+
+def fails(self: Any, *state: Any) -> Any:
+    raise ZeroDivisionError("no state here")
+
+
+@pytest.mark.parametrize("get_state", [needs_arguments, fails])
+def test_a_get_state_that_means_something_else_saves_nothing(get_state: Any, restorable: Any) -> None:
+    env = type("Foreign", (restorable,), {"get_state": get_state})()
+    env.reset(seed=1)
+    assert save_environment(env) is None
+
+
+def takes_positions(self: Any, qpos: Any, qvel: Any) -> None:
+    pass
+
+
+def does_nothing(self: Any, state: Any) -> None:
+    pass
+
+
+def is_half_done(self: Any, state: Any) -> None:
+    self.steps = int(state["steps"])
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("set_state", [takes_positions, does_nothing, is_half_done])
+def test_an_episode_is_begun_anew_if_set_state_does_not_lead_back(set_state: Any, restorable: Any) -> None:
+    foreign = type("Foreign", (restorable,), {"set_state": set_state})
+    first = Rollout(vectorize([foreign], 3), count(7))
+    first.execute_chunks(still)
+    state = first.state_dict()
+    assert state[0]["simulator"] is not None
+    second = Rollout(vectorize([foreign], 3), count(8))
+    assert second.load_state_dict(state) == 1
+    [episode], _ = second.collect(still, 5)
+    np.testing.assert_array_equal(episode.observation, [[7, step] for step in range(6)])
+
+
+@pytest.mark.parametrize(("rule", "success"), [("any", True), ("return>=4", True), ("last", False)])
+def test_the_verdict_on_an_episode_goes_on(rule: str, success: bool, restorable: Any) -> None:
+    """Success is said in the second step alone, before the checkpoint; the return is 15."""
+
+    class Early(restorable):
+        def step(self, action: np.ndarray) -> Any:
+            *step, _ = super().step(action)
+            return *step, {"is_success": self.steps == 2}
+
+    def environments() -> Any:
+        return vectorize([Early], 3, success=SuccessRule(rule))
+
+    first = Rollout(environments(), count())
+    first.execute_chunks(still)
+    second = Rollout(environments(), count(1))
+    assert second.load_state_dict(first.state_dict()) == 0
+    [episode], _ = second.execute_chunks(still)
+    assert episode.is_success == success
+
+
+def still(observation: np.ndarray) -> np.ndarray:
+    return np.zeros((len(observation), 3, 1), np.float32)
 
 
 def test_without_states_nothing_is_saved(counting: Any) -> None:

@@ -17,6 +17,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from softflow.errors import UserError
+from softflow.training import processes
 from softflow.training.failures import Failure
 from softflow.training.processes import ProcessVectorEnv
 from softflow.training.vector import closing
@@ -205,3 +206,66 @@ def test_processes_end_with_the_one_that_started_them() -> None:
     assert ours.poll(10)
     with pytest.raises(EOFError):
         ours.recv()
+
+
+def end_a_program() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import signal; print(flush=True); signal.pause()"], stdout=-1)
+    assert child.stdout is not None
+    with child.stdout as ready:
+        ready.readline()
+        child.terminate()
+        assert child.wait(timeout=30) == -signal.SIGTERM
+
+
+def end_a_fork() -> None:
+    ready, started = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(started, b"!")
+        signal.pause()
+        os._exit(0)
+    os.read(ready, 1)
+    os.kill(pid, signal.SIGTERM)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
+
+
+@pytest.mark.parametrize("end", [end_a_program, end_a_fork])
+def test_what_an_environment_starts_can_be_terminated(end: Any) -> None:
+    with closing(started(2, 2, act_elsewhere=end)) as environments:
+        assert failures(environments) == [None, None]
+
+
+def test_environments_that_do_not_close_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(Here):
+        def close(self) -> None:
+            if os.getpid() != home:
+                signal.pause()
+
+    home = os.getpid()
+    monkeypatch.setattr(processes, "CLOSING", 0.2)
+    with pytest.warns(UserWarning, match="did not close within 0.2 s"):
+        with closing(ProcessVectorEnv([partial(Endless, home)] * 2, 2)):
+            pass
+    assert not multiprocessing.active_children()
+
+
+def leave() -> None:
+    sys.exit(0)
+
+
+def test_exit_elsewhere_is_an_error() -> None:
+    with closing(started(2, 2, act_elsewhere=leave)) as environments:
+        error, well = failures(environments)
+        assert error.is_error and "SystemExit: 0 (test_processes.py:" in error.message and well is None
+
+
+def test_environments_with_other_spaces_are_refused() -> None:
+    class Other(Here):
+        def __init__(self, home: int) -> None:
+            super().__init__(home)
+            if home != os.getpid():
+                self.observation_space = gymnasium.spaces.Box(0, np.inf, (2,), np.float64)
+
+    with pytest.raises(UserError, match=r"must have the same spaces, got .*Box\(0.0, inf, \(2,\), float64\)"):
+        with closing(ProcessVectorEnv([partial(Other, os.getpid())] * 2, 2)) as environments:
+            environments.reset()
