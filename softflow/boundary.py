@@ -27,19 +27,20 @@ def as_array(name: str, value: Any, space: Box) -> np.ndarray:
     array = np.asarray(value)
     if array.shape != space.shape or array.dtype.kind not in "biuf":
         raise MalformedStep(f"the {name} is {_kind(array)}, its space has shape {space.shape}")
-    with np.errstate(all="ignore"):
-        converted = array.astype(space.dtype)
-        finite = np.isfinite(converted.astype(np.float32, copy=False))
-    if converted.dtype.kind == "f":
-        wrong, expected = ~finite, "a finite float32"
-    elif converted.dtype != array.dtype:
-        wrong, expected = converted != array, f"a number of its space, {space.dtype}"
+    if array.dtype == space.dtype == np.float32:  # the usual case, at every step: without numpy's error states
+        copy = as_float32 = array.copy()
     else:
-        return converted
-    if wrong.any():
-        index = np.argwhere(wrong)[0].tolist()
-        raise MalformedStep(f"{name}[{', '.join(map(str, index))}] is {array[tuple(index)]:g}, not {expected}")
-    return converted
+        with np.errstate(all="ignore"):
+            copy = array.astype(space.dtype)
+            as_float32 = copy.astype(np.float32, copy=False)
+    if copy.dtype.kind == "f":
+        right, expected = np.isfinite(as_float32), "a finite float32"
+    else:
+        right, expected = np.asarray(copy == array), f"a number of its space, {space.dtype}"
+    if right.all():
+        return copy
+    index = np.argwhere(~right)[0].tolist()
+    raise MalformedStep(f"{name}[{', '.join(map(str, index))}] is {array[tuple(index)]:g}, not {expected}")
 
 
 def as_reward(value: Any) -> float:

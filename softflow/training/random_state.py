@@ -14,21 +14,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from softflow.training.global_state import environments_turn
+from softflow.training.global_state import environments_state, environments_turn
 
 
 def seed_all(seed: int) -> None:
     """Seed both sets."""
-    _seed(seed)
     with environments_turn():
         _seed(seed)
+    _seed(seed)
 
 
 def random_state(device: str = "cpu") -> dict[str, Any]:
     """Both sets, and the state of `device`, as strings and tensors."""
-    state = _current()
-    with environments_turn():
-        state["environments"] = _current()
+    theirs = environments_state()
+    numpys = np.random.RandomState(theirs.numpy_generator).get_state()
+    state = {
+        **_as_plain(random.getstate(), np.random.get_state(), torch.get_rng_state()),
+        "environments": _as_plain(theirs.python_random, numpys, theirs.torch_random),
+    }
     if torch.device(device).type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
@@ -36,17 +39,21 @@ def random_state(device: str = "cpu") -> dict[str, Any]:
 
 def set_random_state(state: Mapping[str, Any], device: str = "cpu") -> None:
     """Return to what `random_state` gave."""
-    _set(state)
+    pythons, numpys, torchs = _read(state)
+    random.setstate(pythons)
+    np.random.set_state(numpys)
+    torch.set_rng_state(torchs)
     if "environments" in state:  # absent in older checkpoints
-        with environments_turn():
-            _set(state["environments"])
+        theirs = environments_state()
+        theirs.python_random, numpys, theirs.torch_random = _read(state["environments"])
+        np.random.RandomState(theirs.numpy_generator).set_state(numpys)
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
 @contextmanager
 def random_state_kept(device: str = "cpu") -> Iterator[None]:
-    """Whatever is drawn inside, outside it was not."""
+    """Keep what is drawn inside from changing what is drawn afterwards."""
     state = random_state(device)
     try:
         yield
@@ -60,17 +67,16 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _current() -> dict[str, Any]:
-    name, key, *rest = np.random.get_state()
+def _as_plain(python: Any, numpys: Any, torchs: torch.Tensor) -> dict[str, Any]:
+    name, key, *rest = numpys
     return {
-        "python": json.dumps(random.getstate()),
+        "python": json.dumps(python),
         "numpy": json.dumps([name, np.asarray(key).tolist(), *rest]),
-        "torch": torch.get_rng_state(),
+        "torch": torchs,
     }
 
 
-def _set(state: Mapping[str, Any]) -> None:
+def _read(state: Mapping[str, Any]) -> tuple[Any, Any, torch.Tensor]:
+    """The inverse of `_as_plain`."""
     version, internal, gauss = json.loads(state["python"])
-    random.setstate((version, tuple(internal), gauss))
-    np.random.set_state(tuple(json.loads(state["numpy"])))
-    torch.set_rng_state(state["torch"])
+    return (version, tuple(internal), gauss), tuple(json.loads(state["numpy"])), state["torch"]

@@ -22,7 +22,7 @@ def settings() -> tuple[Any, ...]:
 
 
 def draw() -> tuple[float, ...]:
-    return random.random(), float(np.random.normal()), float(torch.rand((), dtype=torch.float32))
+    return random.random(), float(np.random.rand()), float(torch.rand((), dtype=torch.float32))
 
 
 def upset() -> None:
