@@ -11,6 +11,7 @@ full dotted key and the nearest valid one. Nothing unknown is ignored and nothin
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import re
@@ -129,16 +130,19 @@ def dump_yaml(config: Any, path: str | Path) -> None:
 # --------------------------------------------------------------------------------- mappings to dataclasses and back
 
 
-def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings; where two give the same key, the later one wins."""
-    merged: dict[str, Any] = {}
+def merge(cls: type, *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge values of the dataclass `cls`, later ones over earlier ones: nested dataclasses key by key, and fields that
+    are dicts option by option. An option that is itself a mapping is replaced as a whole."""
+    annotations, merged = _fields(cls), dict[str, Any]()
     for layer in layers:
-        for key, value in layer.items():
-            below = merged.get(key)
-            if isinstance(value, Mapping):
-                merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+        for name, value in layer.items():
+            below = merged.get(name)
+            if isinstance(value, Mapping) and dataclasses.is_dataclass(annotations[name]):
+                merged[name] = merge(typing.cast(type, annotations[name]), below or {}, value)
+            elif isinstance(value, Mapping) and isinstance(below, Mapping):
+                merged[name] = {**below, **value}
             else:
-                merged[key] = value
+                merged[name] = value
     return merged
 
 
@@ -152,14 +156,14 @@ def from_layers(cls: type[T], layers: Sequence[Layer], missing: Any = dataclasse
 
     Args:
         cls: A dataclass of bool, int, float, str, Path, Literal, Optional and unions of these, tuple, dict and
-            nested dataclasses.
+            nested dataclasses. Any is whatever YAML can say.
         layers: Values and where they come from.
         missing: Put in place of required keys that no layer gives; by default they are an error.
 
     Raises:
         ConfigError: An unknown key, a value of the wrong type or a missing required key.
     """
-    values = merge(*(_convert_fields(cls, layer.values, layer.source, "", cls) for layer in layers))
+    values = merge(cls, *(_convert_fields(cls, layer.values, layer.source, "", cls) for layer in layers))
     return _build(cls, values, None, "", missing, " and ".join(layer.source for layer in layers) or "config")
 
 
@@ -206,7 +210,7 @@ def _build(cls: type[T], values: Mapping[str, Any], base: T | None, prefix: str,
             below = None if default is dataclasses.MISSING else default
             given = _build(typing.cast(type, annotation), nested, below, f"{prefix}{field.name}.", missing, source)
         elif isinstance(given, Mapping) and isinstance(default, Mapping):
-            given = merge(default, given)
+            given = {**default, **given}
         elif given is dataclasses.MISSING:
             given = missing
             if missing is dataclasses.MISSING:
@@ -240,7 +244,7 @@ def _convert(value: Any, annotation: Any, place: str) -> Any:
     """Convert without loss: 1 to 1.0, 1e5 and "1e5" to 100000, "1e-4" to 0.0001, a list to a tuple."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
-        return value
+        return _plain(value, place)
     if origin in (Union, types.UnionType):
         return _convert_union(value, annotation, arguments, place)
     if origin is Literal:
@@ -269,6 +273,29 @@ def _convert(value: Any, annotation: Any, place: str) -> Any:
             raise ConfigError(f"{place} holds a character that no text may: {value!r}")
         return value
     raise ConfigError(f"{place} must be {_describe(annotation)}, got {_kind(value)}")
+
+
+_DEEPEST, _MOST_VALUES = 16, 100_000
+"""Levels and values of an option; by aliases a short YAML text nests without end."""
+
+
+def _plain(value: Any, place: str) -> Any:
+    """A copy of numbers, texts, true, false and null, and of lists and mappings of them."""
+    left = itertools.count(_MOST_VALUES, -1)
+
+    def copy(value: Any, levels: int) -> Any:
+        if not levels or not next(left):
+            raise ConfigError(f"{place} has more than {_DEEPEST} levels or {_MOST_VALUES:,} values")
+        if isinstance(value, Mapping):
+            return {copy(key, 1): copy(item, levels - 1) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [copy(item, levels - 1) for item in value]
+        for kind in (types.NoneType, bool, int, float, str):
+            if type(value) is kind:
+                return _convert(value, kind, place)
+        raise ConfigError(f"{place} must be a number, a text, true, false, null, a list or a mapping, got {_kind(value)}")
+
+    return copy(value, _DEEPEST)
 
 
 def _convert_union(value: Any, annotation: Any, members: tuple[Any, ...], place: str) -> Any:
@@ -307,6 +334,8 @@ _DESCRIPTIONS = {bool: "true or false", int: "a whole number", float: "a number"
 def _describe(annotation: Any) -> str:
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(_describe(member) for member in get_args(annotation))
+    if get_origin(annotation) is dict:
+        return "a mapping such as {name: value}"
     if annotation in _DESCRIPTIONS:
         return _DESCRIPTIONS[annotation]
     return "null" if annotation is types.NoneType else str(annotation).replace("typing.", "")

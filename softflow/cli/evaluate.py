@@ -25,6 +25,7 @@ from softflow.cli.video import write_video
 from softflow.data import Episode, observation_tensor
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
+from softflow.training.config import EnvOptions
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded
 from softflow.training.failures import EnvironmentErrors, OnEnvError
 from softflow.training.vector import VectorizationMode, check_time_limit, closing
@@ -38,7 +39,7 @@ class EvalConfig:
     """Run folder, or a checkpoint's folder in it."""
     episodes: int = 50
     """Held-out episodes."""
-    env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    env_options: EnvOptions = field(default_factory=dict)
     """Arguments of the environment, over those of the run: its success on a harder task, say."""
     seed: int = HELD_OUT_SEEDS
     """Seed of the first; the others follow."""

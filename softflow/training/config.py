@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from softflow.training.failures import OnEnvError
 from softflow.training.vector import VectorizationMode, check_time_limit
+
+EnvOptions = dict[str, Any]
+"""Arguments of an environment by name; each is whatever YAML can say: a number, a text, null, a list or a mapping."""
 
 
 @dataclass
@@ -21,8 +24,8 @@ class RunConfig:
     """Preset on top of those of algorithm and environment, such as `quick`."""
     config: str | None = None
     """YAML file of settings, on top of the presets."""
-    env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Arguments of the environment."""
+    env_options: EnvOptions = field(default_factory=dict)
+    """Arguments of the environment, as YAML: `--env-options.maze-map '[[1, 1], [1, 0]]'`."""
     demos: str | None = None
     """Demonstrations (.npz, see docs/demonstrations.md); without it the environment's own demonstrator makes them."""
     num_demos: int = 200
