@@ -290,10 +290,11 @@ def _plain(value: Any, place: str) -> Any:
             return {copy(key, 1): copy(item, levels - 1) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [copy(item, levels - 1) for item in value]
-        for kind in (types.NoneType, bool, int, float, str):
-            if type(value) is kind:
-                return _convert(value, kind, place)
-        raise ConfigError(f"{place} must be a number, a text, true, false, null, a list or a mapping, got {_kind(value)}")
+        if value is None or type(value) in (bool, int, float, str):
+            return _convert(value, type(value), place)
+        raise ConfigError(
+            f"{place} must be made of numbers, texts, true, false, null, lists and mappings, got {_kind(value)}"
+        )
 
     return copy(value, _DEEPEST)
 

@@ -9,7 +9,7 @@ import numpy as np
 from softflow.data.episodes import Episode
 
 RELATIVE_FLOOR = 1e-6
-"""Standard deviations below this share of a dimension's largest magnitude are float32 rounding: seven digits, no more."""
+"""Standard deviations below this share of a dimension's largest magnitude are rounding: float32 has seven digits."""
 ABSOLUTE_FLOOR = 1e-12
 """Standard deviations below this are what simulators leave of zero, in any unit that a robot is measured in."""
 
