@@ -1,4 +1,4 @@
-"""In words: what an environment's observations and actions were taken for."""
+"""What was found out about an environment when it was made."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def describe_spaces(env: AnyEnv) -> str:
     actions, locked = space.shape[-1], env.metadata.get("locked_actions", 0)
     without = f", without {locked} of one possible value" if locked else ""
     return f"observation: {observed}; action: {actions} number{'s' * (actions != 1)} in [-1, 1]{without}"
+
+
+def time_limit(env: AnyEnv) -> int | None:
+    """Steps after which the environment cuts an episode off, None if that is not known."""
+    return env.metadata["time_limit"]
 
 
 def name_dimensions(env: AnyEnv, chosen: NDArray[np.bool_]) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from softflow.envs.actions import unit_actions
 from softflow.envs.cube_rotate_demonstrator import CubeRotateDemonstrator
+from softflow.envs.diagnostics import DiagnosticTask
 from softflow.envs.diagnostics_demonstrators import (
     DelayedCorridorDemonstrator,
     DriftingGoalDemonstrator,
@@ -26,6 +27,7 @@ from softflow.envs.ogbench_cube import OgbenchCubeDemonstrator
 from softflow.envs.options import check_options
 from softflow.envs.packing import flatten_observations
 from softflow.envs.point_maze_demonstrator import PointMazeDemonstrator
+from softflow.envs.simulation import SimulatedTask
 from softflow.envs.success import SparseSuccess, SuccessInfo
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
 from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
@@ -117,6 +119,7 @@ def make_env(
             env: Env = SuccessInfo(gymnasium.make(env_id, **copy.deepcopy(options)))
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise UserError(f"{what} needs a package that is not installed: {error}") from error
+    env.metadata = {**env.metadata, "time_limit": _time_limit(env)}
     if sparse_success:
         env = SparseSuccess(env)
     try:
@@ -244,6 +247,16 @@ def _options_of(what: str, constructor: Callable[..., Any], options: Mapping[str
 def _constructor(env_id: str) -> Callable[..., Any]:
     entry_point: Any = gymnasium.spec(env_id).entry_point
     return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+
+
+def _time_limit(env: Env) -> int | None:
+    """Steps after which episodes are cut off: gymnasium's limit, or one that environments of softflow keep themselves."""
+    limits, task = [env.spec.max_episode_steps if env.spec else None], env.unwrapped
+    if isinstance(task, SimulatedTask):
+        limits.append(task.max_steps)
+    elif isinstance(task, DiagnosticTask):
+        limits.append(task.MAX_STEPS)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _env_id(env: Env) -> str:
