@@ -11,7 +11,6 @@ full dotted key and the nearest valid one. Nothing unknown is ignored and nothin
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import os
 import re
@@ -26,6 +25,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
+from softflow.cli.plain_values import plain_copy
 from softflow.errors import UserError, did_you_mean, nearest, one_line
 
 T = TypeVar("T")
@@ -244,7 +244,7 @@ def _convert(value: Any, annotation: Any, place: str) -> Any:
     """Convert without loss: 1 to 1.0, 1e5 and "1e5" to 100000, "1e-4" to 0.0001, a list to a tuple."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
-        return _plain(value, place)
+        return plain_copy(value, place, lambda item: _convert(item, type(item), place))
     if origin in (Union, types.UnionType):
         return _convert_union(value, annotation, arguments, place)
     if origin is Literal:
@@ -273,30 +273,6 @@ def _convert(value: Any, annotation: Any, place: str) -> Any:
             raise ConfigError(f"{place} holds a character that no text may: {value!r}")
         return value
     raise ConfigError(f"{place} must be {_describe(annotation)}, got {_kind(value)}")
-
-
-_DEEPEST, _MOST_VALUES = 16, 100_000
-"""Levels and values of an option; by aliases a short YAML text nests without end."""
-
-
-def _plain(value: Any, place: str) -> Any:
-    """A copy of numbers, texts, true, false and null, and of lists and mappings of them."""
-    left = itertools.count(_MOST_VALUES, -1)
-
-    def copy(value: Any, levels: int) -> Any:
-        if not levels or not next(left):
-            raise ConfigError(f"{place} has more than {_DEEPEST} levels or {_MOST_VALUES:,} values")
-        if isinstance(value, Mapping):
-            return {copy(key, 1): copy(item, levels - 1) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [copy(item, levels - 1) for item in value]
-        if value is None or type(value) in (bool, int, float, str):
-            return _convert(value, type(value), place)
-        raise ConfigError(
-            f"{place} must be made of numbers, texts, true, false, null, lists and mappings, got {_kind(value)}"
-        )
-
-    return copy(value, _DEEPEST)
 
 
 def _convert_union(value: Any, annotation: Any, members: tuple[Any, ...], place: str) -> Any:

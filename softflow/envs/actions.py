@@ -31,16 +31,16 @@ def unit_actions(env: gymnasium.Env[Any, Any], environment: str) -> gymnasium.En
     """
     space = env.action_space
     if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-        raise UserError(f"{environment}: {_kind_of_actions(space)}, got {space}")
+        raise UserError(f"actions must be a Box of real numbers, {environment} has {space}: {_advice(space)}")
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     if not (np.maximum(np.abs(low), np.abs(high)) < LARGEST_BOUND).all() or not (low <= high).all():
         raise UserError(
-            f"{environment}: actions are scaled by their bounds, which must be what each of them can do, low below "
-            f"high, got {space}: say so with {_TRANSFORM}(env, lambda action: action, Box(low, high))"
+            f"actions are scaled by their limits and must have finite bounds within +-{LARGEST_BOUND:g}, {environment} has "
+            f"{space}: give the real limits with {_TRANSFORM}(env, lambda action: action, Box(low, high))"
         )
     free = low < high
     if not free.any():
-        raise UserError(f"{environment}: no action has more than one possible value, got {space}")
+        raise UserError(f"no action of {environment} has more than one possible value: {space}")
     unit = spaces.Box(-1.0, 1.0, (int(free.sum()),), np.float32)
     if space == unit:
         return env
@@ -55,15 +55,12 @@ def unit_actions(env: gymnasium.Env[Any, Any], environment: str) -> gymnasium.En
     return env
 
 
-def _kind_of_actions(space: spaces.Space[Any]) -> str:
+def _advice(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return (
-            f"actions must be one Box of real numbers: join the parts with {_TRANSFORM}(env, lambda action: "
-            "spaces.unflatten(env.action_space, action), spaces.flatten_space(env.action_space))"
+            f"join them with {_TRANSFORM}(env, lambda action: spaces.unflatten(env.action_space, action), "
+            "spaces.flatten_space(env.action_space))"
         )
     if isinstance(space, spaces.Box):
-        return f"actions must be a Box of real numbers: round them with {_TRANSFORM}(env, function, Box(low, high))"
-    return (
-        "actions must be a Box of real numbers, because policies here are continuous: choose among others by a number "
-        f"each with {_TRANSFORM}(env, function, Box(-1, 1, (number,)))"
-    )
+        return f"round them with {_TRANSFORM}(env, function, Box(low, high))"
+    return f"policies are continuous; choose by the largest of n with {_TRANSFORM}(env, function, Box(-1, 1, (n,)))"

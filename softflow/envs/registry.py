@@ -250,7 +250,7 @@ def _constructor(env_id: str) -> Callable[..., Any]:
 
 
 def _time_limit(env: Env) -> int | None:
-    """Steps after which episodes are cut off: gymnasium's limit, or one that environments of softflow keep themselves."""
+    """Steps after which episodes are cut off, by gymnasium or by an environment of softflow itself."""
     limits, task = [env.spec.max_episode_steps if env.spec else None], env.unwrapped
     if isinstance(task, SimulatedTask):
         limits.append(task.max_steps)
