@@ -35,8 +35,8 @@ def unit_actions(env: gymnasium.Env[Any, Any], environment: str) -> gymnasium.En
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     if not (np.maximum(np.abs(low), np.abs(high)) < LARGEST_BOUND).all() or not (low <= high).all():
         raise UserError(
-            f"actions are scaled by their limits and must have finite bounds within +-{LARGEST_BOUND:g}, {environment} has "
-            f"{space}: give the real limits with {_TRANSFORM}(env, lambda action: action, Box(low, high))"
+            f"actions are scaled by their limits and must have finite bounds within +-{LARGEST_BOUND:g}, {environment} "
+            f"has {space}: give the real limits with {_TRANSFORM}(env, lambda action: action, Box(low, high))"
         )
     free = low < high
     if not free.any():

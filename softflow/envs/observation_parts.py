@@ -84,7 +84,7 @@ class ObservedPart:
             )
         with np.errstate(invalid="ignore", over="ignore"):
             array = given.astype(dtype)
-        if array.dtype.kind in "biu" and not (array == given).all():
+        if array.dtype != given.dtype and array.dtype.kind in "biu" and not (array == given).all():
             raise ValueError(f"{self.name}: its {given.dtype} numbers are no {dtype}, as its space says")
         if not isinstance(self.space, spaces.Box) and not self.space.contains(array if array.ndim else array[()]):
             raise ValueError(f"{self.name}: {value} is not in {self.space}")
@@ -122,7 +122,7 @@ def observed_parts(
     if not isinstance(observed_as, Mapping):
         raise UserError(f"observed_as must be a mapping such as {{camera: HWC}}, got {observed_as!r}")
     leaves = list(_leaves(space, ()))
-    names = ["/".join(path) or WHOLE for path, _ in leaves]
+    names = ["/".join(map(str, path)) or WHOLE for path, _ in leaves]
     for name in observed_as:
         if name not in names:
             raise UserError(f"observed_as: {environment} observes no {name!r}: {did_you_mean(str(name), names)}")
@@ -186,15 +186,16 @@ def _axes(name: str, space: spaces.Space[Any], said: Any, environment: str) -> t
     raise UserError(
         f"{environment}: its observation {name!r}, {space.dtype} of shape {space.shape} in {low:g} ... {high:g}, may "
         f"be an image or not: say --env-options.observed-as '{{{name}: {NUMBERS}}}', or for an image its axes in their "
-        f"order, height H and width W, such as '{{{name}: {_likely_letters(len(space.shape), large)}}}'; or make it "
+        f"order, height H and width W, such as '{{{name}: {_likely_letters(space.shape)}}}'; or make it "
         f"uint8 of shape (H, W, C) with {_TRANSFORM}"
     )
 
 
-def _likely_letters(axes: int, large: Sequence[int]) -> str:
-    letters = dict(zip(large, "HW", strict=False))
-    others = (letter for letter in "CKLMN")
-    return "".join(letters.get(axis) or next(others, "?") for axis in range(axes))
+def _likely_letters(shape: Sequence[int]) -> str:
+    """The two largest axes are most likely height and width."""
+    largest = sorted(np.argsort(shape, stable=True)[-2:].tolist())
+    letters, others = dict(zip(largest, "HW", strict=True)), iter("CKLMN")
+    return "".join(letters.get(axis) or next(others, "?") for axis in range(len(shape)))
 
 
 def _said_axes(name: str, space: spaces.Box, said: Any, environment: str) -> tuple[int, int]:

@@ -172,7 +172,7 @@ def test_bad_input():
     replay = Replay(5, 2, 1)
     with pytest.raises(ValueError, match="empty replay"):
         replay.sample(4, 2, rng())
-    with pytest.raises(UserError, match="5 steps does not fit into a replay of 5 rows: .*--replay-capacity 6"):
+    with pytest.raises(UserError, match=r"5 steps does not fit into a replay of 5 rows: .*--replay-capacity 6"):
         replay.add_episode(make_episode(5))
     with pytest.raises(ValueError, match="observation has 2 dimensions, the replay's has 3"):
         Replay(5, 3, 1).add_episode(make_episode(2))
