@@ -176,11 +176,12 @@ def _axes(name: str, space: spaces.Space[Any], said: Any, environment: str) -> t
     if said is not None:
         return _said_axes(name, space, said, environment)
     large = [axis for axis, size in enumerate(space.shape) if size >= SMALLEST_IMAGE]
-    if len(large) < 2:
+    is_bytes = space.dtype == np.uint8
+    if len(large) < 2 and not (is_bytes and len(space.shape) > 2):
         return None
-    if space.dtype == np.uint8 and _bounds(space) == (0, 255) and len(large) == 2 and large[1] == large[0] + 1:
+    if is_bytes and _bounds(space) == (0, 255) and len(large) == 2 and large[1] == large[0] + 1:
         return large[0], large[1]
-    if space.dtype != np.uint8 and len(space.shape) == 2 and _bounds(space) not in ((0, 1), (0, 255)):
+    if not is_bytes and len(space.shape) == 2 and _bounds(space) not in ((0, 1), (0, 255)):
         return None  # a table, such as the latest observations of a frame stack
     low, high = _bounds(space)
     raise UserError(

@@ -84,7 +84,6 @@ def test_pixels_come_where_they_belong(shape: tuple[int, ...], to_hwc: Any) -> N
     [
         image(128),  # the memory of a machine
         image(4, 128),  # and its latest states
-        image(7, 7, 3),  # too small for an image: the codes of a grid
         spaces.Box(-np.inf, np.inf, (20, 39)),  # a stack of states
         spaces.Box(-1, 1, (64, 3)),
         spaces.Box(0, 1, (15, 64), np.float32),
@@ -111,6 +110,7 @@ def test_what_is_no_image_is_numbers(space: spaces.Box) -> None:
         (image(H, W, 3, high=255, dtype=np.float32), "HWC"),
         (spaces.Box(-np.inf, np.inf, (H, W, 1)), "HWC"),
         (image(H, W, high=5), "HW"),  # the classes of pixels, or a board
+        (image(7, 7, 3), "HWC"),  # an image too small for an encoder, or the codes of a grid
         (image(64, 64, 32), "HWC"),
         (image(32, 64, 64), "CHW"),
         (image(H, 3, W), "HCW"),
