@@ -156,17 +156,13 @@ def _require_numbers(name: str, space: spaces.Space[Any], environment: str) -> N
             f"{what} a {type(space).__name__}, of no fixed number of numbers: make a Box of it with {_TRANSFORM}, or "
             "leave it out of a Dict with gymnasium.wrappers.FilterObservation"
         )
-    is_one_hot = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
-    if is_one_hot and (size := _one_hot_size(space)) > LARGEST_ONE_HOT:
-        raise UserError(f"{what} {space}, {size:,} numbers as one-hot: make a Box of it with {_TRANSFORM}")
-
-
-def _one_hot_size(space: Any) -> int:
-    return int(space.n if isinstance(space, spaces.Discrete) else space.nvec.sum())
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and spaces.flatdim(space) > LARGEST_ONE_HOT:
+        size = f"{spaces.flatdim(space):,}"
+        raise UserError(f"{what} {space}, {size} numbers as one-hot: make a Box of it with {_TRANSFORM}")
 
 
 def _axes(name: str, space: spaces.Space[Any], said: Any, environment: str) -> tuple[int, int] | None:
-    """Height and width of an image, None of numbers."""
+    """Which are height and width of an image; None of numbers."""
     if said == NUMBERS:
         return None
     if not isinstance(space, spaces.Box):
