@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Space
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -18,15 +18,15 @@ class MalformedStep(ValueError):
     """An environment was given, or returned, something that its spaces or gymnasium's interface do not allow."""
 
 
-def as_array(name: str, value: Any, space: Box) -> np.ndarray:
-    """A copy of `value` in the dtype of `space`.
+def as_array(name: str, value: Any, space: Space[Any]) -> np.ndarray:
+    """A copy of `value` in the dtype of `space`, which has a shape: a Box, for instance.
 
     Raises:
         MalformedStep: another shape, no numbers, not finite as float32, or not representable in an integer dtype.
     """
     array = np.asarray(value)
     if array.shape != space.shape or array.dtype.kind not in "biuf":
-        raise MalformedStep(f"the {name} is {_kind(array)}, its space has shape {space.shape}")
+        raise MalformedStep(f"{name} is {_kind(array)}, its space has shape {space.shape}")
     if array.dtype == space.dtype == np.float32:  # the usual case, at every step: without numpy's error states
         copy = as_float32 = array.copy()
     else:

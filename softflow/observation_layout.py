@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 DTYPES = ("uint8", "float32")
+SMALLEST_IMAGE = 16
+"""Pixels of an image's height and width that an encoder needs."""
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,10 @@ def test_an_integer_space_takes_what_it_represents(value: Any) -> None:
         ([0.0, 0.0, np.inf], FLOATS, r"observation\[2\] is inf, not a finite float32"),
         ([1e39, 0.0, 0.0], FLOATS, r"observation\[0\] is 1e\+39, not a finite float32"),
         ([70_000.0, 0.0, 0.0], Box(-1, 1, (3,), np.float16), r"observation\[0\] is 70000, not a finite"),
-        ([0.0], FLOATS, r"the observation is float64 of shape \(1,\), its space has shape \(3,\)"),
-        (np.float32(0), FLOATS, r"the observation is float32 of shape \(\), its space has"),
-        (["a", "b", "c"], FLOATS, "the observation is <U1 of shape"),
-        (None, FLOATS, r"the observation is object of shape \(\)"),
+        ([0.0], FLOATS, r"observation is float64 of shape \(1,\), its space has shape \(3,\)"),
+        (np.float32(0), FLOATS, r"observation is float32 of shape \(\), its space has"),
+        (["a", "b", "c"], FLOATS, "observation is <U1 of shape"),
+        (None, FLOATS, r"observation is object of shape \(\)"),
     ],
 )
 def test_other_arrays_are_refused(value: Any, space: Box, message: str) -> None:

@@ -69,7 +69,8 @@ def parse_command_line(
     """Parse the flags of a command over its presets.
 
     `--help` shows the values of the presets as defaults. Nested fields are `--imitation.updates 100`, and a field
-    that is a dict takes any key: `--flow_options.width 192`.
+    that is a dict takes any key: `--flow_options.width 192`. A dict of anything also takes several keys at once:
+    `--env-options '{width: 192, maze_map: [[1, 1], [1, 0]]}'`.
 
     Args:
         cls: The command's dataclass, with a docstring below every field; fields without a default are required.
@@ -91,7 +92,7 @@ def parse_command_line(
     try:
         with contextlib.redirect_stderr(stderr):
             config = tyro.cli(
-                cls, prog=prog, description=description, args=argv, default=default, registry=_integers_like_1e5()
+                cls, prog=prog, description=description, args=argv, default=default, registry=_values_like_yaml()
             )
     except SystemExit as stop:
         if not stop.code:
@@ -226,15 +227,16 @@ def _check_flags(cls: type, argv: Sequence[str]) -> None:
 
 
 def _take_free_options(cls: type, argv: Sequence[str]) -> tuple[list[str], list[Layer]]:
-    """Split off the flags below dict fields, whose keys no dataclass knows; values are read as YAML."""
-    free = {f"--{_flag(key)}.": key for key, annotation in dotted_fields(cls) if get_origin(annotation) is dict}
+    """Split off the flags of dict fields, whose keys no dataclass knows; values are read as YAML."""
+    free = {f"--{_flag(key)}": (key, annotation) for key, annotation in dotted_fields(cls) if _is_dict(annotation)}
     kept: list[str] = []
     layers: list[Layer] = []
     arguments = iter(argv)
     for argument in arguments:
         flag, equals, text = argument.partition("=")
-        prefix = next((prefix for prefix in free if _flag(flag).startswith(prefix)), None)
-        if prefix is None:
+        field = next((field for field in free if f"{_flag(flag)}.".startswith(f"{field}.")), None)
+        is_whole = field == _flag(flag)
+        if field is None or (is_whole and free[field][1] != _ANYTHING):
             kept.append(argument)
             continue
         value = text if equals else next(arguments, "--")
@@ -244,14 +246,24 @@ def _take_free_options(cls: type, argv: Sequence[str]) -> tuple[list[str], list[
             values = read_yaml(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"{flag}: {value!r} is no YAML value") from error
-        for name in reversed([*free[prefix].split("."), flag[len(prefix) :].replace("-", "_")]):
+        option, dot, inner = flag[len(field) + 1 :].partition(".")
+        if dot:
+            raise ConfigError(f"{flag}: give the whole of {option!r}: {field}.{option} '{{{inner}: {value}, ...}}'")
+        for name in reversed([*free[field][0].split("."), *([] if is_whole else [option.replace("-", "_")])]):
             values = {name: values}
         layers.append(Layer(values, flag))
     return kept, layers
 
 
-def _integers_like_1e5() -> tyro.constructors.ConstructorRegistry:
-    """Let integer flags take `1e5`, as the YAML files do."""
+_ANYTHING = dict[str, Any]
+
+
+def _is_dict(annotation: Any) -> bool:
+    return get_origin(annotation) is dict
+
+
+def _values_like_yaml() -> tyro.constructors.ConstructorRegistry:
+    """Let integer flags take `1e5`, as the YAML files do, and show a dict of anything as one value."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -271,6 +283,18 @@ def _integers_like_1e5() -> tyro.constructors.ConstructorRegistry:
             instance_from_str=parse,
             is_instance=lambda value: type(value) is int,
             str_from_instance=lambda value: [str(value)],
+        )
+
+    @registry.primitive_rule
+    def anything(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        if info.type != _ANYTHING:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="YAML",
+            instance_from_str=lambda texts: read_yaml(texts[0]),  # `_take_free_options` leaves none
+            is_instance=lambda value: isinstance(value, dict),
+            str_from_instance=lambda value: [yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip()],
         )
 
     return registry

@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
+from softflow.cli.plain_values import plain_copy
 from softflow.errors import UserError, did_you_mean, nearest, one_line
 
 T = TypeVar("T")
@@ -129,16 +130,19 @@ def dump_yaml(config: Any, path: str | Path) -> None:
 # --------------------------------------------------------------------------------- mappings to dataclasses and back
 
 
-def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested mappings; where two give the same key, the later one wins."""
-    merged: dict[str, Any] = {}
+def merge(cls: type, *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge values of the dataclass `cls`, later ones over earlier ones: nested dataclasses key by key, and fields that
+    are dicts option by option. An option that is itself a mapping is replaced as a whole."""
+    annotations, merged = _fields(cls), dict[str, Any]()
     for layer in layers:
-        for key, value in layer.items():
-            below = merged.get(key)
-            if isinstance(value, Mapping):
-                merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+        for name, value in layer.items():
+            below = merged.get(name)
+            if isinstance(value, Mapping) and dataclasses.is_dataclass(annotations[name]):
+                merged[name] = merge(typing.cast(type, annotations[name]), below or {}, value)
+            elif isinstance(value, Mapping) and isinstance(below, Mapping):
+                merged[name] = {**below, **value}
             else:
-                merged[key] = value
+                merged[name] = value
     return merged
 
 
@@ -152,14 +156,14 @@ def from_layers(cls: type[T], layers: Sequence[Layer], missing: Any = dataclasse
 
     Args:
         cls: A dataclass of bool, int, float, str, Path, Literal, Optional and unions of these, tuple, dict and
-            nested dataclasses.
+            nested dataclasses. Any is whatever YAML can say.
         layers: Values and where they come from.
         missing: Put in place of required keys that no layer gives; by default they are an error.
 
     Raises:
         ConfigError: An unknown key, a value of the wrong type or a missing required key.
     """
-    values = merge(*(_convert_fields(cls, layer.values, layer.source, "", cls) for layer in layers))
+    values = merge(cls, *(_convert_fields(cls, layer.values, layer.source, "", cls) for layer in layers))
     return _build(cls, values, None, "", missing, " and ".join(layer.source for layer in layers) or "config")
 
 
@@ -206,7 +210,7 @@ def _build(cls: type[T], values: Mapping[str, Any], base: T | None, prefix: str,
             below = None if default is dataclasses.MISSING else default
             given = _build(typing.cast(type, annotation), nested, below, f"{prefix}{field.name}.", missing, source)
         elif isinstance(given, Mapping) and isinstance(default, Mapping):
-            given = merge(default, given)
+            given = {**default, **given}
         elif given is dataclasses.MISSING:
             given = missing
             if missing is dataclasses.MISSING:
@@ -240,7 +244,7 @@ def _convert(value: Any, annotation: Any, place: str) -> Any:
     """Convert without loss: 1 to 1.0, 1e5 and "1e5" to 100000, "1e-4" to 0.0001, a list to a tuple."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
-        return value
+        return plain_copy(value, place, lambda item: _convert(item, type(item), place))
     if origin in (Union, types.UnionType):
         return _convert_union(value, annotation, arguments, place)
     if origin is Literal:
@@ -307,6 +311,8 @@ _DESCRIPTIONS = {bool: "true or false", int: "a whole number", float: "a number"
 def _describe(annotation: Any) -> str:
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(_describe(member) for member in get_args(annotation))
+    if get_origin(annotation) is dict:
+        return "a mapping such as {name: value}"
     if annotation in _DESCRIPTIONS:
         return _DESCRIPTIONS[annotation]
     return "null" if annotation is types.NoneType else str(annotation).replace("typing.", "")

@@ -23,6 +23,7 @@ from softflow.envs import Demonstrator, find_layout, make_demonstrator, make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
 from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
+from softflow.training.config import EnvOptions
 from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors, Lost, OnEnvError
 from softflow.training.global_state import environments_turn
@@ -50,7 +51,7 @@ class DemoConfig:
     """Which of the two: `async` is one for each core."""
     out: str | None = None
     """File to write, which must not exist; `demonstrations.npz` or `corrections.npz` unless given."""
-    env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    env_options: EnvOptions = field(default_factory=dict)
     """Arguments of the environment."""
     success: str = "last"
     """Which episodes count as successes: `last`, `any` or `return>=X`, see softflow-train."""

@@ -24,6 +24,7 @@ from softflow.cli.video import write_video
 from softflow.data import Episode, observation_tensor
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
+from softflow.training.config import EnvOptions
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded, guard_shares
 from softflow.training.failures import EnvironmentErrors, OnEnvError
 from softflow.training.vector import VectorizationMode, closing
@@ -37,7 +38,7 @@ class EvalConfig:
     """Run folder, or a checkpoint's folder in it."""
     episodes: int = 50
     """Held-out episodes."""
-    env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    env_options: EnvOptions = field(default_factory=dict)
     """Arguments of the environment, over those of the run: its success on a harder task, say."""
     success: str | None = None
     """Which episodes count as successes: `last`, `any` or `return>=X`, see softflow-train. As in training, unless

@@ -132,7 +132,7 @@ def find_algorithm(name: str) -> type[Algorithm]:
     module_name, _, class_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
         raise UserError(
             f"algorithm {name!r}: cannot import {module_name!r} ({error!r}): is it installed, or its folder in "
             "PYTHONPATH?"

@@ -36,13 +36,14 @@ from softflow.data import (
     Episode,
     Replay,
     check_compatible,
+    constant_dimensions,
     load_demonstrations,
     observation_statistics,
     row_dtype,
     save_corrections,
     save_demonstrations,
 )
-from softflow.envs import find_layout
+from softflow.envs import describe_spaces, find_layout, name_dimensions, time_limit
 from softflow.errors import UserError, one_line
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
@@ -91,6 +92,7 @@ def main(argv: Sequence[str]) -> None:
     held_out_number = min(config.num_envs, config.eval_episodes)
     with side_by_side(config.num_envs) as environments, side_by_side(held_out_number) as held_out:
         if not config.resume:  # only now, when nothing of the input can be wrong any more
+            _require_whole_episodes(config, algorithm, demonstrations, time_limit(environments))
             folder = RunFolder.create(config.runs, config.env, Path(config.algo).stem, config.seed, config.run_dir)
             with folder.writing():
                 dump_yaml(config, folder.config_path)
@@ -98,6 +100,7 @@ def main(argv: Sequence[str]) -> None:
                 if corrections is not None:
                     save_corrections(folder.path / CORRECTIONS, corrections)
         print(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.path}", flush=True)
+        print(_what_is_seen(environments, learned_from), flush=True)
         trainer = Trainer(algorithm, learned_from, environments, held_out, folder, config, mirror)
         if config.resume:
             _resume(trainer, config.resume)
@@ -183,6 +186,31 @@ def _require_room(config: RunConfig, episode: Episode) -> None:
         Replay(config.replay_capacity, *sizes)
     except (ValueError, MemoryError) as error:
         raise UserError(f"replay_capacity {config.replay_capacity}: {one_line(error)}") from error
+
+
+def _require_whole_episodes(
+    config: RunConfig, algorithm: Algorithm, demonstrations: Sequence[Episode], limit: int | None
+) -> None:
+    """Raises `UserError` if the replay cannot hold an episode as long as the time limit, or else the demonstrations."""
+    longest = limit or max(map(len, demonstrations))
+    if longest < config.replay_capacity or not any(stage.acts for stage in algorithm.stages()):
+        return
+    known = "the environment's time limit is" if limit else "the longest demonstration has"
+    raise UserError(
+        f"replay_capacity {config.replay_capacity:,} is too small for one episode, {known} {longest:,} steps: set "
+        f"--replay-capacity to {longest + 1} or more"
+    )
+
+
+def _what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:
+    """What observations and actions were taken for, and which numbers the normalisation knows nothing of."""
+    constant, described = constant_dimensions(learned_from), describe_spaces(environments)
+    if constant.any():
+        described += (
+            f"\nobservation dimensions {name_dimensions(environments, constant)} are constant in the demonstrations; "
+            "they are centred, not scaled"
+        )
+    return described
 
 
 @torch.no_grad()

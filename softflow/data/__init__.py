@@ -17,7 +17,7 @@ from softflow.data.demonstrations import (
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.ogbench import ogbench_episodes
 from softflow.data.replay import Replay, row_dtype, sample_mixed
-from softflow.data.statistics import observation_statistics
+from softflow.data.statistics import constant_dimensions, observation_statistics
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "check_compatible",
     "chunks_from",
     "concatenate",
+    "constant_dimensions",
     "load_corrections",
     "load_demonstrations",
     "observation_statistics",

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 from softflow.data.archive import read_arrays, read_into, write_archive
 from softflow.data.episodes import Episode
 from softflow.data.replay_files import ReplayFiles
+from softflow.data.statistics import ABSOLUTE_FLOOR
 from softflow.data.windows import Windows, as_learned, concatenate
 from softflow.errors import UserError
 
@@ -105,16 +106,17 @@ class Replay:
         """Store `episode`, over the oldest rows once the ring is full.
 
         Raises:
-            ValueError: its dimensions are not the replay's, it is longer than `capacity - 1` steps, or its
-                observations do not fit `observation_dtype`.
+            ValueError: its dimensions are not the replay's, or its observations do not fit `observation_dtype`.
+            UserError: it is longer than `capacity - 1` steps.
         """
         steps, rows = len(episode), self._rows
         for name, got in (("observation", episode.observation_dim), ("action", episode.action_dim)):
             if got != rows[name].shape[1]:
                 raise ValueError(f"the episode's {name} has {got} dimensions, the replay's has {rows[name].shape[1]}")
         if steps + 1 > self.capacity:
-            raise ValueError(
-                f"an episode of {steps} steps needs {steps + 1} rows, the replay has {self.capacity}: raise `capacity`"
+            raise UserError(
+                f"an episode of {steps:,} steps does not fit into a replay of {self.capacity:,} rows: start a run with "
+                f"--replay-capacity {steps + 1} or more, or limit the episodes"
             )
         observation = _cast(episode.observation, rows["observation"].dtype)
 
@@ -272,13 +274,15 @@ def sample_mixed(
 
 
 def _cast(observation: np.ndarray, dtype: Any) -> np.ndarray:
-    """`observation` as `dtype`; an error if it would not survive to 0.1 %, the precision of float16."""
+    """`observation` as `dtype`; an error unless it survives to 0.1 % of each dimension's magnitude, whatever its unit:
+    the precision of float16, which knows nothing below 6e-8."""
     if dtype == observation.dtype:
         return observation
     if np.uint8 in (dtype, observation.dtype):
         raise ValueError(f"observations are {observation.dtype}, the replay's {dtype}: only packed ones are uint8")
     with np.errstate(over="ignore", invalid="ignore"):
         stored = observation.astype(dtype)
-    if not np.allclose(stored.astype(np.float32), observation, rtol=1e-3, atol=1e-6):
+    tolerance = 1e-3 * np.abs(observation).max(0) + ABSOLUTE_FLOOR
+    if not (np.abs(stored.astype(np.float32) - observation) <= tolerance).all():
         raise ValueError(f"observations do not fit the replay's {dtype}: store them as float32")
     return stored

@@ -4,6 +4,7 @@ import gymnasium
 
 from softflow.envs.cube_rotate import CubeRotateEnv
 from softflow.envs.cube_rotate_demonstrator import CubeRotateDemonstrator
+from softflow.envs.description import describe_spaces, name_dimensions, time_limit
 from softflow.envs.errors import UnstableSimulationError
 from softflow.envs.packing import find_layout
 from softflow.envs.registry import (
@@ -35,9 +36,12 @@ __all__ = [
     "TapeCutSupervisor",
     "UnstableSimulationError",
     "available_envs",
+    "describe_spaces",
     "find_layout",
     "make_demonstrator",
     "make_env",
     "make_supervisor",
+    "name_dimensions",
     "resolve_env_id",
+    "time_limit",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from softflow.errors import UserError
@@ -23,10 +23,18 @@ def check_options(constructor: Callable[..., Any], options: Mapping[str, Any], w
     """
     annotations = _annotations(constructor)
     for name, value in options.items():
-        if isinstance(value, float) and not math.isfinite(value):
+        if not all(map(math.isfinite, _floats(value))):
             raise UserError(f"{what}: {name} must be finite, got {value}")
         if name in annotations and not _is(value, annotations[name]):
             raise UserError(f"{what}: {name} must be {_describe(annotations[name])}, got {value!r}")
+
+
+def _floats(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _floats(item)
 
 
 def _annotations(constructor: Callable[..., Any]) -> dict[str, Any]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.wrappers import FlattenObservation, TransformAction
 from numpy.typing import NDArray
 
+from softflow.envs.actions import unit_actions
 from softflow.envs.cube_rotate_demonstrator import CubeRotateDemonstrator
+from softflow.envs.diagnostics import DiagnosticTask
 from softflow.envs.diagnostics_demonstrators import (
     DelayedCorridorDemonstrator,
     DriftingGoalDemonstrator,
@@ -23,8 +25,9 @@ from softflow.envs.diagnostics_demonstrators import (
 )
 from softflow.envs.ogbench_cube import OgbenchCubeDemonstrator
 from softflow.envs.options import check_options
-from softflow.envs.packing import PackObservation, has_images
+from softflow.envs.packing import flatten_observations
 from softflow.envs.point_maze_demonstrator import PointMazeDemonstrator
+from softflow.envs.simulation import SimulatedTask
 from softflow.envs.success import SparseSuccess, SuccessInfo
 from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
 from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
@@ -87,17 +90,21 @@ DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {
 SUPERVISORS: dict[str, Callable[..., Supervisor]] = {"softflow/TapeCut-v0": TapeCutSupervisor}
 
 
-def make_env(name: str, /, sparse_success: Any = False, **options: Any) -> Env:
+def make_env(
+    name: str, /, sparse_success: Any = False, observed_as: Mapping[str, Any] | None = None, **options: Any
+) -> Env:
     """Make an environment with observation ``Box (O,)`` and action ``Box(-1, 1, (A,), float32)``.
 
-    A ``Dict`` of boxes, or a box of more axes, is flattened; with images in it, it is packed (`PackObservation`); other
-    bounds of actions are rescaled; an ``info`` that says ``success`` says ``is_success`` too.
+    A ``Dict``, or a box of more axes, is flattened; with images in it, it is packed (`PackObservation`); other bounds
+    of actions are rescaled; an ``info`` that says ``success`` says ``is_success`` too.
 
     Args:
         name: a short name (``available_envs``) or a registered gymnasium id, also as ``module:Id-v0``.
         sparse_success: True or False; the first success ends the episode with reward 1, and all else is worth 0,
             whatever the environment's own rewards and ends (`SparseSuccess`).
-        options: keyword arguments of ``gymnasium.make``, such as ``render_mode``, and of the environment.
+        observed_as: by name of a part of the observation, what to take it for (`observed_parts`).
+        options: keyword arguments of ``gymnasium.make``, such as ``render_mode``, and of the environment, which gets
+            copies.
 
     Raises:
         UserError: nothing of that name, an option it does not have or cannot take, or spaces that cannot be brought
@@ -109,13 +116,15 @@ def make_env(name: str, /, sparse_success: Any = False, **options: Any) -> Env:
     check_options(gymnasium.make, options, what)  # it has some of its own
     try:
         with _options_of(what, _constructor(env_id), options):
-            env: Env = SuccessInfo(gymnasium.make(env_id, **options))
+            env: Env = SuccessInfo(gymnasium.make(env_id, **copy.deepcopy(options)))
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise UserError(f"{what} needs a package that is not installed: {error}") from error
+    env.metadata = {**env.metadata, "time_limit": _time_limit(env)}
     if sparse_success:
         env = SparseSuccess(env)
     try:
-        return _rescale_actions(_flatten_observations(env))
+        env = flatten_observations(env, {} if observed_as is None else observed_as, _name(env))
+        return unit_actions(env, _name(env))
     except UserError:
         env.close()
         raise
@@ -133,18 +142,48 @@ def resolve_env_id(name: str) -> str:
         UserError: there is none.
     """
     module, _, env_id = SHORT_NAMES.get(name, name).rpartition(":")
+    before = set(gymnasium.registry)
     if module:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            hint = f": pip install 'softflow[{EXTRAS[module]}]'" if module in EXTRAS else ""
-            raise UserError(f"environment {name!r}: cannot import {module!r} ({error}){hint}") from error
-        except Exception as error:  # whatever a module does when it is imported
-            raise UserError(f"environment {name!r}: cannot import {module!r} ({error!r})") from error
-    if env_id not in gymnasium.registry:
-        hint = did_you_mean(env_id, [*SHORT_NAMES, *gymnasium.registry], neighbours=SHORT_NAMES)
-        raise UserError(f"no environment is called {name!r}: {hint} Other packages' are named module:Id-v0.")
-    return env_id
+        _import(module, name)
+    if env_id in gymnasium.registry:
+        return env_id
+    if module:
+        its_own = set(gymnasium.registry) - before or _registered_by(module)
+        hint = did_you_mean(env_id, its_own) if its_own else "it has no such gymnasium.register(...)"
+        raise UserError(f"environment {name!r}: {module!r} registers no {env_id!r}: {hint}")
+    hint = did_you_mean(env_id, [*SHORT_NAMES, *gymnasium.registry], neighbours=SHORT_NAMES)
+    raise UserError(f"no environment is called {name!r}: {hint} Other packages' are named module:Id-v0.")
+
+
+def _import(module: str, name: str) -> None:
+    try:
+        importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+        hint = _import_hint(module, error.name) if isinstance(error, ModuleNotFoundError) else ""
+        raise UserError(f"environment {name!r}: cannot import {module!r} ({error!r}){hint}") from error
+
+
+def _import_hint(module: str, missing: str | None) -> str:
+    if module in EXTRAS:
+        return f": pip install 'softflow[{EXTRAS[module]}]'"
+    if missing and not f"{module}.".startswith(f"{missing}."):
+        return f": is {missing!r} installed?"  # the module itself is there
+    if module.endswith(".py"):
+        return f": name it {module.removesuffix('.py')!r}, without the .py"
+    package = module.partition(".")[0]
+    if Path(package).is_dir() or Path(f"{package}.py").is_file():
+        return ": it is in the current folder, which Python does not search: set PYTHONPATH=."
+    return ": is it installed, or its folder in PYTHONPATH?"
+
+
+def _registered_by(module: str) -> set[str]:
+    """Ids whose environments are made in the module's package."""
+    package = module.partition(".")[0]
+    return {env_id for env_id, spec in gymnasium.registry.items() if _module(spec.entry_point).split(".")[0] == package}
+
+
+def _module(entry_point: Any) -> str:
+    return entry_point.partition(":")[0] if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
 
 
 def make_demonstrator(env: Env, rng: np.random.Generator, /, **options: Any) -> Demonstrator:
@@ -210,32 +249,14 @@ def _constructor(env_id: str) -> Callable[..., Any]:
     return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
 
 
-def _flatten_observations(env: Env) -> Env:
-    space = env.observation_space
-    parts = list(space.values()) if isinstance(space, spaces.Dict) else [space]
-    if not all(isinstance(part, spaces.Box) for part in parts):
-        raise UserError(f"observations must be a Box or a Dict of Boxes, {_name(env)} has {space}")
-    if has_images(space):
-        return PackObservation(env)
-    return env if isinstance(space, spaces.Box) and len(space.shape) == 1 else FlattenObservation(env)
-
-
-def _rescale_actions(env: Env) -> Env:
-    space = env.action_space
-    if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-        raise UserError(f"actions must be a Box of real numbers, {_name(env)} has {space}")
-    if not space.is_bounded() or not (space.low < space.high).all():
-        raise UserError(f"actions must have finite bounds, low below high; {_name(env)} has {space}")
-    unit = spaces.Box(-1.0, 1.0, (int(np.prod(space.shape)),), np.float32)
-    if space == unit:
-        return env
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-
-    def to_native(action: NDArray[np.floating]) -> NDArray[np.floating]:
-        fraction = (np.asarray(action, np.float64).reshape(space.shape) + 1) / 2
-        return np.clip(low + fraction * (high - low), low, high).astype(space.dtype)  # never past a bound by rounding
-
-    return TransformAction(env, to_native, unit)
+def _time_limit(env: Env) -> int | None:
+    """Steps after which episodes are cut off, by gymnasium or by an environment of softflow itself."""
+    limits, task = [env.spec.max_episode_steps if env.spec else None], env.unwrapped
+    if isinstance(task, SimulatedTask):
+        limits.append(task.max_steps)
+    elif isinstance(task, DiagnosticTask):
+        limits.append(task.MAX_STEPS)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _env_id(env: Env) -> str:

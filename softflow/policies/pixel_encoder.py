@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from softflow.errors import did_you_mean
-from softflow.observation_layout import ObservationLayout, Part
+from softflow.observation_layout import SMALLEST_IMAGE, ObservationLayout, Part
 from softflow.policies.pretrained import FrozenResNet18
 
 MAX_SHIFT = 1 / 20
 """Of an image's height and width: how far training shifts it at most, 3 pixels of 64."""
-MIN_SIZE = 16
-"""Pixels of an image's height and width."""
 
 
 class PixelEncoder(nn.Module):
@@ -32,7 +30,8 @@ class PixelEncoder(nn.Module):
         options: of the trunk.
 
     Raises:
-        ValueError: no such trunk, an option that it does not have or one it lacks, or an image smaller than `MIN_SIZE`.
+        ValueError: no such trunk, an option that it does not have or one it lacks, or an image smaller than
+            `SMALLEST_IMAGE`.
         ImportError: the trunk's package is missing.
     """
 
@@ -43,8 +42,10 @@ class PixelEncoder(nn.Module):
         self.trunk = trunk
         self.trunks, self.heads = nn.ModuleList(), nn.ModuleList()
         for part in layout.images:
-            if min(part.shape[:2]) < MIN_SIZE:
-                raise ValueError(f"image {part.name!r} is {part.shape[:2]} pixels, an encoder needs {MIN_SIZE} of each")
+            if min(part.shape[:2]) < SMALLEST_IMAGE:
+                raise ValueError(
+                    f"image {part.name!r} is {part.shape[:2]} pixels, an encoder needs {SMALLEST_IMAGE} of each"
+                )
             network = TRUNKS[trunk](part, **options)
             with torch.no_grad():
                 height, width, channels = part.shape

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from softflow.training.failures import OnEnvError
 from softflow.training.success import SuccessRule
 from softflow.training.vector import VectorizationMode, check_time_limit
+
+EnvOptions = dict[str, Any]
+"""Arguments of an environment by name; each is whatever YAML can say: a number, a text, null, a list or a mapping."""
 
 
 @dataclass
@@ -22,8 +25,8 @@ class RunConfig:
     """Preset on top of those of algorithm and environment, such as `quick`."""
     config: str | None = None
     """YAML file of settings, on top of the presets."""
-    env_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Arguments of the environment."""
+    env_options: EnvOptions = field(default_factory=dict)
+    """Arguments of the environment, as YAML: `--env-options.maze-map '[[1, 1], [1, 0]]'`."""
     success: str = "last"
     """Which episodes count as successes: `last`, if their last step says `is_success`; `any`, if some step does; or
     `return>=X`, if their return is at least the number X."""

@@ -74,12 +74,12 @@ def pendulum_demonstrations(path: Path, reward: float, seed: int = 0) -> Path:
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`command("softflow-train --seed 3")`, in an empty folder."""
+    """`command("softflow-train --seed 3")`, in an empty folder; more words, which may have spaces, follow the line."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(SMALL)
 
-    def run(line: str) -> Result:
-        name, *argv = line.split()
+    def run(line: str, *words: str) -> Result:
+        name, *argv = [*line.split(), *words]
         capsys.readouterr()
         status = MAINS[name](argv)
         return Result(status, *capsys.readouterr())

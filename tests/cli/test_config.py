@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from functools import partial
 from pathlib import Path
@@ -64,10 +65,16 @@ def test_layers_lie_over_defaults_key_by_key() -> None:
 
 
 def test_merge_leaves_its_arguments_alone() -> None:
-    first, second = {"a": {"b": 1, "c": [2]}}, {"a": {"b": 3}, "d": 4}
-    assert merge(first, second) == {"a": {"b": 3, "c": [2]}, "d": 4}
-    assert first == {"a": {"b": 1, "c": [2]}} and second == {"a": {"b": 3}, "d": 4}
-    assert merge({"a": {"b": 1}}, {"a": None}, {"a": {"c": 2}}) == {"a": {"c": 2}}
+    first = {"imitation": {"updates": 1, "augment": True}, "options": {"a": 1, "b": {"c": 2}}}
+    second = {"imitation": {"updates": 3}, "options": {"b": {"d": 4}}, "horizon": 4}
+    before = copy.deepcopy((first, second))
+    assert merge(Config, first, second) == {
+        "imitation": {"updates": 3, "augment": True},
+        "options": {"a": 1, "b": {"d": 4}},
+        "horizon": 4,
+    }
+    assert (first, second) == before
+    assert merge(Config, {"options": {"b": 1}}, {"options": None}, {"options": {"c": 2}}) == {"options": {"c": 2}}
 
 
 @pytest.mark.parametrize(

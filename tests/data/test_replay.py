@@ -172,7 +172,7 @@ def test_bad_input():
     replay = Replay(5, 2, 1)
     with pytest.raises(ValueError, match="empty replay"):
         replay.sample(4, 2, rng())
-    with pytest.raises(ValueError, match="5 steps needs 6 rows, the replay has 5"):
+    with pytest.raises(UserError, match=r"5 steps does not fit into a replay of 5 rows: .*--replay-capacity 6"):
         replay.add_episode(make_episode(5))
     with pytest.raises(ValueError, match="observation has 2 dimensions, the replay's has 3"):
         Replay(5, 3, 1).add_episode(make_episode(2))
@@ -214,6 +214,8 @@ def test_observation_dtype():
     np.testing.assert_allclose(half.gather(np.array([0]), 2).observation[0, 0], 0.3, rtol=1e-3)
     with pytest.raises(ValueError, match="do not fit the replay's float16"):
         half.add_episode(make_episode(4, 1e5))
+    with pytest.raises(ValueError, match="do not fit the replay's float16"):
+        half.add_episode(Episode(np.full((3, 2), 1e-7), np.zeros((2, 1)), np.zeros(2), True, False, False))
 
 
 def test_sample_mixed():

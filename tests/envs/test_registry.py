@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import FlattenObservation, TransformAction
 
-from softflow.envs import TapeCutEnv, available_envs, make_demonstrator, make_env, resolve_env_id
+from softflow.envs import TapeCutEnv, available_envs, describe_spaces, make_demonstrator, make_env, resolve_env_id
+from softflow.errors import UserError
 
 
 class Recorder(gymnasium.Env):
@@ -36,6 +38,7 @@ class Recorder(gymnasium.Env):
 CLOSED: list[Recorder] = []
 VECTOR = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 UNIT = spaces.Box(-1, 1, (2,), np.float32)
+THREE = spaces.Box(-1, 1, (3,), np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +71,10 @@ def test_a_module_may_register_its_own(tmp_path: Path, monkeypatch: pytest.Monke
         ("softflow/TapeCut-v1", "did you mean 'softflow/TapeCut-v0'"),
         ("Pendulum", "did you mean 'Pendulum-v1'"),
         ("qqqq", "valid: .*tape_cut"),
-        ("no_such_module:Thing-v0", "cannot import 'no_such_module'"),
+        ("no_such_module:Thing-v0", r"cannot import 'no_such_module' .*is it installed, or its folder in PYTHONPATH\?"),
+        ("no_such_module.py:Thing-v0", r"name it 'no_such_module', without the \.py"),
+        ("softflow.envs:softflow/TapeCut-v1", "'softflow.envs' registers no .*: did you mean 'softflow/TapeCut-v0'"),
+        ("json:Thing-v0", r"'json' registers no 'Thing-v0': it has no such gymnasium\.register"),
     ],
 )
 def test_unknown_names_are_refused(name: str, message: str) -> None:
@@ -85,24 +91,38 @@ def test_bad_options_are_refused(option: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("observation", "action", "message"),
     [
-        (spaces.Discrete(3), UNIT, "observations must be a Box"),
-        (spaces.Dict(a=VECTOR, b=spaces.Discrete(3)), UNIT, "observations must be a Box"),
-        (VECTOR, spaces.Discrete(3), "actions must be a Box"),
-        (VECTOR, spaces.Box(0, 5, (2,), np.int64), "actions must be a Box of real numbers"),
-        (VECTOR, spaces.Box(-np.inf, 1, (2,)), "finite bounds"),
-        (VECTOR, spaces.Box(np.float32([0, 1]), np.float32([1, 1])), "low below high"),
+        (spaces.Tuple([VECTOR, VECTOR]), UNIT, r"'observation' is a Tuple: .*wrappers\.FlattenObservation"),
+        (spaces.Dict(a=VECTOR, b=spaces.Text(3)), UNIT, r"'b' is a Text, .*wrappers\.TransformObservation"),
+        (spaces.Dict(a=spaces.Dict(b=spaces.Sequence(VECTOR))), UNIT, r"'a/b' is a Sequence.*TransformObservation"),
+        (spaces.Graph(VECTOR, None), UNIT, r"'observation' is a Graph, .*wrappers\.TransformObservation"),
+        (spaces.Discrete(10_001), UNIT, r"'observation' is Discrete\(10001\), 10,001 numbers"),
+        (spaces.Box(0, 1, (0,)), UNIT, "observes nothing"),
+        (VECTOR, spaces.Discrete(3), r"actions must be a Box of real numbers.*wrappers\.TransformAction"),
+        (VECTOR, spaces.MultiDiscrete([3, 2]), r"actions must be a Box of real numbers.*wrappers\.TransformAction"),
+        (VECTOR, spaces.MultiBinary(3), r"actions must be a Box of real numbers.*wrappers\.TransformAction"),
+        (VECTOR, spaces.Dict(a=UNIT), r"actions must be a Box of real numbers.*spaces\.unflatten"),
+        (VECTOR, spaces.Tuple([UNIT, UNIT]), r"actions must be a Box of real numbers.*spaces\.unflatten"),
+        (VECTOR, spaces.Box(0, 5, (2,), np.int64), "actions must be a Box of real numbers.*round them"),
+        (VECTOR, spaces.Box(-np.inf, 1, (2,)), r"finite bounds.*give the real limits with gymnasium\.wrappers"),
+        (VECTOR, spaces.Box(-3e38, 3e38, (2,)), "finite bounds"),
+        (VECTOR, spaces.Box(-1e308, 1e308, (2,), np.float64), "finite bounds"),
+        (VECTOR, spaces.Box(0, 1e10, (2,)), "finite bounds"),
+        (VECTOR, spaces.Box(1, 1, (2,)), "no action of .* has more than one possible value"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::UserWarning")  # gymnasium's own, of the space
 def test_spaces_that_do_not_fit_are_refused(observation: spaces.Space, action: spaces.Space, message: str) -> None:
     CLOSED.clear()
-    with pytest.raises(ValueError, match=rf"{message}.*tests/Recorder-v0"):
+    with pytest.raises(UserError, match=message) as caught:
         make_env("tests/Recorder-v0", observation=observation, action=action)
+    assert "'tests/Recorder-v0'" in str(caught.value)
     assert len(CLOSED) == 1
 
 
 def test_dictionaries_and_grids_are_flattened() -> None:
     grid = spaces.Box(0, 255, (2, 4), np.uint8)
-    for observation, size in ((VECTOR, 3), (grid, 8), (spaces.Dict(a=VECTOR, b=grid), 11)):
+    nested = spaces.Dict(a=VECTOR, b=spaces.Dict(c=grid, d=spaces.Dict(e=spaces.Box(0, 1, (1,)))))
+    for observation, size in ((VECTOR, 3), (grid, 8), (spaces.Dict(a=VECTOR, b=grid), 11), (nested, 12)):
         env = make_env("tests/Recorder-v0", observation=observation, action=UNIT)
         assert env.observation_space.shape == env.reset()[0].shape == (size,)
 
@@ -121,6 +141,46 @@ def test_actions_are_rescaled_to_the_unit_box(dtype: type) -> None:
     ):
         env.step(np.array(action, np.float32))
         np.testing.assert_allclose(env.unwrapped.action, expected, rtol=1e-6)
+        assert native.contains(env.unwrapped.action)
+
+
+@pytest.mark.filterwarnings("ignore:.*maximum and minimum values are equal")
+def test_a_locked_joint_gets_its_only_value_and_is_no_action() -> None:
+    native = spaces.Box(np.float32([0, 0.25, -2]), np.float32([1, 0.25, 2]))
+    env = make_env("tests/Recorder-v0", observation=VECTOR, action=native)
+    assert env.action_space == UNIT
+    assert describe_spaces(env).endswith("action: 2 numbers in [-1, 1], without 1 of one possible value")
+    env.reset()
+    for action, expected in (([-1, 0.5], [0, 0.25, 1]), ([3, -3], [1, 0.25, -2])):
+        env.step(np.array(action, np.float32))
+        np.testing.assert_array_equal(env.unwrapped.action, np.float32(expected))
+        assert native.contains(env.unwrapped.action)
+
+
+@pytest.mark.parametrize(
+    ("native", "wrap"),
+    [
+        (spaces.Discrete(3), lambda env: TransformAction(env, lambda action: action.argmax(), THREE)),
+        (
+            spaces.Dict(a=UNIT, b=spaces.Box(0, 2, (1,))),
+            lambda env: TransformAction(
+                env, lambda action: spaces.unflatten(env.action_space, action), spaces.flatten_space(env.action_space)
+            ),
+        ),
+        (spaces.Box(-3e38, 3e38, (3,)), lambda env: TransformAction(env, lambda action: action, THREE)),
+    ],
+)
+def test_the_wrappers_that_errors_name_help(native: spaces.Space, wrap: Callable[[gymnasium.Env], Any]) -> None:
+    pair = spaces.Tuple([VECTOR, VECTOR])
+    for observation, outer in ((pair, FlattenObservation), (VECTOR, lambda env: env)):
+        gymnasium.register("tests/Wrapped-v0", lambda: outer(wrap(Recorder(observation, native))))  # noqa: B023
+        try:
+            env = make_env("tests/Wrapped-v0")
+        finally:
+            gymnasium.registry.pop("tests/Wrapped-v0")
+        assert env.observation_space.shape == (spaces.flatdim(observation),)
+        env.reset()
+        env.step(np.float32([1, 0, 1]))
         assert native.contains(env.unwrapped.action)
 
 

@@ -112,7 +112,7 @@ def halves_of_an_integer_space(counting: Any) -> Any:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (changed_space, r"the observation is float32 of shape \(1,\), its space has shape \(2,\)"),
+        (changed_space, r"observation is float32 of shape \(1,\), its space has shape \(2,\)"),
         (halves_of_an_integer_space, r"observation\[1\] is 0.5, not a number of its space, int64"),
     ],
 )
