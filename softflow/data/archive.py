@@ -95,8 +95,6 @@ def read_arrays(
     """
     _require_sound(path)
     with np.load(path, allow_pickle=False) as file:
-        if VERSION not in file.files:
-            raise MissingVersionError(f"missing {VERSION}")
         given = _array(file, VERSION)
         require_version(VERSION, given.item() if given.ndim == 0 else given.tolist(), version)
         if only is not None:
@@ -175,6 +173,8 @@ def _require_sound(path: Path) -> None:
     except Exception as error:  # whatever a damaged file makes zipfile stumble over
         raise ValueError(f"the file is truncated or corrupt ({one_line(error)}): copy or record it again") from error
     with zipfile.ZipFile(path) as archive:
+        if f"{VERSION}.npy" not in archive.namelist():
+            raise MissingVersionError(f"missing {VERSION}")
         for member in archive.infolist():
             with archive.open(member) as content:
                 shape, dtype, _ = _header(content, member.filename.removesuffix(".npy"))

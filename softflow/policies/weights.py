@@ -100,20 +100,26 @@ class _MemoryLimit(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not func._schema.is_mutable:  # else it takes nothing
-            arguments = tree_leaves((args, kwargs))
-            size, computed = _size_at_most(arguments), any(isinstance(argument, Tensor) for argument in arguments)
-            if size > (self.limit if computed else SMALLEST):
-                size = _size(func, args, kwargs if computed else {**kwargs, "device": "meta"})
-            self.taken += 0 if computed else max(size, SMALLEST)
-            require_size(self.what, max(size, self.taken), self.limit)
+        if not func._schema.is_mutable:  # else it works in place
+            self._count(func, args, kwargs)
         return func(*args, **kwargs)
 
+    def _count(self, func: Any, args: Any, kwargs: Any) -> None:
+        arguments = tree_leaves((args, kwargs))
+        size = _size_at_most(arguments)
+        if any(isinstance(argument, Tensor) for argument in arguments):
+            if size > self.limit:
+                require_size(self.what, _size(func, args, kwargs), self.limit)
+            return
+        is_range = any(isinstance(argument, float) for argument in arguments)
+        if is_range or size > SMALLEST:
+            size = _size(func, args, {**kwargs, "device": "meta"})
+        self.taken += max(size, SMALLEST)
+        require_size(self.what, self.taken, self.limit)
 
-def _size_at_most(arguments: Sequence[Any]) -> float:
-    """Bytes of what a function can make of its arguments, without knowing the function."""
-    if any(isinstance(argument, float) for argument in arguments):
-        return math.inf
+
+def _size_at_most(arguments: Sequence[Any]) -> int:
+    """Bytes of what a function can make of its arguments, unless it makes a range of floats."""
     lengths = (argument.numel() if isinstance(argument, Tensor) else argument for argument in arguments)
     return LARGEST_NUMBER * math.prod(abs(length) for length in lengths if isinstance(length, int) and length)
 
