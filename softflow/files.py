@@ -49,7 +49,8 @@ def written_whole(path: Path) -> Iterator[Path]:
             force_to_disk(unfinished)
             unfinished.replace(path)
     except OSError as error:
-        raise WriteError(error.errno, error.strerror or str(error), str(path)) from error
+        reason = error.strerror or next(iter(str(error).splitlines()), type(error).__name__)
+        raise WriteError(error.errno, reason, str(path)) from error
 
 
 def force_to_disk(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from softflow.cli.runs import (
 from softflow.cli.video import write_video
 from softflow.data import Episode, observation_tensor
 from softflow.errors import UserError
+from softflow.files import written_whole
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded
 from softflow.training.failures import EnvironmentErrors, OnEnvError
@@ -135,10 +137,14 @@ def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:
 
 
 def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         names = list(dict.fromkeys(name for episode in episodes for name in episode.outcome))
         writer.writerow(["success", "return", "length", "terminated", *names])
         for episode in episodes:
             row = [int(episode.is_success), float(episode.reward.sum()), len(episode), int(episode.terminated)]
             writer.writerow([*row, *(episode.outcome.get(name, "") for name in names)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
