@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -42,7 +42,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         WriteError: whatever `OSError` the block raises, as one of `path`.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # if it is no folder, the next line says so
+            path.parent.mkdir(parents=True)
         with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent, ignore_cleanup_errors=True) as folder:
             unfinished = Path(folder, path.name)
             yield unfinished

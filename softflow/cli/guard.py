@@ -12,7 +12,7 @@ import torch
 from tyro.conf import Positional
 
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.cli.runs import load_run, locate_checkpoint, make_mirror
+from softflow.cli.runs import load_run, locate_checkpoint, make_mirror, require_new_file
 from softflow.cli.train import DEMONSTRATIONS
 from softflow.data import Episode, check_compatible, load_demonstrations, whole_chunks
 from softflow.errors import UserError
@@ -44,8 +44,7 @@ class GuardConfig:
 def main(argv: Sequence[str]) -> None:
     config = parse_command_line(GuardConfig, argv, prog="softflow-guard", description=DESCRIPTION)
     out = Path(config.out)
-    if out.exists():
-        raise UserError(f"{out}: exists already; remove it, or name another folder with --out")
+    require_new_file(out, "--out", make_folder=True)
     if config.rate_factor is not None and not config.rate_factor > 0:
         raise UserError(f"--rate-factor must be above 0, got {config.rate_factor:g}")
     guard, chunks = make_guard(config.run, load_demonstrations(config.demos), config.quantile, config.rate_factor)
