@@ -100,7 +100,7 @@ def read_arrays(
         if only is not None:
             if missing := set(only) - set(file.files):
                 raise ValueError(f"missing {', '.join(sorted(missing))}")
-            require_known(set(file.files) - {VERSION}, (*only, *others))
+            require_known(file.files, (VERSION, *only, *others))
         return {name: _array(file, name) for name in only or file.files if name != VERSION}
 
 
