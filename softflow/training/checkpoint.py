@@ -17,11 +17,13 @@ import torch
 from softflow.data import Replay
 from softflow.data.archive import check_zip
 from softflow.errors import UserError, one_line, require_version
-from softflow.files import SizeError
+from softflow.files import FREE_MEMORY, SizeError, require_size
 from softflow.policies import BestOfN
 from softflow.policies.weights import read_module, write_module
 
 TRAINING_VERSION = 2
+NUMBER_SIZE = 4
+"""Bytes of a number of a chunk."""
 
 
 def save_policy(folder: Path, policy: BestOfN) -> None:
@@ -43,6 +45,8 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
     try:
         policy = read_module(folder, "policy", lambda description: BestOfN.build(**description))
         policy.policy.normalizer.require_statistics()
+        numbers = policy.candidates * policy.policy.horizon * policy.policy.action_dim
+        require_size("what is drawn for one observation", NUMBER_SIZE * numbers, FREE_MEMORY)
     except Exception as error:  # a description may ask for anything
         raise UserError(f"{folder}: the policy cannot be loaded: {one_line(error)}") from error
     return policy.requires_grad_(False).eval().to(device)

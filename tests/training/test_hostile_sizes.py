@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from critics import ChunkCritic
 from flows import available_flows
 from softflow.data import Episode, load_corrections, load_demonstrations, save_demonstrations
 from softflow.errors import UserError
@@ -194,6 +195,17 @@ def test_critics(tmp_path: Path, little_memory: None) -> None:
     (tmp_path / "policy.json").write_text(json.dumps(description))
     sign(tmp_path)
     with pytest.raises(UserError, match=r"what policy\.json describes takes 8\d\d MB, more than the \d+ MB allowed"):
+        load_policy(tmp_path)
+
+
+def test_candidates(tmp_path: Path) -> None:
+    policy = small_policy("gaussian", {"width": 4})
+    policy.critic = ChunkCritic(context_dim=3, horizon=1, action_dim=2, width=4)
+    save_policy(tmp_path, policy)
+    description = json.loads((tmp_path / "policy.json").read_text())
+    (tmp_path / "policy.json").write_text(json.dumps({**description, "candidates": 10**9}))
+    sign(tmp_path)
+    with pytest.raises(UserError, match=r"what is drawn for one observation takes 32,000 MB, more than the 67 MB"):
         load_policy(tmp_path)
 
 
