@@ -1,12 +1,20 @@
 """Flows by name. Other packages bring theirs with the decorator, or with an entry point of the group `softflow.flows`
-(`my_flow = my_package.my_flow:MyFlow`), which is loaded when asked for."""
+(`my_flow = my_package.my_flow:MyFlow`).
+
+A name may come from a file of a stranger's. It means a registered flow if there is one. Otherwise it means the entry
+point of an installed package, which is then imported, and a warning of the logger `flows.registry` names the package.
+What lies in the current folder is not installed.
+"""
 
 from __future__ import annotations
 
 import inspect
+import logging
+import os
+import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from typing import Any, TypeVar
 
 from flows.base import ChunkFlow
@@ -18,6 +26,7 @@ SHARED_OPTIONS = ("bounds", "noise", "noise_law")  # of `make_flow` itself, for 
 
 Flow = TypeVar("Flow", bound=type[ChunkFlow])
 _registered: dict[str, type[ChunkFlow]] = {}
+_announced: set[str] = set()  # flows of packages that were asked for
 
 # Ours that need another library, which is imported when one of them is asked for.
 _BACKENDS = {
@@ -48,7 +57,7 @@ def register_flow(name: str) -> Callable[[Flow], Flow]:
 
 def available_flows() -> list[str]:
     """Names that `make_flow` accepts, sorted."""
-    return sorted({*_registered, *(point.name for point in _entry_points())})
+    return sorted({*_registered, *_BACKENDS, *(point.name for point in _entry_points())})
 
 
 def make_flow(
@@ -74,7 +83,7 @@ def make_flow(
 
     Raises:
         ValueError: unknown name or option (the nearest valid one is given), or a bad value; or a name that two
-            installed packages, or one and this library, give to different flows.
+            installed packages give to different flows.
         ImportError: the name is that of an installed package's flow, or of a backend, and importing it fails.
     """
     flow = _find(name)
@@ -91,30 +100,46 @@ def make_flow(
 
 
 def _find(name: str) -> type[ChunkFlow]:
-    points = [point for point in _entry_points() if point.name == name]
-    owners = {point.value: _owner(point) for point in points}
-    if name in _registered:  # which a package's own decorator may have done, too
-        target = f"{_registered[name].__module__}:{_registered[name].__qualname__}"
-        owners[target] = target
-    if len(owners) > 1:
-        raise ValueError(f"flow {name!r} is defined more than once, by {' and by '.join(owners.values())}: rename one")
     if name in _registered:
         return _registered[name]
+    if name in _BACKENDS:
+        return _load(EntryPoint(name, _BACKENDS[name], ENTRY_POINT_GROUP))
+    points = {point.value: point for point in _entry_points() if point.name == name}
     if not points:
         raise ValueError(f"unknown flow {name!r}{_hint(name, available_flows())}")
+    if len(points) > 1:
+        owners = " and by ".join(map(_owner, points.values()))
+        raise ValueError(f"flow {name!r} is defined more than once, by {owners}: remove one")
+    [point] = points.values()
+    if name not in _announced:
+        logging.getLogger(__name__).warning("flow %r is %s", name, _owner(point))
+        _announced.add(name)
+    return _load(point)
+
+
+def _load(point: EntryPoint) -> type[ChunkFlow]:
     try:
-        flow = points[0].load()
+        flow = point.load()
     except Exception as error:  # whatever a package does when it is imported
-        raise ImportError(f"flow {name!r} cannot be imported from {_owner(points[0])}: {error!r}") from error
+        raise ImportError(f"flow {point.name!r} cannot be imported from {_owner(point)}: {error!r}") from error
     if not (isinstance(flow, type) and issubclass(flow, ChunkFlow)):
-        raise ValueError(f"flow {name!r}: {_owner(points[0])} is not a subclass of flows.ChunkFlow")
+        raise ValueError(f"flow {point.name!r}: {_owner(point)} is not a subclass of flows.ChunkFlow")
     return flow
 
 
 def _entry_points() -> list[EntryPoint]:
-    """Those of installed packages, and our backends, which take the same way."""
-    backends = [EntryPoint(name, target, ENTRY_POINT_GROUP) for name, target in _BACKENDS.items()]
-    return [*entry_points(group=ENTRY_POINT_GROUP), *backends]
+    """Those of installed packages. Of two versions of a package, the one that would be imported counts."""
+    packages: dict[str, Iterable[EntryPoint]] = {}
+    for distribution in distributions(path=_outside_the_current_folder()):
+        if points := distribution.entry_points.select(group=ENTRY_POINT_GROUP):
+            packages.setdefault(distribution.metadata["Name"], points)
+    return [point for points in packages.values() for point in points]
+
+
+def _outside_the_current_folder() -> list[str]:
+    """Python's path without the current folder, which Python itself may have put there."""
+    absolute = (entry for entry in sys.path if os.path.isabs(entry))
+    return [entry for entry in absolute if not (os.path.exists(entry) and os.path.samefile(entry, os.curdir))]
 
 
 def _owner(point: EntryPoint) -> str:

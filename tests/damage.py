@@ -6,7 +6,10 @@ import io
 import json
 import pickle
 import random
+import resource
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +76,14 @@ def sign(folder: Path, name: str = "policy") -> None:
     version = {name: description.pop(name, None) for name in ("format_version", "sha256")}
     version["sha256"] = checksum((folder / f"{name}.safetensors").read_bytes(), description)
     (folder / f"{name}.json").write_text(json.dumps(version | description))
+
+
+@contextmanager
+def full_disk(room: int = 10) -> Iterator[None]:
+    """No file can grow beyond `room` bytes. Python ignores the signal, and gets an error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -13,11 +13,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 import reprlib
 import types
 import typing
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -26,7 +25,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from softflow.cli.plain_values import plain_copy
+from softflow.cli.strict_yaml import read_yaml, write_yaml
 from softflow.errors import UserError, did_you_mean, nearest, one_line
+from softflow.files import SizeError, read_settings, written_whole
 
 T = TypeVar("T")
 Kind = Literal["algos", "envs", "presets"]
@@ -49,45 +50,16 @@ class Layer:
 # ---------------------------------------------------------------------------------------------------- YAML files
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-4` is a number, as in YAML 1.2, and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                mark = node.value[index][0].start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", mark)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the strings that `_Loader` would read as numbers."""
-
-
-_FLOAT = re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$")  # the floats that PyYAML takes for strings
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
-
-
-def read_yaml(text: str) -> Any:
-    """Parse YAML text; raises `yaml.YAMLError`."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise
-    except Exception as error:  # PyYAML's own, of `!!int ''`, of the 31st of February, of a thousand brackets
-        raise yaml.YAMLError(f"a value that cannot be read ({one_line(error)})") from error
-
-
 def load_file(path: str | Path | Traversable, source: str | None = None) -> Layer:
-    """Read a YAML file of keys and values. Raises `ConfigError` if it is missing, not YAML or not a mapping."""
+    """Read a YAML file of keys and values. Raises `ConfigError` if it is missing, too large, not YAML or no mapping."""
     source = source or str(path)
     file = Path(path) if isinstance(path, str) else path
     if not file.is_file():
         raise ConfigError(f"{source}: no such file")
     try:
-        values = read_yaml(file.read_text(encoding="utf-8"))
+        values = read_yaml(read_settings(file))
+    except SizeError as error:
+        raise ConfigError(f"{source}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: not valid YAML: {one_line(error)}") from error
     if values is None:  # a file of comments
@@ -123,8 +95,9 @@ def _presets() -> Traversable:
 
 def dump_yaml(config: Any, path: str | Path) -> None:
     """Write a configuration so that `from_dict(cls, load_file(path).values)` gives it back."""
-    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False)  # escapes what is not ASCII, to be exact
-    Path(path).write_text(text, encoding="utf-8")
+    text = write_yaml(to_dict(config))
+    with written_whole(Path(path)) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 # --------------------------------------------------------------------------------- mappings to dataclasses and back

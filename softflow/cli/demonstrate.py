@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -272,3 +273,7 @@ def _keep(recorder: _Recorder) -> None:
 
 def _record(index: int) -> Episode | Lost:
     return _own[0](index)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +25,9 @@ from softflow.cli.runs import (
 from softflow.cli.video import write_video
 from softflow.data import Episode, observation_tensor
 from softflow.errors import UserError
+from softflow.files import written_whole
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
+from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.config import EnvOptions
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded, guard_shares
 from softflow.training.failures import EnvironmentErrors, OnEnvError
@@ -107,11 +111,6 @@ def main(argv: Sequence[str]) -> None:
             result, episodes = evaluate(environments, act, config.episodes, config.seed, errors)
         else:
             result, episodes = evaluate_guarded(environments, guarded, config.episodes, config.seed, errors)
-    if config.csv:
-        _write_csv(Path(config.csv), episodes)
-    if config.video:
-        environment = make_environment(run, render_mode="rgb_array")
-        write_video(Path(config.video), environment, act, policy.execute, config.seed)
     if config.json:
         print(as_json(result.as_dict()))
     else:
@@ -124,6 +123,12 @@ def main(argv: Sequence[str]) -> None:
             print(", ".join(f"mean {name} {mean:.3g}" for name, mean in result.outcome.items()))
         if result.guard:
             print("guard: " + ", ".join(f"{name} {share:.3g}" for name, share in result.guard.items()))
+    if config.csv:  # after the result, which a full disk must not cost
+        _write_csv(Path(config.csv), episodes)
+    if config.video:
+        filmed = CheckedEnvironment(make_environment(run, render_mode="rgb_array"))
+        with contextlib.closing(filmed) as environment:
+            write_video(Path(config.video), environment, act, policy.execute, config.seed)
 
 
 def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:
@@ -145,7 +150,7 @@ def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:
 
 def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:
     rows = [_row(episode) for episode in episodes]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
@@ -160,3 +165,7 @@ def _row(episode: Episode) -> dict[str, float]:
         **{f"outcome/{name}": value for name, value in episode.outcome.items()},
         **{f"guard/{name}": share for name, share in guard_shares(episode).items()},
     }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,3 +48,7 @@ def main(argv: Sequence[str]) -> None:
     observation, chunk = f"(B, {policy.observation_dim})", f"(B, {policy.horizon}, {policy.action_dim})"
     print(f"{out}: observation {observation} -> chunk {chunk}, of which {deployed.execute} actions are executed")
     print(f"largest difference from the policy on {EXAMPLES} observations: {difference:.1e}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

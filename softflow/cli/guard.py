@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ import torch
 from tyro.conf import Positional
 
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.cli.runs import load_run, locate_checkpoint, make_mirror
+from softflow.cli.runs import load_run, locate_checkpoint, make_mirror, require_new_file
 from softflow.cli.train import DEMONSTRATIONS
 from softflow.data import Episode, check_compatible, load_demonstrations, whole_chunks
 from softflow.errors import UserError
+from softflow.files import written_whole
 from softflow.policies import ChunkGuard
 
 DESCRIPTION = """\
@@ -42,15 +44,12 @@ class GuardConfig:
 def main(argv: Sequence[str]) -> None:
     config = parse_command_line(GuardConfig, argv, prog="softflow-guard", description=DESCRIPTION)
     out = Path(config.out)
-    if out.exists():
-        raise UserError(f"{out}: exists already; remove it, or name another folder with --out")
+    require_new_file(out, "--out", make_folder=True)
     if config.rate_factor is not None and not config.rate_factor > 0:
         raise UserError(f"--rate-factor must be above 0, got {config.rate_factor:g}")
     guard, chunks = make_guard(config.run, load_demonstrations(config.demos), config.quantile, config.rate_factor)
-    try:
-        guard.save(out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    with written_whole(out) as folder:
+        guard.save(folder)
     numbers = guard.density.horizon * guard.density.action_dim
     print(
         f"{out}: flags chunks below {guard.threshold:.1f} nats ({guard.threshold / numbers:.2f} per dimension), the "
@@ -102,3 +101,7 @@ def _learned_from(run: str) -> list[Episode]:
 
 def _identity(episode: Episode) -> tuple[bytes, bytes]:
     return episode.observation.tobytes(), episode.action.tobytes()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 
 from softflow.data.archive import read_arrays, read_into, write_archive
 from softflow.data.episodes import Episode
+from softflow.data.replay_checks import check_rows
 from softflow.data.replay_files import ReplayFiles
 from softflow.data.statistics import ABSOLUTE_FLOOR
 from softflow.data.windows import Windows, as_learned, concatenate
@@ -211,10 +212,12 @@ class Replay:
 
         Raises:
             ValueError: the file is missing, damaged, or of a replay with another capacity, other dimensions or another
-                observation dtype, or kept elsewhere.
+                observation dtype, or kept elsewhere; or rows are not such as `add_episode` writes. The replay must not
+                be used then.
             UserError: the files of this replay do not lead back to this checkpoint.
         """
-        state = read_arrays(path, REPLAY_VERSION, only=("capacity", "written"))
+        in_the_file = self._rows if self._files is None else {}
+        state = read_arrays(path, REPLAY_VERSION, only=("capacity", "written"), others=in_the_file)
         capacity, written = (int(state[name]) for name in ("capacity", "written"))
         if capacity != self.capacity:
             raise ValueError(f"the state is of a replay of capacity {capacity}, this one has {self.capacity}")
@@ -224,6 +227,7 @@ class Replay:
             read_into(path, {name: column[: min(written, capacity)] for name, column in self._rows.items()})
         else:
             self._files.restore(written)
+        check_rows(self._rows, written, capacity)
         self._written = written
         self._steps = int(np.count_nonzero(self._rows["remaining"][: self._filled]))
         self._forget_imitable(self._imitable_steps)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flows.export import export
 from softflow.errors import UserError
+from softflow.files import written_whole
 from softflow.policies.base import ChunkPolicy
 
 EXAMPLES = 64  # observations that a file is compared on
@@ -30,14 +31,14 @@ def export_greedy(policy: ChunkPolicy, path: str | Path, format: str) -> float:
 
     Args:
         policy: with its observation statistics.
-        path: of the file; an existing one is replaced.
+        path: of the file; an existing one is replaced once the new one is whole.
         format: one of `flows.export.FORMATS`. An ONNX file's input is "observation", its output "chunk".
 
     Returns:
         The largest difference in any number of a chunk.
 
     Raises:
-        UserError: the policy reads packed observations.
+        UserError: the policy reads packed observations, or the file cannot be written.
         RuntimeError: it has no observation statistics.
         ValueError, ImportError, ExportError: see `flows.export.export`.
     """
@@ -46,4 +47,5 @@ def export_greedy(policy: ChunkPolicy, path: str | Path, format: str) -> float:
     policy.normalizer.require_statistics()
     mean, std = policy.normalizer.mean, policy.normalizer.std
     noise = torch.randn(EXAMPLES, len(mean), generator=torch.Generator().manual_seed(0)).to(mean)
-    return export(GreedyPolicy(policy), {"observation": mean + std * noise}, path, format)
+    with written_whole(Path(path)) as file:
+        return export(GreedyPolicy(policy), {"observation": mean + std * noise}, file, format)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -163,16 +164,20 @@ class ChunkGuard(nn.Module):
             if not file.is_file():
                 raise UserError(f"{file}: no such file: not a guard, which softflow-guard writes")
         try:
-            description, weights = read_module(folder, "guard")
-            guard = cls(FlowPolicy.build(**description["density"]))
-            guard.quantile = float(description["quantile"])
-            guard.load_state_dict(weights)
+            guard = read_module(folder, "guard", cls._build)
             guard.density.normalizer.require_statistics()
             guard.limits.require_valid()
             guard.require_calibrated()
         except Exception as error:  # a description may ask for anything
             raise UserError(f"{folder}: the guard cannot be loaded: {one_line(error)}") from error
         return guard.to(device)
+
+    @classmethod
+    def _build(cls, description: dict[str, Any]) -> ChunkGuard:
+        """One without thresholds, of what `save` describes."""
+        guard = cls(FlowPolicy.build(**description["density"]))
+        guard.quantile = float(description["quantile"])
+        return guard
 
 
 def _lower_quantile(scores: Tensor, quantile: float) -> Tensor:

@@ -8,7 +8,6 @@ replay.npz                         the policy's own episodes, or where in their 
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,15 @@ import numpy as np
 import torch
 
 from softflow.data import Replay
+from softflow.data.archive import check_zip
 from softflow.errors import UserError, one_line, require_version
+from softflow.files import FREE_MEMORY, SizeError, require_size
 from softflow.policies import BestOfN
 from softflow.policies.weights import read_module, write_module
 
 TRAINING_VERSION = 2
+NUMBER_SIZE = 4
+"""Bytes of a number of a chunk."""
 
 
 def save_policy(folder: Path, policy: BestOfN) -> None:
@@ -40,10 +43,10 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
         if not file.is_file():
             raise UserError(f"{file}: no such file: not a whole checkpoint")
     try:
-        description, weights = read_module(folder, "policy")
-        policy = BestOfN.build(**description)
-        policy.load_state_dict(weights)
+        policy = read_module(folder, "policy", lambda description: BestOfN.build(**description))
         policy.policy.normalizer.require_statistics()
+        numbers = policy.candidates * policy.policy.horizon * policy.policy.action_dim
+        require_size("what is drawn for one observation", NUMBER_SIZE * numbers, FREE_MEMORY)
     except Exception as error:  # a description may ask for anything
         raise UserError(f"{folder}: the policy cannot be loaded: {one_line(error)}") from error
     return policy.requires_grad_(False).eval().to(device)
@@ -97,10 +100,10 @@ def _read_state(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError("no such file: not a whole checkpoint")
     try:
-        with zipfile.ZipFile(file) as archive:  # torch does not look at the checksums that it writes
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"bad checksum of {damaged}")
+        check_zip(file)  # torch does not look at the checksums that it writes
         saved = torch.load(file, weights_only=True, map_location="cpu")
+    except SizeError:
+        raise
     except Exception as error:  # whatever a damaged or hostile file makes zipfile and torch stumble over
         raise ValueError(f"damaged, or not a training's state ({_reason(error)})") from error
     if not isinstance(saved, dict) or "format_version" not in saved:

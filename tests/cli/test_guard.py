@@ -58,8 +58,8 @@ def test_a_guard_counts_in_evaluations(held_out: None, command: Any) -> None:
         ("run --demos foreign.npz --out guard", "has 4 dimensions, expected 3"),
         ("run --demos held_out.npz --out guard --quantile 1", "quantile: expected a number in (0, 1), got 1"),
         ("run --demos held_out.npz --out guard --rate-factor 0", "--rate-factor must be above 0, got 0"),
-        ("run --demos held_out.npz --out run", "run: exists already"),
-        ("run --demos held_out.npz --out run/config.yaml/guard", "guard: cannot be written: Not a directory"),
+        ("run --demos held_out.npz --out run", "run exists; choose another --out"),
+        ("run --demos held_out.npz --out run/config.yaml/guard", "run/config.yaml is no folder; choose another --out"),
         ("nowhere --demos held_out.npz --out guard", "nowhere: no such run folder"),
     ],
 )

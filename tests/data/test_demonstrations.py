@@ -224,7 +224,7 @@ def test_an_archive_of_something_else(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for name in arrays():
             archive.writestr(name, "text")
-    with pytest.raises(DemonstrationError, match="schema_version"):
+    with pytest.raises(DemonstrationError, match="missing schema_version"):
         load_demonstrations(path)
 
 

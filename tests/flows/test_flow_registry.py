@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import flows.registry
 from flows import DEFAULT_FLOW, CouplingFlow, GaussianFlow, available_flows, make_flow, register_flow
 from tests.flows.flow_cases import SMALL
+from tests.packages import describe, install
 
 DIMS = dict(horizon=2, action_dim=3, context_dim=4)
 
@@ -43,41 +46,87 @@ def test_registering(monkeypatch: pytest.MonkeyPatch) -> None:
         register_flow("gaussian")(Mine)
 
 
-def test_entry_points_are_loaded_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    targets = {"theirs": "flows.gaussian:GaussianFlow", "broken": "no_such_package:Flow", "no_flow": "math:pi"}
-    points = [EntryPoint(name, target, flows.registry.ENTRY_POINT_GROUP) for name, target in targets.items()]
-    monkeypatch.setattr(flows.registry, "entry_points", lambda group: points)
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of installed packages, on Python's path."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(flows.registry, "_announced", set())
+    yield folder
+    for package in ("shy_flows", "bold_flows"):
+        sys.modules.pop(package, None)
+
+
+def test_entry_points_are_loaded_when_asked_for(site: Path, caplog: pytest.LogCaptureFixture) -> None:
+    install(site, "theirs = shy_flows:ShyFlow\nbroken = no_such_package:Flow\nno_flow = math:pi")
     assert available_flows() == sorted([*SMALL, "broken", "no_flow", "theirs"])
+    assert "shy_flows" not in sys.modules and not caplog.messages
     assert isinstance(make_flow("theirs", **DIMS), GaussianFlow)
-    with pytest.raises(ImportError, match=r"flow 'broken' cannot be imported from no_such_package:Flow: .*No module"):
+    make_flow("theirs", **DIMS)
+    assert caplog.messages == ["flow 'theirs' is shy_flows:ShyFlow of the package 'shy-flows'"]
+    with pytest.raises(ImportError, match=r"flow 'broken' cannot be imported from no_such_package:Flow .*No module"):
         make_flow("broken", **DIMS)
-    with pytest.raises(ValueError, match=r"math:pi is not a subclass of flows\.ChunkFlow"):
+    with pytest.raises(ValueError, match=r"math:pi of the package 'shy-flows' is not a subclass of flows\.ChunkFlow"):
         make_flow("no_flow", **DIMS)
 
 
-@pytest.mark.parametrize(
-    ("name", "owner"),
-    [
-        ("gaussian", "flows.gaussian:GaussianFlow"),
-        ("zuko_nsf", "flows.zuko_backend:ZukoNSF"),
-        ("theirs", "other_package:Flow"),
-    ],
-)
-def test_a_name_with_two_owners_is_refused(name: str, owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    targets = [(name, "flows.gaussian:NoSuchFlow"), ("theirs", "other_package:Flow")]
-    points = [EntryPoint(taken, target, flows.registry.ENTRY_POINT_GROUP) for taken, target in targets]
-    monkeypatch.setattr(flows.registry, "entry_points", lambda group: points)
-    with pytest.raises(ValueError, match=rf"flow '{name}' is defined more than once.*") as raised:
-        make_flow(name, **DIMS)
-    assert owner in str(raised.value) and "flows.gaussian:NoSuchFlow" in str(raised.value)
-    assert set(available_flows()) == {*SMALL, "theirs"}  # the others can still be listed, and made
+@pytest.mark.parametrize("name", ["gaussian", "zuko_nsf"])
+def test_a_name_of_ours_means_ours(name: str, site: Path) -> None:
+    install(site, f"{name} = shy_flows:ShyFlow")
+    assert type(make_flow(name, **DIMS)).__module__ in ("flows.gaussian", "flows.zuko_backend")
+    assert "shy_flows" not in sys.modules
+    assert available_flows() == sorted(SMALL)
+
+
+def test_a_name_that_two_packages_give_is_refused(site: Path) -> None:
+    install(site, "theirs = shy_flows:ShyFlow")
+    install(site, "theirs = bold_flows:BoldFlow", package="bold_flows")
+    with pytest.raises(ValueError, match="flow 'theirs' is defined more than once") as raised:
+        make_flow("theirs", **DIMS)
+    assert "shy_flows:ShyFlow of the package 'shy-flows'" in str(raised.value)
+    assert "bold_flows:BoldFlow of the package 'bold-flows'" in str(raised.value)
+    assert available_flows() == sorted([*SMALL, "theirs"])  # the others can still be listed, and made
     make_flow("coupling", **DIMS)
 
 
-def test_an_entry_point_to_a_registered_flow_is_no_second_owner(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("gaussian", "flows.gaussian:GaussianFlow", flows.registry.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(flows.registry, "entry_points", lambda group: [point])
-    assert isinstance(make_flow("gaussian", **DIMS), GaussianFlow)
+def test_of_two_versions_of_a_package_the_first_on_the_path_counts(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tmp_path / "older"
+    install(older, "theirs = shy_flows:GoneFlow\ngone = shy_flows:GoneFlow")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(older)])
+    install(site, "theirs = shy_flows:ShyFlow")
+    assert isinstance(make_flow("theirs", **DIMS), GaussianFlow)
+    assert available_flows() == sorted([*SMALL, "theirs"])
+
+
+@pytest.mark.parametrize("entry", ["", ".", "absolute", "link", "sub"])
+def test_nothing_in_the_current_folder_is_installed(
+    entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python puts it on its path by `python -m` and `python -c`, and `PYTHONPATH` may name it."""
+    stranger = tmp_path / "stranger"
+    install(stranger / "sub" if entry == "sub" else stranger, "theirs = shy_flows:ShyFlow")
+    (tmp_path / "link").symlink_to(stranger)
+    entries = {"absolute": str(stranger), "link": str(tmp_path / "link")}
+    monkeypatch.chdir(stranger)
+    monkeypatch.setattr(sys, "path", [entries.get(entry, entry), *sys.path])
+    with pytest.raises(ValueError, match="unknown flow 'theirs'"):
+        make_flow("theirs", **DIMS)
+    assert "shy_flows" not in sys.modules and available_flows() == sorted(SMALL)
+
+
+def test_a_project_that_is_installed_from_the_current_folder_is_found(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editable installation describes the project beside the other packages, not in its own folder."""
+    project = install(tmp_path / "project", "stale = shy_flows:GoneFlow")
+    describe(site, "mine = shy_flows:ShyFlow")
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(project))
+    assert isinstance(make_flow("mine", **DIMS), GaussianFlow)
+    assert available_flows() == sorted([*SMALL, "mine"])
 
 
 def test_sizes_may_be_taken_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:

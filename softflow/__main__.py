@@ -1,0 +1,37 @@
+"""`python -m softflow train ...`: every command, where the scripts `softflow-train` and so on are not at hand."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from softflow.errors import did_you_mean
+
+COMMANDS = {
+    "train": ("softflow.cli.train", "train a policy on demonstrations, then by reinforcement learning"),
+    "eval": ("softflow.cli.evaluate", "measure its success on held-out episodes"),
+    "demo": ("softflow.cli.demonstrate", "record demonstrations, or corrections of a policy"),
+    "export": ("softflow.cli.export", "write a policy to a file that runs without softflow"),
+    "guard": ("softflow.cli.guard", "calibrate a monitor for the policies of an environment"),
+}
+"""Module, whose `main` runs the command, and what it does."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names with the others. Returns its exit status."""
+    name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print("usage: python -m softflow COMMAND ...\n")
+        for command, (_, what) in COMMANDS.items():
+            print(f"  {command:8} {what}")
+        print("\npython -m softflow COMMAND --help lists the flags of a command, as softflow-COMMAND --help does.")
+        return 0
+    if name not in COMMANDS:
+        print(f"error: unknown command {name!r}:", did_you_mean(name, COMMANDS), file=sys.stderr)
+        return 2
+    return importlib.import_module(COMMANDS[name][0]).main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
