@@ -14,11 +14,12 @@ MAX_LINES = 350
 
 # What each part may import of the others. `envs` stands apart: only the commands know it.
 BOTTOM = {"flows", "critics", "softflow.errors", "softflow.observation_layout"}
-TRAINING = BOTTOM | {"softflow.policies", "softflow.data", "softflow.algos"}
+TRAINING = BOTTOM | {"softflow.policies", "softflow.data", "softflow.algos", "softflow.console"}
 ALLOWED = {
     "flows": set(),
     "critics": set(),
     "softflow": set(),
+    "softflow.console": set(),
     "softflow.errors": set(),
     "softflow.observation_layout": set(),
     "softflow.envs": {"softflow.errors", "softflow.observation_layout"},

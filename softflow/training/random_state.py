@@ -33,12 +33,12 @@ def random_state(device: str = "cpu") -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any], device: str = "cpu") -> None:
-    """Return to what `random_state` gave."""
+    """Return to what `random_state` gave. It may be of another device: that of `device` then stays as it is."""
     version, internal, gauss = json.loads(state["python"])
     random.setstate((version, tuple(internal), gauss))
     np.random.set_state(tuple(json.loads(state["numpy"])))
     torch.set_rng_state(state["torch"])
-    if "cuda" in state:
+    if "cuda" in state and torch.device(device).type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
