@@ -162,7 +162,8 @@ def record_demonstrations(
         record: Callable[[Iterable[int]], Iterable[Episode | Lost]] = partial(map, recorder)
         if processes:
             pool = ProcessPoolExecutor(processes, initializer=_keep, initargs=(recorder,))
-            record = partial(stack.enter_context(pool).map, _record)
+            stack.callback(pool.shutdown, cancel_futures=True)  # else a signal would wait for all of them
+            record = partial(pool.map, _record)
         while len(recorded) < episodes:
             indices = range(begun, begun + episodes - len(recorded))
             begun = indices.stop

@@ -166,7 +166,7 @@ class RunFolder:
         for unneeded in older[keep - 1 :]:  # renamed first, so that no checkpoint is ever half there
             unneeded.rename(self._aside(unneeded.name, "replaced"))
         for unneeded in self.checkpoints_path.glob(".*.replaced"):
-            shutil.rmtree(unneeded)
+            shutil.rmtree(unneeded, ignore_errors=True)  # a reader may hold it open; the next save tries again
         return final
 
     @contextmanager
