@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from softflow.errors import UserError
 from softflow.training.run_folder import RunFolder
+from softflow.training.run_lock import Holder
 
 
 @pytest.fixture
@@ -65,6 +67,13 @@ def test_a_folder_belongs_to_the_run_that_made_it(tmp_path: Path) -> None:
     with RunFolder.resume(new):
         assert (new / "lock").is_dir()
     assert [path.name for path in new.iterdir()] == ["config.yaml"]
+
+
+def test_a_folder_that_a_killed_run_left_empty_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "new" / "lock").mkdir(parents=True)
+    (tmp_path / "new" / "lock" / replace(Holder.here(), start="1").name).touch()  # its number is another's now
+    with RunFolder.create(tmp_path, "env", "algo", seed=0, run_dir=tmp_path / "new") as folder:
+        assert folder.path == tmp_path / "new"
 
 
 @pytest.mark.parametrize("error", [UserError("refused"), KeyboardInterrupt()])
@@ -295,7 +304,7 @@ def test_replacing_a_checkpoint_is_safe_at_every_step(
 ) -> None:
     run.save_checkpoint(1, writer("old"))
     calls = 0
-    rename, replace = Path.rename, Path.replace
+    rename, replace_ = Path.rename, Path.replace
 
     def count() -> None:
         nonlocal calls
@@ -304,7 +313,7 @@ def test_replacing_a_checkpoint_is_safe_at_every_step(
             raise PowerCut
 
     monkeypatch.setattr(Path, "rename", lambda path, target: (count(), rename(path, target))[1])
-    monkeypatch.setattr(Path, "replace", lambda path, target: (count(), replace(path, target))[1])
+    monkeypatch.setattr(Path, "replace", lambda path, target: (count(), replace_(path, target))[1])
     try:
         run.save_checkpoint(1, writer("new"))
         crashed = False
