@@ -37,9 +37,9 @@ def train(demonstrations: int = 30, updates: int = 400, steps: int = 3_000, epis
     mean, std = observation_statistics(demonstrated)
     algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
 
-    folder = RunFolder.create("runs", "tape_cut", "softflow", seed)
     environments, held_out = (vectorize([make] * run.num_envs, algorithm.execute) for _ in range(2))
-    Trainer(algorithm, demonstrated, environments, held_out, folder, run).run()
+    with RunFolder.create("runs", "tape_cut", "softflow", seed) as folder:
+        Trainer(algorithm, demonstrated, environments, held_out, folder, run).run()
 
     policy = load_policy(folder.last_checkpoint())
     observation, _ = make().reset(seed=seed)

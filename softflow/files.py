@@ -12,6 +12,8 @@ from pathlib import Path
 
 from softflow.errors import UserError
 
+UNFINISHED = ".unfinished-"
+"""The folders in which files are written begin with it; a process that is killed leaves its own."""
 SIZE_LIMITS = "SOFTFLOW_SIZE_LIMITS"
 """Environment variable: a number that multiplies every limit on what is read."""
 TEXT_LIMIT = 100_000
@@ -44,7 +46,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         with suppress(FileExistsError):  # if it is no folder, the next line says so
             path.parent.mkdir(parents=True)
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent, ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path.parent, ignore_cleanup_errors=True) as folder:
             unfinished = Path(folder, path.name)
             yield unfinished
             force_to_disk(unfinished)
@@ -54,9 +56,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise WriteError(error.errno, reason, str(path)) from error
 
 
-def force_to_disk(path: Path) -> None:
-    """Have the operating system write a file, or the files of a folder, to the disk now."""
-    for file in [*path.rglob("*"), path] if path.is_dir() else [path]:
+def force_to_disk(path: Path, with_content: bool = True) -> None:
+    """Have the operating system write a file, or a folder with everything in it, to the disk now.
+
+    Without its content, of a folder only the names in it are written.
+    """
+    for file in [*path.rglob("*"), path] if with_content and path.is_dir() else [path]:
         if file.is_dir() and os.name == "nt":  # Windows has no folder handles to sync
             continue
         descriptor = os.open(file, os.O_RDONLY)

@@ -17,13 +17,14 @@ BOTTOM = {
     "flows", "critics",
     "softflow.boundary", "softflow.errors", "softflow.files", "softflow.observation_layout",
 }  # fmt: skip
-TRAINING = BOTTOM | {"softflow.policies", "softflow.data", "softflow.algos"}
+TRAINING = BOTTOM | {"softflow.policies", "softflow.data", "softflow.algos", "softflow.console"}
 ALLOWED = {
     "flows": set(),
     "critics": set(),
     "softflow": set(),
     "softflow.__main__": {"softflow.errors"},
     "softflow.boundary": set(),
+    "softflow.console": set(),
     "softflow.errors": set(),
     "softflow.files": {"softflow.errors"},
     "softflow.observation_layout": set(),

@@ -34,8 +34,9 @@ from softflow.cli.config import (
     read_yaml,
     to_dict,
 )
+from softflow.console import console
 from softflow.errors import UserError, nearest, one_line, place_of
-from softflow.training.interruption import Interrupted
+from softflow.training.interruption import Interrupted, terminable
 
 T = TypeVar("T")
 
@@ -154,38 +155,52 @@ def _for_algorithm(layer: Layer, names: Iterable[str | None]) -> list[Layer]:
     return [Layer(values, layer.source), *special_layers]
 
 
-def run_main(function: Callable[[Sequence[str]], None]) -> Callable[..., int]:
+def run_main(function: Callable[[Sequence[str]], None], prints_result: bool = True) -> Callable[..., int]:
     """Turn `function(argv)` into a command's `main(argv=None)`, which returns its exit status.
 
     0 is done, 2 bad input (a `UserError`, or what the operating system refuses, one line on stderr), numbers that are
     not finite, or other people's code that calls `sys.exit`; 130 interrupted, 143 ended by SIGTERM. Other errors are
     bugs and keep their traceback.
+
+    Args:
+        function: what the command does.
+        prints_result: whether the command has failed if standard output cannot be written.
     """
 
     @functools.wraps(function)
     def main(argv: Sequence[str] | None = None) -> int:
-        try:
-            function(sys.argv[1:] if argv is None else argv)
-        except HelpShown:
-            return 0
-        except SystemExit as stop:
-            print(f"error: unfinished: {place_of(stop)} called sys.exit({stop.code!r})", file=sys.stderr)
-            return 2
-        except (UserError, FloatingPointError) as error:
-            print("error:", one_line(error), file=sys.stderr)
-            return 2
-        except OSError as error:  # a path that the machine does not have
-            print("error:", one_line(error), file=sys.stderr)
-            return 2
-        except MemoryError as error:
-            print("error: not enough memory, ask for less:", one_line(error), file=sys.stderr)
-            return 2
-        except KeyboardInterrupt as stop:
-            print("interrupted", file=sys.stderr)
-            return 128 + (stop.number if isinstance(stop, Interrupted) else signal.SIGINT)
-        return 0
+        with console() as out, terminable():
+            status = _status_of(function, sys.argv[1:] if argv is None else argv)
+            out.flush()
+            if status == 0 and prints_result and out.error is not None:
+                print(f"error: standard output cannot be written ({out.error.strerror})", file=sys.stderr)
+                status = 2
+            return status
 
     return main
+
+
+def _status_of(function: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+    try:
+        function(argv)
+    except HelpShown:
+        pass
+    except SystemExit as stop:
+        print(f"error: unfinished: {place_of(stop)} called sys.exit({stop.code!r})", file=sys.stderr)
+        return 2
+    except (UserError, FloatingPointError) as error:
+        print("error:", one_line(error), file=sys.stderr)
+        return 2
+    except OSError as error:  # a path that the machine does not have
+        print("error:", one_line(error), file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print("error: not enough memory, ask for less:", one_line(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print("interrupted", file=sys.stderr)
+        return 128 + (stop.number if isinstance(stop, Interrupted) else signal.SIGINT)
+    return 0
 
 
 def as_json(result: Mapping[str, Any]) -> str:
@@ -245,7 +260,7 @@ def _take_free_options(cls: type, argv: Sequence[str]) -> tuple[list[str], list[
         try:
             values = read_yaml(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"{flag}: {value!r} is no YAML value") from error
+            raise ConfigError(f"{flag}: {value!r} is no YAML value: {one_line(error)}") from error
         option, dot, inner = flag[len(field) + 1 :].partition(".")
         if dot:
             raise ConfigError(f"{flag}: give the whole of {option!r}: {field}.{option} '{{{inner}: {value}, ...}}'")

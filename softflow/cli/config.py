@@ -27,7 +27,7 @@ import yaml
 from softflow.cli.plain_values import plain_copy
 from softflow.cli.strict_yaml import read_yaml, write_yaml
 from softflow.errors import UserError, did_you_mean, nearest, one_line
-from softflow.files import SizeError, read_settings, written_whole
+from softflow.files import SizeError, read_settings
 
 T = TypeVar("T")
 Kind = Literal["algos", "envs", "presets"]
@@ -95,9 +95,7 @@ def _presets() -> Traversable:
 
 def dump_yaml(config: Any, path: str | Path) -> None:
     """Write a configuration so that `from_dict(cls, load_file(path).values)` gives it back."""
-    text = write_yaml(to_dict(config))
-    with written_whole(Path(path)) as file:
-        file.write_text(text, encoding="utf-8")
+    Path(path).write_text(write_yaml(to_dict(config)), encoding="utf-8")
 
 
 # --------------------------------------------------------------------------------- mappings to dataclasses and back

@@ -29,6 +29,7 @@ from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors, Lost, OnEnvError
 from softflow.training.global_state import environments_turn
 from softflow.training.progress import StageProgress
+from softflow.training.random_state import seed_all
 from softflow.training.statistics import wilson_interval
 from softflow.training.success import SuccessRule
 from softflow.training.vector import VectorizationMode
@@ -89,6 +90,7 @@ def main(argv: Sequence[str]) -> None:
     except ValueError as error:
         raise UserError(f"--{error}") from error
     errors = EnvironmentErrors(config.on_env_error)
+    seed_all(config.seed)
     if config.corrections is None:
         episodes = record_demonstrations(
             make,
@@ -173,7 +175,8 @@ def record_demonstrations(
         record: Callable[[Iterable[int]], Iterable[Episode | Lost]] = partial(map, recorder)
         if processes:
             pool = ProcessPoolExecutor(processes, initializer=_keep, initargs=(recorder,))
-            record = partial(stack.enter_context(pool).map, _record)
+            stack.callback(pool.shutdown, cancel_futures=True)  # else a signal would wait for all of them
+            record = partial(pool.map, _record)
         while len(recorded) < episodes:
             indices = range(begun, begun + episodes - len(recorded))
             begun = indices.stop

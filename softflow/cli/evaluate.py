@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from tyro.conf import Positional
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
@@ -31,6 +30,7 @@ from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.config import EnvOptions
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded, guard_shares
 from softflow.training.failures import EnvironmentErrors, OnEnvError
+from softflow.training.random_state import seed_all
 from softflow.training.vector import VectorizationMode, closing
 
 
@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
     def act(observation: np.ndarray) -> np.ndarray:
         return policy.act(observation_tensor(observation, config.device)).cpu().numpy()
 
-    torch.manual_seed(config.seed)  # candidates are drawn
+    seed_all(config.seed)  # candidates are drawn, and environments may draw from global generators
     number, errors = min(config.num_envs, config.episodes), EnvironmentErrors(config.on_env_error)
     with closing(make_environments(run, number, policy.execute)) as environments:
         require_fit(policy, environments, config.run)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import field, is_dataclass, make_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -15,18 +15,20 @@ from gymnasium.vector import VectorEnv
 from softflow.algos import ALGORITHMS, Algorithm
 from softflow.cli.command_line import Selection, preset_layers
 from softflow.cli.config import Layer, from_dict, load_file
-from softflow.data import Corrections, Episode, load_corrections
+from softflow.data import Episode
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, did_you_mean, one_line
 from softflow.observation_layout import ObservationLayout, ObservationSize
-from softflow.policies import BestOfN, FlowPolicy
+from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.global_state import environments_turn
 from softflow.training.run_folder import RunFolder
 from softflow.training.success import SuccessRule
 from softflow.training.vector import vectorize
+
+T = TypeVar("T")
 
 
 def config_class(selection: Selection) -> type[RunConfig]:
@@ -54,14 +56,27 @@ def locate_checkpoint(run: str) -> tuple[Path, Path]:
 
 
 def load_run(run: str, device: str = "cpu") -> tuple[BestOfN, Any]:
-    """What deploys of a run folder, or of a checkpoint's folder in it, and the run's configuration.
+    """What deploys of a run folder, or of a checkpoint's folder in it, and the run's configuration. The run may go on
+    meanwhile.
 
     Raises:
         UserError: it is neither, or one of the two cannot be loaded.
     """
-    checkpoint, settings = locate_checkpoint(run)
+    settings = locate_checkpoint(run)[1]
     config = read_config(str(settings))  # first: the module of someone's algorithm may register the policy's flow
-    return load_policy(checkpoint, device), config
+    return _load_policy(run, device), config
+
+
+def read_base(run: str) -> ChunkPolicy:
+    """The policy of a run that is to be steered. Raises `UserError` if it cannot be loaded."""
+    return _load_policy(run, "cpu").policy
+
+
+def _load_policy(run: str, device: str) -> BestOfN:
+    path = Path(run).absolute()
+    if (path / "policy.json").is_file():
+        return load_policy(path, device)
+    return RunFolder.open(path).read_last(partial(load_policy, device=device))
 
 
 def training_layers(selection: Selection) -> list[Layer]:
@@ -73,7 +88,7 @@ def training_layers(selection: Selection) -> list[Layer]:
     """
     if selection.base is None:
         return preset_layers(selection)
-    policy = load_policy(locate_checkpoint(selection.base)[0]).policy
+    policy = read_base(selection.base)
     if not isinstance(policy, FlowPolicy):
         raise UserError(
             f"base {selection.base}: a policy of kind {policy.kind!r} cannot be steered: give the run of its base"
@@ -91,31 +106,12 @@ def training_layers(selection: Selection) -> list[Layer]:
     return [*presets, Layer(values, selection.base), *file]
 
 
-def load_base(algorithm: Algorithm, run: str) -> None:
-    """Let the algorithm start from the policy of a run.
-
-    Raises:
-        UserError: the policy cannot be loaded, or is not what the algorithm's configuration says.
-    """
-    policy = load_policy(locate_checkpoint(run)[0]).policy
+def give(load: Callable[[T], None], what: T, name: str) -> None:
+    """Have an algorithm `load` what a setting names. Raises `UserError`, with the `name`, if it does not take it."""
     try:
-        algorithm.load_base(policy)
+        load(what)
     except ValueError as error:
-        raise UserError(f"base {run}: {error}") from error
-
-
-def load_correction_file(algorithm: Algorithm, path: str | Path) -> Corrections:
-    """Let the algorithm learn from a file of corrections, which is returned.
-
-    Raises:
-        UserError: it cannot be read, or is not of the algorithm's base.
-    """
-    corrections = load_corrections(path)
-    try:
-        algorithm.load_corrections(corrections)
-    except ValueError as error:
-        raise UserError(f"corrections {path}: {error}") from error
-    return corrections
+        raise UserError(f"{name}: {error}") from error
 
 
 def find_algorithm(name: str) -> type[Algorithm]:

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from operator import attrgetter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,27 @@ from gymnasium.vector import VectorEnv
 from flows import available_flows
 from softflow.algos import Algorithm
 from softflow.cli.command_line import parse_command_line, read_selection, run_main
-from softflow.cli.config import Layer, dotted_fields, dump_yaml, to_dict
+from softflow.cli.config import dump_yaml
 from softflow.cli.demonstrate import record_demonstrations
+from softflow.cli.resume import keep_settings, resumed_config
 from softflow.cli.runs import (
     config_class,
     environment_maker,
-    load_base,
-    load_correction_file,
+    give,
     make_algorithm,
     make_environment,
     make_environments,
     make_mirror,
-    read_config,
+    read_base,
     training_layers,
 )
+from softflow.console import note
 from softflow.data import (
     Episode,
     Replay,
     check_compatible,
     constant_dimensions,
+    load_corrections,
     load_demonstrations,
     observation_statistics,
     row_dtype,
@@ -50,36 +52,62 @@ from softflow.training.evaluation import Evaluation
 from softflow.training.failures import EnvironmentErrors, EnvironmentFailed
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
-from softflow.training.run_folder import RunFolder, require_unused
+from softflow.training.run_folder import RunFolder
 from softflow.training.success import SuccessRule
 from softflow.training.vector import closing
 
 
-@run_main
+@partial(run_main, prints_result=False)  # what it prints is of less worth than the run
 def main(argv: Sequence[str]) -> None:
-    config = _parse(argv)
-    torch.set_num_threads(config.threads)
-    if config.resume:
-        folder = RunFolder.open(config.resume)
-        demonstrations = load_demonstrations(folder.path / DEMONSTRATIONS)
+    selection = read_selection(RunConfig, argv)
+    if selection.resume is None:
+        settings = config_class(selection)
+        config = parse_command_line(settings, argv, **_command(), layers_for=lambda _: training_layers(selection))
+        algo = Path(config.algo).stem
+        with RunFolder.create(config.runs, config.env, algo, config.seed, config.run_dir) as folder:
+            _train(config, folder)
     else:
-        require_unused(config.run_dir)
-        demonstrations = _demonstrations(config)
+        with RunFolder.resume(selection.resume) as folder:
+            _train(resumed_config(folder, argv, **_command()), folder)
 
+
+DEMONSTRATIONS = "demonstrations.npz"
+"""Name of the demonstrations' copy in the run folder."""
+CORRECTIONS = "corrections.npz"
+"""Name of the corrections' copy there."""
+
+
+def _command() -> dict[str, str]:
+    """What `--help` says above the flags; a package may have brought a flow."""
+    flows = ", ".join(available_flows())
+    return {
+        "prog": "softflow-train",
+        "description": "Train a policy over action chunks: imitation, then reinforcement learning.\n"
+        f"--flow takes one of: {flows}.",
+    }
+
+
+def _train(config: Any, folder: RunFolder) -> None:
+    torch.set_num_threads(config.threads)
     seed_all(config.seed)
+    # Files that the configuration names are read first: environments may change the current folder.
+    base_run, corrections_file = getattr(config, "base", None), getattr(config, "corrections", None)
+    base = corrections = None
+    if base_run is not None and not config.resume:  # a checkpoint holds it
+        base = read_base(base_run)
+    if corrections_file is not None:
+        corrections = load_corrections(folder.path / CORRECTIONS if config.resume else corrections_file)
+    demonstrations = load_demonstrations(folder.path / DEMONSTRATIONS) if config.resume else _demonstrations(config)
+
     layout = demonstrations[0].layout
     algorithm = make_algorithm(config, layout or demonstrations[0].observation_dim, demonstrations[0].action_dim)
-    base = getattr(config, "base", None)
     if base is not None:
-        if not config.resume:  # a checkpoint holds it
-            load_base(algorithm, base)
-    elif algorithm.imitates:
+        give(algorithm.load_base, base, f"base {base_run}")
+    elif base_run is None and algorithm.imitates:
         _require_density(algorithm, demonstrations)
-    corrections = getattr(config, "corrections", None)
     if corrections is not None:
-        path = folder.path / CORRECTIONS if config.resume else corrections
-        corrections = load_correction_file(algorithm, path)
-    _require_room(config, demonstrations[0])
+        give(algorithm.load_corrections, corrections, f"corrections {corrections_file}")
+    _require_room(config, folder, demonstrations[0])
     mirror = make_mirror(config, layout)
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
@@ -93,58 +121,29 @@ def main(argv: Sequence[str]) -> None:
     with side_by_side(config.num_envs) as environments, side_by_side(held_out_number) as held_out:
         if not config.resume:  # only now, when nothing of the input can be wrong any more
             _require_whole_episodes(config, algorithm, demonstrations, time_limit(environments))
-            folder = RunFolder.create(config.runs, config.env, Path(config.algo).stem, config.seed, config.run_dir)
+            folder.save_settings(partial(dump_yaml, config))
             with folder.writing():
-                dump_yaml(config, folder.config_path)
                 save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
                 if corrections is not None:
                     save_corrections(folder.path / CORRECTIONS, corrections)
-        print(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.path}", flush=True)
-        print(_what_is_seen(environments, learned_from), flush=True)
+        note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
+        note(_what_is_seen(environments, learned_from))
         trainer = Trainer(algorithm, learned_from, environments, held_out, folder, config, mirror)
         if config.resume:
             _resume(trainer, config.resume)
+            keep_settings(config, folder)
         try:
             evaluations = trainer.run()
         except KeyboardInterrupt:
-            print(f"\ncontinue with: softflow-train --resume {folder.path}", file=sys.stderr)
+            if folder.has_checkpoint:
+                print(f"\ncontinue with: softflow-train --resume {folder.given}", file=sys.stderr)
             raise
         except (EnvironmentFailed, FloatingPointError) as error:
-            kept = folder.last_checkpoint()
+            if not folder.has_checkpoint:
+                raise
+            kept = Path(folder.given, "checkpoints", folder.last_checkpoint().name)
             raise UserError(f"{one_line(error)}; the last checkpoint, {kept}, is from before") from error
-    print(_summary(evaluations, folder, trainer.environment_errors.count))
-
-
-DEMONSTRATIONS = "demonstrations.npz"
-"""Name of the demonstrations' copy in the run folder."""
-CORRECTIONS = "corrections.npz"
-"""Name of the corrections' copy there."""
-
-
-CHANGEABLE = "on_env_error", "env_time_limit"
-"""Settings that a resumed run may change: what is done about environments that misbehave."""
-
-
-def _parse(argv: Sequence[str]) -> Any:
-    selection = read_selection(RunConfig, argv)
-    command = dict(
-        prog="softflow-train",
-        description="Train a policy over action chunks: imitation, then reinforcement learning.\n"
-        f"--flow takes one of: {', '.join(available_flows())}.",
-    )
-    if selection.resume is None:
-        return parse_command_line(
-            config_class(selection), argv, **command, layers_for=lambda _: training_layers(selection)
-        )
-    path = RunFolder.open(selection.resume).config_path
-    saved = read_config(str(path))
-    saved.resume = selection.resume
-    config = parse_command_line(type(saved), argv, **command, layers_for=lambda _: [Layer(to_dict(saved), str(path))])
-    keys = [key for key, _ in dotted_fields(type(saved))]
-    changed = [key for key in keys if key not in CHANGEABLE and attrgetter(key)(config) != attrgetter(key)(saved)]
-    if changed:
-        raise UserError(f"a resumed run keeps its settings: {', '.join(changed)} cannot be changed; start a new run")
-    return config
+    note(_summary(evaluations, folder, trainer.environment_errors.count))
 
 
 def _demonstrations(config: RunConfig) -> list[Episode]:
@@ -169,16 +168,14 @@ def _demonstrations(config: RunConfig) -> list[Episode]:
     return episodes[: config.num_demos]
 
 
-def _require_room(config: RunConfig, episode: Episode) -> None:
+def _require_room(config: RunConfig, folder: RunFolder, episode: Episode) -> None:
     """Raises `UserError` if memory or disk has no room for a replay of this capacity."""
     sizes = episode.observation_dim, episode.action_dim, episode.observation.dtype
     if config.replay_storage == "disk":
-        wanted = Path(config.run_dir or config.runs).absolute()
-        disk = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
-        needed, free = config.replay_capacity * row_dtype(*sizes).itemsize, shutil.disk_usage(disk).free
+        needed, free = config.replay_capacity * row_dtype(*sizes).itemsize, shutil.disk_usage(folder.path).free
         if needed > free and not config.resume:
             raise UserError(
-                f"replay_capacity {config.replay_capacity:,}: {needed / 1e9:,.1f} GB of rows, and {disk} has "
+                f"replay_capacity {config.replay_capacity:,}: {needed / 1e9:,.1f} GB of rows, and {folder.given} has "
                 f"{free / 1e9:,.1f} GB free: set replay_capacity lower"
             )
         return
@@ -242,7 +239,7 @@ def _summary(evaluations: Sequence[tuple[str, int, Evaluation]], folder: RunFold
         lines.append(f"  after {stage:<14} {result.success_rate:.2f} [{low:.2f}, {high:.2f}]")
     if errors:
         lines.append(f"own episodes lost to errors of their environment: {errors}")
-    return "\n".join([*lines, f"run folder: {folder.path}", f"next: softflow-eval {folder.path} --episodes 100"])
+    return "\n".join([*lines, f"run folder: {folder.given}", f"next: softflow-eval {folder.given} --episodes 100"])
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class RunConfig:
     run_dir: str | None = None
     """Run folder; without it one is named after environment, algorithm, time and seed."""
     resume: str | None = None
-    """Run folder to continue, with the settings it was started with."""
+    """Run folder to continue, with the settings it was started with; a few may change (docs/architecture.md)."""
 
     def __post_init__(self) -> None:
         for name in _COUNTS:

@@ -1,11 +1,13 @@
-"""SIGINT and SIGTERM while a run trains: noted at once, obeyed where nothing is left half done."""
+"""SIGINT and SIGTERM. While a run trains they are noted, and obeyed where nothing is left half done."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -13,7 +15,7 @@ SIGNALS = signal.SIGINT, signal.SIGTERM
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run to end, and a checkpoint was saved.
+    """A signal asked the command to end. A run that had begun to train has saved a checkpoint.
 
     Attributes:
         number: of the signal; a command exits with 128 more.
@@ -54,7 +56,35 @@ class SignalWatch:
     def _note(self, number: int, _: FrameType | None) -> None:
         if self._received is None:
             self._received = number
-            with suppress(OSError):  # print may be what the signal interrupted
-                os.write(2, b"\nstopping: a checkpoint is saved first; ^C once more gives up at once\n")
+            if sys.__stderr__ is not None:  # else the number 2 may be that of any file
+                with suppress(OSError):  # print may be what the signal interrupted
+                    os.write(2, b"\nstopping: a checkpoint is saved first; ^C once more gives up at once\n")
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside it, the first SIGTERM raises `Interrupted`, as ^C raises KeyboardInterrupt: `with` blocks then clean up.
+    Later ones change nothing. Where SIGTERM is ignored or handled already, that stays so.
+    """
+    owner, received = os.getpid(), False
+
+    def end(number: int, _: FrameType | None) -> None:
+        nonlocal received
+        if os.getpid() != owner:  # a process forked from this one ends as if this handler were not there
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not received:
+            received = True
+            raise Interrupted(number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -60,7 +60,8 @@ class MetricLogger:
                 os.truncate(path, resume_at)
             with path.open(newline="", encoding="utf-8") as file:
                 self._last_step = {row["stage"]: int(row["step"]) for row in csv.DictReader(file)}
-        self._file = path.open("x" if resume_at is None else "a", newline="", encoding="utf-8")
+        with run_folder.writing():
+            self._file = path.open("x" if resume_at is None else "a", newline="", encoding="utf-8")
         self._csv = csv.writer(self._file, lineterminator="\n")
         if resume_at is None:
             self._csv.writerow(_HEADER)

@@ -15,6 +15,7 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from softflow.algos.base import Algorithm, Data, Stage
+from softflow.console import note
 from softflow.data import Decision, Episode, Replay, observation_tensor
 from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
@@ -40,6 +41,8 @@ class Progress:
     stage: int = 0
     begun: bool = False
     """The stage, by the algorithm."""
+    ended: bool = False
+    """The stage, with its last evaluation. The last stage stays so, and goes on if more of it is asked for."""
     done: int = 0
     """Of the stage, in its unit."""
     evaluated: int = 0
@@ -124,8 +127,9 @@ class Trainer:
             try:
                 if self._resume_at is None:
                     self._save()
-                while self.progress.stage < len(stages):
+                while self.progress.stage < len(stages) and not self.progress.ended:
                     self._run_stage(stages[self.progress.stage])
+                    self._move_on(stages)
                     self._save()
             except Interrupted:
                 self._save()
@@ -143,9 +147,19 @@ class Trainer:
             else:
                 self._learn(stage, bar)
         self._evaluate(stage)
-        p.stage, p.begun, p.done, p.evaluated = p.stage + 1, False, 0, 0
-        self._rollout = None
-        self._recent.clear()
+        p.ended = True
+
+    def _move_on(self, stages: Sequence[Stage]) -> None:
+        """If a stage has ended, enter the next; the last one stays where it is, or goes on if it is longer now."""
+        p = self.progress
+        if not p.ended:
+            return
+        if p.done < stages[p.stage].total:
+            p.ended = False
+        elif p.stage + 1 < len(stages):
+            p.stage, p.begun, p.ended, p.done, p.evaluated = p.stage + 1, False, False, 0, 0
+            self._rollout = None
+            self._recent.clear()
 
     def _learn(self, stage: Stage, bar: StageProgress) -> None:
         p = self.progress
@@ -247,10 +261,9 @@ class Trainer:
         self._logger.log(self.progress.done, stage.name, scalars)
         low, high = result.success_ci95
         lost = f", {result.errors} lost to errors of their environment" if result.errors else ""
-        print(
+        note(
             f"{stage.name} {self.progress.done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "
-            f"on {result.episodes} held-out episodes{lost}",
-            flush=True,
+            f"on {result.episodes} held-out episodes{lost}"
         )
 
     def _log(self, stage: Stage, scalars: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
@@ -294,22 +307,27 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the run folder's last checkpoint, in the middle of the episodes that were in progress; where an
-        environment cannot return to its state, they are begun anew."""
+        environment cannot return to its state, they are begun anew. A run that has finished goes on if its last stage
+        is longer now."""
         state = load_training(self.run_folder.last_checkpoint(), self.data.online)
         self.algorithm.load_state_dict(state["algorithm"])
-        self.progress = Progress(**state["progress"])
+        p = self.progress = Progress(**state["progress"])
         self.environment_errors.count = state.get("environment_errors", 0)  # absent in older checkpoints
         self._resume_at = state["metrics_offset"]
         self._recent.extend(EpisodeResult(*result) for result in state["recent"])
         self.evaluations = [(stage, done, Evaluation(**result)) for stage, done, result in state["evaluations"]]
         self.data.rng.bit_generator.state = json.loads(state["data_rng"])
-        if state["rollout"] is not None:
+        stages = self.algorithm.stages()
+        if p.stage == len(stages) > 0:  # an older version counted the end of the last stage as one more
+            p.stage, p.begun, p.ended = p.stage - 1, True, True
+            p.done = p.evaluated = self.evaluations[-1][1]
+        self._move_on(stages)
+        if state["rollout"] is not None and p.begun and not p.ended:
             self._rollout = Rollout(self.environments, self._seeds(), self.environment_errors)
             if begun_anew := self._rollout.load_state_dict(as_arrays(state["rollout"])):
-                print(
+                note(
                     f"{begun_anew} unfinished episodes are begun anew: their environment's state cannot be saved "
-                    "(docs/environments.md)",
-                    flush=True,
+                    "(docs/environments.md)"
                 )
         set_random_state(state["random"], self.config.device)
 

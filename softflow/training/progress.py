@@ -6,9 +6,11 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, cast
 
 from tqdm import tqdm
+
+from softflow.console import Console
 
 
 class StageProgress:
@@ -26,7 +28,7 @@ class StageProgress:
         stage: The stage's name.
         total: Steps of the stage.
         initial: Steps done before, in a resumed run.
-        stream: Where to write. Standard output stays free for results.
+        stream: Where to write, as far as that is possible. Standard output stays free for results.
         interval: Seconds between two lines.
         clock: Seconds, monotonic.
     """
@@ -43,7 +45,7 @@ class StageProgress:
     ) -> None:
         self.stage, self.total, self.done = stage, total, initial
         self._initial, self._interval, self._clock = initial, interval, clock
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = cast(TextIO, Console(sys.stderr if stream is None else stream))
         self._figures: dict[str, float] = {}
         self._start = self._last_time = clock()
         self._last_done = -1

@@ -38,7 +38,7 @@ def random_state(device: str = "cpu") -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any], device: str = "cpu") -> None:
-    """Return to what `random_state` gave."""
+    """Return to what `random_state` gave. It may be of another device: that of `device` then stays as it is."""
     pythons, numpys, torchs = _read(state)
     random.setstate(pythons)
     np.random.set_state(numpys)
@@ -47,7 +47,7 @@ def set_random_state(state: Mapping[str, Any], device: str = "cpu") -> None:
         theirs = environments_state()
         theirs.python_random, numpys, theirs.torch_random = _read(state["environments"])
         np.random.RandomState(theirs.numpy_generator).set_state(numpys)
-    if "cuda" in state:
+    if "cuda" in state and torch.device(device).type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
@@ -63,7 +63,7 @@ def random_state_kept(device: str = "cpu") -> Iterator[None]:
 
 def _seed(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)  # it takes no more
     torch.manual_seed(seed)
 
 

@@ -7,64 +7,121 @@ runs/<env>/<algo>/<time>_s<seed>/
     replay/                   own episodes, if they are not kept in memory
     checkpoints/<step>/       complete, or absent: written under another name and renamed
     checkpoints/last          a text file: the name of the newest checkpoint
+    lock/                     while a run uses the folder (see `softflow.training.run_lock`)
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
 
 from softflow.errors import UserError
+from softflow.files import UNFINISHED, force_to_disk, written_whole
+from softflow.training.run_lock import RunLock, is_lock
+
+T = TypeVar("T")
+READ_ATTEMPTS = 100
+"""Times that a run may save a checkpoint while a reader looks for the newest."""
 
 
 class RunFolder:
-    """Paths of a run, and its checkpoints. Made by `create` or `open`."""
+    """Paths of a run, and its checkpoints.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config_path = path / "config.yaml"
-        self.metrics_path = path / "metrics.csv"
-        self.tensorboard_path = path / "tb"
-        self.videos_path = path / "videos"
-        self.replay_path = path / "replay"
-        self.checkpoints_path = path / "checkpoints"
+    `create` and `resume` lock the folder until `close`, or until the end of a `with` block. `open` is for readers: they
+    change nothing in the folder, and may read it while a run writes to it.
+
+    Attributes:
+        path: absolute, since environments may change the current folder.
+        given: the path as the user gave it, for messages.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.given = str(path)
+        self.path = Path(path).absolute()
+        self.config_path = self.path / "config.yaml"
+        self.metrics_path = self.path / "metrics.csv"
+        self.tensorboard_path = self.path / "tb"
+        self.videos_path = self.path / "videos"
+        self.replay_path = self.path / "replay"
+        self.checkpoints_path = self.path / "checkpoints"
+        self._last_path = self.checkpoints_path / "last"
+        self._lock = RunLock(self.path, self.given)
+        self._made: list[Path] = []
+        self._is_new = False
 
     @classmethod
     def create(cls, root: str | Path, env: str, algo: str, seed: int, run_dir: str | Path | None = None) -> RunFolder:
-        """Make a new run folder: `root/<env>/<algo>/<time>_s<seed>`, or exactly `run_dir` if one is given.
+        """Make and lock a new run folder: `root/<env>/<algo>/<time>_s<seed>`, or exactly `run_dir` if one is given.
+
+        If its `with` block ends by an error before there is a checkpoint, everything that was made is removed.
 
         Raises:
-            UserError: `run_dir` holds something already, or cannot be made. Nothing is overwritten.
+            UserError: `run_dir` holds something already, another run uses it, or it cannot be made. Nothing is
+                overwritten.
         """
         if run_dir is not None:
-            return cls(_make_empty(Path(run_dir)))
-        name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
+            folder = cls(run_dir)
+            if not folder._make():
+                raise UserError(f"{run_dir} exists; choose another --run-dir or continue it with --resume {run_dir}")
+            return folder
         parent = Path(root) / _path_safe(env) / _path_safe(algo)
-        path = parent / name
-        for copy in range(2, 100):  # runs of one second and one seed: a sweep over something else
-            try:
-                path.mkdir(parents=True)
-                return cls(path)
-            except FileExistsError:
-                path = parent / f"{name}_{copy}"
-            except OSError as error:
-                raise UserError(f"cannot make the run folder {path}: {error.strerror}") from error
+        name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
+        for suffix in ("", *(f"_{copy}" for copy in range(2, 100))):  # runs of one second and one seed
+            folder = cls(parent / f"{name}{suffix}")
+            if folder._make(must_be_new=True):
+                return folder
         raise UserError(f"{parent / name}: too many runs in one second; choose a --run-dir")
 
     @classmethod
+    def resume(cls, path: str | Path) -> RunFolder:
+        """Open and lock the folder of an earlier run, to go on with it.
+
+        Raises:
+            UserError: it is none, another run uses it, or it cannot be written.
+        """
+        folder = cls.open(path)
+        with folder.writing():
+            folder._lock.acquire()
+        return folder
+
+    @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """Open the folder of an earlier run. Raises `UserError` if it is none."""
-        folder = cls(Path(path))
+        """Open the folder of a run to read it. Raises `UserError` if it is none."""
+        folder = cls(path)
         if not folder.path.is_dir():
             raise UserError(f"{path}: no such run folder")
         if not folder.config_path.is_file():
             raise UserError(f"{path} is not a run folder: it has no config.yaml")
         return folder
+
+    def close(self) -> None:
+        """Unlock the folder, if it is locked."""
+        self._lock.release()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        failed = error is not None and self._is_new and not self.has_checkpoint
+        if failed:
+            self._remove_contents()
+        self.close()
+        if failed:
+            self._remove_made()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a checkpoint was ever saved."""
+        return self._last_path.is_file()
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None], keep: int = 2) -> Path:
         """Save a checkpoint so that a crash at any moment leaves this one or the one before, whole.
@@ -89,13 +146,13 @@ class RunFolder:
         final = self.checkpoints_path / str(step)
         part, replaced = self._aside(str(step), "part"), self._aside(str(step), "replaced")
         self.checkpoints_path.mkdir(exist_ok=True)
-        for leftover in self.checkpoints_path.glob(".*.part"):  # of a crash while writing
+        leftovers = *self.checkpoints_path.glob(".*.part"), *self.checkpoints_path.glob(f"{UNFINISHED}*")
+        for leftover in leftovers:  # of a crash while writing
             shutil.rmtree(leftover)
         part.mkdir()
         try:
             write(part)
-            for file in (*part.rglob("*"), part):
-                _sync(file)
+            force_to_disk(part)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)  # it may be what fills the disk
             raise
@@ -103,13 +160,13 @@ class RunFolder:
             shutil.rmtree(replaced, ignore_errors=True)
             final.rename(replaced)
         part.rename(final)
-        _sync(self.checkpoints_path)
+        force_to_disk(self.checkpoints_path, with_content=False)
         self._point_to(final)
         older = sorted((c for c in self._checkpoints() if c != final), key=lambda c: int(c.name), reverse=True)
         for unneeded in older[keep - 1 :]:  # renamed first, so that no checkpoint is ever half there
             unneeded.rename(self._aside(unneeded.name, "replaced"))
         for unneeded in self.checkpoints_path.glob(".*.replaced"):
-            shutil.rmtree(unneeded)
+            shutil.rmtree(unneeded, ignore_errors=True)  # a reader may hold it open; the next save tries again
         return final
 
     @contextmanager
@@ -122,25 +179,51 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            begun = (self.checkpoints_path / "last").is_file()
-            advice = f"continue with: softflow-train --resume {self.path}" if begun else "start again"
+            advice = next((do for numbers, do in _ADVICE.items() if error.errno in numbers), "see to that")
+            goes_on = self.has_checkpoint or error.errno in _GONE
+            again = f"continue with: softflow-train --resume {self.given}" if goes_on else "start again"
             reason = error.strerror or error
-            raise UserError(f"{self.path} cannot be written ({reason}): make room, then {advice}") from error
+            raise UserError(f"{self.given} cannot be written ({reason}): {advice}, then {again}") from error
+
+    def save_settings(self, write: Callable[[Path], None]) -> None:
+        """Have `write` write the configuration to the path that it is given; it replaces the one before as a whole.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with self.writing(), written_whole(self.config_path) as file:
+            write(file)
 
     def last_checkpoint(self) -> Path:
         """The newest whole checkpoint. Raises `UserError` if there is none."""
-        last = self.checkpoints_path / "last"
-        if last.is_file():
-            name = last.read_text(encoding="utf-8", errors="replace").strip()
+        for _ in range(READ_ATTEMPTS):
+            if not self.has_checkpoint:
+                break
+            name = self._last_path.read_text(encoding="utf-8", errors="replace").strip()
             if not name.isdecimal():
-                raise UserError(f"{last} names no checkpoint: write the number of the newest folder beside it there")
-            path = self.checkpoints_path / name
-            replaced = self._aside(path.name, "replaced")
-            if replaced.is_dir() and not path.exists():  # a crash between the two renames of `save_checkpoint`
-                replaced.rename(path)
-            if path.is_dir():
-                return path
-        raise UserError(f"{self.path} has no checkpoint yet: if its run has ended, delete it and start again")
+                raise UserError(
+                    f"{self._last_path} names no checkpoint: write the number of the newest folder beside it there"
+                )
+            for path in (self.checkpoints_path / name, self._aside(name, "replaced")):
+                if path.is_dir():  # aside, until another is in its place
+                    return path
+        raise UserError(f"{self.given} has no checkpoint yet: if its run has ended, delete it and start again")
+
+    def read_last(self, read: Callable[[Path], T]) -> T:
+        """What `read` makes of the newest checkpoint. If the run replaces or removes it meanwhile, of the next one.
+
+        Raises:
+            UserError: there is none. Whatever `read` raises of a checkpoint that stays.
+        """
+        for _ in range(READ_ATTEMPTS):
+            path = self.last_checkpoint()
+            before = _identity(path)
+            try:
+                return read(path)
+            except (UserError, OSError):
+                if before is not None and before == _identity(path):
+                    raise
+        raise UserError(f"{self.given}: its run replaces checkpoints faster than they can be read")
 
     def _checkpoints(self) -> list[Path]:
         return [path for path in self.checkpoints_path.iterdir() if path.is_dir() and path.name.isdigit()]
@@ -150,38 +233,72 @@ class RunFolder:
 
     def _point_to(self, checkpoint: Path) -> None:
         # A text file and not a link, which some file systems and archives don't keep.
-        part = self.checkpoints_path / "last.part"
-        part.write_text(f"{checkpoint.name}\n", encoding="utf-8")
-        _sync(part)
-        part.replace(self.checkpoints_path / "last")
-        _sync(self.checkpoints_path)
+        with written_whole(self._last_path) as file:
+            file.write_text(f"{checkpoint.name}\n", encoding="utf-8")
+        force_to_disk(self.checkpoints_path, with_content=False)
+
+    def _make(self, must_be_new: bool = False) -> bool:
+        """Make and lock the folder. Returns False if it is there and holds something, or if it had to be new.
+
+        Raises:
+            UserError: it cannot be made, or another run uses it.
+        """
+        try:
+            with ExitStack() as undo:
+                undo.callback(self._remove_made)
+                for folder in reversed((self.path, *self.path.parents)):
+                    if not folder.exists():
+                        with suppress(FileExistsError):  # another run has just made it
+                            folder.mkdir()
+                            self._made.append(folder)
+                if self._holds_something() or (must_be_new and self.path not in self._made):
+                    return False
+                self._lock.acquire()
+                undo.callback(self.close)
+                if self._holds_something():  # of a run that was faster
+                    return False
+                undo.pop_all()
+        except OSError as error:
+            raise UserError(f"cannot make the run folder {self.given}: {error.strerror}") from error
+        self._is_new = True
+        return True
+
+    def _holds_something(self) -> bool:
+        return any(not is_lock(path) for path in self.path.iterdir())
+
+    def _remove_contents(self) -> None:
+        for path in self.path.iterdir():
+            if path.is_dir() and not is_lock(path):
+                shutil.rmtree(path, ignore_errors=True)
+            elif not is_lock(path):
+                path.unlink(missing_ok=True)
+
+    def _remove_made(self) -> None:
+        """Remove the folders that were made, as far as they are empty."""
+        with suppress(OSError):
+            for folder in reversed(self._made):
+                folder.rmdir()
 
 
-def require_unused(run_dir: str | Path | None) -> None:
-    """Raises `UserError` if `RunFolder.create` would find something in `run_dir`: to know it early."""
-    if run_dir is not None and Path(run_dir).is_dir() and any(Path(run_dir).iterdir()):
-        raise UserError(f"{run_dir} exists; choose another --run-dir or continue it with --resume {run_dir}")
-
-
-def _make_empty(path: Path) -> Path:
-    require_unused(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the run folder {path}: {error.strerror}") from error
-    return path
+_GONE = errno.ENOENT, errno.ENOTDIR, errno.ESTALE
+_ADVICE = {
+    (errno.ENOSPC, errno.EDQUOT): "make room",
+    (errno.EFBIG,): "allow larger files (`ulimit -f`)",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "make it writable",
+    _GONE: "put back what was moved or deleted of it",
+    (errno.EMFILE, errno.ENFILE): "allow more open files (`ulimit -n`) or use fewer environments",
+}
+"""What to do about an error of the operating system."""
 
 
 def _path_safe(name: str) -> str:
     return re.sub(r"[^\w.=+-]+", "_", name).strip(".")
 
 
-def _sync(path: Path) -> None:
-    """Have the operating system write the file or folder to the disk now."""
-    if path.is_dir() and os.name == "nt":  # Windows has no folder handles to sync
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another of the same name; None if there is none."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

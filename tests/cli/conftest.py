@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 from softflow.cli import demonstrate, evaluate, export, guard, train
 from softflow.data import Corrections, Episode, save_corrections, save_demonstrations
+from tests.cli.server import Server
 
 MAINS = {
     "softflow-train": train.main,
@@ -122,3 +123,11 @@ def corrections(small_run: Path) -> Path:
     path = small_run.parent / "c.npz"
     save_corrections(path, Corrections(observation, *chunk, np.repeat([0, 1, 2], 4), np.array([True, False, True])))
     return path
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.process.kill()
+    server.process.communicate()

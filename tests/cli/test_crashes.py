@@ -9,9 +9,8 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from softflow.algos import SoftFlow
 from softflow.errors import UserError
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
+from tests.cli.server import Server, in_group, saved_at, wait_for
 from tests.cli.training_runs import assert_same_run, interrupted, stages_of
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAIN = (
     "--env two_routes --num-envs 2 --num-demos 6 --eval-episodes 2 --collect-steps 20 --eval-every 110 --threads 1 "
     "--log-every 1 --replay-capacity 5000 --horizon 4 --execute 2 --flow-options.width 8 --batch-size 8 "
@@ -34,86 +33,6 @@ TRAIN = (
     "--online.updates-per-step 0.05 --save-minutes 0"
 )
 """A checkpoint after each of some thirty rounds."""
-
-SERVER = """
-import os, sys
-from softflow.cli.train import main
-
-for line in sys.stdin:
-    folder, *argv = line.split()
-    process = os.fork()
-    if not process:
-        os.setsid()
-        os.chdir(folder)
-        with open("output.txt", "w") as file:
-            os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-        status = main(argv)
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(status)
-    print(process, flush=True)
-    sys.stdin.readline()  # until then the process can be signalled, even if it has ended
-    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
-"""
-"""Runs `softflow-train` in a process of its own for each line, and is spared the seconds of its imports."""
-
-
-class Server:
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def start(self, folder: Path, flags: str) -> int:
-        """Begin a run from `folder`, where `output.txt` is; its process, which leads a group of its own."""
-        print(folder, flags, file=self.process.stdin, flush=True)
-        process = int(self._line())
-        assert process > 1
-        return process
-
-    def status(self) -> int:
-        """Wait for its end; minus the number of the signal that killed it, if one did."""
-        print(file=self.process.stdin, flush=True)
-        return int(self._line())
-
-    def run(self, folder: Path, flags: str) -> int:
-        self.start(folder, flags)
-        return self.status()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.process.kill()
-    server.process.communicate()
-
-
-def in_group(group: int) -> list[str]:
-    """The processes of a group that have not ended."""
-    listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
-    rows = (line.split(None, 2) for line in listed.splitlines())
-    return [command for pgid, state, command in rows if int(pgid) == group and not state.startswith("Z")]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def saved_at(run: Path) -> int:
-    """When the last checkpoint was saved, in ns; 0 before the first."""
-    last = run / "checkpoints" / "last"
-    return last.stat().st_mtime_ns if last.is_file() else 0
 
 
 def half_written(run: Path) -> bool:
@@ -211,7 +130,9 @@ def test_a_file_that_may_not_grow(command: Any, tmp_path: Path) -> None:
         with files_up_to(limit):
             result = command("softflow-train --resume run")
         assert result.status == 2
-        expected = "error: run cannot be written (File too large): make room, then continue with: "
+        expected = (
+            "error: run cannot be written (File too large): allow larger files (`ulimit -f`), then continue with: "
+        )
         assert result.err.splitlines()[-1] == f"{expected}softflow-train --resume run"
         assert_recoverable(run)
     assert command("softflow-train --resume run").status == 0

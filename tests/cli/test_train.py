@@ -183,7 +183,7 @@ def test_a_resumed_run_keeps_its_settings(small_run: Path, command: Any, snapsho
     before = snapshot()
     for flags, changed in (
         ("--seed 1", "seed"),
-        ("--online.steps 900", "online.steps"),
+        ("--eval-every 300", "eval_every"),
         ("--algo softflow_gaussian", "algo"),
         ("--flow-options.width 16", "flow_options"),
         ("--imitation.updates 9 --execute 1", "execute, imitation.updates"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from softflow.training.interruption import SIGNALS, Interrupted, SignalWatch
+from softflow.training.interruption import SIGNALS, Interrupted, SignalWatch, terminable
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +67,40 @@ def test_in_another_thread_nothing_is_watched() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_what_is_said_goes_to_no_file_that_took_the_number_of_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "__stderr__", None)  # it was closed when python started
+    with SignalWatch():
+        signal.raise_signal(signal.SIGTERM)
+    assert capfd.readouterr().err == ""
+
+
+def test_before_training_the_first_sigterm_is_obeyed_at_once() -> None:
+    cleaned_up = False
+    with pytest.raises(Interrupted) as caught, terminable():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)  # `timeout` sends two
+            cleaned_up = True
+    assert cleaned_up and caught.value.number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_ignored_sigterm_stays_ignored() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with terminable():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+def test_a_forked_process_ends_by_sigterm_as_ever() -> None:
+    with terminable():
+        process = os.fork()
+        if not process:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGTERM

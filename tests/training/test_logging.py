@@ -102,7 +102,7 @@ def test_resuming_needs_the_metrics_of_the_checkpoint(tmp_path: Path) -> None:
     run.metrics_path.write_text("stage,step,name,value\n")
     with pytest.raises(UserError, match="missing or shorter"):
         MetricLogger(run, resume_at=100)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(UserError, match="File exists"):
         MetricLogger(run)
     assert run.metrics_path.read_text() == "stage,step,name,value\n"
 

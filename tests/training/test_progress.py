@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import sys
 
 import pytest
 
@@ -73,3 +75,32 @@ def test_a_terminal_gets_a_bar() -> None:
             progress.update(1, loss=0.25)
     shown = stream.getvalue()
     assert "imitation: 100%" in shown and "10/10" in shown and "loss=0.25" in shown and "\r" in shown
+
+
+class Broken(io.StringIO):
+    """What is written to it cannot be."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_stream_that_breaks_stops_nothing(is_terminal: bool) -> None:
+    with StageProgress("online", 10, stream=Broken(is_terminal)) as progress:
+        for _ in range(10):
+            progress.update(1, loss=0.25)
+    assert progress.done == 10
+
+
+def test_a_closed_standard_error_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with StageProgress("online", 10) as progress:
+        progress.update(10)
+    assert progress.done == 10

@@ -50,3 +50,11 @@ def test_one_seed_decides_all() -> None:
         assert draw() == expected
         seed_all(4)
         assert not {*draw()} & {*expected}
+
+
+def test_a_run_on_a_gpu_goes_on_on_a_cpu() -> None:
+    with random_state_kept():
+        state = random_state()
+        expected = draw()
+        set_random_state(state | {"cuda": torch.zeros(16, dtype=torch.uint8)}, "cpu")
+        assert draw() == expected

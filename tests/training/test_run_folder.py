@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from softflow.errors import UserError
 from softflow.training.run_folder import RunFolder
+from softflow.training.run_lock import Holder
 
 
 @pytest.fixture
@@ -47,6 +51,64 @@ def test_folders_are_named_by_environment_algorithm_time_and_seed(tmp_path: Path
 
 def test_an_environment_cannot_name_a_folder_outside(tmp_path: Path) -> None:
     assert tmp_path in RunFolder.create(tmp_path, "../../evil", "algo", seed=0).path.resolve().parents
+
+
+def test_a_folder_belongs_to_the_run_that_made_it(tmp_path: Path) -> None:
+    """Also before anything is in it; in the end it may be used again, if nothing is."""
+    new = tmp_path / "new"
+    with RunFolder.create(tmp_path, "env", "algo", seed=0, run_dir=new) as folder:
+        with pytest.raises(UserError, match=f"{new} is in use by process {os.getpid()} on .*: wait until it has ended"):
+            RunFolder.create(tmp_path, "env", "algo", seed=0, run_dir=new)
+        assert [path.name for path in new.iterdir()] == ["lock"]
+        folder.config_path.write_text("seed: 0\n")
+        with pytest.raises(UserError, match="is in use by process"):
+            RunFolder.resume(new)
+        assert RunFolder.open(new).path == new  # to read it
+    with RunFolder.resume(new):
+        assert (new / "lock").is_dir()
+    assert [path.name for path in new.iterdir()] == ["config.yaml"]
+
+
+def test_a_folder_that_a_killed_run_left_empty_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "new" / "lock").mkdir(parents=True)
+    (tmp_path / "new" / "lock" / replace(Holder.here(), start="1").name).touch()  # its number is another's now
+    with RunFolder.create(tmp_path, "env", "algo", seed=0, run_dir=tmp_path / "new") as folder:
+        assert folder.path == tmp_path / "new"
+
+
+@pytest.mark.parametrize("error", [UserError("refused"), KeyboardInterrupt()])
+def test_a_run_that_ends_before_its_first_checkpoint_leaves_nothing(error: BaseException, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for run_dir in ("mine", "a/b/c", None):
+        with pytest.raises(type(error)):
+            with RunFolder.create(tmp_path / "runs", "e", "a", 0, run_dir and tmp_path / run_dir) as folder:
+                folder.save_settings(lambda path: path.write_text("seed: 0\n"))
+                folder.tensorboard_path.mkdir()
+                raise error
+        assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+    with pytest.raises(type(error)):
+        with RunFolder.create(tmp_path / "runs", "e", "a", 0) as folder:
+            folder.save_checkpoint(0, writer("kept"))
+            raise error
+    assert content(RunFolder(folder.path).last_checkpoint()) == "kept" and not (folder.path / "lock").exists()
+
+
+def test_folders_of_others_stay(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        with RunFolder.create(tmp_path / "runs", "env", "algo", seed=0):
+            (tmp_path / "runs" / "env" / "theirs").mkdir()
+            raise UserError("refused")
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "env", "theirs"]
+
+
+def test_the_current_folder_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with RunFolder.create("runs", "env", "algo", seed=0, run_dir="run") as folder:
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        folder.save_checkpoint(1, writer("one"))
+    assert folder.given == "run" and folder.last_checkpoint() == tmp_path / "run" / "checkpoints" / "1"
+    assert not any((tmp_path / "elsewhere").iterdir()) and not (tmp_path / "run" / "lock").exists()
 
 
 def test_a_used_folder_is_refused(tmp_path: Path, run: RunFolder) -> None:
@@ -121,7 +183,11 @@ def test_a_crash_while_deleting_leaves_no_half_checkpoint(run: RunFolder, monkey
     for step in (1, 2):
         run.save_checkpoint(step, writer("whole"))
 
-    def delete_half(folder: Path) -> None:
+    rmtree = shutil.rmtree
+
+    def delete_half(folder: Path, **options: Any) -> None:
+        if not str(folder).endswith(".replaced"):
+            return rmtree(folder, **options)
         (folder / "nested" / "weights").unlink()
         raise PowerCut
 
@@ -147,13 +213,102 @@ def test_a_full_disk_leaves_the_checkpoint_before(run: RunFolder) -> None:
     assert content(run.last_checkpoint()) == "one" and names(run) == ["1", "last"]
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "make room, then continue with"),
+        (errno.EDQUOT, "make room, then continue with"),
+        (errno.EFBIG, r"allow larger files \(`ulimit -f`\), then continue with"),
+        (errno.EROFS, "make it writable, then continue with"),
+        (errno.EACCES, "make it writable, then continue with"),
+        (errno.EMFILE, r"allow more open files \(`ulimit -n`\) or use fewer environments, then continue with"),
+        (errno.EIO, "see to that, then continue with"),
+    ],
+)
+def test_what_to_do_depends_on_why_it_cannot_be_written(number: int, advice: str, run: RunFolder) -> None:
+    run.save_checkpoint(1, writer("one"))
+    message = rf"^{run.path} cannot be written \({os.strerror(number)}\): {advice}: softflow-train --resume {run.path}$"
+    with pytest.raises(UserError, match=message), run.writing():
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_deleted_folder_has_to_be_put_back(run: RunFolder) -> None:
+    run.save_checkpoint(1, writer("one"))
+    shutil.rmtree(run.path)
+    with pytest.raises(UserError, match=r"\(No such file or directory\): put back what was moved or deleted of it"):
+        run.save_checkpoint(2, writer("two"))
+    run.close()  # what remains of its lock does not matter
+
+
+def test_settings_are_replaced_as_a_whole(run: RunFolder) -> None:
+    def fill(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="make room"):
+        run.save_settings(fill)
+    assert run.config_path.read_text() == "seed: 0\n"
+    run.save_settings(lambda path: path.write_text("seed: 1\n"))
+    assert run.config_path.read_text() == "seed: 1\n"
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "lock"]
+
+
+@pytest.mark.parametrize("saved_meanwhile", [(2, 3), (1,)])  # then the first is removed, or replaced
+def test_a_reader_gets_the_next_checkpoint_if_its_own_is_removed(
+    saved_meanwhile: tuple[int, ...], run: RunFolder
+) -> None:
+    run.save_checkpoint(1, writer("old"))
+    attempts = list[Path]()
+
+    def read(checkpoint: Path) -> str:
+        attempts.append(checkpoint)
+        if len(attempts) == 1:
+            for step in saved_meanwhile:
+                run.save_checkpoint(step, writer("new"), keep=1)
+            raise UserError("half of it is another's")
+        return content(checkpoint)
+
+    assert RunFolder.open(run.path).read_last(read) == "new" and len(attempts) == 2
+
+
+def test_a_damaged_checkpoint_is_read_once(run: RunFolder) -> None:
+    run.save_checkpoint(1, writer("damaged"))
+    attempts = list[Path]()
+
+    def read(checkpoint: Path) -> None:
+        attempts.append(checkpoint)
+        raise UserError("damaged")
+
+    with pytest.raises(UserError, match="damaged"):
+        run.read_last(read)
+    assert len(attempts) == 1
+
+
+def test_a_reader_finds_the_newest_checkpoint_while_others_are_saved(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between what it reads in `last` and its look at the folder, that one is removed."""
+    run.save_checkpoint(1, writer("old"))
+    read_text = Path.read_text
+
+    def read_and_save(path: Path, **options: Any) -> str:
+        text = read_text(path, **options)
+        if text == "1\n":
+            run.save_checkpoint(2, writer("new"), keep=1)
+        return text
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", read_and_save)
+        assert content(RunFolder.open(run.path).last_checkpoint()) == "new"
+
+
 @pytest.mark.parametrize("crash_at", range(4))
 def test_replacing_a_checkpoint_is_safe_at_every_step(
     crash_at: int, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.save_checkpoint(1, writer("old"))
     calls = 0
-    rename, replace = Path.rename, Path.replace
+    rename, replace_ = Path.rename, Path.replace
 
     def count() -> None:
         nonlocal calls
@@ -162,7 +317,7 @@ def test_replacing_a_checkpoint_is_safe_at_every_step(
             raise PowerCut
 
     monkeypatch.setattr(Path, "rename", lambda path, target: (count(), rename(path, target))[1])
-    monkeypatch.setattr(Path, "replace", lambda path, target: (count(), replace(path, target))[1])
+    monkeypatch.setattr(Path, "replace", lambda path, target: (count(), replace_(path, target))[1])
     try:
         run.save_checkpoint(1, writer("new"))
         crashed = False
@@ -170,8 +325,9 @@ def test_replacing_a_checkpoint_is_safe_at_every_step(
         crashed = True
     assert crashed == (crash_at < 3)  # renamed aside, renamed into place, `last` replaced
     monkeypatch.undo()
+    left = names(run)
     assert content(run.last_checkpoint()) == ("old" if crash_at < 2 else "new")
-    assert run.last_checkpoint() == run.checkpoints_path / "1"
+    assert names(run) == left  # it is read where it is
     run.save_checkpoint(1, writer("newest"))
     assert content(run.last_checkpoint()) == "newest"
     assert names(run) == ["1", "last"]

@@ -1,0 +1,91 @@
+"""What is written to standard output and standard error, which may be closed, full, or unable to show a character."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import Any, TextIO, cast
+
+
+class Console:
+    """A text stream that never fails. What cannot be written is lost, and `error` says why.
+
+    Characters that the stream cannot encode are written as escapes.
+
+    Args:
+        stream: to write to; None, as python has it for one that is closed, loses everything.
+
+    Attributes:
+        error: the first that occurred, None if all was written.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream: TextIO = open(os.devnull) if stream is None else stream
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        try:
+            self._write(text)
+        except (OSError, ValueError) as error:
+            self._note(error)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._note(error)
+
+    def abandon(self) -> None:
+        """Forget what is left that cannot be written. Python would try once more when it exits, and change the exit
+        status."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+    def _note(self, error: OSError | ValueError) -> None:
+        if self.error is None:
+            is_closed = not getattr(error, "strerror", None)  # python's own error, not the operating system's
+            self.error = OSError(errno.EBADF, "it is closed") if is_closed else cast(OSError, error)
+
+
+@contextmanager
+def console() -> Iterator[Console]:
+    """Inside it, whatever is printed goes to a `Console`; yields the one of standard output."""
+    _occupy_standard_descriptors()
+    out, err = Console(sys.stdout), Console(sys.stderr)
+    try:
+        with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
+            yield out
+    finally:
+        out.abandon()
+        err.abandon()
+
+
+def note(text: str) -> None:
+    """Print a line to standard output now, if that is possible."""
+    if sys.stdout is not None:
+        print(text, file=cast(TextIO, Console(sys.stdout)), flush=True)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Have 0, 1 and 2 refer to nothing where they are closed. The next file would get such a number, and what a library
+    prints would end up in it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)

@@ -1,0 +1,83 @@
+"""Runs of `softflow-train` in processes of their own, to be signalled and killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVER = """
+import os, sys
+from softflow.cli.train import main
+
+for line in sys.stdin:
+    folder, *argv = line.split()
+    process = os.fork()
+    if not process:
+        os.setsid()
+        os.chdir(folder)
+        with open("output.txt", "w") as file:
+            os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+        status = main(argv)
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(status)
+    print(process, flush=True)
+    sys.stdin.readline()  # until then the process can be signalled, even if it has ended
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+"""
+"""Runs `softflow-train` in a process of its own for each line, and is spared the seconds of its imports."""
+
+
+class Server:
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, folder: Path, flags: str) -> int:
+        """Begin a run from `folder`, where `output.txt` is; its process, which leads a group of its own."""
+        print(folder, flags, file=self.process.stdin, flush=True)
+        process = int(self._line())
+        assert process > 1
+        return process
+
+    def status(self) -> int:
+        """Wait for its end; minus the number of the signal that killed it, if one did."""
+        print(file=self.process.stdin, flush=True)
+        return int(self._line())
+
+    def run(self, folder: Path, flags: str) -> int:
+        self.start(folder, flags)
+        return self.status()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+
+def in_group(group: int) -> list[str]:
+    """The processes of a group that have not ended."""
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = (line.split(None, 2) for line in listed.splitlines())
+    return [command for pgid, state, command in rows if int(pgid) == group and not state.startswith("Z")]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def saved_at(run: Path) -> int:
+    """When the last checkpoint was saved, in ns; 0 before the first."""
+    last = run / "checkpoints" / "last"
+    return last.stat().st_mtime_ns if last.is_file() else 0
