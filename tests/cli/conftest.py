@@ -129,5 +129,4 @@ def corrections(small_run: Path) -> Path:
 def server() -> Iterator[Server]:
     server = Server()
     yield server
-    server.process.kill()
-    server.process.communicate()
+    server.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -41,18 +42,28 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.running: int | None = None
+
+    def close(self) -> None:
+        """End it, and a run that a failed test has left."""
+        if self.running is not None:
+            os.killpg(self.running, signal.SIGKILL)
+        self.process.kill()
+        self.process.communicate()
 
     def start(self, folder: Path, flags: str) -> int:
         """Begin a run from `folder`, where `output.txt` is; its process, which leads a group of its own."""
         print(folder, flags, file=self.process.stdin, flush=True)
-        process = int(self._line())
-        assert process > 1
-        return process
+        self.running = int(self._line())
+        assert self.running > 1
+        return self.running
 
     def status(self) -> int:
         """Wait for its end; minus the number of the signal that killed it, if one did."""
         print(file=self.process.stdin, flush=True)
-        return int(self._line())
+        status = int(self._line())
+        self.running = None
+        return status
 
     def run(self, folder: Path, flags: str) -> int:
         self.start(folder, flags)

@@ -38,7 +38,7 @@ from gymnasium.envs.classic_control import PendulumEnv
 class Wanderer(PendulumEnv):
     def __init__(self, **options):
         super().__init__(**options)
-        os.chdir("/")
+        os.chdir(os.path.join(os.path.dirname(__file__), "elsewhere"))
 
 gymnasium.register("Wanderer-v0", entry_point=Wanderer, max_episode_steps=30)
 """
@@ -120,6 +120,7 @@ def test_a_run_does_not_depend_on_the_current_folder(
 ) -> None:
     """Neither what it writes nor what it reads."""
     (tmp_path / "wanderer.py").write_text(WANDERER)
+    (tmp_path / "elsewhere").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "base").symlink_to(finished)
     small = (tmp_path / "small.yaml").read_text()
@@ -134,6 +135,7 @@ def test_a_run_does_not_depend_on_the_current_folder(
     before = contents(tmp_path / "run")
     assert command("softflow-train --resume run").status == 0
     assert contents(tmp_path / "run") == before and "checkpoints/last" in before and "lock" not in before
+    assert not any((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_run_that_fails_before_it_trains_leaves_nothing(command: Any, demonstrations: Path, snapshot: Any) -> None:

@@ -88,7 +88,7 @@ class Broken(io.StringIO):
         return self.is_terminal
 
     def write(self, text: str) -> int:
-        raise OSError(errno.EIO, "Input/output error")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

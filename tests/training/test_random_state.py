@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from softflow.training.random_state import random_state, random_state_kept, seed_all, set_random_state
@@ -52,9 +53,13 @@ def test_one_seed_decides_all() -> None:
         assert not {*draw()} & {*expected}
 
 
-def test_a_run_on_a_gpu_goes_on_on_a_cpu() -> None:
+def test_a_run_on_a_gpu_goes_on_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    restored = []
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *arguments: restored.append(arguments))
     with random_state_kept():
         state = random_state()
         expected = draw()
-        set_random_state(state | {"cuda": torch.zeros(16, dtype=torch.uint8)}, "cpu")
-        assert draw() == expected
+        set_random_state(state | {"cuda": "of the GPU"}, "cpu")
+        assert draw() == expected and restored == []
+        set_random_state(state | {"cuda": "of the GPU"}, "cuda:1")
+        assert draw() == expected and restored == [("of the GPU", "cuda:1")]
