@@ -28,6 +28,7 @@ from softflow.training.config import EnvOptions
 from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors, Lost, OnEnvError
 from softflow.training.global_state import environments_turn
+from softflow.training.processes import leave_signals_to_parent
 from softflow.training.progress import StageProgress
 from softflow.training.random_state import seed_all
 from softflow.training.statistics import wilson_interval
@@ -76,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
     )
     path = Path(config.out or ("demonstrations.npz" if config.corrections is None else "corrections.npz"))
     require_new_file(path, "--out", make_folder=True)
+    target = path.absolute()  # an environment may change the current folder
     processes = config.num_envs
     if processes is None:
         processes = min(config.episodes, os.cpu_count() or 1) if config.vectorization_mode == "async" else 1
@@ -101,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
             errors,
             success,
         )
-        save_demonstrations(path, episodes)
+        save_demonstrations(target, episodes)
         by_mode = {
             mode: summarize([episode for episode in episodes if episode.mode == mode]).as_dict()
             for mode in sorted({episode.mode for episode in episodes})
@@ -115,7 +117,7 @@ def main(argv: Sequence[str]) -> None:
             require_fit(policy, environment, config.corrections)
         options = config.demonstrator_options
         corrections = record_corrections(make, policy, config.episodes, config.seed, options, errors, success)
-        save_corrections(path, corrections)
+        save_corrections(target, corrections)
         successes, number = int(corrections.is_success.sum()), len(corrections.is_success)
         rate = {"success_rate": successes / number, "success_ci95": wilson_interval(successes, number)}
         result = {"steps": len(corrections), "episodes": number, **rate}
@@ -271,6 +273,7 @@ _own: list[_Recorder] = []
 
 
 def _keep(recorder: _Recorder) -> None:
+    leave_signals_to_parent()
     _own.append(recorder)
 
 

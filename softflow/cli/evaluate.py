@@ -83,9 +83,8 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--num-envs must be at least 1, got {config.num_envs}")
     if not 0 <= config.seed < 2**63:
         raise UserError(f"--seed must be in 0 ... 2^63 - 1, got {config.seed}")
-    for flag, path in (("--csv", config.csv), ("--video", config.video)):
-        if path is not None:
-            require_new_file(Path(path), flag)
+    rows = _new_file(config.csv, "--csv")
+    film = _new_file(config.video, "--video")
     require_device(config.device)
     policy, run = load_run(config.run, config.device)
     try:
@@ -123,12 +122,20 @@ def main(argv: Sequence[str]) -> None:
             print(", ".join(f"mean {name} {mean:.3g}" for name, mean in result.outcome.items()))
         if result.guard:
             print("guard: " + ", ".join(f"{name} {share:.3g}" for name, share in result.guard.items()))
-    if config.csv:  # after the result, which a full disk must not cost
-        _write_csv(Path(config.csv), episodes)
-    if config.video:
+    if rows is not None:  # after the result, which a full disk must not cost
+        _write_csv(rows, episodes)
+    if film is not None:
         filmed = CheckedEnvironment(make_environment(run, render_mode="rgb_array"))
         with contextlib.closing(filmed) as environment:
-            write_video(Path(config.video), environment, act, policy.execute, config.seed)
+            write_video(film, environment, act, policy.execute, config.seed)
+
+
+def _new_file(name: str | None, flag: str) -> Path | None:
+    """The file to write, by an absolute path: an environment may change the current folder."""
+    if name is None:
+        return None
+    require_new_file(Path(name), flag)
+    return Path(name).absolute()
 
 
 def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:

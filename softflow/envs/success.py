@@ -17,12 +17,16 @@ class SuccessInfo(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     An environment that says `is_success` keeps its word, and one that says neither stays silent: none of its episodes
     counts as a success.
+
+    Raises:
+        MalformedStep: from `step`, if what is said is neither true nor false.
     """
 
     def step(self, action: Any) -> Step:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        if "success" in info and "is_success" not in info:
-            info = {**info, "is_success": info["success"]}
+        said = next((name for name in ("is_success", "success") if name in info), None)
+        if said is not None:
+            info = {**info, "is_success": as_flag(said, info[said])}
         return observation, reward, terminated, truncated, info
 
 
@@ -34,7 +38,6 @@ class SparseSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Raises:
         UserError: on a step whose info has no `is_success`.
-        MalformedStep: it is neither true nor false.
     """
 
     def step(self, action: Any) -> Step:
@@ -44,5 +47,5 @@ class SparseSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"sparse_success: {self.unwrapped} says neither 'is_success' nor 'success' in its info; leave the "
                 "option out"
             )
-        success = as_flag("is_success", info["is_success"])
+        success = info["is_success"]
         return observation, float(success), terminated or success, truncated, info

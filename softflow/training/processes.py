@@ -206,7 +206,7 @@ def _run(environments: Sequence[gym.Env], calls: Sequence[Call], at: Any = None)
 
 def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapper], spaces: Spaces, at: Any) -> None:
     """Answer calls until there are no more, or until the process that makes them is gone."""
-    _leave_signals_to_parent()
+    leave_signals_to_parent()
     ours.close()  # inherited; open here, it would hide that the other process is gone
     try:
         environments = [one.fn() for one in make]
@@ -228,7 +228,7 @@ def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapp
         theirs.send(Failure.of(error))
 
 
-def _leave_signals_to_parent() -> None:
+def leave_signals_to_parent() -> None:
     """SIGINT and SIGTERM may reach every process of a run, but are for the first to answer.
 
     They are not ignored: programs that an environment starts would inherit that, and could not be terminated.

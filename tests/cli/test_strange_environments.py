@@ -138,7 +138,7 @@ def test_a_success_that_is_neither_true_nor_false_ends_the_run(
     monkeypatch.setattr(Strange, "info", {"success": value})
     for line in (TRAIN, "softflow-demo --env Strange-v0 --episodes 1 --out d.npz"):
         result = command(line)
-        assert result.status == 2 and f"is_success is {value!r}, expected true or false" in result.err, result
+        assert result.status == 2 and f"success is {value!r}, expected true or false" in result.err, result
         assert "step 4 of the " in result.err and "Traceback" not in result.err
 
 
