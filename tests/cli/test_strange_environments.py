@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -162,6 +163,28 @@ def test_success_may_be_said_at_any_step_or_by_the_return(
 @pytest.mark.parametrize("line", [f"{TRAIN.replace('-dir run', '-dir new')}", "softflow-eval run", "softflow-demo"])
 def test_an_unknown_rule_is_refused(line: str, command: Any, small_run: Path, demonstrations: Path) -> None:
     assert "success is 'lst': did you mean 'last'?" in command(f"{line} --success lst").error()
+
+
+def test_outputs_are_where_the_command_was_started(
+    command: Any, demonstrations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command(TRAIN).status == 0
+    (tmp_path / "elsewhere").mkdir()
+    reset = Strange.reset
+
+    def moving(self: Any, **arguments: Any) -> Any:
+        os.chdir(tmp_path / "elsewhere")
+        return reset(self, **arguments)
+
+    monkeypatch.setattr(Strange, "reset", moving)
+    for name, line in {
+        "episodes.csv": "softflow-eval run --episodes 2 --csv",
+        "d.npz": "softflow-demo --env Strange-v0 --episodes 1 --out",
+        "c.npz": "softflow-demo --corrections run --episodes 1 --out",
+    }.items():
+        os.chdir(tmp_path)
+        assert command(f"{line} {name}").status == 0
+        assert (tmp_path / name).is_file()
 
 
 def leave(self: Any, *arguments: Any) -> Any:
