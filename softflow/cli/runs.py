@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import field, is_dataclass, make_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, did_you_mean, one_line
 from softflow.observation_layout import ObservationLayout, ObservationSize
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy
+from softflow.policies.weights import memory_limit
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.global_state import environments_turn
@@ -188,8 +190,16 @@ def make_mirror(config: RunConfig, layout: ObservationLayout | None = None) -> C
     return mirror
 
 
-def make_algorithm(config: Any, observation_dim: ObservationSize, action_dim: int) -> Algorithm:
+def make_algorithm(
+    config: Any, observation_dim: ObservationSize, action_dim: int, checkpoint: Path | None = None
+) -> Algorithm:
     """The algorithm that the configuration names.
+
+    Args:
+        config: of the run.
+        observation_dim, action_dim: of the environment.
+        checkpoint: the run is resumed from it. Then nothing much larger is built than what it holds: the configuration
+            may be a stranger's.
 
     Raises:
         UserError: a setting that it does not take, such as an unknown option of the flow; or a flow or an encoder whose
@@ -198,7 +208,8 @@ def make_algorithm(config: Any, observation_dim: ObservationSize, action_dim: in
     algorithm = find_algorithm(config.algorithm)
     require_device(config.device)
     try:
-        return algorithm(config, observation_dim, action_dim, config.device)
+        with nullcontext() if checkpoint is None else memory_limit("the configuration", checkpoint / "training.pt"):
+            return algorithm(config, observation_dim, action_dim, config.device)
     except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes beyond torch's
         raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
 

@@ -100,7 +100,8 @@ def _train(config: Any, folder: RunFolder) -> None:
     demonstrations = load_demonstrations(folder.path / DEMONSTRATIONS) if config.resume else _demonstrations(config)
 
     layout = demonstrations[0].layout
-    algorithm = make_algorithm(config, layout or demonstrations[0].observation_dim, demonstrations[0].action_dim)
+    sizes = layout or demonstrations[0].observation_dim, demonstrations[0].action_dim
+    algorithm = make_algorithm(config, *sizes, folder.last_checkpoint() if config.resume else None)
     if base is not None:
         give(algorithm.load_base, base, f"base {base_run}")
     elif base_run is None and algorithm.imitates:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,10 +74,18 @@ def read_module(folder: Path, name: str, build: Callable[[dict[str, Any]], Modul
         if expected != checksum(weights, description):
             raise ValueError(f"{name}.safetensors or {name}.json has changed since it was written: copy both again")
     state = load(weights)
-    with _MemoryLimit(f"what {name}.json describes", FREE_MEMORY + MEMORY_PER_BYTE * len(weights)):
+    with _MemoryLimit(f"what {name}.json describes", len(weights)):
         module = build(description)
     module.load_state_dict(state)
     return module
+
+
+def memory_limit(what: str, weights: Path) -> AbstractContextManager[Any]:
+    """Inside it, `SizeError` is raised before torch takes much more memory for `what` than a file of weights explains.
+
+    A file that is missing explains nothing; whoever reads it later says so.
+    """
+    return _MemoryLimit(what, weights.stat().st_size if weights.is_file() else 0)
 
 
 def checksum(weights: bytes, description: Mapping[str, Any]) -> str:
@@ -87,12 +96,17 @@ def checksum(weights: bytes, description: Mapping[str, Any]) -> str:
 
 
 class _MemoryLimit(TorchDispatchMode):
-    """Raises `SizeError` before torch takes more than `limit` bytes: in all for tensors that are made of sizes alone,
-    as parameters are, and at once for any that is computed from others."""
+    """Raises `SizeError` before torch takes much more memory than a file of weights explains: in all for tensors that
+    are made of sizes alone, as parameters are, and at once for any that is computed from others.
 
-    def __init__(self, what: str, limit: int) -> None:
+    Args:
+        what: is built, for the error.
+        size: of the file, in bytes.
+    """
+
+    def __init__(self, what: str, size: int) -> None:
         super().__init__()
-        self.what, self.limit, self.taken = what, limit, 0
+        self.what, self.limit, self.taken = what, FREE_MEMORY + MEMORY_PER_BYTE * size, 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

@@ -185,3 +185,15 @@ def test_a_process_refuses_too(line: str, small_run: Path, demonstrations: Path,
     run = subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, env=environment, capture_output=True)
     assert complaint(run.returncode, run.stderr.decode()) is None
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("setting", ["critic_width", "  width"])
+def test_a_resumed_configuration_takes_no_more_memory_than_its_checkpoint_explains(
+    setting: str, small_run: Path, command: Any
+) -> None:
+    path = small_run / "config.yaml"
+    text = path.read_text()
+    assert f"\n{setting}: 8\n" in text
+    path.write_text(text.replace(f"\n{setting}: 8\n", f"\n{setting}: 20000\n"))
+    error = command("softflow-train --resume run").error()
+    assert "the configuration takes" in error and "SOFTFLOW_SIZE_LIMITS" in error
