@@ -124,7 +124,7 @@ def test_the_critic_learns_the_discounted_reward_to_come(measured: Any) -> None:
     train(algorithm, "critic_warmup", data, 500)
     observation = torch.arange(4.0)[:, None]
     value = algorithm.critic(observation, torch.zeros(4, 2, 1)).mean(0)
-    assert measured((value - torch.tensor([0.8**3, 0.8**2, 0.8, 1.0])).abs().max()) < 0.08
+    assert measured((value - torch.tensor([0.8**3, 0.8**2, 0.8, 1.0])).abs().max()) < 0.12
 
 
 @pytest.mark.parametrize("critic_horizon", [1, None, 4])
