@@ -163,7 +163,7 @@ class NflowsRealNVP(NflowsFlow):
 class NflowsNSF(NflowsFlow):
     """Neural spline flow of nflows' parts: rational-quadratic coupling over the halves of `CouplingFlow`.
 
-    In float32 a log-determinant of some 250 nats is good to about 6e-4 (80 numbers, the largest of a latent at 6):
+    In float32 a log-determinant of some 250 nats is good to about 1e-3 (80 numbers, the largest of a latent at 6):
     nothing bounds the splines' parameters, as `SplineCouplingFlow` does.
 
     Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv 1906.04032.

@@ -34,9 +34,9 @@ def spline_knots(raw: Tensor, bound: float) -> Tensor:
     size = 2 * bound * (MIN_BIN + (1 - bins * MIN_BIN) * share)
     inner = size.cumsum(-2)[..., :-1, :] - bound
     corner = torch.full_like(inner[..., :1, :], bound)
-    derivative = MIN_DERIVATIVE + F.softplus(raw[..., 2 * bins :, :] + IDENTITY_RAW)
-    derivative = F.pad(derivative, (0, 0, 1, 1), value=1.0).unsqueeze(-3)
-    return torch.cat((torch.cat((-corner, inner, corner), -2), derivative), -3)
+    derivative = (MIN_DERIVATIVE + F.softplus(raw[..., 2 * bins :, :] + IDENTITY_RAW)).unsqueeze(-3)
+    tail = torch.ones_like(derivative[..., :1, :])
+    return torch.cat((torch.cat((-corner, inner, corner), -2), torch.cat((tail, derivative, tail), -2)), -3)
 
 
 def spline(x: Tensor, knots: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:

@@ -99,6 +99,8 @@ def parse_command_line(
         if not stop.code:
             raise HelpShown from None
         raise ConfigError(_one_line(stderr.getvalue())) from None
+    except ValueError as error:  # a dataclass's own check; from 1.0.16 on tyro reports it like any other bad value
+        raise ConfigError(str(error)) from None
     return from_dict(cls, to_dict(config), source="command line")
 
 

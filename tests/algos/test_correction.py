@@ -101,31 +101,31 @@ def test_the_loss_of_residual_labels_by_hand(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("flow", [COUPLING, FLOW_MATCHING], ids=["coupling", "flow_matching"])
-def test_residual_labels_are_learnt_where_they_were_given_and_nowhere_else(flow: dict[str, Any]) -> None:
+def test_residual_labels_are_learnt_where_they_were_given_and_nowhere_else(flow: dict[str, Any], measured: Any) -> None:
     algorithm = make_algorithm(flow, correction={"learning_rate": 3e-3})
     algorithm.load_corrections(make_corrections([[0.25, 0.9]] * 4, [[0.2, 0.1]] * 4))
     train(algorithm, "correction", DATA, 200)
-    torch.testing.assert_close(corrected(algorithm), torch.tensor([0.05, 0.1]), atol=0.01, rtol=0)
-    assert algorithm.policy.steer(torch.arange(9.0)[:, None]).residual.abs().max() < 0.01
+    assert measured((corrected(algorithm) - torch.tensor([0.05, 0.1])).abs().max()) < 0.01
+    assert measured(algorithm.policy.steer(torch.arange(9.0)[:, None]).residual.abs().max()) < 0.01
 
 
-def test_without_being_held_the_residual_spreads() -> None:
+def test_without_being_held_the_residual_spreads(measured: Any) -> None:
     algorithm = make_algorithm(correction={"learning_rate": 3e-3, "hold_weight": 0.0})
     algorithm.load_corrections(make_corrections([[0.25, 0.9]] * 4, [[0.2, 0.1]] * 4))
     train(algorithm, "correction", DATA, 200)
-    assert algorithm.policy.steer(torch.arange(9.0)[:, None]).residual.abs().max() > 0.04
+    assert measured(algorithm.policy.steer(torch.arange(9.0)[:, None]).residual.abs().max()) > 0.04
 
 
 @pytest.mark.parametrize("flow", [COUPLING, MIXTURE], ids=["normal", "mixture"])
-def test_the_exact_latent_is_decoded_to_the_humans_chunk(flow: dict[str, Any]) -> None:
+def test_the_exact_latent_is_decoded_to_the_humans_chunk(flow: dict[str, Any], measured: Any) -> None:
     algorithm = make_algorithm(flow, LATENT)
     chunk = torch.rand(32, 2, 1, generator=torch.Generator().manual_seed(0)) * 2 - 1
     observation = torch.full((32, 1), CORRECTED)
     context = algorithm.base.normalizer(observation)
     latent, _ = algorithm.base.flow.to_latent(chunk, context)
     assert (latent - chunk).abs().max() > 0.05
-    torch.testing.assert_close(algorithm.base.decode(observation, latent), chunk, atol=1e-4, rtol=0)
-    torch.testing.assert_close(algorithm.policy.decode(observation, latent), chunk, atol=1e-4, rtol=0)
+    for policy in (algorithm.base, algorithm.policy):
+        assert measured((policy.decode(observation, latent) - chunk).abs().max()) < 1e-4
 
 
 def test_the_loss_of_latent_labels_by_hand() -> None:
@@ -148,7 +148,7 @@ def test_the_loss_of_latent_labels_by_hand() -> None:
 
 
 @pytest.mark.parametrize("flow", [COUPLING, MIXTURE], ids=["normal", "mixture"])
-def test_latent_labels_are_learnt_and_reach_farther_than_a_residual(flow: dict[str, Any]) -> None:
+def test_latent_labels_are_learnt_and_reach_farther_than_a_residual(flow: dict[str, Any], measured: Any) -> None:
     algorithm = make_algorithm(flow, LATENT, correction={"learning_rate": 3e-3})
     algorithm.load_corrections(make_corrections([[0.7, -0.8]] * 4, [[0.0, 0.0]] * 4))
     observation = torch.tensor([[CORRECTED]])
@@ -161,10 +161,10 @@ def test_latent_labels_are_learnt_and_reach_farther_than_a_residual(flow: dict[s
 
     before = distance()
     train(algorithm, "correction", DATA, 400)
-    assert distance() < 0.25 < before
+    assert measured(distance() / before) < 0.5
 
 
-def test_the_critics_gradient_moves_the_latent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_critics_gradient_moves_the_latent(measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm = make_algorithm(
         COUPLING, LATENT, warmup={"updates": 1}, correction={"learning_rate": 3e-3, "bc_weight": 0.0, "q_weight": 1.0}
     )
@@ -173,7 +173,7 @@ def test_the_critics_gradient_moves_the_latent(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
     algorithm.load_corrections(make_corrections([[0.0, 0.0]], [[0.0, 0.0]]))
     train(algorithm, "correction", DATA, 100)
-    assert algorithm.policy.steer(torch.tensor([[CORRECTED]])).mean[0, 0, 0] > 0.1
+    assert measured(algorithm.policy.steer(torch.tensor([[CORRECTED]])).mean[0, 0, 0]) > 0.1
 
 
 # ------------------------------------------------------------------------------------------------ base and the rest

@@ -39,7 +39,7 @@ def test_which_flows_have_no_exact_density() -> None:
 
 
 @every_flow
-def test_softflow(name: str) -> None:
+def test_softflow(name: str, measured: Any) -> None:
     improvement = dict(q_weight=1.0, kl_weight=0.5 * exact(name), nll_weight=1.0, updates=2)
     online = {key: value for key, value in improvement.items() if key != "updates"}
     algorithm = make_algorithm(
@@ -61,7 +61,7 @@ def test_softflow(name: str) -> None:
 
     loss = algorithm.imitator.loss_name
     assert loss == ("flow/loss" if name == "flow_matching" else "flow/nll")
-    assert after["train/actor_loss"] < before["train/actor_loss"] - 0.1
+    assert measured(before["train/actor_loss"] - after["train/actor_loss"]) > 0.04
     assert all(loss in scalar and scalar[loss].isfinite() for scalar in (before, after, *scalars))
     assert all(("flow/kl_to_imitation" in scalar) == exact(name) for scalar in (*scalars, diagnosed))
     assert all(value.isfinite() for scalar in (*scalars, diagnosed) for value in scalar.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -119,7 +120,7 @@ def test_retraining_forgets_the_weights_and_the_optimizer_but_not_the_statistics
     assert algorithm.deployed.policy is policy is algorithm.imitator.policy
 
 
-def test_the_policy_is_fitted_to_demonstrations_then_to_the_mixture() -> None:
+def test_the_policy_is_fitted_to_demonstrations_then_to_the_mixture(measured: Any) -> None:
     algorithm, data = make_algorithm(updates=150, offline_share=0.5), make_data()
     data.online.add_episode(make_episode(-0.2, is_success=True))
     data.online.add_episode(make_episode(-0.9, is_success=False))
@@ -129,7 +130,7 @@ def test_the_policy_is_fitted_to_demonstrations_then_to_the_mixture() -> None:
         algorithm.begin(stage)
         for update in range(stage.updates):
             algorithm.update(stage, data, update / stage.updates)
-        assert algorithm.deployed.act(observation).mean().item() == pytest.approx(mean, abs=0.08)
+        assert measured((algorithm.deployed.act(observation).mean() - mean).abs()) < 0.08
 
 
 def test_the_learning_rate_falls_along_a_cosine() -> None:

@@ -102,7 +102,9 @@ def test_what_is_executed_is_composed_of_what_is_recorded(shape: str) -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
-def test_the_density_of_a_mixtures_latent_integrates_to_one_and_is_drawn_from(temperature: float) -> None:
+def test_the_density_of_a_mixtures_latent_integrates_to_one_and_is_drawn_from(
+    temperature: float, measured: Any
+) -> None:
     """In one dimension: numerically, over a grid, against what is drawn."""
     algorithm = make_algorithm(**SMALL_MIXTURE, temperature=temperature, steering={"residual": False})
     disturb(algorithm)
@@ -111,23 +113,24 @@ def test_the_density_of_a_mixtures_latent_integrates_to_one_and_is_drawn_from(te
     expand = type(steering)(*(part.expand(len(grid), -1, -1) for part in steering))
     density = algorithm.log_prob(row.expand(len(grid), -1), grid[:, None, None], grid[:, None, None], expand).exp()
     cumulative = torch.cumulative_trapezoid(density, grid).detach()
-    assert cumulative[-1].item() == pytest.approx(1, abs=1e-3)
+    assert measured((cumulative[-1] - 1).abs()) < 1e-3
     drawn = algorithm.explore(row.expand(5000, -1)).record[:, 0]
     for quantile in (0.1, 0.3, 0.5, 0.7, 0.9):
         below = grid[1:][cumulative < quantile].max()
-        assert (drawn < below).float().mean().item() == pytest.approx(quantile, abs=0.03)
+        assert measured(((drawn < below).float().mean() - quantile).abs()) < 0.05
 
 
 @pytest.mark.parametrize("flow", [FLOW_MATCHING, MIXTURE], ids=["flow_matching", "mixture"])
 @every_head
-def test_with_an_unchanged_policy_every_ratio_is_one(head: str, flow: dict[str, Any]) -> None:
+def test_with_an_unchanged_policy_every_ratio_is_one(head: str, flow: dict[str, Any], measured: Any) -> None:
     algorithm = make_algorithm(horizon=3, execute=2, temperature=0.35, steering=HEADS[head], **flow)
     disturb(algorithm)
     decided = act(algorithm, torch.randn(32, 1))
     scalars = algorithm.update_head(decided)
-    assert scalars["ppo/ratio_clipped"] == 0 and scalars["ppo/approx_kl"].abs() < 1e-5
-    assert scalars["train/actor_loss"].item() == pytest.approx(-decided.advantage.mean().item(), abs=1e-4)
-    assert algorithm.update_head(decided)["ppo/approx_kl"] > 1e-5  # the first one has moved it
+    assert scalars["ppo/ratio_clipped"] == 0
+    assert measured(scalars["ppo/approx_kl"].abs()) < 1e-5
+    assert measured((scalars["train/actor_loss"] + decided.advantage.mean()).abs()) < 1e-4
+    assert measured(algorithm.update_head(decided)["ppo/approx_kl"]) > 1e-5  # the first one has moved it
 
 
 @every_head
@@ -243,14 +246,14 @@ def learnt(head: str, modes: tuple[float, ...], goal: float) -> Tensor:
 
 
 @pytest.mark.parametrize("head", ["residual", "both"])
-def test_a_residual_corrects_a_drift(head: str) -> None:
+def test_a_residual_corrects_a_drift(head: str, measured: Any) -> None:
     """All demonstrations are 0.1 off."""
-    assert (learnt(head, (0.3,), 0.4).mean() - 0.4).abs() < 0.03
+    assert measured((learnt(head, (0.3,), 0.4).mean() - 0.4).abs()) < 0.03
 
 
 @every_head
-def test_only_the_latent_leaves_a_wrong_mode(head: str) -> None:
-    right = (learnt(head, (-0.6, 0.6), 0.6) > 0.3).float().mean()
+def test_only_the_latent_leaves_a_wrong_mode(head: str, measured: Any) -> None:
+    right = measured((learnt(head, (-0.6, 0.6), 0.6) > 0.3).float().mean())
     assert right > 0.95 if head != "residual" else 0.3 < right < 0.7
 
 

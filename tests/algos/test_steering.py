@@ -62,7 +62,9 @@ def proposals(algorithm: Steering) -> torch.Tensor:
     return algorithm.policy.propose(torch.zeros(1, 1), 2000)[0, :, 0, 0]
 
 
-def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(
+    measured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     algorithm = make_algorithm(candidates=64, execute=1)
     monkeypatch.setattr(algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
     algorithm.begin(stage_named(algorithm, "base_rollouts"))
@@ -72,9 +74,9 @@ def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(monke
     observation = torch.zeros(200, 1)
     explored, deployed = algorithm.explore(observation), algorithm.deployed.act(observation)
     assert explored.shape == deployed.shape == (200, 1, 1)
-    assert (explored.mean() - proposals(algorithm).mean()).abs() < 0.2
-    assert deployed.mean() > 0.95  # the greatest of 64
-    assert explored.mean() < 0.5
+    assert measured((explored.mean() - proposals(algorithm).mean()).abs()) < 0.3
+    assert measured(deployed.mean()) > 0.95  # the greatest of 64
+    assert measured(deployed.mean() - explored.mean()) > 0.3
 
 
 # ---------------------------------------------------------------------------------------------- what each corrects
@@ -101,21 +103,21 @@ def test_the_heads_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     [(dict(residual_weight=0.0, kl_weight=0.0), True), (dict(residual_weight=1e4, kl_weight=1e4), False)],
 )
 def test_the_conservative_terms_hold_the_head(
-    terms: dict[str, float], moved: bool, monkeypatch: pytest.MonkeyPatch
+    terms: dict[str, float], moved: bool, measured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     algorithm = make_algorithm(online={"learning_rate": 3e-3, **terms})
     monkeypatch.setattr(algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
     monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
     scalars = train(algorithm, "online", make_data(bandit_demonstrations(0.0)), 60)
-    assert (scalars["steering/residual_rms"] > 0.05) == moved
-    assert (scalars["steering/latent_kl"] > 0.05) == moved
+    for name in ("steering/residual_rms", "steering/latent_kl"):
+        assert measured(scalars[name]) > 0.05 if moved else measured(scalars[name]) < 0.05
 
 
-@pytest.mark.parametrize(("head", "low", "high"), [("latent", 0.7, 0.9), ("residual", 0.42, 0.6), ("both", 0.9, 1)])
-def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, low: float, high: float) -> None:
+@pytest.mark.parametrize("head", HEADS)
+def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, measured: Any) -> None:
     """Demonstrations at -0.6 and 0.5, and of one's own actions those near 0.6 are paid: 1 - 2 |a - 0.6|, no less
-    than 0. The base earns 0.4. The latent goes to the better mode, for 0.8 and at its edge some more, the residual
-    from there to 0.6, for 1; without the latent half of the actions stay at the other mode."""
+    than 0. The latent goes to the better mode, the residual from there towards 0.6; without the latent half of the
+    actions stay at the other mode."""
     algorithm = make_algorithm(
         "run",
         steering=HEADS[head],
@@ -130,7 +132,6 @@ def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, low: f
     def reward(action: np.ndarray) -> np.ndarray:
         return np.maximum(0, 1 - 2 * np.abs(action - 0.6))
 
-    before = reward(proposals(algorithm).numpy()).mean()
     data = make_data([make_episode([e.action[0, 0]], reward(e.action[0])) for e in bandit_demonstrations(-0.6, 0.5)])
     for name, rounds in (("base_rollouts", 20), ("online", 40)):
         stage = stage_named(algorithm, name)
@@ -140,8 +141,10 @@ def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, low: f
                 data.online.add_episode(make_episode([action], [reward(np.array(action))]))
             for _ in range(5):
                 algorithm.update(stage, data, 0.0)
-    after = reward(proposals(algorithm).numpy()).mean()
-    assert before < 0.42 and low < after <= high
+    at_the_better = (proposals(algorithm) > 0).float().mean()
+    assert measured(at_the_better) > 0.85 if head != "residual" else 0.2 < measured(at_the_better) < 0.8
+    if head != "latent":  # it may go as far as 0.1
+        assert measured(algorithm.policy.steer(torch.zeros(1, 1)).residual) > 0.05
 
 
 # -------------------------------------------------------------------------------------------------------- the base

@@ -17,6 +17,8 @@ from tests.algos.softflow_toys import make_algorithm, make_data, make_episode, s
 PRESET = dict(nll_weight=1.0, advantage_scale=1.0)
 Q_AND_KL = PRESET | dict(q_weight=0.2, kl_weight=0.2)
 DATA = make_data([make_episode([0.1] * 20, [0.0] * 19 + [1.0])])
+SPARE = 1.03 if torch.__version__ >= (2, 13) else 1.08
+"""Operations are counted with torch 2.13; 2.8 makes up to 7.5 % more."""
 
 
 class OperationCount(TorchDispatchMode):
@@ -56,11 +58,11 @@ def test_an_update_makes_the_matrix_products_it_needs_and_no_others(
 
 @pytest.mark.parametrize(("online", "most"), [(PRESET, 1153), (Q_AND_KL, 2427)])
 def test_an_update_calls_few_operations(online: dict[str, Any], most: int) -> None:
-    """At these sizes a call costs as much as its arithmetic. Counted with torch 2.13, and 3 % on top for others."""
+    """At these sizes a call costs as much as its arithmetic."""
     algorithm = online_algorithm(online)
     with OperationCount() as operations:
         algorithm.update(stage_named(algorithm, "online"), DATA, 0.5)
-    assert operations.count <= 1.03 * most
+    assert operations.count <= SPARE * most
 
 
 @pytest.mark.parametrize(("candidates", "most"), [(1, 144), (4, 175)])
@@ -71,4 +73,4 @@ def test_a_chunk_calls_few_operations(candidates: int, most: int) -> None:
     observation: Tensor = torch.zeros(1, 1)
     with OperationCount() as operations:
         algorithm.deployed.act(observation)
-    assert operations.count <= 1.03 * most
+    assert operations.count <= SPARE * most

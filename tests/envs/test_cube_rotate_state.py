@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -20,29 +22,30 @@ def dropped(env: CubeRotateEnv) -> bool:
 
 
 def pushed(env: CubeRotateEnv) -> bool:
-    return env.push_steps == 1 and env.steps > 10
+    return env.push_steps == 1 and env.steps > 10 and not env.dropped
 
 
 def turned(env: CubeRotateEnv) -> bool:
-    return env.turns > 0.6
+    return env.turns > 0.6 and not env.dropped
 
 
-SEEDS = {"pushed": 4, "turned": 2, "dropped": 0}
+def first_state(reached: Callable[[CubeRotateEnv], bool]) -> State:
+    """Of demonstrations: which of them comes to it differs between processors, as contacts amplify rounding."""
+    env = CubeRotateEnv(reward="staged")
+    for seed in range(50):
+        env.reset(seed=seed)
+        demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(seed), mode=seed % 4)
+        while env.steps < 200 and not env.dropped:
+            env.step(demonstrator.act())
+            if reached(env):
+                return env.get_state()
+    raise AssertionError(f"no demonstration was {reached.__name__}")
 
 
 @pytest.fixture(scope="module")
 def states() -> dict[str, State]:
-    """States of demonstrations: within a push, after more than half a turn, and after a drop."""
-    found = {}
-    for reached in (pushed, turned, dropped):
-        env, seed = CubeRotateEnv(reward="staged"), SEEDS[reached.__name__]
-        env.reset(seed=seed)
-        demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(seed), mode=seed % 4)
-        while not reached(env):
-            assert env.steps < 200, f"seed {seed} has no state {reached.__name__}: choose another"
-            env.step(demonstrator.act())
-        found[reached.__name__] = env.get_state()
-    return found
+    """States within a push, after more than half a turn, and after a drop."""
+    return {reached.__name__: first_state(reached) for reached in (pushed, turned, dropped)}
 
 
 @pytest.mark.parametrize("name", ["pushed", "turned", "dropped"])

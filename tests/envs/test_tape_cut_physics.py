@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -66,84 +67,84 @@ def with_fingers(demonstrator: TapeCutDemonstrator, action: np.ndarray, width: f
 
 
 @few_and_many
-def test_the_clean_demonstrator_cuts(episodes: int) -> None:
+def test_the_clean_demonstrator_cuts(episodes: int, measured: Any) -> None:
     outcome = attempt(episodes)
-    assert outcome.cuts >= 0.95 * episodes
-    assert outcome.hardest_pinch >= CUT_FORCE
+    assert measured(outcome.cuts / episodes) > 0.7
+    assert measured(outcome.hardest_pinch) > CUT_FORCE
 
 
 @few_and_many
-def test_blades_beside_the_ribbon_do_not_cut(episodes: int) -> None:
+def test_blades_beside_the_ribbon_do_not_cut(episodes: int, measured: Any) -> None:
     def aim(demonstrator: TapeCutDemonstrator) -> None:
         demonstrator.crossing_offset[1] = 0.022
 
     outcome = attempt(episodes, aim)
-    assert outcome.phases["reopen"] == episodes  # it did close the blades
+    assert measured(outcome.phases["reopen"] / episodes) > 0.7  # it did close the blades
     assert outcome.cuts == 0
 
 
 @few_and_many
-def test_stopping_short_of_the_ribbon_does_not_cut(episodes: int) -> None:
+def test_stopping_short_of_the_ribbon_does_not_cut(episodes: int, measured: Any) -> None:
     def aim(demonstrator: TapeCutDemonstrator) -> None:
         demonstrator.crossing_offset[0] = 0.090
 
     outcome = attempt(episodes, aim)
-    assert outcome.phases["reopen"] == episodes
+    assert measured(outcome.phases["reopen"] / episodes) > 0.7
     assert outcome.cuts == 0
 
 
 @few_and_many
-def test_outside_the_cut_zone_nothing_is_cut(episodes: int) -> None:
+def test_outside_the_cut_zone_nothing_is_cut(episodes: int, measured: Any) -> None:
     def aim(demonstrator: TapeCutDemonstrator) -> None:
         demonstrator.crossing_offset[2] = -0.045
 
     outcome = attempt(episodes, aim)
-    assert outcome.phases["reopen"] == episodes
+    assert measured(outcome.phases["reopen"] / episodes) > 0.7
     assert outcome.cuts == 0
 
 
 @few_and_many
-def test_blades_face_on_to_the_ribbon_do_not_cut(episodes: int) -> None:
+def test_blades_face_on_to_the_ribbon_do_not_cut(episodes: int, measured: Any) -> None:
     def aim(demonstrator: TapeCutDemonstrator) -> None:
         demonstrator.crossing_yaw = 1.3
 
     outcome = attempt(episodes, aim)
-    assert outcome.phases["reopen"] > 0
+    assert measured(outcome.phases["reopen"] / episodes) > 0
     assert outcome.cuts == 0
 
 
 @few_and_many
-def test_without_a_squeeze_nothing_is_cut(episodes: int) -> None:
+def test_without_a_squeeze_nothing_is_cut(episodes: int, measured: Any) -> None:
     def alter(demonstrator: TapeCutDemonstrator, action: np.ndarray) -> np.ndarray:
         squeezing = demonstrator.phase in ("cut", "reopen")
         return with_fingers(demonstrator, action, HOLD_WIDTH) if squeezing else action
 
     outcome = attempt(episodes, alter=alter)
-    assert outcome.stages["at_tape"] >= 0.9 * episodes  # the ribbon was between the blades
+    assert measured(outcome.stages["at_tape"] / episodes) > 0.7  # the ribbon was between the blades
     assert outcome.cuts == 0
 
 
 @few_and_many
-def test_arriving_with_shut_blades_does_not_cut(episodes: int) -> None:
+def test_arriving_with_shut_blades_does_not_cut(episodes: int, measured: Any) -> None:
     def alter(demonstrator: TapeCutDemonstrator, action: np.ndarray) -> np.ndarray:
         arriving = demonstrator.phase in ("carry", "insert", "cut", "reopen")
         return with_fingers(demonstrator, action, 0.0) if arriving else action
 
     outcome = attempt(episodes, alter=alter)
-    assert outcome.stages["lifted"] >= 0.9 * episodes
-    assert outcome.phases["reopen"] > 0
+    assert measured(outcome.stages["lifted"] / episodes) > 0.7
+    assert measured(outcome.phases["reopen"] / episodes) > 0
     assert outcome.cuts == 0
 
 
 @few_and_many
-def test_slippery_pads_lift_nothing(episodes: int) -> None:
+def test_slippery_pads_lift_nothing(episodes: int, measured: Any) -> None:
     env = TapeCutEnv()
     model = env.scene.model
     for geom in range(model.ngeom):
         if "_pad" in model.geom(geom).name:
             model.geom_friction[geom] = 0.05, 0.0001, 0.0001
     outcome = attempt(episodes, env=env)
-    assert outcome.stages["grasped"] == episodes  # it did squeeze the handles
+    assert measured(outcome.stages["grasped"] / episodes) > 0.7  # it did squeeze the handles
     assert outcome.cuts == 0
 
 

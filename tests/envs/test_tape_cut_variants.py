@@ -122,7 +122,7 @@ def test_late_actions_do_what_they_would_have_done_earlier(make: type[Any], late
 # -- mistaken positions
 
 
-def test_mistakes_are_as_large_as_said_and_consistent() -> None:
+def test_mistakes_are_as_large_as_said_and_consistent(measured: Any) -> None:
     env, deviation = TapeCutEnv(sensor_noise=0.004), 0.004
     env.reset(seed=0)
     exact = TapeCutEnv()
@@ -134,12 +134,12 @@ def test_mistakes_are_as_large_as_said_and_consistent() -> None:
         return error[:, OBSERVATION_SLICES[name]]
 
     for name in ("pivot", "seam"):
-        np.testing.assert_allclose(of(name).std(0), deviation, rtol=0.06)
-        np.testing.assert_allclose(of(name).mean(0), 0, atol=4 * deviation / np.sqrt(4000))
+        assert measured(np.abs(of(name).std(0) / deviation - 1).max()) < 0.1
+        assert measured(np.abs(of(name).mean(0)).max() / (deviation / np.sqrt(4000))) < 6
     np.testing.assert_allclose(of("fixture")[:, :3], of("seam"), atol=1e-6)  # one error moves them together
     heading = seen[:, OBSERVATION_SLICES["heading"]]
     yaw = np.arctan2(heading[:, 1], heading[:, 0])
-    assert (yaw - yaw.mean()).std() == pytest.approx(10 * deviation, rel=0.06)
+    assert measured(abs(yaw.std() / (10 * deviation) - 1)) < 0.1
     # what is told of the seam in the scissors' frame follows from where both are seen
     normal = seen[:, OBSERVATION_SLICES["normal"]]
     lateral = np.cross(normal, heading)
@@ -160,7 +160,7 @@ def test_mistakes_do_not_touch_the_physics() -> None:
 # -- all of it
 
 
-def test_a_careful_demonstrator_copes() -> None:
+def test_a_careful_demonstrator_copes(measured: Any) -> None:
     """It knows what is on its way, and sees the truth."""
     env, rng = TapeCutEnv(**HARD), np.random.default_rng(0)
     cuts = 0
@@ -172,7 +172,7 @@ def test_a_careful_demonstrator_copes() -> None:
             _, _, terminated, truncated, info = env.step(demonstrator.act())
             ended = terminated or truncated
         cuts += info["is_success"]
-    assert cuts >= 5
+    assert measured(cuts / 6) > 0.5
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def full_covariance(flow: FullGaussianFlow, context: Tensor) -> td.MultivariateN
     return td.MultivariateNormal(mean[:, 0], scale_tril=factor)
 
 
-def test_full_gaussian_is_that_of_torch_distributions() -> None:
+def test_full_gaussian_is_that_of_torch_distributions(measured: Any) -> None:
     flow = randomise(FullGaussianFlow(width=16, **DIMS))
     chunk, context = chunk_and_context()
     oracle = full_covariance(flow, context)
@@ -43,8 +44,7 @@ def test_full_gaussian_is_that_of_torch_distributions() -> None:
     covariance = oracle.covariance_matrix[0].detach()
     unit = covariance.diagonal().sqrt()
     assert (covariance / unit / unit.unsqueeze(1)).tril(-1).abs().max() > 0.2  # there is something to find
-    torch.testing.assert_close((sample.T.cov() - covariance) / unit / unit.unsqueeze(1), torch.zeros_like(covariance),
-                               rtol=0, atol=0.02)  # fmt: skip
+    assert measured(((sample.T.cov() - covariance) / unit / unit.unsqueeze(1)).abs().max()) < 0.03
 
 
 def test_a_new_full_gaussian_is_diagonal_and_stays_positive_definite() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -78,11 +79,11 @@ def test_the_map_is_inverted_anywhere(value: float, shrink: float) -> None:
     assert u.item() * value >= 0
 
 
-def test_float32_inverts_what_tanh_would_round_away() -> None:
+def test_float32_inverts_what_tanh_would_round_away(measured: Any) -> None:
     flow = bounded_gaussian()
     u = torch.linspace(-15, 15, 3001).unsqueeze(-1)
     chunk, _ = flow._bound(u)
-    assert (flow._unbound(chunk)[0] - u).abs().max() < 1e-4
+    assert measured((flow._unbound(chunk)[0] - u).abs().max()) < 1e-4
     assert chunk.abs().max() < 1.4
     assert u[-1].tanh() == 1.0
 
@@ -123,7 +124,7 @@ def test_a_regression_loss_is_that_of_the_atanh() -> None:
 
 @pytest.mark.parametrize(("law", "spread"), [("gaussian", 1.0), ("uniform", 1 / math.sqrt(3))])
 @pytest.mark.parametrize("bounds", ["raw", "atanh"])
-def test_noise_is_added_in_the_training_loss_alone(bounds: str, law: str, spread: float) -> None:
+def test_noise_is_added_in_the_training_loss_alone(bounds: str, law: str, spread: float, measured: Any) -> None:
     flow = bounded_gaussian(bounds=bounds, noise=0.05, noise_law=law)
     seen: list[Tensor] = []
     row_loss = flow.flow.row_loss
@@ -133,8 +134,8 @@ def test_noise_is_added_in_the_training_loss_alone(bounds: str, law: str, spread
     assert flow.training
     flow.loss(chunk, context)
     noise = (seen[-1] - chunk).flatten()
-    assert noise.std().item() == pytest.approx(0.05 * spread, rel=0.03)
-    assert noise.mean().item() == pytest.approx(0.0, abs=0.002)
+    assert measured((noise.std() / (0.05 * spread) - 1).abs()) < 0.03
+    assert measured(noise.mean().abs()) < 0.002
     assert law == "gaussian" or noise.abs().max() <= 0.05
     assert torch.equal(flow.log_prob(chunk, context), before)
     flow.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -68,12 +68,14 @@ def test_parts_take_turns(kind: type[Coupling], split: str) -> None:
 
 
 @every_coupling
-def test_a_new_flow_is_the_identity(kind: type[Coupling]) -> None:
+def test_a_new_flow_is_the_identity(kind: type[Coupling], measured: Any) -> None:
     chunk, context = 3 * torch.randn(2, 5, 3), torch.randn(2, 4)
     latent, log_abs_det = coupling(kind).to_latent(chunk, context)
-    tolerance = dict(rtol=0, atol=0 if kind is CouplingFlow else 1e-5)  # a knot is where rounding puts it
-    torch.testing.assert_close(latent, chunk, **tolerance)
-    torch.testing.assert_close(log_abs_det, torch.zeros(2), **tolerance)
+    if kind is CouplingFlow:
+        assert torch.equal(latent, chunk) and not log_abs_det.any()
+    else:  # a knot is where rounding puts it
+        assert measured((latent - chunk).abs().max()) < 1e-5
+        assert measured(log_abs_det.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize(("mixing", "changed"), [("none", 0.0), ("rotation", 1.0), ("lu", 1.0)])
@@ -95,7 +97,9 @@ def test_mixing_lets_every_number_depend_on_every_other(mixing: str, changed: fl
 @every_coupling
 @pytest.mark.parametrize(("mixing", "tolerance"), [("none", 1e-4), ("rotation", 1e-3), ("lu", 1e-3)])
 @pytest.mark.parametrize("split", ["time", "channel"])
-def test_float32_inverts_latents_far_out(kind: type[Coupling], split: str, mixing: str, tolerance: float) -> None:
+def test_float32_inverts_latents_far_out(
+    kind: type[Coupling], split: str, mixing: str, tolerance: float, measured: Any
+) -> None:
     for dtype, allowed in ((torch.float32, tolerance), (torch.float64, 1e-10)):
         flow = coupling(kind, horizon=8, action_dim=4, layers=4, split=split, mixing=mixing).to(dtype)
         with torch.no_grad():
@@ -105,8 +109,8 @@ def test_float32_inverts_latents_far_out(kind: type[Coupling], split: str, mixin
             chunk, forward = flow.to_chunk(latent, context)
             back, backward = flow.to_latent(chunk, context)
         assert (chunk - latent).abs().max() > 1.0
-        assert (back - latent).abs().max() < allowed
-        assert (forward + backward).abs().max() < allowed
+        assert measured((back - latent).abs().max()) < allowed
+        assert measured((forward + backward).abs().max()) < allowed
 
 
 @every_coupling

@@ -66,14 +66,13 @@ def test_every_registered_flow_is_tested() -> None:
 
 
 @every_flow
-@every_dtype
 @pytest.mark.parametrize("n", [(), (3,), (3, 2)])
-def test_to_chunk_inverts_to_latent(name: str, options: dict, dtype: torch.dtype, n: tuple[int, ...]) -> None:
-    flow = random_flow(name, options, dtype)
-    chunk, context = batch(name, options, *n, dtype=dtype)
+def test_to_chunk_inverts_to_latent(name: str, options: dict, n: tuple[int, ...]) -> None:
+    flow = random_flow(name, options)
+    chunk, context = batch(name, options, *n)
     latent, forward = flow.to_latent(chunk, context)
     back, backward = flow.to_chunk(latent, context)
-    tolerance = inverse_error(options, exact=1e-10 if dtype == torch.float64 else 1e-4)
+    tolerance = inverse_error(options, exact=1e-10)
     assert latent.shape == chunk.shape and flow.latent_shape == LATENT
     assert (latent - chunk).abs().max() > 0.1 or name in IDENTITY
     assert (back - chunk).abs().max() < tolerance
@@ -93,20 +92,6 @@ def test_log_det_is_that_of_autograds_jacobian(name: str, options: dict) -> None
                 chunk[row].flatten(),
             )
             assert (torch.linalg.slogdet(jacobian).logabsdet - reported[row]).abs() < 1e-10
-
-
-@every_flow
-def test_float32_reports_what_float64_does(name: str, options: dict) -> None:
-    """Autograd's own float32 Jacobian would lose the digits that are asked about."""
-    flow = random_flow(name, options, torch.float32)
-    exact = copy.deepcopy(flow).double()
-    chunk, context = batch(name, options, dtype=torch.float32)
-    for method in ("to_latent", "to_chunk"):
-        value, log_abs_det = getattr(flow, method)(chunk, context)
-        expected, expected_log_abs_det = getattr(exact, method)(chunk.double(), context.double())
-        assert value.dtype == log_abs_det.dtype == torch.float32
-        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
-        assert (log_abs_det - expected_log_abs_det).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize(("name", "options"), [pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * (
@@ -231,7 +216,7 @@ def test_extra_sample_axes_equal_a_loop(name: str, options: dict) -> None:
     latent, log_abs_det = flow.to_latent(chunk, context)
     log_prob = flow.log_prob(chunk, context)
     assert log_prob.shape == log_abs_det.shape == (4, 3, 2)
-    close = dict(rtol=0, atol=1e-12)
+    close = dict(rtol=1e-12, atol=1e-12)
     for i in range(3):
         for j in range(2):
             torch.testing.assert_close(log_prob[:, i, j], flow.log_prob(chunk[:, i, j], context), **close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_decoding_inverts_the_flow_inside_the_box(flow: str, options: dict) -> N
 
 
 @pytest.mark.parametrize("likeliest", [0, 2])
-def test_greedy_is_the_noiseless_chunk_of_the_likeliest_component(likeliest: int) -> None:
+def test_greedy_is_the_noiseless_chunk_of_the_likeliest_component(likeliest: int, measured: Any) -> None:
     policy = make_policy(*FLOWS[0])
     with torch.no_grad():
         policy.flow.base.logit.weight.zero_()
@@ -93,7 +94,7 @@ def test_greedy_is_the_noiseless_chunk_of_the_likeliest_component(likeliest: int
     proposed = policy.propose(observations()[:1], 3000, temperature=0.0)[0]
     distance = (proposed.unsqueeze(1) - centres[0]).abs().amax((-2, -1))
     assert distance.amin(-1).max() < 1e-12
-    assert (distance.argmin(-1) == likeliest).double().mean() == pytest.approx(0.576, abs=0.05)
+    assert measured(((distance.argmin(-1) == likeliest).double().mean() - 0.576).abs()) < 0.05
 
 
 @every_flow

@@ -169,19 +169,19 @@ def test_the_kl_of_a_gaussian_latent_is_the_closed_form() -> None:
     torch.testing.assert_close(policy.latent_kl(observations(), steering).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_kl_of_another_latent_is_the_mean_of_its_log_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kl_of_another_latent_is_the_mean_of_its_log_ratios(measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a Gaussian base taken for another the estimate must agree with the closed form."""
     policy = make_policy("coupling", head=0.3)
     with torch.no_grad():
         policy.head[-1].bias[HORIZON * ACTION_DIM : 2 * HORIZON * ACTION_DIM] = 0.2  # every log_std
     row = observations(1)
-    assert policy.steer(row).log_std.sum() > 0.5
+    assert policy.steer(row).log_std.abs().sum() > 0.5
     many = row.expand(40_000, -1)
     exact = policy.latent_kl(row, policy.steer(row))
     monkeypatch.setattr("softflow.policies.steered.GaussianBase", type("Other", (), {}))
     estimate = policy.latent_kl(many, policy.steer(many))
     assert estimate.std() > 0.05
-    assert estimate.mean().item() == pytest.approx(exact.item(), abs=5 * estimate.std().item() / 200)
+    assert measured((estimate.mean() - exact).abs() / (estimate.std() / 200)) < 6
 
 
 def test_the_kl_of_a_mixture_latent_is_not_negative_on_average_and_differentiable() -> None:
