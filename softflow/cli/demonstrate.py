@@ -274,6 +274,7 @@ _own: list[_Recorder] = []
 
 def _keep(recorder: _Recorder) -> None:
     leave_signals_to_parent()
+    sys.stdout = sys.stderr  # standard output is for the command's result
     _own.append(recorder)
 
 

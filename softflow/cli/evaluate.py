@@ -115,8 +115,11 @@ def main(argv: Sequence[str]) -> None:
     else:
         low, high = result.success_ci95
         print(f"success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] on {result.episodes} held-out episodes")
-        if result.errors:
-            print(f"{result.errors} episodes were lost to errors of their environment, and count as no success")
+        if result.lost:
+            print(
+                f"{result.lost} episodes were lost and count as no success, {result.errors} of them to errors of their "
+                "environment"
+            )
         print(f"mean return {result.mean_return:.3f}, mean length {result.mean_length:.0f} steps")
         if result.outcome:
             print(", ".join(f"mean {name} {mean:.3g}" for name, mean in result.outcome.items()))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,7 @@ def _train(config: Any, folder: RunFolder) -> None:
     if base is not None:
         give(algorithm.load_base, base, f"base {base_run}")
     elif base_run is None and algorithm.imitates:
+        _require_imitable(demonstrations)
         _require_density(algorithm, demonstrations)
     if corrections is not None:
         give(algorithm.load_corrections, corrections, f"corrections {corrections_file}")
@@ -137,7 +139,7 @@ def _train(config: Any, folder: RunFolder) -> None:
             evaluations = trainer.run()
         except KeyboardInterrupt:
             if folder.has_checkpoint:
-                print(f"\ncontinue with: softflow-train --resume {folder.given}", file=sys.stderr)
+                print(f"\ncontinue with: softflow-train --resume {quote(folder.given)}", file=sys.stderr)
             raise
         except (EnvironmentFailed, FloatingPointError) as error:
             if not folder.has_checkpoint:
@@ -211,6 +213,15 @@ def _what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence
     return described
 
 
+def _require_imitable(demonstrations: Sequence[Episode]) -> None:
+    """Raises `UserError` if no step of the demonstrations has reward after it."""
+    if not any((np.cumsum(episode.reward[::-1], dtype=np.float64) > 0).any() for episode in demonstrations):
+        raise UserError(
+            "no step has reward after it, so nothing is worth imitating: give demonstrations with a positive reward, "
+            "for instance 1 on the step that succeeded"
+        )
+
+
 @torch.no_grad()
 def _require_density(algorithm: Algorithm, demonstrations: Sequence[Episode]) -> None:
     """Raises `UserError` if the flow has no density at the extremes of the demonstrated actions."""
@@ -240,7 +251,9 @@ def _summary(evaluations: Sequence[tuple[str, int, Evaluation]], folder: RunFold
         lines.append(f"  after {stage:<14} {result.success_rate:.2f} [{low:.2f}, {high:.2f}]")
     if errors:
         lines.append(f"own episodes lost to errors of their environment: {errors}")
-    return "\n".join([*lines, f"run folder: {folder.given}", f"next: softflow-eval {folder.given} --episodes 100"])
+    return "\n".join(
+        [*lines, f"run folder: {folder.given}", f"next: softflow-eval {quote(folder.given)} --episodes 100"]
+    )
 
 
 if __name__ == "__main__":

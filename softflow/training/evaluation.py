@@ -31,6 +31,7 @@ class Evaluation:
         mean_length: primitive steps, over the episodes that ended.
         episodes: how many were started.
         errors: how many of them were lost because their environment misbehaved.
+        lost: how many were lost in all, also by `EpisodeLost` or with a process that another environment ended.
         outcome: means of the numbers that the environment measured (`Episode.outcome`), over the episodes that ended.
         guard: means of `guard_shares`, behind a guard.
     """
@@ -41,6 +42,7 @@ class Evaluation:
     mean_length: float
     episodes: int
     errors: int = 0
+    lost: int = 0
     outcome: dict[str, float] = field(default_factory=dict)
     guard: dict[str, float] = field(default_factory=dict)
 
@@ -132,5 +134,6 @@ def summarize(done: Sequence[Episode], failures: int = 0, errors: int = 0) -> Ev
         mean_length=float(np.mean([len(episode) for episode in done])) if done else 0.0,
         episodes=total,
         errors=errors,
+        lost=failures,
         outcome={name: float(np.mean([e.outcome[name] for e in done if name in e.outcome])) for name in names},
     )

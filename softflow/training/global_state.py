@@ -7,8 +7,9 @@ next turn, and training never sees it.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,7 +70,7 @@ def environments_state() -> GlobalState:
 
 @contextmanager
 def environments_turn() -> Iterator[None]:
-    """Inside, the global state is that of the environments."""
+    """Inside, the global state is that of the environments. What they print goes to standard error."""
     global _theirs, _is_their_turn
     if _is_their_turn:
         yield
@@ -78,7 +79,8 @@ def environments_turn() -> Iterator[None]:
     theirs.restore()
     _is_their_turn = True
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # standard output is for the results of commands
+            yield
     finally:
         _theirs, _is_their_turn = GlobalState.current(), False
         ours.restore()

@@ -260,7 +260,7 @@ class Trainer:
         scalars |= {f"eval/outcome/{name}": mean for name, mean in result.outcome.items()}
         self._logger.log(self.progress.done, stage.name, scalars)
         low, high = result.success_ci95
-        lost = f", {result.errors} lost to errors of their environment" if result.errors else ""
+        lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
         note(
             f"{stage.name} {self.progress.done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "
             f"on {result.episodes} held-out episodes{lost}"

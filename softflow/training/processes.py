@@ -6,6 +6,7 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -207,6 +208,7 @@ def _run(environments: Sequence[gym.Env], calls: Sequence[Call], at: Any = None)
 def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapper], spaces: Spaces, at: Any) -> None:
     """Answer calls until there are no more, or until the process that makes them is gone."""
     leave_signals_to_parent()
+    sys.stdout = sys.stderr  # standard output is for the results of commands
     ours.close()  # inherited; open here, it would hide that the other process is gone
     try:
         environments = [one.fn() for one in make]
@@ -222,6 +224,8 @@ def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapp
             theirs.send(answers)
         for environment in environments:
             environment.close()
+    except (BrokenPipeError, ConnectionResetError):  # there is nobody left to answer
+        return
     except UserError as error:
         theirs.send(error)
     except ENVIRONMENT_ERRORS as error:
@@ -260,7 +264,7 @@ def _received(pipe: Connection) -> list[Call] | None:
     _look_out(pipe)
     try:
         return pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         return None
 
 

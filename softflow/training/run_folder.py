@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import TypeVar
 
@@ -181,7 +182,7 @@ class RunFolder:
         except OSError as error:
             advice = next((do for numbers, do in _ADVICE.items() if error.errno in numbers), "see to that")
             goes_on = self.has_checkpoint or error.errno in _GONE
-            again = f"continue with: softflow-train --resume {self.given}" if goes_on else "start again"
+            again = f"continue with: softflow-train --resume {quote(self.given)}" if goes_on else "start again"
             reason = error.strerror or error
             raise UserError(f"{self.given} cannot be written ({reason}): {advice}, then {again}") from error
 

@@ -29,7 +29,7 @@ class SuccessRule:
 
     def __post_init__(self) -> None:
         if self.text not in ("last", "any") and not math.isfinite(self.threshold):
-            raise ValueError(f"success is {self.text!r}: {did_you_mean(self.text, RULES)} X is a number")
+            raise ValueError(f"success is {self.text!r}: {did_you_mean(self.text, RULES)} (X is a number)")
 
     @property
     def threshold(self) -> float:

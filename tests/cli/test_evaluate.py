@@ -13,7 +13,7 @@ import pytest
 
 from softflow.training.run_folder import RunFolder
 
-KEYS = ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "errors", "outcome", "guard"]
+KEYS = ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "errors", "lost", "outcome", "guard"]
 
 
 def test_json(small_run: Path, command: Any) -> None:

@@ -20,6 +20,7 @@ from gymnasium.spaces import Box
 from softflow.algos.softflow import SoftFlow
 from softflow.data import load_corrections, load_demonstrations
 from softflow.envs import registry
+from tests.cli.conftest import pendulum_demonstrations
 from tests.cli.training_runs import interrupted
 
 
@@ -185,6 +186,31 @@ def test_outputs_are_where_the_command_was_started(
         os.chdir(tmp_path)
         assert command(f"{line} {name}").status == 0
         assert (tmp_path / name).is_file()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_an_environment_prints_is_no_result(
+    mode: str, command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Strange.step
+
+    def talking(self: Any, action: np.ndarray) -> Any:
+        print("motor 3 is warm")
+        return step(self, action)
+
+    assert command(TRAIN).status == 0
+    monkeypatch.setattr(Strange, "step", talking)
+    assert (
+        json.loads(command(f"softflow-eval run --episodes 2 --vectorization-mode {mode} --json").out)["episodes"] == 2
+    )
+    demo = command(f"softflow-demo --env Strange-v0 --episodes 2 --vectorization-mode {mode} --json --out d.npz")
+    assert json.loads(demo.out)["episodes"] == 2
+
+
+def test_demonstrations_without_reward_leave_no_folder(command: Any, tmp_path: Path) -> None:
+    pendulum_demonstrations(tmp_path / "pendulum.npz", reward=0.0)
+    assert "nothing is worth imitating" in command(TRAIN).error()
+    assert not Path("run").exists()
 
 
 def leave(self: Any, *arguments: Any) -> Any:

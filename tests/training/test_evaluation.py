@@ -75,7 +75,7 @@ def test_as_json(counting: Any) -> None:
     result, _ = evaluate(side_by_side([counting()], 3), still, episodes=2)
     read = json.loads(json.dumps(result.as_dict()))
     assert list(read) == [
-        "success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "errors", "outcome", "guard"
+        "success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "errors", "lost", "outcome", "guard"
     ]  # fmt: skip
     assert (read["success_rate"], read["success_ci95"]) == (0.5, list(wilson_interval(1, 2)))
 

@@ -173,6 +173,7 @@ def test_processes_that_die_or_hang_cost_what_was_in_them(counting: Any) -> None
     environments.close()
     done = {int(episode.observation[0, 0]) for episode in episodes}
     assert errors.count == result.errors == 2 and result.episodes == 9
+    assert result.lost == 9 - len(episodes)
     assert not done & {2, 5} and len(done) >= 5  # of the others, two may have shared the processes
     for episode in episodes:
         assert isinstance(episode, Episode) and len(episode) == 5
