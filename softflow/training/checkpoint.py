@@ -56,7 +56,8 @@ def save_training(folder: Path, state: dict[str, Any], replay: Replay) -> None:
     """Write what continues the training: tensors, numbers and strings in `state`, and the replay."""
     whole = io.BytesIO()  # torch makes a poor error of a full disk, and python a clear one
     torch.save({"format_version": TRAINING_VERSION, "state": state}, whole)
-    (folder / "training.pt").write_bytes(whole.getbuffer())
+    # `getvalue` copies no more than `getbuffer`, whose view Python 3.12.1 crashes on as it is collected after an error.
+    (folder / "training.pt").write_bytes(whole.getvalue())
     replay.save(folder / "replay.npz")
 
 
