@@ -85,7 +85,7 @@ def test_the_documented_example_runs(tmp_path, monkeypatch):
     example = re.findall(r"```python\n(.*?)```", document, re.DOTALL)[0]
     log = SimpleNamespace(observation=np.ones((4, 3)), action=np.full((3, 2), 5), reward=np.ones(3), solved=True)
     monkeypatch.chdir(tmp_path)
-    exec(example, {"recordings": [log, log], "action_limit": 10})
+    exec(example, {"recordings": [log, log], "low": -1, "high": 7})
     first, second = load_demonstrations("demonstrations.npz")
     assert (len(first), len(second), first.terminated, first.truncated) == (3, 3, True, False)
     np.testing.assert_array_equal(first.action, 0.5)
