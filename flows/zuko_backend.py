@@ -25,7 +25,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 
-from flows.base import ChunkFlow, require_positive
+from flows.base import ChunkFlow, require_depth, require_positive
 from flows.bases import GaussianBase, LatentBase, make_base
 
 _validated = Distribution._validate_args
@@ -168,7 +168,8 @@ class ZukoNSF(ZukoFlow):
         components: int = 4,
     ) -> None:
         require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
-        require_positive(width=width, depth=depth, bins=bins, passes=passes, components=components)
+        require_positive(width=width, bins=bins, passes=passes, components=components)
+        require_depth(depth)
         dim = horizon * action_dim
         super().__init__(
             zuko.flows.NSF(
@@ -218,7 +219,8 @@ class ZukoMAF(ZukoFlow):
         log_scale_bound: float = 2.0,
     ) -> None:
         require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
-        require_positive(width=width, depth=depth, passes=passes, components=components)
+        require_positive(width=width, passes=passes, components=components)
+        require_depth(depth)
         dim = horizon * action_dim
         super().__init__(
             zuko.flows.MAF(
@@ -267,7 +269,8 @@ class ZukoNICE(ZukoFlow):
         log_scale_bound: float = 2.0,
     ) -> None:
         require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
-        require_positive(width=width, depth=depth, components=components)
+        require_positive(width=width, components=components)
+        require_depth(depth)
         dim = horizon * action_dim
         super().__init__(
             zuko.flows.NICE(

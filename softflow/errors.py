@@ -67,7 +67,10 @@ def place_of(error: BaseException) -> str:
 
 def one_line(error: BaseException) -> str:
     """What an error says, in one line that is not too long; of one that says nothing, its name."""
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # of other people's making
+        text = ""
     if isinstance(error, KeyError) or not text:  # a key alone says little
         text = f"{type(error).__name__} {text}".strip()
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."

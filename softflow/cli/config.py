@@ -294,7 +294,10 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, str) else reprlib.repr(value)  # by aliases YAML may nest without end
+    try:
+        return repr(value) if isinstance(value, str) else reprlib.repr(value)  # by aliases YAML may nest without end
+    except ValueError:  # Python prints no integer of thousands of digits
+        return "a value with an integer that is too long to show"
 
 
 def _is_path_safe(text: str) -> bool:

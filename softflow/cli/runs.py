@@ -179,7 +179,8 @@ def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], ru
 def make_mirror(config: RunConfig, layout: ObservationLayout | None = None) -> Callable[[Episode], Episode] | None:
     """What makes the mirror image of an episode; None without the setting, or without the symmetry, which is known of
     numbers alone: cameras have no mirror image, and `layout`, of packed observations, says whether there are any."""
-    trajectory = find_mirror(config.env, **config.env_options) if config.mirror and layout is None else None
+    with environments_turn():  # the environment's module may be imported here first
+        trajectory = find_mirror(config.env, **config.env_options) if config.mirror and layout is None else None
     if trajectory is None:
         return None
 

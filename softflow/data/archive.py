@@ -43,10 +43,15 @@ def write_archive(path: Path, arrays: Mapping[str, np.ndarray], version: int, co
     Raises:
         WriteError: it cannot be written.
     """
-    write = np.savez_compressed if compress else np.savez
     whole: dict[str, Any] = {**arrays, VERSION: np.array(version)}
-    with written_whole(path) as unfinished, unfinished.open("wb") as file:
-        write(file, **whole)
+    with written_whole(path) as unfinished:
+        if compress:
+            with unfinished.open("wb") as file:
+                np.savez_compressed(file, **whole)
+            if sum(array.nbytes for array in whole.values()) < memory_allowed(unfinished) // 2:
+                return
+        with unfinished.open("wb") as file:  # or it has shrunk so much that it would be taken for an attack
+            np.savez(file, **whole)
 
 
 def read_archive(path: Path, schema: Schema, version: int, document: str) -> dict[str, np.ndarray]:
@@ -140,6 +145,11 @@ def read_into(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 block[:] = np.frombuffer(read, np.uint8)
 
 
+def memory_allowed(path: Path) -> int:
+    """Bytes that an archive may take when it is unpacked."""
+    return FREE_MEMORY + MEMORY_PER_BYTE * path.stat().st_size
+
+
 def check_zip(path: Path) -> None:
     """Check the size and then the checksums of everything in a zip archive.
 
@@ -149,7 +159,7 @@ def check_zip(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
-        require_size("its content", size, FREE_MEMORY + MEMORY_PER_BYTE * path.stat().st_size)
+        require_size("its content", size, memory_allowed(path))
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"bad checksum of {damaged}")
 

@@ -124,13 +124,18 @@ def outcome_of(info: Mapping[str, Any]) -> dict[str, float]:
     Numbers beyond the largest float are infinite. Arrays, texts and whatever else there is are left out.
     """
     return {
-        name: _as_float(value)
+        _as_text(name): _as_float(value)
         for name, value in info.items()
         if isinstance(name, str) and name not in ("", "is_success") and isinstance(value, _NUMBERS)
     }
 
 
 _NUMBERS = bool | int | float | np.bool_ | np.integer | np.floating
+
+
+def _as_text(name: str) -> str:
+    """The text itself of a subclass, such as an Enum; half characters, which no file takes, are escaped."""
+    return str.encode(name, "utf-8", "backslashreplace").decode()
 
 
 def _as_float(value: Any) -> float:

@@ -75,9 +75,14 @@ def _state_of(layer: Any) -> dict[str, np.ndarray] | None:
         state = layer.get_state()
     except ENVIRONMENT_ERRORS:  # for instance because it wants arguments
         return None
-    if not isinstance(state, Mapping) or not all(isinstance(name, str) and _is_plain(state[name]) for name in state):
+    if not isinstance(state, Mapping) or not all(type(name) is str and _is_plain(state[name]) for name in state):
         return None
-    return {name: np.array(value) for name, value in state.items()}
+    return {name: _native(np.array(value)) for name, value in state.items()}
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """In the byte order of this machine, which torch needs."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _equal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
+
+from softflow.errors import UserError
 
 
 @dataclass
@@ -70,12 +73,17 @@ def environments_state() -> GlobalState:
 
 @contextmanager
 def environments_turn() -> Iterator[None]:
-    """Inside, the global state is that of the environments. What they print goes to standard error."""
+    """Inside, the global state is that of the environments. What they print goes to standard error.
+
+    Raises:
+        UserError: an environment has entered a mode of torch and not left it.
+    """
     global _theirs, _is_their_turn
     if _is_their_turn:
         yield
         return
     theirs, ours = environments_state(), GlobalState.current()
+    modes, filters = _modes(), list(warnings.filters)
     theirs.restore()
     _is_their_turn = True
     try:
@@ -84,3 +92,16 @@ def environments_turn() -> Iterator[None]:
     finally:
         _theirs, _is_their_turn = GlobalState.current(), False
         ours.restore()
+        if warnings.filters != filters:  # ours would become errors
+            warnings.filters[:] = filters  # type: ignore[index]
+    if changed := [name for name, value in _modes().items() if value != modes[name]]:
+        raise UserError(f"an environment changed torch's {' and '.join(changed)} and left it so: change it back there")
+
+
+def _modes() -> dict[str, Any]:
+    """What torch cannot be made to return to from outside."""
+    return {
+        "inference_mode": torch.is_inference_mode_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "default device": torch.get_default_device(),
+    }

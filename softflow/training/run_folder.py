@@ -55,7 +55,7 @@ class RunFolder:
         self._last_path = self.checkpoints_path / "last"
         self._lock = RunLock(self.path, self.given)
         self._made: list[Path] = []
-        self._is_new = False
+        self._is_new = self._has_saved = False
 
     @classmethod
     def create(cls, root: str | Path, env: str, algo: str, seed: int, run_dir: str | Path | None = None) -> RunFolder:
@@ -112,7 +112,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        failed = error is not None and self._is_new and not self.has_checkpoint
+        failed = error is not None and self._is_new and not self._has_saved
         if failed:
             self._remove_contents()
         self.close()
@@ -141,7 +141,9 @@ class RunFolder:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         with self.writing():
-            return self._save_checkpoint(step, write, keep)
+            saved = self._save_checkpoint(step, write, keep)
+        self._has_saved = True
+        return saved
 
     def _save_checkpoint(self, step: int, write: Callable[[Path], None], keep: int) -> Path:
         final = self.checkpoints_path / str(step)
@@ -268,11 +270,12 @@ class RunFolder:
         return any(not is_lock(path) for path in self.path.iterdir())
 
     def _remove_contents(self) -> None:
-        for path in self.path.iterdir():
-            if path.is_dir() and not is_lock(path):
-                shutil.rmtree(path, ignore_errors=True)
-            elif not is_lock(path):
-                path.unlink(missing_ok=True)
+        with suppress(OSError):  # an error is on its way that must not be hidden
+            for path in self.path.iterdir():
+                if path.is_dir() and not is_lock(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                elif not is_lock(path):
+                    path.unlink(missing_ok=True)
 
     def _remove_made(self) -> None:
         """Remove the folders that were made, as far as they are empty."""

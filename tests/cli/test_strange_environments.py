@@ -8,6 +8,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -107,6 +108,21 @@ NUMBERS = {
     "nan": float("nan"), "huge": 2**2000, 3: 1.0, "": 1.0, "list": [1], "is_success": np.bool_(True),
 }  # fmt: skip
 REPORTED = ["success_rate", "success", "return", "length", "guard/flagged", "_hidden", "nan", "huge"]
+
+
+class Key(StrEnum):
+    DISTANCE = "distance"
+
+
+def test_names_that_are_more_than_texts_can_be_saved(
+    command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Strange, "last_info", {Key.DISTANCE: 1.0, np.str_("speed"): 2.0, "half\ud800": 3.0})
+    with interrupted(SoftFlow, 8 + 16 + 2):
+        assert command(f"{TRAIN} --collect-steps 2 --online.updates-per-step 1").status == 130
+    assert command("softflow-train --resume run").status == 0
+    names = {name.removeprefix("eval/outcome/") for name in scalars("run") if name.startswith("eval/outcome/")}
+    assert names == {"distance", "speed", "half\\ud800"}
 
 
 def test_what_an_environment_says_has_a_prefix_of_its_own(

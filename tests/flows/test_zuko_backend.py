@@ -243,3 +243,9 @@ else:
     raise SystemExit("no ImportError")
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("name", ["zuko_maf", "zuko_nice", "zuko_nsf"])
+def test_a_depth_beyond_reason_is_refused_before_it_takes_memory(name: str) -> None:
+    with pytest.raises(ValueError, match="depth: expected at most 1000 layers"):
+        make_flow(name, horizon=2, action_dim=2, context_dim=2, depth=10**9)

@@ -107,6 +107,15 @@ def test_a_get_state_that_means_something_else_saves_nothing(get_state: Any, res
     assert save_environment(env) is None
 
 
+def test_numbers_in_another_byte_order_are_saved_in_this_ones(restorable: Any) -> None:
+    env = restorable()
+    env.reset(seed=1)
+    env.get_state = lambda: {"seed": np.array(1, ">i4"), "steps": np.array(0.5, ">f8")}
+    state = save_environment(env)
+    assert state is not None and all(value.dtype.isnative for value in state["simulator"].values())
+    assert (int(state["simulator"]["seed"]), float(state["simulator"]["steps"])) == (1, 0.5)
+
+
 def takes_positions(self: Any, qpos: Any, qvel: Any) -> None:
     pass
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import warnings
 from itertools import count
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.random.mtrand import set_bit_generator
 
+from softflow.errors import UserError
 from softflow.training.evaluation import evaluate
 from softflow.training.global_state import environments_turn
 from softflow.training.random_state import random_state, random_state_kept, seed_all, set_random_state
@@ -164,3 +167,35 @@ def test_a_checkpoint_from_before_there_were_two_sets_is_read() -> None:
     del state["environments"]
     set_random_state(state)
     assert draw() == expected
+
+
+@pytest.mark.parametrize("kind", [np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64])
+def test_another_generator_of_theirs_is_kept(kind: Any) -> None:
+    with environments_turn():
+        set_bit_generator(kind(3))
+        np.random.rand(5)
+    state = random_state()
+    with environments_turn():
+        expected = np.random.rand(3).tolist()
+    seed_all(8)
+    set_random_state(state)
+    with environments_turn():
+        assert np.random.rand(3).tolist() == expected
+
+
+def test_a_mode_that_is_left_on_is_named() -> None:
+    mode = torch.inference_mode()
+    try:
+        with pytest.raises(UserError, match="an environment changed torch's inference_mode and left it so"):
+            with environments_turn():
+                mode.__enter__()
+    finally:
+        mode.__exit__(None, None, None)
+
+
+def test_warnings_do_not_become_errors() -> None:
+    with warnings.catch_warnings():
+        before = list(warnings.filters)
+        with environments_turn():
+            warnings.simplefilter("error")
+        assert list(warnings.filters) == before

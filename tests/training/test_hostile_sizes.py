@@ -134,6 +134,15 @@ def test_a_training_that_is_a_thousand_times_its_file(tmp_path: Path) -> None:
     assert path.stat().st_size < MEGABYTE
 
 
+def test_what_was_written_is_read_however_much_it_shrinks(tmp_path: Path) -> None:
+    layout = ObservationLayout.build([{"name": "camera", "shape": [64, 64, 3], "dtype": "uint8"}])
+    seen = np.zeros((8_001, layout.size), np.uint8)  # a hundred megabytes that shrink to a hundred thousand bytes
+    episode = Episode(seen, np.zeros((8_000, 1)), np.zeros(8_000), False, True, False, layout=layout)
+    save_demonstrations(tmp_path / "d.npz", [episode])
+    [loaded] = load_demonstrations(tmp_path / "d.npz")
+    assert len(loaded) == 8_000
+
+
 def test_a_dark_film_is_no_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of one colour shrink to a thousandth as well. They are loaded up to a limit, which can be raised."""
     layout = ObservationLayout.build([{"name": "camera", "shape": [64, 64, 3], "dtype": "uint8"}])

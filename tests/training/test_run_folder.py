@@ -331,3 +331,18 @@ def test_replacing_a_checkpoint_is_safe_at_every_step(
     run.save_checkpoint(1, writer("newest"))
     assert content(run.last_checkpoint()) == "newest"
     assert names(run) == ["1", "last"]
+
+
+def test_a_run_that_has_saved_is_never_removed(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), RunFolder.create("", "", "", 0, tmp_path / "run") as run:
+        run.save_settings(lambda path: path.write_text("seed: 0"))
+        run.save_checkpoint(1, writer("whole"))
+        shutil.rmtree(run.checkpoints_path)
+        raise ZeroDivisionError
+    assert run.config_path.is_file()
+
+
+def test_a_folder_that_is_gone_does_not_hide_the_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), RunFolder.create("", "", "", 0, tmp_path / "run") as run:
+        shutil.rmtree(run.path)
+        raise ZeroDivisionError
