@@ -107,8 +107,8 @@ class Margin:
 
     @property
     def distance(self) -> float:
-        """Of the mean inside the bound, in standard deviations. Where a positive value has a lower bound, of their
-        logarithms: such a value does not come nearer to zero the farther it spreads upwards."""
+        """How many standard deviations the mean is inside the bound. For a positive value with a lower bound both are
+        taken of the logarithms, because such a value does not come nearer to zero the farther it spreads upwards."""
         values, bound = self.values, self.bound
         if self.side == "above" and min(bound, *values) > 0:
             values, bound = [math.log(value) for value in values], math.log(bound)

@@ -68,7 +68,7 @@ def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int 
 
 
 def shares(result: Evaluation) -> str:
-    """Of chunks, in two columns."""
+    """The shares of flagged and of unfamiliar chunks, in two columns."""
     return f"{result.guard['flagged']:9.3f}{result.guard['unfamiliar']:12.3f}"
 
 

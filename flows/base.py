@@ -164,7 +164,7 @@ class ChunkFlow(nn.Module, ABC):
     # Shapes.
 
     def _first(self, flat: Tensor, length: int | None) -> Tensor:
-        """Of flat chunks (B, N, D) the first `length` actions: (B, N, length * A)."""
+        """The first `length` actions of flat chunks: (B, N, D) -> (B, N, length * A)."""
         return flat if length is None else flat[..., : length * self.action_dim]
 
     def _check_context(self, context: Tensor) -> None:
@@ -181,21 +181,11 @@ class ChunkFlow(nn.Module, ABC):
         return chunk.reshape(batch, math.prod(chunk.shape[1:-2]), self.horizon * self.action_dim)
 
 
-MAX_DEPTH = 1000
-
-
 def require_positive(**sizes: int) -> None:
     """Raise ValueError unless every size is an integer of at least 1."""
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"{name}: expected an integer >= 1, got {size!r}")
-
-
-def require_depth(depth: int) -> None:
-    """Raise ValueError unless a network may have so many layers; lists are made of them before any weight is."""
-    require_positive(depth=depth)
-    if depth > MAX_DEPTH:
-        raise ValueError(f"depth: expected at most {MAX_DEPTH} layers, got {depth}")
 
 
 def _check_draw(n: int, temperature: float) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 
-from flows.base import ChunkFlow, require_depth, require_positive
+from flows.base import ChunkFlow, require_positive
 from flows.bases import GaussianBase, LatentBase, make_base
 
 _validated = Distribution._validate_args
@@ -35,6 +35,10 @@ except ModuleNotFoundError as error:
     raise ImportError(f"flows.zuko_backend needs zuko ({error}): pip install zuko") from error
 finally:
     Distribution.set_default_validate_args(_validated)
+
+
+MAX_DEPTH = 1000
+"""Hidden layers of a conditioner. zuko lists them before it makes any weight, so a depth from a file is limited."""
 
 
 class ZukoFlow(ChunkFlow):
@@ -144,7 +148,7 @@ class ZukoNSF(ZukoFlow):
         horizon, action_dim, context_dim: see `ChunkFlow`.
         layers: transforms.
         width: of the conditioners.
-        depth: hidden layers of a conditioner.
+        depth: hidden layers of a conditioner, at most `MAX_DEPTH`.
         bins: of each spline.
         passes: groups of dimensions, each of which sees those before it. 2, the halves of the chunk, is coupling;
             D is autoregressive. Sampling runs a conditioner `passes` times, a density once, and reinforcement learning
@@ -169,7 +173,7 @@ class ZukoNSF(ZukoFlow):
     ) -> None:
         require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
         require_positive(width=width, bins=bins, passes=passes, components=components)
-        require_depth(depth)
+        _require_depth(depth)
         dim = horizon * action_dim
         super().__init__(
             zuko.flows.NSF(
@@ -197,7 +201,7 @@ class ZukoMAF(ZukoFlow):
         horizon, action_dim, context_dim: see `ChunkFlow`.
         layers: transforms.
         width: of the conditioners.
-        depth: hidden layers of a conditioner.
+        depth: hidden layers of a conditioner, at most `MAX_DEPTH`.
         passes: see `ZukoNSF`.
         base: density of the latent, "gaussian" (zuko's own choice) or "mixture".
         components: of the mixture base.
@@ -220,7 +224,7 @@ class ZukoMAF(ZukoFlow):
     ) -> None:
         require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
         require_positive(width=width, passes=passes, components=components)
-        require_depth(depth)
+        _require_depth(depth)
         dim = horizon * action_dim
         super().__init__(
             zuko.flows.MAF(
@@ -249,7 +253,7 @@ class ZukoNICE(ZukoFlow):
         horizon, action_dim, context_dim: see `ChunkFlow`.
         layers: coupling layers.
         width: of the conditioners.
-        depth: hidden layers of a conditioner.
+        depth: hidden layers of a conditioner, at most `MAX_DEPTH`.
         base: density of the latent, "gaussian" (zuko's own choice) or "mixture".
         components: of the mixture base.
         log_scale_bound: a layer's log-scales stay within +- this.
@@ -270,7 +274,7 @@ class ZukoNICE(ZukoFlow):
     ) -> None:
         require_positive(horizon=horizon, action_dim=action_dim, context_dim=context_dim, layers=layers)
         require_positive(width=width, components=components)
-        require_depth(depth)
+        _require_depth(depth)
         dim = horizon * action_dim
         super().__init__(
             zuko.flows.NICE(
@@ -286,6 +290,12 @@ class ZukoNICE(ZukoFlow):
             context_dim=context_dim,
             base=make_base(base, dim, context_dim, components),
         )
+
+
+def _require_depth(depth: int) -> None:
+    require_positive(depth=depth)
+    if depth > MAX_DEPTH:
+        raise ValueError(f"depth: expected at most {MAX_DEPTH} layers, got {depth}")
 
 
 def _affine(log_scale_bound: float) -> partial[zuko.transforms.MonotonicAffineTransform]:

@@ -133,7 +133,7 @@ class ObservationLayout:
 
 
 ObservationSize = int | ObservationLayout
-"""Of an observation: O numbers, or the layout of its bytes."""
+"""Size of an observation: O numbers, or the layout of its bytes."""
 
 
 def _as_part(part: Part, observation: Mapping[str, Any]) -> NDArray[Any]:

@@ -102,7 +102,7 @@ def measured(request: pytest.FixtureRequest) -> Callable[[Any], float]:
             file.write(json.dumps(record) + "\n")
 
     def measure(value: Any) -> float:
-        """Of a number, or a tensor that holds one."""
+        """Measure a number, or a tensor that holds one."""
         number = float(value.detach() if hasattr(value, "detach") else value)
         if path is None:
             return number

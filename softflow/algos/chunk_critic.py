@@ -43,7 +43,7 @@ class ChunkCriticConfig(PolicyConfig):
     critic_width: int = 256
     """Hidden width of a critic."""
     critic_learning_rate: float = 5e-4
-    """Of the critics' AdamW."""
+    """Learning rate of the critics' AdamW."""
     target_rate: float = 0.005
     """Rate at which the target critics follow."""
 

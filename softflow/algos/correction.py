@@ -46,7 +46,7 @@ class CorrectionStageConfig:
     updates: int = 2_000
     """Updates of the head."""
     learning_rate: float = 3e-4
-    """Of the head's Adam."""
+    """Learning rate of the head's Adam."""
     bc_weight: float = 1.0
     """Weight of the distance from the human's labels."""
     hold_weight: float = 1.0

@@ -40,7 +40,7 @@ class OneStepConfig:
     """The network of the one-step policy, and how closely it follows the flow."""
 
     width: int = 256
-    """Of its hidden layers."""
+    """Units of each of its hidden layers."""
     depth: int = 3
     """Number of hidden layers."""
     distillation_weight: float = 1_000.0
@@ -53,7 +53,7 @@ class FlowQLearningOfflineConfig:
     """Offline RL on the demonstrations."""
 
     learning_rate: float = 3e-4
-    """Of the AdamW of flow and one-step policy at the start of the stage; falls to zero along a cosine."""
+    """Learning rate of AdamW for flow and one-step policy at the start of the stage; falls to zero along a cosine."""
     updates: int = 1_000
     """Updates of flow, one-step policy and critic."""
 
@@ -63,7 +63,7 @@ class FlowQLearningOnlineConfig(OnlineStageConfig):
     """Online RL."""
 
     learning_rate: float = 3e-4
-    """Of the AdamW of flow and one-step policy at the start of the stage; falls to zero along a cosine."""
+    """Learning rate of AdamW for flow and one-step policy at the start of the stage; falls to zero along a cosine."""
 
 
 @dataclass

@@ -31,9 +31,9 @@ class ImitationConfig:
     updates: int = 8_000
     """Updates of the policy."""
     learning_rate: float = 1.5e-3
-    """Of AdamW at the start; falls to zero along a cosine."""
+    """Learning rate of AdamW at the start; falls to zero along a cosine."""
     weight_decay: float = 0.0
-    """Of AdamW."""
+    """Weight decay of AdamW."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class PolicyConfig:
     flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of that flow."""
     encoder: str | None = None
-    """Of images, if the observation has any: `conv`, which is what they get without this, or `resnet18`, pretrained."""
+    """Encoder of images, if the observation has any: `conv`, the default, or `resnet18`, pretrained."""
     encoder_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of that encoder; of `resnet18` its `weights`, a file."""
     horizon: int = 8
@@ -53,7 +53,7 @@ class PolicyConfig:
     execute: int = 4
     """Actions of a chunk that are executed."""
     temperature: float = 0.35
-    """Of the base noise of executed chunks."""
+    """Scale of the base noise of executed chunks."""
     batch_size: int = 256
     """Windows in a batch."""
     average_rate: float = 0.005

@@ -51,12 +51,12 @@ class PpoConfig:
     epochs: int = 4
     """How often each decision is learnt from, in minibatches of `batch_size`, before it is forgotten."""
     learning_rate: float = 1e-4
-    """Of the Adam of head and residual noise. RFS has 3e-4; a density over a whole chunk is of so many numbers that a
-    bout of such steps takes three ratios in four out of the clipped range (`ppo/ratio_clipped`)."""
+    """Learning rate of the Adam of head and residual noise. RFS has 3e-4; a density over a whole chunk is of so many
+    numbers that a bout of such steps takes three ratios in four out of the clipped range (`ppo/ratio_clipped`)."""
     value_learning_rate: float = 1e-3
-    """Of the value network's Adam."""
+    """Learning rate of the value network's Adam."""
     clip: float = 0.2
-    """Of the ratio of densities, on either side of 1."""
+    """Clip range of the ratio of densities, on either side of 1."""
     trace: float = 0.95
     """Lambda of the advantages, per decision."""
     residual_std: float = 0.02
@@ -253,7 +253,7 @@ class RfsPpo(SteeringMethod):
         return {name: scalar.detach() for name, scalar in scalars.items()}
 
     def _entropy(self, steering: HeadOutput) -> Tensor:
-        """Of a decision, per dimension, less what no learning changes: the mean log standard deviation."""
+        """Entropy of a decision per dimension, less a constant: the mean log standard deviation."""
         parts = []
         if self.config.steering.latent:
             parts.append(steering.log_std.mean(0))

@@ -48,7 +48,7 @@ class SACOnlineConfig(OnlineStageConfig):
     critic_updates: int = 5
     """Updates of the critics before each of these. RLPD has 20 of them, and one of the actor, for each step."""
     learning_rate: float = 3e-4
-    """Of the actor's AdamW and the entropy weight's Adam."""
+    """Learning rate of the actor's AdamW and the entropy weight's Adam."""
 
 
 @dataclass
@@ -60,13 +60,13 @@ class SACConfig(OnlineMethodConfig):
     execute: int = 1
     """Actions of a chunk that are executed: all of them."""
     temperature: float = 0.0
-    """Of the base noise of deployed chunks; own episodes are collected at 1."""
+    """Scale of the base noise of deployed chunks; own episodes are collected at 1."""
     average_rate: float = 1.0
     """Rate of the running average of the actor's weights, which is the policy that acts; at 1 the actor itself."""
     critic_members: int = 10
     """Critics in the ensemble, E; the actor follows their mean."""
     critic_learning_rate: float = 3e-4
-    """Of the critics' AdamW."""
+    """Learning rate of the critics' AdamW."""
     target_members: int = 2
     """Critics of which a target takes the least."""
     entropy_in_target: bool = True

@@ -45,7 +45,7 @@ class ImprovementConfig:
     """What the actor minimises in an offline or online stage, and how fast."""
 
     learning_rate: float = 5e-4
-    """Of the actor's AdamW at the start of the stage; falls to zero along a cosine."""
+    """Learning rate of the actor's AdamW at the start of the stage; falls to zero along a cosine."""
     q_weight: float = 0.0
     """Weight of -Q / |Q| on the policy's own chunks."""
     kl_weight: float = 0.0
@@ -83,7 +83,7 @@ class OfflineConfig(ImprovementConfig):
     """Offline RL on the demonstrations: short, because they teach a critic little about what else might be done."""
 
     learning_rate: float = 2e-4
-    """Of the actor's AdamW at the start of the stage; falls to zero along a cosine."""
+    """Learning rate of the actor's AdamW at the start of the stage; falls to zero along a cosine."""
     updates: int = 1_000
     """Updates of actor and critic."""
 

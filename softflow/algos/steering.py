@@ -55,7 +55,7 @@ class HeadConfig:
     residual_shape: Shape = "step"
     """The residual: one for each step of a chunk, or shared over the chunk."""
     residual_bound: float = 0.1
-    """Of the residual's every number; actions lie in [-1, 1]."""
+    """Largest magnitude of each number of the residual; actions lie in [-1, 1]."""
     log_std_bound: float = 2.0
     """The latent's noise is multiplied by at most e to the power of this, and divided by at most as much."""
 
@@ -90,7 +90,7 @@ class SteeringOnlineConfig(OnlineStageConfig):
     offline_share: float = 0.5
     """Share of each batch that comes from the demonstrations, in this stage and the one before."""
     learning_rate: float = 3e-4
-    """Of the head's Adam."""
+    """Learning rate of the head's Adam."""
     residual_weight: float = 300.0
     """Weight of the residual's mean square. With 10, and 0.1 on the KL, success on `tape_cut` fell to zero within
     10,000 steps (one seed)."""

@@ -47,7 +47,7 @@ class DemoConfig:
     corrections: str | None = None
     """Run folder, or a checkpoint's folder in it: record corrections of its policy, in its environment."""
     seed: int = 0
-    """Of the demonstrator and of the episodes."""
+    """Seed of the demonstrator and of the episodes."""
     num_envs: int | None = None
     """Demonstrations that are recorded at once, each in a process of its own; 1 unless given, or one for each core."""
     vectorization_mode: VectorizationMode = "sync"
@@ -269,7 +269,7 @@ class _Recorder:
 
 
 _own: list[_Recorder] = []
-"""Of a process that records."""
+"""The recorder of this process, in one that records."""
 
 
 def _keep(recorder: _Recorder) -> None:

@@ -29,7 +29,7 @@ class ExportConfig:
     run: Positional[str]
     """Run folder, or a checkpoint's folder in it."""
     format: Literal["onnx", "torchscript", "torch_export"]
-    """Of the file; onnx needs softflow[onnx]."""
+    """Format of the file; onnx needs softflow[onnx]."""
     out: str
     """File to write; an existing one is refused."""
 

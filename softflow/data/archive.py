@@ -48,9 +48,10 @@ def write_archive(path: Path, arrays: Mapping[str, np.ndarray], version: int, co
         if compress:
             with unfinished.open("wb") as file:
                 np.savez_compressed(file, **whole)
-            if sum(array.nbytes for array in whole.values()) < memory_allowed(unfinished) // 2:
+            if _unpacked_size(unfinished) <= _memory_allowed(unfinished):
                 return
-        with unfinished.open("wb") as file:  # or it has shrunk so much that it would be taken for an attack
+        # What shrinks further would be refused as an attack when it is read.
+        with unfinished.open("wb") as file:
             np.savez(file, **whole)
 
 
@@ -145,9 +146,14 @@ def read_into(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 block[:] = np.frombuffer(read, np.uint8)
 
 
-def memory_allowed(path: Path) -> int:
+def _memory_allowed(path: Path) -> int:
     """Bytes that an archive may take when it is unpacked."""
     return FREE_MEMORY + MEMORY_PER_BYTE * path.stat().st_size
+
+
+def _unpacked_size(path: Path) -> int:
+    with zipfile.ZipFile(path) as archive:
+        return sum(member.file_size for member in archive.infolist())
 
 
 def check_zip(path: Path) -> None:
@@ -157,9 +163,8 @@ def check_zip(path: Path) -> None:
         SizeError: unpacked, it would take more memory than a file of its size may.
         Exception: it cannot be read, or is damaged; a damaged file makes zipfile raise anything.
     """
+    require_size("its content", _unpacked_size(path), _memory_allowed(path))
     with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-        require_size("its content", size, memory_allowed(path))
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"bad checksum of {damaged}")
 

@@ -62,6 +62,6 @@ def _moments(episodes: Sequence[Episode]) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _numbers(episode: Episode) -> np.ndarray:
-    """Of the observations that were acted on, (T, O) or (T, K)."""
+    """The numbers of the observations that were acted on, (T, O) or (T, K)."""
     acted_on = episode.observation[:-1]
     return acted_on if episode.layout is None else episode.layout.numbers(acted_on)

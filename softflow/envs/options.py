@@ -38,7 +38,7 @@ def _floats(value: Any) -> Iterator[float]:
 
 
 def _annotations(constructor: Callable[..., Any]) -> dict[str, Any]:
-    """Of the constructor's arguments; of a class also those that it hands on to the classes it is derived from."""
+    """Annotations of the constructor's arguments; for a class, also of those that it hands on to its bases."""
     if not inspect.isclass(constructor):
         return _hints(constructor)
     annotations: dict[str, Any] = {}

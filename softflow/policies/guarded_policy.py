@@ -18,7 +18,7 @@ class Report(NamedTuple):
     """What a guard did, (B,) each."""
 
     log_prob: Tensor
-    """Of the chunk that is executed, in nats."""
+    """Log-likelihood of the chunk that is executed, in nats."""
     flagged: Tensor
     """What the policy proposed is less likely than the threshold."""
     replaced: Tensor

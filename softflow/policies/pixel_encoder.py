@@ -14,7 +14,7 @@ from softflow.observation_layout import SMALLEST_IMAGE, ObservationLayout, Part
 from softflow.policies.pretrained import FrozenResNet18
 
 MAX_SHIFT = 1 / 20
-"""Of an image's height and width: how far training shifts it at most, 3 pixels of 64."""
+"""The share of an image's height and width by which training shifts it at most: 3 pixels of 64."""
 
 
 class PixelEncoder(nn.Module):

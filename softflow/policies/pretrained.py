@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from softflow.observation_layout import Part
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colours, red, green and blue in [0, 1]: what such weights were trained with."""
+"""Statistics of ImageNet's colours, red, green and blue in [0, 1]: what such weights were trained with."""
 
 
 class FrozenResNet18(nn.Module):

@@ -17,7 +17,7 @@ from softflow.errors import one_line
 from softflow.training.success import EpisodeSuccess, SuccessRule
 
 ENVIRONMENT_ERRORS = (Exception, SystemExit)
-"""What code of an environment may raise by mistake; `sys.exit` in it must not end a run as if it were done."""
+"""What an environment may raise by mistake. `sys.exit` in it must not end a run as if it were done."""
 LONGEST_EPISODE = 1_000_000
 """Steps after which an episode without a `TimeLimit` is taken to never end."""
 
@@ -25,19 +25,19 @@ LONGEST_EPISODE = 1_000_000
 class CheckedEnvironment(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
     """Copies and checks every action, observation and reward, and judges the success of the episode.
 
-    The spaces are those that the environment has when it is wrapped; later changes of them do not count. `info` has a
-    bool `is_success` at every step, the verdict of `success` if the episode ended there. An error in `close` is a
-    warning: what was reached until then is not lost.
+    The spaces are those that the environment has when it is wrapped; later changes of them do not count. The `info` of
+    every step has a bool `is_success`: the verdict if the episode ended there. An error in `close` becomes a warning,
+    so that the results of a run are not lost.
 
     Args:
-        env: has flat Boxes of observations and actions.
+        env: an environment with flat Boxes of observations and actions.
         success: which episodes count as successes.
 
     Attributes:
         steps: made in this episode, the last one counted even if it failed.
 
     Raises:
-        ValueError: it has other spaces.
+        ValueError: the environment has other spaces.
         MalformedStep: from `reset` or `step`: an action or observation that does not fit its space, a reward that is
             not one finite number, a flag that is neither true nor false; or the episode goes on after
             `LONGEST_EPISODE` steps and there is no `TimeLimit`.
@@ -45,8 +45,7 @@ class CheckedEnvironment(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
 
     def __init__(self, env: gym.Env, success: SuccessRule | None = None) -> None:
         super().__init__(env)
-        self._observations, self._actions = _flat_box(env.observation_space), _flat_box(env.action_space)
-        self.observation_space, self.action_space = self._observations, self._actions
+        self.observation_space, self.action_space = _flat_box(env.observation_space), _flat_box(env.action_space)
         self.steps = 0
         self._success = EpisodeSuccess(success or SuccessRule())
         self._never_ends = not _has_time_limit(env)
@@ -57,11 +56,11 @@ class CheckedEnvironment(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
         self.steps = 0
         self._success.begin()
         observation, info = self.env.reset(seed=seed, options=options)
-        return as_array("observation", observation, self._observations), info
+        return as_array("observation", observation, self.observation_space), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.steps += 1
-        given = as_array("action", action, self._actions)
+        given = as_array("action", action, self.action_space)
         observation, reward, terminated, truncated, info = self.env.step(given)
         ending = as_flag("terminated", terminated), as_flag("truncated", truncated)
         if self.steps >= LONGEST_EPISODE and self._never_ends and not any(ending):
@@ -70,8 +69,11 @@ class CheckedEnvironment(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
                 "--env-options.max-episode-steps 1000"
             )
         earned = as_reward(reward)
-        said = {**info, "is_success": self._success.add(info, earned)}
-        return as_array("observation", observation, self._observations), earned, *ending, said
+        success = self._success.add(info, earned)
+        if any(ending) and self._success.is_overlooked:
+            warnings.warn("an episode said success, but not at its last step: --success any counts it", stacklevel=2)
+        said = {**info, "is_success": success}
+        return as_array("observation", observation, self.observation_space), earned, *ending, said
 
     def close(self) -> None:
         try:
@@ -80,7 +82,7 @@ class CheckedEnvironment(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
             warnings.warn(f"closing an environment failed: {type(error).__name__}: {one_line(error)}", stacklevel=2)
 
     def progress(self) -> dict[str, float]:
-        """What this wrapper keeps of the episode."""
+        """The steps of the episode so far, and what its success depends on."""
         return {"steps": self.steps, **self._success.state_dict()}
 
     def set_progress(self, progress: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ class RunConfig:
     mirror: bool = True
     """Learn from the mirror image of every episode as well, where the environment has that symmetry."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
     device: str = "cpu"
     """Where the networks live, as torch names it."""
     threads: int = 2

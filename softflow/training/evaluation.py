@@ -72,7 +72,7 @@ def evaluate(
 
 
 GUARD_OUTCOME = ("flagged", "replaced", "unlikely", "limited", "unfamiliar")
-"""Of a guard's `Report`, what evaluations count."""
+"""What evaluations count in a guard's `Report`."""
 
 
 def evaluate_guarded(
@@ -105,7 +105,7 @@ def evaluate_guarded(
 
 
 def guard_shares(episode: Episode) -> dict[str, float]:
-    """Of each name in `GUARD_OUTCOME`, the share of the episode's chunks that it is true of. Empty without a guard."""
+    """The share of the episode's chunks that each name in `GUARD_OUTCOME` is true of. Empty without a guard."""
     if episode.decision is None:
         return {}
     return dict(zip(GUARD_OUTCOME, episode.decision.mean(0).tolist(), strict=True))

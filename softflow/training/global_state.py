@@ -24,14 +24,15 @@ from softflow.errors import UserError
 
 @dataclass
 class GlobalState:
-    """All of it, as it was at some moment."""
+    """The random states and settings at one moment."""
 
     python_random: Any
     numpy_generator: Any
-    """Exchanged as it is: to copy its state takes a hundred times as long."""
+    """The generator itself is exchanged, because copying its state takes a hundred times as long."""
     numpy_errors: Any
     torch_random: torch.Tensor
     dtype: torch.dtype
+    device: torch.device
     threads: int
     grad: bool
 
@@ -43,6 +44,7 @@ class GlobalState:
             np.geterr(),
             torch.get_rng_state(),
             torch.get_default_dtype(),
+            torch.get_default_device(),
             torch.get_num_threads(),
             torch.is_grad_enabled(),
         )
@@ -53,6 +55,8 @@ class GlobalState:
         np.seterr(**self.numpy_errors)
         torch.set_rng_state(self.torch_random)
         torch.set_default_dtype(self.dtype)
+        if torch.get_default_device() != self.device:  # None is the CPU, without the cost of a device that is set
+            torch.set_default_device(None if self.device.type == "cpu" else self.device)
         if torch.get_num_threads() != self.threads:  # it may start threads anew
             torch.set_num_threads(self.threads)
         torch.set_grad_enabled(self.grad)
@@ -92,16 +96,12 @@ def environments_turn() -> Iterator[None]:
     finally:
         _theirs, _is_their_turn = GlobalState.current(), False
         ours.restore()
-        if warnings.filters != filters:  # ours would become errors
+        if warnings.filters != filters:  # warnings of training may have become errors
             warnings.filters[:] = filters  # type: ignore[index]
     if changed := [name for name, value in _modes().items() if value != modes[name]]:
-        raise UserError(f"an environment changed torch's {' and '.join(changed)} and left it so: change it back there")
+        raise UserError(f"an environment entered torch's {' and '.join(changed)} and did not leave it: leave it there")
 
 
 def _modes() -> dict[str, Any]:
-    """What torch cannot be made to return to from outside."""
-    return {
-        "inference_mode": torch.is_inference_mode_enabled(),
-        "autocast": torch.is_autocast_enabled("cpu"),
-        "default device": torch.get_default_device(),
-    }
+    """The modes of torch that only who entered them can leave."""
+    return {"inference_mode": torch.is_inference_mode_enabled(), "autocast": torch.is_autocast_enabled("cpu")}

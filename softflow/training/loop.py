@@ -44,7 +44,7 @@ class Progress:
     ended: bool = False
     """The stage, with its last evaluation. The last stage stays so, and goes on if more of it is asked for."""
     done: int = 0
-    """Of the stage, in its unit."""
+    """Updates or steps of the stage that are done."""
     evaluated: int = 0
     """As much of it was done at its last evaluation."""
     updates: int = 0

@@ -28,12 +28,13 @@ def seed_all(seed: int) -> None:
 def random_state(device: str = "cpu") -> dict[str, Any]:
     """Both sets, and the state of `device`, as strings and tensors."""
     theirs = environments_state()
-    numpys = _plain(theirs.numpy_generator.state)  # of any kind: an environment may have put another in its place
     state = {
-        **_as_plain(random.getstate(), np.random.get_state(), torch.get_rng_state()),
+        "python": _text(random.getstate()),
+        "numpy": _text(np.random.get_state()),
+        "torch": torch.get_rng_state(),
         "environments": {
-            "python": json.dumps(theirs.python_random),
-            "numpy": json.dumps(numpys),
+            "python": _text(theirs.python_random),
+            "numpy": _text(theirs.numpy_generator.state),  # of any kind: an environment may have put in another
             "torch": theirs.torch_random,
         },
     }
@@ -44,13 +45,11 @@ def random_state(device: str = "cpu") -> dict[str, Any]:
 
 def set_random_state(state: Mapping[str, Any], device: str = "cpu") -> None:
     """Return to what `random_state` gave. It may be of another device: that of `device` then stays as it is."""
-    pythons, numpys, torchs = _read(state)
-    random.setstate(pythons)
-    np.random.set_state(numpys)
-    torch.set_rng_state(torchs)
+    random.setstate(_read_python(state["python"]))
+    np.random.set_state(tuple(json.loads(state["numpy"])))
+    torch.set_rng_state(state["torch"])
     if "environments" in state:  # absent in older checkpoints
-        theirs = environments_state()
-        saved = state["environments"]
+        theirs, saved = environments_state(), state["environments"]
         theirs.python_random, theirs.torch_random = _read_python(saved["python"]), saved["torch"]
         theirs.numpy_generator = _read_generator(saved["numpy"])
     if "cuda" in state and torch.device(device).type == "cuda":
@@ -73,18 +72,8 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _as_plain(python: Any, numpys: Any, torchs: torch.Tensor) -> dict[str, Any]:
-    name, key, *rest = numpys
-    return {
-        "python": json.dumps(python),
-        "numpy": json.dumps([name, np.asarray(key).tolist(), *rest]),
-        "torch": torchs,
-    }
-
-
-def _read(state: Mapping[str, Any]) -> tuple[Any, Any, torch.Tensor]:
-    """The inverse of `_as_plain`."""
-    return _read_python(state["python"]), tuple(json.loads(state["numpy"])), state["torch"]
+def _text(state: Any) -> str:
+    return json.dumps(state, default=lambda array: array.tolist())
 
 
 def _read_python(text: str) -> tuple[Any, ...]:
@@ -93,24 +82,15 @@ def _read_python(text: str) -> tuple[Any, ...]:
 
 
 def _read_generator(text: str) -> np.random.BitGenerator:
-    """Raises ValueError unless it is the state of one of numpy's own."""
-    state = json.loads(text)
+    """The generator of a state. Raises ValueError if numpy has no such kind."""
+    state = json.loads(text, object_hook=_with_arrays)
     kinds = {kind.__name__: kind for kind in np.random.BitGenerator.__subclasses__()}
     if state["bit_generator"] not in kinds:
         raise ValueError(f"numpy has no bit generator {state['bit_generator']!r}")
     generator = kinds[state["bit_generator"]]()
-    generator.state = _with_arrays(state)
+    generator.state = state
     return generator
 
 
-def _plain(state: Any) -> Any:
-    """Arrays of a generator's state as lists, and numpy's numbers as Python's."""
-    if isinstance(state, dict):
-        return {name: _plain(value) for name, value in state.items()}
-    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
-
-
-def _with_arrays(state: Any) -> Any:
-    if isinstance(state, dict):
-        return {name: _with_arrays(value) for name, value in state.items()}
-    return np.array(state, np.uint64) if isinstance(state, list) else state
+def _with_arrays(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: np.array(value, np.uint64) if isinstance(value, list) else value for name, value in state.items()}

@@ -49,12 +49,13 @@ class EpisodeSuccess:
     """
 
     def __init__(self, rule: SuccessRule) -> None:
-        self._text, self._threshold = rule.text, rule.threshold
+        self._rule = rule
         self.begin()
 
     def begin(self) -> None:
         """Forget the last episode."""
-        self._said, self._total = False, 0.0
+        self._said = self._was_said = False
+        self._return = 0.0
 
     def add(self, info: Mapping[str, Any], reward: float) -> bool:
         """Count a step. Returns whether the episode would be a success if it ended here.
@@ -62,13 +63,20 @@ class EpisodeSuccess:
         Raises:
             MalformedStep: `info["is_success"]` is neither true nor false.
         """
-        said = as_flag("is_success", info.get("is_success", False))
-        self._said = said or (self._said and self._text == "any")
-        self._total += reward
-        return self._said if math.isnan(self._threshold) else self._total >= self._threshold
+        self._said = as_flag("is_success", info.get("is_success", False))
+        self._was_said |= self._said
+        self._return += reward
+        if self._rule.text == "last":
+            return self._said
+        return self._was_said if self._rule.text == "any" else self._return >= self._rule.threshold
+
+    @property
+    def is_overlooked(self) -> bool:
+        """Whether an earlier step said success, the last one does not, and the rule is `last`."""
+        return self._rule.text == "last" and self._was_said and not self._said
 
     def state_dict(self) -> dict[str, float]:
-        return {"said": float(self._said), "total": self._total}
+        return {"was_said": float(self._was_said), "return": self._return}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._said, self._total = bool(state["said"]), float(state["total"])
+        self._was_said, self._return = bool(state["was_said"]), float(state["return"])

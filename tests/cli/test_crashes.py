@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.server import Server, in_group, saved_at, wait_for
 from tests.cli.training_runs import assert_same_run, interrupted, stages_of
+from tests.damage import full_disk
 
 TRAIN = (
     "--env two_routes --num-envs 2 --num-demos 6 --eval-episodes 2 --collect-steps 20 --eval-every 110 --threads 1 "
@@ -127,7 +126,7 @@ def test_a_file_that_may_not_grow(command: Any, tmp_path: Path) -> None:
     last = RunFolder.open("whole").last_checkpoint()
     sizes = [(last / name).stat().st_size for name in ("policy.safetensors", "training.pt")]
     for limit in (Path("run/metrics.csv").stat().st_size + 5, *(size - 1 for size in sizes)):
-        with files_up_to(limit):
+        with full_disk(limit):
             result = command("softflow-train --resume run")
         assert result.status == 2
         expected = (
@@ -137,16 +136,6 @@ def test_a_file_that_may_not_grow(command: Any, tmp_path: Path) -> None:
         assert_recoverable(run)
     assert command("softflow-train --resume run").status == 0
     assert_same_run("whole", "run")
-
-
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

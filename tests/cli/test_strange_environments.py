@@ -26,8 +26,8 @@ from tests.cli.training_runs import interrupted
 
 
 class Strange(gymnasium.Env[np.ndarray, np.ndarray]):
-    """Of the sizes of Pendulum-v1, eight steps; observation: the seed's last digit, the step, the last action. It
-    writes into the action that it is given, and into the observation that it has returned."""
+    """An environment of eight steps with the spaces of Pendulum-v1. It observes the seed's last digit, the step and the
+    last action, and writes into the action that it is given and the observation that it has returned."""
 
     observation_space = Box(-np.inf, np.inf, (3,), np.float32)
     action_space = Box(-1.0, 1.0, (1,), np.float32)

@@ -158,6 +158,20 @@ def test_success_by_each_rule(rule: str, successes: int, mode: VectorizationMode
     assert [episode.is_success for episode in episodes] == [bool(successes)] * 2
 
 
+def test_a_success_that_the_rule_overlooks_is_pointed_out() -> None:
+    def run(rule: str) -> None:
+        environment = CheckedEnvironment(Halving(), SuccessRule(rule))
+        environment.reset()
+        while not environment.step(np.ones(1, np.float32))[3]:
+            pass
+
+    with pytest.warns(UserWarning, match="said success, but not at its last step: --success any"):
+        run("last")
+    with warnings.catch_warnings(action="error"):
+        run("any")
+        run("return>=9")
+
+
 def test_twelve_thousand_steps_are_an_episode(counting: Any) -> None:
     environment = CheckedEnvironment(counting(lambda seed: 12_000))
     environment.reset(seed=0)

@@ -21,11 +21,12 @@ from softflow.training.vector import VectorizationMode, closing, vectorize
 
 
 def settings() -> tuple[Any, ...]:
-    return torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), np.geterr()
+    device = torch.get_default_device()
+    return torch.get_default_dtype(), device, torch.get_num_threads(), torch.is_grad_enabled(), np.geterr()
 
 
 def draw() -> tuple[float, ...]:
-    return random.random(), float(np.random.rand()), float(torch.rand((), dtype=torch.float32))
+    return random.random(), float(np.random.rand()), float(torch.rand((), dtype=torch.float32, device="cpu"))
 
 
 def upset() -> None:
@@ -34,6 +35,7 @@ def upset() -> None:
     np.random.seed(0)
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
     torch.set_num_threads(2)
     torch.set_grad_enabled(False)
     np.seterr(all="raise")
@@ -47,9 +49,10 @@ def kept() -> Any:
         yield
         with environments_turn():  # what a test has upset there
             torch.set_default_dtype(before[0])
-            torch.set_num_threads(before[1])
-            torch.set_grad_enabled(before[2])
-            np.seterr(**before[3])
+            torch.set_default_device(None)
+            torch.set_num_threads(before[2])
+            torch.set_grad_enabled(before[3])
+            np.seterr(**before[4])
     assert settings() == before
 
 
@@ -186,7 +189,7 @@ def test_another_generator_of_theirs_is_kept(kind: Any) -> None:
 def test_a_mode_that_is_left_on_is_named() -> None:
     mode = torch.inference_mode()
     try:
-        with pytest.raises(UserError, match="an environment changed torch's inference_mode and left it so"):
+        with pytest.raises(UserError, match="an environment entered torch's inference_mode and did not leave it"):
             with environments_turn():
                 mode.__enter__()
     finally:
