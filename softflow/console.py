@@ -67,7 +67,6 @@ class Console:
 @contextmanager
 def console() -> Iterator[Console]:
     """Inside it, whatever is printed goes to a `Console`; yields the one of standard output."""
-    _occupy_standard_descriptors()
     out, err = Console(sys.stdout), Console(sys.stderr)
     try:
         with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
@@ -83,9 +82,9 @@ def note(text: str) -> None:
         print(text, file=cast(TextIO, Console(sys.stdout)), flush=True)
 
 
-def _occupy_standard_descriptors() -> None:
-    """Have 0, 1 and 2 refer to nothing where they are closed. The next file would get such a number, and what a library
-    prints would end up in it."""
+def occupy_standard_descriptors() -> None:
+    """Have 0, 1 and 2 refer to nothing where they are closed, also in programs that are started. The next file would get
+    such a number, and what a library prints would end up in it."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(descriptor, True)
     os.close(descriptor)

@@ -1,1 +1,5 @@
-"""The commands: softflow-train, softflow-eval, softflow-demo."""
+"""The commands: softflow-train, softflow-eval, softflow-demo, softflow-export, softflow-guard."""
+
+from softflow.console import occupy_standard_descriptors
+
+occupy_standard_descriptors()  # before a library opens a file on import

@@ -181,7 +181,7 @@ def _axes(name: str, space: spaces.Space[Any], said: Any, environment: str) -> t
 
 def _likely_letters(shape: Sequence[int]) -> str:
     """The two largest axes are most likely height and width."""
-    largest = sorted(np.argsort(shape, stable=True)[-2:].tolist())
+    largest = sorted(np.argsort(shape, kind="stable")[-2:].tolist())
     letters, others = dict(zip(largest, "HW", strict=True)), iter("CKLMN")
     return "".join(letters.get(axis) or next(others, "?") for axis in range(len(shape)))
 
