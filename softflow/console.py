@@ -83,8 +83,10 @@ def note(text: str) -> None:
 
 
 def occupy_standard_descriptors() -> None:
-    """Have 0, 1 and 2 refer to nothing where they are closed, also in programs that are started. The next file would get
-    such a number, and what a library prints would end up in it."""
+    """Have the descriptors 0, 1 and 2 refer to nothing where they are closed, also in programs that are started.
+
+    The next file would get such a number, and what a library prints would end up in it.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
