@@ -44,7 +44,7 @@ class GlobalState:
             np.geterr(),
             torch.get_rng_state(),
             torch.get_default_dtype(),
-            torch.get_default_device(),
+            torch.empty(0).device,  # get_default_device fails in torch 2.8 once there has been another
             torch.get_num_threads(),
             torch.is_grad_enabled(),
         )
@@ -55,7 +55,7 @@ class GlobalState:
         np.seterr(**self.numpy_errors)
         torch.set_rng_state(self.torch_random)
         torch.set_default_dtype(self.dtype)
-        if torch.get_default_device() != self.device:  # None is the CPU, without the cost of a device that is set
+        if torch.empty(0).device != self.device:  # None is the CPU, without the cost of a device that is set
             torch.set_default_device(None if self.device.type == "cpu" else self.device)
         if torch.get_num_threads() != self.threads:  # it may start threads anew
             torch.set_num_threads(self.threads)

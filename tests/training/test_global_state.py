@@ -21,7 +21,7 @@ from softflow.training.vector import VectorizationMode, closing, vectorize
 
 
 def settings() -> tuple[Any, ...]:
-    device = torch.get_default_device()
+    device = torch.empty(0).device
     return torch.get_default_dtype(), device, torch.get_num_threads(), torch.is_grad_enabled(), np.geterr()
 
 
