@@ -63,11 +63,11 @@ def bootstrap(chunk_return: Tensor, discount: float, length: Tensor, terminated:
 
 
 def generalized_advantage(
-    chunk_return: Tensor, length: Tensor, terminated: bool, value: Tensor, discount: float, trace: float
+    chunk_return: Tensor, length: Tensor, terminated: bool, value: Tensor, discount: float, gae_lambda: float
 ) -> Tensor:
     """Generalised advantages of an episode's consecutive chunks (arXiv 1506.02438, eq. 16, for chunks of k_j steps):
 
-        delta_j = R_j + discount^k_j V(s_j+1) - V(s_j),    A_j = delta_j + trace * discount^k_j * A_j+1
+        delta_j = R_j + discount^k_j V(s_j+1) - V(s_j),    A_j = delta_j + gae_lambda * discount^k_j * A_j+1
 
     Args:
         chunk_return: (N,), R_j; see the function of this name.
@@ -75,21 +75,21 @@ def generalized_advantage(
         terminated: whether the last chunk ended in a terminal state. A time limit is not one.
         value: (N + 1,), of the observation before each chunk, and of the one after the last.
         discount: per step, in [0, 1].
-        trace: lambda, per chunk, in [0, 1]: 0 is the one-chunk error, 1 the whole return less the value.
+        gae_lambda: lambda, per chunk, in [0, 1]: 0 is the one-chunk error, 1 the whole return less the value.
 
     Returns:
         (N,).
 
     Raises:
-        ValueError: wrong shapes, or a discount or trace outside [0, 1].
+        ValueError: wrong shapes, or a discount or gae_lambda outside [0, 1].
     """
     if value.shape != (len(chunk_return) + 1,):
         raise ValueError(f"value: expected ({len(chunk_return) + 1},), got {tuple(value.shape)}")
-    if not 0.0 <= trace <= 1.0:
-        raise ValueError(f"trace: expected a number in [0, 1], got {trace!r}")
+    if not 0.0 <= gae_lambda <= 1.0:
+        raise ValueError(f"gae_lambda: expected a number in [0, 1], got {gae_lambda!r}")
     last = torch.arange(len(chunk_return), device=value.device) == len(chunk_return) - 1
     delta = bootstrap(chunk_return, discount, length, last & terminated, value[1:]) - value[:-1]
-    decay = trace * discount ** length.to(value.dtype)
+    decay = gae_lambda * discount ** length.to(value.dtype)
     advantage = torch.zeros_like(delta)
     following = delta.new_zeros(())
     for j in reversed(range(len(delta))):

@@ -41,11 +41,11 @@ class SelfImitation(Algorithm):
     """
 
     def __init__(self, config: SelfImitationConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
-        self.config, self.execute, self.device = config, config.execute, device
+        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
         actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options).to(device)
-        self.imitator = Imitator(actor, config.imitation, config.average_rate)
+        self.imitator = Imitator(actor, config.imitation, config.ema_rate)
         self.deployed = BestOfN(
-            self.imitator.policy, None, config.execute, candidates=1, temperature=config.temperature
+            self.imitator.policy, None, config.n_action_steps, candidates=1, temperature=config.temperature
         )
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 from softflow.cli import demonstrate, guard, train
 from softflow.cli.runs import load_run, make_environment
 from softflow.data import Episode, load_demonstrations, whole_chunks
-from softflow.envs.tape_cut_observation import OBSERVATION_BLOCKS
+from softflow.envs.tape_cut.observation import OBSERVATION_BLOCKS
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
 from softflow.training.evaluation import Evaluation, evaluate_guarded, summarize
 from softflow.training.vector import closing, vectorize
@@ -54,8 +54,8 @@ def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int 
         results = []
         for attempts in (0, 8):
             torch.manual_seed(seed)
-            guarded = GuardedPolicy(chooses, judge, policy.execute, attempts, policy.temperature)
-            with side_by_side(config, sees, policy.execute, min(episodes, 10)) as environments:
+            guarded = GuardedPolicy(chooses, judge, policy.n_action_steps, attempts, policy.temperature)
+            with side_by_side(config, sees, policy.n_action_steps, min(episodes, 10)) as environments:
                 results.append(evaluate_guarded(environments, guarded, episodes))
         (watched, done), (replaced, _) = results
         success, unlikely = replaced.success_rate, replaced.guard["unlikely"]
@@ -143,7 +143,7 @@ class Sensors(gymnasium.ObservationWrapper):
 
 
 def side_by_side(
-    config: Any, change: Callable | None, execute: int, number: int
+    config: Any, change: Callable | None, n_action_steps: int, number: int
 ) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
     """Environments of a run, with other sensors if there is a change."""
 
@@ -151,12 +151,12 @@ def side_by_side(
         environment = make_environment(config)
         return environment if change is None else Sensors(environment, change)
 
-    return closing(vectorize([make] * number, execute))
+    return closing(vectorize([make] * number, n_action_steps))
 
 
 def report_latency(policy: BestOfN, judge: ChunkGuard, calls: int = 200) -> None:
     """Time of one decision at best, as of an idle machine: without a guard, and behind one that replaces nothing."""
-    guarded = GuardedPolicy(policy.choose, judge, policy.execute, attempts=0)
+    guarded = GuardedPolicy(policy.choose, judge, policy.n_action_steps, attempts=0)
     observation = judge.density.normalizer.mean[None]
 
     def times(decide: Callable[[Tensor], Any]) -> Iterator[float]:

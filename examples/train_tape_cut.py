@@ -37,7 +37,7 @@ def train(demonstrations: int = 30, updates: int = 400, steps: int = 3_000, epis
     mean, std = observation_statistics(demonstrated)
     algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
 
-    environments, held_out = (vectorize([make] * run.num_envs, algorithm.execute) for _ in range(2))
+    environments, held_out = (vectorize([make] * run.num_envs, algorithm.n_action_steps) for _ in range(2))
     with RunFolder.create("runs", "tape_cut", "softflow", seed) as folder:
         Trainer(algorithm, demonstrated, environments, held_out, folder, run).run()
 

@@ -21,7 +21,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the tests are a job in 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("margins", "how far measured values are from their bounds (benchmarks/test_margins.py)")
+    group = parser.getgroup(
+        "margins", "how far measured values are from their bounds (benchmarks/studies/test_margins.py)"
+    )
     group.addoption("--margins", metavar="FILE", help="run only tests with the fixture `measured`, and append each of "
                     "their comparisons to FILE")  # fmt: skip
     group.addoption("--seed-offset", type=int, default=0, metavar="N", help="add N to every seed, environments' too")
@@ -90,7 +92,7 @@ def measured(request: pytest.FixtureRequest) -> Callable[[Any], float]:
     """For a value that luck takes part in: what a training reached, what float32 lost, what was drawn.
 
     Write `assert measured(error) < 0.1`. The bound must be five standard deviations or more from the mean over seeds
-    and processors, and wrong code beyond it; `benchmarks/test_margins.py` measures the former (docs/tests.md).
+    and processors, and wrong code beyond it; `benchmarks/studies/test_margins.py` measures the former (docs/tests.md).
     """
     path = request.config.getoption("margins")
 

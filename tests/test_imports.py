@@ -96,7 +96,7 @@ def test_imports_run_downwards() -> None:
         ("softflow.data.replay", "from softflow import policies"),
         ("softflow.policies.chunk", "from ..algos import softflow"),
         ("softflow.training.loop", "import softflow.cli.config"),
-        ("softflow.algos.softflow", "from softflow.envs.tape_cut import TapeCutEnv"),
+        ("softflow.algos.softflow", "from softflow.envs.tape_cut.env import TapeCutEnv"),
     ],
 )
 def test_an_import_upwards_is_found(module: str, source: str) -> None:

@@ -62,11 +62,11 @@ class Algorithm(ABC):
 
     Attributes:
         deployed: what acts as well as the method can, and is saved to be used.
-        execute: steps of each chunk that are executed.
+        n_action_steps: steps of each chunk that are executed.
     """
 
     deployed: BestOfN
-    execute: int
+    n_action_steps: int
 
     @abstractmethod
     def __init__(self, config: Any, observation_dim: ObservationSize, action_dim: int, device: str = "cpu") -> None: ...
@@ -97,7 +97,8 @@ class Algorithm(ABC):
         return {}
 
     def explore(self, observation: torch.Tensor) -> torch.Tensor | Decision[torch.Tensor]:
-        """Chunks to execute in order to learn from them, (B, O) -> (B, execute, A): as deployed, unless overridden.
+        """Chunks to execute in order to learn from them, (B, O) -> (B, n_action_steps, A): as deployed, unless
+        overridden.
 
         A method that must know later how it came to them returns them in a `Decision`.
         """

@@ -52,7 +52,7 @@ class ChunkCriticConfig(PolicyConfig):
         for name in ("candidates", "target_candidates"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 1 <= (self.critic_horizon or self.execute) <= self.horizon:
+        if not 1 <= (self.critic_horizon or self.n_action_steps) <= self.horizon:
             raise ValueError(f"critic_horizon must be in 1 ... horizon = {self.horizon}, got {self.critic_horizon}")
 
 
@@ -80,7 +80,7 @@ class ChunkCriticLearner:
         self.config, self.policy = config, policy
         self.critic = ChunkCritic(
             context_dim=policy.context_dim,
-            horizon=config.critic_horizon or config.execute,
+            horizon=config.critic_horizon or config.n_action_steps,
             action_dim=policy.action_dim,
             members=config.critic_members,
             width=config.critic_width,

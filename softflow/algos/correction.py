@@ -12,7 +12,7 @@ What it learns, L, is decided by what it steers, the residual or the latent:
 
     residual    mean (a_r(s) - clip(a_h - a_b, +-residual_bound))^2, the labels of RFS; a = clip(a_b + a_r(s))
     latent      -log p(w = z* | s) / d, with z* = f(a_h; s) the one latent that the base decodes to the human's chunk;
-                a = base(s, w). Normalizing flows alone have it: `SteeredPolicy.conservative_loss`, which adds the
+                a = base(s, w). Normalizing flows alone have it: `SteeredPolicy.bc_loss`, which adds the
                 base's log-determinant, a constant to the head.
 
 A few corrections say nothing of the states where nobody had to intervene, and a network says something everywhere.
@@ -90,7 +90,7 @@ class Correction(Algorithm):
     def __init__(
         self, config: CorrectionConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.execute, self.device = config, config.execute, device
+        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
         head = config.steering
         if head.latent == head.residual:
             raise ValueError("corrections label the latent or the residual: set one of steering.latent and .residual")
@@ -106,7 +106,7 @@ class Correction(Algorithm):
         self.optimizer = torch.optim.Adam(self.actor.head.parameters(), config.correction.learning_rate, fused=True)
         self.learner = ChunkCriticLearner(config, self.policy, device) if config.warmup.updates else None
         critic = self.learner.critic if self.learner is not None else None
-        self.deployed = BestOfN(self.policy, critic, config.execute, config.candidates, config.temperature)
+        self.deployed = BestOfN(self.policy, critic, config.n_action_steps, config.candidates, config.temperature)
 
     def load_base(self, policy: ChunkPolicy) -> None:
         copy_base(policy, self.base)
@@ -161,7 +161,7 @@ class Correction(Algorithm):
             held = said.residual.square().mean()
             scalars["correction/clipped"] = (wanted.abs() > bound).float().mean()
         else:
-            cloning = actor.conservative_loss(observation, human_chunk)
+            cloning = actor.bc_loss(observation, human_chunk)
             held = actor.latent_kl(ordinary, said).mean() / human_chunk[0].numel()
         loss = c.bc_weight * cloning + c.hold_weight * held
         if c.q_weight:
@@ -172,7 +172,7 @@ class Correction(Algorithm):
                 chunk = actor.propose(observation, 1, self.config.temperature)
             loss = loss + self.learner.actor_loss(observation, chunk, c.q_weight)
         descend(loss, self.optimizer, "head")
-        soft_update(self.policy.head, self.actor.head, self.config.average_rate)
+        soft_update(self.policy.head, self.actor.head, self.config.ema_rate)
         scalars |= {"train/actor_loss": loss, "correction/cloning": cloning, "correction/held": held}
         return {name: value.detach() for name, value in scalars.items()}
 

@@ -60,10 +60,10 @@ class FilteredImitation(Algorithm):
     def __init__(
         self, config: FilteredImitationConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.execute, self.device = config, config.execute, device
+        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
         actor = make_policy(config, observation_dim, action_dim).to(device)
-        self.imitator = Imitator(actor, config.imitation, config.average_rate)
-        self.deployed = BestOfN(self.imitator.policy, None, config.execute, 1, config.temperature)
+        self.imitator = Imitator(actor, config.imitation, config.ema_rate)
+        self.deployed = BestOfN(self.imitator.policy, None, config.n_action_steps, 1, config.temperature)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
         self.imitator.fit_normalizer(mean, std)

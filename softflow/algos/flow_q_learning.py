@@ -84,13 +84,15 @@ class FlowQLearning(OnlineMethod):
     def __init__(
         self, config: FlowQLearningConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.execute, self.device = config, config.execute, device
+        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
         flow = make_policy(config, observation_dim, action_dim)
         self.actor = OneStepPolicy(flow, width=config.one_step.width, depth=config.one_step.depth).to(device)
-        self.imitator = Imitator(self.actor, config.imitation, config.average_rate)
+        self.imitator = Imitator(self.actor, config.imitation, config.ema_rate)
         self.policy = self.imitator.policy
         self.learner = ChunkCriticLearner(config, self.policy, device)
-        self.deployed = BestOfN(self.policy, self.learner.critic, config.execute, config.candidates, config.temperature)
+        self.deployed = BestOfN(
+            self.policy, self.learner.critic, config.n_action_steps, config.candidates, config.temperature
+        )
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
         self.imitator.fit_normalizer(mean, std)
@@ -131,7 +133,7 @@ class FlowQLearning(OnlineMethod):
     def update_actor(self, observation: Tensor, imitable: Windows[Tensor], improve: bool) -> dict[str, Tensor]:
         """One step of flow and mu on the sum of their terms, without the critic's unless they `improve`."""
         latent, chunk = self.actor.draw(observation, 1, self.config.temperature)
-        imitation = self.actor.conservative_loss(imitable.observation, imitable.chunk)
+        imitation = self.actor.bc_loss(imitable.observation, imitable.chunk)
         distillation = self.actor.distillation_loss(observation, latent, chunk)
         loss = imitation + self.config.one_step.distillation_weight * distillation
         if improve:

@@ -50,19 +50,19 @@ class PolicyConfig:
     """Options of that encoder; of `resnet18` its `weights`, a file."""
     horizon: int = 8
     """Actions of a chunk that the policy proposes."""
-    execute: int = 4
+    n_action_steps: int = 4
     """Actions of a chunk that are executed."""
     temperature: float = 0.35
     """Scale of the base noise of executed chunks."""
     batch_size: int = 256
     """Windows in a batch."""
-    average_rate: float = 0.005
+    ema_rate: float = 0.005
     """Rate of the running average of the actor's weights, which is the policy that acts."""
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.execute <= self.horizon:
-            raise ValueError(f"execute must be in 1 ... horizon = {self.horizon}, got {self.execute}")
+        if not 1 <= self.n_action_steps <= self.horizon:
+            raise ValueError(f"n_action_steps must be in 1 ... horizon = {self.horizon}, got {self.n_action_steps}")
         if self.batch_size < 2:
             raise ValueError(f"batch_size must be at least 2: advantages are compared in it; got {self.batch_size}")
 
@@ -90,7 +90,7 @@ class Imitator(Generic[PolicyT]):
     Args:
         actor: what learns.
         config: settings of imitation.
-        average_rate: rate at which the running average follows.
+        ema_rate: rate at which the running average follows.
 
     Attributes:
         actor: as given.
@@ -99,8 +99,8 @@ class Imitator(Generic[PolicyT]):
         loss_name: what the loss on data chunks is logged as; only a likelihood is called one.
     """
 
-    def __init__(self, actor: PolicyT, config: ImitationConfig, average_rate: float) -> None:
-        self.actor, self.config, self.average_rate = actor, config, average_rate
+    def __init__(self, actor: PolicyT, config: ImitationConfig, ema_rate: float) -> None:
+        self.actor, self.config, self.ema_rate = actor, config, ema_rate
         self.policy = copy.deepcopy(actor).requires_grad_(False).eval()
         self.loss_name = "flow/nll" if actor.flow.loss_is_nll else "flow/loss"
         self.renew_optimizer(config.learning_rate)
@@ -134,14 +134,14 @@ class Imitator(Generic[PolicyT]):
     def update(self, batch: Windows[Tensor], progress: float) -> dict[str, Tensor]:
         """One step down the loss on data chunks; `progress` in [0, 1) sets the learning rate."""
         self.set_learning_rate(self.config.learning_rate, progress)
-        loss = self.actor.conservative_loss(batch.observation, batch.chunk)
+        loss = self.actor.bc_loss(batch.observation, batch.chunk)
         self.step(loss)
         return {"train/actor_loss": loss.detach(), self.loss_name: loss.detach()}
 
     def step(self, loss: Tensor) -> None:
         """One step of the actor down any loss of its own, and of the running average after it."""
         descend(loss, self.optimizer, "actor")
-        soft_update(self.policy, self.actor, self.average_rate)
+        soft_update(self.policy, self.actor, self.ema_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """All that continuing needs."""

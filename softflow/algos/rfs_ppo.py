@@ -57,7 +57,7 @@ class PpoConfig:
     """Learning rate of the value network's Adam."""
     clip: float = 0.2
     """Clip range of the ratio of densities, on either side of 1."""
-    trace: float = 0.95
+    gae_lambda: float = 0.95
     """Lambda of the advantages, per decision."""
     residual_std: float = 0.02
     """Standard deviation of the residual's noise at the start; actions lie in [-1, 1]."""
@@ -118,14 +118,14 @@ class RfsPpo(SteeringMethod):
     ) -> None:
         super().__init__(config, observation_dim, action_dim, device)
         c = config.online
-        self.density_steps = config.execute if config.steering.residual_shape == "step" else 1
+        self.density_steps = config.n_action_steps if config.steering.residual_shape == "step" else 1
         log_std = torch.full((self.density_steps, action_dim), c.residual_std, device=device).log()
         self.residual_log_std = nn.Parameter(log_std)
         learned = [*self.actor.head.parameters(), self.residual_log_std]
         self.optimizer = torch.optim.Adam(learned, c.learning_rate, fused=True)
         self.value = zero_mlp(self.base.context_dim, 1).to(device)
         self.value_optimizer = torch.optim.Adam(self.value.parameters(), c.value_learning_rate, fused=True)
-        self.deployed = BestOfN(self.actor, None, config.execute, 1, config.temperature)
+        self.deployed = BestOfN(self.actor, None, config.n_action_steps, 1, config.temperature)
         self._decided: Decided | None = None
         self._epoch: list[Tensor] = []
         """Rows of the minibatches that are left of this epoch."""
@@ -133,15 +133,15 @@ class RfsPpo(SteeringMethod):
     # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
-        """The updates of a step are such that a decision, which is worth `execute` steps, is learnt from `epochs`
-        times in minibatches of `batch_size`."""
+        """The updates of a step are such that a decision, worth `n_action_steps` steps, is learnt from `epochs` times
+        in minibatches of `batch_size`."""
         c = self.config
         stages = (
             Stage("imitation", updates=c.imitation.updates if c.base is None else 0),
             Stage(
                 "online",
                 environment_steps=c.online.steps,
-                updates_per_step=c.online.epochs / (c.execute * c.batch_size),
+                updates_per_step=c.online.epochs / (c.n_action_steps * c.batch_size),
             ),
         )
         return [stage for stage in stages if stage.total > 0]
@@ -171,13 +171,13 @@ class RfsPpo(SteeringMethod):
         if self.config.steering.residual:
             std = self.residual_log_std.exp().expand(len(observation), -1, -1)
             residual = steering.residual.clone()
-            residual[:, : self.execute] += std * torch.randn_like(std)
+            residual[:, : self.n_action_steps] += std * torch.randn_like(std)
             noisy = steering._replace(residual=residual)
         draw = self.actor.draw(observation, 1, self.config.temperature, noisy)
         latent, residual = draw.latent[:, 0], draw.residual[:, 0, : self.density_steps]
         log_prob = self.log_prob(observation, latent, residual, steering)
         record = torch.cat([latent.flatten(1), residual.flatten(1), log_prob.unsqueeze(1)], 1)
-        return Decision(draw.chunk[:, 0, : self.execute], record)
+        return Decision(draw.chunk[:, 0, : self.n_action_steps], record)
 
     def log_prob(
         self, observation: Tensor, latent: Tensor, residual: Tensor, steering: HeadOutput | None = None
@@ -209,13 +209,13 @@ class RfsPpo(SteeringMethod):
     def _assess(self, episode: Episode) -> Decided:
         c, steps = self.config, len(episode)
         assert episode.decision is not None, "own episodes are made of decisions"
-        starts = np.arange(0, steps, self.execute)
-        reward = np.pad(episode.reward, (0, -steps % self.execute)).reshape(-1, self.execute)
-        length = torch.tensor(np.minimum(self.execute, steps - starts), device=self.device)
+        starts = np.arange(0, steps, self.n_action_steps)
+        reward = np.pad(episode.reward, (0, -steps % self.n_action_steps)).reshape(-1, self.n_action_steps)
+        length = torch.tensor(np.minimum(self.n_action_steps, steps - starts), device=self.device)
         observation = torch.tensor(episode.observation[[*starts, steps]], device=self.device)
         value = self.value(self.base.features(observation))[:, 0]
         returned = chunk_return(torch.tensor(reward, device=self.device), length, c.discount)
-        advantage = generalized_advantage(returned, length, episode.terminated, value, c.discount, c.online.trace)
+        advantage = generalized_advantage(returned, length, episode.terminated, value, c.discount, c.online.gae_lambda)
         record = torch.tensor(episode.decision, device=self.device)
         latent, residual, log_prob = record.tensor_split([c.horizon * self.actor.action_dim, -1], 1)
         return Decided(

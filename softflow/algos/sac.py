@@ -57,11 +57,11 @@ class SACConfig(OnlineMethodConfig):
 
     horizon: int = 1
     """Actions of a chunk that the policy proposes."""
-    execute: int = 1
+    n_action_steps: int = 1
     """Actions of a chunk that are executed: all of them."""
     temperature: float = 0.0
     """Scale of the base noise of deployed chunks; own episodes are collected at 1."""
-    average_rate: float = 1.0
+    ema_rate: float = 1.0
     """Rate of the running average of the actor's weights, which is the policy that acts; at 1 the actor itself."""
     critic_members: int = 10
     """Critics in the ensemble, E; the actor follows their mean."""
@@ -80,10 +80,10 @@ class SACConfig(OnlineMethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.horizon == self.execute == (self.critic_horizon or self.horizon):
+        if not self.horizon == self.n_action_steps == (self.critic_horizon or self.horizon):
             raise ValueError(
-                f"SAC values and executes whole chunks: execute ({self.execute}) and critic_horizon must be "
-                f"horizon = {self.horizon}"
+                f"SAC values and executes whole chunks: n_action_steps ({self.n_action_steps}) and critic_horizon must "
+                f"be horizon = {self.horizon}"
             )
         if self.target_candidates != 1:
             raise ValueError(
@@ -138,16 +138,18 @@ class SAC(OnlineMethod):
     def __init__(
         self, config: SACConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.execute, self.device = config, config.execute, device
+        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
         actor = make_policy(config, observation_dim, action_dim).to(device)
         if not actor.flow.exact_density:
             raise ValueError(f"flow {config.flow!r} has no exact density, which an entropy needs; choose another flow")
-        self.imitator = Imitator(actor, config.imitation, config.average_rate)
+        self.imitator = Imitator(actor, config.imitation, config.ema_rate)
         self.actor, self.policy = actor, self.imitator.policy
         self.alpha = EntropyWeight(config.entropy_weight).to(device)
         self.alpha_optimizer = torch.optim.Adam(self.alpha.parameters(), config.online.learning_rate, fused=True)
         self.learner = SoftCriticLearner(config, self.policy, self.alpha, device)
-        self.deployed = BestOfN(self.policy, self.learner.critic, config.execute, config.candidates, config.temperature)
+        self.deployed = BestOfN(
+            self.policy, self.learner.critic, config.n_action_steps, config.candidates, config.temperature
+        )
 
     @property
     def imitates(self) -> bool:

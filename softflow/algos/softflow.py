@@ -112,7 +112,7 @@ class SoftFlow(OnlineMethod):
     def __init__(
         self, config: SoftFlowConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.execute, self.device = config, config.execute, device
+        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
         actor = make_policy(config, observation_dim, action_dim).to(device)
         for name, stage in (("offline", config.offline), ("online", config.online)):
             if stage.kl_weight and not actor.flow.exact_density:
@@ -120,13 +120,13 @@ class SoftFlow(OnlineMethod):
                     f"{name}.kl_weight is {stage.kl_weight:g}, but flow {config.flow!r} has no exact density, which a "
                     f"KL needs; set {name}.kl_weight to 0, or choose another flow"
                 )
-        self.imitator = Imitator(actor, config.imitation, config.average_rate)
+        self.imitator = Imitator(actor, config.imitation, config.ema_rate)
         self.actor, self.policy = actor, self.imitator.policy
         self.imitation_policy = copy.deepcopy(self.policy)
         advantages = any(stage.nll_weight and stage.advantage_scale for stage in (config.offline, config.online))
         self.learner = ChunkCriticLearner(config, self.policy, device, advantages)
         self.critic = self.learner.critic
-        self.deployed = BestOfN(self.policy, self.critic, config.execute, config.candidates, config.temperature)
+        self.deployed = BestOfN(self.policy, self.critic, config.n_action_steps, config.candidates, config.temperature)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
         self.imitator.fit_normalizer(mean, std)
@@ -185,7 +185,7 @@ class SoftFlow(OnlineMethod):
         if config.nll_weight:
             scale = config.advantage_scale
             weight = self.learner.advantage_weight(imitable, scale) if scale else None
-            data_loss = self.actor.conservative_loss(imitable.observation, imitable.chunk, weight)
+            data_loss = self.actor.bc_loss(imitable.observation, imitable.chunk, weight)
             scalars[self.imitator.loss_name] = data_loss.detach()
             loss = loss + config.nll_weight * data_loss
         self.imitator.step(loss)

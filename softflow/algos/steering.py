@@ -117,9 +117,9 @@ class SteeringMethod(Algorithm):
     def __init__(
         self, config: SteeredConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.execute, self.device = config, config.execute, device
+        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
         imitating = make_policy(config, observation_dim, action_dim)
-        self.imitator = Imitator(imitating.to(device), config.imitation, config.average_rate)
+        self.imitator = Imitator(imitating.to(device), config.imitation, config.ema_rate)
         self.base = self.imitator.policy
         self.actor = SteeredPolicy(self.base, **asdict(config.steering)).to(device)
 
@@ -149,7 +149,9 @@ class Steering(SteeringMethod, OnlineMethod):
         self.policy = self.actor.twin()
         self.head_optimizer = torch.optim.Adam(self.actor.head.parameters(), config.online.learning_rate, fused=True)
         self.learner = ChunkCriticLearner(config, self.policy, device)
-        self.deployed = BestOfN(self.policy, self.learner.critic, config.execute, config.candidates, config.temperature)
+        self.deployed = BestOfN(
+            self.policy, self.learner.critic, config.n_action_steps, config.candidates, config.temperature
+        )
 
     # ------------------------------------------------------------------------------------------------------- stages
 
@@ -165,7 +167,7 @@ class Steering(SteeringMethod, OnlineMethod):
     @torch.inference_mode()
     def explore(self, observation: Tensor) -> Tensor:
         """Single draws, however many candidates deploy."""
-        return self.policy.propose(observation, 1, self.config.temperature)[:, 0, : self.execute]
+        return self.policy.propose(observation, 1, self.config.temperature)[:, 0, : self.n_action_steps]
 
     def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
         if stage.name == "imitation":
@@ -184,7 +186,7 @@ class Steering(SteeringMethod, OnlineMethod):
         conservative = c.online.residual_weight * residual + c.online.kl_weight * kl
         loss = self.learner.actor_loss(observation, chunk) + conservative
         descend(loss, self.head_optimizer, "head")
-        soft_update(self.policy.head, self.actor.head, c.average_rate)
+        soft_update(self.policy.head, self.actor.head, c.ema_rate)
         scalars = {"train/actor_loss": loss, "steering/residual_rms": residual.sqrt(), "steering/latent_kl": kl}
         return {name: value.detach() for name, value in scalars.items()}
 

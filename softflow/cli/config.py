@@ -14,6 +14,7 @@ import dataclasses
 import math
 import os
 import reprlib
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -197,7 +198,7 @@ def _convert_fields(cls: type, mapping: Any, source: str, prefix: str, root: typ
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{source}: {prefix[:-1]!r} needs keys below it, got {_kind(mapping)}")
     fields, converted = _fields(cls), {}
-    for name, value in mapping.items():
+    for name, value in _with_new_names(mapping, fields, f"{source}: {prefix}").items():
         key = f"{prefix}{name}"
         if name not in fields:
             neighbours = [prefix + field for field in fields]
@@ -209,6 +210,22 @@ def _convert_fields(cls: type, mapping: Any, source: str, prefix: str, root: typ
         else:
             converted[name] = _convert(value, annotation, f"{source}: {key!r}")
     return converted
+
+
+RENAMED = {"execute": "n_action_steps", "average_rate": "ema_rate", "trace": "gae_lambda"}
+"""Keys of earlier versions, and what they are called now."""
+
+
+def _with_new_names(mapping: Mapping[str, Any], fields: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The mapping with the new names of keys of earlier versions, each of which gets a note."""
+    renamed = dict(mapping)
+    for old, new in RENAMED.items():
+        if old in mapping and old not in fields and new in fields:
+            if new in mapping:
+                raise ConfigError(f"{place}{old} is the earlier name of {new}, and both are given: remove {old}")
+            print(f"{place}{old} is called {new} now", file=sys.stderr)
+            renamed[new] = renamed.pop(old)
+    return renamed
 
 
 def _convert(value: Any, annotation: Any, place: str) -> Any:

@@ -28,10 +28,10 @@ from softflow.training.config import EnvOptions
 from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors, Lost, OnEnvError
 from softflow.training.global_state import environments_turn
+from softflow.training.intervals import wilson_interval
 from softflow.training.processes import leave_signals_to_parent
 from softflow.training.progress import StageProgress
 from softflow.training.random_state import seed_all
-from softflow.training.statistics import wilson_interval
 from softflow.training.success import SuccessRule
 from softflow.training.vector import VectorizationMode
 

@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> None:
 
     seed_all(config.seed)  # candidates are drawn, and environments may draw from global generators
     number, errors = min(config.num_envs, config.episodes), EnvironmentErrors(config.on_env_error)
-    with closing(make_environments(run, number, policy.execute)) as environments:
+    with closing(make_environments(run, number, policy.n_action_steps)) as environments:
         require_fit(policy, environments, config.run)
         if guarded is None:
             result, episodes = evaluate(environments, act, config.episodes, config.seed, errors)
@@ -130,7 +130,7 @@ def main(argv: Sequence[str]) -> None:
     if film is not None:
         filmed = CheckedEnvironment(make_environment(run, render_mode="rgb_array"))
         with contextlib.closing(filmed) as environment:
-            write_video(film, environment, act, policy.execute, config.seed)
+            write_video(film, environment, act, policy.n_action_steps, config.seed)
 
 
 def _new_file(name: str | None, flag: str) -> Path | None:
@@ -153,7 +153,7 @@ def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:
             f"{sizes[1]}: give one of the same environment and horizon"
         )
     try:
-        return GuardedPolicy(policy.choose, guard, policy.execute, config.guard_attempts, policy.temperature)
+        return GuardedPolicy(policy.choose, guard, policy.n_action_steps, config.guard_attempts, policy.temperature)
     except ValueError as error:
         raise UserError(f"--guard-attempts: {error}") from error
 

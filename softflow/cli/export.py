@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     except (ExportError, ImportError) as error:
         raise UserError(f"flow {policy.flow_name!r}: {error}") from error
     observation, chunk = f"(B, {policy.observation_dim})", f"(B, {policy.horizon}, {policy.action_dim})"
-    print(f"{out}: observation {observation} -> chunk {chunk}, of which {deployed.execute} actions are executed")
+    print(f"{out}: observation {observation} -> chunk {chunk}, of which {deployed.n_action_steps} actions are executed")
     print(f"largest difference from the policy on {EXAMPLES} observations: {difference:.1e}")
 
 

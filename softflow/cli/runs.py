@@ -156,10 +156,10 @@ def environment_maker(config: RunConfig) -> Callable[[], Env]:
     return partial(make_env, config.env, **config.env_options)
 
 
-def make_environments(config: RunConfig, number: int, execute: int) -> VectorEnv[Any, Any, Any]:
-    """`number` of them side by side, each executing chunks of `execute` actions."""
+def make_environments(config: RunConfig, number: int, n_action_steps: int) -> VectorEnv[Any, Any, Any]:
+    """`number` of them side by side, each executing chunks of `n_action_steps` actions."""
     make, mode = [environment_maker(config)] * number, config.vectorization_mode
-    return vectorize(make, execute, mode, time_limit=config.env_time_limit, success=SuccessRule(config.success))
+    return vectorize(make, n_action_steps, mode, time_limit=config.env_time_limit, success=SuccessRule(config.success))
 
 
 def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], run: str) -> None:

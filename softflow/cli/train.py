@@ -118,7 +118,7 @@ def _train(config: Any, folder: RunFolder) -> None:
     successes = np.mean([episode.is_success for episode in demonstrations])
 
     def side_by_side(number: int) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
-        return closing(make_environments(config, number, algorithm.execute))
+        return closing(make_environments(config, number, algorithm.n_action_steps))
 
     held_out_number = min(config.num_envs, config.eval_episodes)
     with side_by_side(config.num_envs) as environments, side_by_side(held_out_number) as held_out:

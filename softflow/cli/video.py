@@ -18,7 +18,7 @@ from softflow.training.global_state import environments_turn
 from softflow.training.rollout import Act
 
 
-def write_video(path: Path, environment: CheckedEnvironment, act: Act, execute: int, seed: int) -> None:
+def write_video(path: Path, environment: CheckedEnvironment, act: Act, n_action_steps: int, seed: int) -> None:
     """Run one episode in an environment with `render_mode="rgb_array"` and write it.
 
     Raises:
@@ -33,7 +33,7 @@ def write_video(path: Path, environment: CheckedEnvironment, act: Act, execute: 
     with written_whole(path) as file:
         writer: Any = imageio.get_writer(file, fps=frames_per_second)  # its type does not say what it can do
         with writer as film:
-            for frame in _frames(environment, act, execute, seed):
+            for frame in _frames(environment, act, n_action_steps, seed):
                 film.append_data(frame)
         try:
             imageio.get_reader(file).close()
@@ -41,14 +41,14 @@ def write_video(path: Path, environment: CheckedEnvironment, act: Act, execute: 
             raise OSError(errno.EIO, "ffmpeg left a film that cannot be read: is the disk full?") from error
 
 
-def _frames(environment: CheckedEnvironment, act: Act, execute: int, seed: int) -> Iterator[np.ndarray]:
+def _frames(environment: CheckedEnvironment, act: Act, n_action_steps: int, seed: int) -> Iterator[np.ndarray]:
     with _their_turn():
         observation, _ = environment.reset(seed=seed)
         frames = [_frame(environment)]
     ended = False
     while not ended:
         yield from frames
-        frames, chunk = [], act(observation[None])[0, :execute]
+        frames, chunk = [], act(observation[None])[0, :n_action_steps]
         with _their_turn():
             for action in chunk:
                 observation, _, terminated, truncated, _ = environment.step(action)

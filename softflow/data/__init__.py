@@ -15,9 +15,9 @@ from softflow.data.demonstrations import (
     save_demonstrations,
 )
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
+from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
 from softflow.data.replay import Replay, row_dtype, sample_mixed
-from softflow.data.statistics import constant_dimensions, observation_statistics
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [

@@ -14,9 +14,9 @@ from numpy.typing import DTypeLike
 
 from softflow.data.archive import read_arrays, read_into, write_archive
 from softflow.data.episodes import Episode
+from softflow.data.observation_statistics import ABSOLUTE_FLOOR
 from softflow.data.replay_checks import check_rows
 from softflow.data.replay_files import ReplayFiles
-from softflow.data.statistics import ABSOLUTE_FLOOR
 from softflow.data.windows import Windows, as_learned, concatenate
 from softflow.errors import UserError
 

@@ -2,8 +2,8 @@
 
 import gymnasium
 
-from softflow.envs.cube_rotate import CubeRotateEnv
-from softflow.envs.cube_rotate_demonstrator import CubeRotateDemonstrator
+from softflow.envs.cube_rotate.demonstrator import CubeRotateDemonstrator
+from softflow.envs.cube_rotate.env import CubeRotateEnv
 from softflow.envs.description import describe_spaces, name_dimensions, time_limit
 from softflow.envs.errors import UnstableSimulationError
 from softflow.envs.packing import find_layout
@@ -16,15 +16,15 @@ from softflow.envs.registry import (
     make_supervisor,
     resolve_env_id,
 )
-from softflow.envs.tape_cut import TapeCutEnv
-from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
-from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
+from softflow.envs.tape_cut.demonstrator import TapeCutDemonstrator
+from softflow.envs.tape_cut.env import TapeCutEnv
+from softflow.envs.tape_cut.supervisor import TapeCutSupervisor
 
 # Without gymnasium's TimeLimit: the environments keep their time limits themselves, as `max_steps`.
-gymnasium.register("softflow/CubeRotate-v0", entry_point="softflow.envs.cube_rotate:CubeRotateEnv")
-gymnasium.register("softflow/TapeCut-v0", entry_point="softflow.envs.tape_cut:TapeCutEnv")
+gymnasium.register("softflow/CubeRotate-v0", entry_point="softflow.envs.cube_rotate.env:CubeRotateEnv")
+gymnasium.register("softflow/TapeCut-v0", entry_point="softflow.envs.tape_cut.env:TapeCutEnv")
 for _task in ("TwoRoutes", "DelayedCorridor", "DriftingGoal", "WrongMode"):
-    gymnasium.register(f"softflow/{_task}-v0", entry_point=f"softflow.envs.diagnostics:{_task}Env")
+    gymnasium.register(f"softflow/{_task}-v0", entry_point=f"softflow.envs.diagnostics.tasks:{_task}Env")
 
 __all__ = [
     "CubeRotateDemonstrator",

@@ -15,23 +15,23 @@ from gymnasium.envs.registration import load_env_creator
 from numpy.typing import NDArray
 
 from softflow.envs.actions import unit_actions
-from softflow.envs.cube_rotate_demonstrator import CubeRotateDemonstrator
-from softflow.envs.diagnostics import DiagnosticTask
-from softflow.envs.diagnostics_demonstrators import (
+from softflow.envs.cube_rotate.demonstrator import CubeRotateDemonstrator
+from softflow.envs.diagnostics.demonstrators import (
     DelayedCorridorDemonstrator,
     DriftingGoalDemonstrator,
     TwoRoutesDemonstrator,
     WrongModeDemonstrator,
 )
-from softflow.envs.ogbench_cube import OgbenchCubeDemonstrator
+from softflow.envs.diagnostics.tasks import DiagnosticTask
+from softflow.envs.external.ogbench_cube import OgbenchCubeDemonstrator
+from softflow.envs.external.point_maze import PointMazeDemonstrator
 from softflow.envs.options import check_options
 from softflow.envs.packing import flatten_observations
-from softflow.envs.point_maze_demonstrator import PointMazeDemonstrator
 from softflow.envs.simulation import SimulatedTask
 from softflow.envs.success import SparseSuccess, SuccessInfo
-from softflow.envs.tape_cut_demonstrator import TapeCutDemonstrator
-from softflow.envs.tape_cut_supervisor import TapeCutSupervisor
-from softflow.envs.tape_cut_symmetry import Trajectory, find_tape_cut_mirror
+from softflow.envs.tape_cut.demonstrator import TapeCutDemonstrator
+from softflow.envs.tape_cut.supervisor import TapeCutSupervisor
+from softflow.envs.tape_cut.symmetry import Trajectory, find_tape_cut_mirror
 from softflow.errors import UserError, did_you_mean, one_line
 
 Env = gymnasium.Env[Any, Any]

@@ -77,9 +77,9 @@ class Simulation:
             getattr(self.data, name)[:] = state[name]
 
 
-def read_spec(xml: str) -> mujoco.MjSpec:
-    """The model of the file of that name beside this one."""
-    return mujoco.MjSpec.from_string(files(__package__).joinpath(xml).read_text(encoding="utf-8"))
+def read_spec(package: str) -> mujoco.MjSpec:
+    """Read the model of ``scene.xml`` in a task's package."""
+    return mujoco.MjSpec.from_string(files(package).joinpath("scene.xml").read_text(encoding="utf-8"))
 
 
 class SimulatedTask(gymnasium.Env[Any, NDArray[np.floating]]):

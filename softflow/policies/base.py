@@ -78,7 +78,7 @@ class ChunkPolicy(nn.Module, ABC):
         """The chunk of a given latent, clipped to the box: (B, O), (B, *latent_shape) -> (B, H, A)."""
 
     @abstractmethod
-    def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
+    def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
         """How far the policy is from data chunks (B, H, A): a scalar to be minimised beside -Q."""
 
     @abstractmethod

@@ -28,7 +28,7 @@ class BestOfN(nn.Module):
     Args:
         policy: proposes chunks.
         critic: values the first `critic.horizon` actions of each; None for a method without one.
-        execute: actions of a chunk that are executed.
+        n_action_steps: actions of a chunk that are executed.
         candidates: N; a single one is executed without asking the critic.
         temperature: of the candidates.
 
@@ -37,10 +37,10 @@ class BestOfN(nn.Module):
     """
 
     def __init__(
-        self, policy: ChunkPolicy, critic: ChunkCritic | None, execute: int, candidates: int, temperature: float
+        self, policy: ChunkPolicy, critic: ChunkCritic | None, n_action_steps: int, candidates: int, temperature: float
     ) -> None:
-        if type(execute) is not int or not 1 <= execute <= policy.horizon:
-            raise ValueError(f"execute must be in 1 ... horizon = {policy.horizon}, got {execute!r}")
+        if type(n_action_steps) is not int or not 1 <= n_action_steps <= policy.horizon:
+            raise ValueError(f"n_action_steps must be in 1 ... horizon = {policy.horizon}, got {n_action_steps!r}")
         if type(candidates) is not int or candidates < 1:
             raise ValueError(f"candidates must be an integer, at least 1, got {candidates!r}")
         if type(temperature) not in (int, float) or not 0 <= temperature < math.inf:
@@ -49,13 +49,13 @@ class BestOfN(nn.Module):
             raise ValueError(f"without a critic nothing chooses among {candidates} candidates: candidates must be 1")
         super().__init__()
         self.policy, self.critic = policy, critic
-        self.execute, self.candidates, self.temperature = execute, candidates, temperature
+        self.n_action_steps, self.candidates, self.temperature = n_action_steps, candidates, temperature
 
     @torch.inference_mode()
     def act(self, observation: Tensor) -> Tensor:
-        """(B, O) -> the actions to execute, (B, execute, A)."""
-        length = self.execute if self.critic is None else max(self.execute, self.critic.horizon)
-        return self.choose(observation, length)[:, : self.execute]
+        """(B, O) -> the actions to execute, (B, n_action_steps, A)."""
+        length = self.n_action_steps if self.critic is None else max(self.n_action_steps, self.critic.horizon)
+        return self.choose(observation, length)[:, : self.n_action_steps]
 
     @torch.inference_mode()
     def choose(self, observation: Tensor, length: int | None = None) -> Tensor:
@@ -72,14 +72,15 @@ class BestOfN(nn.Module):
         return {
             "policy": {"kind": self.policy.kind, **self.policy.describe()},
             "critic": self.critic.describe() if self.critic is not None else None,
-            "execute": self.execute,
+            "n_action_steps": self.n_action_steps,
             "candidates": self.candidates,
             "temperature": self.temperature,
         }
 
     @classmethod
     def build(cls, policy: dict[str, Any], critic: dict[str, Any] | None, **settings: Any) -> BestOfN:
-        """The inverse of `describe`. A policy of no kind, as files of earlier versions have it, is a `FlowPolicy`.
+        """The inverse of `describe`. Files of earlier versions say `execute` for `n_action_steps`, and their policy may
+        have no kind: then it is a `FlowPolicy`.
 
         Raises:
             ValueError, TypeError: the description is not of this version.
@@ -87,5 +88,7 @@ class BestOfN(nn.Module):
         kind = policy.get("kind", FlowPolicy.kind)
         if kind not in KINDS:
             raise ValueError(f"unknown kind of policy {kind!r}: {did_you_mean(str(kind), KINDS)}")
+        if "execute" in settings:
+            settings["n_action_steps"] = settings.pop("execute")
         proposer = KINDS[kind].build(**{name: value for name, value in policy.items() if name != "kind"})
         return cls(proposer, ChunkCritic(**critic) if critic is not None else None, **settings)

@@ -103,7 +103,7 @@ class FlowPolicy(ChunkPolicy):
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
         return self.flow.chunk_from(latent, self.features(observation)).clamp(-1, 1)
 
-    def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
+    def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
         """The flow's `loss`: the negative log-likelihood per dimension, L_IL of SOFT-FLOW (arXiv 2602.09580), unless
         its `loss_is_nll` is False."""
         return self.flow.loss(chunk, self.features(observation), weight)

@@ -45,30 +45,30 @@ class GuardedPolicy:
     Args:
         choose: the policy. It must propose whole chunks of the density's horizon, not only what is executed.
         guard: calibrated.
-        execute: actions of a chunk that are executed.
+        n_action_steps: actions of a chunk that are executed.
         attempts: N; 0 flags and replaces nothing.
         temperature: of the density's draws.
 
     Raises:
-        ValueError: `execute` is not in 1 ... H, or `attempts` negative.
+        ValueError: `n_action_steps` is not in 1 ... H, or `attempts` negative.
         RuntimeError: the guard is not calibrated.
     """
 
     def __init__(
-        self, choose: Choose, guard: ChunkGuard, execute: int, attempts: int = 8, temperature: float = 0.35
+        self, choose: Choose, guard: ChunkGuard, n_action_steps: int, attempts: int = 8, temperature: float = 0.35
     ) -> None:
         guard.require_calibrated()
         horizon = guard.density.horizon
-        if not 1 <= execute <= horizon:
-            raise ValueError(f"execute: expected 1 ... {horizon}, the guard's horizon, got {execute}")
+        if not 1 <= n_action_steps <= horizon:
+            raise ValueError(f"n_action_steps: expected 1 ... {horizon}, the guard's horizon, got {n_action_steps}")
         if attempts < 0:
             raise ValueError(f"attempts: expected an integer >= 0, got {attempts}")
-        self.choose, self.guard, self.execute = choose, guard, execute
+        self.choose, self.guard, self.n_action_steps = choose, guard, n_action_steps
         self.attempts, self.temperature = attempts, temperature
 
     @torch.inference_mode()
     def act(self, observation: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Report]:
-        """The actions to execute, (B, O) -> (B, execute, A), and what was done to them.
+        """The actions to execute, (B, O) -> (B, n_action_steps, A), and what was done to them.
 
         Args:
             observation: what is seen.
@@ -101,9 +101,9 @@ class GuardedPolicy:
             proposed[rows], chunk[rows], score[rows] = candidates[each, best], kept[each, best], scores[each, best]
             replaced[rows] = True
             unlikely[rows] = ~passes[each, best]
-        limited = (chunk != proposed)[:, : self.execute].flatten(1).any(1)
+        limited = (chunk != proposed)[:, : self.n_action_steps].flatten(1).any(1)
         unfamiliar = ~(guard.distance(observation) <= guard.distance_threshold)
-        return chunk[:, : self.execute], Report(score, flagged, replaced, unlikely, limited, unfamiliar)
+        return chunk[:, : self.n_action_steps], Report(score, flagged, replaced, unlikely, limited, unfamiliar)
 
     def _propose_again(self, observation: Tensor) -> Tensor:
         """(R, O) -> (R, N, H, A), in one batch."""

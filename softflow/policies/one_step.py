@@ -103,9 +103,9 @@ class OneStepPolicy(ChunkPolicy):
             followed = self.flow_policy.decode(observation, latent)
         return (chunk - followed).square().mean()
 
-    def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
+    def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
         """The flow's own loss on data chunks. It does not touch mu, which `distillation_loss` holds to the flow."""
-        return self.flow_policy.conservative_loss(observation, chunk, weight)
+        return self.flow_policy.bc_loss(observation, chunk, weight)
 
     def _mu(self, features: Tensor, latent: Tensor) -> Tensor:
         """Features (B, O), latents (B, n, H, A) -> (B, n, H, A)."""

@@ -269,7 +269,7 @@ class SteeredPolicy(ChunkPolicy):
         latent, log_abs_det = self.flow.to_latent(chunk - residual, self.features(observation))
         return self.latent_log_prob(observation, latent, steering) + log_abs_det
 
-    def conservative_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
+    def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
         """Mean of -`log_prob` of data chunks (B, H, A), weighted and per dimension, in nats."""
         loss = -self.log_prob(observation, chunk) / chunk[0].numel()
         return loss.mean() if weight is None else (weight * loss).sum() / weight.sum()

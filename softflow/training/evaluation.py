@@ -13,8 +13,8 @@ from gymnasium.vector import VectorEnv
 from softflow.data import Decision, Episode
 from softflow.policies import GuardedPolicy
 from softflow.training.failures import EnvironmentErrors
+from softflow.training.intervals import wilson_interval
 from softflow.training.rollout import Act, Explore, Rollout
-from softflow.training.statistics import wilson_interval
 
 HELD_OUT_SEEDS = 1_000_000
 """Seeds of evaluation episodes start here, far above those of training and of demonstrations."""

@@ -46,7 +46,7 @@ class Rollout:
         self._seed_of: dict[int, int] = {}
         self._idle: set[int] = set()
         assert environments.single_action_space.shape is not None
-        self._execute = environments.single_action_space.shape[0]
+        self._n_action_steps = environments.single_action_space.shape[0]
         self._layout = environments.metadata.get("observation_layout")
         seen, _ = self._reset(options={"idle": True})  # whatever somebody else has begun in them
         self._observation = seen[:, -1]
@@ -71,8 +71,8 @@ class Rollout:
                 if not np.isfinite(record).all():
                     raise FloatingPointError(f"the record of a decision is not finite: {self._place(index, 1)}")
                 self._running[index].decide(record)
-        actions = np.zeros((self._environments.num_envs, self._execute, chunks.shape[-1]), np.float32)
-        actions[running] = chunks[:, : self._execute]
+        actions = np.zeros((self._environments.num_envs, self._n_action_steps, chunks.shape[-1]), np.float32)
+        actions[running] = chunks[:, : self._n_action_steps]
         self._check(actions)
         with environments_turn():
             seen, _, terminated, truncated, infos = self._environments.step(actions)
@@ -186,7 +186,7 @@ class Rollout:
             return self._environments.reset(**arguments)
 
     def _check(self, actions: np.ndarray) -> None:
-        """Raises `FloatingPointError` unless actions (N, execute, A) are finite: they come from the policy."""
+        """Raises `FloatingPointError` unless actions (N, n_action_steps, A) are finite: they come from the policy."""
         if np.isfinite(actions).all():
             return
         index, step, number = np.argwhere(~np.isfinite(actions))[0].tolist()

@@ -27,20 +27,20 @@ VectorizationMode = Literal["sync", "async"]
 
 def vectorize(
     make: Sequence[Callable[[], gym.Env]],
-    execute: int,
+    n_action_steps: int,
     mode: VectorizationMode = "sync",
     processes: int | None = None,
     time_limit: float | None = None,
     success: SuccessRule | None = None,
 ) -> VectorEnv[Any, Any, Any]:
-    """A gymnasium vector environment whose steps are chunks of `execute` actions, see `ChunkExecution`.
+    """A gymnasium vector environment whose steps are chunks of `n_action_steps` actions, see `ChunkExecution`.
 
     Autoreset is disabled: who steps it also resets, so that the true final observation of an episode is seen and
     nothing crosses a reset.
 
     Args:
         make: one function for each environment, which has a flat Box of observations and actions in [-1, 1].
-        execute: actions of a chunk.
+        n_action_steps: actions of a chunk.
         mode: "sync": all in this process, one after another; "async": spread over several processes.
         processes: how many if "async", this one included; one for each core unless given.
         time_limit: seconds that an environment may take for a reset or a chunk (`ProcessVectorEnv`).
@@ -55,7 +55,7 @@ def vectorize(
         raise UserError(str(error)) from error
     from softflow.training.global_state import environments_turn  # only here: processes need not load torch
 
-    chunked = [partial(ChunkExecution, make_one, execute, success) for make_one in make]
+    chunked = [partial(ChunkExecution, make_one, n_action_steps, success) for make_one in make]
     with environments_turn():
         if mode == "sync":
             return SyncVectorEnv(chunked, autoreset_mode=AutoresetMode.DISABLED)
@@ -100,11 +100,12 @@ class EpisodeEnd(NamedTuple):
 class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
     """Executes a chunk of actions per step and stops where the episode ends.
 
-    Action (execute, A). Observation (execute, O), row i seen after action i; from an episode's end on, and from a
-    reset on, all rows are the last one, so that the last row is always what was seen last. The reward is the sum.
+    Action (n_action_steps, A). Observation (n_action_steps, O), row i seen after action i; from an episode's end on,
+    and from a reset on, all rows are the last one, so that the last row is always what was seen last. The reward is the
+    sum.
 
-    ``info``: ``chunk``: ``steps``, how many actions were executed, and ``rewards`` (execute,), zero where none was;
-    ``end``: the `EpisodeEnd`, where there is one; ``failure``: the `Failure` that ends its episode, if it raised
+    ``info``: ``chunk``: ``steps``, how many actions were executed, and ``rewards`` (n_action_steps,), zero where none
+    was; ``end``: the `EpisodeEnd`, where there is one; ``failure``: the `Failure` that ends its episode, if it raised
     something or returned what is malformed. If that was an error, the next reset makes it anew.
     ``reset(options={"idle": True})`` leaves the environment alone: its steps execute nothing until the next reset.
     ``reset(options={"state": state})`` goes on from a state of ``get_state``; what is returned was seen before it. If
@@ -112,22 +113,24 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
     Args:
         make: makes the environment, with flat Boxes of observations and actions.
-        execute: actions of a chunk.
+        n_action_steps: actions of a chunk.
         success: which episodes count as successes.
 
     Raises:
         ValueError: the environment has other spaces.
     """
 
-    def __init__(self, make: Callable[[], gym.Env], execute: int, success: SuccessRule | None = None) -> None:
+    def __init__(self, make: Callable[[], gym.Env], n_action_steps: int, success: SuccessRule | None = None) -> None:
         env = CheckedEnvironment(make(), success)
         super().__init__(env)
         self._make, self._success, self._broken = make, success, False
         actions, observations = env.action_space, env.observation_space
         assert isinstance(actions, Box) and isinstance(observations, Box)
-        self.execute = execute
-        self.action_space = Box(-1.0, 1.0, (execute, *actions.shape), np.float32)
-        low, high = (np.broadcast_to(bound, (execute, *bound.shape)) for bound in (observations.low, observations.high))
+        self.n_action_steps = n_action_steps
+        self.action_space = Box(-1.0, 1.0, (n_action_steps, *actions.shape), np.float32)
+        low, high = (
+            np.broadcast_to(bound, (n_action_steps, *bound.shape)) for bound in (observations.low, observations.high)
+        )
         self.observation_space = Box(low, high, dtype=observations.dtype.type)
         self._idle = True
         self._seen = np.zeros(self.observation_space.shape, observations.dtype)
@@ -162,10 +165,10 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
         return None if self._idle else save_environment(self.env)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        rewards, steps = np.zeros(self.execute), 0
+        rewards, steps = np.zeros(self.n_action_steps), 0
         told: dict[str, Any] = {}
         terminated = truncated = False
-        while steps < self.execute and not (self._idle or terminated or truncated):
+        while steps < self.n_action_steps and not (self._idle or terminated or truncated):
             try:
                 observation, reward, terminated, truncated, info = self.env.step(action[steps])
                 self._seen[steps:], rewards[steps] = observation, reward

@@ -37,13 +37,13 @@ def episodes(draw: st.DrawFn, observation_dim: int, action_dim: int) -> Episode:
 def test_every_stage_learns_and_the_policy_acts(data: st.DataObject) -> None:
     draw = data.draw
     horizon, action_dim, observation_dim = (draw(st.integers(1, 4), name) for name in ("H", "A", "O"))
-    execute = draw(st.integers(1, horizon), "executed")
+    n_action_steps = draw(st.integers(1, horizon), "executed")
     flow = draw(st.sampled_from(sorted(FLOWS)), "flow")
     algorithm = make_algorithm(
         observation_dim,
         action_dim,
         horizon=horizon,
-        execute=execute,
+        n_action_steps=n_action_steps,
         flow=flow,
         flow_options=FLOWS[flow],
         batch_size=draw(st.integers(2, 9), "batch"),
@@ -62,5 +62,5 @@ def test_every_stage_learns_and_the_policy_acts(data: st.DataObject) -> None:
             assert value.isfinite(), (stage.name, name)
         observation = replays.offline.sample(5, 1, np.random.default_rng(0)).observation
         chunk = algorithm.deployed.act(torch.as_tensor(observation))
-        assert chunk.shape == (5, execute, action_dim)
+        assert chunk.shape == (5, n_action_steps, action_dim)
         assert chunk.abs().max() <= 1

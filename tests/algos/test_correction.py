@@ -36,7 +36,9 @@ def make_algorithm(flow: dict[str, Any] = COUPLING, head: dict[str, Any] = RESID
     """A small one with chunks of two steps, on a base whose weights are drawn; `warmup` and `correction` are dicts of
     what to change in them."""
     stages = {name: settings.pop(name, {}) for name in ("warmup", "correction")}
-    sizes = dict(horizon=2, execute=1, batch_size=64, critic_width=16, average_rate=0.5, base="run", corrections="file")
+    sizes = dict(
+        horizon=2, n_action_steps=1, batch_size=64, critic_width=16, ema_rate=0.5, base="run", corrections="file"
+    )
     config = CorrectionConfig(**(sizes | flow | settings))
     for part, changes in ((config.steering, head), *((getattr(config, name), stages[name]) for name in stages)):
         for key, value in changes.items():
@@ -244,7 +246,7 @@ def test_a_saved_state_goes_on_the_same(name: str, head: dict[str, Any]) -> None
         (dict(flow=FLOW_MATCHING, head=LATENT), "flow 'flow_matching' has no exact inverse"),
         (dict(correction={"q_weight": 1.0}), "correction.q_weight needs a critic: give it warmup.updates"),
         (dict(candidates=2), "without a critic nothing chooses among 2 candidates"),
-        (dict(execute=3), "execute must be in 1 ... horizon = 2, got 3"),
+        (dict(n_action_steps=3), "n_action_steps must be in 1 ... horizon = 2, got 3"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -26,7 +26,7 @@ from tests.flows.flow_cases import SMALL
 every_flow = pytest.mark.parametrize("name", sorted(SMALL))
 EPISODES = [make_episode(0.9 * np.sin(np.linspace(0, 3, 12) + phase), np.ones(12)) for phase in range(4)]
 HORIZON = 4
-SIZES = dict(horizon=HORIZON, execute=2, batch_size=32)
+SIZES = dict(horizon=HORIZON, n_action_steps=2, batch_size=32)
 
 
 def exact(name: str) -> bool:
@@ -98,7 +98,7 @@ def test_filtered_imitation(name: str) -> None:
 
 @every_flow
 def test_steering(name: str) -> None:
-    config = SteeringConfig(flow=name, flow_options=SMALL[name][0], critic_width=16, average_rate=0.5, **SIZES)
+    config = SteeringConfig(flow=name, flow_options=SMALL[name][0], critic_width=16, ema_rate=0.5, **SIZES)
     algorithm = Steering(config, 1, 1)
     algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
     data = make_data(EPISODES, EPISODES[:2])
@@ -116,7 +116,7 @@ def test_steering(name: str) -> None:
 
 @every_flow
 def test_flow_q_learning(name: str) -> None:
-    config = FlowQLearningConfig(flow=name, flow_options=SMALL[name][0], critic_width=16, average_rate=0.5, **SIZES)
+    config = FlowQLearningConfig(flow=name, flow_options=SMALL[name][0], critic_width=16, ema_rate=0.5, **SIZES)
     algorithm = FlowQLearning(config, 1, 1)
     algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
     data, observation = make_data(EPISODES, EPISODES[:2]), torch.arange(5.0)[:, None]

@@ -26,16 +26,16 @@ from softflow.training.vector import vectorize
 OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE = 3, 2, 4, 2
 
 
-def make_algorithm(updates: int = 10, average_rate: float = 0.5, **collection: object) -> FilteredImitation:
+def make_algorithm(updates: int = 10, ema_rate: float = 0.5, **collection: object) -> FilteredImitation:
     torch.manual_seed(0)
     config = FilteredImitationConfig(
         flow="gaussian",
         flow_options={"width": 32},
         horizon=HORIZON,
-        execute=EXECUTE,
+        n_action_steps=EXECUTE,
         temperature=0.0,
         batch_size=20,
-        average_rate=average_rate,
+        ema_rate=ema_rate,
         imitation=ImitationConfig(updates, learning_rate=1e-2),
         collection=CollectionConfig(**collection),  # type: ignore[arg-type]
     )
@@ -143,7 +143,7 @@ def test_the_learning_rate_falls_along_a_cosine() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"execute": 9}, "execute must be in 1 ... horizon = 8, got 9"),
+        ({"n_action_steps": 9}, "n_action_steps must be in 1 ... horizon = 8, got 9"),
         ({"collection": CollectionConfig(offline_share=1.5)}, r"offline_share must be in \[0, 1\], got 1.5"),
     ],
 )
@@ -200,7 +200,7 @@ def test_the_loop_runs_every_stage(tmp_path: Path) -> None:
     algorithm = make_algorithm(rounds=2, steps=60)
     config = RunConfig(eval_episodes=2, collect_steps=20)
     folder = RunFolder.create(tmp_path, "straight", "filtered_imitation", seed=0)
-    vectors = (vectorize([Straight] * 2, algorithm.execute) for _ in range(2))
+    vectors = (vectorize([Straight] * 2, algorithm.n_action_steps) for _ in range(2))
     trainer = Trainer(algorithm, [make_episode(0.5, True)], *vectors, folder, config)
     evaluations = trainer.run()
     assert [stage for stage, _, _ in evaluations] == ["imitation", "collect_1", "retrain_1", "collect_2", "retrain_2"]

@@ -32,7 +32,7 @@ MODES = (-0.6, 0.5)
 
 def make_algorithm(**settings: Any) -> FlowQLearning:
     """A small one for one-step chunks; `imitation`, `one_step` and so on are dicts of what to change in them."""
-    sizes = dict(horizon=1, execute=1, batch_size=64, critic_width=32, average_rate=0.1, temperature=1.0)
+    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, critic_width=32, ema_rate=0.1, temperature=1.0)
     parts = {name: settings.pop(name, {}) for name in ("one_step", "imitation", "warmup", "offline", "online")}
     parts["one_step"] = {"width": 32, "depth": 2} | parts["one_step"]
     config = FlowQLearningConfig(**(sizes | FLOW_MATCHING | settings))
@@ -170,7 +170,7 @@ def test_from_own_episodes_it_learns_what_pays(measured: Any) -> None:
     """Of one's own actions those near 0.6 are paid best, 1 - 2 |a - 0.6|; others get 0.05, so that all are imitated and
     the critic alone tells which are better."""
     algorithm = make_algorithm(
-        average_rate=0.5,
+        ema_rate=0.5,
         critic_learning_rate=5e-3,
         target_rate=0.1,
         one_step={"distillation_weight": 0.3},
@@ -234,13 +234,13 @@ def test_only_what_reward_comes_after_is_imitated(monkeypatch: pytest.MonkeyPatc
         [make_episode([0.5], [1.0]), make_episode([-0.5], [0.0])],
         [make_episode([0.4], [1.0]), make_episode([-0.4], [0.0])],
     )
-    chunks, loss = [], type(algorithm.actor).conservative_loss
+    chunks, loss = [], type(algorithm.actor).bc_loss
 
-    def conservative_loss(self: Any, observation: Tensor, chunk: Tensor) -> Tensor:
+    def bc_loss(self: Any, observation: Tensor, chunk: Tensor) -> Tensor:
         chunks.append(chunk)
         return loss(self, observation, chunk)
 
-    monkeypatch.setattr(type(algorithm.actor), "conservative_loss", conservative_loss)
+    monkeypatch.setattr(type(algorithm.actor), "bc_loss", bc_loss)
     for name in STAGES:
         train(algorithm, name, data, 1)
     assert len(chunks) == 3 and all((chunk > 0).all() for chunk in chunks)

@@ -22,7 +22,7 @@ from tests.algos.softflow_toys import GAUSSIAN, stage_named
 from tests.pictures import LAYOUT, lamp_episodes
 
 EPISODES = lamp_episodes(12)
-SMALL = dict(encoder_options={"width": 8, "features": 16}, horizon=2, execute=2, batch_size=8, critic_width=8)
+SMALL = dict(encoder_options={"width": 8, "features": 16}, horizon=2, n_action_steps=2, batch_size=8, critic_width=8)
 
 
 def data() -> Data:
@@ -44,7 +44,7 @@ def weights(module: torch.nn.Module) -> torch.Tensor:
 
 def test_the_critic_learns_from_features_and_leaves_them_alone() -> None:
     torch.manual_seed(0)
-    algorithm = SoftFlow(SoftFlowConfig(**SMALL, **GAUSSIAN, average_rate=1.0), LAYOUT, 1)
+    algorithm = SoftFlow(SoftFlowConfig(**SMALL, **GAUSSIAN, ema_rate=1.0), LAYOUT, 1)
     fitted(algorithm)
     encoder, critic = weights(algorithm.policy.encoder), weights(algorithm.critic)
     assert algorithm.critic.context_dim == algorithm.policy.context_dim == 16 + 2
@@ -60,7 +60,7 @@ def test_the_critic_learns_from_features_and_leaves_them_alone() -> None:
 def test_pictures_teach_what_numbers_do_not_tell(measured: Any) -> None:
     """Which side the lamp is on: a policy that could not see would take either side half of the time."""
     torch.manual_seed(0)
-    config = FlowQLearningConfig(**SMALL, **GAUSSIAN, average_rate=0.05)
+    config = FlowQLearningConfig(**SMALL, **GAUSSIAN, ema_rate=0.05)
     algorithm = fitted(FlowQLearning(config, LAYOUT, 1))
     stage = stage_named(algorithm, "imitation")
     demonstrated = data()

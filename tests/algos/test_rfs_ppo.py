@@ -36,7 +36,7 @@ SMALL_MIXTURE = dict(flow="coupling", flow_options={"layers": 1, "width": 8, "co
 
 def make_algorithm(base: str | None = None, **settings: Any) -> RfsPpo:
     """A small one on chunks of one step; `imitation`, `steering` and `online` are dicts of what to change in them."""
-    sizes = dict(horizon=1, execute=1, batch_size=64, temperature=1.0)
+    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, temperature=1.0)
     kinds = {"imitation": ImitationConfig, "steering": HeadConfig, "online": PpoConfig}
     parts = {name: kind(**settings.pop(name, {})) for name, kind in kinds.items()}
     config = RfsPpoConfig(**(sizes | FLOW_MATCHING | settings), base=base, **parts)
@@ -73,7 +73,7 @@ def act(algorithm: RfsPpo, observation: Tensor, reward: Callable[[float], float]
 def test_the_recorded_density_is_that_of_hand_computed_gaussians(head: str, shape: str) -> None:
     """Chunks of three steps, two of them executed: the third one's residual is not decided."""
     steering = {**HEADS[head], "latent_shape": shape, "residual_shape": shape}
-    algorithm = make_algorithm(horizon=3, execute=2, temperature=0.5, steering=steering)
+    algorithm = make_algorithm(horizon=3, n_action_steps=2, temperature=0.5, steering=steering)
     disturb(algorithm)
     observation = torch.randn(6, 1)
     decided, said = act(algorithm, observation), algorithm.actor.steer(observation)
@@ -90,7 +90,7 @@ def test_the_recorded_density_is_that_of_hand_computed_gaussians(head: str, shap
 
 @pytest.mark.parametrize("shape", ["step", "chunk"])
 def test_what_is_executed_is_composed_of_what_is_recorded(shape: str) -> None:
-    algorithm = make_algorithm(horizon=3, execute=2, temperature=0.5, steering={"residual_shape": shape})
+    algorithm = make_algorithm(horizon=3, n_action_steps=2, temperature=0.5, steering={"residual_shape": shape})
     disturb(algorithm)
     observation = torch.randn(6, 1)
     decision = algorithm.explore(observation)
@@ -123,7 +123,7 @@ def test_the_density_of_a_mixtures_latent_integrates_to_one_and_is_drawn_from(
 @pytest.mark.parametrize("flow", [FLOW_MATCHING, MIXTURE], ids=["flow_matching", "mixture"])
 @every_head
 def test_with_an_unchanged_policy_every_ratio_is_one(head: str, flow: dict[str, Any], measured: Any) -> None:
-    algorithm = make_algorithm(horizon=3, execute=2, temperature=0.35, steering=HEADS[head], **flow)
+    algorithm = make_algorithm(horizon=3, n_action_steps=2, temperature=0.35, steering=HEADS[head], **flow)
     disturb(algorithm)
     decided = act(algorithm, torch.randn(32, 1))
     scalars = algorithm.update_head(decided)
@@ -153,7 +153,7 @@ def test_what_deploys_unsteered_is_the_base_to_the_bit(head: str) -> None:
 def test_advantages_of_an_episode_that_ends_inside_a_chunk(terminated: bool) -> None:
     """Two chunks of two steps and one of which one was made, at discount 1/2 and trace 1/2; V(s) = s, and the true
     final observation is 5."""
-    algorithm = make_algorithm(horizon=3, execute=2, discount=0.5, online={"trace": 0.5})
+    algorithm = make_algorithm(horizon=3, n_action_steps=2, discount=0.5, online={"gae_lambda": 0.5})
     algorithm.value = torch.nn.Identity()
     record = np.arange(3 * 6, dtype=np.float32).reshape(3, 6)  # latent of 3, residual of 2, log-density
     rewards = [1.0, 2.0, 3.0, 4.0, 5.0]
@@ -215,7 +215,7 @@ def test_each_decision_is_learnt_from_once_an_epoch(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_updates_of_a_step_are_as_many_epochs_as_asked() -> None:
-    algorithm = make_algorithm(horizon=4, execute=4, batch_size=50, online={"epochs": 5, "steps": 1000})
+    algorithm = make_algorithm(horizon=4, n_action_steps=4, batch_size=50, online={"epochs": 5, "steps": 1000})
     stage = stage_named(algorithm, "online")
     assert stage == Stage("online", environment_steps=1000, updates_per_step=0.025)
     assert stage.updates_per_step * stage.total * algorithm.config.batch_size == 5 * 1000 / 4  # decisions, five times
@@ -285,7 +285,7 @@ def test_imitation_is_the_imitators_and_leaves_the_rest_alone() -> None:
 @pytest.mark.parametrize("name", ["imitation", "online"])
 def test_a_saved_state_goes_on_the_same(name: str, flow: dict[str, Any]) -> None:
     """In the middle of an epoch, too."""
-    original, twin = (make_algorithm(horizon=2, execute=2, batch_size=10, **flow) for _ in range(2))
+    original, twin = (make_algorithm(horizon=2, n_action_steps=2, batch_size=10, **flow) for _ in range(2))
     data = make_data([make_episode(np.linspace(-1, 1, 9), np.ones(9)) for _ in range(4)])
     train(original, "imitation", data, 3)
     if name == "online":

@@ -66,7 +66,7 @@ def test_targets_by_hand(
     horizon: int, entropy_in_target: bool, targets: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Discount 1/2, entropy weight 1/4. The third window ends at a time limit, the last in a terminal state."""
-    sizes = dict(horizon=horizon, execute=horizon, critic_members=3, target_members=3)
+    sizes = dict(horizon=horizon, n_action_steps=horizon, critic_members=3, target_members=3)
     algorithm = make_sac(**sizes, discount=0.5, entropy_weight=0.25, entropy_in_target=entropy_in_target)
     say(algorithm, [2.0, 0.0, 6.0], log_prob=-12.0, monkeypatch=monkeypatch)
     replay = Replay(100, 1, 1)
@@ -108,7 +108,11 @@ def test_the_entropy_goes_to_its_target(
 ) -> None:
     """A bandit, -(a - 0.4)^2 for each number of a chunk in place of critics; alpha starts too low or too high."""
     algorithm = make_sac(
-        horizon=horizon, execute=horizon, entropy_weight=start, target_entropy=-0.7, online={"learning_rate": 2e-2}
+        horizon=horizon,
+        n_action_steps=horizon,
+        entropy_weight=start,
+        target_entropy=-0.7,
+        online={"learning_rate": 2e-2},
     )
     monkeypatch.setattr(
         algorithm.learner.critic, "forward", lambda _, chunk: -(chunk - 0.4).square().sum((-1, -2)).unsqueeze(0)
@@ -124,7 +128,7 @@ def test_the_entropy_goes_to_its_target(
 
 
 def test_own_episodes_are_draws_and_what_deploys_is_the_mode(measured: Any) -> None:
-    algorithm = make_sac(horizon=2, execute=2)
+    algorithm = make_sac(horizon=2, n_action_steps=2)
     observation = torch.zeros(100, 1)
     explored, deployed = algorithm.explore(observation), algorithm.deployed.act(observation)
     assert explored.shape == deployed.shape == (100, 2, 1)
@@ -173,7 +177,7 @@ def test_it_learns_without_imitation(horizon: int, measured: Any, tmp_path: Path
     algorithm = make_sac(
         observation_dim=2,
         horizon=horizon,
-        execute=horizon,
+        n_action_steps=horizon,
         discount=0.9,
         target_rate=0.02,
         entropy_weight=0.02,
@@ -183,7 +187,7 @@ def test_it_learns_without_imitation(horizon: int, measured: Any, tmp_path: Path
     )
     config = RunConfig(eval_episodes=20, collect_steps=50, eval_every=100)
     folder = RunFolder.create(tmp_path, "shuttle", "sac", seed=0)
-    environments = [vectorize([Shuttle] * 5, algorithm.execute) for _ in range(2)]
+    environments = [vectorize([Shuttle] * 5, algorithm.n_action_steps) for _ in range(2)]
     evaluations = Trainer(algorithm, [demonstrate(seed) for seed in range(10)], *environments, folder, config).run()
     success = [result.success_rate for _, _, result in evaluations]
     assert measured(success[-1]) > 0.75
@@ -192,7 +196,7 @@ def test_it_learns_without_imitation(horizon: int, measured: Any, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["imitation", "online"])
 def test_a_saved_state_goes_on_the_same(name: str) -> None:
-    original, twin = (make_sac(imitation=ImitationConfig(updates=5), average_rate=0.1) for _ in range(2))
+    original, twin = (make_sac(imitation=ImitationConfig(updates=5), ema_rate=0.1) for _ in range(2))
     episodes = [make_episode(np.linspace(-0.9, 0.9, 9), np.ones(9)) for _ in range(4)]
     train(original, name, make_data(episodes[:2], episodes[2:]), 3)
     assert_goes_on_the_same(original, twin, name, lambda: make_data(episodes[:2], episodes[2:]))
@@ -202,8 +206,8 @@ def test_a_saved_state_goes_on_the_same(name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(horizon=4, execute=2), r"execute \(2\) and critic_horizon must be horizon = 4"),
-        (dict(horizon=4, execute=4, critic_horizon=1), "critic_horizon must be horizon = 4"),
+        (dict(horizon=4, n_action_steps=2), r"n_action_steps \(2\) and critic_horizon must be horizon = 4"),
+        (dict(horizon=4, n_action_steps=4, critic_horizon=1), "critic_horizon must be horizon = 4"),
         (dict(critic_members=3, target_members=4), r"target_members must be in 1 \.\.\. critic_members = 3, got 4"),
         (dict(entropy_weight=0.0), "entropy_weight must be positive, got 0"),
         (dict(online={"critic_updates": 0}), "online.critic_updates must be at least 1, got 0"),

@@ -31,7 +31,7 @@ from tests.algos.softflow_toys import (
 
 
 def test_a_policy_is_no_distance_from_itself(measured: Any) -> None:
-    algorithm = make_algorithm(horizon=3, execute=1, offline={"kl_weight": 1.0}, **MIXTURE)
+    algorithm = make_algorithm(horizon=3, n_action_steps=1, offline={"kl_weight": 1.0}, **MIXTURE)
     data = make_data([make_episode([0.5] * 9, np.ones(9))])
     train(algorithm, "imitation", data, 5)
     train(algorithm, "critic_warmup", data, 1)  # from here on the imitation policy is what imitation has learnt
@@ -39,7 +39,7 @@ def test_a_policy_is_no_distance_from_itself(measured: Any) -> None:
 
 
 def test_the_kl_between_gaussians_is_the_closed_form(measured: Any) -> None:
-    algorithm = make_algorithm(horizon=3, execute=1, batch_size=20_000, offline={"kl_weight": 1.0})
+    algorithm = make_algorithm(horizon=3, n_action_steps=1, batch_size=20_000, offline={"kl_weight": 1.0})
     start_from(algorithm, mean=0.1, std=0.4)
     stage = stage_named(algorithm, "offline")
     algorithm.begin(stage)
@@ -97,17 +97,17 @@ def test_the_kl_alone_brings_the_actor_back(measured: Any) -> None:
 
 @pytest.mark.parametrize("name", ["imitation", "offline"])
 def test_only_windows_that_reward_follows_are_imitated(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    algorithm = make_algorithm(horizon=2, execute=1, offline={"nll_weight": 1.0})
+    algorithm = make_algorithm(horizon=2, n_action_steps=1, offline={"nll_weight": 1.0})
     paid = make_episode([0.1, 0.2, 0.3, 0.4, 0.5], [0, 0, 1, 0, 0], first=0)
     unpaid = make_episode([-0.5] * 5, [0.0] * 5, first=100)
     seen = []
-    loss = algorithm.actor.conservative_loss
+    loss = algorithm.actor.bc_loss
 
-    def conservative_loss(observation: Tensor, chunk: Tensor, *rest: Any) -> Tensor:
+    def bc_loss(observation: Tensor, chunk: Tensor, *rest: Any) -> Tensor:
         seen.extend(zip(observation[:, 0].tolist(), map(tuple, chunk[..., 0].tolist()), strict=True))
         return loss(observation, chunk, *rest)
 
-    monkeypatch.setattr(algorithm.actor, "conservative_loss", conservative_loss)
+    monkeypatch.setattr(algorithm.actor, "bc_loss", bc_loss)
     train(algorithm, name, make_data([paid, unpaid]), 3)
     windows = {(observation, tuple(np.round(chunk, 4))) for observation, chunk in seen}
     assert windows == {(0.0, (0.1, 0.2)), (1.0, (0.2, 0.3)), (2.0, (0.3, 0.4))}
@@ -116,7 +116,7 @@ def test_only_windows_that_reward_follows_are_imitated(name: str, monkeypatch: p
 def test_chunks_count_by_their_advantage(monkeypatch: pytest.MonkeyPatch) -> None:
     """exp(A / (scale * std)), over the largest: A is 0.2 - 0.1, 0.5 - 0.1 and 0.6 - 0.1 where all states are worth
     0.1."""
-    algorithm = make_algorithm(horizon=1, execute=1, online={"nll_weight": 1.0})
+    algorithm = make_algorithm(horizon=1, n_action_steps=1, online={"nll_weight": 1.0})
     monkeypatch.setattr(algorithm.learner.state_value, "forward", lambda o: torch.full((len(o),), 0.1))
     monkeypatch.setattr(algorithm.learner.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2))
     replay = Replay(100, 1, 1)
@@ -131,7 +131,7 @@ def test_chunks_count_by_their_advantage(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_chunks_far_worse_than_their_states_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """exp(A / std) of A = -1.5 and -1.501 is zero in float32, for both; their ratio is what the loss takes."""
-    algorithm = make_algorithm(horizon=1, execute=1, online={"nll_weight": 1.0})
+    algorithm = make_algorithm(horizon=1, n_action_steps=1, online={"nll_weight": 1.0})
     monkeypatch.setattr(algorithm.learner.state_value, "forward", lambda o: torch.ones(len(o)))
     monkeypatch.setattr(algorithm.learner.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2))
     replay = Replay(100, 1, 1)
@@ -142,7 +142,7 @@ def test_chunks_far_worse_than_their_states_still_count(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("steps", [9, 2])
 def test_own_episodes_that_earn_nothing_or_are_short_do_not_stop_it(steps: int) -> None:
-    algorithm = make_algorithm(horizon=4, execute=2, online={"q_weight": 1.0, "nll_weight": 1.0})
+    algorithm = make_algorithm(horizon=4, n_action_steps=2, online={"q_weight": 1.0, "nll_weight": 1.0})
     demonstrations = [make_episode(np.linspace(-1, 1, 9), np.ones(9))]
     own = [make_episode(np.linspace(-1, 1, steps), np.zeros(steps)) for _ in range(3)]
     scalars = train(algorithm, "online", make_data(demonstrations, own), 3)
@@ -152,7 +152,7 @@ def test_own_episodes_that_earn_nothing_or_are_short_do_not_stop_it(steps: int) 
 def test_imitation_keeps_both_modes(measured: Any) -> None:
     """Half of the demonstrations go left and half go right from the same place."""
     algorithm = make_algorithm(
-        horizon=2, execute=1, imitation={"updates": 400, "learning_rate": 3e-3}, average_rate=0.05, **MIXTURE
+        horizon=2, n_action_steps=1, imitation={"updates": 400, "learning_rate": 3e-3}, ema_rate=0.05, **MIXTURE
     )
     rng = np.random.default_rng(0)
     episodes = [make_episode(np.clip(rng.normal(side, 0.05, 2), -1, 1), [1, 1]) for side in (-0.6, 0.6) * 40]
@@ -203,7 +203,7 @@ def test_the_policy_is_frozen_while_the_critic_warms_up() -> None:
 @pytest.mark.parametrize("name", ["imitation", "offline", "online"])
 def test_a_saved_state_goes_on_the_same(name: str) -> None:
     terms = {"q_weight": 1.0, "kl_weight": 1.0, "nll_weight": 1.0}
-    original, twin = (make_algorithm(average_rate=0.1, offline=terms, online=terms) for _ in range(2))
+    original, twin = (make_algorithm(ema_rate=0.1, offline=terms, online=terms) for _ in range(2))
     episodes = [make_episode(np.linspace(-1, 1, 9), np.ones(9)) for _ in range(4)]
     data = make_data(episodes[:2], episodes[2:])
     train(original, "imitation", data, 3)
@@ -214,9 +214,9 @@ def test_a_saved_state_goes_on_the_same(name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(horizon=4, execute=5), "execute must be in 1 ... horizon = 4, got 5"),
-        (dict(horizon=4, execute=0), "execute must be in 1 ... horizon = 4, got 0"),
-        (dict(horizon=4, execute=2, critic_horizon=5), "critic_horizon must be in 1 ... horizon = 4, got 5"),
+        (dict(horizon=4, n_action_steps=5), "n_action_steps must be in 1 ... horizon = 4, got 5"),
+        (dict(horizon=4, n_action_steps=0), "n_action_steps must be in 1 ... horizon = 4, got 0"),
+        (dict(horizon=4, n_action_steps=2, critic_horizon=5), "critic_horizon must be in 1 ... horizon = 4, got 5"),
         (dict(batch_size=1), "batch_size must be at least 2: .* got 1"),
     ],
 )

@@ -28,7 +28,7 @@ TARGETS = {  # by the critic's horizon, of six windows of the episodes below
 @pytest.mark.parametrize("critic_horizon", TARGETS)
 def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Discount 1/2; of the observation o after the window one target critic says o, the other o + 2."""
-    algorithm = make_algorithm(horizon=4, execute=2, critic_horizon=critic_horizon, discount=0.5)
+    algorithm = make_algorithm(horizon=4, n_action_steps=2, critic_horizon=critic_horizon, discount=0.5)
     proposed = torch.tensor([[0.1], [0.2], [0.3], [0.4]])
 
     def propose(observation: Tensor, n: int, temperature: float, length: int) -> Tensor:
@@ -117,7 +117,7 @@ def test_there_is_at_least_one_candidate(name: str) -> None:
 def test_the_critic_learns_the_discounted_reward_to_come(measured: Any) -> None:
     """Reward 1 at the end of 4 steps, whatever is done: discount^3 ... 1, by the observation alone."""
     algorithm = make_algorithm(
-        horizon=2, execute=2, discount=0.8, critic_learning_rate=1e-2, target_rate=0.05, warmup={"updates": 500}
+        horizon=2, n_action_steps=2, discount=0.8, critic_learning_rate=1e-2, target_rate=0.05, warmup={"updates": 500}
     )
     rng = np.random.default_rng(0)
     data = make_data([make_episode(rng.uniform(-1, 1, 4), [0, 0, 0, 1]) for _ in range(20)])
@@ -133,7 +133,7 @@ def test_any_critic_horizon_runs_through_all_stages(
 ) -> None:
     algorithm = make_algorithm(
         horizon=4,
-        execute=2,
+        n_action_steps=2,
         critic_horizon=critic_horizon,
         **{stage: {"q_weight": 1.0, "kl_weight": 1.0, "nll_weight": 1.0} for stage in ("offline", "online")},
     )

@@ -29,7 +29,7 @@ HEADS = {"latent": dict(residual=False), "residual": dict(latent=False), "both":
 
 def make_algorithm(base: str | None = None, **settings: Any) -> Steering:
     """A small steering of one-step chunks; `imitation`, `steering` and so on are dicts of what to change in them."""
-    sizes = dict(horizon=1, execute=1, batch_size=64, critic_width=32, average_rate=0.1, temperature=1.0)
+    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, critic_width=32, ema_rate=0.1, temperature=1.0)
     stages = {name: settings.pop(name, {}) for name in ("imitation", "steering", "base_rollouts", "online")}
     config = SteeringConfig(**(sizes | FLOW_MATCHING | settings | {"base": base}))
     for name, changes in stages.items():
@@ -65,7 +65,7 @@ def proposals(algorithm: Steering) -> torch.Tensor:
 def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(
     measured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    algorithm = make_algorithm(candidates=64, execute=1)
+    algorithm = make_algorithm(candidates=64, n_action_steps=1)
     monkeypatch.setattr(algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
     algorithm.begin(stage_named(algorithm, "base_rollouts"))
     assert algorithm.deployed.candidates == 1
@@ -121,7 +121,7 @@ def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, measur
     algorithm = make_algorithm(
         "run",
         steering=HEADS[head],
-        average_rate=0.5,
+        ema_rate=0.5,
         critic_learning_rate=5e-3,
         target_rate=0.1,
         base_rollouts={"steps": 1},
@@ -235,7 +235,7 @@ def test_the_critic_alone_learns_from_the_bases_rollouts() -> None:
 
 
 def test_what_acts_is_the_running_average_of_the_head() -> None:
-    algorithm = make_algorithm(average_rate=0.25)
+    algorithm = make_algorithm(ema_rate=0.25)
     data = make_data([make_episode([0.5] * 9, np.ones(9))])
     expected = weights(algorithm.policy.head)
     for _ in range(4):
@@ -261,7 +261,7 @@ def test_a_saved_state_goes_on_the_same(name: str, flow: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(execute=2), "execute must be in 1 ... horizon = 1, got 2"),
+        (dict(n_action_steps=2), "n_action_steps must be in 1 ... horizon = 1, got 2"),
         (dict(critic_horizon=2), "critic_horizon must be in 1 ... horizon = 1, got 2"),
         (dict(steering={"latent": False, "residual": False}), "nothing to steer with"),
         (dict(steering={"residual_bound": 0.0}), "residual_bound: expected a number > 0"),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.matrix_products import update_products
+from benchmarks.timing.matrix_products import update_products
 from softflow.algos import SoftFlow
 from tests.algos.softflow_toys import make_algorithm, make_data, make_episode, stage_named, train
 
@@ -36,7 +36,7 @@ class OperationCount(TorchDispatchMode):
 def online_algorithm(online: dict[str, Any], **settings: Any) -> SoftFlow:
     """The default flow's eight layers, narrow; one update is made, so that optimisers hold what they need."""
     flow = dict(flow="coupling", flow_options={"width": 24})
-    algorithm = make_algorithm(horizon=4, execute=2, batch_size=8, online=online, **flow, **settings)
+    algorithm = make_algorithm(horizon=4, n_action_steps=2, batch_size=8, online=online, **flow, **settings)
     train(algorithm, "online", DATA, 1)
     return algorithm
 

@@ -30,7 +30,7 @@ eval_every: 200
 collect_steps: 100
 threads: 1
 horizon: 4
-execute: 2
+n_action_steps: 2
 batch_size: 16
 critic_width: 8
 flow_options: {layers: 2, width: 8, components: 2}

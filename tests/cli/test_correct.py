@@ -30,7 +30,7 @@ num_envs: 2
 num_demos: 4
 eval_episodes: 2
 threads: 1
-execute: 2
+n_action_steps: 2
 batch_size: 16
 critic_width: 8
 warmup: {updates: 2}
@@ -104,7 +104,7 @@ def test_the_base_chunk_is_what_the_policy_would_have_executed(small_run: Path, 
     torch.manual_seed(0)
     whole = deployed.choose(observation)
     torch.manual_seed(0)
-    assert torch.equal(deployed.act(observation), whole[:, : deployed.execute])
+    assert torch.equal(deployed.act(observation), whole[:, : deployed.n_action_steps])
     options = deployed.policy.propose(observation, 200, 0.0)
     distance = (options - torch.tensor(read.base_chunk)[:, None]).abs().amax((-2, -1)).min(1).values
     assert distance.max() < 1e-5

@@ -27,7 +27,7 @@ from tests.damage import full_disk
 
 TRAIN = (
     "--env two_routes --num-envs 2 --num-demos 6 --eval-episodes 2 --collect-steps 20 --eval-every 110 --threads 1 "
-    "--log-every 1 --replay-capacity 5000 --horizon 4 --execute 2 --flow-options.width 8 --batch-size 8 "
+    "--log-every 1 --replay-capacity 5000 --horizon 4 --n-action-steps 2 --flow-options.width 8 --batch-size 8 "
     "--critic-width 8 --imitation.updates 8 --warmup.updates 2 --offline.updates 2 --online.steps 320 "
     "--online.updates-per-step 0.05 --save-minutes 0"
 )

@@ -13,7 +13,7 @@ import pytest
 from softflow.cli.demonstrate import record_demonstrations
 from softflow.data import load_demonstrations
 from softflow.envs import make_env
-from softflow.training.statistics import wilson_interval
+from softflow.training.intervals import wilson_interval
 
 
 def test_demonstrations_of_tape_cut(command: Any) -> None:

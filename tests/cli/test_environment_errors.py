@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from softflow.data import load_demonstrations
-from softflow.envs.diagnostics import TwoRoutesEnv
+from softflow.envs.diagnostics.tasks import TwoRoutesEnv
 
 TRAIN = "softflow-train --env Pendulum-v1 --demos pendulum.npz --config small.yaml --run-dir run"
 

@@ -31,9 +31,9 @@ def lamp(command: Any) -> Iterator[None]:
 
 def test_imitation_sees(command: Any, measured: Any) -> None:
     with open("small.yaml", "w") as file:
-        file.write("{num_envs: 2, eval_episodes: 2, threads: 1, horizon: 4, execute: 2, batch_size: 32}")
+        file.write("{num_envs: 2, eval_episodes: 2, threads: 1, horizon: 4, n_action_steps: 2, batch_size: 32}")
     sizes = "--flow-options.width 16 --encoder-options.width 8 --encoder-options.features 16"
-    learning = "--imitation.updates 300 --average-rate 0.05"
+    learning = "--imitation.updates 300 --ema-rate 0.05"
     result = command(f"{TRAIN} --algo imitation --flow gaussian {sizes} {learning}")
     assert result.status == 0, result
     evaluation = command("softflow-eval run --episodes 20 --json")

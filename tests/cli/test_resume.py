@@ -21,7 +21,7 @@ from tests.cli.training_runs import assert_same_run, stages_of
 SMALL = {"updates": 6, "steps": 240, "updates_per_step": 0.05, "batch_size": 8, "critic_width": 8}
 """Values of a setting, wherever an algorithm has one of this name."""
 SIZES = "--num-envs 3 --num-demos 6 --eval-episodes 2 --collect-steps 40 --eval-every 110 --log-every 2 --threads 1"
-NETWORKS = "--horizon 4 --execute 2 --flow-options.width 8"
+NETWORKS = "--horizon 4 --n-action-steps 2 --flow-options.width 8"
 
 
 def train(algo: str, env: str = "two_routes", more: str = "") -> str:

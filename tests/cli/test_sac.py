@@ -46,16 +46,16 @@ def test_the_preset_trains_without_imitation(command: Any) -> None:
     assert result.status == 0, result
     assert stages_of("run") == ["online"]
     settings = load_file("run/config.yaml").values
-    assert (settings["flow"], settings["horizon"], settings["execute"]) == ("tanh_gaussian", 1, 1)
+    assert (settings["flow"], settings["horizon"], settings["n_action_steps"]) == ("tanh_gaussian", 1, 1)
     assert command("softflow-eval run --episodes 2").status == 0
     assert command("softflow-export run --format torchscript --out policy.pt").status == 0
 
 
 def test_chunks_are_another_flag(command: Any) -> None:
-    assert command(f"{TRAIN} run --horizon 4 --execute 4").status == 0
+    assert command(f"{TRAIN} run --horizon 4 --n-action-steps 4").status == 0
     policy = load_policy(RunFolder.open("run").last_checkpoint())
-    assert policy.critic is not None and (policy.execute, policy.critic.horizon) == (4, 4)
-    assert "execute (1) and critic_horizon must be horizon = 4" in command(f"{TRAIN} other --horizon 4").error()
+    assert policy.critic is not None and (policy.n_action_steps, policy.critic.horizon) == (4, 4)
+    assert "n_action_steps (1) and critic_horizon must be horizon = 4" in command(f"{TRAIN} other --horizon 4").error()
 
 
 def test_imitation_needs_a_density(command: Any) -> None:

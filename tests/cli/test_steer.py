@@ -29,7 +29,7 @@ eval_episodes: 2
 eval_every: 200
 collect_steps: 100
 threads: 1
-execute: 2
+n_action_steps: 2
 batch_size: 16
 critic_width: 8
 imitation: {updates: 4}
@@ -149,7 +149,7 @@ def test_an_interrupted_imitation_is_resumed_to_the_bit(command: Any, demonstrat
         ),
         ("--algo rfs --base run --horizon 8", "base run: the base's horizon is 4, expected 8"),
         ("--algo rfs --base run --flow-options.width 16", "base run: the base's flow_options is"),
-        ("--algo rfs --base run --execute 5", "execute must be in 1 ... horizon = 4, got 5"),
+        ("--algo rfs --base run --n-action-steps 5", "n_action_steps must be in 1 ... horizon = 4, got 5"),
         ("--algo softflow --base run", "unknown flag --base"),
         ("--algo rfs --steering.no-latent --steering.no-residual", "nothing to steer with"),
         ("--algo rfs --steering.latent-shape steps", "latent-shape"),

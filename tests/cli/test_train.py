@@ -135,7 +135,7 @@ def test_bad_demonstrations_are_refused(
         ("--env tape_cut --env-options.reward stagd", "did you mean 'staged'"),
         ("--flow couplin", "unknown flow 'couplin'; did you mean 'coupling'?"),
         ("--flow-options.widht 8", "unknown option 'widht' of flow 'coupling'; did you mean 'width'?"),
-        ("--execute 5", "execute must be in 1 ... horizon = 4, got 5"),
+        ("--n-action-steps 5", "n_action_steps must be in 1 ... horizon = 4, got 5"),
         ("--num-envs 0", "num_envs must be at least 1, got 0"),
         ("--device abacus", "device 'abacus' cannot be used"),
         ("--device meta", "device 'meta' cannot be used"),
@@ -186,7 +186,7 @@ def test_a_resumed_run_keeps_its_settings(small_run: Path, command: Any, snapsho
         ("--eval-every 300", "eval_every"),
         ("--algo softflow_gaussian", "algo"),
         ("--flow-options.width 16", "flow_options"),
-        ("--imitation.updates 9 --execute 1", "execute, imitation.updates"),
+        ("--imitation.updates 9 --n-action-steps 1", "n_action_steps, imitation.updates"),
     ):
         error = command(f"softflow-train --resume run {flags}").error()
         assert f"a resumed run keeps its settings: {changed} cannot be changed; start a new run" in error

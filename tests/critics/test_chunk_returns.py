@@ -112,12 +112,12 @@ def test_bad_input_is_named() -> None:
 @given(
     steps=st.lists(st.integers(1, 4), min_size=1, max_size=6),
     discount=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
-    trace=st.sampled_from([0.0, 0.3, 1.0]),
+    gae_lambda=st.sampled_from([0.0, 0.3, 1.0]),
     terminated=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_generalized_advantages_are_the_discounted_sum_of_errors(
-    steps: list[int], discount: float, trace: float, terminated: bool, seed: int
+    steps: list[int], discount: float, gae_lambda: float, terminated: bool, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     returned, value = (torch.randn(n, generator=generator, dtype=torch.float64) for n in (len(steps), len(steps) + 1))
@@ -127,19 +127,19 @@ def test_generalized_advantages_are_the_discounted_sum_of_errors(
         for j in range(start, len(steps)):
             following = 0.0 if terminated and j == len(steps) - 1 else discount ** steps[j] * value[j + 1]
             total += factor * (returned[j] + following - value[j])
-            factor *= trace * discount ** steps[j]
+            factor *= gae_lambda * discount ** steps[j]
         expected.append(total)
     if terminated:
         value[-1] = NAN  # of no interest
-    advantage = generalized_advantage(returned, torch.tensor(steps), terminated, value, discount, trace)
+    advantage = generalized_advantage(returned, torch.tensor(steps), terminated, value, discount, gae_lambda)
     torch.testing.assert_close(advantage, torch.stack(expected))
 
 
 def test_generalized_advantages_by_hand() -> None:
-    """Chunks of 2, 2 and 1 steps at discount and trace 1/2: errors 1 + 4/4 - 8, 2 + 16/4 - 4 and 3 + 32/2 - 16."""
+    """Chunks of 2, 2 and 1 steps at discount and gae_lambda 1/2: errors 1 + 4/4 - 8, 2 + 16/4 - 4 and 3 + 32/2 - 16."""
     for terminated, last in ((False, 3.0), (True, -13.0)):
         advantage = generalized_advantage(
-            t(1, 2, 3), torch.tensor([2, 2, 1]), terminated, t(8, 4, 16, 32), discount=0.5, trace=0.5
+            t(1, 2, 3), torch.tensor([2, 2, 1]), terminated, t(8, 4, 16, 32), discount=0.5, gae_lambda=0.5
         )
         second = 2 + last / 8
         assert advantage.tolist() == [-6 + second / 8, second, last]
@@ -150,11 +150,11 @@ def test_generalized_advantages_by_hand() -> None:
     [
         (dict(value=t(1, 2)), r"value: expected \(3,\), got \(2,\)"),
         (dict(length=torch.tensor([[1], [1]])), r"length: expected \(2,\)"),
-        (dict(trace=1.5), r"trace: expected a number in \[0, 1\], got 1.5"),
+        (dict(gae_lambda=1.5), r"gae_lambda: expected a number in \[0, 1\], got 1.5"),
         (dict(discount=-0.1), "discount: expected a number"),
     ],
 )
 def test_impossible_advantages_are_refused(changes: dict, message: str) -> None:
     valid = dict(chunk_return=t(1, 2), length=torch.tensor([2, 1]), terminated=True, value=t(0, 0, 0))
     with pytest.raises(ValueError, match=message):
-        generalized_advantage(**{**valid, "discount": 0.9, "trace": 0.9, **changes})
+        generalized_advantage(**{**valid, "discount": 0.9, "gae_lambda": 0.9, **changes})

@@ -45,30 +45,30 @@ def observations() -> Tensor:
     return torch.randn(6, OBSERVATION_DIM)
 
 
-def act(policy: FlowPolicy, critic: Any, execute: int, candidates: int = 7) -> tuple[Tensor, Tensor]:
+def act(policy: FlowPolicy, critic: Any, n_action_steps: int, candidates: int = 7) -> tuple[Tensor, Tensor]:
     """What is executed, and the candidates it was chosen from."""
     torch.manual_seed(5)
-    chosen = BestOfN(policy, critic, execute, candidates, temperature=0.8).act(observations())
+    chosen = BestOfN(policy, critic, n_action_steps, candidates, temperature=0.8).act(observations())
     torch.manual_seed(5)
     return chosen, policy.propose(observations(), candidates, 0.8)
 
 
-@pytest.mark.parametrize(("critic_horizon", "execute"), [(4, 4), (1, 3), (4, 2), (2, 2)])
-def test_the_candidate_that_the_critic_values_most_is_executed(critic_horizon: int, execute: int) -> None:
+@pytest.mark.parametrize(("critic_horizon", "n_action_steps"), [(4, 4), (1, 3), (4, 2), (2, 2)])
+def test_the_candidate_that_the_critic_values_most_is_executed(critic_horizon: int, n_action_steps: int) -> None:
     critic = HandMade(near(0.3), critic_horizon)
-    chosen, candidates = act(make_policy(), critic, execute)
+    chosen, candidates = act(make_policy(), critic, n_action_steps)
     best = (candidates[:, :, critic_horizon - 1, 0] - 0.3).abs().argmin(-1).tolist()
     assert len(set(best)) > 1
-    assert chosen.shape == (6, execute, ACTION_DIM)
+    assert chosen.shape == (6, n_action_steps, ACTION_DIM)
     for row, n in enumerate(best):
-        assert torch.equal(chosen[row], candidates[row, n, :execute])
+        assert torch.equal(chosen[row], candidates[row, n, :n_action_steps])
 
 
 def test_the_critic_sees_what_would_be_executed() -> None:
     policy, critic = make_policy(), HandMade(near(0.0), 3)
     with torch.no_grad():
         policy.flow.base.mean.bias.mul_(4)
-    _, candidates = act(policy, critic, execute=2)
+    _, candidates = act(policy, critic, n_action_steps=2)
     assert (candidates.abs() == 1).any()  # clipped
     assert torch.equal(critic.chunk, candidates[:, :, :3])
     assert torch.equal(critic.features, policy.normalizer(observations()))
@@ -79,7 +79,7 @@ def test_the_ensembles_mean_decides() -> None:
         x = chunk[..., 0, 0]
         return torch.stack([x, -3 * x])  # alone, the first would choose the largest; the mean falls with x
 
-    chosen, candidates = act(make_policy(), HandMade(value, 1), execute=1)
+    chosen, candidates = act(make_policy(), HandMade(value, 1), n_action_steps=1)
     assert torch.equal(chosen[:, 0, 0], candidates[:, :, 0, 0].min(-1).values)
 
 
@@ -88,7 +88,7 @@ def test_a_single_candidate_is_executed_and_no_critic_asked() -> None:
         raise AssertionError("asked")
 
     for critic in (HandMade(refuse, 2), None):
-        chosen, candidates = act(make_policy(), critic, execute=3, candidates=1)
+        chosen, candidates = act(make_policy(), critic, n_action_steps=3, candidates=1)
         assert torch.equal(chosen, candidates[:, 0, :3])
 
 
@@ -113,11 +113,11 @@ def test_description_and_weights_make_the_same(critic_horizon: int | None) -> No
     policy, critic = make_policy(), None
     if critic_horizon is not None:
         critic = ChunkCritic(context_dim=3, horizon=critic_horizon, action_dim=2, members=3, width=8, depth=1)
-    settings = dict(execute=2, candidates=1 if critic is None else 5, temperature=0.5)
+    settings = dict(n_action_steps=2, candidates=1 if critic is None else 5, temperature=0.5)
     original = BestOfN(policy, critic, **settings)
     twin = BestOfN.build(**json.loads(json.dumps(original.describe())))
     twin.load_state_dict(original.state_dict())
-    assert (twin.execute, twin.candidates, twin.temperature) == tuple(settings.values())
+    assert (twin.n_action_steps, twin.candidates, twin.temperature) == tuple(settings.values())
     actions = []
     for one in (original, twin):
         torch.manual_seed(3)

@@ -102,10 +102,10 @@ def test_conservative_loss_is_the_nll_per_dimension(flow: str, options: dict) ->
     policy = make_policy(flow, options)
     chunk, observation = torch.rand(5, HORIZON, ACTION_DIM, dtype=torch.float64), observations()
     log_prob = policy.log_prob(observation, chunk) / (HORIZON * ACTION_DIM)
-    torch.testing.assert_close(policy.conservative_loss(observation, chunk), -log_prob.mean())
+    torch.testing.assert_close(policy.bc_loss(observation, chunk), -log_prob.mean())
     weight = torch.tensor([1.0, 0.0, 0.0, 0.0, 3.0])
     expected = -(log_prob[0] + 3 * log_prob[4]) / 4
-    torch.testing.assert_close(policy.conservative_loss(observation, chunk, weight), expected)
+    torch.testing.assert_close(policy.bc_loss(observation, chunk, weight), expected)
 
 
 @every_flow

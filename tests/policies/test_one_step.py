@@ -91,15 +91,15 @@ def test_each_loss_moves_its_own_half(name: str) -> None:
 
     assert moved(policy.distillation_loss(observation, *policy.draw(observation, 2))) == {"mu"}
     assert moved(policy.propose(observation, 2).sum()) == {"mu"}
-    assert moved(policy.conservative_loss(observation, chunk)) == {"flow_policy"}
+    assert moved(policy.bc_loss(observation, chunk)) == {"flow_policy"}
 
 
 def test_the_conservative_loss_is_the_flows() -> None:
     policy, observation = make_policy("mixture"), observations()
     chunk, weight = torch.rand(5, HORIZON, ACTION_DIM), torch.arange(5.0)
     assert torch.equal(
-        policy.conservative_loss(observation, chunk, weight),
-        policy.flow_policy.conservative_loss(observation, chunk, weight),
+        policy.bc_loss(observation, chunk, weight),
+        policy.flow_policy.bc_loss(observation, chunk, weight),
     )
 
 

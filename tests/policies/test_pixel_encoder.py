@@ -66,7 +66,7 @@ def test_features_do_not_depend_on_where_the_parts_lie() -> None:
 
 def test_the_gradient_reaches_every_weight_of_the_encoder() -> None:
     policy = make_policy().train()
-    policy.conservative_loss(packed(), torch.zeros(BATCH, 4, 2)).backward()
+    policy.bc_loss(packed(), torch.zeros(BATCH, 4, 2)).backward()
     for name, parameter in policy.encoder.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 

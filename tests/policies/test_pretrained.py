@@ -64,7 +64,7 @@ def test_weights_come_from_the_file_and_stay(weights: Path, suffix: str) -> None
     for _ in range(2):
         trunk = imitator.actor.encoder.trunks[0]
         torch.testing.assert_close(trunk(images), expected.eval()(normalised))
-        imitator.step(imitator.actor.train().conservative_loss(observation(), torch.zeros(4, 2, 1)))
+        imitator.step(imitator.actor.train().bc_loss(observation(), torch.zeros(4, 2, 1)))
     imitator.reinitialize()
     torch.testing.assert_close(imitator.actor.encoder.trunks[0](images), expected(normalised))
 

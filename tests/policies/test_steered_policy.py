@@ -210,7 +210,7 @@ def test_the_density_is_that_of_its_own_draws(name: str) -> None:
     chunk = chunk_of(noise.flatten()).reshape(1, HORIZON, ACTION_DIM)
     torch.testing.assert_close(policy.log_prob(row, chunk)[0], expected)
     torch.testing.assert_close(policy.log_prob(row, chunk[:, None, None])[0, 0, 0], expected)
-    torch.testing.assert_close(policy.conservative_loss(row, chunk), -expected / (HORIZON * ACTION_DIM))
+    torch.testing.assert_close(policy.bc_loss(row, chunk), -expected / (HORIZON * ACTION_DIM))
 
 
 @pytest.mark.parametrize("name", ["flow_matching", "mixture"])
@@ -232,8 +232,8 @@ def test_unsteered_the_conservative_loss_is_the_bases() -> None:
     policy = make_policy("mixture")
     chunk, weight = torch.rand(5, HORIZON, ACTION_DIM), torch.tensor([1.0, 0.0, 2.0, 0.5, 3.0])
     for weights in (None, weight):
-        expected = policy.base.conservative_loss(observations(), chunk, weights)
-        torch.testing.assert_close(policy.conservative_loss(observations(), chunk, weights), expected)
+        expected = policy.base.bc_loss(observations(), chunk, weights)
+        torch.testing.assert_close(policy.bc_loss(observations(), chunk, weights), expected)
 
 
 # ------------------------------------------------------------------------------------------------- kept, and refused
@@ -242,7 +242,7 @@ def test_unsteered_the_conservative_loss_is_the_bases() -> None:
 @every_base
 @every_option
 def test_description_and_weights_make_the_same(name: str, options: dict[str, Any]) -> None:
-    original = BestOfN(make_policy(name, head=0.3, **options), None, execute=2, candidates=1, temperature=0.5)
+    original = BestOfN(make_policy(name, head=0.3, **options), None, n_action_steps=2, candidates=1, temperature=0.5)
     twin = BestOfN.build(**json.loads(json.dumps(original.describe())))
     twin.load_state_dict(original.state_dict())
     assert isinstance(twin.policy, SteeredPolicy)

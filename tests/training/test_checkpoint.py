@@ -27,7 +27,7 @@ def make_policy(candidates: int = 5, critic: bool = True, fitted: bool = True) -
     if fitted:
         policy.normalizer.fit(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 2.0]))
     value = ChunkCritic(context_dim=3, horizon=1, action_dim=2, width=8) if critic else None
-    return BestOfN(policy, value, execute=2, candidates=candidates, temperature=0.5)
+    return BestOfN(policy, value, n_action_steps=2, candidates=candidates, temperature=0.5)
 
 
 def act(policy: BestOfN) -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_any_policy_comes_back(
     expected = deployed.act(observation)
     torch.manual_seed(0)
     assert torch.equal(loaded.act(observation), expected)
-    assert loaded.describe() == deployed.describe() and expected.shape == (2, deployed.execute, action_dim)
+    assert loaded.describe() == deployed.describe() and expected.shape == (2, deployed.n_action_steps, action_dim)
 
 
 def change_description(key: str, value: object) -> Callable[[Path], None]:
@@ -112,7 +112,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "bytes": (lambda folder: (folder / "policy.json").write_bytes(b"\xff\xfe"), "cannot be loaded"),
     "another shape": (change_description("observation_dim", 5), "size mismatch"),
     "unknown flow": (change_description("flow", "couplin"), "did you mean 'coupling'"),
-    "no steps": (change_description("execute", 0), "execute must be in 1 ... horizon = 4, got 0"),
+    "no steps": (change_description("n_action_steps", 0), "n_action_steps must be in 1 ... horizon = 4, got 0"),
     "no candidates": (change_description("candidates", "5"), "candidates must be an integer, at least 1, got '5'"),
     "no temperature": (change_description("temperature", None), "temperature must be a number, at least 0, got None"),
     "no mapping": (change_description("policy", [1]), "cannot be loaded"),

@@ -11,7 +11,7 @@ import torch
 
 from softflow.policies import GuardedPolicy
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded, guard_shares, summarize
-from softflow.training.statistics import wilson_interval
+from softflow.training.intervals import wilson_interval
 from tests.policies.guards import calibrated
 from tests.training.vectors import side_by_side
 
@@ -90,7 +90,7 @@ def test_behind_a_guard_shares_of_chunks_are_counted_and_seams_are_limited(count
     guard.threshold.fill_(-3.0)  # of a standard normal: (1, 1) has -2.84; (0.5, 0) and (-0.5, -1) have more
     guard.distance_threshold.fill_(1e6)
     envs = [counting(lambda seed: 2 * (1 + seed)) for _ in range(environments)]
-    policy = GuardedPolicy(choose, guard, execute=2, attempts=0)
+    policy = GuardedPolicy(choose, guard, n_action_steps=2, attempts=0)
     result, episodes = evaluate_guarded(side_by_side(envs, 2), policy, episodes=3, seed=0)
     actions = [episode.action[:, 0].tolist() for episode in sorted(episodes, key=len)]
     assert actions == [[1, 1], [1, 1, 0.5, 0], [1, 1, 0.5, 0, -0.5, -1]]

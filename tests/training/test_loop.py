@@ -32,11 +32,11 @@ def make_config(online_steps: int) -> SoftFlowConfig:
         flow="coupling",
         flow_options={"layers": 2, "width": 8, "components": 2},
         horizon=4,
-        execute=2,
+        n_action_steps=2,
         batch_size=16,
         critic_width=8,
         candidates=3,
-        average_rate=0.1,
+        ema_rate=0.1,
     )
     config.imitation.updates, config.warmup.updates, config.offline.updates = IMITATION, WARMUP, OFFLINE
     config.online.steps, config.online.updates_per_step = online_steps, 0.25
@@ -71,7 +71,7 @@ class Run:
         else:
             folder = RunFolder.create(self.path.parent, "toy", "softflow", seed=0, run_dir=self.path)
         demonstrations = [demonstration(seed) for seed in range(6)]
-        vectors = (side_by_side(envs, algorithm.execute) for envs in (self.environments, self.held_out))
+        vectors = (side_by_side(envs, algorithm.n_action_steps) for envs in (self.environments, self.held_out))
         trainer = Trainer(algorithm, demonstrations, *vectors, folder, self.config)
         if resume:
             trainer.resume()

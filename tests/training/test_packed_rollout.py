@@ -23,7 +23,7 @@ def test_episodes_are_bytes_with_their_layout(mode: VectorizationMode) -> None:
         seen.append(observation)
         return np.full((len(observation), 3, 1), 0.5, np.float32)
 
-    with closing(vectorize([make] * 2, execute=3, mode=mode)) as environments:
+    with closing(vectorize([make] * 2, n_action_steps=3, mode=mode)) as environments:
         episodes, _ = Rollout(environments, iter(range(2))).collect(act, 8)
     assert len(episodes) == 2 and all(observation.dtype == np.uint8 for observation in seen)
     for episode in episodes:

@@ -26,13 +26,13 @@ def numbered(observation: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.arange(HORIZON, dtype=np.float32)[:, None] / 10, (len(observation), HORIZON, 1))
 
 
-def assert_whole(episode: Episode, length: int, execute: int, terminated: bool) -> None:
-    """The episode is all of one seed, from its first to its true final observation, in chunks of `execute`."""
+def assert_whole(episode: Episode, length: int, n_action_steps: int, terminated: bool) -> None:
+    """The episode is all of one seed, from its first to its true final observation, in chunks of `n_action_steps`."""
     seed = episode.observation[0, 0]
     np.testing.assert_array_equal(episode.observation[:, 0], seed)
     np.testing.assert_array_equal(episode.observation[:, 1], np.arange(length + 1))
     np.testing.assert_array_equal(episode.reward, np.arange(1, length + 1))
-    np.testing.assert_allclose(episode.action[:, 0], np.arange(length) % execute / 10, rtol=1e-6)
+    np.testing.assert_allclose(episode.action[:, 0], np.arange(length) % n_action_steps / 10, rtol=1e-6)
     assert (episode.terminated, episode.truncated) == (terminated, not terminated)
     assert episode.is_success == (seed % 2 == 0)
 
@@ -45,16 +45,16 @@ def seeds_of(episodes: list[Episode]) -> list[int]:
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12),
     environments=st.integers(1, 4),
-    execute=st.integers(1, HORIZON),
+    n_action_steps=st.integers(1, HORIZON),
     one_buffer=st.booleans(),
 )
 def test_nothing_crosses_a_reset(
-    counting: Any, lengths: list[int], environments: int, execute: int, one_buffer: bool
+    counting: Any, lengths: list[int], environments: int, n_action_steps: int, one_buffer: bool
 ) -> None:
     envs = [
         counting(lengths.__getitem__, lambda seed: seed % 3 > 0, one_buffer=one_buffer) for _ in range(environments)
     ]
-    rollout = Rollout(side_by_side(envs, execute), iter(range(len(lengths))))
+    rollout = Rollout(side_by_side(envs, n_action_steps), iter(range(len(lengths))))
     done, steps = [], 0
     while True:
         ended, count_ = rollout.execute_chunks(numbered)
@@ -62,11 +62,11 @@ def test_nothing_crosses_a_reset(
             break
         done += ended
         steps += count_
-        assert count_ <= environments * execute
+        assert count_ <= environments * n_action_steps
     assert sorted(seeds_of(done)) == list(range(len(lengths)))
     for episode in done:
         seed = seeds_of([episode])[0]
-        assert_whole(episode, lengths[seed], execute, terminated=seed % 3 > 0)
+        assert_whole(episode, lengths[seed], n_action_steps, terminated=seed % 3 > 0)
     # Primitive steps, and not one after the end of an episode: the environment would have objected.
     assert steps == sum(lengths) == sum(env.total_steps for env in envs)
     assert rollout.failures == 0 and rollout.execute_chunks(numbered) == ([], 0)
@@ -95,20 +95,20 @@ def test_chunks_are_asked_for_in_one_batch_where_the_environments_are(counting: 
 
 def test_each_decision_is_recorded_in_its_own_episode(counting: Any) -> None:
     """Environments with counters of their own; episodes that end inside a chunk, and one whose simulation fails."""
-    lengths, execute = [5, 2, 7, 4, 1, 6], 2
+    lengths, n_action_steps = [5, 2, 7, 4, 1, 6], 2
     envs = [counting(lengths.__getitem__, fails_at={3: 3}) for _ in range(3)]
 
     def decide(observation: np.ndarray) -> Decision[np.ndarray]:
         return Decision(numbered(observation), np.concatenate([10 * observation, -observation], 1))
 
-    rollout, done = Rollout(side_by_side(envs, execute), iter(range(len(lengths)))), []
+    rollout, done = Rollout(side_by_side(envs, n_action_steps), iter(range(len(lengths)))), []
     with pytest.warns(UserWarning, match="given up"):
         while (result := rollout.execute_chunks(decide))[1]:
             done += result[0]
     assert sorted(seeds_of(done)) == [0, 1, 2, 4, 5]
     for episode in done:
-        acted_on = episode.observation[:-1:execute]
-        assert len(acted_on) == -(-len(episode) // execute)
+        acted_on = episode.observation[:-1:n_action_steps]
+        assert len(acted_on) == -(-len(episode) // n_action_steps)
         np.testing.assert_array_equal(episode.decision, np.concatenate([10 * acted_on, -acted_on], 1))
 
 
@@ -130,12 +130,12 @@ def test_collect_counts_primitive_steps_and_goes_on_with_unfinished_episodes(cou
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=9),
     environments=st.integers(1, 4),
-    execute=st.integers(1, HORIZON),
+    n_action_steps=st.integers(1, HORIZON),
     rounds=st.integers(0, 6),
     has_record=st.booleans(),
 )
 def test_another_rollout_goes_on_from_its_state(
-    restorable: Any, lengths: list[int], environments: int, execute: int, rounds: int, has_record: bool
+    restorable: Any, lengths: list[int], environments: int, n_action_steps: int, rounds: int, has_record: bool
 ) -> None:
     def act(observation: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
         asked.append(observation.tolist())
@@ -143,7 +143,7 @@ def test_another_rollout_goes_on_from_its_state(
 
     def rollout() -> Rollout:
         envs = [restorable(lengths.__getitem__, lambda seed: seed % 3 > 0) for _ in range(environments)]
-        return Rollout(side_by_side(envs, execute), seeds)
+        return Rollout(side_by_side(envs, n_action_steps), seeds)
 
     def finish(rollout: Rollout) -> list[Episode]:
         asked.clear()

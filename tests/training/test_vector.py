@@ -25,7 +25,7 @@ from tests.training.vectors import side_by_side
 def collect(
     make: Callable[[], gymnasium.Env],
     number: int,
-    execute: int,
+    n_action_steps: int,
     episodes: int,
     mode: VectorizationMode = "sync",
     processes: int | None = None,
@@ -34,9 +34,9 @@ def collect(
 
     def act(observation: np.ndarray) -> np.ndarray:
         """Whose action says what was seen when it was decided: 0.1 for each step of the episode."""
-        return np.repeat(observation[:, None, 1:] / 100, execute, 1)
+        return np.repeat(observation[:, None, 1:] / 100, n_action_steps, 1)
 
-    with closing(vectorize([make] * number, execute, mode, processes)) as environments:
+    with closing(vectorize([make] * number, n_action_steps, mode, processes)) as environments:
         rollout, done = Rollout(environments, iter(range(episodes))), list[Episode]()
         while (result := rollout.execute_chunks(act))[1]:
             done += result[0]
@@ -52,12 +52,16 @@ def assert_same(one: dict[int, Episode], other: dict[int, Episode]) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=10), number=st.integers(2, 5), execute=st.integers(1, 4)
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=10),
+    number=st.integers(2, 5),
+    n_action_steps=st.integers(1, 4),
 )
-def test_many_environments_give_what_one_would(counting: Any, lengths: list[int], number: int, execute: int) -> None:
+def test_many_environments_give_what_one_would(
+    counting: Any, lengths: list[int], number: int, n_action_steps: int
+) -> None:
     make = partial(counting, lengths.__getitem__, lambda seed: seed % 3 > 0)
-    alone, _ = collect(make, 1, execute, len(lengths))
-    together, _ = collect(make, number, execute, len(lengths))
+    alone, _ = collect(make, 1, n_action_steps, len(lengths))
+    together, _ = collect(make, number, n_action_steps, len(lengths))
     assert sorted(alone) == list(range(len(lengths)))
     assert_same(alone, together)
 

@@ -1,0 +1,143 @@
+"""Draw the stages of a task, from an episode of its demonstrator, side by side into one PNG.
+
+    MUJOCO_GL=egl python -m benchmarks.figures.render_task --env cube_rotate --out docs/images/cube_rotate.png
+
+Needs softflow[plot] for Pillow, and an OpenGL that MuJoCo can use (`MUJOCO_GL=egl` without a display).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import mujoco
+import numpy as np
+from PIL import Image, ImageDraw
+
+from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv, TapeCutDemonstrator, TapeCutEnv
+
+Frames = dict[str, np.ndarray]
+
+WIDTH, HEIGHT = 400, 360  # pixels of one picture
+MAGNIFIED = 4  # times, where a policy's pictures are shown
+FALL_STEPS = 6  # after the cut, for the ribbon to fall apart
+
+TAPE_CUT = {
+    "start": "scissors in their case",
+    "grasped": "grasped",
+    "lifted": "lifted",
+    "at_tape": "ribbon between the blades",
+    "cut": "cut",
+}
+CUBE_ROTATE = {
+    "start": "held by four fingertips",
+    "stroke": "thumb and middle turn it",
+    "hand_over": "index and ring take over",
+    "half": "half a turn",
+    "full": "one turn",
+}
+
+
+def frames_of_tape_cut(seed: int, hand: str = "compact") -> Frames:
+    """A close-up (height, width, 3) of the start and of each stage when it is first reached."""
+    env = TapeCutEnv(terminate_on_success=False, hand=hand)
+    camera = mujoco.MjvCamera()
+    camera.azimuth, camera.elevation = 110, -22
+    renderer = mujoco.Renderer(env.scene.model, HEIGHT, WIDTH)
+
+    def look() -> np.ndarray:
+        camera.lookat, camera.distance = env.geometry.pivot + np.array([0, 0, 0.03]), 0.45
+        renderer.update_scene(env.scene.data, camera)
+        return renderer.render()
+
+    frames = _at_each_stage(env, seed, look)
+    renderer.close()
+    return frames
+
+
+def frames_of_tape_cut_pixels(seed: int) -> Frames:
+    """What a policy sees then, the front camera's picture above the wrist's, each pixel `MAGNIFIED` times as large."""
+    env = TapeCutEnv(observation="pixels", terminate_on_success=False)
+
+    def look() -> np.ndarray:
+        seen = env.set_state(env.get_state())
+        return np.vstack([seen[name] for name in ("front", "wrist")]).repeat(MAGNIFIED, 0).repeat(MAGNIFIED, 1)
+
+    frames = _at_each_stage(env, seed, look)
+    env.close()
+    return frames
+
+
+def _at_each_stage(env: TapeCutEnv, seed: int, look: Callable[[], np.ndarray]) -> Frames:
+    env.reset(seed=seed)
+    demonstrator = TapeCutDemonstrator(env, np.random.default_rng(seed), mode=0)
+    frames, truncated = {"start": look()}, False
+    while not truncated and "cut" not in frames:
+        _, _, _, truncated, info = env.step(demonstrator.act())
+        for stage, reached in info["stages"].items():
+            if reached and stage not in frames:
+                for _ in range(FALL_STEPS if stage == "cut" else 0):
+                    env.step(demonstrator.act())
+                frames[stage] = look()
+    return frames
+
+
+def frames_of_cube_rotate(seed: int) -> Frames:
+    """A look from below (height, width, 3) at the start, at the end of the first stroke and of the first time that the
+    fingers change roles, and after half a turn and a whole one."""
+    env = CubeRotateEnv(render_mode="rgb_array", width=WIDTH, height=HEIGHT, camera="below")
+    env.reset(seed=seed)
+    demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(seed), mode=2)
+    frames, ended = {"start": env.render()}, False
+    while not ended and "full" not in frames:
+        phase = demonstrator.phase
+        _, _, terminated, truncated, info = env.step(demonstrator.act())
+        ended = terminated or truncated
+        reached = {"half": info["turns"] >= 0.5, "full": info["turns"] >= 1}
+        reached |= {stage: phase == stage != demonstrator.phase for stage in ("stroke", "hand_over")}
+        frames |= {stage: env.render() for stage, now in reached.items() if now and stage not in frames}
+    env.close()
+    return frames
+
+
+TASKS: dict[str, tuple[Callable[[int], Frames], dict[str, str], int]] = {
+    "cube_rotate": (frames_of_cube_rotate, CUBE_ROTATE, 2),
+    "tape_cut": (frames_of_tape_cut, TAPE_CUT, 0),
+    "tape_cut_adroit": (partial(frames_of_tape_cut, hand="adroit"), TAPE_CUT, 0),
+    "tape_cut_pixels": (frames_of_tape_cut_pixels, TAPE_CUT, 0),
+}
+"""For each task its pictures, their captions in order, and a seed with which the demonstrator succeeds."""
+
+
+def contact_sheet(frames: Frames, captions: dict[str, str]) -> Image.Image:
+    """The frames in a row, captions below."""
+    height, width, _ = next(iter(frames.values())).shape
+    sheet = Image.new("RGB", (width * len(captions), height + 40), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, (stage, caption) in enumerate(captions.items()):
+        sheet.paste(Image.fromarray(frames[stage]), (column * width, 0))
+        draw.text(((column + 0.5) * width, height + 20), caption, fill="black", anchor="mm", font_size=width // 15)
+    return sheet.quantize(256, method=Image.Quantize.FASTOCTREE)  # a palette keeps the file small
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", choices=sorted(TASKS), default="tape_cut", help="the task")
+    parser.add_argument("--out", type=Path, help="PNG to write; named after the task unless given")
+    parser.add_argument("--seed", type=int, help="of the episode; the demonstrator must succeed in it")
+    arguments = parser.parse_args()
+    frames_of, captions, seed = TASKS[arguments.env]
+    seed = seed if arguments.seed is None else arguments.seed
+    out = arguments.out or Path(f"{arguments.env}.png")
+    frames = frames_of(seed)
+    if len(frames) < len(captions):
+        raise SystemExit(f"with seed {seed} the demonstrator only came to {list(frames)}: try another")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(frames, captions).save(out, optimize=True)
+    print(out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What decides a cut: how far to one side of the ribbon the blades are when they come in.
+
+    python -m benchmarks.studies.insertion_error runs/study/softflow_d200_s2 --episodes 200
+
+For the run's demonstrations, and for held-out episodes of its policy: how many came in how far off, and which share of
+them cut. Blades come in when the seam is first within REACH of the pivot along the blades, which are lifted and square
+to the ribbon.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from softflow.cli.runs import make_environments, read_config
+from softflow.data import Episode, load_demonstrations
+from softflow.envs.tape_cut.observation import FINE_BLOCKS, OBSERVATION_SLICES
+from softflow.training.checkpoint import load_policy
+from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate
+from softflow.training.run_folder import RunFolder
+from softflow.training.vector import closing
+
+REACH, ASIDE, SQUARE = 0.085, 0.05, 0.3  # m, m, and cosine between blades and ribbon
+EDGES = (0, 5, 10, 15, 50)  # mm
+
+
+def insertion_error(episode: Episode) -> float:
+    """Distance in mm from the blades' middle to the ribbon, square to its face, when they come in; NaN if never."""
+    block = {name: episode.observation[:, part] for name, part in OBSERVATION_SLICES.items()}
+    [scale] = [scale for name, _, scale in FINE_BLOCKS if name == "seam_in_fixture_coarse"]
+    aside, along = scale * np.arctanh(block["seam_in_fixture_coarse"].astype(float).clip(-0.9999, 0.9999)).T
+    square = np.abs(block["yaw_from_fixture"][:, 1]) < SQUARE
+    inside = square & (block["lifted"][:, 0] > 0) & (np.abs(along) < REACH) & (np.abs(aside) < ASIDE)
+    return 1000 * abs(float(aside[inside.argmax()])) if inside.any() else float("nan")
+
+
+def row(label: str, episodes: Sequence[Episode]) -> str:
+    error = np.array([insertion_error(episode) for episode in episodes])
+    success = np.array([episode.is_success for episode in episodes])
+    groups = [(error >= low) & (error < high) for low, high in pairwise(EDGES)]
+    groups += [np.isnan(error), np.ones(len(error), bool)]
+    cells = [f"{success[group].mean():.2f} of {group.sum()}" if group.any() else "none" for group in groups]
+    return f"| {label} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--episodes", type=int, default=200, help="held-out episodes of the policy")
+    parser.add_argument("--seed", type=int, default=HELD_OUT_SEEDS, help="seed of the first")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    folder = RunFolder.open(arguments.run)
+    policy, config = load_policy(folder.last_checkpoint()), read_config(str(folder.config_path))
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        return policy.act(torch.as_tensor(observation, dtype=torch.float32)).numpy()
+
+    with closing(make_environments(config, min(25, arguments.episodes), policy.n_action_steps)) as environments:
+        _, episodes = evaluate(environments, act, arguments.episodes, arguments.seed)
+    columns = [f"{low} to {high} mm" for low, high in pairwise(EDGES)]
+    print(f"| success of | {' | '.join([*columns, 'never in', 'all'])} |")
+    print("|---" * (len(columns) + 3) + "|")
+    print(row("demonstrations", load_demonstrations(arguments.run / "demonstrations.npz")))
+    print(row("policy", episodes))
+
+
+if __name__ == "__main__":
+    main()

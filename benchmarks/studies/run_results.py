@@ -1,0 +1,128 @@
+"""What run folders say: success on held-out episodes, and of own episodes, against environment steps."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from softflow.cli.config import load_file
+from softflow.training.intervals import wilson_interval
+from softflow.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a run: the `number`-th of its stage, after `steps` environment steps of the whole run."""
+
+    stage: str
+    number: int
+    steps: int
+    successes: int
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder's settings and results; `own_episodes` (N, 2) are steps and running success rate."""
+
+    algo: str
+    num_demos: int
+    seed: int
+    evaluations: list[Evaluation]
+    own_episodes: np.ndarray
+
+    def longest_dip(self, depth: float = 0.1) -> float:
+        """Most steps in a row that own success was more than `depth` below what the policy began to act with."""
+        began = [e for e in self.evaluations if e.steps == 0][-1:]
+        longest, start = 0.0, None
+        for steps, success in self.own_episodes if began else []:
+            if success >= began[0].successes / began[0].episodes - depth - 1e-9:
+                start = None
+            else:
+                start = steps if start is None else start
+                longest = max(longest, steps - start)
+        return longest
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The same evaluation of several runs, their episodes taken together; the interval is Wilson's at 95 %."""
+
+    stage: str
+    steps: float
+    successes: int
+    episodes: int
+    runs: int
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.successes, self.episodes)
+
+    def __str__(self) -> str:
+        return "{:.2f} [{:.2f}, {:.2f}]".format(self.rate, *self.interval)
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run folder, of a run that may still be going on. Raises `UserError` if it is none.
+
+    A stage is taken to act if own episodes have ended in it.
+    """
+    folder = RunFolder.open(path)
+    settings = load_file(folder.config_path).values
+    with folder.metrics_path.open(newline="", encoding="utf-8") as file:
+        rows = [(row["stage"], int(row["step"]), row["name"], float(row["value"])) for row in csv.DictReader(file)]
+    acting = {stage for stage, _, name, _ in rows if name.startswith("rollout/")}
+    evaluations: list[Evaluation] = []
+    own_episodes: list[tuple[int, float]] = []
+    before, last_stage, last_step = 0, None, 0  # steps of the stages before; a stage's own begin at 0 again
+    for stage, step, name, value in rows:
+        if stage != last_stage:
+            before += last_step if last_stage in acting else 0
+        last_stage, last_step = stage, step
+        steps = before + (step if stage in acting else 0)
+        if name == "rollout/success_rate":
+            own_episodes.append((steps, value))
+        elif name == "eval/success_rate":
+            number = sum(evaluation.stage == stage for evaluation in evaluations)
+            episodes = settings["eval_episodes"]
+            evaluations.append(Evaluation(stage, number, steps, round(value * episodes), episodes))
+    return Run(
+        settings["algo"], settings["num_demos"], settings["seed"], evaluations, np.array(own_episodes).reshape(-1, 2)
+    )
+
+
+def pool(runs: Sequence[Run]) -> list[Pooled]:
+    """The evaluations of runs that differ in their seed alone, in order; one that a run lacks is pooled over the rest.
+
+    Held-out episodes are the same for every run, so the interval is of the policies' success on them.
+    """
+    groups: dict[tuple[str, int], list[Evaluation]] = {}
+    for run in sorted(runs, key=lambda run: -len(run.evaluations)):
+        for evaluation in run.evaluations:
+            groups.setdefault((evaluation.stage, evaluation.number), []).append(evaluation)
+    return [
+        Pooled(
+            stage,
+            float(np.mean([evaluation.steps for evaluation in group])),
+            sum(evaluation.successes for evaluation in group),
+            sum(evaluation.episodes for evaluation in group),
+            len(group),
+        )
+        for (stage, _), group in groups.items()
+    ]
+
+
+def by_configuration(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
+    """Runs by (algo, num_demos), in the order in which these first appear."""
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.algo, run.num_demos), []).append(run)
+    return groups

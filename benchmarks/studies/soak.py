@@ -1,0 +1,77 @@
+"""Does memory grow? Collects and learns on tape_cut for a while, saves and evaluates now and then, and prints what is
+resident.
+
+    python -m benchmarks.studies.soak --minutes 30 -- --run-dir runs/soak
+
+`own` is the memory that this process alone has, `rows` what the replay's rows take of it. Their difference may not
+grow: the last line is its slope over the second half, by least squares. What follows `--` goes to softflow-train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softflow.cli import train
+from softflow.training.loop import Trainer
+
+TRAIN = (
+    "--preset quick --imitation.updates 20 --warmup.updates 10 --offline.updates 10 --online.steps 100000000 "
+    "--eval-every 20000 --save-minutes 1 --threads 1"
+)
+LINES = 60
+"""Measurements in a run."""
+
+
+def own_memory() -> int:
+    """Bytes."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+    return 1024 * int(line.split()[1])
+
+
+class Soak(Trainer):
+    """One that is watched from its beginning, and interrupted after so many minutes."""
+
+    minutes: float
+    samples: list[tuple[float, int, int]]
+    """Minutes, bytes of the process, bytes of the rows of own episodes."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        start, passed = time.monotonic(), 0.0
+        while passed < self.minutes:
+            time.sleep(60 * self.minutes / LINES)
+            passed = (time.monotonic() - start) / 60
+            replay = self.data.online
+            rows = sum(column.nbytes for column in replay.used_rows().values()) + 8 * replay.imitable_steps
+            own = own_memory()
+            self.samples.append((passed, own, rows))
+            shown = f"own {own / 1e6:.1f} MB, rows {rows / 1e6:.1f} MB, the rest {(own - rows) / 1e6:.1f} MB"
+            print(f"{passed:.2f} minutes, {self.progress.steps:,} steps: {shown}", flush=True)
+        signal.raise_signal(signal.SIGTERM)  # a job in the background ignores SIGINT
+
+
+def main() -> None:
+    own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30)
+    Soak.minutes, Soak.samples = parser.parse_args(own).minutes, []
+    train.Trainer = Soak  # type: ignore[misc]
+    train.main([*TRAIN.split(), *sys.argv[len(own) + 2 :]])
+    minutes, memory, rows = np.array(Soak.samples[LINES // 2 :]).T
+    slope = np.polyfit(minutes, memory - rows, 1)[0]
+    print(f"all but the rows grows by {slope / 1e6:+.3f} MB a minute in the second half")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Time of one chunk at batch 1: a flow as it is, and exported in each format.
+
+    python -m benchmarks.timing.export_speed [rounds]
+
+One thread, one interleaved run: each round times every case once, so that a noisy machine is noisy for all. The flow is
+the default, at 8 steps of 10 numbers; the latent is given, or for the greedy chunk that of the base's mode. Prints the
+median and the 99th percentile of the wall time in milliseconds, and the median's ratio to eager.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from flows import DEFAULT_FLOW, make_flow
+from flows.export import FORMATS, ContextToMode, LatentToChunk, export, load_exported
+
+HORIZON, ACTION_DIM, CONTEXT_DIM = 8, 10, 64
+
+
+def make_cases(folder: Path) -> dict[str, dict[str, Callable[[], Tensor]]]:
+    """For each of the two maps, a call on one row of the eager module and of every file."""
+    flow = make_flow(DEFAULT_FLOW, horizon=HORIZON, action_dim=ACTION_DIM, context_dim=CONTEXT_DIM).eval()
+    latent, context = torch.randn(8, HORIZON, ACTION_DIM), torch.randn(8, CONTEXT_DIM)
+    maps: dict[str, tuple[nn.Module, dict[str, Tensor]]] = {
+        "to_chunk": (LatentToChunk(flow), {"latent": latent, "context": context}),
+        "greedy chunk": (ContextToMode(flow), {"context": context}),
+    }
+    cases = {}
+    for name, (module, example) in maps.items():
+        row = [argument[:1] for argument in example.values()]
+        calls: dict[str, Callable[..., Tensor]] = {"eager": module}
+        for format in FORMATS:
+            export(module, example, folder / "flow", format)
+            calls[format] = load_exported(folder / "flow", format, trusted=True)
+        cases[name] = {format: lambda call=call, row=row: call(*row) for format, call in calls.items()}
+    return cases
+
+
+@torch.inference_mode()
+def timed(cases: dict[str, dict[str, Callable[[], Tensor]]], rounds: int, warm_up: int) -> dict[tuple[str, str], list]:
+    """Milliseconds of every call."""
+    times: dict[tuple[str, str], list[float]] = {(name, case): [] for name, group in cases.items() for case in group}
+    for i in range(warm_up + rounds):
+        for name, case in times:
+            start = time.perf_counter()
+            cases[name][case]()
+            if i >= warm_up:
+                times[name, case].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def main(rounds: int = 2000, warm_up: int = 50) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        cases = make_cases(Path(folder))
+    times = timed(cases, rounds, warm_up)
+    print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, one thread, batch 1")
+    print(f"{DEFAULT_FLOW}, chunk {HORIZON} x {ACTION_DIM}, context {CONTEXT_DIM}, {rounds} calls each")
+    for name, group in cases.items():
+        print(f"{name:16s}  median ms  99 % ms  ratio")
+        eager = np.median(times[name, "eager"])
+        for case in group:
+            median, high = np.percentile(times[name, case], (50, 99))
+            print(f"  {case:14s}  {median:9.3f}  {high:7.3f}  {median / eager:5.2f}")
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""Replays with rows of 97 and 15 numbers: milliseconds to sample a batch of 256 windows of 8 steps, in memory and in
+files, and seconds to save and to load a checkpoint.
+
+    python -m benchmarks.timing.replay_speed --rows 1e4 1e5 1e6 1e7 --folder runs/replay_speed
+
+Sampling is measured in turn, of all sizes, and given as a median. Only the first 1e6 rows of a replay that is larger
+are compared in memory; in files, one larger than the memory shows what the disk takes. The files are deleted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from softflow.data import Episode, Replay
+
+OBSERVATION, ACTION, STEPS = 97, 15, 200
+IN_MEMORY = 10**6
+TURNS, BATCHES = 20, 10
+
+
+def filled(rows: int, folder: Path | None) -> Replay:
+    rng = np.random.default_rng(0)
+    replay = Replay(rows, OBSERVATION, ACTION, folder=folder)
+    observation, action = rng.normal(size=(STEPS + 1, OBSERVATION)), rng.uniform(-1, 1, (STEPS, ACTION))
+    episodes = [Episode(observation, action, np.full(STEPS, number % 2), True, False, True) for number in range(2)]
+    for number in range(rows // (STEPS + 1)):
+        replay.add_episode(episodes[number % 2])
+    return replay
+
+
+def seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=float, nargs="+", default=[1e4, 1e5, 1e6], help="sizes of the replays")
+    parser.add_argument("--folder", type=Path, default=Path("runs/replay_speed"), help="a new one, for the files")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True)
+    replays = {}
+    for rows in map(int, arguments.rows):
+        if rows <= IN_MEMORY:
+            replays[f"{rows:>10,} rows in memory"] = filled(rows, None)
+        replays[f"{rows:>10,} rows in files "] = filled(rows, arguments.folder / f"{rows}")
+
+    rng = np.random.default_rng(1)
+    times: dict[tuple[str, bool], list[float]] = {(name, kind): [] for name in replays for kind in (False, True)}
+    for _ in range(TURNS):
+        for (name, imitable), measured in times.items():
+            sample = replays[name].sample
+            measured += [seconds(lambda: sample(256, 8, rng, imitable)) for _ in range(BATCHES)]  # noqa: B023
+    for name, replay in replays.items():
+        medians = [1e3 * np.median(times[name, imitable]) for imitable in (False, True)]
+        file = arguments.folder / "replay.npz"
+        save, load = seconds(lambda: replay.save(file)), seconds(lambda: replay.load(file))  # noqa: B023
+        print(
+            f"{name}: sample {medians[0]:.2f} ms, imitable {medians[1]:.2f} ms; save {save:.2f} s, load {load:.2f} s, "
+            f"{file.stat().st_size / 1e6:,.1f} MB"
+        )
+    shutil.rmtree(arguments.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""Speed of updates, of a chunk and of a rollout, and how an update's time grows: tables in markdown.
+
+    python -m benchmarks.timing.speed                          all of them
+    python -m benchmarks.timing.speed update chunk --rounds 100
+
+One thread, CPU time of this process. The cases of a table are timed in turn, once in each round, so that a busy machine
+is busy for all, and a ratio is the median of those within a round. The sizes are those of `tape_cut`: observations of
+153 numbers, chunks 8 x 15 of which 4 are executed, batches of 256, the default flow and critics. Networks are as
+initialised, and data random.
+
+* `update`: SOFT-FLOW's online update, as its preset has it and with the critic's gradient and the KL, against its
+  floor, the same matrix products alone (`matrix_products.py`); and against the update of stable-baselines3's SAC, whose
+  critics have as many layers of the same width and take the whole chunk. `pip install stable-baselines3` adds that row.
+* `chunk`: from one observation to its chunk, both numpy, against zuko's coupling of the same size, and exported.
+* `rollout`: policy and environment against the environment alone, given the same actions.
+* `growth`: an update's time against each size; beside it, the exponent of the growth since the size before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.timing.matrix_products import Floor, update_products
+from flows.export import FORMATS, load_exported
+from flows.zuko_backend import zuko
+from softflow.algos import Data, SoftFlow, SoftFlowConfig, Stage
+from softflow.data import Episode, Replay, observation_tensor
+from softflow.envs import make_env
+from softflow.policies import BestOfN
+from softflow.policies.export import export_greedy
+from softflow.training.rollout import Rollout
+from softflow.training.vector import closing, vectorize
+
+OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE, CRITIC_WIDTH = 153, 15, 8, 4, 256
+STEPS = 200  # of an episode
+Q_AND_KL = dict(q_weight=0.2, kl_weight=0.2)
+Call = Callable[[], object]
+
+
+def interleaved(cases: Mapping[str, Call], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
+    """Milliseconds of CPU time of every call."""
+    times: dict[str, list[float]] = {case: [] for case in cases}
+    for i in range(warm_up + rounds):
+        for case, call in cases.items():
+            start = time.process_time()
+            call()
+            if i >= warm_up:
+                times[case].append(1e3 * (time.process_time() - start))
+    return times
+
+
+def ratio(times: list[float], to: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(times, to, strict=True))
+
+
+def row(*cells: object) -> None:
+    print("|", " | ".join(str(cell) for cell in cells), "|", flush=True)
+
+
+def header(*cells: str) -> None:
+    print()
+    row(*cells)
+    row(*["---"] * len(cells))
+
+
+# --------------------------------------------------------------------------------------------------------------- update
+
+
+def make_data(action_dim: int = ACTION_DIM, rows: int = 20 * (STEPS + 1)) -> Data:
+    """Successes of random numbers, `rows` rows of them as demonstrations and as many own."""
+    rng = np.random.default_rng(0)
+    observation = rng.normal(size=(STEPS + 1, OBSERVATION_DIM)).astype(np.float32)
+    action = rng.uniform(-1, 1, (STEPS, action_dim)).astype(np.float32)
+    episode = Episode(observation, action, np.eye(STEPS, dtype=np.float32)[-1], True, False, True)
+    replays = [Replay(rows, OBSERVATION_DIM, action_dim) for _ in range(2)]
+    for replay in replays:
+        for _ in range(rows // (STEPS + 1)):
+            replay.add_episode(episode)
+    return Data(*replays, rng)
+
+
+def make_algorithm(
+    online: Mapping[str, Any] | None = None, action_dim: int = ACTION_DIM, **settings: Any
+) -> tuple[SoftFlow, Stage]:
+    """SOFT-FLOW at the start of its online stage; `online` and `settings` differ from the preset."""
+    torch.manual_seed(0)
+    config = SoftFlowConfig(**settings)
+    for name, value in (online or {}).items():
+        setattr(config.online, name, value)
+    algorithm = SoftFlow(config, OBSERVATION_DIM, action_dim)
+    algorithm.fit_normalizer(torch.zeros(OBSERVATION_DIM), torch.ones(OBSERVATION_DIM))
+    stage = algorithm.stages()[-1]
+    algorithm.begin(stage)
+    return algorithm, stage
+
+
+def make_update(data: Data, action_dim: int = ACTION_DIM, **settings: Any) -> Call:
+    algorithm, stage = make_algorithm(action_dim=action_dim, **settings)
+    return partial(algorithm.update, stage, data, 0.5)
+
+
+class Blank(gym.Env[np.ndarray, np.ndarray]):
+    """Nothing but the spaces, for SAC."""
+
+    observation_space = gym.spaces.Box(-1, 1, (OBSERVATION_DIM,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (HORIZON * ACTION_DIM,), np.float32)
+
+
+def sac_update(batch: int) -> Call:
+    """Raises ImportError if stable-baselines3 is not installed."""
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.logger import Logger
+
+    learner = SAC("MlpPolicy", Blank(), buffer_size=2000, policy_kwargs=dict(net_arch=[CRITIC_WIDTH] * 2), device="cpu")
+    learner.set_logger(Logger(None, []))
+    draw = partial(np.random.default_rng(0).normal, scale=0.3)
+    for _ in range(1000):
+        seen, seen_next, action = draw(size=OBSERVATION_DIM), draw(size=OBSERVATION_DIM), draw(size=(1, 120))
+        learner.replay_buffer.add(seen, seen_next, action.clip(-1, 1), np.zeros(1), np.zeros(1), [{}])
+    return partial(learner.train, gradient_steps=1, batch_size=batch)
+
+
+def updates(rounds: int) -> None:
+    data, cases, floors = make_data(), dict[str, Call](), dict[str, str]()
+    for name, online in (("preset", {}), ("with -Q and KL", Q_AND_KL)):
+        algorithm, stage = make_algorithm(online)
+        products = update_products(algorithm, algorithm.config.online)
+        cases[name] = partial(algorithm.update, stage, data, 0.5)
+        floors[name] = f"{len(products)} products, {sum(p.multiply_adds for p in products) / 1e9:.2f} G multiply-adds"
+        cases[floors[name]] = Floor(products)
+    try:
+        cases["SAC"] = sac_update(algorithm.config.batch_size)
+    except ImportError as error:
+        print(f"no row of stable-baselines3: {error}; pip install stable-baselines3")
+    times = interleaved(cases, rounds)
+    header("update", "ms", "its floor", "ms", "update / floor", "updates for one of SAC's")
+    for name, floor in floors.items():
+        peers = f"{ratio(times['SAC'], times[name]):.2f}" if "SAC" in cases else "-"
+        milliseconds = (f"{statistics.median(times[case]):.1f}" for case in (name, floor))
+        row(name, next(milliseconds), floor, next(milliseconds), f"{ratio(times[name], times[floor]):.2f}", peers)
+    if "SAC" in cases:
+        row("SAC of stable-baselines3", f"{statistics.median(times['SAC']):.1f}", "", "", "", 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------- chunk
+
+
+class ZukoPolicy(nn.Module):
+    """zuko's affine coupling with as many layers of the same width, as it comes."""
+
+    def __init__(self, algorithm: SoftFlow) -> None:
+        super().__init__()
+        self.normalizer, flow = algorithm.policy.normalizer, algorithm.policy.flow
+        widths = [flow.width, flow.width]
+        size = HORIZON * ACTION_DIM
+        self.flow = zuko.flows.NICE(
+            size, OBSERVATION_DIM, transforms=flow.layers, hidden_features=widths, activation=nn.SiLU
+        )
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        return self.flow(self.normalizer(observation)).sample().clamp(-1, 1).unflatten(-1, (HORIZON, ACTION_DIM))
+
+
+def chunks(rounds: int) -> None:
+    algorithm, _ = make_algorithm()
+    policy, critic = algorithm.policy, algorithm.critic
+    several = algorithm.deployed
+    one = BestOfN(policy, None, EXECUTE, 1, several.temperature)
+    observation = np.random.default_rng(0).normal(size=(1, OBSERVATION_DIM)).astype(np.float32)
+    cases: dict[str, Call] = {}
+
+    def add(name: str, act: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        cases[name] = torch.inference_mode()(lambda: act(observation_tensor(observation)).numpy())
+
+    add("zuko, a sample", ZukoPolicy(algorithm))
+    add("a sample", one.act)
+    add(f"the best of {several.candidates} by {critic.members} critics", several.act)
+    add("greedy", policy.greedy)
+    with tempfile.TemporaryDirectory() as folder:
+        for format in FORMATS:
+            export_greedy(policy, Path(folder) / "policy", format)
+            add(f"greedy, {format}", load_exported(Path(folder) / "policy", format, trusted=True))
+    times = interleaved(cases, 20 * rounds, warm_up=20)
+    header("chunk", "median ms", "p99 ms", "to zuko's sample", "to eager greedy")
+    for name, taken in times.items():
+        median, high = np.percentile(taken, (50, 99))
+        to_greedy = f"{ratio(taken, times['greedy']):.2f}" if name.startswith("greedy") else ""
+        row(name, f"{median:.3f}", f"{high:.3f}", f"{ratio(taken, times['zuko, a sample']):.2f}", to_greedy)
+
+
+# -------------------------------------------------------------------------------------------------------------- rollout
+
+
+def rollouts(rounds: int) -> None:
+    algorithm, _ = make_algorithm()
+    header("rollout", "environments", "policy and environment, us per step", "ratio to the environment alone")
+    for number in (1, 25):
+        for candidates in (1, algorithm.config.candidates):
+            algorithm.deployed.candidates = candidates
+            both, alone = rollout(algorithm.deployed, number, math.ceil(20 * rounds / number))
+            row(f"best of {candidates}", number, f"{1e6 * both:.0f}", f"{both / alone:.2f}")
+
+
+def rollout(policy: BestOfN, number: int, turns: int) -> tuple[float, float]:
+    """CPU seconds per step with the policy and without it, which is given the same chunks: one with each, in turn."""
+    chunk = np.empty(0)
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        nonlocal chunk
+        chunk = policy.act(observation_tensor(observation)).numpy()
+        return chunk
+
+    make = [partial(make_env, "tape_cut", reward="sparse")] * number
+    with closing(vectorize(make, EXECUTE)) as driven, closing(vectorize(make, EXECUTE)) as given:
+        cases = {"both": (Rollout(driven, count()), act), "alone": (Rollout(given, count()), lambda _: chunk)}
+        seconds, steps = dict.fromkeys(cases, 0.0), 0
+        for i in range(1 + turns):
+            for name, (environments, choose) in cases.items():
+                start = time.process_time()
+                _, made = environments.execute_chunks(choose)
+                if i:  # the first turn loads and resets
+                    seconds[name] += time.process_time() - start
+                    steps += made if name == "both" else 0
+    return seconds["both"] / steps, seconds["alone"] / steps
+
+
+# --------------------------------------------------------------------------------------------------------------- growth
+
+
+def growth(rounds: int, plot: Path | None = None) -> None:
+    short, data = max(3, rounds // 6), make_data()
+    sweeps: dict[str, dict[int, Callable[[], Call]]] = {
+        "numbers in a chunk, D = 4 A": {
+            4 * a: lambda a=a: make_update(make_data(a), a, horizon=4, n_action_steps=4) for a in (5, 10, 25, 50, 100)
+        },
+        "horizon H, all executed": {
+            h: partial(make_update, data, horizon=h, n_action_steps=h) for h in (2, 4, 8, 16, 32)
+        },
+        "batch": {batch: partial(make_update, data, batch_size=batch) for batch in (32, 64, 128, 256, 512, 1024)},
+        "critics": {members: partial(make_update, data, critic_members=members) for members in (1, 2, 5, 10)},
+        "candidates in the target": {n: partial(make_update, data, target_candidates=n) for n in (1, 4, 16, 64)},
+        "rows of each replay": {10**n: lambda n=n: make_update(make_data(rows=10**n)) for n in (4, 5, 6)},
+    }
+    header("size", "", "ms per update", "exponent")
+    curves: dict[str, list[float]] = {}
+    for name, sweep in sweeps.items():
+        times = interleaved({str(size): make() for size, make in sweep.items()}, short, warm_up=2)
+        curves[name] = [statistics.median(taken) for taken in times.values()]
+        previous: tuple[int, list[float]] | None = None
+        for size, taken in zip(sweep, times.values(), strict=True):
+            exponent = ""
+            if previous is not None:
+                exponent = f"{math.log(ratio(taken, previous[1])) / math.log(size / previous[0]):.2f}"
+            row("" if previous else name, f"{size:,}", f"{statistics.median(taken):.1f}", exponent)
+            previous = size, taken
+    if plot is not None:
+        draw({name: (list(sweep), curves[name]) for name, sweep in sweeps.items()}, plot)
+
+
+def draw(curves: Mapping[str, tuple[list[int], list[float]]], path: Path) -> None:
+    """Each size against its smallest, and the time against the time of that one."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, (sizes, times) in curves.items():
+        axes.loglog([size / sizes[0] for size in sizes], [time / times[0] for time in times], "o-", label=name)
+    axes.loglog([1, 32], [1, 32], "k:", label="linear")
+    axes.set(xlabel="size / its smallest", ylabel="time of an update / at the smallest", ylim=(0.8, 32))
+    axes.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+TABLES = "update", "chunk", "rollout", "growth"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; all, unless given")
+    parser.add_argument("--rounds", type=int, default=30, help="updates of each case; others in proportion")
+    parser.add_argument("--plot", type=Path, help="picture of the growth to write (needs softflow[plot])")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.tables) - set(TABLES):
+        parser.error(f"no table {', '.join(sorted(unknown))}: choose from {', '.join(TABLES)}")
+    torch.set_num_threads(1)
+    # In a run hardly any page is fetched anew from the system. glibc keeps freed memory once a large block was freed.
+    torch.empty(31 << 20, dtype=torch.uint8)
+    print(f"torch {torch.__version__}, one thread, CPU time, {arguments.rounds} rounds")
+    for name in arguments.tables or TABLES:
+        if name == "growth":
+            growth(arguments.rounds, arguments.plot)
+        else:
+            {"update": updates, "chunk": chunks, "rollout": rollouts}[name](arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

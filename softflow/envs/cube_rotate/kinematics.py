@@ -1,0 +1,73 @@
+"""Where the fingertips of CubeRotate's hand are to go, and the joint angles that take them there."""
+
+from __future__ import annotations
+
+import math
+
+import mujoco
+import numpy as np
+
+from softflow.envs.simulation import Array
+
+FINGERS = ("thumb", "index", "middle", "ring")
+JOINTS = ("abduction", "proximal", "distal")  # of each finger
+FACE_AZIMUTHS = np.radians([180.0, 90.0, 0.0, -90.0])  # of the face that each finger works on when the cube's yaw is 0
+MAX_REACH = 0.999  # of a finger's length
+
+
+class HandKinematics:
+    """Inverse kinematics of four fingers with three hinges each, in the palm's frame.
+
+    Args:
+        model: the compiled ``scene.xml``, which has the lengths and places of the fingers.
+    """
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        self._bases = []
+        for finger in FINGERS:
+            base = model.body(f"{finger}_base")
+            (x, y, _), (cosine, _, _, sine) = base.pos, base.quat  # turned about the vertical
+            self._bases.append((float(x), float(y), 2 * math.atan2(sine, cosine)))
+        self.upper_length = -float(model.body("thumb_distal").pos[2])
+        self.lower_length = -float(model.site("thumb_tip").pos[2])
+
+    def joint_angles(self, tips: Array) -> Array:
+        """Joint angles (12,) that put the centres of the fingertips at ``tips`` (4, 3), in the order of ``FINGERS``.
+
+        A finger that is too short reaches in the right direction. Joint limits are not looked at.
+        """
+        angles = [self._finger_angles(*base, *tip) for base, tip in zip(self._bases, tips.tolist(), strict=True)]
+        return np.array(angles).ravel()
+
+    def _finger_angles(
+        self, base_x: float, base_y: float, azimuth: float, x: float, y: float, z: float
+    ) -> tuple[float, float, float]:
+        cosine, sine = math.cos(azimuth), math.sin(azimuth)
+        outward = cosine * (x - base_x) + sine * (y - base_y)
+        sideways = cosine * (y - base_y) - sine * (x - base_x)
+        abduction = math.atan2(sideways, -z)
+        depth = math.hypot(sideways, z)  # of the tip below the base, in the plane in which the finger bends
+        upper, lower = self.upper_length, self.lower_length
+        distance = min(math.hypot(outward, depth), MAX_REACH * (upper + lower))
+        distal = math.pi - _angle(upper, lower, opposite=distance)
+        proximal = math.atan2(outward, depth) + _angle(upper, distance, opposite=lower)
+        return abduction, proximal, distal
+
+
+def tips_around(centre: Array, azimuth: Array | float, radius: Array | float, height: Array | float) -> Array:
+    """Fingertips (4, 3) on circles: each at ``azimuth`` rad from its ``FACE_AZIMUTHS``, ``radius`` m from ``centre``.
+
+    The arguments may differ between the fingers: ``centre`` (2,) or (4, 2), the others one number or (4,).
+    """
+    tips = np.empty((len(FINGERS), 3))
+    angle = FACE_AZIMUTHS + azimuth
+    tips[:, 0] = centre[..., 0] + radius * np.cos(angle)
+    tips[:, 1] = centre[..., 1] + radius * np.sin(angle)
+    tips[:, 2] = height
+    return tips
+
+
+def _angle(a: float, b: float, *, opposite: float) -> float:
+    """The angle between the sides a and b of a triangle."""
+    cosine = (a * a + b * b - opposite * opposite) / (2 * a * b)
+    return math.acos(max(-1.0, min(1.0, cosine)))

@@ -1,0 +1,1 @@
+"""Small tasks, each of which one fault of a method fails."""

@@ -1,0 +1,1 @@
+"""Demonstrators for the tasks of other packages."""

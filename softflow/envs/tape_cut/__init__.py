@@ -1,0 +1,1 @@
+"""Cutting tape with scissors that a hand takes from their case."""

@@ -1,0 +1,308 @@
+"""TapeCut: a hand takes spring scissors out of an open case and cuts a taut ribbon.  Actions, rules, rewards, episodes.
+
+The scene is in ``tape_cut_scene.py``, the geometry the rules speak of in ``tape_cut_geometry.py``, what a policy sees
+in ``tape_cut_observation.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from softflow.envs.cameras import Cameras
+from softflow.envs.generator_state import load_random_state, save_random_state
+from softflow.envs.simulation import Array, Info, Observation, RewardKind, SimulatedTask, clip
+from softflow.envs.tape_cut.adroit import ADROIT_HAND
+from softflow.envs.tape_cut.geometry import TapeCutGeometry, measure, mistake
+from softflow.envs.tape_cut.hand import COMPACT_HAND
+from softflow.envs.tape_cut.observation import felt, observation_size, observe
+from softflow.envs.tape_cut.scene import HAND, WRIST, TapeCutScene, Variation
+from softflow.errors import UserError, did_you_mean
+
+ObservationKind = Literal["state", "pixels"]
+Observed = Observation | dict[str, NDArray[Any]]
+CAMERAS = ("front", "wrist")
+
+# Rules
+CUT_FORCE = 3.0  # N with which each blade must press on the ribbon, against the other
+OPEN_GAP = 0.008  # m: the jaws must have been this wide with the ribbon between them
+CUT_GAP = 0.006  # m: and have closed to this
+GRASP_FORCE = 0.15  # N of the thumb and of any finger on the scissors
+LIFT_HEIGHT = 0.075  # m of the pivot above its place in the case
+TABLE_EXTENT = 0.8  # m from the origin in x or y beyond which the scissors are lost
+FALL_DEPTH = 0.05  # m below the table's top
+
+STAGE_REWARDS = {"grasped": 0.125, "lifted": 0.125, "at_tape": 0.25, "cut": 0.5}  # sum 1
+
+# Actions: a full action moves a wrist target by this much, and the target stays this close to the wrist (m or rad).
+WRIST_STEP = np.array([0.02, 0.02, 0.02, 0.15, 0.08, 0.08])
+WRIST_LEASH = np.array([0.05, 0.05, 0.05, 0.35, 0.25, 0.25])
+HAND_STEP = 0.20  # rad by which a finger target may move
+
+# Uniform ranges of what `reset` draws, in the order of the draws (m, rad; the scissors' relative to the case).
+RESET_RANGES = {
+    "case_x": (-0.03, 0.03), "case_y": (-0.04, 0.04), "case_yaw": (-0.25, 0.25),
+    "fixture_x": (0.28, 0.33), "fixture_y": (-0.05, 0.05), "fixture_z": (0.0, 0.02), "fixture_yaw": (-0.3, 0.3),
+    "scissors_x": (-0.006, 0.006), "scissors_y": (-0.008, 0.008), "scissors_yaw": (-0.12, 0.12),
+    "wrist_x": (0.0, 0.10), "wrist_y": (-0.06, 0.06), "wrist_z": (0.23, 0.27), "wrist_yaw": (-0.25, 0.25),
+}  # fmt: skip
+# The same for `randomize`: times what the model has.
+VARIATION_RANGES = {"pad_friction": (0.7, 1.3), "scissors_mass": (0.75, 1.4), "spring": (0.8, 1.25)}
+HANDS = {"compact": COMPACT_HAND, "adroit": ADROIT_HAND}
+
+
+class TapeCutEnv(SimulatedTask):
+    """Take the scissors out of the case and cut the ribbon, at 20 Hz within 200 steps.
+
+    Action, ``Box(-1, 1, (6 + J,))``: six changes of the wrist's target (``WRIST_STEP`` at 1; x, y, z, yaw, pitch, roll)
+    and the absolute targets of the hand's J joints (-1 to 1 spans the joint's range; moves at most ``HAND_STEP`` per
+    step).
+
+    Observation.  ``"state"``, (O,): the blocks of ``OBSERVATION_BLOCKS`` and ``FINE_BLOCKS``
+    (``tape_cut_observation.py``), with units there.  ``"pixels"``, a Dict: pictures (image_size, image_size, 3), uint8,
+    of the cameras ``front`` and ``wrist``, and ``proprioception``, those of these blocks that the hand itself feels and
+    knows (``FELT_BLOCKS``).
+
+    Rules.  *grasped*: thumb and a finger press on the scissors.  *lifted*: grasped, and the pivot ``LIFT_HEIGHT``
+    above its place in the case.  *at_tape*: lifted, with both edges of the ribbon between the blades.  *cut*: the
+    jaws have closed from ``OPEN_GAP`` to ``CUT_GAP`` with the ribbon between them all the while, and both blades press
+    on it from opposite sides with ``CUT_FORCE``.
+
+    Reward.  ``"sparse"``: 1 at the cut.  ``"staged"``: ``STAGE_REWARDS`` when a stage is reached for the first time in
+    the episode, in whatever order; all four together give 1.
+
+    Episode.  ``terminated`` at the cut (unless ``terminate_on_success=False``) or when the scissors have left the
+    table; ``truncated`` at ``max_steps``.  ``info``: ``is_success`` and ``stages``, which were reached so far.
+
+    Args:
+        render_mode: ``"rgb_array"`` or None; without it no graphics are touched, unless they are observed.
+        reward: ``"sparse"`` or ``"staged"``.
+        terminate_on_success: end the episode at the cut.
+        max_steps: time limit in steps.
+        randomize: draw the pads' friction, the scissors' mass and their spring anew in each episode
+            (``VARIATION_RANGES``).
+        latency: steps by which actions arrive late; until the first arrives, the targets stay as they are.
+        sensor_noise: m, standard deviation of the error with which the positions of scissors and ribbon are seen, anew
+            at each step; the scissors' yaw errs by 10 rad per m of it. Flags, forces and the hand's joints are exact.
+            Of a state: pictures have no such error.
+        hand: ``"compact"``, of 9 joints, or ``"adroit"``, the Adroit hand of gymnasium-robotics, of 22.
+        observation: ``"state"`` or ``"pixels"``.
+        image_size: height and width of the pictures observed, in pixels.
+        width, height, camera: size in pixels and camera (``"front"``, ``"side"`` or ``"wrist"``) of ``render``.
+
+    Raises:
+        UserError: an argument outside of these, or gymnasium-robotics is not installed; from ``reset``, pictures are
+            observed and no OpenGL can be had.
+        UnstableSimulationError: from ``reset`` or ``step`` when the physics diverges.
+        ValueError: from ``step`` when an action has another shape or is not finite.
+    """
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        reward: RewardKind = "sparse",
+        terminate_on_success: bool = True,
+        max_steps: int = 200,
+        randomize: bool = False,
+        latency: int = 0,
+        sensor_noise: float = 0.0,
+        hand: str = "compact",
+        observation: ObservationKind = "state",
+        image_size: int = 64,
+        width: int = 640,
+        height: int = 480,
+        camera: str = "front",
+    ) -> None:
+        if not 0 <= sensor_noise < np.inf:
+            raise UserError(f"sensor_noise must be 0 m or more, got {sensor_noise}")
+        if hand not in HANDS:
+            raise UserError(f"TapeCut has no hand {hand!r}: {did_you_mean(hand, list(HANDS))}")
+        if observation not in get_args(ObservationKind):
+            raise UserError(f"no observation {observation!r}: {did_you_mean(observation, get_args(ObservationKind))}")
+        if image_size < 1:
+            raise UserError(f"image_size must be at least 1 pixel, got {image_size}")
+        if sensor_noise and observation == "pixels":
+            raise UserError("sensor_noise is of the observation 'state': leave it out with 'pixels'")
+        self.randomize, self.sensor_noise = randomize, sensor_noise
+        self.scene = TapeCutScene(HANDS[hand])
+        super().__init__(
+            self.scene,
+            observation_size(len(self.scene.hand.joints)),
+            render_mode=render_mode,
+            reward=reward,
+            terminate_on_success=terminate_on_success,
+            max_steps=max_steps,
+            latency=latency,
+            width=width,
+            height=height,
+            camera=camera,
+        )
+        self._felt = felt(len(self.scene.hand.joints))
+        self._cameras: Cameras | None = None
+        if observation == "pixels":
+            self._cameras = Cameras(self.scene.model, CAMERAS, image_size)
+            picture = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+            proprioception = spaces.Box(-np.inf, np.inf, (len(self._felt),), np.float32)
+            pictures: dict[str, spaces.Space[Any]] = dict.fromkeys(CAMERAS, picture)
+            self.observation_space = spaces.Dict({**pictures, "proprioception": proprioception})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observed, Info]:
+        super().reset(seed=seed)
+        drawn = {name: self.np_random.uniform(low, high) for name, (low, high) in RESET_RANGES.items()}
+        x, y, yaw = drawn["case_x"], drawn["case_y"], drawn["case_yaw"]
+        dx, dy = drawn["scissors_x"], drawn["scissors_y"]
+        self.case = np.array([x, y, yaw])
+        self.fixture = np.array([drawn[f"fixture_{name}"] for name in ("x", "y", "z", "yaw")])
+        scissors_x = x + np.cos(yaw) * dx - np.sin(yaw) * dy
+        scissors_y = y + np.sin(yaw) * dx + np.cos(yaw) * dy
+        scissors = np.array([scissors_x, scissors_y, yaw + drawn["scissors_yaw"]])
+        wrist = np.array([*(drawn[f"wrist_{name}"] for name in ("x", "y", "z", "yaw")), 0.0, 0.0])
+        if self.randomize:
+            self.scene.vary(Variation(*(self.np_random.uniform(*bounds) for bounds in VARIATION_RANGES.values())))
+        fingers = self.scene.hand.open_pose
+        self.scene.place(self.case, self.fixture, scissors, wrist, fingers)
+        self.targets = np.concatenate([wrist, fingers])
+        self.steps = 0
+        self._forget_actions()
+        self.armed = False  # the ribbon has been between open jaws and has not left them since
+        self.reached = dict.fromkeys(STAGE_REWARDS, False)
+        self._running = True
+        self._measure()
+        self._reach_stages()
+        return self._observe(), self._info()
+
+    def step(self, action: NDArray[np.floating]) -> tuple[Observed, float, bool, bool, Info]:
+        arriving = self._arriving(self._checked(action))
+        if arriving is not None:
+            self.targets = self._move_targets(arriving)
+        self.scene.advance(self.targets)
+        self.steps += 1
+        self._measure()
+        was_cut = self.cut
+        self._try_cut()
+        staged = self._reach_stages()
+        reward = staged if self.reward == "staged" else float(self.cut and not was_cut)
+        terminated = (self.cut and self.terminate_on_success) or self._lost()
+        return self._observe(), reward, terminated, self.steps >= self.max_steps, self._info()
+
+    # -- actions
+
+    @property
+    def coming_motion(self) -> Array:
+        """What late actions will still move the wrist's targets by, (6,) in m and rad."""
+        return np.nansum(self._on_their_way[:, WRIST], 0) * WRIST_STEP
+
+    def _move_targets(self, action: Array) -> Array:
+        scene, old = self.scene, self.targets
+        low, high = scene.control_low, scene.control_high
+        position = scene.wrist_position
+        wrist = clip(old[WRIST] + action[WRIST] * WRIST_STEP, position - WRIST_LEASH, position + WRIST_LEASH)
+        hand = low[HAND] + (action[HAND] + 1) * 0.5 * (high[HAND] - low[HAND])
+        hand = clip(hand, old[HAND] - HAND_STEP, old[HAND] + HAND_STEP)
+        return clip(np.concatenate([wrist, hand]), low, high)
+
+    # -- rules
+
+    @property
+    def cut(self) -> bool:
+        return self.scene.severed_at is not None
+
+    def _measure(self) -> None:
+        self._check_stability()
+        self.geometry: TapeCutGeometry = measure(self.scene)
+        touch = self.geometry.touch
+        self.grasped = bool(touch[0] > GRASP_FORCE and touch[1:].max() > GRASP_FORCE)
+        self.lifted = self.grasped and bool(self.geometry.pivot[2] > self.scene.rest_height + LIFT_HEIGHT)
+
+    def _try_cut(self) -> None:
+        seen = self.geometry
+        self.armed = seen.between_blades and (self.armed or seen.gap >= OPEN_GAP)
+        if not self.cut and self.armed and seen.gap <= CUT_GAP and seen.pinch >= CUT_FORCE:
+            self.scene.sever(seen.crossing)
+
+    def _reach_stages(self) -> float:
+        """Note the stages reached now; returns the reward for those that are new."""
+        now = {
+            "grasped": self.grasped,
+            "lifted": self.lifted,
+            "at_tape": self.lifted and self.geometry.between_blades,
+            "cut": self.cut,
+        }
+        new = [stage for stage, holds in now.items() if holds and not self.reached[stage]]
+        self.reached.update(dict.fromkeys(new, True))
+        return sum((STAGE_REWARDS[stage] for stage in new), 0.0)
+
+    def _lost(self) -> bool:
+        x, y, z = self.geometry.pivot.tolist()
+        return z < -FALL_DEPTH or max(abs(x), abs(y)) > TABLE_EXTENT
+
+    # -- observation
+
+    def _info(self) -> Info:
+        return {"is_success": self.cut, "stages": dict(self.reached)}
+
+    def close(self) -> None:
+        super().close()
+        if self._cameras is not None:
+            self._cameras.close()
+
+    def _observe(self) -> Observed:
+        if self._cameras is None:
+            return self._state()
+        return {**self._cameras.draw(self.scene.data), "proprioception": self._state()[self._felt]}
+
+    def _state(self) -> Observation:
+        geometry, fixture = self.geometry, self.fixture
+        if self.sensor_noise:
+            geometry, moved = mistake(geometry, self.scene.grip_x, self.sensor_noise, self.np_random)
+            fixture = np.array([*(fixture[:3] + moved), fixture[3]])
+        return observe(
+            self.scene,
+            geometry,
+            targets=self.targets,
+            fixture=fixture,
+            case=self.case,
+            grasped=self.grasped,
+            lifted=self.lifted,
+            armed=self.armed,
+            cut=self.cut,
+        )
+
+    # -- state
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """All that the future depends on, as arrays that need no pickling: physics, cut, episode, random numbers."""
+        return {
+            **self.scene.save(),
+            "targets": self.targets.copy(),
+            "fixture": self.fixture.copy(),
+            "case": self.case.copy(),
+            "steps": np.array(self.steps),
+            "on_their_way": self._on_their_way.copy(),
+            "armed": np.array(self.armed),
+            "reached": np.array(list(self.reached.values())),
+            "random": save_random_state(self.np_random),
+        }
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observed:
+        """Return to a state of ``get_state``, of this or another instance; steps from here are the same to the bit.
+
+        Returns:
+            The observation of that state.
+
+        Raises:
+            KeyError: an entry is missing.
+        """
+        self.scene.load(state)
+        self.targets, self.fixture, self.case = (np.array(state[name]) for name in ("targets", "fixture", "case"))
+        self.steps, self.armed = int(state["steps"]), bool(state["armed"])
+        self._on_their_way = np.array(state["on_their_way"])
+        self.reached = dict(zip(STAGE_REWARDS, map(bool, state["reached"]), strict=True))
+        load_random_state(self.np_random, state["random"])
+        self._running = True
+        self._measure()
+        return self._observe()
