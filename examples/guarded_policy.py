@@ -25,10 +25,10 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from softflow.cli import demonstrate, guard, train
-from softflow.cli.runs import load_run, make_environment
 from softflow.data import Episode, load_demonstrations, whole_chunks
 from softflow.envs.tape_cut.observation import OBSERVATION_BLOCKS
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
+from softflow.runs.assembly import load_run, make_environment
 from softflow.training.evaluation import Evaluation, evaluate_guarded, summarize
 from softflow.training.vector import closing, vectorize
 

@@ -12,9 +12,9 @@ import torch
 import tyro
 
 from softflow.algos import SoftFlow, SoftFlowConfig
-from softflow.cli.demonstrate import record_demonstrations
 from softflow.data import observation_statistics
 from softflow.envs import make_env
+from softflow.runs.record_demonstrations import record_demonstrations
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.loop import Trainer

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from softflow.data import Episode, EpisodeBuilder
-from softflow.observation_layout import ObservationLayout, Part
+from softflow.task.layout import ObservationLayout, Part
 
 SIZE = 16
 LAYOUT = ObservationLayout((Part("camera", (SIZE, SIZE, 3), "uint8"), Part("joint", (2,), "float32")))

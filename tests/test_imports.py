@@ -15,7 +15,7 @@ MAX_LINES = 350
 # What each part may import of the others. `envs` stands apart: only the commands know it.
 BOTTOM = {
     "flows", "critics",
-    "softflow.boundary", "softflow.errors", "softflow.files", "softflow.observation_layout",
+    "softflow.boundary", "softflow.errors", "softflow.files", "softflow.task.layout",
 }  # fmt: skip
 TRAINING = BOTTOM | {"softflow.policies", "softflow.data", "softflow.algos", "softflow.console"}
 ALLOWED = {
@@ -27,13 +27,14 @@ ALLOWED = {
     "softflow.console": set(),
     "softflow.errors": set(),
     "softflow.files": {"softflow.errors"},
-    "softflow.observation_layout": set(),
-    "softflow.envs": {"softflow.boundary", "softflow.errors", "softflow.observation_layout"},
+    "softflow.task.layout": set(),
+    "softflow.envs": {"softflow.boundary", "softflow.errors", "softflow.task.layout"},
     "softflow.policies": BOTTOM,
     "softflow.data": BOTTOM,
     "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data"},
     "softflow.training": TRAINING,
-    "softflow.cli": TRAINING | {"softflow.training", "softflow.envs", "softflow.configs"},
+    "softflow.runs": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings"},
+    "softflow.cli": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.runs"},
 }
 
 
@@ -95,7 +96,7 @@ def test_imports_run_downwards() -> None:
         ("critics.ensemble", "def f():\n    from softflow.errors import UserError"),
         ("softflow.data.replay", "from softflow import policies"),
         ("softflow.policies.chunk", "from ..algos import softflow"),
-        ("softflow.training.loop", "import softflow.cli.config"),
+        ("softflow.training.loop", "import softflow.settings.typed"),
         ("softflow.algos.softflow", "from softflow.envs.tape_cut.env import TapeCutEnv"),
     ],
 )

@@ -95,7 +95,7 @@ def test_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
     empty.mkdir()
     code = """
 import critics, flows, softflow
-from softflow.cli.config import available_presets, load_preset
+from softflow.settings.presets import available_presets, load_preset
 print(*{module.__file__.rsplit("/", 2)[0] for module in (critics, flows, softflow)})
 print(load_preset("algos", "softflow").source, *available_presets("envs"))
 """

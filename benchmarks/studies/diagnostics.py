@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from softflow.cli.runs import read_config
 from softflow.cli.train import main as train
+from softflow.runs.assembly import read_config
 from softflow.training.intervals import wilson_interval
 from softflow.training.run_folder import RunFolder
 

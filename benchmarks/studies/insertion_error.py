@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from softflow.cli.runs import make_environments, read_config
 from softflow.data import Episode, load_demonstrations
 from softflow.envs.tape_cut.observation import FINE_BLOCKS, OBSERVATION_SLICES
+from softflow.runs.assembly import make_environments, read_config
 from softflow.training.checkpoint import load_policy
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate
 from softflow.training.run_folder import RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softflow.cli.config import load_file
+from softflow.settings.typed import load_file
 from softflow.training.intervals import wilson_interval
 from softflow.training.run_folder import RunFolder
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from softflow.data import Corrections, Decision, Episode, Replay
-from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN, ChunkPolicy
+from softflow.task.layout import ObservationSize
 
 
 @dataclass(frozen=True)

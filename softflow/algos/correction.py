@@ -35,8 +35,8 @@ from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner, W
 from softflow.algos.imitation import descend, make_policy
 from softflow.algos.steering import HeadConfig, copy_base
 from softflow.data import Corrections, to_torch
-from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
+from softflow.task.layout import ObservationSize
 
 
 @dataclass

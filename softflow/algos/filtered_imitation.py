@@ -25,8 +25,8 @@ from torch import Tensor
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.algos.imitation import Imitator, PolicyConfig, make_policy
 from softflow.data import sample_mixed, to_torch
-from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN
+from softflow.task.layout import ObservationSize
 
 
 @dataclass

@@ -31,8 +31,8 @@ from softflow.algos.chunk_critic import ChunkCriticLearner, WarmupConfig
 from softflow.algos.imitation import Imitator, make_policy
 from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
 from softflow.data import Windows
-from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN, OneStepPolicy
+from softflow.task.layout import ObservationSize
 
 
 @dataclass

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from critics import soft_update
 from flows import DEFAULT_FLOW
 from softflow.data import Windows
-from softflow.observation_layout import ObservationSize
 from softflow.policies import ChunkPolicy, FlowPolicy
+from softflow.task.layout import ObservationSize
 
 PolicyT = TypeVar("PolicyT", bound=ChunkPolicy)
 

@@ -37,9 +37,9 @@ from softflow.algos.base import Data, Stage
 from softflow.algos.imitation import descend
 from softflow.algos.steering import SteeredConfig, SteeringMethod
 from softflow.data import Decision, Episode, to_torch
-from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN
 from softflow.policies.steered import HeadOutput, zero_mlp
+from softflow.task.layout import ObservationSize
 
 
 @dataclass

@@ -35,8 +35,8 @@ from softflow.algos.base import Data, Stage
 from softflow.algos.chunk_critic import ChunkCriticLearner
 from softflow.algos.imitation import ImitationConfig, Imitator, descend, make_policy
 from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
-from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN, FlowPolicy
+from softflow.task.layout import ObservationSize
 
 
 @dataclass

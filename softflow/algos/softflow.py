@@ -36,8 +36,8 @@ from softflow.algos.chunk_critic import ChunkCriticLearner, WarmupConfig
 from softflow.algos.imitation import Imitator, make_policy
 from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
 from softflow.data import Windows, to_torch
-from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN
+from softflow.task.layout import ObservationSize
 
 
 @dataclass

@@ -35,9 +35,9 @@ from softflow.algos.base import Algorithm, Data, Stage
 from softflow.algos.chunk_critic import ChunkCriticLearner
 from softflow.algos.imitation import Imitator, PolicyConfig, descend, make_policy
 from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
-from softflow.observation_layout import ObservationSize
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
 from softflow.policies.steered import Shape
+from softflow.task.layout import ObservationSize
 
 
 @dataclass

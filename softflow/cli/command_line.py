@@ -16,13 +16,16 @@ import math
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, get_origin
 
 import tyro
 import yaml
 
-from softflow.cli.config import (
+from softflow.console import console
+from softflow.errors import UserError, nearest, one_line, place_of
+from softflow.settings.presets import Selection, preset_layers
+from softflow.settings.typed import (
     ConfigError,
     Layer,
     as_number,
@@ -30,29 +33,12 @@ from softflow.cli.config import (
     from_dict,
     from_layers,
     load_file,
-    load_preset,
     read_yaml,
     to_dict,
 )
-from softflow.console import console
-from softflow.errors import UserError, nearest, one_line, place_of
 from softflow.training.interruption import Interrupted, terminable
 
 T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """What decides which presets, or whose settings, a command starts from."""
-
-    algo: str | None = None
-    env: str | None = None
-    preset: str | None = None
-    config: str | None = None
-    flow: str | None = None
-    base: str | None = None
-    corrections: str | None = None
-    resume: str | None = None
 
 
 class HelpShown(Exception):
@@ -116,45 +102,6 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
     path = flags.get("config", defaults.get("config"))
     file = {key: value for key, value in load_file(path).values.items() if isinstance(value, str)} if path else {}
     return Selection(**{name: flags.get(name, file.get(name, defaults.get(name))) for name in names})
-
-
-def preset_layers(selection: Selection) -> list[Layer]:
-    """Load the layers that a selection names. The preset of an algorithm may be anyone's file, `my_preset.yaml`; a
-    gymnasium id (`module:Id-v0`) needs no preset.
-
-    A preset of an environment, or one such as `quick`, gives what only one algorithm takes below `algorithms: NAME:`,
-    and over it, in the same way, what only one preset of an algorithm takes.
-    What a layer says of the options of the flow that it names is left out where a later layer, or the selection, names
-    another.
-    """
-    layers = []
-    algorithm = None
-    if selection.algo is not None:
-        is_file = selection.algo.endswith((".yaml", ".yml"))
-        layers.append(load_file(selection.algo) if is_file else load_preset("algos", selection.algo))
-        algorithm = str(layers[0].values.get("algorithm"))
-    names = dict.fromkeys((algorithm, selection.algo))
-    if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
-        layers += _for_algorithm(load_preset("envs", selection.env), names)
-    if selection.preset is not None:
-        layers += _for_algorithm(load_preset("presets", selection.preset), names)
-    if selection.config is not None:
-        layers.append(load_file(selection.config))
-    named = [layer.values["flow"] for layer in layers if "flow" in layer.values]
-    flow = selection.flow or (named or [None])[-1]
-    return [_without(layer, "flow_options") if layer.values.get("flow", flow) != flow else layer for layer in layers]
-
-
-def _without(layer: Layer, key: str) -> Layer:
-    return Layer({name: value for name, value in layer.values.items() if name != key}, layer.source)
-
-
-def _for_algorithm(layer: Layer, names: Iterable[str | None]) -> list[Layer]:
-    """A preset without its `algorithms`, and what these say of each of `names`."""
-    values = dict(layer.values)
-    special = values.pop("algorithms", {})
-    special_layers = [Layer(special[name], f"{layer.source} ({name})") for name in names if name in special]
-    return [Layer(values, layer.source), *special_layers]
 
 
 def run_main(function: Callable[[Sequence[str]], None], prints_result: bool = True) -> Callable[..., int]:

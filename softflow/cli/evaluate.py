@@ -13,7 +13,12 @@ import numpy as np
 from tyro.conf import Positional
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
-from softflow.cli.runs import (
+from softflow.cli.video import write_video
+from softflow.data import Episode, observation_tensor
+from softflow.errors import UserError
+from softflow.files import written_whole
+from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
+from softflow.runs.assembly import (
     load_run,
     make_environment,
     make_environments,
@@ -21,11 +26,6 @@ from softflow.cli.runs import (
     require_fit,
     require_new_file,
 )
-from softflow.cli.video import write_video
-from softflow.data import Episode, observation_tensor
-from softflow.errors import UserError
-from softflow.files import written_whole
-from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
 from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.config import EnvOptions
 from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate, evaluate_guarded, guard_shares

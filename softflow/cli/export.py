@@ -12,9 +12,9 @@ from tyro.conf import Positional
 
 from flows.export import ExportError
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.cli.runs import load_run, require_new_file
 from softflow.errors import UserError
 from softflow.policies.export import EXAMPLES, export_greedy
+from softflow.runs.assembly import load_run, require_new_file
 
 DESCRIPTION = """\
 Write a trained policy's greedy choice, raw observations to action chunks, to a file that runs without softflow. It is

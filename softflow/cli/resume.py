@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
 from softflow.cli.command_line import parse_command_line
-from softflow.cli.config import Layer, dotted_fields, dump_yaml, to_dict
-from softflow.cli.runs import read_config
 from softflow.errors import UserError
+from softflow.runs.assembly import read_config
+from softflow.settings.typed import Layer, dotted_fields, to_dict
 from softflow.training.run_folder import RunFolder
 
 LENGTH = "online.steps"
@@ -41,10 +40,3 @@ def resumed_config(folder: RunFolder, argv: Sequence[str], **command: str) -> An
     if LENGTH in before and after[LENGTH] < before[LENGTH]:
         raise UserError(f"{LENGTH} of a resumed run may only grow: it is {before[LENGTH]}, got {after[LENGTH]}")
     return config
-
-
-def keep_settings(config: Any, folder: RunFolder) -> None:
-    """Write the configuration of a resumed run to its folder if it has changed: the next `--resume` goes on with it."""
-    settings = replace(config, resume=None)
-    if to_dict(settings) != to_dict(read_config(str(folder.config_path))):
-        folder.save_settings(partial(dump_yaml, settings))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from softflow.observation_layout import ObservationLayout
+from softflow.task.layout import ObservationLayout
 
 ACTION_TOLERANCE = 1e-6
 

@@ -12,7 +12,7 @@ import numpy as np
 from softflow.data.archive import Field, read_archive, write_archive
 from softflow.data.episodes import Episode
 from softflow.errors import UserError, one_line
-from softflow.observation_layout import ObservationLayout, ObservationSize
+from softflow.task.layout import ObservationLayout, ObservationSize
 
 SCHEMA_VERSION = 1
 

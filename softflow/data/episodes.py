@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from softflow.data.checks import actions, kind_of, numbers, packed
-from softflow.observation_layout import ObservationLayout
+from softflow.task.layout import ObservationLayout
 
 ArrayT = TypeVar("ArrayT")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from softflow.boundary import MalformedStep, as_array
 from softflow.errors import UserError, did_you_mean
-from softflow.observation_layout import SMALLEST_IMAGE
+from softflow.task.layout import SMALLEST_IMAGE
 
 WHOLE = "observation"
 """Name of the one part of an observation that is no Dict."""

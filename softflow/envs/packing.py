@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from softflow.envs.observation_parts import ObservedPart, observed_parts
-from softflow.observation_layout import ObservationLayout, Part
+from softflow.task.layout import ObservationLayout, Part
 
 
 class PackObservation(gymnasium.ObservationWrapper[NDArray[np.uint8], Any, Any]):

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from flows import make_flow
-from softflow.observation_layout import ObservationLayout, ObservationSize
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.pixel_encoder import PixelEncoder
+from softflow.task.layout import ObservationLayout, ObservationSize
 
 
 class FlowPolicy(ChunkPolicy):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from softflow.errors import did_you_mean
-from softflow.observation_layout import SMALLEST_IMAGE, ObservationLayout, Part
 from softflow.policies.pretrained import FrozenResNet18
+from softflow.task.layout import SMALLEST_IMAGE, ObservationLayout, Part
 
 MAX_SHIFT = 1 / 20
 """The share of an image's height and width by which training shifts it at most: 3 pixels of 64."""

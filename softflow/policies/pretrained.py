@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from softflow.observation_layout import Part
+from softflow.task.layout import Part
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Statistics of ImageNet's colours, red, green and blue in [0, 1]: what such weights were trained with."""

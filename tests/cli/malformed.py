@@ -14,13 +14,13 @@ import numpy as np
 import torch
 import yaml
 
-from softflow.cli.command_line import Selection
-from softflow.cli.config import dotted_fields
 from softflow.cli.demonstrate import DemoConfig
 from softflow.cli.evaluate import EvalConfig
 from softflow.cli.export import ExportConfig
 from softflow.cli.guard import GuardConfig
-from softflow.cli.runs import config_class
+from softflow.runs.assembly import config_class
+from softflow.settings.presets import Selection
+from softflow.settings.typed import dotted_fields
 from tests.damage import FOREIGN, Attack, flip, sign
 
 # Nothing here is a large number that would be honest: a million layers are no error, and take their time.

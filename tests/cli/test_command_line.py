@@ -11,10 +11,11 @@ from typing import Literal
 import pytest
 import tyro
 
-from softflow.cli import config
-from softflow.cli.command_line import HelpShown, Selection, parse_command_line, read_selection, run_main
-from softflow.cli.config import ConfigError, Layer
+from softflow.cli.command_line import HelpShown, parse_command_line, read_selection, run_main
 from softflow.errors import UserError
+from softflow.settings import presets as preset_files
+from softflow.settings.presets import Selection
+from softflow.settings.typed import ConfigError, Layer
 from softflow.training.interruption import Interrupted
 
 
@@ -86,7 +87,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "mine.yaml": "file",
     }.items():
         write(path, level)
-    monkeypatch.setattr(config, "_presets", lambda: tmp_path)
+    monkeypatch.setattr(preset_files, "_presets", lambda: tmp_path)
     return tmp_path
 
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from softflow.algos import Correction
-from softflow.cli.correct import record_corrections
 from softflow.data import Corrections, load_corrections, save_corrections
 from softflow.envs import TapeCutSupervisor, make_env
 from softflow.envs.registry import SUPERVISORS
 from softflow.errors import UserError
 from softflow.policies import BestOfN, FlowPolicy, SteeredPolicy
+from softflow.runs.record_corrections import record_corrections
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.training_runs import interrupted, stages_of
@@ -123,7 +123,7 @@ def test_tape_cut_is_taken_over_from_an_ignorant_policy() -> None:
 
 
 def test_a_policy_that_never_fails_is_not_watched_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("softflow.cli.correct.SEEDS_PER_RUN", 3)
+    monkeypatch.setattr("softflow.runs.record_corrections.SEEDS_PER_RUN", 3)
     monkeypatch.setattr(TapeCutSupervisor, "watch", lambda self: False)
     policy = FlowPolicy(make_env("tape_cut").observation_space.shape[0], 15, 4, flow="gaussian")
     policy.normalizer.fit(torch.zeros(policy.observation_dim), torch.ones(policy.observation_dim))

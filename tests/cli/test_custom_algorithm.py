@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flows import registry
-from softflow.cli.config import load_file
+from softflow.settings.typed import load_file
 from tests.cli.training_runs import interrupted, stages_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

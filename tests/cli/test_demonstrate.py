@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softflow.cli.demonstrate import record_demonstrations
 from softflow.data import load_demonstrations
 from softflow.envs import make_env
+from softflow.runs.record_demonstrations import record_demonstrations
 from softflow.training.intervals import wilson_interval
 
 

@@ -12,7 +12,7 @@ import torch
 
 from flows.export import load_exported
 from softflow.cli import export
-from softflow.cli.runs import load_run
+from softflow.runs.assembly import load_run
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 

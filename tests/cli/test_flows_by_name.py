@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from flows import available_flows
-from softflow.cli.config import load_file
 from softflow.data import load_demonstrations, save_demonstrations
+from softflow.settings.typed import load_file
 from tests.packages import MODULE, install
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from softflow.algos import SAC, SoftFlow
-from softflow.cli.config import load_file
+from softflow.settings.typed import load_file
 from softflow.training.run_folder import RunFolder
 from tests.cli.test_resume import train
 from tests.cli.training_runs import assert_same_run, interrupted

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import yaml
 
-from softflow.cli.command_line import Selection, parse_command_line
-from softflow.cli.config import available_presets
-from softflow.cli.runs import config_class
+from softflow.cli.command_line import parse_command_line
 from softflow.data import Episode, EpisodeBuilder, save_demonstrations
 from softflow.envs import available_envs, find_layout, make_env, time_limit
 from softflow.envs.registry import EXTRAS, SHORT_NAMES
+from softflow.runs.assembly import config_class
+from softflow.settings.presets import Selection, available_presets
 from tests.test_packaging import SETUP
 
 TRAIN = "softflow-train --config small.yaml --run-dir run"

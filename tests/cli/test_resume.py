@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softflow.cli.command_line import Selection
-from softflow.cli.config import available_presets, dotted_fields
-from softflow.cli.runs import config_class
 from softflow.data import Corrections, save_corrections
+from softflow.runs.assembly import config_class
+from softflow.settings.presets import Selection, available_presets
+from softflow.settings.typed import dotted_fields
 from softflow.training.loop import Trainer
 from tests.cli.training_runs import assert_same_run, stages_of
 

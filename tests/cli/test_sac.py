@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from softflow.algos import SAC
-from softflow.cli.config import load_file
 from softflow.data import load_demonstrations, save_demonstrations
+from softflow.settings.typed import load_file
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.training_runs import interrupted, stages_of

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from softflow.algos import RfsPpo, Steering
-from softflow.cli.config import load_file
 from softflow.data import load_demonstrations, save_demonstrations
 from softflow.policies import FlowPolicy, SteeredPolicy
+from softflow.settings.typed import load_file
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.training_runs import interrupted, stages_of

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from softflow.algos import SoftFlow
-from softflow.cli.config import load_file
 from softflow.data import Episode, load_demonstrations, save_demonstrations
+from softflow.settings.typed import load_file
 from softflow.training.run_folder import RunFolder
 from tests.cli.training_runs import interrupted
 

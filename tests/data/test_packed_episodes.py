@@ -20,7 +20,7 @@ from softflow.data import (
     save_corrections,
     save_demonstrations,
 )
-from softflow.observation_layout import ObservationLayout, Part
+from softflow.task.layout import ObservationLayout, Part
 from tests.pictures import LAYOUT, lamp_episodes
 
 EPISODES = lamp_episodes(3)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from softflow.algos.imitation import ImitationConfig, Imitator
-from softflow.observation_layout import ObservationLayout, Part
 from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy
 from softflow.policies.export import export_greedy
 from softflow.policies.pixel_encoder import MAX_SHIFT, PixelEncoder, shifted
+from softflow.task.layout import ObservationLayout, Part
 
 FRONT, WRIST = Part("front", (20, 20, 3), "uint8"), Part("wrist", (17, 19, 1), "uint8")
 JOINT, TOUCH = Part("joint", (3,), "float32"), Part("touch", (2,), "float32")

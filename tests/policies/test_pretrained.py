@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from softflow.algos.imitation import ImitationConfig, Imitator
-from softflow.observation_layout import ObservationLayout, Part
 from softflow.policies import FlowPolicy
+from softflow.task.layout import ObservationLayout, Part
 from tests.test_packaging import SETUP
 
 LAYOUT = ObservationLayout((Part("eye", (16, 16, 3), "uint8"), Part("joint", (2,), "float32")))

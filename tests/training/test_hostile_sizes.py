@@ -20,8 +20,8 @@ from flows import available_flows
 from softflow.data import Episode, load_corrections, load_demonstrations, save_demonstrations
 from softflow.errors import UserError
 from softflow.files import FREE_MEMORY, SIZE_LIMITS
-from softflow.observation_layout import ObservationLayout
 from softflow.policies import BestOfN, ChunkGuard, FlowPolicy
+from softflow.task.layout import ObservationLayout
 from softflow.training.checkpoint import load_policy, load_training, save_policy
 from tests.damage import sign
 from tests.flows.flow_cases import SMALL

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softflow.cli.demonstrate import record_demonstrations
 from softflow.data import Episode, ogbench_episodes
 from softflow.envs import make_demonstrator, make_env
 from softflow.errors import UserError
+from softflow.runs.record_demonstrations import record_demonstrations
 
 ogbench = pytest.importorskip("ogbench")
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from softflow.envs import TapeCutDemonstrator, TapeCutEnv, make_env
-from softflow.envs.tape_cut import adroit
 from softflow.envs.registry import find_mirror
+from softflow.envs.tape_cut import adroit
 from softflow.envs.tape_cut.demonstrator import HOLD_WIDTH, OPEN_WIDTH
 from softflow.envs.tape_cut.env import CUT_FORCE
 from softflow.envs.tape_cut.observation import OBSERVATION_SLICES, observation_slices

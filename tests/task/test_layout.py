@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softflow.observation_layout import ObservationLayout, Part
+from softflow.task.layout import ObservationLayout, Part
 
 SIZES = st.integers(1, 4)
 IMAGES = st.tuples(st.just("uint8"), st.tuples(SIZES, SIZES, SIZES))

@@ -14,15 +14,15 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from softflow.algos import ALGORITHMS, Algorithm
-from softflow.cli.command_line import Selection, preset_layers
-from softflow.cli.config import Layer, from_dict, load_file
 from softflow.data import Episode
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, did_you_mean, one_line
-from softflow.observation_layout import ObservationLayout, ObservationSize
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy
 from softflow.policies.weights import memory_limit
+from softflow.settings.presets import Selection, preset_layers
+from softflow.settings.typed import Layer, from_dict, load_file
+from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.global_state import environments_turn

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from softflow.cli.config import ConfigError, load_file
-from softflow.cli.strict_yaml import _Loader, read_yaml, write_yaml
 from softflow.files import SIZE_LIMITS, TEXT_LIMIT
+from softflow.settings.strict_yaml import _Loader, read_yaml, write_yaml
+from softflow.settings.typed import ConfigError, load_file
 
 NAMES = "abcdefghijklmnop"
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softflow.cli import config
-from softflow.cli.config import (
+from softflow.settings import presets
+from softflow.settings.presets import load_preset
+from softflow.settings.typed import (
     ConfigError,
     Layer,
     dump_yaml,
     from_dict,
     from_layers,
     load_file,
-    load_preset,
     merge,
     to_dict,
 )
@@ -219,8 +219,8 @@ def test_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "algos").mkdir()
     for name in ("softflow", "softflow_gaussian"):
         (tmp_path / "algos" / f"{name}.yaml").write_text("horizon: 8\n")
-    monkeypatch.setattr(config, "_presets", lambda: tmp_path)
-    assert config.available_presets("algos") == ["softflow", "softflow_gaussian"]
+    monkeypatch.setattr(presets, "_presets", lambda: tmp_path)
+    assert presets.available_presets("algos") == ["softflow", "softflow_gaussian"]
     assert load_preset("algos", "softflow") == Layer({"horizon": 8}, "configs/algos/softflow.yaml")
     with pytest.raises(ConfigError) as caught:
         load_preset("algos", "sofflow")

@@ -18,21 +18,18 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from softflow.cli.plain_values import plain_copy
-from softflow.cli.strict_yaml import read_yaml, write_yaml
-from softflow.errors import UserError, did_you_mean, nearest, one_line
+from softflow.errors import UserError, did_you_mean, one_line
 from softflow.files import SizeError, read_settings
+from softflow.settings.plain_values import plain_copy
+from softflow.settings.strict_yaml import read_yaml, write_yaml
 
 T = TypeVar("T")
-Kind = Literal["algos", "envs", "presets"]
-_NOUNS: dict[Kind, str] = {"algos": "algorithm", "envs": "environment", "presets": "preset"}
 
 
 class ConfigError(UserError):
@@ -68,30 +65,6 @@ def load_file(path: str | Path | Traversable, source: str | None = None) -> Laye
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: expected keys and values (`key: value`), got {_kind(values)}")
     return Layer(values, source)
-
-
-def available_presets(kind: Kind) -> list[str]:
-    """Names of the presets that are installed, sorted."""
-    folder = _presets() / kind
-    files = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
-
-
-def load_preset(kind: Kind, name: str) -> Layer:
-    """Load `configs/<kind>/<name>.yaml` from the installed package. Raises `ConfigError` for an unknown name."""
-    available = available_presets(kind)
-    if name not in available:
-        near = nearest(name, available)
-        hint = f"did you mean {near!r}? " if near else ""
-        raise ConfigError(f"unknown {_NOUNS[kind]} {name!r}: {hint}valid: {', '.join(available) or 'none'}")
-    return load_file(_presets() / kind / f"{name}.yaml", source=f"configs/{kind}/{name}.yaml")
-
-
-def _presets() -> Traversable:
-    try:
-        return resources.files("softflow.configs")
-    except ModuleNotFoundError as error:
-        raise ConfigError("the presets are not installed: run `pip install -e .` in the checkout") from error
 
 
 def dump_yaml(config: Any, path: str | Path) -> None:

@@ -1,0 +1,1 @@
+"""Runs: from settings to environments, a method, its training and its evaluation."""

@@ -1,0 +1,1 @@
+"""Strict typed settings from YAML files and presets."""

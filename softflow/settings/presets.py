@@ -1,0 +1,93 @@
+"""Settings that have a name: `configs/algos`, `configs/envs`, `configs/presets`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Literal
+
+from softflow.errors import nearest
+from softflow.settings.typed import ConfigError, Layer, load_file
+
+Kind = Literal["algos", "envs", "presets"]
+_NOUNS: dict[Kind, str] = {"algos": "algorithm", "envs": "environment", "presets": "preset"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What decides which presets, or whose settings, a command starts from."""
+
+    algo: str | None = None
+    env: str | None = None
+    preset: str | None = None
+    config: str | None = None
+    flow: str | None = None
+    base: str | None = None
+    corrections: str | None = None
+    resume: str | None = None
+
+
+def available_presets(kind: Kind) -> list[str]:
+    """Names of the presets that are installed, sorted."""
+    folder = _presets() / kind
+    files = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
+
+
+def load_preset(kind: Kind, name: str) -> Layer:
+    """Load `configs/<kind>/<name>.yaml` from the installed package. Raises `ConfigError` for an unknown name."""
+    available = available_presets(kind)
+    if name not in available:
+        near = nearest(name, available)
+        hint = f"did you mean {near!r}? " if near else ""
+        raise ConfigError(f"unknown {_NOUNS[kind]} {name!r}: {hint}valid: {', '.join(available) or 'none'}")
+    return load_file(_presets() / kind / f"{name}.yaml", source=f"configs/{kind}/{name}.yaml")
+
+
+def _presets() -> Traversable:
+    try:
+        return resources.files("softflow.configs")
+    except ModuleNotFoundError as error:
+        raise ConfigError("the presets are not installed: run `pip install -e .` in the checkout") from error
+
+
+def preset_layers(selection: Selection) -> list[Layer]:
+    """Load the layers that a selection names. The preset of an algorithm may be anyone's file, `my_preset.yaml`; a
+    gymnasium id (`module:Id-v0`) needs no preset.
+
+    A preset of an environment, or one such as `quick`, gives what only one algorithm takes below `algorithms: NAME:`,
+    and over it, in the same way, what only one preset of an algorithm takes.
+    What a layer says of the options of the flow that it names is left out where a later layer, or the selection, names
+    another.
+    """
+    layers = []
+    algorithm = None
+    if selection.algo is not None:
+        is_file = selection.algo.endswith((".yaml", ".yml"))
+        layers.append(load_file(selection.algo) if is_file else load_preset("algos", selection.algo))
+        algorithm = str(layers[0].values.get("algorithm"))
+    names = dict.fromkeys((algorithm, selection.algo))
+    if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
+        layers += _for_algorithm(load_preset("envs", selection.env), names)
+    if selection.preset is not None:
+        layers += _for_algorithm(load_preset("presets", selection.preset), names)
+    if selection.config is not None:
+        layers.append(load_file(selection.config))
+    named = [layer.values["flow"] for layer in layers if "flow" in layer.values]
+    flow = selection.flow or (named or [None])[-1]
+    return [_without(layer, "flow_options") if layer.values.get("flow", flow) != flow else layer for layer in layers]
+
+
+def _without(layer: Layer, key: str) -> Layer:
+    return Layer({name: value for name, value in layer.values.items() if name != key}, layer.source)
+
+
+def _for_algorithm(layer: Layer, names: Iterable[str | None]) -> list[Layer]:
+    """A preset without its `algorithms`, and what these say of each of `names`."""
+    values = dict(layer.values)
+    special = values.pop("algorithms", {})
+    special_layers = [Layer(special[name], f"{layer.source} ({name})") for name in names if name in special]
+    return [Layer(values, layer.source), *special_layers]
