@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 Limit = float | Tensor
 """One number for all action dimensions, or one for each, (A,)."""
+ROUNDING = 1e-5
+"""How far beyond the box the action executed last may lie: it has been in native units and was scaled back."""
 
 
 class ActionLimits(nn.Module):
@@ -51,8 +53,8 @@ class ActionLimits(nn.Module):
 
         Args:
             chunk: as proposed.
-            previous: the actions executed last, (B, A), within the box; None where nothing was executed yet, so that
-                the first step is free.
+            previous: the actions executed last, (B, A), within the box up to `ROUNDING`; None where nothing was
+                executed yet, so that the first step is free.
 
         Raises:
             ValueError: `previous` has another shape, or lies outside the box: no step from there keeps both limits.
@@ -61,11 +63,12 @@ class ActionLimits(nn.Module):
             expected = (len(chunk), self.action_dim)
             if previous.shape != expected:
                 raise ValueError(f"previous: expected {expected}, got {tuple(previous.shape)}")
-            if not ((previous >= self.low) & (previous <= self.high)).all():
+            if not ((previous >= self.low - ROUNDING) & (previous <= self.high + ROUNDING)).all():
                 raise ValueError(
                     "previous: the action executed last is not a number within the bounds: give what was executed, or "
                     "None if nothing was"
                 )
+            previous = previous.clamp(self.low, self.high)
             previous = previous.reshape(len(chunk), *(1 for _ in chunk.shape[1:-2]), self.action_dim)
         steps = []
         for step in chunk.clamp(self.low, self.high).unbind(-2):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from flows import ChunkFlow
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.pixel_encoder import PixelEncoder
+from softflow.task import TaskSpec
+from softflow.task.layout import ObservationSize
 
 
 class ChunkPolicy(nn.Module, ABC):
@@ -60,6 +62,25 @@ class ChunkPolicy(nn.Module, ABC):
             return self.normalizer(observation)
         return torch.cat((self.encoder(observation), self.normalizer(self.encoder.numbers(observation))), -1)
 
+    def require_task(self, task: TaskSpec) -> None:
+        """Check that the policy's rows and actions are those of a task.
+
+        Raises:
+            ValueError: They are not.
+        """
+        own, given = (_sizes(size) for size in (self._observation_size, task.observation_size))
+        if own != given:
+            raise ValueError(f"the task has observations of {given}, the policy of {own}: it is another task's policy")
+        if task.action_dim != self.action_dim:
+            raise ValueError(
+                f"the task has actions of {task.action_dim} numbers, the policy of {self.action_dim}: it is another "
+                "task's policy"
+            )
+
+    @property
+    def _observation_size(self) -> ObservationSize:
+        return self.encoder.layout if self.encoder is not None else self.observation_dim
+
     @property
     @abstractmethod
     def latent_shape(self) -> tuple[int, ...]:
@@ -84,3 +105,13 @@ class ChunkPolicy(nn.Module, ABC):
     @abstractmethod
     def greedy(self, observation: Tensor) -> Tensor:
         """The chunk that the policy holds likeliest, clipped to the box: (B, O) -> (B, H, A)."""
+
+
+def _sizes(observation: ObservationSize) -> str:
+    """The images' names and shapes and how many numbers lie between them, in words."""
+    if isinstance(observation, int):
+        return f"{observation} numbers"
+    return ", ".join(
+        f"{part.name} {part.shape}" if part.is_image else f"{part.name} ({part.size} numbers)"
+        for part in observation.parts
+    )

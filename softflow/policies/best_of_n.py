@@ -14,6 +14,7 @@ from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.one_step import OneStepPolicy
 from softflow.policies.steered import SteeredPolicy
+from softflow.task import TaskSpec
 
 KINDS: dict[str, type[ChunkPolicy]] = {policy.kind: policy for policy in (FlowPolicy, OneStepPolicy, SteeredPolicy)}
 """What a description may be of."""
@@ -31,13 +32,22 @@ class BestOfN(nn.Module):
         n_action_steps: actions of a chunk that are executed.
         candidates: N; a single one is executed without asking the critic.
         temperature: of the candidates.
+        task: what the robot sees and does; it is saved with the policy. None if it is not known, and then observations
+            and actions are rows without names and units.
 
     Raises:
-        ValueError: several candidates, and no critic to choose among them; or a number that cannot be.
+        ValueError: several candidates, and no critic to choose among them; a number that cannot be; or a task of other
+            observations or actions.
     """
 
     def __init__(
-        self, policy: ChunkPolicy, critic: ChunkCritic | None, n_action_steps: int, candidates: int, temperature: float
+        self,
+        policy: ChunkPolicy,
+        critic: ChunkCritic | None,
+        n_action_steps: int,
+        candidates: int,
+        temperature: float,
+        task: TaskSpec | None = None,
     ) -> None:
         if type(n_action_steps) is not int or not 1 <= n_action_steps <= policy.horizon:
             raise ValueError(f"n_action_steps must be in 1 ... horizon = {policy.horizon}, got {n_action_steps!r}")
@@ -50,6 +60,18 @@ class BestOfN(nn.Module):
         super().__init__()
         self.policy, self.critic = policy, critic
         self.n_action_steps, self.candidates, self.temperature = n_action_steps, candidates, temperature
+        self.task = task
+
+    @property
+    def task(self) -> TaskSpec | None:
+        """What the robot sees and does. Setting it raises ValueError unless it fits the policy."""
+        return self._task
+
+    @task.setter
+    def task(self, task: TaskSpec | None) -> None:
+        if task is not None:
+            self.policy.require_task(task)
+        self._task = task
 
     @torch.inference_mode()
     def act(self, observation: Tensor) -> Tensor:
@@ -69,18 +91,21 @@ class BestOfN(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Plain values from which `build` makes the same again, but for the weights."""
-        return {
+        described = {
             "policy": {"kind": self.policy.kind, **self.policy.describe()},
             "critic": self.critic.describe() if self.critic is not None else None,
             "n_action_steps": self.n_action_steps,
             "candidates": self.candidates,
             "temperature": self.temperature,
         }
+        return described if self.task is None else {**described, "task": self.task.describe()}
 
     @classmethod
-    def build(cls, policy: dict[str, Any], critic: dict[str, Any] | None, **settings: Any) -> BestOfN:
-        """The inverse of `describe`. Files of earlier versions say `execute` for `n_action_steps`, and their policy may
-        have no kind: then it is a `FlowPolicy`.
+    def build(
+        cls, policy: dict[str, Any], critic: dict[str, Any] | None, task: dict[str, Any] | None = None, **settings: Any
+    ) -> BestOfN:
+        """The inverse of `describe`. Files of earlier versions have no task and say `execute` for `n_action_steps`, and
+        their policy may have no kind: then it is a `FlowPolicy`.
 
         Raises:
             ValueError, TypeError: the description is not of this version.
@@ -91,4 +116,5 @@ class BestOfN(nn.Module):
         if "execute" in settings:
             settings["n_action_steps"] = settings.pop("execute")
         proposer = KINDS[kind].build(**{name: value for name, value in policy.items() if name != "kind"})
-        return cls(proposer, ChunkCritic(**critic) if critic is not None else None, **settings)
+        spec = TaskSpec.build(task) if task is not None else None
+        return cls(proposer, ChunkCritic(**critic) if critic is not None else None, task=spec, **settings)

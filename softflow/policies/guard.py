@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from softflow.errors import UserError, one_line
 from softflow.policies.action_limits import ActionLimits, Limit
 from softflow.policies.base import ChunkPolicy
+from softflow.policies.best_of_n import BestOfN
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.weights import read_module, write_module
+from softflow.task import TaskSpec
 
 SHRINKAGE = 0.05
 """Added to the variance of each standardised observation, so that where data never vary is not infinitely far."""
@@ -38,17 +40,25 @@ class ChunkGuard(nn.Module):
     Args:
         density: an imitated `FlowPolicy`, with its observation statistics; copied, and frozen.
         low, high, rate: see `ActionLimits`.
+        task: what the robot sees and does, as the density knows it; saved with the guard. None if it is not known.
 
     Raises:
-        ValueError: `density` is no flow policy, or one that sees images, or its flow has no exact density; or limits
-            that are none.
+        ValueError: `density` is no flow policy, or one that sees images, or its flow has no exact density; limits that
+            are none, or another policy's task.
     """
 
     threshold: Tensor
     distance_threshold: Tensor
     whitening: Tensor
 
-    def __init__(self, density: ChunkPolicy, low: Limit = -1.0, high: Limit = 1.0, rate: Limit = torch.inf) -> None:
+    def __init__(
+        self,
+        density: ChunkPolicy,
+        low: Limit = -1.0,
+        high: Limit = 1.0,
+        rate: Limit = torch.inf,
+        task: TaskSpec | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(density, FlowPolicy):
             raise ValueError(f"a guard needs the density of a FlowPolicy, got {type(density).__name__}")
@@ -59,6 +69,9 @@ class ChunkGuard(nn.Module):
                 f"flow {density.flow_name!r} has no exact density, which a guard judges by: imitate with another flow, "
                 "such as 'coupling', and guard with that"
             )
+        if task is not None:
+            density.require_task(task)
+        self.task = task
         self.density = copy.deepcopy(density).requires_grad_(False).eval()
         self.limits = ActionLimits(density.action_dim, low, high, rate)
         self.quantile = math.nan
@@ -130,6 +143,28 @@ class ChunkGuard(nn.Module):
         if not all(buffer.isfinite().all() for buffer in (self.threshold, self.distance_threshold, self.whitening)):
             raise RuntimeError("the guard has no thresholds: calibrate it on held-out demonstrations, or load one")
 
+    def require_fit(self, deployed: BestOfN, name: str) -> None:
+        """Check that the guard can judge a policy: it is of the same task and horizon.
+
+        Where one of the two does not know its task, the sizes of observations and actions are compared instead.
+
+        Args:
+            deployed: The policy.
+            name: What errors call the guard.
+
+        Raises:
+            TaskMismatch: The guard is of another task; the message names every difference.
+            UserError: It has another horizon, or other sizes.
+        """
+        if self.task is not None and deployed.task is not None:
+            deployed.task.require_same(self.task, f"{name} is of another task than the policy")
+        sizes = [(one.observation_dim, one.horizon, one.action_dim) for one in (self.density, deployed.policy)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"{name}: its observations, horizon and actions are of {sizes[0]} numbers, the policy's of {sizes[1]}: "
+                "give one of the same environment and horizon"
+            )
+
     def require_observations(self, rows: Tensor, name: str = "observation") -> None:
         """Raises ValueError unless `rows` are finite observations, (B, O)."""
         size = self.density.observation_dim
@@ -150,7 +185,10 @@ class ChunkGuard(nn.Module):
         self.require_calibrated()
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_module(folder, "guard", self, {"density": self.density.describe(), "quantile": self.quantile})
+        described = {"density": self.density.describe(), "quantile": self.quantile}
+        if self.task is not None:
+            described["task"] = self.task.describe()
+        write_module(folder, "guard", self, described)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> ChunkGuard:
@@ -175,7 +213,8 @@ class ChunkGuard(nn.Module):
     @classmethod
     def _build(cls, description: dict[str, Any]) -> ChunkGuard:
         """One without thresholds, of what `save` describes."""
-        guard = cls(FlowPolicy.build(**description["density"]))
+        task = TaskSpec.build(description["task"]) if "task" in description else None
+        guard = cls(FlowPolicy.build(**description["density"]), task=task)
         guard.quantile = float(description["quantile"])
         return guard
 

@@ -39,6 +39,7 @@ class PixelEncoder(nn.Module):
         super().__init__()
         _check_options(trunk, options)
         self.layout, self.options = layout, {"features": features, **options}
+        self._sizes = {part.name: part.size for part in layout.parts}
         self.trunk = trunk
         self.trunks, self.heads = nn.ModuleList(), nn.ModuleList()
         for part in layout.images:
@@ -55,14 +56,17 @@ class PixelEncoder(nn.Module):
         self.feature_count = features * len(layout.images)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Packed observations (B, O) -> the features of all images (B, feature_count).
+        """Observations -> the features of all images (B, feature_count).
+
+        Args:
+            observation: Packed, uint8 (B, O); or all pixels and numbers, part after part, as float32 (B, P).
 
         Raises:
-            ValueError: not bytes of this layout.
+            ValueError: It is neither, for this layout.
         """
         encoded, dtype = [], next(self.heads.parameters()).dtype
         for part, trunk, head in zip(self.layout.images, self.trunks, self.heads, strict=True):
-            pixels = self._bytes(observation, part).unflatten(1, part.shape)
+            pixels = self._values(observation, part).unflatten(1, part.shape)
             if self.training:
                 pixels = shifted(pixels)
             encoded.append(head(trunk(pixels.permute(0, 3, 1, 2).to(dtype) / 255)))
@@ -80,22 +84,28 @@ class PixelEncoder(nn.Module):
         return {name: value for name, value in self.state_dict().items() if name not in learnt}
 
     def numbers(self, observation: Tensor) -> Tensor:
-        """All numbers beside the images, part after part: (B, O) -> (B, K).
+        """All numbers beside the images, part after part: (B, K), of observations as `forward` takes them.
 
         Raises:
-            ValueError: not bytes of this layout.
+            ValueError: It does not take them.
         """
         parts = [part for part in self.layout.parts if not part.is_image]
         none = observation.new_zeros(len(observation), 0, dtype=torch.float32)
-        # Copies, because bytes are read as numbers only from addresses that are multiples of four.
-        copies = (self._bytes(observation, part).clone(memory_format=torch.contiguous_format) for part in parts)
-        return torch.cat([none, *(copy.view(torch.float32) for copy in copies)], -1)
+        return torch.cat([none, *(self._values(observation, part) for part in parts)], -1)
 
-    def _bytes(self, observation: Tensor, part: Part) -> Tensor:
-        if observation.dtype != torch.uint8 or observation.ndim != 2 or observation.shape[1] != self.layout.size:
+    def _values(self, observation: Tensor, part: Part) -> Tensor:
+        """The pixels of an image as they are stored, or the numbers of a part: (B, part.size)."""
+        kind = observation.dtype, observation.ndim, observation.shape[-1]
+        if kind == (torch.float32, 2, sum(self._sizes.values())):
+            return observation.split(list(self._sizes.values()), 1)[list(self._sizes).index(part.name)]
+        if kind != (torch.uint8, 2, self.layout.size):
             got = f"{observation.dtype} of shape {tuple(observation.shape)}"
             raise ValueError(f"expected packed observations, uint8 of shape (B, {self.layout.size}), got {got}")
-        return observation[:, self.layout.slices[part.name]]
+        stored = observation[:, self.layout.slices[part.name]]
+        if part.is_image:
+            return stored
+        # A copy, because bytes are read as numbers only from addresses that are multiples of four.
+        return stored.clone(memory_format=torch.contiguous_format).view(torch.float32)
 
 
 def shifted(images: Tensor) -> Tensor:

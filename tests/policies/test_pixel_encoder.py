@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from softflow.algos.imitation import ImitationConfig, Imitator
-from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy
+from softflow.errors import UserError
+from softflow.policies import BestOfN, ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy
 from softflow.policies.export import export_greedy
 from softflow.policies.pixel_encoder import MAX_SHIFT, PixelEncoder, shifted
 from softflow.task.layout import ObservationLayout, Part
@@ -156,8 +157,8 @@ def test_tiny_images_and_encoders_of_nothing_are_refused() -> None:
         FlowPolicy(5, 2, 4, encoder="conv")
 
 
-def test_a_guard_and_an_export_are_refused(tmp_path: object) -> None:
+def test_a_guard_and_an_export_without_names_are_refused(tmp_path: object) -> None:
     with pytest.raises(ValueError, match="cannot judge images"):
         ChunkGuard(make_policy())
-    with pytest.raises(ValueError, match="sees images cannot be exported"):
-        export_greedy(make_policy(), f"{tmp_path}/policy.onnx", "onnx")
+    with pytest.raises(UserError, match="sees images .* without a description of its task"):
+        export_greedy(BestOfN(make_policy(), None, 2, 1, 0.5), f"{tmp_path}/policy.onnx", "onnx")
