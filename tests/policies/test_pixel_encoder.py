@@ -160,5 +160,5 @@ def test_tiny_images_and_encoders_of_nothing_are_refused() -> None:
 def test_a_guard_and_an_export_without_names_are_refused(tmp_path: object) -> None:
     with pytest.raises(ValueError, match="cannot judge images"):
         ChunkGuard(make_policy())
-    with pytest.raises(UserError, match="sees images .* without a description of its task"):
+    with pytest.raises(UserError, match=r"sees images .* without a description of its task"):
         export_greedy(BestOfN(make_policy(), None, 2, 1, 0.5), f"{tmp_path}/policy.onnx", "onnx")
