@@ -284,6 +284,10 @@ def _write_onnx(module: nn.Module, example: dict[str, Any], metadata: dict[str, 
         output_names=[OUTPUT],
         dynamic_shapes=_free_batch(example),  # names the axis in the file
     )
+    names, graph = {*_names(example), OUTPUT}, program.model.graph
+    for value in (value for node in graph for value in node.outputs if value.name in names):
+        if value not in graph.outputs:  # torch calls values by its operators, such as "linear"
+            value.name += " inside"
     program.model.metadata_props.update(metadata)
     return program.model_proto.SerializeToString()
 

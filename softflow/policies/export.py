@@ -61,13 +61,14 @@ class NativePolicy(nn.Module):
         values, valid = [], []
         for part in self.parts:
             value = observation[part.name]
-            packed = _pixels(part, value) if part.is_image else _numbers(part, value)
-            values.append(packed)
-            valid.append((value.flatten(1) if part.is_image else packed).isfinite().all(1))
+            values.append(_pixels(part, value) if part.is_image else _numbers(part, value))
+            checked = value.flatten(1) if part.is_image else values[-1]
+            if checked.is_floating_point():
+                valid.append(checked.isfinite().all(1))
         chunk = self.policy.greedy(torch.cat(values, 1))
         native = self.low + (chunk[..., self.columns].double() + 1) / 2 * (self.high - self.low)
         native = torch.minimum(torch.maximum(native, self.low), self.high).float()
-        return torch.where(torch.stack(valid).all(0)[:, None, None], native, torch.nan)
+        return torch.where(torch.stack(valid).all(0)[:, None, None], native, torch.nan) if valid else native
 
 
 def _pixels(part: ObservationPart, value: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class PixelEncoder(nn.Module):
             ValueError: It does not take them.
         """
         parts = [part for part in self.layout.parts if not part.is_image]
-        none = observation.new_zeros(len(observation), 0, dtype=torch.float32)
+        none = observation.new_zeros(observation.shape[0], 0, dtype=torch.float32)
         return torch.cat([none, *(self._values(observation, part) for part in parts)], -1)
 
     def _values(self, observation: Tensor, part: Part) -> Tensor:
