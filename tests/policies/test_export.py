@@ -58,19 +58,23 @@ def test_a_file_takes_names_and_gives_native_actions(task: TaskSpec, format: str
 
 @pytest.mark.parametrize("format", ["torchscript", "onnx"])
 @pytest.mark.parametrize(
-    ("task", "name", "wrong"),
-    [(NUMBERS, "force", np.nan), (NUMBERS, "force", 1e300), (NUMBERS, "mode", 3), (IMAGES, "depth", np.nan)],
+    ("task", "wrong"),
+    [(NUMBERS, {"force": np.nan, "joint/pos": np.inf, "mode": 3}), (IMAGES, {"depth": np.nan, "joint": 1e300})],
+    ids=["numbers", "images"],
 )
 def test_where_the_policy_raises_a_file_gives_no_action(
-    task: TaskSpec, name: str, wrong: float, format: str, tmp_path: Path
+    task: TaskSpec, wrong: dict[str, float], format: str, tmp_path: Path
 ) -> None:
-    deployed, observation = make_policy(task, "gaussian"), tensors(task, 3, seed=0)
+    deployed = make_policy(task, "gaussian")
     export_greedy(deployed, tmp_path / "policy", format)
-    observation[name][1] = wrong
-    with pytest.raises(ValueError, match=name):
-        Policy(deployed).act(observation)
-    chunk = load_exported(tmp_path / "policy", format, trusted=True)(observation)
-    assert chunk[1].isnan().all() and chunk[[0, 2]].isfinite().all()
+    run = load_exported(tmp_path / "policy", format, trusted=True)
+    for name, value in wrong.items():
+        observation = tensors(task, 3, seed=0)
+        observation[name][1] = value
+        with pytest.raises(ValueError, match=name):
+            Policy(deployed).act(observation)
+        chunk = run(observation)
+        assert chunk[1].isnan().all() and chunk[[0, 2]].isfinite().all()
 
 
 ALONE = """

@@ -65,6 +65,11 @@ def test_features_do_not_depend_on_where_the_parts_lie() -> None:
         torch.testing.assert_close(one, make_policy().features(packed())[:1])
 
 
+def test_pixels_and_numbers_as_float32_have_the_same_features() -> None:
+    unpacked = [torch.as_tensor(array).flatten(1).float() for array in LAYOUT.unpack(packed().numpy()).values()]
+    assert torch.equal(make_policy().features(torch.cat(unpacked, 1)), make_policy().features(packed()))
+
+
 def test_the_gradient_reaches_every_weight_of_the_encoder() -> None:
     policy = make_policy().train()
     policy.bc_loss(packed(), torch.zeros(BATCH, 4, 2)).backward()
