@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,11 @@ def export_greedy(deployed: BestOfN, path: str | Path, format: str) -> float:
         RuntimeError: The policy has no observation statistics.
         ValueError, ImportError, ExportError: See `flows.export.export`.
     """
+    deployed.policy.normalizer.require_statistics()
+    deployed = copy.deepcopy(deployed).cpu().eval()
     policy, task = deployed.policy, deployed.task
-    policy.normalizer.require_statistics()
     rng = np.random.default_rng(0)
-    mean, std = (statistic.numpy(force=True) for statistic in (policy.normalizer.mean, policy.normalizer.std))
+    mean, std = (statistic.numpy() for statistic in (policy.normalizer.mean, policy.normalizer.std))
     numbers = (mean + std * rng.standard_normal((EXAMPLES, len(mean)))).astype(np.float32)
     document = {
         "task": task.describe() if task is not None else None,

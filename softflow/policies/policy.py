@@ -29,7 +29,8 @@ class Policy:
 
     Args:
         deployed: What a checkpoint holds.
-        guard: Judges and limits what is executed. None executes what the policy proposes.
+        guard: Judges and limits what is executed; it is moved to the policy's device. None executes what the policy
+            proposes.
         attempts: How many more chunks the guard may try where it flags one. 0 replaces nothing.
 
     Attributes:
@@ -40,6 +41,7 @@ class Policy:
         TaskMismatch: The guard is of another task; the message names every difference.
         UserError: The guard has another horizon or, where a task is not known, other sizes.
         RuntimeError: The guard is not calibrated.
+        ValueError: `attempts` is negative.
     """
 
     def __init__(self, deployed: BestOfN, guard: ChunkGuard | None = None, attempts: int = 8) -> None:
@@ -47,6 +49,7 @@ class Policy:
         self._guarded: GuardedPolicy | None = None
         if guard is not None:
             guard.require_fit(deployed, "the guard")
+            guard.to(self._device)
             self._guarded = GuardedPolicy(
                 deployed.choose, guard, deployed.n_action_steps, attempts, deployed.temperature
             )
@@ -58,6 +61,8 @@ class Policy:
     @task.setter
     def task(self, task: TaskSpec) -> None:
         self.deployed.task = task
+        if self._guarded is not None:
+            self._guarded.guard.require_fit(self.deployed, "the guard")
 
     @property
     def n_action_steps(self) -> int:
@@ -125,9 +130,13 @@ class Policy:
             )
         return self.task
 
+    @property
+    def _device(self) -> torch.device:
+        return self.deployed.policy.normalizer.mean.device
+
     def _rows(self, observation: Any) -> tuple[Tensor, bool]:
         rows, is_batch = self._known_task.rows(_as_numpy(observation))
-        return torch.from_numpy(rows).to(self.deployed.policy.normalizer.mean.device), is_batch
+        return torch.from_numpy(rows).to(self._device), is_batch
 
     def _native(self, actions: Tensor, observation: Any, is_batch: bool) -> Actions:
         native = self._known_task.native_actions(actions.numpy(force=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 import softflow
 from flows.export import FORMATS, ExportError, load_exported, read_metadata
 from softflow.errors import UserError
-from softflow.policies import Policy
+from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, OneStepPolicy, Policy, SteeredPolicy
 from softflow.policies.export import export_greedy
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from tests.policies.tasks import ACTION, IMAGES, NUMBERS, make_policy, observe
@@ -29,14 +30,21 @@ EVERYWHERE = TaskSpec(
     (ActionPart("micrometres", (1e-6,), (3e-6,)), ActionPart("newtons", (-5e3,), (1e3,))),
 )
 TASKS = {"numbers": NUMBERS, "images": IMAGES, "everywhere": EVERYWHERE}
+QUICK = {("numbers", "torch_export"), ("images", "onnx"), *((name, "torchscript") for name in TASKS)}
 
 
 def tensors(task: TaskSpec, batch: int, seed: int) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(values) for name, values in observe(task, batch, seed).items()}
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+CASES = [
+    pytest.param(task, format, id=f"{name}-{format}", marks=[] if (name, format) in QUICK else [pytest.mark.slow])
+    for name, task in TASKS.items()
+    for format in FORMATS
+]
+
+
+@pytest.mark.parametrize(("task", "format"), CASES)
 def test_a_file_takes_names_and_gives_native_actions(task: TaskSpec, format: str, tmp_path: Path) -> None:
     deployed = make_policy(task, "gaussian")
     assert export_greedy(deployed, tmp_path / "policy", format) <= 1e-5
@@ -54,6 +62,22 @@ def test_a_file_takes_names_and_gives_native_actions(task: TaskSpec, format: str
         "horizon": 4,
         "version": softflow.__version__,
     }
+
+
+CAMERA = TaskSpec((ObservationPart("camera", (16, 16, 1), "uint8", axes="HWC"),), ACTION)
+
+
+@pytest.mark.parametrize("around", [OneStepPolicy, SteeredPolicy])
+@pytest.mark.parametrize("task", [NUMBERS, IMAGES, CAMERA], ids=["numbers", "images", "camera"])
+def test_every_kind_of_policy_is_exported(
+    task: TaskSpec, around: Callable[[FlowPolicy], ChunkPolicy], tmp_path: Path
+) -> None:
+    base = make_policy(task, "gaussian").policy
+    assert isinstance(base, FlowPolicy)
+    deployed = BestOfN(around(base), None, 2, 1, 0.5, task=task).eval()
+    assert export_greedy(deployed, tmp_path / "policy", "torchscript") <= 1e-5
+    run, observation = load_exported(tmp_path / "policy", "torchscript", trusted=True), tensors(task, 3, seed=0)
+    torch.testing.assert_close(run(observation), Policy(deployed).greedy(observation), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("format", ["torchscript", "onnx"])

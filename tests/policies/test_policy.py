@@ -217,7 +217,9 @@ def test_a_guard_of_another_task_is_refused_by_name() -> None:
         TaskMismatch, match=r"'y' is missing; .* 'z' is not expected; .*'force' .*20, expected -10 .* 30"
     ):
         guarded(guard)
-    guarded(guard, task=None)  # then sizes must do
+    unaware = guarded(guard, task=None)  # then sizes must do
+    with pytest.raises(TaskMismatch, match="'y' is missing"):
+        unaware.task = PLANE
     guard.task = None
     guarded(guard)
     wide = FlowPolicy(3, 1, 2, "gaussian", dict(width=4))
