@@ -13,6 +13,7 @@ import torch
 
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard, FlowPolicy, Policy
+from softflow.policies.weights import write_module
 from softflow.task import ActionPart, ObservationPart, TaskMismatch, TaskSpec
 from softflow.training.checkpoint import load_policy, save_policy
 from tests.policies.guards import calibrated, standard_normal
@@ -154,6 +155,23 @@ def test_the_task_is_saved_with_the_policy(task: TaskSpec, tmp_path: Path) -> No
     np.testing.assert_array_equal(act(Policy(loaded), observation), act(Policy(deployed), observation))
     save_policy(tmp_path, make_policy(None, of=task))
     assert '"task"' not in (tmp_path / "policy.json").read_text() and load_policy(tmp_path).task is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"action": []}, "at least one part of an action"),
+        ({"observation": [{"name": "joint", "shape": [3], "dtype": "float32"}]}, "of 3 numbers, the policy of 11"),
+        ({"rate": -1.0}, "the control rate must be a positive number"),
+        ({"observation": 3}, "not the description of a task"),
+    ],
+)
+def test_a_policy_is_not_loaded_with_a_task_that_is_none(changed: dict, message: str, tmp_path: Path) -> None:
+    deployed = make_policy(NUMBERS)
+    described = deployed.describe()
+    write_module(tmp_path, "policy", deployed, {**described, "task": {**described["task"], **changed}})
+    with pytest.raises(UserError, match=f"the policy cannot be loaded: .*{message}"):
+        load_policy(tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------------- with a guard
