@@ -45,7 +45,7 @@ Run = Callable[..., Tensor]
 
 
 class ExportError(RuntimeError):
-    """A format cannot express a module, or computes something else."""
+    """A format cannot express a module, or a file computes something else."""
 
 
 class LatentToChunk(nn.Module):
@@ -84,12 +84,12 @@ def export(
     """Write a module, as it is in `eval()` on the CPU, to one file.
 
     Args:
-        module: from tensors, or mappings of them, to one tensor, all with the batch along their first axis.
-        example: its arguments by name, in order, each of the same three or more rows; what the file is compared on,
-            so give it what the module will see. An ONNX file's inputs bear these names, or those of the mappings' keys;
-            its output is `OUTPUT`.
-        path: of the file; an existing one is replaced.
-        format: one of `FORMATS`.
+        module: Maps tensors, or mappings of them, to one tensor, all with the batch along their first axis.
+        example: The arguments by name, in order, each with the same three or more rows. The file is compared on them,
+            so give it what the module will see. The inputs of an ONNX file bear these names, or the keys of the
+            mappings; its output is called `OUTPUT`.
+        path: Path of the file; an existing one is replaced.
+        format: One of `FORMATS`.
         metadata: Texts by name that the file carries and `read_metadata` reads: properties of an ONNX file, extra files
             of the others.
         reference: What the file is compared with, if not with the module.
@@ -101,9 +101,10 @@ def export(
         `scale`, in parts of it.
 
     Raises:
-        ValueError: unknown format, an example that is none, or two arguments, or the output, of one name.
-        ImportError: the ONNX packages are missing.
-        ExportError: the format cannot express the module, or the difference exceeds `TOLERANCE`. Nothing is written.
+        ValueError: The format is unknown, the example has no rows to compare, or two arguments, or an argument and the
+            output, have one name.
+        ImportError: The ONNX packages are missing.
+        ExportError: The format cannot express the module, or the difference exceeds `TOLERANCE`. Nothing is written.
     """
     write, load = _find(format)
     names = [*_names(example), OUTPUT]
@@ -131,12 +132,12 @@ def export(
 
 
 def read_metadata(path: str | Path, format: str) -> dict[str, str]:
-    """The texts that `export` was given. Nothing in the file is executed, whatever its format.
+    """Read the texts that `export` was given. Nothing in the file is executed, whatever its format.
 
     Raises:
-        ValueError: unknown format.
-        ImportError: the ONNX packages are missing.
-        ExportError: the file is not of this format.
+        ValueError: The format is unknown.
+        ImportError: The ONNX packages are missing.
+        ExportError: The file is damaged or not of this format.
     """
     _find(format)
     try:
@@ -155,20 +156,20 @@ def read_metadata(path: str | Path, format: str) -> dict[str, str]:
 
 
 def load_exported(path: str | Path, format: str, trusted: bool = False) -> Run:
-    """A file of `export` as a function, from tensors in the order of its example to a tensor, on the CPU.
+    """Load a file of `export` as a function that takes the arguments of its example in their order, on the CPU.
 
     ONNX Runtime is given as many threads as torch has.
 
     Args:
-        path: of the file.
-        format: of the file.
-        trusted: the file comes from where your programs come from. An ONNX file is data; torch unpickles parts of the
-            others whatever they hold, so that loading one may execute anything.
+        path: Path of the file.
+        format: Format of the file.
+        trusted: Whether the file comes from where your programs come from. An ONNX file is data; torch unpickles parts
+            of the others whatever they hold, so that loading one may execute anything.
 
     Raises:
-        ValueError: unknown format, or one that needs trust and is given none.
-        ImportError: the ONNX packages are missing.
-        ExportError: the file is not of this format.
+        ValueError: The format is unknown, or needs trust and is given none.
+        ImportError: The ONNX packages are missing.
+        ExportError: The file is damaged or not of this format.
     """
     load = _find(format)[1]
     if format != "onnx" and not trusted:
@@ -196,7 +197,7 @@ def _find(format: str) -> tuple[Write, Callable[[bytes], Run]]:
 
 
 def _names(example: Mapping[str, Argument]) -> list[str]:
-    """The names of all tensors, in order."""
+    """Return the names of all tensors, in order."""
     return [key for name, given in example.items() for key in (given if isinstance(given, Mapping) else (name,))]
 
 
@@ -211,7 +212,7 @@ def _first(rows: int, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _difference(run: Run, reference: Run, arguments: dict[str, Any], size: int, scale: Tensor | float) -> float:
-    """The largest one at three batch sizes, of which one is that of one row."""
+    """Return the largest difference at three batch sizes, one of which is a single row."""
     worst, scale = torch.zeros(()), torch.as_tensor(scale).cpu()
     for rows in (1, size - 1, size):
         batch = _first(rows, arguments).values()
@@ -228,7 +229,7 @@ def _difference(run: Run, reference: Run, arguments: dict[str, Any], size: int, 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what tracers and converters say as they go: the comparison tells whether it mattered."""
+    """Silence what tracers and converters say as they go: the comparison tells whether it mattered."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

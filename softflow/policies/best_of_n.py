@@ -1,4 +1,4 @@
-"""What is executed: of several chunks that a policy proposes, the one that a critic values most."""
+"""The chunk that is executed: the one that a critic values most among several that a policy proposes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from softflow.policies.steered import SteeredPolicy
 from softflow.task import TaskSpec
 
 KINDS: dict[str, type[ChunkPolicy]] = {policy.kind: policy for policy in (FlowPolicy, OneStepPolicy, SteeredPolicy)}
-"""What a description may be of."""
+"""The policies that a description may build, by the name that it calls them."""
 
 
 class BestOfN(nn.Module):
@@ -27,17 +27,17 @@ class BestOfN(nn.Module):
     go on, and each is executed as precisely as the policy knows it.
 
     Args:
-        policy: proposes chunks.
-        critic: values the first `critic.horizon` actions of each; None for a method without one.
-        n_action_steps: actions of a chunk that are executed.
-        candidates: N; a single one is executed without asking the critic.
-        temperature: of the candidates.
-        task: what the robot sees and does; it is saved with the policy. None if it is not known, and then observations
-            and actions are rows without names and units.
+        policy: Proposes chunks.
+        critic: Values the first `critic.horizon` actions of each chunk. None for a method without a critic.
+        n_action_steps: How many actions of a chunk are executed.
+        candidates: How many chunks are proposed, N. A single one is executed without asking the critic.
+        temperature: Temperature at which the candidates are drawn; higher ones vary more.
+        task: What the robot sees and does; it is saved with the policy. None if it is not known: observations and
+            actions are then rows without names and units.
 
     Raises:
-        ValueError: several candidates, and no critic to choose among them; a number that cannot be; or a task of other
-            observations or actions.
+        ValueError: There are several candidates but no critic to choose among them, a number is out of range, or the
+            task has other observations or actions than the policy.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class BestOfN(nn.Module):
 
     @torch.inference_mode()
     def act(self, observation: Tensor) -> Tensor:
-        """(B, O) -> the actions to execute, (B, n_action_steps, A)."""
+        """Choose the actions to execute: (B, O) -> (B, n_action_steps, A)."""
         length = self.n_action_steps if self.critic is None else max(self.n_action_steps, self.critic.horizon)
         return self.choose(observation, length)[:, : self.n_action_steps]
 
     @torch.inference_mode()
     def choose(self, observation: Tensor, length: int | None = None) -> Tensor:
-        """The whole chunks that they begin, (B, O) -> (B, H, A), or their first `length` actions."""
+        """Choose whole chunks, (B, O) -> (B, H, A), or their first `length` actions."""
         chunks = self.policy.propose(observation, self.candidates, self.temperature, length)
         if self.candidates == 1:
             return chunks[:, 0]
@@ -90,7 +90,7 @@ class BestOfN(nn.Module):
         return chunks[torch.arange(len(chunks)), value.argmax(-1)]
 
     def describe(self) -> dict[str, Any]:
-        """Plain values from which `build` makes the same again, but for the weights."""
+        """Return plain values from which `build` makes the same again, without its weights."""
         described = {
             "policy": {"kind": self.policy.kind, **self.policy.describe()},
             "critic": self.critic.describe() if self.critic is not None else None,
@@ -104,11 +104,13 @@ class BestOfN(nn.Module):
     def build(
         cls, policy: dict[str, Any], critic: dict[str, Any] | None, task: dict[str, Any] | None = None, **settings: Any
     ) -> BestOfN:
-        """The inverse of `describe`. Files of earlier versions have no task and say `execute` for `n_action_steps`, and
-        their policy may have no kind: then it is a `FlowPolicy`.
+        """Build what `describe` described.
+
+        Files of earlier versions have no task and say `execute` for `n_action_steps`. Their policy may have no kind; it
+        is a `FlowPolicy` then.
 
         Raises:
-            ValueError, TypeError: the description is not of this version.
+            ValueError, TypeError: The description is not one of this version.
         """
         kind = policy.get("kind", FlowPolicy.kind)
         if kind not in KINDS:
