@@ -193,7 +193,7 @@ def chunks(rounds: int) -> None:
     add("greedy", policy.greedy)
     with tempfile.TemporaryDirectory() as folder:
         for format in FORMATS:
-            export_greedy(policy, Path(folder) / "policy", format)
+            export_greedy(one, Path(folder) / "policy", format)
             add(f"greedy, {format}", load_exported(Path(folder) / "policy", format, trusted=True))
     times = interleaved(cases, 20 * rounds, warm_up=20)
     header("chunk", "median ms", "p99 ms", "to zuko's sample", "to eager greedy")

@@ -146,12 +146,7 @@ def _behind_guard(policy: BestOfN, config: EvalConfig) -> GuardedPolicy:
     if config.video:
         raise UserError("--video films the policy without its guard: give one of --video and --guard")
     guard = ChunkGuard.load(config.guard, config.device)
-    sizes = [(one.observation_dim, one.horizon, one.action_dim) for one in (guard.density, policy.policy)]
-    if sizes[0] != sizes[1]:
-        raise UserError(
-            f"guard {config.guard}: its observations, horizon and actions are of {sizes[0]} numbers, the policy's of "
-            f"{sizes[1]}: give one of the same environment and horizon"
-        )
+    guard.require_fit(policy, f"guard {config.guard}")
     try:
         return GuardedPolicy(policy.choose, guard, policy.n_action_steps, config.guard_attempts, policy.temperature)
     except ValueError as error:

@@ -10,6 +10,7 @@ from softflow.policies.guard import ChunkGuard
 from softflow.policies.guarded_policy import GuardedPolicy
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.one_step import OneStepPolicy
+from softflow.policies.policy import Policy
 from softflow.policies.steered import SteeredPolicy
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "GuardedPolicy",
     "ObservationNormalizer",
     "OneStepPolicy",
+    "Policy",
     "SteeredPolicy",
 ]

@@ -94,6 +94,7 @@ def train_run(config: Any, folder: RunFolder) -> None:
 
     held_out_number = min(config.num_envs, config.eval_episodes)
     with side_by_side(config.num_envs) as environments, side_by_side(held_out_number) as held_out:
+        algorithm.deployed.task = environments.metadata.get("task_spec")
         if not config.resume:  # only now, when nothing of the input can be wrong any more
             _require_whole_episodes(config, algorithm, demonstrations, time_limit(environments))
             folder.save_settings(partial(dump_yaml, config))

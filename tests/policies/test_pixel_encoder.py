@@ -9,7 +9,8 @@ from torch import Tensor
 
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import ImitationConfig
-from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy
+from softflow.errors import UserError
+from softflow.policies import BestOfN, ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy
 from softflow.policies.export import export_greedy
 from softflow.policies.pixel_encoder import MAX_SHIFT, PixelEncoder, shifted
 from softflow.task.layout import ObservationLayout, Part
@@ -63,6 +64,11 @@ def test_features_do_not_depend_on_where_the_parts_lie() -> None:
         assert torch.equal(make_policy(layout).features(packed(layout)), make_policy().features(packed()))
         one = make_policy(layout).features(packed(layout, batch=1))
         torch.testing.assert_close(one, make_policy().features(packed())[:1])
+
+
+def test_pixels_and_numbers_as_float32_have_the_same_features() -> None:
+    unpacked = [torch.as_tensor(array).flatten(1).float() for array in LAYOUT.unpack(packed().numpy()).values()]
+    assert torch.equal(make_policy().features(torch.cat(unpacked, 1)), make_policy().features(packed()))
 
 
 def test_the_gradient_reaches_every_weight_of_the_encoder() -> None:
@@ -157,8 +163,8 @@ def test_tiny_images_and_encoders_of_nothing_are_refused() -> None:
         FlowPolicy(5, 2, 4, encoder="conv")
 
 
-def test_a_guard_and_an_export_are_refused(tmp_path: object) -> None:
+def test_a_guard_and_an_export_without_names_are_refused(tmp_path: object) -> None:
     with pytest.raises(ValueError, match="cannot judge images"):
         ChunkGuard(make_policy())
-    with pytest.raises(ValueError, match="sees images cannot be exported"):
-        export_greedy(make_policy(), f"{tmp_path}/policy.onnx", "onnx")
+    with pytest.raises(UserError, match=r"sees images .* without a description of its task"):
+        export_greedy(BestOfN(make_policy(), None, 2, 1, 0.5), f"{tmp_path}/policy.onnx", "onnx")
