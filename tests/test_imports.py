@@ -27,6 +27,7 @@ ALLOWED = {
     "softflow.console": set(),
     "softflow.errors": set(),
     "softflow.files": {"softflow.errors"},
+    "softflow.settings": {"softflow.errors", "softflow.files"},
     "softflow.task.layout": set(),
     "softflow.envs": {"softflow.boundary", "softflow.errors", "softflow.task.layout"},
     "softflow.policies": BOTTOM,

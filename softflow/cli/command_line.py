@@ -24,17 +24,16 @@ import yaml
 
 from softflow.console import console
 from softflow.errors import UserError, nearest, one_line, place_of
+from softflow.settings.fields import dotted_fields, keys_of, to_dict
 from softflow.settings.presets import Selection, preset_layers
 from softflow.settings.typed import (
     ConfigError,
     Layer,
     as_number,
-    dotted_fields,
     from_dict,
     from_layers,
     load_file,
     read_yaml,
-    to_dict,
 )
 from softflow.training.interruption import Interrupted, terminable
 
@@ -97,7 +96,7 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
     for name in names:
         parser.add_argument(f"--{name}")
     flags = {name: value for name, value in vars(parser.parse_known_args(argv)[0]).items() if value is not None}
-    defaults = {field.name: field.default for field in dataclasses.fields(cls) if isinstance(field.default, str)}
+    defaults = {name: field.default for name, field in keys_of(cls).items() if isinstance(field.default, str)}
     defaults.pop("flow", None)  # presets may name one
     path = flags.get("config", defaults.get("config"))
     file = {key: value for key, value in load_file(path).values.items() if isinstance(value, str)} if path else {}

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softflow.settings import presets
+from softflow.settings.fields import to_dict
 from softflow.settings.presets import load_preset
 from softflow.settings.typed import (
     ConfigError,
@@ -22,7 +23,6 @@ from softflow.settings.typed import (
     from_layers,
     load_file,
     merge,
-    to_dict,
 )
 
 Free = dict[str, float | int | str | bool]
