@@ -7,13 +7,13 @@
 Every key is checked against the dataclass in the layer that it comes from, so an error names the file, the
 full dotted key and the nearest valid one. Nothing unknown is ignored and nothing is converted with loss.
 
-Why settings are not OmegaConf's: a trial put 66 lines over OmegaConf 2.4.0 in place of the 384 that read YAML, merge and
-convert. Of the 31 wrong values in tests/settings/test_typed.py it accepted 10 silently: `augment: "true"`, `name: 3`,
-NaN, integers beyond 64 bits, null characters, a list among a flow's options. It refused `1e5` as a whole number, ran
-into a RecursionError on a list that contains itself, took `name: ???` for the default, and read the environment for
-`${oc.env:NAME}` in a stranger's config.yaml. It has no flat parts. Checking all this on top of it needs the walk over
-annotations that `_convert` is, the texts of the errors and the flat parts, which leaves an estimated 40 lines saved, for
-30 to 50 ms at every start and another dependency.
+Why settings are not OmegaConf's: a trial put 66 lines over OmegaConf 2.4.0 in place of the 384 that read YAML, merge
+and convert. Of the 31 wrong values in tests/settings/test_typed.py it accepted 10 silently: `augment: "true"`, `name:
+3`, NaN, integers beyond 64 bits, null characters, a list among a flow's options. It refused `1e5` as a whole number,
+ran into a RecursionError on a list that contains itself, took `name: ???` for the default, and read the environment
+for `${oc.env:NAME}` in a stranger's config.yaml. It has no flat parts. Checking all this on top of it needs the walk
+over annotations that `_convert` is, the texts of the errors and the flat parts, which leaves an estimated 40 lines
+saved, for 30 to 50 ms at every start and another dependency.
 """
 
 from __future__ import annotations
