@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from softflow.cli import demonstrate, evaluate, export, train
+from softflow.cli import evaluate, export
 from softflow.data import EpisodeBuilder
-from softflow.files import SIZE_LIMITS, TEXT_LIMIT
 from softflow.policies import ChunkGuard
+from softflow.runs import record_demonstrations, training
 from softflow.training.loop import Trainer
 from tests.cli.conftest import MAINS, contents, pendulum_demonstrations
 from tests.cli.malformed import Attempt, attempt
@@ -61,8 +61,8 @@ class ShowingOne(EpisodeBuilder):
 @pytest.fixture
 def cut_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is accepted stops before it costs anything; what asks for too much is stopped."""
-    monkeypatch.setattr(train, "Trainer", ResumingTrainer)
-    monkeypatch.setattr(demonstrate, "EpisodeBuilder", ShowingOne)
+    monkeypatch.setattr(training, "Trainer", ResumingTrainer)
+    monkeypatch.setattr(record_demonstrations, "EpisodeBuilder", ShowingOne)
     monkeypatch.setattr(evaluate, "evaluate", accept)
     monkeypatch.setattr(export, "export_greedy", accept)
     monkeypatch.setattr(ChunkGuard, "save", accept)
@@ -198,11 +198,3 @@ def test_a_resumed_configuration_takes_no_more_memory_than_its_checkpoint_explai
     path.write_text(text.replace(f"\n{setting}: 8\n", f"\n{setting}: 20000\n"))
     error = command("softflow-train --resume run").error()
     assert "the configuration takes" in error and "SOFTFLOW_SIZE_LIMITS" in error
-
-
-def test_a_runs_configuration_that_is_too_large_is_refused(small_run: Path, command: Any) -> None:
-    config = small_run / "config.yaml"
-    config.write_text(config.read_text() + "#" * TEXT_LIMIT)
-    for line in ("softflow-eval run", "softflow-train --resume run"):
-        error = command(line).error()
-        assert "config.yaml: it takes 10" in error and f"the environment variable {SIZE_LIMITS}=2" in error

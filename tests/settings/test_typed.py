@@ -162,9 +162,7 @@ def test_keys_of_earlier_versions_are_taken_with_a_note(capsys: pytest.CaptureFi
     built = from_dict(Renamed, {"execute": 2, "options": {"execute": 3}}, "x.yaml")
     assert built == Renamed(2, {"execute": 3})
     assert capsys.readouterr().err == "x.yaml: execute is called n_action_steps now\n"
-    with pytest.raises(
-        ConfigError, match=r"^x\.yaml: execute is the earlier name of n_action_steps, and both"
-    ):
+    with pytest.raises(ConfigError, match=r"^x\.yaml: execute is the earlier name of n_action_steps, and both"):
         from_dict(Renamed, {"execute": 2, "n_action_steps": 3}, "x.yaml")
     with pytest.raises(ConfigError, match="unknown key 'trace'"):  # what it is called now is no key here
         from_dict(Renamed, {"trace": 2})
