@@ -22,19 +22,20 @@ from typing import Any, NoReturn, TypeVar, get_origin
 import tyro
 import yaml
 
+from softflow.cli.option_help import option_help
 from softflow.console import console
 from softflow.errors import UserError, nearest, one_line, place_of
+from softflow.settings.fields import dotted_fields, dotted_values, keys_of, to_dict
 from softflow.settings.presets import Selection, preset_layers
 from softflow.settings.typed import (
+    RENAMED,
     ConfigError,
     Layer,
     as_number,
-    dotted_fields,
     from_dict,
     from_layers,
     load_file,
     read_yaml,
-    to_dict,
 )
 from softflow.training.interruption import Interrupted, terminable
 
@@ -71,14 +72,24 @@ def parse_command_line(
         ConfigError: An unknown flag, key, preset or value, in one line.
         HelpShown: `--help` was among them.
     """
+    argv = _with_new_names(cls, argv)
     _check_flags(cls, argv)
     layers = (layers_for or preset_layers)(read_selection(cls, argv))
     argv, free = _take_free_options(cls, argv)
     default = from_layers(cls, [*layers, *free], missing=tyro.MISSING)
+    try:
+        config = _parse(cls, argv, default, prog, description)
+    except HelpShown:
+        print(option_help(_known_values(cls, argv, default)), end="")
+        raise
+    return from_dict(cls, to_dict(config), source="command line")
+
+
+def _parse(cls: type[T], argv: Sequence[str], default: T, prog: str, description: str) -> T:
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
-            config = tyro.cli(
+            return tyro.cli(
                 cls, prog=prog, description=description, args=argv, default=default, registry=_values_like_yaml()
             )
     except SystemExit as stop:
@@ -87,7 +98,15 @@ def parse_command_line(
         raise ConfigError(_one_line(stderr.getvalue())) from None
     except ValueError as error:  # a dataclass's own check; from 1.0.16 on tyro reports it like any other bad value
         raise ConfigError(str(error)) from None
-    return from_dict(cls, to_dict(config), source="command line")
+
+
+def _known_values(cls: type, argv: Sequence[str], default: object) -> dict[str, Any]:
+    """The settings by key as `--help` is asked for: those of the flags, if the command could start with them."""
+    try:
+        config = _parse(cls, [argument for argument in argv if argument not in ("-h", "--help")], default, "", "")
+    except ConfigError:
+        config = default
+    return {key: value for key, value in dotted_values(config).items() if value is not tyro.MISSING}
 
 
 def read_selection(cls: type, argv: Sequence[str]) -> Selection:
@@ -97,7 +116,7 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
     for name in names:
         parser.add_argument(f"--{name}")
     flags = {name: value for name, value in vars(parser.parse_known_args(argv)[0]).items() if value is not None}
-    defaults = {field.name: field.default for field in dataclasses.fields(cls) if isinstance(field.default, str)}
+    defaults = {name: field.default for name, field in keys_of(cls).items() if isinstance(field.default, str)}
     defaults.pop("flow", None)  # presets may name one
     path = flags.get("config", defaults.get("config"))
     file = {key: value for key, value in load_file(path).values.items() if isinstance(value, str)} if path else {}
@@ -172,6 +191,24 @@ class _Parser(argparse.ArgumentParser):
 
 def _flag(key: str) -> str:
     return key.replace("_", "-")
+
+
+def _with_new_names(cls: type, argv: Sequence[str]) -> list[str]:
+    """The arguments with the new names of flags of earlier versions, each of which gets a note."""
+    flags = {f"--{_flag(key)}" for key, _ in dotted_fields(cls)}
+    given = {_flag(argument.partition("=")[0]) for argument in argv}
+    renamed = []
+    for argument in argv:
+        flag, equals, value = argument.partition("=")
+        parent, dot, name = _flag(flag).rpartition("." if "." in flag else "--")
+        new = f"{parent}{dot}{_flag(RENAMED.get(name.replace('-', '_'), name))}"
+        if _flag(flag) not in flags and new in flags:
+            if new in given:
+                raise ConfigError(f"{flag} is the earlier name of {new}, and both are given: remove {flag}")
+            print(f"{flag} is called {new} now", file=sys.stderr)
+            argument = f"{new}{equals}{value}"
+        renamed.append(argument)
+    return renamed
 
 
 def _check_flags(cls: type, argv: Sequence[str]) -> None:

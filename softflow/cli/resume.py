@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from operator import attrgetter
 from typing import Any
 
 from softflow.cli.command_line import parse_command_line
 from softflow.errors import UserError
 from softflow.runs.assembly import read_config
-from softflow.settings.typed import Layer, dotted_fields, to_dict
+from softflow.settings.fields import dotted_values, to_dict
+from softflow.settings.typed import Layer
 from softflow.training.run_folder import RunFolder
 
 LENGTH = "online.steps"
@@ -30,7 +30,7 @@ def resumed_config(folder: RunFolder, argv: Sequence[str], **command: str) -> An
     saved = replace(read_config(str(folder.config_path)), resume=folder.given)
     layers = [Layer(to_dict(saved), str(folder.config_path))]
     config = parse_command_line(type(saved), argv, **command, layers_for=lambda _: layers)
-    before, after = ({key: attrgetter(key)(one) for key, _ in dotted_fields(type(saved))} for one in (saved, config))
+    before, after = dotted_values(saved), dotted_values(config)
     if changed := [key for key in before if key not in CHANGEABLE and after[key] != before[key]]:
         may_change = ", ".join(key for key in CHANGEABLE if key in before)
         raise UserError(

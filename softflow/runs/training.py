@@ -44,7 +44,8 @@ from softflow.runs.assembly import (
     read_config,
 )
 from softflow.runs.record_demonstrations import record_demonstrations
-from softflow.settings.typed import dump_yaml, to_dict
+from softflow.settings.fields import to_dict
+from softflow.settings.typed import dump_yaml
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
 from softflow.training.failures import EnvironmentErrors, EnvironmentFailed

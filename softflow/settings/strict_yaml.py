@@ -11,6 +11,9 @@ import yaml
 from softflow.errors import one_line
 from softflow.files import TEXT_LIMIT
 
+DEEPEST = 20
+"""Levels of a text. By aliases, a short one may have any number of them."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML in which `1e-4` is a number, as in YAML 1.2, and a key given twice is an error."""
@@ -18,32 +21,35 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._most = max(TEXT_LIMIT, len(text))  # values; without aliases there are fewer than characters
-        self._counted: dict[yaml.Node, int] = {}
+        self._sizes: dict[yaml.Node, tuple[int, int]] = {}
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None:
-            self._count(node)
+            self._size(node)
         return node
 
-    def _count(self, node: yaml.Node) -> int:
-        """How many values a node stands for. What aliases repeat counts every time.
+    def _size(self, node: yaml.Node) -> tuple[int, int]:
+        """How many values a node stands for, and on how many levels. What aliases repeat counts every time.
 
         Raises:
             ConstructorError: there are more than anyone wrote, or no end of them.
         """
-        if node not in self._counted:
-            self._counted[node] = self._most + 1  # if it is met again within itself
-            children = node.value
-            if isinstance(node, yaml.ScalarNode):
-                children = []
-            elif isinstance(node, yaml.MappingNode):
+        if node not in self._sizes:
+            self._sizes[node] = self._most + 1, 1  # if it is met again within itself
+            children = [] if isinstance(node, yaml.ScalarNode) else node.value
+            if isinstance(node, yaml.MappingNode):
                 children = [one for pair in node.value for one in pair]
-            self._counted[node] = 1 + sum(map(self._count, children))
-        if self._counted[node] > self._most:
-            problem = "its aliases repeat values without end"
+            sizes = [self._size(child) for child in children]
+            self._sizes[node] = (
+                1 + sum(values for values, _ in sizes),
+                1 + max((depth for _, depth in sizes), default=0),
+            )
+        values, depth = self._sizes[node]
+        if values > self._most or depth > DEEPEST:
+            problem = "its aliases repeat values without end" if values > self._most else f"more than {DEEPEST} levels"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return self._counted[node]
+        return values, depth
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         given = set[Hashable]()

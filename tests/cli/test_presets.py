@@ -11,8 +11,9 @@ import pytest
 from softflow.cli.command_line import parse_command_line
 from softflow.policies import FlowPolicy, OneStepPolicy
 from softflow.runs.assembly import config_class, make_algorithm, read_config
+from softflow.settings.fields import dotted_fields
 from softflow.settings.presets import Selection, available_presets
-from softflow.settings.typed import dotted_fields, load_file
+from softflow.settings.typed import load_file
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.training_runs import stages_of
