@@ -83,11 +83,3 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path, monkeypatch:
     path.write_text("key: 1\n" + "#" * TEXT_LIMIT)
     monkeypatch.setenv(SIZE_LIMITS, "2")
     assert load_file(path).values == {"key": 1}
-
-
-def test_a_runs_configuration_that_is_too_large_is_refused(small_run: Path, command: Any) -> None:
-    config = small_run / "config.yaml"
-    config.write_text(config.read_text() + "#" * TEXT_LIMIT)
-    for line in ("softflow-eval run", "softflow-train --resume run"):
-        error = command(line).error()
-        assert "config.yaml: it takes 10" in error and f"the environment variable {SIZE_LIMITS}=2" in error
