@@ -32,7 +32,7 @@ def make_guard(
             f"{run} has learnt from {known} of these demonstrations, and holds them likelier than any that follow: "
             "give others, such as of softflow-demo with another --seed"
         )
-    mirror = make_mirror(config, learned[0].layout)
+    mirror = make_mirror(config.run, learned[0].layout)
     try:
         seen = [*learned, *(map(mirror, learned) if mirror else ())]
     except ValueError as error:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flows.export import load_exported
-from softflow.cli import export
+from softflow.runs import exporting
 from softflow.runs.assembly import load_run
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
@@ -36,7 +36,7 @@ def test_the_box_is_kept(small_run: Path, command: Any, monkeypatch: pytest.Monk
     checkpoint = RunFolder.open("run").last_checkpoint()
     deployed, config = load_run(str(checkpoint))
     deployed.policy.flow.base.mean.bias += 30.0
-    monkeypatch.setattr(export, "load_run", lambda run: (deployed, config))
+    monkeypatch.setattr(exporting, "load_run", lambda run: (deployed, config))
     assert command(f"softflow-export {checkpoint} --format torchscript --out policy.pt").status == 0
     assert load_exported("policy.pt", "torchscript", trusted=True)(torch.zeros(2, 3)).eq(1).all()
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from softflow.cli import demonstrate, evaluate, export, train
 from softflow.data import EpisodeBuilder
 from softflow.files import SIZE_LIMITS, TEXT_LIMIT
 from softflow.policies import ChunkGuard
+from softflow.runs import evaluation, exporting, record_demonstrations, training
 from softflow.training.loop import Trainer
 from tests.cli.conftest import MAINS, contents, pendulum_demonstrations
 from tests.cli.malformed import Attempt, attempt
@@ -61,10 +61,10 @@ class ShowingOne(EpisodeBuilder):
 @pytest.fixture
 def cut_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is accepted stops before it costs anything; what asks for too much is stopped."""
-    monkeypatch.setattr(train, "Trainer", ResumingTrainer)
-    monkeypatch.setattr(demonstrate, "EpisodeBuilder", ShowingOne)
-    monkeypatch.setattr(evaluate, "evaluate", accept)
-    monkeypatch.setattr(export, "export_greedy", accept)
+    monkeypatch.setattr(training, "Trainer", ResumingTrainer)
+    monkeypatch.setattr(record_demonstrations, "EpisodeBuilder", ShowingOne)
+    monkeypatch.setattr(evaluation, "evaluate", accept)
+    monkeypatch.setattr(exporting, "export_greedy", accept)
     monkeypatch.setattr(ChunkGuard, "save", accept)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
