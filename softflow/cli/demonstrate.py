@@ -10,7 +10,7 @@ from typing import Any
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
 from softflow.data import Corrections, Episode, save_corrections, save_demonstrations
-from softflow.runs.assembly import locate_checkpoint, require_new_file
+from softflow.runs.assembly import config_path_of, require_new_file
 from softflow.runs.config import read_config
 from softflow.runs.recording import RecordingConfig, correct, demonstrate
 from softflow.settings.fields import Flat
@@ -90,7 +90,7 @@ def _layers(selection: Selection) -> list[Layer]:
     """The presets of an environment; for corrections, the run's environment as the run has it."""
     if selection.corrections is None:
         return preset_layers(selection)
-    run = read_config(str(locate_checkpoint(selection.corrections)[1])).run
+    run = read_config(str(config_path_of(selection.corrections))).run
     return [Layer({"env": run.env, "env_options": run.env_options, "success": run.success}, selection.corrections)]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tyro.conf import Positional
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
-from softflow.runs.evaluation import EvaluationConfig, Evaluator
+from softflow.runs.evaluator import EvaluationConfig, Evaluator
 from softflow.settings.fields import Flat
 from softflow.training.evaluation import Evaluation
 

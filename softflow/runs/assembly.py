@@ -31,17 +31,15 @@ from softflow.training.vector import vectorize
 T = TypeVar("T")
 
 
-def locate_checkpoint(run: str) -> tuple[Path, Path]:
-    """The checkpoint and the configuration of a run folder, or of a checkpoint's folder in it.
+def config_path_of(run: str) -> Path:
+    """The configuration of a run folder, or of a checkpoint's folder in it. The latter may have been taken out of its
+    run: then there is no such file.
 
     Raises:
         UserError: it is neither.
     """
     path = Path(run).resolve()
-    if (path / "policy.json").is_file():
-        return path, path.parent.parent / "config.yaml"
-    folder = RunFolder.open(path)
-    return folder.last_checkpoint(), folder.config_path
+    return path.parent.parent / "config.yaml" if (path / "policy.json").is_file() else RunFolder.open(path).config_path
 
 
 def load_run(run: str, device: str = "cpu") -> tuple[BestOfN, TrainConfig[Any]]:
@@ -51,8 +49,9 @@ def load_run(run: str, device: str = "cpu") -> tuple[BestOfN, TrainConfig[Any]]:
     Raises:
         UserError: it is neither, or one of the two cannot be loaded.
     """
-    settings = locate_checkpoint(run)[1]
-    config = read_config(str(settings))  # first: the module of someone's algorithm may register the policy's flow
+    config = read_config(
+        str(config_path_of(run))
+    )  # first: the module of someone's algorithm may register the policy's flow
     return load_deployed(run, device), config
 
 

@@ -10,7 +10,7 @@ import torch
 from softflow.data import Episode, check_compatible, load_demonstrations, whole_chunks
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard
-from softflow.runs.assembly import load_run, locate_checkpoint, make_mirror
+from softflow.runs.assembly import config_path_of, load_run, make_mirror
 from softflow.runs.training import DEMONSTRATIONS
 
 
@@ -52,8 +52,7 @@ def make_guard(
 
 def _learned_from(run: str) -> list[Episode]:
     """The run's own copy of its demonstrations."""
-    _, settings = locate_checkpoint(run)
-    return load_demonstrations(settings.parent / DEMONSTRATIONS)
+    return load_demonstrations(config_path_of(run).parent / DEMONSTRATIONS)
 
 
 def _identity(episode: Episode) -> tuple[bytes, bytes]:

@@ -23,7 +23,8 @@ def export_run(run: str, out: Path, format: str) -> tuple[BestOfN, float]:
         What deploys of the run, and the largest difference between the file and the policy in any number of a chunk.
 
     Raises:
-        UserError: there is no such format, the run has no policy, its flow cannot be exported, or the file cannot be written.
+        UserError: there is no such format, the run has no policy, its flow cannot be exported, or the file cannot be
+            written.
     """
     if format not in FORMATS:
         raise UserError(f"unknown format {format!r}: {did_you_mean(format, FORMATS)}")

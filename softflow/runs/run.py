@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from softflow.data import Corrections, Episode, load_demonstrations
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard
-from softflow.runs.assembly import load_deployed, load_run, locate_checkpoint
+from softflow.runs.assembly import config_path_of, load_deployed, load_run
 from softflow.runs.calibrate_guard import make_guard
 from softflow.runs.config import TrainConfig, read_config
-from softflow.runs.evaluation import EvaluationConfig, Evaluator
+from softflow.runs.evaluator import EvaluationConfig, Evaluator
 from softflow.runs.exporting import export_run
 from softflow.runs.layers import resolve, resolve_resumed, settings_of
 from softflow.runs.recording import RecordingConfig, correct, demonstrate
@@ -91,7 +91,7 @@ def load(path: AnyPath, device: str = "cpu") -> BestOfN:
         UserError: There is no policy, or it cannot be loaded.
     """
     given = fspath(path)
-    if locate_checkpoint(given)[1].is_file():
+    if config_path_of(given).is_file():
         return load_run(given, device)[0]
     return load_deployed(given, device)
 
@@ -135,7 +135,7 @@ class Run:
 
     def __init__(self, path: AnyPath) -> None:
         self._given = str(Path(path).absolute())
-        self.path = RunFolder.open(locate_checkpoint(self._given)[1].parent).path
+        self.path = RunFolder.open(config_path_of(self._given).parent).path
 
     def __fspath__(self) -> str:
         """The folder as it was given, so that a run can be named where a path can: `softflow.train(..., base=run)`."""
@@ -159,7 +159,7 @@ class Run:
         Args:
             episodes: Number of episodes.
             seed: Seed of the first; the others follow.
-            settings: Fields of `softflow.runs.evaluation.EvaluationConfig`: `env_options`, `success`, `guard` and so
+            settings: Fields of `softflow.runs.evaluator.EvaluationConfig`: `env_options`, `success`, `guard` and so
                 on; files that `csv` and `video` name are written.
 
         Raises:

@@ -19,7 +19,7 @@ import pytest
 from softflow.data import EpisodeBuilder
 from softflow.files import SIZE_LIMITS, TEXT_LIMIT
 from softflow.policies import ChunkGuard
-from softflow.runs import evaluation, exporting, record_demonstrations, training
+from softflow.runs import evaluator, exporting, record_demonstrations, training
 from softflow.training.loop import Trainer
 from tests.cli.conftest import MAINS, contents, pendulum_demonstrations
 from tests.cli.malformed import Attempt, attempt
@@ -63,7 +63,7 @@ def cut_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is accepted stops before it costs anything; what asks for too much is stopped."""
     monkeypatch.setattr(training, "Trainer", ResumingTrainer)
     monkeypatch.setattr(record_demonstrations, "EpisodeBuilder", ShowingOne)
-    monkeypatch.setattr(evaluation, "evaluate", accept)
+    monkeypatch.setattr(evaluator, "evaluate", accept)
     monkeypatch.setattr(exporting, "export_greedy", accept)
     monkeypatch.setattr(ChunkGuard, "save", accept)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
