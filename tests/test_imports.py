@@ -15,21 +15,21 @@ MAX_LINES = 350
 # What each part may import of the others. `envs` stands apart: only the commands know it.
 BOTTOM = {
     "flows", "critics",
-    "softflow.boundary", "softflow.errors", "softflow.files", "softflow.task.layout",
+    "softflow.boundary", "softflow.errors", "softflow.files", "softflow.task",
 }  # fmt: skip
 TRAINING = BOTTOM | {"softflow.policies", "softflow.data", "softflow.algos", "softflow.console"}
 ALLOWED = {
     "flows": set(),
     "critics": set(),
-    "softflow": set(),
+    "softflow": {"softflow.errors", "softflow.runs"},  # imported when a name is first used
     "softflow.__main__": {"softflow.errors"},
     "softflow.boundary": set(),
     "softflow.console": set(),
     "softflow.errors": set(),
     "softflow.files": {"softflow.errors"},
-    "softflow.settings": {"softflow.errors", "softflow.files"},
-    "softflow.task.layout": set(),
-    "softflow.envs": {"softflow.boundary", "softflow.errors", "softflow.task.layout"},
+    "softflow.task": {"softflow.errors"},
+    "softflow.settings": {"softflow.errors", "softflow.files", "softflow.configs"},
+    "softflow.envs": {"softflow.boundary", "softflow.errors", "softflow.task"},
     "softflow.policies": BOTTOM,
     "softflow.data": BOTTOM,
     "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data"},

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from softflow.files import SIZE_LIMITS, TEXT_LIMIT
 from softflow.training.run_folder import RunFolder
 
 KEYS = ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "errors", "lost", "outcome", "guard"]
@@ -98,3 +99,11 @@ def test_a_video_needs_its_extra(small_run: Path, command: Any, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "imageio.v2", None)
     assert "pip install 'softflow[video]'" in command("softflow-eval run --episodes 1 --video film.mp4").error()
     assert not Path("film.mp4").exists()
+
+
+def test_a_runs_configuration_that_is_too_large_is_refused(small_run: Path, command: Any) -> None:
+    config = small_run / "config.yaml"
+    config.write_text(config.read_text() + "#" * TEXT_LIMIT)
+    for line in ("softflow-eval run", "softflow-train --resume run"):
+        error = command(line).error()
+        assert "config.yaml: it takes 10" in error and f"the environment variable {SIZE_LIMITS}=2" in error

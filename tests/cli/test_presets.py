@@ -49,7 +49,7 @@ def train(command: Any, algo: str, demonstrations: Path) -> Any:
 @every_preset
 def test_it_trains(algo: str, command: Any, demonstrations: Path, corrections: Path) -> None:
     train(command, algo, demonstrations)
-    stages = make_algorithm(read_config("trained/config.yaml"), 3, 1).stages()
+    stages = make_algorithm(read_config("trained/config.yaml"), 3, 1).schedule()
     assert stages and stages_of("trained") == [stage.name for stage in stages]
     assert command("softflow-eval trained --episodes 2").status == 0
     assert command("softflow-export trained --format torchscript --out policy.pt").status == 0
@@ -63,7 +63,7 @@ def test_the_small_presets_are_small(preset: str, env: str, updates: int, algo: 
     selection = Selection(algo=algo, env=env, preset=preset)
     argv = ["--algo", algo, "--env", env, "--preset", preset, *required_flags(algo).split()]
     config = parse_command_line(config_class(selection), argv, prog="train", description="")
-    stages = make_algorithm(config, 3, 2).stages()
+    stages = make_algorithm(config, 3, 2).schedule()
     assert sum(stage.updates + stage.environment_steps * stage.updates_per_step for stage in stages) <= updates
     assert sum(stage.environment_steps for stage in stages) <= 10_000
 
@@ -77,7 +77,8 @@ def test_the_documentation_has_it(algo: str) -> None:
 def test_imitation_is_one_stage(command: Any, demonstrations: Path) -> None:
     deployed = train(command, "imitation", demonstrations)
     assert isinstance(deployed.policy, FlowPolicy) and deployed.critic is None
-    assert [stage.name for stage in make_algorithm(read_config("trained/config.yaml"), 3, 1).stages()] == ["imitation"]
+    schedule = make_algorithm(read_config("trained/config.yaml"), 3, 1).schedule()
+    assert [stage.name for stage in schedule] == ["imitation"]
 
 
 def test_q_chunking_chooses_in_its_target_as_it_acts(command: Any, demonstrations: Path) -> None:

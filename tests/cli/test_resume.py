@@ -42,7 +42,7 @@ class Calls:
 
     def note(self, trainer: Trainer) -> None:
         number = self.signals.get(len(self.stages))
-        self.stages.append(trainer.algorithm.stages()[trainer.progress.stage].name)
+        self.stages.append(trainer.algorithm.schedule()[trainer.progress.stage].name)
         if number is not None:
             signal.raise_signal(number)
 

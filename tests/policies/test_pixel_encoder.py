@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from softflow.algos.imitation import ImitationConfig, Imitator
+from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.settings import ImitationConfig
 from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy
 from softflow.policies.export import export_greedy
 from softflow.policies.pixel_encoder import MAX_SHIFT, PixelEncoder, shifted
@@ -115,10 +116,10 @@ def test_policies_around_it_share_its_features() -> None:
 
 
 def test_starting_anew_forgets_what_was_learnt_of_images() -> None:
-    imitator = Imitator(make_policy(), ImitationConfig(), 0.5)
-    before = imitator.actor.features(packed())
-    imitator.reinitialize()
-    after = imitator.actor.eval().features(packed())
+    learner = PolicyLearner(make_policy(), ImitationConfig(), 0.5)
+    before = learner.actor.features(packed())
+    learner.reinitialize()
+    after = learner.actor.eval().features(packed())
     assert not torch.allclose(before[:, :16], after[:, :16]) and torch.equal(before[:, 16:], after[:, 16:])
 
 
