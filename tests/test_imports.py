@@ -21,7 +21,7 @@ TRAINING = BOTTOM | {"softflow.policies", "softflow.data", "softflow.algos", "so
 ALLOWED = {
     "flows": set(),
     "critics": set(),
-    "softflow": {"softflow.gymnasium_ids"},
+    "softflow": {"softflow.errors", "softflow.gymnasium_ids", "softflow.runs"},  # most when a name is first used
     "softflow.critics": {"critics", "softflow.same_modules"},
     "softflow.flows": {"flows", "softflow.same_modules"},
     "softflow.gymnasium_ids": set(),

@@ -10,11 +10,9 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from flows.export import ExportError
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.errors import UserError
-from softflow.policies.export import EXAMPLES, export_greedy
-from softflow.runs.assembly import load_run, require_new_file
+from softflow.policies.export import EXAMPLES
+from softflow.runs.exporting import export_run
 
 DESCRIPTION = """\
 Write a trained policy's greedy choice to a file that runs without softflow. Its inputs are the parts of an observation
@@ -40,13 +38,8 @@ class ExportConfig:
 def main(argv: Sequence[str]) -> None:
     config = parse_command_line(ExportConfig, argv, prog="softflow-export", description=DESCRIPTION)
     out = Path(config.out)
-    require_new_file(out, "--out")
-    deployed, _ = load_run(config.run)
+    deployed, difference = export_run(config.run, out, config.format)
     policy = deployed.policy
-    try:
-        difference = export_greedy(deployed, out, config.format)
-    except (ExportError, ImportError) as error:
-        raise UserError(f"flow {policy.flow_name!r}: {error}") from error
     inputs, numbers = f"observation (B, {policy.observation_dim})", policy.action_dim
     if deployed.task is not None:
         parts = deployed.task.observation

@@ -19,7 +19,8 @@ from softflow.envs.registry import make_env, resolve_env_id
 from softflow.envs.tasks import find_task
 from softflow.errors import UserError, one_line
 from softflow.policies.pixel_encoder import ENCODERS, PixelEncoder
-from softflow.runs.assembly import locate_checkpoint, read_config
+from softflow.runs.assembly import config_path_of
+from softflow.runs.config import read_config
 from softflow.settings.fields import to_dict
 from softflow.settings.signatures import Option, metavar, options_of
 
@@ -111,7 +112,7 @@ def _chosen_environment(values: Values) -> tuple[str, Values]:
         raise UserError("they are those of the run's environment, so name the run as well")
     if run is None:
         return values["env"], {}
-    config = to_dict(read_config(str(locate_checkpoint(run)[1])))
+    config = to_dict(read_config(str(config_path_of(run))))
     return config["env"], config["env_options"]
 
 

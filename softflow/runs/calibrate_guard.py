@@ -10,7 +10,7 @@ import torch
 from softflow.data import Episode, check_compatible, load_demonstrations, whole_chunks
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard
-from softflow.runs.assembly import load_run, locate_checkpoint, make_mirror
+from softflow.runs.assembly import config_path_of, load_run, make_mirror
 from softflow.runs.training import DEMONSTRATIONS
 from softflow.task import TaskSpec
 
@@ -51,7 +51,7 @@ def make_guard(
             f"{run} has learnt from {known} of these demonstrations, and holds them likelier than any that follow: "
             "give others, such as of softflow-demo with another --seed"
         )
-    mirror = make_mirror(config, learned[0].layout)
+    mirror = make_mirror(config.run, learned[0].layout)
     try:
         seen = [*learned, *(map(mirror, learned) if mirror else ())]
     except ValueError as error:
@@ -71,8 +71,7 @@ def make_guard(
 
 def _learned_from(run: str) -> list[Episode]:
     """The run's own copy of its demonstrations."""
-    _, settings = locate_checkpoint(run)
-    return load_demonstrations(settings.parent / DEMONSTRATIONS)
+    return load_demonstrations(config_path_of(run).parent / DEMONSTRATIONS)
 
 
 def _identity(episode: Episode) -> tuple[bytes, bytes]:

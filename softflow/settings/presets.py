@@ -72,9 +72,9 @@ def _presets() -> Traversable:
         raise ConfigError("the presets are not installed: run `pip install -e .` in the checkout") from error
 
 
-def preset_layers(selection: Selection) -> list[Layer]:
-    """Load the layers that a selection names. The preset of an algorithm may be anyone's file, `my_preset.yaml`; a
-    gymnasium id (`module:Id-v0`) needs no preset.
+def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
+    """Load the layers that a selection names; those `above` follow them. The preset of an algorithm may be anyone's
+    file, `my_preset.yaml`; a gymnasium id (`module:Id-v0`) needs no preset.
 
     A preset of an environment, or one such as `quick`, gives what only one algorithm takes below `algorithms: NAME:`,
     and over it, in the same way, what only one preset of an algorithm takes.
@@ -94,6 +94,7 @@ def preset_layers(selection: Selection) -> list[Layer]:
         layers += _for_algorithm(load_preset("presets", selection.preset), names)
     if selection.config is not None:
         layers.append(load_file(selection.config))
+    layers += above
     named = [layer.values["flow"] for layer in layers if "flow" in layer.values]
     flow = selection.flow or (named or [None])[-1]
     return [_without(layer, "flow_options") if layer.values.get("flow", flow) != flow else layer for layer in layers]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from flows.export import load_exported, read_metadata
-from softflow.cli import export
 from softflow.policies import Policy
+from softflow.runs import exporting
 from softflow.runs.assembly import load_run
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.training.checkpoint import load_policy, save_policy
@@ -59,7 +59,7 @@ def test_the_box_is_kept(small_run: Path, command: Any, monkeypatch: pytest.Monk
     checkpoint = RunFolder.open("run").last_checkpoint()
     deployed, config = load_run(str(checkpoint))
     deployed.policy.flow.base.mean.bias += 30.0
-    monkeypatch.setattr(export, "load_run", lambda run: (deployed, config))
+    monkeypatch.setattr(exporting, "load_run", lambda run: (deployed, config))
     assert command(f"softflow-export {checkpoint} --format torchscript --out policy.pt").status == 0
     observation = {"angle": torch.zeros(2, 2).double(), "speed": torch.zeros(2)}
     assert load_exported("policy.pt", "torchscript", trusted=True)(observation).eq(6).all()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from softflow.data import Corrections, save_corrections
-from softflow.runs.assembly import config_class
+from softflow.runs.config import config_class
 from softflow.settings.fields import dotted_fields
 from softflow.settings.presets import Selection, available_presets
 from softflow.training.loop import Trainer
