@@ -1,5 +1,5 @@
-"""The part of `--help` that depends on what is chosen: options of the flow, the encoder, the environment and its
-demonstrator, which are known to their constructors alone."""
+"""The part of `--help` that depends on what is chosen: the options of the flow, the encoder, the environment and its
+demonstrator, which only their constructors know."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def option_help(values: Values) -> str:
     """Describe the free options of a command, one section for each setting that holds some.
 
     Args:
-        values: The command's settings by key. A required one that is not given yet is missing.
+        values: The command's settings by key, without the required ones that are not given yet.
     """
     sections = []
     for key, find in _SECTIONS.items():
@@ -37,7 +37,7 @@ def option_help(values: Values) -> str:
             continue
         try:
             whose, options = find(values)
-        except Exception as error:  # of other people's modules, which --help outlives
+        except Exception as error:  # whatever happens in other people's modules, help is shown
             lines = _wrapped(f"--{_flag(key)} cannot be listed: {one_line(error)}", indent=0)
         else:
             lines = [f"Options of {whose}:"]
@@ -103,7 +103,7 @@ def _demonstrator(values: Values) -> tuple[str, list[Option]]:
 
 
 def _chosen_environment(values: Values) -> tuple[str, Values]:
-    """The environment, and what the run that it is taken from says of its options."""
+    """Return the environment, and the options that its run gives it if it is that of a run."""
     run = values.get("corrections") or values.get("run")
     if run is None and "env" not in values:
         raise UserError("they are those of the run's environment, so name the run as well")
