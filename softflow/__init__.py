@@ -24,3 +24,5 @@ def _refuse_shadows() -> None:
 
 
 _refuse_shadows()
+
+from softflow import gymnasium_ids  # noqa: E402, F401  (registers them, like other packages of environments)

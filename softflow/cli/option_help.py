@@ -15,9 +15,10 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 from flows.registry import FLOWS, SHARED_OPTIONS, make_flow
-from softflow.envs.registry import DEMONSTRATORS, SUPERVISORS, make_env, resolve_env_id
+from softflow.envs.registry import make_env, resolve_env_id
+from softflow.envs.tasks import find_task
 from softflow.errors import UserError, one_line
-from softflow.policies.pixel_encoder import TRUNKS, PixelEncoder
+from softflow.policies.pixel_encoder import ENCODERS, PixelEncoder
 from softflow.runs.assembly import locate_checkpoint, read_config
 from softflow.settings.fields import to_dict
 from softflow.settings.signatures import Option, metavar, options_of
@@ -73,9 +74,10 @@ def _flow(values: Values) -> tuple[str, list[Option]]:
 
 def _encoder(values: Values) -> tuple[str, list[Option]]:
     name = values["encoder"] or inspect.signature(PixelEncoder).parameters["trunk"].default
-    if name not in TRUNKS:
-        raise UserError(f"unknown encoder {name!r}")
-    return f"the encoder {name}", [*_named(options_of(PixelEncoder), ["features"]), *options_of(TRUNKS[name])[1:]]
+    return f"the encoder {name}", [
+        *_named(options_of(PixelEncoder), ["features"]),
+        *options_of(ENCODERS.find(name))[1:],
+    ]
 
 
 def _environment(values: Values) -> tuple[str, list[Option]]:
@@ -96,10 +98,12 @@ def _environment(values: Values) -> tuple[str, list[Option]]:
 
 def _demonstrator(values: Values) -> tuple[str, list[Option]]:
     name = resolve_env_id(_chosen_environment(values)[0])
-    kind, known = ("supervisor", SUPERVISORS) if values.get("corrections") else ("demonstrator", DEMONSTRATORS)
-    if name not in known:
+    kind = "supervisor" if values.get("corrections") else "demonstrator"
+    task = find_task(name)
+    constructor = None if task is None else task.load(kind)
+    if constructor is None:
         raise UserError(f"{name} has no {kind}")
-    return f"the {kind} of {name}", options_of(known[name])[2:]
+    return f"the {kind} of {name}", options_of(constructor)[2:]
 
 
 def _chosen_environment(values: Values) -> tuple[str, Values]:

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from critics import ChunkCritic
-from softflow.errors import did_you_mean
+from flows.plugins import Registry
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.one_step import OneStepPolicy
 from softflow.policies.steered import SteeredPolicy
 
-KINDS: dict[str, type[ChunkPolicy]] = {policy.kind: policy for policy in (FlowPolicy, OneStepPolicy, SteeredPolicy)}
+KINDS: Registry[type[ChunkPolicy]] = Registry("kind of policy", "softflow.policies", base=ChunkPolicy)
 """What a description may be of."""
+
+P = TypeVar("P", bound=type[ChunkPolicy])
+
+
+def register_policy(policy: P) -> P:
+    """Class decorator by which a saved policy of this class can be loaded. Packages may bring theirs by an entry point
+    of the group `softflow.policies` instead, called as its `kind`.
+
+    Raises:
+        ValueError: another class has this `kind`.
+    """
+    KINDS.register(policy.kind, policy)
+    return policy
+
+
+for _policy in (FlowPolicy, OneStepPolicy, SteeredPolicy):
+    register_policy(_policy)
 
 
 class BestOfN(nn.Module):
@@ -84,11 +101,10 @@ class BestOfN(nn.Module):
 
         Raises:
             ValueError, TypeError: the description is not of this version.
+            ImportError: the kind of policy is that of an installed package, and importing it fails.
         """
-        kind = policy.get("kind", FlowPolicy.kind)
-        if kind not in KINDS:
-            raise ValueError(f"unknown kind of policy {kind!r}: {did_you_mean(str(kind), KINDS)}")
         if "execute" in settings:
             settings["n_action_steps"] = settings.pop("execute")
-        proposer = KINDS[kind].build(**{name: value for name, value in policy.items() if name != "kind"})
+        kind = KINDS.find(policy.get("kind", FlowPolicy.kind))
+        proposer = kind.build(**{name: value for name, value in policy.items() if name != "kind"})
         return cls(proposer, ChunkCritic(**critic) if critic is not None else None, **settings)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from flows.plugins import Registry
 from softflow.errors import did_you_mean
 from softflow.policies.pretrained import FrozenResNet18
 from softflow.task.layout import SMALLEST_IMAGE, ObservationLayout, Part
@@ -25,19 +26,19 @@ class PixelEncoder(nn.Module):
 
     Args:
         layout: of the packed observations.
-        trunk: one of `TRUNKS`.
+        trunk: a name of `ENCODERS`.
         features: of each image.
         options: of the trunk.
 
     Raises:
         ValueError: no such trunk, an option that it does not have or one it lacks, or an image smaller than
             `SMALLEST_IMAGE`.
-        ImportError: the trunk's package is missing.
+        ImportError: the trunk's package is missing, or importing it fails.
     """
 
     def __init__(self, layout: ObservationLayout, trunk: str = "conv", *, features: int = 64, **options: Any) -> None:
         super().__init__()
-        _check_options(trunk, options)
+        make_trunk = _find_trunk(trunk, options)
         self.layout, self.options = layout, {"features": features, **options}
         self.trunk = trunk
         self.trunks, self.heads = nn.ModuleList(), nn.ModuleList()
@@ -46,7 +47,7 @@ class PixelEncoder(nn.Module):
                 raise ValueError(
                     f"image {part.name!r} is {part.shape[:2]} pixels, an encoder needs {SMALLEST_IMAGE} of each"
                 )
-            network = TRUNKS[trunk](part, **options)
+            network = make_trunk(part, **options)
             with torch.no_grad():
                 height, width, channels = part.shape
                 outputs = network(torch.zeros(1, channels, height, width)).shape[1]
@@ -124,15 +125,30 @@ def conv(image: Part, *, width: int = 32) -> nn.Module:
     )
 
 
-TRUNKS: dict[str, Callable[..., nn.Module]] = {"conv": conv, "resnet18": FrozenResNet18}
-"""Networks for one image, (B, channels, H, W) in [0, 1] -> (B, any number of features), each made of the image and its
-own options."""
+Trunk = Callable[..., nn.Module]
+"""Makes the network for one image, (B, channels, H, W) in [0, 1] -> (B, any number of features), of the image's `Part`
+and its own options."""
+ENCODERS: Registry[Trunk] = Registry("encoder", "softflow.encoders")
+ENCODERS.register("conv", conv)
+ENCODERS.register("resnet18", FrozenResNet18)
+
+T = TypeVar("T", bound=Trunk)
 
 
-def _check_options(trunk: str, options: Mapping[str, Any]) -> None:
-    if trunk not in TRUNKS:
-        raise ValueError(f"unknown encoder {trunk!r}: {did_you_mean(trunk, TRUNKS)}")
-    parameters = list(inspect.signature(TRUNKS[trunk]).parameters.values())[1:]
+def register_encoder(name: str) -> Callable[[T], T]:
+    """Decorator that makes a `Trunk` available as `encoder: NAME`; packages may bring one by an entry point of the
+    group `softflow.encoders`.
+
+    Raises:
+        ValueError: another one has this name.
+    """
+    return ENCODERS.decorator(name)
+
+
+def _find_trunk(trunk: str, options: Mapping[str, Any]) -> Trunk:
+    """The trunk of a name, after a look at whether it has these options."""
+    make_trunk = ENCODERS.find(trunk)
+    parameters = list(inspect.signature(make_trunk).parameters.values())[1:]
     known = [parameter.name for parameter in parameters]
     for name in options:
         if name not in known:
@@ -140,3 +156,4 @@ def _check_options(trunk: str, options: Mapping[str, Any]) -> None:
     for parameter in parameters:
         if parameter.default is parameter.empty and parameter.name not in options:
             raise ValueError(f"encoder {trunk!r} needs its option {parameter.name!r}")
+    return make_trunk

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import field, is_dataclass, make_dataclass, replace
@@ -13,11 +12,11 @@ from typing import Any, TypeVar, get_type_hints
 import torch
 from gymnasium.vector import VectorEnv
 
-from softflow.algos import ALGORITHMS, Algorithm
+from softflow.algos import Algorithm, find_algorithm
 from softflow.data import Episode
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
-from softflow.errors import UserError, did_you_mean, one_line
+from softflow.errors import UserError, one_line
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy
 from softflow.policies.weights import memory_limit
 from softflow.settings.presets import Selection, preset_layers
@@ -114,35 +113,6 @@ def give(load: Callable[[T], None], what: T, name: str) -> None:
         load(what)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
-
-
-def find_algorithm(name: str) -> type[Algorithm]:
-    """The class that a preset's `algorithm` names: one of `ALGORITHMS`, or anyone's as `module:Class`.
-
-    Raises:
-        UserError: there is none, or its module cannot be imported.
-    """
-    if ":" not in name:
-        if name not in ALGORITHMS:
-            hint = did_you_mean(name, ALGORITHMS)
-            raise UserError(f"unknown algorithm {name!r}: {hint} Those of other modules are named module:Class.")
-        return ALGORITHMS[name]
-    module_name, _, class_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
-        raise UserError(
-            f"algorithm {name!r}: cannot import {module_name!r} ({error!r}): is it installed, or its folder in "
-            "PYTHONPATH?"
-        ) from error
-    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-    algorithms = {key: value for key, value in classes.items() if issubclass(value, Algorithm) and value != Algorithm}
-    if class_name not in algorithms:
-        raise UserError(
-            f"algorithm {name!r}: {module_name!r} has no subclass of softflow.algos.Algorithm called {class_name!r}: "
-            f"{did_you_mean(class_name, algorithms)}"
-        )
-    return algorithms[class_name]
 
 
 def make_environment(config: RunConfig, **options: Any) -> Env:

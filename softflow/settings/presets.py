@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Literal
 
 from softflow.errors import nearest
@@ -38,13 +39,30 @@ def available_presets(kind: Kind) -> list[str]:
 
 
 def load_preset(kind: Kind, name: str) -> Layer:
-    """Load `configs/<kind>/<name>.yaml` from the installed package. Raises `ConfigError` for an unknown name."""
+    """Load `configs/<kind>/<name>.yaml` from the installed package, or the preset of someone else's registered task.
+
+    Raises:
+        ConfigError: the name is unknown, or the preset cannot be read.
+    """
     available = available_presets(kind)
     if name not in available:
+        if kind == "envs" and (layer := _preset_of_task(name)):
+            return layer
         near = nearest(name, available)
         hint = f"did you mean {near!r}? " if near else ""
         raise ConfigError(f"unknown {_NOUNS[kind]} {name!r}: {hint}valid: {', '.join(available) or 'none'}")
     return load_file(_presets() / kind / f"{name}.yaml", source=f"configs/{kind}/{name}.yaml")
+
+
+def _preset_of_task(name: str) -> Layer | None:
+    from softflow.envs.tasks import find_task  # here, because it brings the simulators
+
+    task = find_task(name)
+    if task is None or task.short_name != name:
+        return None
+    if isinstance(task.preset, str | Path):
+        return load_file(str(task.preset))
+    return Layer(dict(task.preset or {}), f"the preset of {task.env_id!r}")
 
 
 def _presets() -> Traversable:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import ImitationConfig
-from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy
+from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy, register_encoder
 from softflow.policies.export import export_greedy
-from softflow.policies.pixel_encoder import MAX_SHIFT, PixelEncoder, shifted
+from softflow.policies.pixel_encoder import ENCODERS, MAX_SHIFT, PixelEncoder, shifted
 from softflow.task.layout import ObservationLayout, Part
 
 FRONT, WRIST = Part("front", (20, 20, 3), "uint8"), Part("wrist", (17, 19, 1), "uint8")
@@ -140,7 +140,7 @@ def test_other_observations_are_refused(observation: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trunk": "convv"}, "unknown encoder 'convv': did you mean 'conv'"),
+        ({"trunk": "convv"}, "unknown encoder 'convv'; did you mean 'conv'"),
         ({"widht": 3}, "encoder 'conv' has no option 'widht': did you mean 'width'"),
         ({"trunk": "resnet18"}, "encoder 'resnet18' needs its option 'weights'"),
     ],
@@ -148,6 +148,20 @@ def test_other_observations_are_refused(observation: Tensor) -> None:
 def test_unknown_encoders_and_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PixelEncoder(LAYOUT, **options)  # type: ignore[arg-type]
+
+
+def test_an_encoder_may_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ENCODERS, "_things", dict(ENCODERS._things))
+
+    @register_encoder("mean")
+    def mean(image: Part, *, scale: float = 1.0) -> nn.Module:
+        return nn.Sequential(nn.AvgPool2d(image.shape[:2]), nn.Flatten())
+
+    encoder = PixelEncoder(LAYOUT, "mean", scale=2.0, features=5)
+    assert encoder(packed()).shape[1] == 5 * len(LAYOUT.images)
+    assert encoder.describe()["encoder_options"] == {"features": 5, "scale": 2.0}
+    with pytest.raises(ValueError, match="encoder 'mean' has no option 'scales': did you mean 'scale'"):
+        PixelEncoder(LAYOUT, "mean", scales=2.0)
 
 
 def test_tiny_images_and_encoders_of_nothing_are_refused() -> None:

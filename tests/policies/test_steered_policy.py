@@ -267,7 +267,7 @@ def test_descriptions_without_a_kind_are_of_flow_policies() -> None:
     description = BestOfN(make_base("mixture"), None, 2, 1, 0.5).describe()
     assert description["policy"].pop("kind") == "flow"
     assert isinstance(BestOfN.build(**description).policy, FlowPolicy)
-    with pytest.raises(ValueError, match="unknown kind of policy 'steerd': did you mean 'steered'"):
+    with pytest.raises(ValueError, match="unknown kind of policy 'steerd'; did you mean 'steered'"):
         BestOfN.build(**{**description, "policy": {**description["policy"], "kind": "steerd"}})
     with pytest.raises(ValueError, match="names no base"):
         BestOfN.build(**{**description, "policy": {"kind": "steered", "latent": True}})
