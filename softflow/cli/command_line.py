@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class HelpShown(Exception):
-    """The command has nothing more to do."""
+    """Help has been printed, and the command has nothing more to do."""
 
 
 def parse_command_line(
@@ -56,13 +56,14 @@ def parse_command_line(
 ) -> T:
     """Parse the flags of a command over its presets.
 
-    `--help` shows the values of the presets as defaults. Nested fields are `--imitation.updates 100`, and a field
-    that is a dict takes any key: `--flow_options.width 192`. A dict of anything also takes several keys at once:
-    `--env-options '{width: 192, maze_map: [[1, 1], [1, 0]]}'`.
+    `--help` shows the values of the presets as defaults, and lists the options of the chosen flow, encoder, environment
+    and demonstrator. A field of a nested dataclass is given as `--imitation.updates 100`, one of a flat part (`Flat`)
+    without a prefix, and a dict takes any key: `--flow-options.width 192`. A dict of `Any` also takes several keys at
+    once: `--env-options '{width: 192, maze_map: [[1, 1], [1, 0]]}'`. Earlier names of flags are accepted with a note.
 
     Args:
-        cls: The command's dataclass, with a docstring below every field; fields without a default are required.
-            `algo`, `env`, `preset` and `config` choose the layers, as far as it has them.
+        cls: The command's dataclass, also as `TrainConfig[SoftFlowConfig]`, with a docstring below every field; fields
+            without a default are required. Its keys `algo`, `env`, `preset` and `config` choose the layers.
         argv: The arguments without the program's name.
         prog: The command's name.
         description: What the command does, for `--help`.
@@ -101,7 +102,7 @@ def _parse(cls: type[T], argv: Sequence[str], default: T, prog: str, description
 
 
 def _known_values(cls: type, argv: Sequence[str], default: object) -> dict[str, Any]:
-    """The settings by key as `--help` is asked for: those of the flags, if the command could start with them."""
+    """Return the settings by key for `--help`: those of the flags if they are valid, else those of the presets."""
     try:
         config = _parse(cls, [argument for argument in argv if argument not in ("-h", "--help")], default, "", "")
     except ConfigError:
@@ -110,7 +111,7 @@ def _known_values(cls: type, argv: Sequence[str], default: object) -> dict[str, 
 
 
 def read_selection(cls: type, argv: Sequence[str]) -> Selection:
-    """Read the flags of a `Selection`; what no flag gives comes from the file, then from `cls`."""
+    """Read a `Selection` from the flags, then from the file that `--config` names, then from the defaults of `cls`."""
     names = [field.name for field in dataclasses.fields(Selection)]
     parser = _Parser(add_help=False, allow_abbrev=False)
     for name in names:
@@ -172,7 +173,7 @@ def _status_of(function: Callable[[Sequence[str]], None], argv: Sequence[str]) -
 
 
 def as_json(result: Mapping[str, Any]) -> str:
-    """A command's result as one JSON object; numbers that are not finite, which JSON does not have, are null."""
+    """Write a command's result as one JSON object. Numbers that are not finite become null, as JSON has none."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -194,7 +195,7 @@ def _flag(key: str) -> str:
 
 
 def _with_new_names(cls: type, argv: Sequence[str]) -> list[str]:
-    """The arguments with the new names of flags of earlier versions, each of which gets a note."""
+    """Rename the flags of earlier versions, each with a note on stderr."""
     flags = {f"--{_flag(key)}" for key, _ in dotted_fields(cls)}
     given = {_flag(argument.partition("=")[0]) for argument in argv}
     renamed = []

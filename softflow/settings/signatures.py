@@ -1,4 +1,4 @@
-"""Options that a constructor takes by name, read from its signature and its docstring, for `--help`."""
+"""Options that a constructor takes by name, as its signature and its docstring describe them for `--help`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Option:
 
 
 def options_of(constructor: Callable[..., Any]) -> list[Option]:
-    """The arguments of a class or a function, in order, without `*args` and `**kwargs`.
+    """Return the arguments of a class or a function, in order, without `*args` and `**kwargs`.
 
     Raises:
-        ValueError: it has no signature, as some that are written in C.
+        ValueError: It has no signature, like some that are written in C.
     """
     hints, texts = _hints(constructor), _texts(constructor)
     return [
@@ -51,7 +51,7 @@ def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _texts(constructor: Callable[..., Any]) -> dict[str, str]:
-    """Texts by argument; a class inherits those of its bases."""
+    """Return the descriptions by argument; a class inherits those of its bases."""
     texts: dict[str, str] = {}
     for owner in _owners(constructor):
         try:
@@ -65,7 +65,7 @@ def _texts(constructor: Callable[..., Any]) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """One line without reStructuredText's roles and double backquotes."""
+    """Remove line breaks, and reStructuredText's roles and double backquotes."""
     return re.sub(r":[a-z:]+:(?=`)", "", " ".join(text.split())).replace("``", "`")
 
 
@@ -81,7 +81,7 @@ _METAVARS = {bool: "true|false", int: "INT", float: "FLOAT", str: "STR"}
 
 
 def metavar(annotation: Any) -> str:
-    """What stands for a value of this type in `--help`."""
+    """Return what stands for a value of this type in `--help`."""
     if annotation is types.NoneType:
         return "null"
     if get_origin(annotation) in (Union, types.UnionType):

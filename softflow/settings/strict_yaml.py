@@ -1,4 +1,4 @@
-"""YAML as settings are written in: no key twice, no values without end, numbers as YAML 1.2 has them."""
+"""The YAML that settings are written in: no duplicate keys, no endless aliases, and numbers as in YAML 1.2."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from softflow.errors import one_line
 from softflow.files import TEXT_LIMIT
 
 DEEPEST = 20
-"""Levels of a text. By aliases, a short one may have any number of them."""
+"""Levels of nesting that a text may have. With aliases, even a short text could have any number."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-4` is a number, as in YAML 1.2, and a key given twice is an error."""
+    """A loader that reads `1e-4` as a number, as YAML 1.2 does, and refuses duplicate keys."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -30,10 +30,10 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _size(self, node: yaml.Node) -> tuple[int, int]:
-        """How many values a node stands for, and on how many levels. What aliases repeat counts every time.
+        """Count the values that a node stands for, and its levels. What aliases repeat counts every time.
 
         Raises:
-            ConstructorError: there are more than anyone wrote, or no end of them.
+            ConstructorError: Either is larger than anyone would write, or endless.
         """
         if node not in self._sizes:
             self._sizes[node] = self._most + 1, 1  # if it is met again within itself
@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the strings that `_Loader` would read as numbers."""
+    """A dumper that quotes the strings that `_Loader` would read as numbers."""
 
 
 _FLOAT = re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$")  # the floats that PyYAML takes for strings
@@ -83,5 +83,5 @@ def read_yaml(text: str) -> Any:
 
 
 def write_yaml(values: Any) -> str:
-    """YAML text that `read_yaml` makes the same values of. It is ASCII: what is not is escaped."""
+    """Write YAML text that `read_yaml` turns back into the same values. It is ASCII: other characters are escaped."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)

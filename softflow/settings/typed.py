@@ -1,4 +1,4 @@
-"""Strict typed configuration: YAML layers on top of one another become a (nested) dataclass.
+"""Strict typed configuration: layers of YAML, later ones over earlier ones, become a (nested) dataclass.
 
     layers = [load_preset("algos", "softflow"), load_preset("presets", "quick"), load_file("mine.yaml")]
     config = from_layers(TrainConfig, layers)
@@ -13,7 +13,7 @@ and convert. Of the 31 wrong values in tests/settings/test_typed.py it accepted 
 ran into a RecursionError on a list that contains itself, took `name: ???` for the default, and read the environment
 for `${oc.env:NAME}` in a stranger's config.yaml. It has no flat parts. Checking all this on top of it needs the walk
 over annotations that `_convert` is, the texts of the errors and the flat parts, which leaves an estimated 40 lines
-saved, for 30 to 50 ms at every start and another dependency.
+saved, for some 30 ms at every start and another dependency.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ T = TypeVar("T")
 
 
 class ConfigError(UserError):
-    """A key or a value that the configuration does not take."""
+    """A key or a value that the configuration does not accept."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """Nested values of some keys of a configuration, and where they come from."""
+    """Values of some keys of a configuration, nested as in YAML, and where they come from."""
 
     values: Mapping[str, Any]
     source: str
@@ -108,9 +108,9 @@ def from_layers(cls: type[T], layers: Sequence[Layer], missing: Any = dataclasse
 
     Args:
         cls: A dataclass of bool, int, float, str, Path, Literal, Optional and unions of these, tuple, dict and
-            nested dataclasses. Any is whatever YAML can say.
+            nested dataclasses, flat or not (`Flat`). `Any` stands for whatever YAML can express.
         layers: Values and where they come from.
-        missing: Put in place of required keys that no layer gives; by default they are an error.
+        missing: Value of the required keys that no layer gives; by default they are an error.
 
     Raises:
         ConfigError: An unknown key, a value of the wrong type or a missing required key.
@@ -162,11 +162,11 @@ def _convert_fields(cls: Any, mapping: Any, source: str, prefix: str, root: Any)
 
 
 RENAMED = {"execute": "n_action_steps", "average_rate": "ema_rate", "trace": "gae_lambda"}
-"""Keys of earlier versions, and what they are called now."""
+"""Keys of earlier versions and their present names."""
 
 
 def _with_new_names(mapping: Mapping[str, Any], keys: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """The mapping with the new names of keys of earlier versions, each of which gets a note."""
+    """Rename the keys of earlier versions, each with a note on stderr."""
     renamed = dict(mapping)
     for old, new in RENAMED.items():
         if old in mapping and old not in keys and new in keys:
@@ -227,7 +227,7 @@ def _convert_union(value: Any, annotation: Any, members: tuple[Any, ...], place:
 
 
 def _convert_plain(value: Any, place: str) -> Any:
-    """A copy of whatever YAML can say."""
+    """Copy lists and mappings of numbers, texts, true, false and null."""
     if isinstance(value, Mapping):
         return {_convert_plain(key, place): _convert_plain(item, place) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -239,7 +239,7 @@ def _convert_plain(value: Any, place: str) -> Any:
 
 
 def as_number(value: Any) -> int | float | None:
-    """The number that `value` is or spells, None if it is none; NaN is none."""
+    """Return the number that `value` is or spells, None if there is none or it is NaN."""
     if isinstance(value, str):
         for parse in (int, float):
             try:
@@ -279,7 +279,7 @@ def _shown(value: Any) -> str:
 
 
 def _is_path_safe(text: str) -> bool:
-    """Whether the operating system takes the text: no null character, nothing that is half a character."""
+    """Tell whether the operating system accepts the text: no null character, no unpaired surrogate."""
     try:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:

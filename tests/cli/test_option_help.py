@@ -90,6 +90,9 @@ def test_what_cannot_be_listed_says_why(help_of: Any) -> None:
 def test_evaluation_lists_the_options_of_the_runs_environment(help_of: Any, small_run: Path) -> None:
     options, _ = help_of("softflow-eval run --episodes 3")
     assert "--env-options.max-episode-steps" in options and "--env-options.sparse-success" in options
+    _, text = help_of("softflow-demo --corrections run")
+    assert "Options of the environment Pendulum-v1:" in text
+    assert "--demonstrator-options cannot be listed: Pendulum-v1 has no supervisor" in text
     _, text = help_of("softflow-eval")
     assert "--env-options cannot be listed: they are those of the run's environment, so name the run as well" in text
 
