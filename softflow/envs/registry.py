@@ -19,7 +19,7 @@ from softflow.envs.options import check_options
 from softflow.envs.packing import flatten_observations
 from softflow.envs.simulation import SimulatedTask
 from softflow.envs.success import SparseSuccess, SuccessInfo
-from softflow.envs.tasks import Demonstrator, Mirror, Supervisor, find_task, is_id, known_tasks, short_names
+from softflow.envs.tasks import Demonstrator, Mirror, Supervisor, find_task, known_tasks, short_names
 from softflow.errors import UserError, did_you_mean, one_line
 
 Env = gymnasium.Env[Any, Any]
@@ -83,7 +83,7 @@ def resolve_env_id(name: str) -> str:
     Raises:
         UserError: there is none.
     """
-    task = None if is_id(name) else find_task(name)
+    task = None if ":" in name else find_task(name)
     module, _, env_id = (task.id if task else name).rpartition(":")
     before = set(gymnasium.registry)
     if module:
