@@ -12,16 +12,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from softflow.algos import Algorithm, Data, Stage
-from softflow.algos.imitation import Imitator, PolicyConfig
+from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.settings import PolicyConfig
 from softflow.cli.train import main
 from softflow.data import sample_mixed, to_torch
-from softflow.policies import BestOfN, FlowPolicy
+from softflow.policies import BestOfN
 
 
 @dataclass
@@ -41,37 +43,32 @@ class SelfImitation(Algorithm):
     """
 
     def __init__(self, config: SelfImitationConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
-        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
-        actor = FlowPolicy(observation_dim, action_dim, config.horizon, config.flow, config.flow_options).to(device)
-        self.imitator = Imitator(actor, config.imitation, config.ema_rate)
-        self.deployed = BestOfN(
-            self.imitator.policy, None, config.n_action_steps, candidates=1, temperature=config.temperature
-        )
-
-    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        self.imitator.fit_normalizer(mean, std)
+        self.config, self.device = config, device
+        actor = config.make_policy(observation_dim, action_dim).to(device)
+        self.learner = PolicyLearner(actor, config.imitation, config.ema_rate)
+        self.deployed = BestOfN(self.learner.policy, None, config.n_action_steps, 1, config.temperature)
 
     def stages(self) -> Sequence[Stage]:
         c = self.config
         return [
-            Stage("imitation", updates=c.imitation.updates),
-            Stage("practice", environment_steps=c.practice_steps, updates_per_step=c.practice_updates_per_step),
+            Stage("imitation", updates=c.imitation.updates, update=self.imitate),
+            Stage(
+                "practice",
+                environment_steps=c.practice_steps,
+                updates_per_step=c.practice_updates_per_step,
+                begin=partial(self.learner.renew_optimizer, c.imitation.learning_rate),
+                update=self.imitate,
+            ),
         ]
 
-    def begin(self, stage: Stage) -> None:
-        self.imitator.renew_optimizer(self.config.imitation.learning_rate)
-
-    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
-        """Half demonstrations, half own successes, as soon as there are any."""
+    def imitate(self, data: Data, progress: float) -> dict[str, Tensor]:
+        """One update, on half demonstrations and half own successes as soon as there are any."""
         c = self.config
         windows = sample_mixed(data.offline, data.online, c.batch_size, c.horizon, data.rng, 0.5, imitable=True)
-        return self.imitator.update(to_torch(windows, self.device), progress)
+        return self.learner.imitate(to_torch(windows, self.device), progress)
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.imitator.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.imitator.load_state_dict(state)
+    def parts(self) -> Mapping[str, Any]:
+        return self.learner.parts()
 
 
 if __name__ == "__main__":

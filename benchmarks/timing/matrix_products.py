@@ -105,7 +105,7 @@ def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Produ
     if candidates > 1:
         products += critic_products(critic, batch, candidates)  # the online one chooses
     products += critic_products(critic, batch, learns=True)
-    state_value = algorithm.learner.state_value
+    state_value = algorithm.state_value
     if state_value is not None:
         products += state_value_products(state_value, batch, learns=True)
     if stage.kl_weight or stage.q_weight:

@@ -88,13 +88,14 @@ def make_algorithm(
     algorithm = SoftFlow(config, OBSERVATION_DIM, action_dim)
     algorithm.fit_normalizer(torch.zeros(OBSERVATION_DIM), torch.ones(OBSERVATION_DIM))
     stage = algorithm.stages()[-1]
-    algorithm.begin(stage)
+    stage.begin()
+    algorithm.deployed.candidates = stage.candidates
     return algorithm, stage
 
 
 def make_update(data: Data, action_dim: int = ACTION_DIM, **settings: Any) -> Call:
-    algorithm, stage = make_algorithm(action_dim=action_dim, **settings)
-    return partial(algorithm.update, stage, data, 0.5)
+    _, stage = make_algorithm(action_dim=action_dim, **settings)
+    return partial(stage.update, data, 0.5)
 
 
 class Blank(gym.Env[np.ndarray, np.ndarray]):
@@ -123,7 +124,7 @@ def updates(rounds: int) -> None:
     for name, online in (("preset", {}), ("with -Q and KL", Q_AND_KL)):
         algorithm, stage = make_algorithm(online)
         products = update_products(algorithm, algorithm.config.online)
-        cases[name] = partial(algorithm.update, stage, data, 0.5)
+        cases[name] = partial(stage.update, data, 0.5)
         floors[name] = f"{len(products)} products, {sum(p.multiply_adds for p in products) / 1e9:.2f} G multiply-adds"
         cases[floors[name]] = Floor(products)
     try:
@@ -176,7 +177,7 @@ def chunks(rounds: int) -> None:
     add("greedy", policy.greedy)
     with tempfile.TemporaryDirectory() as folder:
         for format in FORMATS:
-            export_greedy(policy, Path(folder) / "policy", format)
+            export_greedy(one, Path(folder) / "policy", format)
             add(f"greedy, {format}", load_exported(Path(folder) / "policy", format, trusted=True))
     times = interleaved(cases, 20 * rounds, warm_up=20)
     header("chunk", "median ms", "p99 ms", "to zuko's sample", "to eager greedy")

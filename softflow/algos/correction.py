@@ -30,11 +30,12 @@ import torch
 from torch import Tensor
 
 from critics import soft_update
-from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.chunk_critic import ChunkCriticConfig, ChunkCriticLearner, WarmupConfig
-from softflow.algos.imitation import descend, make_policy
+from softflow.algos.base import Algorithm, Data, Scalars, Stage
+from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalized_q_loss
+from softflow.algos.optimization import descend
+from softflow.algos.settings import ChunkCriticConfig, WarmupConfig
 from softflow.algos.steering import HeadConfig, copy_base
-from softflow.data import Corrections, to_torch
+from softflow.data import Corrections, Windows, to_torch
 from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
 from softflow.task.layout import ObservationSize
 
@@ -85,16 +86,23 @@ class Corrected(NamedTuple):
 
 
 class Correction(Algorithm):
-    """See the module. `actor` is what learns, `policy`, with the running average of its head, what acts."""
+    """Learning from corrections, see the module.
+
+    Attributes:
+        base: The policy that was corrected; frozen.
+        actor: The base with the head that learns.
+        policy: The base with the moving average of the head's weights, which acts.
+        critic_learner: Q(s, chunk), or None where no update is asked for.
+    """
 
     def __init__(
         self, config: CorrectionConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
+        self.config, self.device = config, device
         head = config.steering
         if head.latent == head.residual:
             raise ValueError("corrections label the latent or the residual: set one of steering.latent and .residual")
-        base = make_policy(config, observation_dim, action_dim)
+        base = config.make_policy(observation_dim, action_dim)
         if head.latent and not base.flow.exact_density:
             raise ValueError(
                 f"flow {config.flow!r} has no exact inverse that could name a human chunk's latent: "
@@ -103,9 +111,11 @@ class Correction(Algorithm):
         self.base = base.to(device)
         self.actor = SteeredPolicy(self.base, **asdict(head)).to(device)
         self.policy = self.actor.twin()
-        self.optimizer = torch.optim.Adam(self.actor.head.parameters(), config.correction.learning_rate, fused=True)
-        self.learner = ChunkCriticLearner(config, self.policy, device) if config.warmup.updates else None
-        critic = self.learner.critic if self.learner is not None else None
+        self.head_optimizer = torch.optim.Adam(
+            self.actor.head.parameters(), config.correction.learning_rate, fused=True
+        )
+        self.critic_learner = CriticLearner(config, self.policy, device) if config.warmup.updates else None
+        critic = self.critic_learner.critic if self.critic_learner is not None else None
         self.deployed = BestOfN(self.policy, critic, config.n_action_steps, config.candidates, config.temperature)
 
     def load_base(self, policy: ChunkPolicy) -> None:
@@ -132,26 +142,45 @@ class Correction(Algorithm):
 
     def stages(self) -> Sequence[Stage]:
         c = self.config
-        stages = Stage("critic_warmup", updates=c.warmup.updates), Stage("correction", updates=c.correction.updates)
-        return [stage for stage in stages if stage.total > 0]
+        return [
+            Stage("critic_warmup", updates=c.warmup.updates, candidates=c.candidates, update=self.learn_values),
+            Stage("correction", updates=c.correction.updates, candidates=c.candidates, update=self.correct),
+        ]
 
-    def begin(self, stage: Stage) -> None:
-        """Nothing to do."""
+    def learn_values(self, data: Data, progress: float) -> Scalars:
+        """One update of the critic, if there is one."""
+        if self.critic_learner is None:
+            return {}
+        windows = data.offline.sample(self.config.batch_size, self.critic_learner.critic.horizon, data.rng)
+        return self.update_critic(to_torch(windows, self.device))
 
-    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
-        c, scalars = self.config, dict[str, Tensor]()
-        if self.learner is not None:
-            critic_batch = data.offline.sample(c.batch_size, self.learner.critic.horizon, data.rng)
-            scalars = self.learner.update(to_torch(critic_batch, self.device))
-        if stage.name == "correction":
-            rows = torch.as_tensor(data.rng.integers(len(self.corrected.observation), size=c.batch_size))
-            ordinary = to_torch(data.offline.sample(c.batch_size, 1, data.rng, imitable=True), self.device)
-            corrected = Corrected(*(part[rows.to(self.device)] for part in self.corrected))
-            scalars |= self.update_head(corrected, ordinary.observation)
-        return scalars
+    def correct(self, data: Data, progress: float) -> Scalars:
+        """One update of the critic, if there is one, and of the head."""
+        scalars, size = self.learn_values(data, progress), self.config.batch_size
+        rows = torch.as_tensor(data.rng.integers(len(self.corrected.observation), size=size))
+        ordinary = to_torch(data.offline.sample(size, 1, data.rng, imitable=True), self.device)
+        corrected = Corrected(*(part[rows.to(self.device)] for part in self.corrected))
+        return scalars | self.update_head(corrected, ordinary.observation)
 
-    def update_head(self, corrected: Corrected, ordinary: Tensor) -> dict[str, Tensor]:
-        """One step of the head on corrected decisions and on ordinary observations (B, O)."""
+    # ------------------------------------------------------------------------------------------------------- losses
+
+    def critic_loss(self, batch: Windows[Tensor]) -> tuple[Tensor, Tensor]:
+        """(Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, a'), a' composed by the policy that acts.
+
+        Returns:
+            The loss, and Q(s, a) as (E, B).
+        """
+        assert self.critic_learner is not None
+        c, length = self.config, self.critic_learner.critic.horizon
+        with torch.no_grad():
+            next_chunks = self.policy.propose(batch.next_observation, c.target_candidates, c.temperature, length)
+            next_value = self.critic_learner.best_value(batch.next_observation, next_chunks)
+            target = self.critic_learner.td_target(batch, next_value)
+        q = self.critic_learner.q(batch)
+        return (q - target).square().mean(), q
+
+    def head_loss(self, corrected: Corrected, ordinary: Tensor) -> tuple[Tensor, Scalars]:
+        """The sum of the three terms, on corrected decisions and on ordinary observations (B, O)."""
         observation, base_chunk, human_chunk = corrected
         c, actor, scalars = self.config.correction, self.actor, {}
         said = actor.steer(ordinary)
@@ -165,33 +194,35 @@ class Correction(Algorithm):
             held = actor.latent_kl(ordinary, said).mean() / human_chunk[0].numel()
         loss = c.bc_weight * cloning + c.hold_weight * held
         if c.q_weight:
-            assert self.learner is not None
+            assert self.critic_learner is not None
             if self.config.steering.residual:
                 chunk = (base_chunk + residual).clamp(-1, 1).unsqueeze(1)
             else:
                 chunk = actor.propose(observation, 1, self.config.temperature)
-            loss = loss + self.learner.actor_loss(observation, chunk, c.q_weight)
-        descend(loss, self.optimizer, "head")
-        soft_update(self.policy.head, self.actor.head, self.config.ema_rate)
+            q = self.critic_learner.value(observation, chunk)
+            loss = loss + normalized_q_loss(q, c.q_weight)
         scalars |= {"train/actor_loss": loss, "correction/cloning": cloning, "correction/held": held}
-        return {name: value.detach() for name, value in scalars.items()}
+        return loss, {name: value.detach() for name, value in scalars.items()}
 
-    # ------------------------------------------------------------------------------------------------------ details
+    # ------------------------------------------------------------------------------------------------------ updates
 
-    def state_dict(self) -> dict[str, Any]:
-        states = {name: part.state_dict() for name, part in self._parts().items()}
-        return states | (self.learner.state_dict() if self.learner is not None else {})
+    def update_critic(self, batch: Windows[Tensor]) -> Scalars:
+        assert self.critic_learner is not None
+        loss, q = self.critic_loss(batch)
+        self.critic_learner.descend(loss)
+        return critic_scalars(loss, q)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        if self.learner is not None:
-            self.learner.load_state_dict(state)
+    def update_head(self, corrected: Corrected, ordinary: Tensor) -> Scalars:
+        loss, scalars = self.head_loss(corrected, ordinary)
+        descend(loss, self.head_optimizer, "head")
+        soft_update(self.policy.head, self.actor.head, self.config.ema_rate)
+        return scalars
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> Mapping[str, Any]:
         return {
             "base": self.base,
             "head": self.actor.head,
             "average_head": self.policy.head,
-            "head_optimizer": self.optimizer,
+            "head_optimizer": self.head_optimizer,
+            **(self.critic_learner.parts() if self.critic_learner is not None else {}),
         }

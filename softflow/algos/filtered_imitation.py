@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from torch import Tensor
-
-from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.imitation import Imitator, PolicyConfig, make_policy
+from softflow.algos.base import Algorithm, Data, Scalars, Stage
+from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.settings import PolicyConfig
 from softflow.data import sample_mixed, to_torch
 from softflow.policies import BestOfN
 from softflow.task.layout import ObservationSize
@@ -60,34 +60,31 @@ class FilteredImitation(Algorithm):
     def __init__(
         self, config: FilteredImitationConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
-        actor = make_policy(config, observation_dim, action_dim).to(device)
-        self.imitator = Imitator(actor, config.imitation, config.ema_rate)
-        self.deployed = BestOfN(self.imitator.policy, None, config.n_action_steps, 1, config.temperature)
-
-    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        self.imitator.fit_normalizer(mean, std)
+        self.config, self.device = config, device
+        actor = config.make_policy(observation_dim, action_dim).to(device)
+        self.policy_learner = PolicyLearner(actor, config.imitation, config.ema_rate)
+        self.deployed = BestOfN(self.policy_learner.policy, None, config.n_action_steps, 1, config.temperature)
 
     def stages(self) -> Sequence[Stage]:
         updates, collection = self.config.imitation.updates, self.config.collection
-        stages = [Stage("imitation", updates=updates)]
+        stages = [Stage("imitation", updates=updates, update=partial(self.imitate, 1.0))]
         for number in range(1, collection.rounds + 1):
             stages.append(Stage(f"collect_{number}", environment_steps=collection.steps))
-            stages.append(Stage(f"retrain_{number}", updates=updates))
-        return [stage for stage in stages if stage.total > 0]
+            stages.append(
+                Stage(
+                    f"retrain_{number}",
+                    updates=updates,
+                    begin=self.policy_learner.reinitialize,
+                    update=partial(self.imitate, collection.offline_share),
+                )
+            )
+        return stages
 
-    def begin(self, stage: Stage) -> None:
-        if stage.name.startswith("retrain"):
-            self.imitator.reinitialize()
+    def imitate(self, offline_share: float, data: Data, progress: float) -> Scalars:
+        """One update of imitation on windows of which `offline_share` are demonstrated."""
+        size, horizon = self.config.batch_size, self.config.horizon
+        windows = sample_mixed(data.offline, data.online, size, horizon, data.rng, offline_share, imitable=True)
+        return self.policy_learner.imitate(to_torch(windows, self.device), progress)
 
-    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
-        c = self.config
-        share = 1.0 if stage.name == "imitation" else c.collection.offline_share
-        windows = sample_mixed(data.offline, data.online, c.batch_size, c.horizon, data.rng, share, imitable=True)
-        return self.imitator.update(to_torch(windows, self.device), progress)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.imitator.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.imitator.load_state_dict(state)
+    def parts(self) -> Mapping[str, Any]:
+        return self.policy_learner.parts()

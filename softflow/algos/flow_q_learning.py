@@ -22,14 +22,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from softflow.algos.base import Data, Stage
-from softflow.algos.chunk_critic import ChunkCriticLearner, WarmupConfig
-from softflow.algos.imitation import Imitator, make_policy
-from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
+from softflow.algos.base import Data, Scalars, Stage
+from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalized_q_loss
+from softflow.algos.online import OnlineMethod
+from softflow.algos.optimization import set_learning_rate
+from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, WarmupConfig
 from softflow.data import Windows
 from softflow.policies import BestOfN, OneStepPolicy
 from softflow.task.layout import ObservationSize
@@ -77,71 +81,113 @@ class FlowQLearningConfig(OnlineMethodConfig):
 
 
 class FlowQLearning(OnlineMethod):
-    """See the module. `imitator` holds the actor, flow and mu, which learns, and the policy, its running average."""
+    """Flow Q-learning, see the module.
+
+    Attributes:
+        actor: The flow and the one-step policy mu, which learn.
+        policy: The moving average of their weights, which acts.
+        critic: Q(s, chunk).
+    """
 
     config: FlowQLearningConfig
 
     def __init__(
         self, config: FlowQLearningConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
-        flow = make_policy(config, observation_dim, action_dim)
+        self.config, self.device = config, device
+        flow = config.make_policy(observation_dim, action_dim)
         self.actor = OneStepPolicy(flow, width=config.one_step.width, depth=config.one_step.depth).to(device)
-        self.imitator = Imitator(self.actor, config.imitation, config.ema_rate)
-        self.policy = self.imitator.policy
-        self.learner = ChunkCriticLearner(config, self.policy, device)
-        self.deployed = BestOfN(
-            self.policy, self.learner.critic, config.n_action_steps, config.candidates, config.temperature
-        )
-
-    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        self.imitator.fit_normalizer(mean, std)
+        self.policy_learner = PolicyLearner(self.actor, config.imitation, config.ema_rate)
+        self.policy = self.policy_learner.policy
+        self.critic_learner = CriticLearner(config, self.policy, device)
+        self.critic = self.critic_learner.critic
+        self.deployed = BestOfN(self.policy, self.critic, config.n_action_steps, config.candidates, config.temperature)
 
     # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
         c = self.config
-        stages = (
-            Stage("imitation", updates=c.imitation.updates),
-            Stage("critic_warmup", updates=c.warmup.updates),
-            Stage("offline", updates=c.offline.updates),
-            Stage("online", environment_steps=c.online.steps, updates_per_step=c.online.updates_per_step),
-        )
-        return [stage for stage in stages if stage.total > 0]
+        return [
+            Stage("imitation", updates=c.imitation.updates, update=self.imitate),
+            Stage("critic_warmup", updates=c.warmup.updates, update=self.learn_values),
+            Stage(
+                "offline",
+                updates=c.offline.updates,
+                begin=partial(self.policy_learner.restart, c.offline.learning_rate),
+                update=partial(self.improve, c.offline.learning_rate),
+            ),
+            Stage(
+                "online",
+                environment_steps=c.online.steps,
+                updates_per_step=c.online.updates_per_step,
+                candidates=c.candidates,
+                begin=partial(self.policy_learner.restart, c.online.learning_rate),
+                update=partial(self.improve, c.online.learning_rate),
+            ),
+        ]
 
-    def begin(self, stage: Stage) -> None:
-        """Start from what acted in the stage before, with a new optimiser."""
-        super().begin(stage)
-        if stage.name in ("offline", "online"):
-            self.actor.load_state_dict(self.policy.state_dict())
-            self.imitator.renew_optimizer(getattr(self.config, stage.name).learning_rate)
+    def imitate(self, data: Data, progress: float) -> Scalars:
+        """One update of flow and mu without the critic: the flow imitates, and mu follows the flow."""
+        set_learning_rate(self.policy_learner.optimizer, self.config.imitation.learning_rate, progress)
+        imitable = self.sample(data, self.config.horizon, imitable=True)
+        return self.update_actor(imitable.observation, imitable, improve=False)
 
-    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
-        c = self.config
-        if stage.name == "imitation":
-            self.imitator.set_learning_rate(c.imitation.learning_rate, progress)
-            imitable = self.sample(data, c.horizon, imitable=True)
-            return self.update_actor(imitable.observation, imitable, improve=False)
-        batch = self.sample(data, self.learner.critic.horizon)
-        scalars = self.learner.update(batch)
-        if stage.name == "critic_warmup":
-            return scalars
-        self.imitator.set_learning_rate(getattr(c, stage.name).learning_rate, progress)
-        imitable = self.sample(data, c.horizon, imitable=True)
+    def learn_values(self, data: Data, progress: float) -> Scalars:
+        """One update of the critic; flow and mu are frozen."""
+        return self.update_critic(self.sample(data, self.critic.horizon))
+
+    def improve(self, learning_rate: float, data: Data, progress: float) -> Scalars:
+        """One update of the critic, and then of flow and mu."""
+        batch = self.sample(data, self.critic.horizon)
+        scalars = self.update_critic(batch)
+        set_learning_rate(self.policy_learner.optimizer, learning_rate, progress)
+        imitable = self.sample(data, self.config.horizon, imitable=True)
         return scalars | self.update_actor(batch.observation, imitable, improve=True)
 
-    def update_actor(self, observation: Tensor, imitable: Windows[Tensor], improve: bool) -> dict[str, Tensor]:
-        """One step of flow and mu on the sum of their terms, without the critic's unless they `improve`."""
+    # ------------------------------------------------------------------------------------------------------- losses
+
+    def critic_loss(self, batch: Windows[Tensor]) -> tuple[Tensor, Tensor]:
+        """(Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, mu(s_k, z)).
+
+        Returns:
+            The loss, and Q(s, a) as (E, B).
+        """
+        c = self.config
+        with torch.no_grad():
+            next_chunks = self.policy.propose(
+                batch.next_observation, c.target_candidates, c.temperature, self.critic.horizon
+            )
+            next_value = self.critic_learner.best_value(batch.next_observation, next_chunks)
+            target = self.critic_learner.td_target(batch, next_value)
+        q = self.critic_learner.q(batch)
+        return (q - target).square().mean(), q
+
+    def actor_loss(self, observation: Tensor, imitable: Windows[Tensor], improve: bool) -> tuple[Tensor, Scalars]:
+        """The sum of the three terms; without the critic's unless the policy is to `improve`."""
         latent, chunk = self.actor.draw(observation, 1, self.config.temperature)
         imitation = self.actor.bc_loss(imitable.observation, imitable.chunk)
         distillation = self.actor.distillation_loss(observation, latent, chunk)
         loss = imitation + self.config.one_step.distillation_weight * distillation
         if improve:
-            loss = loss + self.learner.actor_loss(observation, chunk.clamp(-1, 1))
-        self.imitator.step(loss)
-        scalars = {"train/actor_loss": loss, self.imitator.loss_name: imitation}
-        scalars["one_step/distance_rms"] = distillation.sqrt()
-        return {name: value.detach() for name, value in scalars.items()}
+            q = self.critic_learner.value(observation, chunk.clamp(-1, 1))
+            loss = loss + normalized_q_loss(q)
+        return loss, {
+            "train/actor_loss": loss.detach(),
+            self.policy_learner.loss_name: imitation.detach(),
+            "one_step/distance_rms": distillation.sqrt().detach(),
+        }
+
+    # ------------------------------------------------------------------------------------------------------ updates
+
+    def update_critic(self, batch: Windows[Tensor]) -> Scalars:
+        loss, q = self.critic_loss(batch)
+        self.critic_learner.descend(loss)
+        return critic_scalars(loss, q)
+
+    def update_actor(self, observation: Tensor, imitable: Windows[Tensor], improve: bool) -> Scalars:
+        loss, scalars = self.actor_loss(observation, imitable, improve)
+        self.policy_learner.descend(loss)
+        return scalars
 
     def parts(self) -> Mapping[str, Any]:
-        return {"imitator": self.imitator}
+        return {"policy_learner": self.policy_learner.parts(), **self.critic_learner.parts()}

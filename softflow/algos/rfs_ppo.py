@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from critics import chunk_return, generalized_advantage
-from softflow.algos.base import Data, Stage
-from softflow.algos.imitation import descend
+from softflow.algos.base import Data, Scalars, Stage
+from softflow.algos.optimization import descend
 from softflow.algos.steering import SteeredConfig, SteeringMethod
 from softflow.data import Decision, Episode, to_torch
 from softflow.policies import BestOfN
@@ -102,13 +102,68 @@ class Decided(NamedTuple):
     """(N,), what the value network is to say."""
 
 
+class LatestDecisions:
+    """The decisions of the latest episodes, and the minibatches that are left of the epoch.
+
+    Args:
+        batch_size: The number of decisions in a minibatch, as nearly as their number can be divided.
+        device: Where the decisions lie.
+    """
+
+    def __init__(self, batch_size: int, device: str) -> None:
+        self.batch_size, self.device = batch_size, device
+        self._decided: Decided | None = None
+        self._epoch: list[Tensor] = []
+        """Rows of the minibatches."""
+
+    def replace(self, decided: Decided) -> None:
+        """Learn from these from now on."""
+        self._decided, self._epoch = decided, []
+
+    def minibatch(self, rng: np.random.Generator) -> Decided:
+        """Return the next minibatch. An epoch goes through all decisions, in an order that is drawn anew."""
+        assert self._decided is not None, "updates online follow an episode"
+        if not self._epoch:
+            rows = torch.from_numpy(rng.permutation(len(self._decided.log_prob))).to(self.device)
+            self._epoch = list(rows.tensor_split(max(1, round(len(rows) / self.batch_size))))
+        rows = self._epoch.pop()
+        return Decided(*(part[rows] for part in self._decided))
+
+    def state_dict(self) -> dict[str, Any]:
+        decided = None if self._decided is None else self._decided._asdict()
+        return {"decided": decided, "epoch": self._epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        decided = state["decided"]
+        self._decided = None if decided is None else Decided(**{k: v.to(self.device) for k, v in decided.items()})
+        self._epoch = [rows.to(self.device) for rows in state["epoch"]]
+
+
+class ResidualNoise(nn.Module):
+    """The residual's noise: a standard deviation for each number, the same in every state.
+
+    Args:
+        shape: (h, A), see `RfsPpo.density_steps`.
+        std: The standard deviation at the start.
+    """
+
+    def __init__(self, shape: tuple[int, int], std: float) -> None:
+        super().__init__()
+        self.log_std = nn.Parameter(torch.full(shape, std).log())
+
+    def forward(self) -> Tensor:
+        """The standard deviations (h, A)."""
+        return self.log_std.exp()
+
+
 class RfsPpo(SteeringMethod):
-    """See the module. `actor` is what acts and learns.
+    """Steering by PPO, see the module.
 
     Attributes:
-        density_steps: steps h of a residual that are decided: those executed, or one that all of them share. The rest
-            touches nothing, and its density would only be noise in the ratio.
-        residual_log_std: (h, A).
+        density_steps: The number h of steps of a residual that are decided: those executed, or one that all of them
+            share. The rest touches nothing, and its density would only be noise in the ratio.
+        residual_noise: sigma, (h, A).
+        value: V(s).
     """
 
     config: RfsPpoConfig
@@ -119,47 +174,38 @@ class RfsPpo(SteeringMethod):
         super().__init__(config, observation_dim, action_dim, device)
         c = config.online
         self.density_steps = config.n_action_steps if config.steering.residual_shape == "step" else 1
-        log_std = torch.full((self.density_steps, action_dim), c.residual_std, device=device).log()
-        self.residual_log_std = nn.Parameter(log_std)
-        learned = [*self.actor.head.parameters(), self.residual_log_std]
+        self.residual_noise = ResidualNoise((self.density_steps, action_dim), c.residual_std).to(device)
+        learned = [*self.actor.head.parameters(), *self.residual_noise.parameters()]
         self.optimizer = torch.optim.Adam(learned, c.learning_rate, fused=True)
         self.value = zero_mlp(self.base.context_dim, 1).to(device)
         self.value_optimizer = torch.optim.Adam(self.value.parameters(), c.value_learning_rate, fused=True)
+        self.latest = LatestDecisions(config.batch_size, device)
         self.deployed = BestOfN(self.actor, None, config.n_action_steps, 1, config.temperature)
-        self._decided: Decided | None = None
-        self._epoch: list[Tensor] = []
-        """Rows of the minibatches that are left of this epoch."""
 
     # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
-        """The updates of a step are such that a decision, worth `n_action_steps` steps, is learnt from `epochs` times
-        in minibatches of `batch_size`."""
+        """A decision is worth `n_action_steps` steps, and is learnt from `epochs` times in minibatches of `batch_size`:
+        that says how many updates a step pays for."""
         c = self.config
-        stages = (
-            Stage("imitation", updates=c.imitation.updates if c.base is None else 0),
+        return [
+            Stage("imitation", updates=self.imitation_updates(), update=self.imitate),
             Stage(
                 "online",
                 environment_steps=c.online.steps,
                 updates_per_step=c.online.epochs / (c.n_action_steps * c.batch_size),
+                update=self.learn,
             ),
-        )
-        return [stage for stage in stages if stage.total > 0]
+        ]
 
-    def begin(self, stage: Stage) -> None:
-        """Nothing: the head says zero until the first update online."""
+    def imitate(self, data: Data, progress: float) -> Scalars:
+        """One update of imitation, on the demonstrations."""
+        windows = data.offline.sample(self.config.batch_size, self.config.horizon, data.rng, imitable=True)
+        return self.policy_learner.imitate(to_torch(windows, self.device), progress)
 
-    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
-        c = self.config
-        if stage.name == "imitation":
-            windows = data.offline.sample(c.batch_size, c.horizon, data.rng, imitable=True)
-            return self.imitator.update(to_torch(windows, self.device), progress)
-        assert self._decided is not None, "updates online follow an episode"
-        if not self._epoch:
-            rows = torch.from_numpy(data.rng.permutation(len(self._decided.log_prob))).to(self.device)
-            self._epoch = list(rows.tensor_split(max(1, round(len(rows) / c.batch_size))))
-        rows = self._epoch.pop()
-        return self.update_head(Decided(*(part[rows] for part in self._decided)))
+    def learn(self, data: Data, progress: float) -> Scalars:
+        """One update of the head, the residual's noise and the value network on the latest decisions."""
+        return self.update_head(self.latest.minibatch(data.rng))
 
     # ---------------------------------------------------------------------------------------- acting, and what came
 
@@ -169,7 +215,7 @@ class RfsPpo(SteeringMethod):
         steering = self.actor.steer(observation)
         noisy = steering
         if self.config.steering.residual:
-            std = self.residual_log_std.exp().expand(len(observation), -1, -1)
+            std = self.residual_noise().expand(len(observation), -1, -1)
             residual = steering.residual.clone()
             residual[:, : self.n_action_steps] += std * torch.randn_like(std)
             noisy = steering._replace(residual=residual)
@@ -192,7 +238,7 @@ class RfsPpo(SteeringMethod):
         if c.steering.latent:
             log_prob = log_prob + self.actor.latent_log_prob(observation, latent, steering, c.temperature)
         if c.steering.residual:
-            density = Normal(steering.residual[:, : self.density_steps], self.residual_log_std.exp())
+            density = Normal(steering.residual[:, : self.density_steps], self.residual_noise())
             log_prob = log_prob + density.log_prob(residual).sum((-2, -1))
         return log_prob
 
@@ -203,7 +249,7 @@ class RfsPpo(SteeringMethod):
         decided = Decided(*map(torch.cat, zip(*map(self._assess, episodes), strict=True)))
         advantage = decided.advantage
         normalized = (advantage - advantage.mean()) / advantage.std(correction=0).clamp_min(1e-6)
-        self._decided, self._epoch = decided._replace(advantage=normalized), []
+        self.latest.replace(decided._replace(advantage=normalized))
 
     @torch.no_grad()
     def _assess(self, episode: Episode) -> Decided:
@@ -227,10 +273,10 @@ class RfsPpo(SteeringMethod):
             advantage + value[:-1],
         )
 
-    # ------------------------------------------------------------------------------------------------------- update
+    # ------------------------------------------------------------------------------------------------------- losses
 
-    def update_head(self, batch: Decided) -> dict[str, Tensor]:
-        """One step of head and residual noise on the clipped objective, and one of the value network."""
+    def head_loss(self, batch: Decided) -> tuple[Tensor, Scalars]:
+        """-mean min(rho * A, clip(rho, 1 - clip, 1 + clip) * A) - entropy_weight * entropy."""
         c = self.config.online
         steering = self.actor.steer(batch.observation)
         log_ratio = self.log_prob(batch.observation, batch.latent, batch.residual, steering) - batch.log_prob
@@ -239,49 +285,49 @@ class RfsPpo(SteeringMethod):
         loss = -torch.minimum(ratio * batch.advantage, clipped * batch.advantage).mean()
         if c.entropy_weight:
             loss = loss - c.entropy_weight * self._entropy(steering)
-        descend(loss, self.optimizer, "head")
-        value = self.value(self.base.features(batch.observation))[:, 0]
-        value_loss = (value - batch.value).square().mean()
-        descend(value_loss, self.value_optimizer, "value network")
         scalars = {
             "train/actor_loss": loss,
-            "train/value_loss": value_loss,
             "ppo/ratio_clipped": (ratio != clipped).float().mean(),
             "ppo/approx_kl": (ratio - 1 - log_ratio).mean(),  # never negative (http://joschu.net/blog/kl-approx.html)
             "steering/residual_rms": steering.residual.square().mean().sqrt(),
         }
-        return {name: scalar.detach() for name, scalar in scalars.items()}
+        return loss, {name: scalar.detach() for name, scalar in scalars.items()}
+
+    def value_loss(self, batch: Decided) -> Tensor:
+        """(V(s) - advantage - value)^2."""
+        return (self.value(self.base.features(batch.observation))[:, 0] - batch.value).square().mean()
 
     def _entropy(self, steering: HeadOutput) -> Tensor:
-        """Entropy of a decision per dimension, less a constant: the mean log standard deviation."""
+        """The entropy of a decision per dimension, less a constant: the mean log standard deviation."""
         parts = []
         if self.config.steering.latent:
             parts.append(steering.log_std.mean(0))
         if self.config.steering.residual:
-            parts.append(self.residual_log_std)
+            parts.append(self.residual_noise.log_std)
         return torch.cat(parts).mean()
 
-    # ------------------------------------------------------------------------------------------------------ details
+    # ------------------------------------------------------------------------------------------------------ updates
 
-    def state_dict(self) -> dict[str, Any]:
-        states = {name: part.state_dict() for name, part in self._parts().items()}
-        decided = None if self._decided is None else self._decided._asdict()
-        return states | {"residual_log_std": self.residual_log_std.detach(), "decided": decided, "epoch": self._epoch}
+    def update_head(self, batch: Decided) -> Scalars:
+        loss, scalars = self.head_loss(batch)
+        descend(loss, self.optimizer, "head")
+        value_loss = self.value_loss(batch)
+        descend(value_loss, self.value_optimizer, "value network")
+        return {"train/actor_loss": scalars.pop("train/actor_loss"), "train/value_loss": value_loss.detach(), **scalars}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        with torch.no_grad():
-            self.residual_log_std.copy_(state["residual_log_std"])
-        decided = state["decided"]
-        self._decided = None if decided is None else Decided(**{k: v.to(self.device) for k, v in decided.items()})
-        self._epoch = [rows.to(self.device) for rows in state["epoch"]]
-
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> Mapping[str, Any]:
         return {
-            "imitator": self.imitator,  # the base is in it
+            "policy_learner": self.policy_learner.parts(),  # the base is in it
             "head": self.actor.head,
+            "residual_noise": self.residual_noise,
             "value": self.value,
             "optimizer": self.optimizer,
             "value_optimizer": self.value_optimizer,
+            "latest": self.latest,
         }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if "latest" not in state:  # of an earlier version
+            latest = {name: state[name] for name in ("decided", "epoch")}
+            state = {**state, "latest": latest, "residual_noise": {"log_std": state["residual_log_std"]}}
+        super().load_state_dict(state)

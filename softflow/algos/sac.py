@@ -26,16 +26,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from softflow.algos.base import Data, Stage
-from softflow.algos.chunk_critic import ChunkCriticLearner
-from softflow.algos.imitation import ImitationConfig, Imitator, descend, make_policy
-from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
-from softflow.policies import BestOfN, FlowPolicy
+from softflow.algos.base import Data, Scalars, Stage
+from softflow.algos.chunk_critic import CriticLearner, critic_scalars
+from softflow.algos.online import OnlineMethod
+from softflow.algos.optimization import descend
+from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.settings import ImitationConfig, OnlineMethodConfig, OnlineStageConfig
+from softflow.data import Windows
+from softflow.policies import BestOfN
 from softflow.task.layout import ObservationSize
 
 
@@ -110,93 +114,119 @@ class EntropyWeight(nn.Module):
         return self.log.exp()
 
 
-class SoftCriticLearner(ChunkCriticLearner):
-    """Critics whose targets are the least of a random few, and count the entropy to come."""
-
-    config: SACConfig
-    policy: FlowPolicy
-
-    def __init__(self, config: SACConfig, policy: FlowPolicy, alpha: EntropyWeight, device: str = "cpu") -> None:
-        super().__init__(config, policy, device)
-        self.alpha = alpha
-
-    def next_value(self, observation: Tensor) -> Tensor:
-        """min_{j in M} Q_j(s, a) - alpha log pi(a | s) for a draw a of the policy: (B, O) -> (B,)."""
-        chunk, log_prob = self.policy.propose_with_log_prob(observation)
-        members = torch.randperm(self.config.critic_members)[: self.config.target_members]
-        value = self.target(self.policy.features(observation), chunk.clamp(-1, 1))[members].amin(0)
-        if self.config.entropy_in_target:
-            value = value - self.alpha() * log_prob
-        return value[:, 0]
-
-
 class SAC(OnlineMethod):
-    """See the module. `imitator` holds the actor, which learns, and the policy, its running average, which acts."""
+    """SAC with prior data, see the module.
+
+    Attributes:
+        actor: The policy that learns.
+        policy: The moving average of its weights, which acts.
+        critic: Q(s, chunk), E of them.
+        alpha: The entropy weight.
+    """
 
     config: SACConfig
 
     def __init__(
         self, config: SACConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
-        actor = make_policy(config, observation_dim, action_dim).to(device)
+        self.config, self.device = config, device
+        actor = config.make_policy(observation_dim, action_dim).to(device)
         if not actor.flow.exact_density:
             raise ValueError(f"flow {config.flow!r} has no exact density, which an entropy needs; choose another flow")
-        self.imitator = Imitator(actor, config.imitation, config.ema_rate)
-        self.actor, self.policy = actor, self.imitator.policy
+        self.policy_learner = PolicyLearner(actor, config.imitation, config.ema_rate)
+        self.actor, self.policy = actor, self.policy_learner.policy
         self.alpha = EntropyWeight(config.entropy_weight).to(device)
         self.alpha_optimizer = torch.optim.Adam(self.alpha.parameters(), config.online.learning_rate, fused=True)
-        self.learner = SoftCriticLearner(config, self.policy, self.alpha, device)
-        self.deployed = BestOfN(
-            self.policy, self.learner.critic, config.n_action_steps, config.candidates, config.temperature
-        )
+        self.critic_learner = CriticLearner(config, self.policy, device)
+        self.critic = self.critic_learner.critic
+        self.deployed = BestOfN(self.policy, self.critic, config.n_action_steps, config.candidates, config.temperature)
 
     @property
     def imitates(self) -> bool:
         """A tanh-Gaussian has no density at the bounds of the actions, and needs none to learn by the critic."""
         return self.config.imitation.updates > 0
 
-    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        self.imitator.fit_normalizer(mean, std)
+    # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
-        imitation, online = self.config.imitation, self.config.online
-        stages = (
-            Stage("imitation", updates=imitation.updates),
-            Stage("online", environment_steps=online.steps, updates_per_step=online.updates_per_step),
-        )
-        return [stage for stage in stages if stage.total > 0]
-
-    def begin(self, stage: Stage) -> None:
-        super().begin(stage)
-        if stage.name == "online":
-            self.imitator.renew_optimizer(self.config.online.learning_rate)
+        c = self.config
+        return [
+            Stage("imitation", updates=c.imitation.updates, update=self.imitate),
+            Stage(
+                "online",
+                environment_steps=c.online.steps,
+                updates_per_step=c.online.updates_per_step,
+                candidates=c.candidates,
+                begin=partial(self.policy_learner.renew_optimizer, c.online.learning_rate),
+                update=self.learn,
+            ),
+        ]
 
     @torch.inference_mode()
     def explore(self, observation: Tensor) -> Tensor:
         """A draw from the policy."""
         return self.policy.propose(observation)[:, 0]
 
-    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
-        c = self.config
-        if stage.name == "imitation":
-            return self.imitator.update(self.sample(data, c.horizon, imitable=True), progress)
-        for _ in range(c.online.critic_updates):
-            batch = self.sample(data, c.horizon)
-            scalars = self.learner.update(batch)
+    def learn(self, data: Data, progress: float) -> Scalars:
+        """Several updates of the critics, and one of the actor and the entropy weight."""
+        for _ in range(self.config.online.critic_updates):
+            batch = self.sample(data, self.config.horizon)
+            scalars = self.update_critic(batch)
         return scalars | self.update_actor(batch.observation)
 
-    def update_actor(self, observation: Tensor) -> dict[str, Tensor]:
-        """One step of the actor, and one of alpha: up if the policy's entropy is below its target, else down."""
+    # ------------------------------------------------------------------------------------------------------- losses
+
+    def critic_loss(self, batch: Windows[Tensor]) -> tuple[Tensor, Tensor]:
+        """(Q(s, a) - y)^2 with the soft target y of the module, the least of a random few critics in it.
+
+        Returns:
+            The loss, and Q(s, a) as (E, B).
+        """
+        c, target_critic = self.config, self.critic_learner.target
+        with torch.no_grad():
+            chunk, log_prob = self.policy.propose_with_log_prob(batch.next_observation)
+            members = torch.randperm(c.critic_members)[: c.target_members]
+            features = self.policy.features(batch.next_observation)
+            next_value = target_critic(features, chunk.clamp(-1, 1))[members].amin(0)
+            if c.entropy_in_target:
+                next_value = next_value - self.alpha() * log_prob
+            target = self.critic_learner.td_target(batch, next_value[:, 0])
+        q = self.critic_learner.q(batch)
+        return (q - target).square().mean(), q
+
+    def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha log pi(a | s) - mean_j Q_j(s, a) for a draw a ~ pi(. | s).
+
+        Returns:
+            The loss, and the entropy of the policy in nats for each number of a chunk.
+        """
         chunk, log_prob = self.actor.propose_with_log_prob(observation)
-        q = self.learner.value(self.learner.critic, observation, chunk.clamp(-1, 1))
-        alpha = self.alpha()
-        loss = (alpha.detach() * log_prob - q).mean()
-        self.imitator.step(loss)
+        q = self.critic_learner.value(observation, chunk.clamp(-1, 1))
         entropy = -log_prob.detach().mean() / chunk[0, 0].numel()
-        alpha_loss = self.alpha.log * (entropy - self.config.target_entropy)
-        descend(alpha_loss, self.alpha_optimizer, "entropy weight")
-        return {"train/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/entropy_weight": alpha.detach()}
+        return (self.alpha().detach() * log_prob - q).mean(), entropy
+
+    def alpha_loss(self, entropy: Tensor) -> Tensor:
+        """log(alpha) * (entropy - target_entropy): alpha rises if the policy's entropy is below its target."""
+        return self.alpha.log * (entropy - self.config.target_entropy)
+
+    # ------------------------------------------------------------------------------------------------------ updates
+
+    def update_critic(self, batch: Windows[Tensor]) -> Scalars:
+        loss, q = self.critic_loss(batch)
+        self.critic_learner.descend(loss)
+        return critic_scalars(loss, q)
+
+    def update_actor(self, observation: Tensor) -> Scalars:
+        alpha = self.alpha().detach()
+        loss, entropy = self.actor_loss(observation)
+        self.policy_learner.descend(loss)
+        descend(self.alpha_loss(entropy), self.alpha_optimizer, "entropy weight")
+        return {"train/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/entropy_weight": alpha}
 
     def parts(self) -> Mapping[str, Any]:
-        return {"imitator": self.imitator, "alpha": self.alpha, "alpha_optimizer": self.alpha_optimizer}
+        return {
+            "policy_learner": self.policy_learner.parts(),
+            "alpha": self.alpha,
+            "alpha_optimizer": self.alpha_optimizer,
+            **self.critic_learner.parts(),
+        }

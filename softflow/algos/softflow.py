@@ -25,16 +25,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from softflow.algos.base import Data, Stage
-from softflow.algos.chunk_critic import ChunkCriticLearner, WarmupConfig
-from softflow.algos.imitation import Imitator, make_policy
-from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
+from critics import StateValue
+from softflow.algos.base import Data, Scalars, Stage
+from softflow.algos.chunk_critic import (
+    CriticLearner,
+    advantage_weight,
+    critic_scalars,
+    normalized_q_loss,
+)
+from softflow.algos.online import OnlineMethod
+from softflow.algos.optimization import descend, set_learning_rate
+from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, WarmupConfig
 from softflow.data import Windows, to_torch
 from softflow.policies import BestOfN
 from softflow.task.layout import ObservationSize
@@ -64,7 +73,6 @@ class ImprovementConfig:
                 f"final_kl_weight {self.final_kl_weight:g} is reached in equal ratios from {self.kl_weight:g}: "
                 "both must be above 0"
             )
-        getattr(super(), "__post_init__", lambda: None)()  # of the other half of OnlineConfig
 
     def kl_weight_at(self, progress: float) -> float:
         """The weight of the KL at `progress` in [0, 1] of the stage."""
@@ -92,6 +100,10 @@ class OfflineConfig(ImprovementConfig):
 class OnlineConfig(ImprovementConfig, OnlineStageConfig):
     """Online RL."""
 
+    def __post_init__(self) -> None:
+        ImprovementConfig.__post_init__(self)
+        OnlineStageConfig.__post_init__(self)
+
 
 @dataclass
 class SoftFlowConfig(OnlineMethodConfig):
@@ -105,74 +117,123 @@ class SoftFlowConfig(OnlineMethodConfig):
 
 
 class SoftFlow(OnlineMethod):
-    """See the module. `imitator` holds the actor, which learns, and the policy, its running average, which acts."""
+    """SOFT-FLOW, see the module.
+
+    Attributes:
+        actor: The policy that learns.
+        policy: The moving average of its weights, which acts.
+        imitation_policy: The policy as imitation left it; frozen.
+        critic: Q(s, chunk).
+        state_value: V(s), or None where no advantage is asked for.
+    """
 
     config: SoftFlowConfig
 
     def __init__(
         self, config: SoftFlowConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
-        actor = make_policy(config, observation_dim, action_dim).to(device)
+        self.config, self.device = config, device
+        actor = config.make_policy(observation_dim, action_dim).to(device)
         for name, stage in (("offline", config.offline), ("online", config.online)):
             if stage.kl_weight and not actor.flow.exact_density:
                 raise ValueError(
                     f"{name}.kl_weight is {stage.kl_weight:g}, but flow {config.flow!r} has no exact density, which a "
                     f"KL needs; set {name}.kl_weight to 0, or choose another flow"
                 )
-        self.imitator = Imitator(actor, config.imitation, config.ema_rate)
-        self.actor, self.policy = actor, self.imitator.policy
+        self.policy_learner = PolicyLearner(actor, config.imitation, config.ema_rate)
+        self.actor, self.policy = actor, self.policy_learner.policy
         self.imitation_policy = copy.deepcopy(self.policy)
-        advantages = any(stage.nll_weight and stage.advantage_scale for stage in (config.offline, config.online))
-        self.learner = ChunkCriticLearner(config, self.policy, device, advantages)
-        self.critic = self.learner.critic
+        self.critic_learner = CriticLearner(config, self.policy, device)
+        self.critic = self.critic_learner.critic
+        self.state_value = None
+        if any(stage.nll_weight and stage.advantage_scale for stage in (config.offline, config.online)):
+            value = StateValue(context_dim=self.policy.context_dim, width=config.critic_width).to(device)
+            self.state_value = value
+            self.value_optimizer = torch.optim.AdamW(value.parameters(), config.critic_learning_rate, fused=True)
         self.deployed = BestOfN(self.policy, self.critic, config.n_action_steps, config.candidates, config.temperature)
-
-    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        self.imitator.fit_normalizer(mean, std)
-        self.imitation_policy.normalizer.fit(mean, std)
 
     # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
         c = self.config
-        stages = (
-            Stage("imitation", updates=c.imitation.updates),
-            Stage("critic_warmup", updates=c.warmup.updates),
-            Stage("offline", updates=c.offline.updates),
-            Stage("online", environment_steps=c.online.steps, updates_per_step=c.online.updates_per_step),
-        )
-        return [stage for stage in stages if stage.total > 0]
+        return [
+            Stage(
+                "imitation",
+                updates=c.imitation.updates,
+                update=self.imitate,
+                end=self.freeze_imitation,
+                diagnose=self.diagnose_bounds,
+            ),
+            Stage(
+                "critic_warmup",
+                updates=c.warmup.updates,
+                update=self.learn_values,
+                diagnose=self.diagnose_kl,
+            ),
+            Stage(
+                "offline",
+                updates=c.offline.updates,
+                begin=partial(self.policy_learner.restart, c.offline.learning_rate),
+                update=partial(self.improve, c.offline),
+                diagnose=self.diagnose_kl,
+            ),
+            Stage(
+                "online",
+                environment_steps=c.online.steps,
+                updates_per_step=c.online.updates_per_step,
+                candidates=c.candidates,
+                begin=partial(self.policy_learner.restart, c.online.learning_rate),
+                update=partial(self.improve, c.online),
+                diagnose=self.diagnose_kl,
+            ),
+        ]
 
-    def begin(self, stage: Stage) -> None:
-        """Freeze what imitation has learnt when it is over, and start the actor's optimiser anew for each stage."""
-        super().begin(stage)
-        after_imitation = [s for s in self.stages() if s.name != "imitation"]
-        if after_imitation and stage == after_imitation[0]:
-            self.imitation_policy.load_state_dict(self.policy.state_dict())
-        if stage.name in ("offline", "online"):
-            self.actor.load_state_dict(self.policy.state_dict())
-            self.imitator.renew_optimizer(getattr(self.config, stage.name).learning_rate)
+    def freeze_imitation(self) -> None:
+        """Keep the policy that imitation has learnt, which the KL is to."""
+        self.imitation_policy.load_state_dict(self.policy.state_dict())
 
-    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
-        c = self.config
-        if stage.name == "imitation":
-            return self.imitator.update(self.sample(data, c.horizon, imitable=True), progress)
+    def learn_values(self, data: Data, progress: float) -> Scalars:
+        """One update of critic and state value; the policy is frozen."""
+        return self.update_critic(self.sample(data, self.critic.horizon))
+
+    def improve(self, config: ImprovementConfig, data: Data, progress: float) -> Scalars:
+        """One update of critic and state value, and then of the actor."""
         batch = self.sample(data, self.critic.horizon)
-        scalars = self.learner.update(batch)
-        config = {"offline": c.offline, "online": c.online}.get(stage.name)
-        if config is not None and config.trains_actor:
-            self.imitator.set_learning_rate(config.learning_rate, progress)
-            scalars |= self.update_actor(batch, self.sample(data, c.horizon, imitable=True), config, progress)
+        scalars = self.update_critic(batch)
+        if config.trains_actor:
+            set_learning_rate(self.policy_learner.optimizer, config.learning_rate, progress)
+            imitable = self.sample(data, self.config.horizon, imitable=True)
+            scalars |= self.update_actor(batch, imitable, config, progress)
         return scalars
 
-    # ------------------------------------------------------------------------------------------------------ updates
+    # ------------------------------------------------------------------------------------------------------- losses
 
-    def update_actor(
+    def critic_loss(self, batch: Windows[Tensor]) -> tuple[Tensor, Tensor]:
+        """(Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, a'), a' the best of several ~ pi(. | s_k).
+
+        Returns:
+            The loss, and Q(s, a) as (E, B).
+        """
+        c = self.config
+        with torch.no_grad():
+            next_chunks = self.policy.propose(
+                batch.next_observation, c.target_candidates, c.temperature, self.critic.horizon
+            )
+            next_value = self.critic_learner.best_value(batch.next_observation, next_chunks)
+            target = self.critic_learner.td_target(batch, next_value)
+        q = self.critic_learner.q(batch)
+        return (q - target).square().mean(), q
+
+    def value_loss(self, observation: Tensor, q: Tensor) -> Tensor:
+        """(V(s) - Q(s, a))^2 on chunks of the data, whose mean in each state V then is; no chunk need be proposed."""
+        assert self.state_value is not None
+        return (self.state_value(self.policy.features(observation)) - q.detach().mean(0)).square().mean()
+
+    def actor_loss(
         self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig, progress: float
-    ) -> dict[str, Tensor]:
-        """One step on the sum of the three terms; a term of weight zero costs nothing."""
-        scalars = {}
+    ) -> tuple[Tensor, Scalars]:
+        """The sum of the three terms; a term of weight zero costs nothing."""
+        scalars: Scalars = {}
         loss = torch.zeros((), device=self.device)
         if config.kl_weight:
             chunk, log_prob = self.actor.propose_with_log_prob(batch.observation)
@@ -181,30 +242,69 @@ class SoftFlow(OnlineMethod):
             loss = loss + config.kl_weight_at(progress) * kl
         if config.q_weight:
             proposed = chunk.clamp(-1, 1) if config.kl_weight else self.actor.propose(batch.observation)
-            loss = loss + self.learner.actor_loss(batch.observation, proposed, config.q_weight)
+            q = self.critic_learner.value(batch.observation, proposed)
+            loss = loss + normalized_q_loss(q, config.q_weight)
         if config.nll_weight:
-            scale = config.advantage_scale
-            weight = self.learner.advantage_weight(imitable, scale) if scale else None
+            weight = self.chunk_weight(imitable, config.advantage_scale) if config.advantage_scale else None
             data_loss = self.actor.bc_loss(imitable.observation, imitable.chunk, weight)
-            scalars[self.imitator.loss_name] = data_loss.detach()
+            scalars[self.policy_learner.loss_name] = data_loss.detach()
             loss = loss + config.nll_weight * data_loss
-        self.imitator.step(loss)
-        return scalars | {"train/actor_loss": loss.detach()}
-
-    # ------------------------------------------------------------------------------------------------------ details
+        return loss, scalars | {"train/actor_loss": loss.detach()}
 
     @torch.no_grad()
-    def diagnose(self, stage: Stage, data: Data) -> dict[str, Tensor]:
-        """The share of sampled numbers outside the action box, and, if the density is exact, the KL to imitation."""
+    def chunk_weight(self, imitable: Windows[Tensor], scale: float) -> Tensor:
+        """w = exp(A / scale) of the data's chunks, A = Q - V in standard deviations of the batch: (B,)."""
+        assert self.state_value is not None
+        q = self.critic_learner.target_value(imitable.observation, imitable.chunk.unsqueeze(1))[:, 0]
+        return advantage_weight(q - self.state_value(self.policy.features(imitable.observation)), scale)
+
+    # ------------------------------------------------------------------------------------------------------ updates
+
+    def update_critic(self, batch: Windows[Tensor]) -> Scalars:
+        loss, q = self.critic_loss(batch)
+        self.critic_learner.descend(loss)
+        scalars = critic_scalars(loss, q)
+        if self.state_value is not None:
+            value_loss = self.value_loss(batch.observation, q)
+            descend(value_loss, self.value_optimizer, "state value")
+            scalars["train/value_loss"] = value_loss.detach()
+        return scalars
+
+    def update_actor(
+        self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig, progress: float
+    ) -> Scalars:
+        loss, scalars = self.actor_loss(batch, imitable, config, progress)
+        self.policy_learner.descend(loss)
+        return scalars
+
+    # -------------------------------------------------------------------------------------- diagnosis, and what is kept
+
+    def diagnose_bounds(self, data: Data) -> Scalars:
+        """The share of sampled numbers outside the action box."""
+        return self._diagnose(data, with_kl=False)
+
+    def diagnose_kl(self, data: Data) -> Scalars:
+        """The same, and the KL to imitation if the density is exact."""
+        return self._diagnose(data, with_kl=self.policy.flow.exact_density)
+
+    @torch.no_grad()
+    def _diagnose(self, data: Data, with_kl: bool) -> Scalars:
         with torch.random.fork_rng([]):
             windows = data.offline.sample(self.config.batch_size, 1, np.random.default_rng(0))
             observation = to_torch(windows, self.device).observation
             chunk = self.policy.flow.sample(self.policy.features(observation))
             scalars = {"flow/out_of_bounds": (chunk.abs() > 1).float().mean()}
-            if stage.name != "imitation" and self.policy.flow.exact_density:
+            if with_kl:
                 now, then = (policy.log_prob(observation, chunk) for policy in (self.policy, self.imitation_policy))
                 scalars["flow/kl_to_imitation"] = (now - then).mean() / chunk[0, 0].numel()
         return scalars
 
     def parts(self) -> Mapping[str, Any]:
-        return {"imitator": self.imitator, "imitation_policy": self.imitation_policy}
+        parts: dict[str, Any] = {
+            "policy_learner": self.policy_learner.parts(),
+            "imitation_policy": self.imitation_policy,
+            **self.critic_learner.parts(),
+        }
+        if self.state_value is not None:
+            parts |= {"state_value": self.state_value, "state_value_optimizer": self.value_optimizer}
+        return parts

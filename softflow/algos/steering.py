@@ -31,10 +31,13 @@ import torch
 from torch import Tensor
 
 from critics import soft_update
-from softflow.algos.base import Algorithm, Data, Stage
-from softflow.algos.chunk_critic import ChunkCriticLearner
-from softflow.algos.imitation import Imitator, PolicyConfig, descend, make_policy
-from softflow.algos.online import OnlineMethod, OnlineMethodConfig, OnlineStageConfig
+from softflow.algos.base import Algorithm, Data, Scalars, Stage
+from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalized_q_loss
+from softflow.algos.online import OnlineMethod
+from softflow.algos.optimization import descend
+from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, PolicyConfig
+from softflow.data import Windows
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
 from softflow.policies.steered import Shape
 from softflow.task.layout import ObservationSize
@@ -107,9 +110,12 @@ class SteeringConfig(OnlineMethodConfig, SteeredConfig):
 
 
 class SteeringMethod(Algorithm):
-    """What every method has that learns to steer a frozen base: the base, imitated or given, and the head on it.
+    """What every method has that learns to steer a frozen base.
 
-    `imitator` holds the base, `actor` is the policy whose head learns.
+    Attributes:
+        policy_learner: Imitates, and so trains the base, unless a base is given.
+        base: The policy that is steered.
+        actor: The policy whose head learns.
     """
 
     config: SteeredConfig
@@ -117,28 +123,37 @@ class SteeringMethod(Algorithm):
     def __init__(
         self, config: SteeredConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
-        self.config, self.n_action_steps, self.device = config, config.n_action_steps, device
-        imitating = make_policy(config, observation_dim, action_dim)
-        self.imitator = Imitator(imitating.to(device), config.imitation, config.ema_rate)
-        self.base = self.imitator.policy
+        self.config, self.device = config, device
+        imitating = config.make_policy(observation_dim, action_dim)
+        self.policy_learner = PolicyLearner(imitating.to(device), config.imitation, config.ema_rate)
+        self.base = self.policy_learner.policy
         self.actor = SteeredPolicy(self.base, **asdict(config.steering)).to(device)
 
     def load_base(self, policy: ChunkPolicy) -> None:
-        """Steer this one. Its weights and observation statistics are copied.
+        """Steer this policy. Its weights and observation statistics are copied.
 
         Raises:
-            ValueError: it is no `FlowPolicy`, or other than the configuration says.
+            ValueError: It is no `FlowPolicy`, or is built otherwise than the configuration says.
         """
         copy_base(policy, self.base)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        """Nothing to do for a base that was trained before: it keeps the statistics it was trained with."""
+        """Give the statistics to the base; one that was trained before keeps its own."""
         if self.config.base is None:
-            self.imitator.fit_normalizer(mean, std)
+            super().fit_normalizer(mean, std)
+
+    def imitation_updates(self) -> int:
+        """The number of updates of imitation: none if a base is given."""
+        return self.config.imitation.updates if self.config.base is None else 0
 
 
 class Steering(SteeringMethod, OnlineMethod):
-    """See the module. `policy` is what acts."""
+    """Steering by a chunk critic, see the module.
+
+    Attributes:
+        policy: The base with the moving average of the head's weights, which acts.
+        critic: Q(s, chunk) of composed chunks.
+    """
 
     config: SteeringConfig
 
@@ -148,59 +163,97 @@ class Steering(SteeringMethod, OnlineMethod):
         super().__init__(config, observation_dim, action_dim, device)
         self.policy = self.actor.twin()
         self.head_optimizer = torch.optim.Adam(self.actor.head.parameters(), config.online.learning_rate, fused=True)
-        self.learner = ChunkCriticLearner(config, self.policy, device)
-        self.deployed = BestOfN(
-            self.policy, self.learner.critic, config.n_action_steps, config.candidates, config.temperature
-        )
+        self.critic_learner = CriticLearner(config, self.policy, device)
+        self.critic = self.critic_learner.critic
+        self.deployed = BestOfN(self.policy, self.critic, config.n_action_steps, config.candidates, config.temperature)
 
     # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
         c = self.config
-        stages = (
-            Stage("imitation", updates=c.imitation.updates if c.base is None else 0),
-            _acting("base_rollouts", c.base_rollouts),
-            _acting("online", c.online),
-        )
-        return [stage for stage in stages if stage.total > 0]
+        return [
+            Stage("imitation", updates=self.imitation_updates(), update=self.imitate),
+            Stage(
+                "base_rollouts",
+                environment_steps=c.base_rollouts.steps,
+                updates_per_step=c.base_rollouts.updates_per_step,
+                update=self.learn_values,
+            ),
+            Stage(
+                "online",
+                environment_steps=c.online.steps,
+                updates_per_step=c.online.updates_per_step,
+                candidates=c.candidates,
+                update=self.steer,
+            ),
+        ]
 
     @torch.inference_mode()
     def explore(self, observation: Tensor) -> Tensor:
         """Single draws, however many candidates deploy."""
         return self.policy.propose(observation, 1, self.config.temperature)[:, 0, : self.n_action_steps]
 
-    def update(self, stage: Stage, data: Data, progress: float) -> dict[str, Tensor]:
-        if stage.name == "imitation":
-            return self.imitator.update(self.sample(data, self.config.horizon, imitable=True), progress)
-        batch = self.sample(data, self.learner.critic.horizon)
-        scalars = self.learner.update(batch)
-        return scalars | self.update_head(batch.observation) if stage.name == "online" else scalars
+    def learn_values(self, data: Data, progress: float) -> Scalars:
+        """One update of the critic; the head still says zero."""
+        return self.update_critic(self.sample(data, self.critic.horizon))
 
-    def update_head(self, observation: Tensor) -> dict[str, Tensor]:
-        """One step of the head on the sum of the three terms, at the temperature that acts."""
+    def steer(self, data: Data, progress: float) -> Scalars:
+        """One update of the critic, and then of the head."""
+        batch = self.sample(data, self.critic.horizon)
+        return self.update_critic(batch) | self.update_head(batch.observation)
+
+    # ------------------------------------------------------------------------------------------------------- losses
+
+    def critic_loss(self, batch: Windows[Tensor]) -> tuple[Tensor, Tensor]:
+        """(Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, a'), a' composed by the policy that acts.
+
+        Returns:
+            The loss, and Q(s, a) as (E, B).
+        """
+        c = self.config
+        with torch.no_grad():
+            next_chunks = self.policy.propose(
+                batch.next_observation, c.target_candidates, c.temperature, self.critic.horizon
+            )
+            next_value = self.critic_learner.best_value(batch.next_observation, next_chunks)
+            target = self.critic_learner.td_target(batch, next_value)
+        q = self.critic_learner.q(batch)
+        return (q - target).square().mean(), q
+
+    def head_loss(self, observation: Tensor) -> tuple[Tensor, Scalars]:
+        """The sum of the three terms, at the temperature that acts."""
         c = self.config
         steering = self.actor.steer(observation)
         chunk = self.actor.draw(observation, 1, c.temperature, steering).chunk
         residual = steering.residual.square().mean()
         kl = self.actor.latent_kl(observation, steering).mean() / chunk[0, 0].numel()
         conservative = c.online.residual_weight * residual + c.online.kl_weight * kl
-        loss = self.learner.actor_loss(observation, chunk) + conservative
-        descend(loss, self.head_optimizer, "head")
-        soft_update(self.policy.head, self.actor.head, c.ema_rate)
+        q = self.critic_learner.value(observation, chunk)
+        loss = normalized_q_loss(q) + conservative
         scalars = {"train/actor_loss": loss, "steering/residual_rms": residual.sqrt(), "steering/latent_kl": kl}
-        return {name: value.detach() for name, value in scalars.items()}
+        return loss, {name: value.detach() for name, value in scalars.items()}
+
+    # ------------------------------------------------------------------------------------------------------ updates
+
+    def update_critic(self, batch: Windows[Tensor]) -> Scalars:
+        loss, q = self.critic_loss(batch)
+        self.critic_learner.descend(loss)
+        return critic_scalars(loss, q)
+
+    def update_head(self, observation: Tensor) -> Scalars:
+        loss, scalars = self.head_loss(observation)
+        descend(loss, self.head_optimizer, "head")
+        soft_update(self.policy.head, self.actor.head, self.config.ema_rate)
+        return scalars
 
     def parts(self) -> Mapping[str, Any]:
         return {
-            "imitator": self.imitator,  # the base is in it
+            "policy_learner": self.policy_learner.parts(),  # the base is in it
             "head": self.actor.head,
             "average_head": self.policy.head,
             "head_optimizer": self.head_optimizer,
+            **self.critic_learner.parts(),
         }
-
-
-def _acting(name: str, config: BaseRolloutsConfig | SteeringOnlineConfig) -> Stage:
-    return Stage(name, environment_steps=config.steps, updates_per_step=config.updates_per_step)
 
 
 def copy_base(policy: ChunkPolicy, base: FlowPolicy) -> None:

@@ -11,6 +11,7 @@ from softflow.policies.guarded_policy import GuardedPolicy
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.one_step import OneStepPolicy
 from softflow.policies.pixel_encoder import register_encoder
+from softflow.policies.policy import Policy
 from softflow.policies.steered import SteeredPolicy
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "GuardedPolicy",
     "ObservationNormalizer",
     "OneStepPolicy",
+    "Policy",
     "SteeredPolicy",
     "register_encoder",
     "register_policy",

@@ -25,21 +25,22 @@ class PixelEncoder(nn.Module):
     (arXiv 2004.13649, section 3.1).
 
     Args:
-        layout: of the packed observations.
-        trunk: a name of `ENCODERS`.
-        features: of each image.
-        options: of the trunk.
+        layout: The layout of packed observations.
+        trunk: The name of the network for each image, one of `ENCODERS`.
+        features: How many features each image becomes.
+        options: Options of the trunk.
 
     Raises:
-        ValueError: no such trunk, an option that it does not have or one it lacks, or an image smaller than
-            `SMALLEST_IMAGE`.
-        ImportError: the trunk's package is missing, or importing it fails.
+        ValueError: There is no such trunk, it does not have an option or lacks one that it needs, or an image is
+            smaller than `SMALLEST_IMAGE`.
+        ImportError: The trunk's package is missing, or importing it fails.
     """
 
     def __init__(self, layout: ObservationLayout, trunk: str = "conv", *, features: int = 64, **options: Any) -> None:
         super().__init__()
         make_trunk = _find_trunk(trunk, options)
         self.layout, self.options = layout, {"features": features, **options}
+        self._sizes = {part.name: part.size for part in layout.parts}
         self.trunk = trunk
         self.trunks, self.heads = nn.ModuleList(), nn.ModuleList()
         for part in layout.images:
@@ -56,51 +57,63 @@ class PixelEncoder(nn.Module):
         self.feature_count = features * len(layout.images)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Packed observations (B, O) -> the features of all images (B, feature_count).
+        """Return the features of all images, (B, feature_count).
+
+        Args:
+            observation: Packed observations, uint8 (B, O); or all their pixels and numbers, part after part, as
+                float32 (B, P), for formats that cannot read bytes as numbers.
 
         Raises:
-            ValueError: not bytes of this layout.
+            ValueError: It is neither, for this layout.
         """
         encoded, dtype = [], next(self.heads.parameters()).dtype
         for part, trunk, head in zip(self.layout.images, self.trunks, self.heads, strict=True):
-            pixels = self._bytes(observation, part).unflatten(1, part.shape)
+            pixels = self._values(observation, part).unflatten(1, part.shape)
             if self.training:
                 pixels = shifted(pixels)
             encoded.append(head(trunk(pixels.permute(0, 3, 1, 2).to(dtype) / 255)))
         return torch.cat(encoded, -1)
 
     def describe(self) -> dict[str, Any]:
-        """What a `FlowPolicy` must be given to build this encoder again. Pretrained weights are in the state, and not
-        read again."""
+        """Return what a `FlowPolicy` must be given to build this encoder again.
+
+        Pretrained weights are in the state and are not read again.
+        """
         options = {name: "" if name == "weights" else value for name, value in self.options.items()}
         return {"observation_dim": self.layout.describe(), "encoder": self.trunk, "encoder_options": options}
 
     def fixed_state(self) -> dict[str, Tensor]:
-        """The part of `state_dict` that no learning changes: the weights of a pretrained trunk."""
+        """Return the part of `state_dict` that no learning changes: the weights of a pretrained trunk."""
         learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {name: value for name, value in self.state_dict().items() if name not in learnt}
 
     def numbers(self, observation: Tensor) -> Tensor:
-        """All numbers beside the images, part after part: (B, O) -> (B, K).
+        """Return all numbers beside the images, part after part, (B, K), of observations as `forward` takes them.
 
         Raises:
-            ValueError: not bytes of this layout.
+            ValueError: `forward` does not take them.
         """
         parts = [part for part in self.layout.parts if not part.is_image]
-        none = observation.new_zeros(len(observation), 0, dtype=torch.float32)
-        # Copies, because bytes are read as numbers only from addresses that are multiples of four.
-        copies = (self._bytes(observation, part).clone(memory_format=torch.contiguous_format) for part in parts)
-        return torch.cat([none, *(copy.view(torch.float32) for copy in copies)], -1)
+        none = observation.new_zeros(observation.shape[0], 0, dtype=torch.float32)
+        return torch.cat([none, *(self._values(observation, part) for part in parts)], -1)
 
-    def _bytes(self, observation: Tensor, part: Part) -> Tensor:
-        if observation.dtype != torch.uint8 or observation.ndim != 2 or observation.shape[1] != self.layout.size:
+    def _values(self, observation: Tensor, part: Part) -> Tensor:
+        """Return the pixels of an image as they are stored, or the numbers of a part: (B, part.size)."""
+        kind = observation.dtype, observation.ndim, observation.shape[-1]
+        if kind == (torch.float32, 2, sum(self._sizes.values())):
+            return observation.split(list(self._sizes.values()), 1)[list(self._sizes).index(part.name)]
+        if kind != (torch.uint8, 2, self.layout.size):
             got = f"{observation.dtype} of shape {tuple(observation.shape)}"
             raise ValueError(f"expected packed observations, uint8 of shape (B, {self.layout.size}), got {got}")
-        return observation[:, self.layout.slices[part.name]]
+        stored = observation[:, self.layout.slices[part.name]]
+        if part.is_image:
+            return stored
+        # A copy, because bytes are read as numbers only from addresses that are multiples of four.
+        return stored.clone(memory_format=torch.contiguous_format).view(torch.float32)
 
 
 def shifted(images: Tensor) -> Tensor:
-    """Each image of (B, H, W, channels) moved at random by up to `MAX_SHIFT` along both axes, its border repeated."""
+    """Move each image of (B, H, W, channels) at random by up to `MAX_SHIFT` along both axes, and repeat its border."""
     batch, height, width = images.shape[:3]
     down, right = (
         torch.arange(size, device=images.device)
@@ -113,7 +126,7 @@ def shifted(images: Tensor) -> Tensor:
 
 
 def conv(image: Part, *, width: int = 32) -> nn.Module:
-    """A small convolutional network, learnt from nothing: a sixteenth of the image's height and width remains."""
+    """Make a small convolutional network that is learnt from scratch. An eighth of the height and width remains."""
     return nn.Sequential(
         nn.Conv2d(image.shape[2], width, 8, stride=4, padding=2),
         nn.ReLU(),

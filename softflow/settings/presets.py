@@ -1,4 +1,4 @@
-"""Settings that have a name: `configs/algos`, `configs/envs`, `configs/presets`."""
+"""Presets, settings that have a name: `configs/algos`, `configs/envs`, `configs/presets`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOUNS: dict[Kind, str] = {"algos": "algorithm", "envs": "environment", "presets
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What decides which presets, or whose settings, a command starts from."""
+    """The settings that decide which presets, or which run's settings, a command starts from."""
 
     algo: str | None = None
     env: str | None = None
@@ -32,7 +32,7 @@ class Selection:
 
 
 def available_presets(kind: Kind) -> list[str]:
-    """Names of the presets that are installed, sorted."""
+    """Return the names of the installed presets, sorted."""
     folder = _presets() / kind
     files = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     return sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml"))
@@ -72,14 +72,14 @@ def _presets() -> Traversable:
         raise ConfigError("the presets are not installed: run `pip install -e .` in the checkout") from error
 
 
-def preset_layers(selection: Selection) -> list[Layer]:
-    """Load the layers that a selection names. The preset of an algorithm may be anyone's file, `my_preset.yaml`; a
-    gymnasium id (`module:Id-v0`) needs no preset.
+def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
+    """Load the layers that a selection names; those `above` follow them. The preset of an algorithm may be anyone's
+    file, `my_preset.yaml`; a gymnasium id (`module:Id-v0`) needs no preset.
 
-    A preset of an environment, or one such as `quick`, gives what only one algorithm takes below `algorithms: NAME:`,
-    and over it, in the same way, what only one preset of an algorithm takes.
-    What a layer says of the options of the flow that it names is left out where a later layer, or the selection, names
-    another.
+    A preset of an environment, or one such as `quick`, gives the settings that only one algorithm takes below
+    `algorithms: NAME:`. Those for one preset of an algorithm stand there under the preset's name and lie over them.
+    If a layer names a flow, and a later layer or the selection names another, the earlier layer's `flow_options` are
+    left out.
     """
     layers = []
     algorithm = None
@@ -94,6 +94,7 @@ def preset_layers(selection: Selection) -> list[Layer]:
         layers += _for_algorithm(load_preset("presets", selection.preset), names)
     if selection.config is not None:
         layers.append(load_file(selection.config))
+    layers += above
     named = [layer.values["flow"] for layer in layers if "flow" in layer.values]
     flow = selection.flow or (named or [None])[-1]
     return [_without(layer, "flow_options") if layer.values.get("flow", flow) != flow else layer for layer in layers]
@@ -104,7 +105,7 @@ def _without(layer: Layer, key: str) -> Layer:
 
 
 def _for_algorithm(layer: Layer, names: Iterable[str | None]) -> list[Layer]:
-    """A preset without its `algorithms`, and what these say of each of `names`."""
+    """Split a preset into what holds for every algorithm and what it gives below `algorithms:` for each of `names`."""
     values = dict(layer.values)
     special = values.pop("algorithms", {})
     special_layers = [Layer(special[name], f"{layer.source} ({name})") for name in names if name in special]

@@ -122,13 +122,13 @@ class Trainer:
             FloatingPointError: a loss, gradient, weight or action is not finite. As in the other two cases the last
                 checkpoint is one from before.
         """
-        stages = self.algorithm.stages()
+        stages = self.algorithm.schedule()
         with MetricLogger(self.run_folder, self._resume_at) as self._logger, SignalWatch() as self._signals:
             try:
                 if self._resume_at is None:
                     self._save()
                 while self.progress.stage < len(stages) and not self.progress.ended:
-                    self._run_stage(stages[self.progress.stage])
+                    self._run_stage(stages)
                     self._move_on(stages)
                     self._save()
             except Interrupted:
@@ -136,11 +136,15 @@ class Trainer:
                 raise
         return self.evaluations
 
-    def _run_stage(self, stage: Stage) -> None:
+    def _run_stage(self, stages: Sequence[Stage]) -> None:
         p = self.progress
+        stage = stages[p.stage]
         if not p.begun:
-            self.algorithm.begin(stage)
+            if p.stage:
+                stages[p.stage - 1].end()
+            stage.begin()
             p.begun = True
+        self.algorithm.deployed.candidates = stage.candidates
         with StageProgress(stage.name, stage.total, initial=self.progress.done) as bar:
             if stage.acts:
                 self._act_and_learn(stage, bar)
@@ -217,7 +221,7 @@ class Trainer:
     def _update(self, stage: Stage) -> dict[str, torch.Tensor]:
         p = self.progress
         try:
-            scalars = self.algorithm.update(stage, self.data, p.done / stage.total)
+            scalars = stage.update(self.data, p.done / stage.total)
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error} at step {p.done} of the stage {stage.name!r}, update {p.updates + 1} of the run: training "
@@ -267,9 +271,7 @@ class Trainer:
         )
 
     def _log(self, stage: Stage, scalars: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
-        numbers = {
-            name: float(value) for name, value in {**scalars, **self.algorithm.diagnose(stage, self.data)}.items()
-        }
+        numbers = {name: float(value) for name, value in {**scalars, **stage.diagnose(self.data)}.items()}
         numbers["train/n_updates"] = self.progress.updates
         assert self._logger is not None
         self._logger.log(self.progress.done, stage.name, numbers)
@@ -317,7 +319,7 @@ class Trainer:
         self._recent.extend(EpisodeResult(*result) for result in state["recent"])
         self.evaluations = [(stage, done, Evaluation(**result)) for stage, done, result in state["evaluations"]]
         self.data.rng.bit_generator.state = json.loads(state["data_rng"])
-        stages = self.algorithm.stages()
+        stages = self.algorithm.schedule()
         if p.stage == len(stages) > 0:  # an older version counted the end of the last stage as one more
             p.stage, p.begun, p.ended = p.stage - 1, True, True
             p.done = p.evaluated = self.evaluations[-1][1]

@@ -56,16 +56,26 @@ def make_data(offline: Sequence[Episode], online: Sequence[Episode] = ()) -> Dat
 
 
 def stage_named(algorithm: Algorithm, name: str) -> Stage:
-    [stage] = [stage for stage in algorithm.stages() if stage.name == name]
+    [stage] = [stage for stage in algorithm.schedule() if stage.name == name]
     return stage
 
 
+def enter(algorithm: Algorithm, name: str) -> Stage:
+    """End the stage before and begin this one, as the loop does."""
+    stages = algorithm.schedule()
+    index = [stage.name for stage in stages].index(name)
+    if index:
+        stages[index - 1].end()
+    stages[index].begin()
+    algorithm.deployed.candidates = stages[index].candidates
+    return stages[index]
+
+
 def train(algorithm: Algorithm, name: str, data: Data, updates: int) -> dict[str, Tensor]:
-    """Begin a stage and make that many updates; the scalars of the last."""
-    stage, scalars = stage_named(algorithm, name), {}
-    algorithm.begin(stage)
+    """Enter a stage and make that many updates; the scalars of the last."""
+    stage, scalars = enter(algorithm, name), {}
     for update in range(updates):
-        scalars = algorithm.update(stage, data, update / updates)
+        scalars = stage.update(data, update / updates)
     return scalars
 
 
@@ -97,7 +107,7 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 
 def assert_goes_on_the_same(original: Any, twin: Any, name: str, data: Callable[[], Data], updates: int = 3) -> None:
     """What `original` saves, through a file, makes `twin` go on in a stage as it does itself."""
-    parts = [*vars(twin).values(), *vars(twin.imitator if hasattr(twin, "imitator") else twin).values()]
+    parts = [*vars(twin).values(), *vars(twin.policy_learner if hasattr(twin, "policy_learner") else twin).values()]
     with torch.no_grad():  # what the state leaves out stays wrong
         for module in (part for part in parts if isinstance(part, torch.nn.Module)):
             for parameter in module.parameters():
@@ -109,8 +119,9 @@ def assert_goes_on_the_same(original: Any, twin: Any, name: str, data: Callable[
     for algorithm in (original, twin):
         torch.manual_seed(7)
         stage, fresh = stage_named(algorithm, name), data()
+        algorithm.deployed.candidates = stage.candidates
         for update in range(updates):
-            algorithm.update(stage, fresh, update / updates)
+            stage.update(fresh, update / updates)
     assert_same(weights(original.deployed), weights(twin.deployed))
     assert_same(weights(original.actor), weights(twin.actor))
     assert original.deployed.describe() == twin.deployed.describe()

@@ -57,7 +57,7 @@ def test_every_stage_learns_and_the_policy_acts(data: st.DataObject) -> None:
         draw(st.lists(episodes(observation_dim, action_dim), min_size=least, max_size=3)) for least in (1, 0)
     )
     replays = make_data(demonstrations, own)
-    for stage in algorithm.stages():
+    for stage in algorithm.schedule():
         for name, value in train(algorithm, stage.name, replays, 2).items():
             assert value.isfinite(), (stage.name, name)
         observation = replays.offline.sample(5, 1, np.random.default_rng(0)).observation

@@ -86,8 +86,8 @@ def test_the_loss_of_residual_labels_by_hand(monkeypatch: pytest.MonkeyPatch) ->
         seen.append(chunk)
         return -2 * chunk[..., 0, 0].unsqueeze(0)
 
-    assert algorithm.learner is not None
-    monkeypatch.setattr(algorithm.learner.critic, "forward", value)
+    assert algorithm.critic_learner is not None
+    monkeypatch.setattr(algorithm.critic_learner.critic, "forward", value)
     with torch.no_grad():
         algorithm.actor.head[-1].bias.copy_(torch.tensor([0.3, -0.4]))
     base, human = torch.tensor([[[0.2], [0.1]]]), torch.tensor([[[0.24], [0.6]]])
@@ -170,9 +170,9 @@ def test_the_critics_gradient_moves_the_latent(measured: Any, monkeypatch: pytes
     algorithm = make_algorithm(
         COUPLING, LATENT, warmup={"updates": 1}, correction={"learning_rate": 3e-3, "bc_weight": 0.0, "q_weight": 1.0}
     )
-    assert algorithm.learner is not None
-    monkeypatch.setattr(algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
-    monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
+    assert algorithm.critic_learner is not None
+    monkeypatch.setattr(algorithm.critic_learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
+    monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
     algorithm.load_corrections(make_corrections([[0.0, 0.0]], [[0.0, 0.0]]))
     train(algorithm, "correction", DATA, 100)
     assert measured(algorithm.policy.steer(torch.tensor([[CORRECTED]])).mean[0, 0, 0]) > 0.1
@@ -214,13 +214,13 @@ def test_failed_corrections_are_left_out() -> None:
 
 def test_stages_of_no_length_are_left_out_and_so_is_a_critic_without_updates() -> None:
     algorithm = make_algorithm()
-    assert [stage.name for stage in algorithm.stages()] == ["correction"]
-    assert algorithm.learner is None and algorithm.deployed.critic is None
+    assert [stage.name for stage in algorithm.schedule()] == ["correction"]
+    assert algorithm.critic_learner is None and algorithm.deployed.critic is None
     with_critic = make_algorithm(warmup={"updates": 2}, candidates=3)
-    assert [stage.name for stage in with_critic.stages()] == ["critic_warmup", "correction"]
-    assert with_critic.learner is not None and with_critic.deployed.critic is with_critic.learner.critic
-    assert not any(stage.acts for stage in with_critic.stages())
-    assert make_algorithm(correction={"updates": 0}).stages() == []
+    assert [stage.name for stage in with_critic.schedule()] == ["critic_warmup", "correction"]
+    assert with_critic.critic_learner is not None and with_critic.deployed.critic is with_critic.critic_learner.critic
+    assert not any(stage.acts for stage in with_critic.schedule())
+    assert make_algorithm(correction={"updates": 0}).schedule() == []
 
 
 @pytest.mark.parametrize("name", ["critic_warmup", "correction"])

@@ -57,9 +57,9 @@ def test_softflow(name: str, measured: Any) -> None:
     train(algorithm, "critic_warmup", data, 2)
     imitated = weights(algorithm.actor)
     scalars = [train(algorithm, stage, data, 2) for stage in ("offline", "online")]
-    diagnosed = algorithm.diagnose(algorithm.stages()[-1], data)
+    diagnosed = algorithm.schedule()[-1].diagnose(data)
 
-    loss = algorithm.imitator.loss_name
+    loss = algorithm.policy_learner.loss_name
     assert loss == ("flow/loss" if name == "flow_matching" else "flow/nll")
     assert measured(before["train/actor_loss"] - after["train/actor_loss"]) > 0.04
     assert all(loss in scalar and scalar[loss].isfinite() for scalar in (before, after, *scalars))
@@ -84,13 +84,13 @@ def test_filtered_imitation(name: str) -> None:
     algorithm = FilteredImitation(config, 1, 1)
     algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
     data = make_data(EPISODES, EPISODES[:2])
-    learnt = [stage for stage in algorithm.stages() if not stage.acts]
-    before: Any = weights(algorithm.imitator.actor)
+    learnt = [stage for stage in algorithm.schedule() if not stage.acts]
+    before: Any = weights(algorithm.policy_learner.actor)
     for stage in learnt:
-        algorithm.begin(stage)
-        scalars = [algorithm.update(stage, data, progress) for progress in (0.0, 0.5)]
+        stage.begin()
+        scalars = [stage.update(data, progress) for progress in (0.0, 0.5)]
         assert all(scalar["train/actor_loss"].isfinite() for scalar in scalars)
-        after = weights(algorithm.imitator.actor)
+        after = weights(algorithm.policy_learner.actor)
         assert any(not torch.equal(before[key], after[key]) for key in after)
         before = after
     assert algorithm.deployed.act(torch.zeros(3, 1)).abs().max() <= 1
@@ -120,12 +120,12 @@ def test_flow_q_learning(name: str) -> None:
     algorithm = FlowQLearning(config, 1, 1)
     algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
     data, observation = make_data(EPISODES, EPISODES[:2]), torch.arange(5.0)[:, None]
-    for stage in algorithm.stages():
+    for stage in algorithm.schedule():
         before = algorithm.policy.greedy(observation)
         scalars = train(algorithm, stage.name, data, 3)
         assert all(value.isfinite() for value in scalars.values())
         assert torch.equal(algorithm.policy.greedy(observation), before) == (stage.name == "critic_warmup")
-    assert scalars["one_step/distance_rms"] > 0 and algorithm.imitator.loss_name in scalars
+    assert scalars["one_step/distance_rms"] > 0 and algorithm.policy_learner.loss_name in scalars
     assert algorithm.deployed.act(observation).abs().max() <= 1
 
 
@@ -149,7 +149,7 @@ def test_without_a_kl_no_log_density_is_computed(monkeypatch: pytest.MonkeyPatch
     data = make_data(EPISODES)
     for stage in ("imitation", "critic_warmup", "offline"):
         train(algorithm, stage, data, 1)
-    algorithm.diagnose(algorithm.stages()[2], data)
+    algorithm.schedule()[2].diagnose(data)
     before = weights(algorithm.policy)
     latent = torch.randn(3, *algorithm.policy.latent_shape)
     assert algorithm.policy.decode(torch.zeros(3, 1), latent).shape == (3, HORIZON, 1)

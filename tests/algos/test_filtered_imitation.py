@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from softflow.algos import Data, FilteredImitation, FilteredImitationConfig
 from softflow.algos.filtered_imitation import CollectionConfig
-from softflow.algos.imitation import ImitationConfig
+from softflow.algos.settings import ImitationConfig
 from softflow.data import Episode, Replay, Windows
 from softflow.policies import BestOfN
 from softflow.training.checkpoint import load_policy, save_policy
@@ -60,11 +60,11 @@ def make_data() -> Data:
 
 
 def weights(algorithm: FilteredImitation) -> torch.Tensor:
-    return torch.cat([p.flatten() for p in algorithm.imitator.policy.parameters()]).clone()
+    return torch.cat([p.flatten() for p in algorithm.policy_learner.policy.parameters()]).clone()
 
 
 def test_stages_alternate_and_a_stage_without_length_is_left_out() -> None:
-    stages = make_algorithm(updates=7, rounds=2, steps=50).stages()
+    stages = make_algorithm(updates=7, rounds=2, steps=50).schedule()
     assert [(s.name, s.updates, s.environment_steps, s.updates_per_step) for s in stages] == [
         ("imitation", 7, 0, 0.0),
         ("collect_1", 0, 50, 0.0),
@@ -72,15 +72,15 @@ def test_stages_alternate_and_a_stage_without_length_is_left_out() -> None:
         ("collect_2", 0, 50, 0.0),
         ("retrain_2", 7, 0, 0.0),
     ]
-    assert [s.name for s in make_algorithm(rounds=0).stages()] == ["imitation"]
-    assert [s.name for s in make_algorithm(updates=0, rounds=1).stages()] == ["collect_1"]
+    assert [s.name for s in make_algorithm(rounds=0).schedule()] == ["imitation"]
+    assert [s.name for s in make_algorithm(updates=0, rounds=1).schedule()] == ["collect_1"]
 
 
 def imitated(data: Data) -> Windows[torch.Tensor]:
     """What a retraining learns from when 0.4 of it are demonstrations."""
     algorithm, batches = make_algorithm(offline_share=0.4), []
-    algorithm.imitator.update = lambda batch, progress: batches.append(batch)  # type: ignore[method-assign]
-    algorithm.update(algorithm.stages()[-1], data, 0.0)
+    algorithm.policy_learner.imitate = lambda batch, progress: batches.append(batch)  # type: ignore[method-assign]
+    algorithm.schedule()[-1].update(data, 0.0)
     return batches[0]
 
 
@@ -102,42 +102,42 @@ def test_without_own_successes_all_comes_from_the_demonstrations() -> None:
 
 def test_retraining_forgets_the_weights_and_the_optimizer_but_not_the_statistics() -> None:
     algorithm, data = make_algorithm(), make_data()
-    imitation, collect, retrain, *_ = algorithm.stages()
+    imitation, collect, retrain, *_ = algorithm.schedule()
     policy = algorithm.deployed.policy
     before = weights(algorithm)
-    algorithm.begin(imitation)
+    imitation.begin()
     assert torch.equal(weights(algorithm), before)
-    algorithm.update(imitation, data, 0.0)
+    imitation.update(data, 0.0)
     learnt = weights(algorithm)
     assert not torch.equal(learnt, before)
-    algorithm.begin(collect)
+    collect.begin()
     assert torch.equal(weights(algorithm), learnt)
-    algorithm.begin(retrain)
+    retrain.begin()
     fresh = weights(algorithm)
     assert not torch.isclose(fresh, learnt).any() and not torch.isclose(fresh, before).any()
-    assert not algorithm.imitator.optimizer.state
+    assert not algorithm.policy_learner.optimizer.state
     assert torch.equal(policy.normalizer.mean, torch.zeros(OBSERVATION_DIM))
-    assert algorithm.deployed.policy is policy is algorithm.imitator.policy
+    assert algorithm.deployed.policy is policy is algorithm.policy_learner.policy
 
 
 def test_the_policy_is_fitted_to_demonstrations_then_to_the_mixture(measured: Any) -> None:
     algorithm, data = make_algorithm(updates=150, offline_share=0.5), make_data()
     data.online.add_episode(make_episode(-0.2, is_success=True))
     data.online.add_episode(make_episode(-0.9, is_success=False))
-    imitation, _, retrain, *_ = algorithm.stages()
+    imitation, _, retrain, *_ = algorithm.schedule()
     observation = torch.tensor(make_episode(0.0, True).observation[:-HORIZON])
     for stage, mean in ((imitation, 0.6), (retrain, 0.5 * 0.6 + 0.5 * -0.2)):  # a Gaussian's likeliest mean
-        algorithm.begin(stage)
+        stage.begin()
         for update in range(stage.updates):
-            algorithm.update(stage, data, update / stage.updates)
+            stage.update(data, update / stage.updates)
         assert measured((algorithm.deployed.act(observation).mean() - mean).abs()) < 0.08
 
 
 def test_the_learning_rate_falls_along_a_cosine() -> None:
     algorithm, data = make_algorithm(), make_data()
     for progress, rate in ((0.0, 1e-2), (0.5, 0.5e-2), (2 / 3, 0.25e-2)):
-        algorithm.update(algorithm.stages()[0], data, progress)
-        assert algorithm.imitator.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+        algorithm.schedule()[0].update(data, progress)
+        assert algorithm.policy_learner.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
 
 def test_a_loaded_state_goes_on_the_same() -> None:
     def go_on(algorithm: FilteredImitation) -> torch.Tensor:
-        algorithm.update(algorithm.stages()[0], make_data(), 0.5)
+        algorithm.schedule()[0].update(make_data(), 0.5)
         return weights(algorithm)
 
     algorithm, other = make_algorithm(), make_algorithm()
-    algorithm.update(algorithm.stages()[0], make_data(), 0.0)
+    algorithm.schedule()[0].update(make_data(), 0.0)
     other.load_state_dict(copy.deepcopy(algorithm.state_dict()))  # as through a file
     assert torch.equal(go_on(algorithm), go_on(other))
 
@@ -174,7 +174,7 @@ def test_what_is_deployed_is_saved_and_loaded_without_a_critic(tmp_path: Path) -
 
 def test_candidates_without_a_critic_are_refused() -> None:
     with pytest.raises(ValueError, match="candidates must be 1"):
-        BestOfN(make_algorithm().imitator.policy, None, EXECUTE, candidates=4, temperature=0.0)
+        BestOfN(make_algorithm().policy_learner.policy, None, EXECUTE, candidates=4, temperature=0.0)
 
 
 class Straight(gymnasium.Env[np.ndarray, np.ndarray]):

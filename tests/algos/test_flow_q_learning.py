@@ -84,7 +84,7 @@ def test_the_loss_by_hand(improve: bool, monkeypatch: pytest.MonkeyPatch) -> Non
         seen.append(chunk.detach())
         return chunk[..., 0, 0].mul(0).sub(2).unsqueeze(0)
 
-    monkeypatch.setattr(algorithm.learner.critic, "forward", value)
+    monkeypatch.setattr(algorithm.critic_learner.critic, "forward", value)
     replay = Replay(100, 1, 1)
     replay.add_episode(make_episode([0.5] * 6, [1.0] * 6))
     imitable = to_torch(replay.gather(np.arange(4), 2))
@@ -112,10 +112,10 @@ def test_the_critic_sees_clipped_chunks_at_the_temperature_that_acts(monkeypatch
 
     def value(observation: Tensor, chunks: Tensor) -> Tensor:
         assert chunks.max() == 1
-        return chunks.sum() * 0
+        return chunks.sum((-1, -2)) * 0
 
     monkeypatch.setattr(algorithm.actor, "draw", drawing)
-    monkeypatch.setattr(algorithm.learner, "actor_loss", value)
+    monkeypatch.setattr(algorithm.critic_learner, "value", value)
     imitable = to_torch(make_data(bandit_demonstrations()).offline.gather(np.array([0]), 1))
     algorithm.update_actor(torch.zeros(8, 1), imitable, improve=True)
     assert asked == [(1, 0.4)]
@@ -127,7 +127,7 @@ def test_the_critic_moves_the_one_step_network_alone(monkeypatch: pytest.MonkeyP
     for improve in (False, True):
         algorithm = make_algorithm(one_step={"distillation_weight": 1.0})
         imitable = to_torch(make_data(bandit_demonstrations()).offline.gather(np.arange(0, 20, 2), 1))
-        monkeypatch.setattr(algorithm.imitator, "step", torch.Tensor.backward)
+        monkeypatch.setattr(algorithm.policy_learner, "descend", torch.Tensor.backward)
         algorithm.update_actor(imitable.observation, imitable, improve)
         flow.append({name: p.grad for name, p in algorithm.actor.flow_policy.named_parameters()})
         one_step.append(algorithm.actor.mu[-1].weight.grad)
@@ -159,8 +159,8 @@ def test_the_distillation_weight_holds_it_to_the_flow(
     """A critic for which more is better everywhere: all proposals but those bound to the flow's end at 1."""
     algorithm = make_algorithm(one_step={"distillation_weight": weight}, online={"learning_rate": 3e-3})
     algorithm.load_state_dict(imitated())
-    monkeypatch.setattr(algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
-    monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
+    monkeypatch.setattr(algorithm.critic_learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
+    monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
     train(algorithm, "online", make_data(bandit_demonstrations()), 150)
     after, of_the_flow = proposals(algorithm).mean(), np.mean(MODES)
     assert measured(after) > 0.8 if moved else measured((after - of_the_flow).abs()) < 0.3
@@ -184,12 +184,12 @@ def test_from_own_episodes_it_learns_what_pays(measured: Any) -> None:
     data = make_data([make_episode([e.action[0, 0]], reward(e.action[0])) for e in bandit_demonstrations()])
     train(algorithm, "critic_warmup", data, 100)
     stage = stage_named(algorithm, "online")
-    algorithm.begin(stage)
+    stage.begin()
     for _ in range(40):
         for action in algorithm.explore(torch.zeros(8, 1))[:, 0, 0].tolist():
             data.online.add_episode(make_episode([action], [reward(np.array(action))]))
         for _ in range(5):
-            algorithm.update(stage, data, 0.0)
+            stage.update(data, 0.0)
     after = reward(proposals(algorithm).numpy()).mean()
     assert measured(after) > 0.55  # from 0.4
 
@@ -198,24 +198,22 @@ def test_from_own_episodes_it_learns_what_pays(measured: Any) -> None:
 
 
 def test_stages_of_no_length_are_left_out() -> None:
-    assert [stage.name for stage in make_algorithm().stages()] == STAGES
-    assert [stage.name for stage in make_algorithm().stages() if stage.acts] == ["online"]
+    assert [stage.name for stage in make_algorithm().schedule()] == STAGES
+    assert [stage.name for stage in make_algorithm().schedule() if stage.acts] == ["online"]
     lengths = zip(STAGES, ("imitation", "warmup", "offline", "online"), ("updates",) * 3 + ("steps",), strict=True)
     for stage, part, key in lengths:
-        left = [other.name for other in make_algorithm(**{part: {key: 0}}).stages()]
+        left = [other.name for other in make_algorithm(**{part: {key: 0}}).schedule()]
         assert left == [other for other in STAGES if other != stage]
 
 
 def test_candidates_are_chosen_among_online_alone() -> None:
     algorithm = make_algorithm(candidates=5)
-    for stage, candidates in zip(algorithm.stages(), (1, 1, 1, 5), strict=True):
-        algorithm.begin(stage)
-        assert algorithm.deployed.candidates == candidates
+    assert [stage.candidates for stage in algorithm.schedule()] == [1, 1, 1, 5]
 
 
 def test_who_learns_in_which_stage() -> None:
     algorithm, data = make_algorithm(), make_data(bandit_demonstrations(), bandit_demonstrations()[:3])
-    parts = {"actor": algorithm.actor, "policy": algorithm.policy, "critic": algorithm.learner.critic}
+    parts = {"actor": algorithm.actor, "policy": algorithm.policy, "critic": algorithm.critic_learner.critic}
     for name in STAGES:
         before = {part: weights(module) for part, module in parts.items()}
         train(algorithm, name, data, 2)
@@ -225,7 +223,7 @@ def test_who_learns_in_which_stage() -> None:
         }  # fmt: skip
         expected = {"imitation": {"actor", "policy"}, "critic_warmup": {"critic"}}
         assert learnt == expected.get(name, {"actor", "policy", "critic"})
-    assert algorithm.deployed.policy is algorithm.learner.policy is algorithm.policy
+    assert algorithm.deployed.policy is algorithm.critic_learner.policy is algorithm.policy
 
 
 def test_only_what_reward_comes_after_is_imitated(monkeypatch: pytest.MonkeyPatch) -> None:

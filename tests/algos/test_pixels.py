@@ -48,13 +48,13 @@ def test_the_critic_learns_from_features_and_leaves_them_alone() -> None:
     fitted(algorithm)
     encoder, critic = weights(algorithm.policy.encoder), weights(algorithm.critic)
     assert algorithm.critic.context_dim == algorithm.policy.context_dim == 16 + 2
-    algorithm.update(stage_named(algorithm, "critic_warmup"), data(), 0.0)
+    stage_named(algorithm, "critic_warmup").update(data(), 0.0)
     assert torch.equal(weights(algorithm.policy.encoder), encoder) and not torch.equal(
         weights(algorithm.critic), critic
     )
-    algorithm.update(stage_named(algorithm, "online"), data(), 0.0)
+    stage_named(algorithm, "online").update(data(), 0.0)
     assert not torch.equal(weights(algorithm.policy.encoder), encoder)
-    algorithm.diagnose(stage_named(algorithm, "online"), data())
+    stage_named(algorithm, "online").diagnose(data())
 
 
 def test_pictures_teach_what_numbers_do_not_tell(measured: Any) -> None:
@@ -65,7 +65,7 @@ def test_pictures_teach_what_numbers_do_not_tell(measured: Any) -> None:
     stage = stage_named(algorithm, "imitation")
     demonstrated = data()
     for number in range(150):
-        algorithm.update(stage, demonstrated, number / 150)
+        stage.update(demonstrated, number / 150)
     held_out = Replay(200, LAYOUT.size, 1, np.uint8)
     for episode in lamp_episodes(20, first_seed=100):
         held_out.add_episode(episode)
@@ -79,6 +79,6 @@ def test_steering_a_base_that_sees() -> None:
     config = SteeringConfig(**SMALL, **GAUSSIAN)
     algorithm = fitted(Steering(config, LAYOUT, 1))
     encoder = weights(algorithm.base.encoder)
-    algorithm.update(stage_named(algorithm, "online"), data(), 0.0)
+    stage_named(algorithm, "online").update(data(), 0.0)
     assert torch.equal(weights(algorithm.base.encoder), encoder)
     assert algorithm.deployed.act(torch.as_tensor(EPISODES[0].observation[:3].copy())).shape == (3, 2, 1)

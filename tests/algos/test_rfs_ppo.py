@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from softflow.algos import RfsPpo, RfsPpoConfig, Stage
-from softflow.algos.imitation import ImitationConfig
+from softflow.algos import RfsPpo, RfsPpoConfig
 from softflow.algos.rfs_ppo import Decided, PpoConfig
+from softflow.algos.settings import ImitationConfig
 from softflow.algos.steering import HeadConfig
 from softflow.data import Episode
 from softflow.policies import FlowPolicy
@@ -50,7 +50,7 @@ def disturb(algorithm: RfsPpo, std: float = 0.3) -> None:
     """A head that says something, and a different residual noise in each dimension."""
     torch.manual_seed(3)
     with torch.no_grad():
-        for parameter in (*algorithm.actor.head[-1].parameters(), algorithm.residual_log_std):
+        for parameter in (*algorithm.actor.head[-1].parameters(), algorithm.residual_noise.log_std):
             parameter.add_(std * torch.randn_like(parameter))
 
 
@@ -61,8 +61,8 @@ def act(algorithm: RfsPpo, observation: Tensor, reward: Callable[[float], float]
         rewards = [reward(chunk[0, 0]), *(0.0 for _ in chunk[1:])]
         episodes.append(Episode(np.full((len(chunk) + 1, 1), o), chunk, rewards, True, False, False, -1, record[None]))
     algorithm.receive(episodes)
-    assert algorithm._decided is not None
-    return algorithm._decided
+    assert algorithm.latest._decided is not None
+    return algorithm.latest._decided
 
 
 # ------------------------------------------------------------------------------------------------------- densities
@@ -83,7 +83,7 @@ def test_the_recorded_density_is_that_of_hand_computed_gaussians(head: str, shap
     if head != "residual":
         expected += Normal(said.mean, 0.5 * said.log_std.exp()).log_prob(decided.latent).sum((1, 2))
     if head != "latent":
-        density = Normal(said.residual[:, :steps], algorithm.residual_log_std.exp())
+        density = Normal(said.residual[:, :steps], algorithm.residual_noise())
         expected += density.log_prob(decided.residual).sum((1, 2))
     torch.testing.assert_close(decided.log_prob, expected.detach())
 
@@ -177,7 +177,7 @@ def test_advantages_are_normalised_over_what_is_received() -> None:
     decided = act(algorithm, torch.zeros(50, 1))
     assert decided.advantage.mean().abs() < 1e-6 and decided.advantage.std(correction=0).item() == pytest.approx(1)
     algorithm.receive([])
-    assert algorithm._decided is decided  # learnt from further
+    assert algorithm.latest._decided is decided  # learnt from further
     assert torch.equal(act(algorithm, torch.zeros(50, 1), lambda action: 0.0).advantage, torch.zeros(50))
 
 
@@ -206,7 +206,7 @@ def test_each_decision_is_learnt_from_once_an_epoch(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(algorithm, "update_head", lambda batch: batches.append(batch) or {})
     stage = stage_named(algorithm, "online")
     for _ in range(6):
-        algorithm.update(stage, data, 0.0)
+        stage.update(data, 0.0)
     assert [len(batch.log_prob) for batch in batches] == [11, 11, 12] * 2
     first, second = (torch.cat([batch.log_prob for batch in epoch]) for epoch in (batches[:3], batches[3:]))
     for epoch in (first, second):
@@ -217,7 +217,7 @@ def test_each_decision_is_learnt_from_once_an_epoch(monkeypatch: pytest.MonkeyPa
 def test_the_updates_of_a_step_are_as_many_epochs_as_asked() -> None:
     algorithm = make_algorithm(horizon=4, n_action_steps=4, batch_size=50, online={"epochs": 5, "steps": 1000})
     stage = stage_named(algorithm, "online")
-    assert stage == Stage("online", environment_steps=1000, updates_per_step=0.025)
+    assert (stage.environment_steps, stage.updates_per_step) == (1000, 0.025)
     assert stage.updates_per_step * stage.total * algorithm.config.batch_size == 5 * 1000 / 4  # decisions, five times
 
 
@@ -234,11 +234,11 @@ def learnt(head: str, modes: tuple[float, ...], goal: float) -> Tensor:
     algorithm.load_base(imitated(*modes))
     before = weights(algorithm.base)
     data, stage = make_data(bandit_demonstrations(*modes)), stage_named(algorithm, "online")
-    algorithm.begin(stage)
+    stage.begin()
     for _ in range(20):
         act(algorithm, torch.zeros(128, 1), lambda action: -abs(action - goal))
         for _ in range(8):
-            algorithm.update(stage, data, 0.0)
+            stage.update(data, 0.0)
     assert_same(weights(algorithm.base), before)
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in algorithm.base.parameters())
     torch.manual_seed(5)
@@ -261,9 +261,9 @@ def test_only_the_latent_leaves_a_wrong_mode(head: str, measured: Any) -> None:
 
 
 def test_stages_with_and_without_a_base() -> None:
-    assert [stage.name for stage in make_algorithm().stages()] == ["imitation", "online"]
+    assert [stage.name for stage in make_algorithm().schedule()] == ["imitation", "online"]
     algorithm = make_algorithm(base="run")
-    assert [stage.name for stage in algorithm.stages()] == ["online"]
+    assert [stage.name for stage in algorithm.schedule()] == ["online"]
     trained = FlowPolicy(1, 1, 1, **FLOW_MATCHING)
     trained.normalizer.fit(torch.tensor([3.0]), torch.tensor([2.0]))
     algorithm.load_base(trained)
@@ -292,11 +292,11 @@ def test_a_saved_state_goes_on_the_same(name: str, flow: dict[str, Any]) -> None
         act(original, torch.randn(40, 1))
         train(original, name, data, 3)
     with torch.no_grad():
-        twin.residual_log_std.add_(1.0)
+        twin.residual_noise.log_std.add_(1.0)
     again = [make_episode(np.linspace(-1, 1, 9), np.ones(9))]
     assert_goes_on_the_same(original, twin, name, lambda: make_data(again), updates=4)
     assert_same(weights(original.value), weights(twin.value))
-    assert torch.equal(original.residual_log_std, twin.residual_log_std)
+    assert torch.equal(original.residual_noise.log_std, twin.residual_noise.log_std)
 
 
 @pytest.mark.parametrize(

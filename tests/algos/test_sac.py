@@ -14,8 +14,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from softflow.algos import SAC, SACConfig
-from softflow.algos.imitation import ImitationConfig
 from softflow.algos.sac import SACOnlineConfig
+from softflow.algos.settings import ImitationConfig
 from softflow.data import Episode, EpisodeBuilder, Replay, to_torch
 from softflow.training.config import RunConfig
 from softflow.training.loop import Trainer
@@ -51,7 +51,9 @@ def say(algorithm: SAC, values: list[float], log_prob: float, monkeypatch: pytes
         )
 
     monkeypatch.setattr(algorithm.policy, "propose_with_log_prob", propose)
-    monkeypatch.setattr(algorithm.learner.target, "forward", lambda o, _: torch.stack([o + value for value in values]))
+    monkeypatch.setattr(
+        algorithm.critic_learner.target, "forward", lambda o, _: torch.stack([o + value for value in values])
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,8 +76,8 @@ def test_targets_by_hand(
     replay.add_episode(make_episode([0.1] * 2, [1, 2], terminated=False))  # 0 ... 2
     batch = to_torch(replay.gather(np.array([0, 5, 6, 3]), horizon))
     with torch.no_grad():
-        error = algorithm.learner.critic(batch.observation, batch.chunk) - torch.tensor(targets)
-    loss = algorithm.learner.update(batch)["train/critic_loss"]
+        error = algorithm.critic_learner.critic(batch.observation, batch.chunk) - torch.tensor(targets)
+    loss = algorithm.update_critic(batch)["train/critic_loss"]
     assert loss.item() == pytest.approx(error.square().mean().item(), rel=1e-5)
 
 
@@ -83,7 +85,20 @@ def test_a_target_takes_the_least_of_a_random_few(measured: Any, monkeypatch: py
     """Of 1, 2, 3 and 4, two are drawn: the least is 1 in three of the six pairs, 2 in two of them, 3 in one."""
     algorithm = make_sac(critic_members=4, target_members=2)
     say(algorithm, [3.0, 1.0, 4.0, 2.0], log_prob=0.0, monkeypatch=monkeypatch)
-    drawn = Counter(algorithm.learner.next_value(torch.zeros(1, 1)).item() for _ in range(3_000))
+    values: list[float] = []
+
+    def td_target(_: Any, next_value: torch.Tensor) -> torch.Tensor:
+        values.append(next_value.item())
+        return next_value
+
+    monkeypatch.setattr(algorithm.critic_learner, "td_target", td_target)
+    monkeypatch.setattr(algorithm.critic_learner, "q", lambda _: torch.zeros(4, 1))
+    replay = Replay(100, 1, 1)
+    replay.add_episode(make_episode([0.1], [1.0], first=-1))  # the next observation is 0
+    batch = to_torch(replay.gather(np.array([0]), 1))
+    for _ in range(3_000):
+        algorithm.critic_loss(batch)
+    drawn = Counter(values)
     assert drawn.keys() == {1.0, 2.0, 3.0}
     for value, share in ((1.0, 1 / 2), (2.0, 1 / 3), (3.0, 1 / 6)):
         assert measured(abs(drawn[value] / 3_000 - share)) < 0.07
@@ -91,8 +106,8 @@ def test_a_target_takes_the_least_of_a_random_few(measured: Any, monkeypatch: py
 
 def test_critics_are_updated_several_times_and_the_actor_once(monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm, calls = make_sac(online={"critic_updates": 7}), Counter[str]()
-    update, update_actor = algorithm.learner.update, algorithm.update_actor
-    monkeypatch.setattr(algorithm.learner, "update", lambda batch: calls.update(critics=1) or update(batch))
+    update, update_actor = algorithm.update_critic, algorithm.update_actor
+    monkeypatch.setattr(algorithm, "update_critic", lambda batch: calls.update(critics=1) or update(batch))
     monkeypatch.setattr(algorithm, "update_actor", lambda seen: calls.update(actor=1) or update_actor(seen))
     train(algorithm, "online", make_data([make_episode([0.5] * 9, np.ones(9))]), 2)
     assert calls == {"critics": 14, "actor": 2}
@@ -115,9 +130,9 @@ def test_the_entropy_goes_to_its_target(
         online={"learning_rate": 2e-2},
     )
     monkeypatch.setattr(
-        algorithm.learner.critic, "forward", lambda _, chunk: -(chunk - 0.4).square().sum((-1, -2)).unsqueeze(0)
+        algorithm.critic_learner.critic, "forward", lambda _, chunk: -(chunk - 0.4).square().sum((-1, -2)).unsqueeze(0)
     )
-    monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
+    monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
     data = make_data([make_episode([0.0] * 9, np.ones(9))])
     first = train(algorithm, "online", data, 1)
     train(algorithm, "online", data, 500)

@@ -42,9 +42,9 @@ def test_the_kl_between_gaussians_is_the_closed_form(measured: Any) -> None:
     algorithm = make_algorithm(horizon=3, n_action_steps=1, batch_size=20_000, offline={"kl_weight": 1.0})
     start_from(algorithm, mean=0.1, std=0.4)
     stage = stage_named(algorithm, "offline")
-    algorithm.begin(stage)
+    stage.begin()
     set_gaussian(algorithm.actor, mean=-0.2, std=0.3)
-    kl = algorithm.update(stage, make_data([make_episode([0.5] * 9, np.ones(9))]), 0.0)["flow/kl_to_imitation"]
+    kl = stage.update(make_data([make_episode([0.5] * 9, np.ones(9))]), 0.0)["flow/kl_to_imitation"]
     expected = math.log(0.4 / 0.3) + (0.3**2 + 0.3**2) / (2 * 0.4**2) - 0.5  # nats per dimension
     assert measured((kl - expected).abs()) < 0.02
 
@@ -54,7 +54,7 @@ def improved_mean(kl_weight: float, monkeypatch: pytest.MonkeyPatch) -> float:
     algorithm = make_algorithm(offline={"q_weight": 1.0, "kl_weight": kl_weight, "learning_rate": 1e-2})
     start_from(algorithm, mean=-0.3, std=0.2)
     monkeypatch.setattr(algorithm.critic, "forward", lambda _, chunk: -(chunk[..., 0, 0] - 0.5).square().unsqueeze(0))
-    monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
+    monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
     train(algorithm, "offline", make_data([make_episode([-0.3] * 9, np.ones(9))]), 300)
     return algorithm.policy.greedy(torch.arange(8.0)[:, None]).mean().item()
 
@@ -71,9 +71,9 @@ def test_the_weight_of_the_kl_falls_in_equal_ratios(progress: float, weight: flo
     algorithm = make_algorithm(offline={"kl_weight": 4.0, "final_kl_weight": 0.04, "learning_rate": 1e-2})
     start_from(algorithm, mean=-0.3, std=0.2)
     stage, data = stage_named(algorithm, "offline"), make_data([make_episode([0.9] * 9, np.ones(9))])
-    algorithm.begin(stage)
+    stage.begin()
     set_gaussian(algorithm.actor, mean=0.6, std=0.5)
-    scalars = algorithm.update(stage, data, progress)
+    scalars = stage.update(data, progress)
     torch.testing.assert_close(scalars["train/actor_loss"], weight * scalars["flow/kl_to_imitation"])
 
 
@@ -86,10 +86,10 @@ def test_the_kl_alone_brings_the_actor_back(measured: Any) -> None:
     algorithm = make_algorithm(offline={"kl_weight": 1.0, "learning_rate": 1e-2})
     start_from(algorithm, mean=-0.3, std=0.2)
     stage, data = stage_named(algorithm, "offline"), make_data([make_episode([0.9] * 9, np.ones(9))])
-    algorithm.begin(stage)
+    stage.begin()
     set_gaussian(algorithm.actor, mean=0.6, std=0.5)
     for update in range(300):
-        algorithm.update(stage, data, update / 300)
+        stage.update(data, update / 300)
     chunk, _ = algorithm.actor.propose_with_log_prob(torch.zeros(1, 1), 5000)
     assert measured((chunk.mean() + 0.3).abs()) < 0.1
     assert measured((chunk.std() - 0.2).abs()) < 0.05
@@ -117,26 +117,30 @@ def test_chunks_count_by_their_advantage(monkeypatch: pytest.MonkeyPatch) -> Non
     """exp(A / (scale * std)), over the largest: A is 0.2 - 0.1, 0.5 - 0.1 and 0.6 - 0.1 where all states are worth
     0.1."""
     algorithm = make_algorithm(horizon=1, n_action_steps=1, online={"nll_weight": 1.0})
-    monkeypatch.setattr(algorithm.learner.state_value, "forward", lambda o: torch.full((len(o),), 0.1))
-    monkeypatch.setattr(algorithm.learner.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2))
+    monkeypatch.setattr(algorithm.state_value, "forward", lambda o: torch.full((len(o),), 0.1))
+    monkeypatch.setattr(
+        algorithm.critic_learner.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2)
+    )
     replay = Replay(100, 1, 1)
     replay.add_episode(make_episode([0.2, 0.5, 0.6], [0, 0, 1]))
-    weight = algorithm.learner.advantage_weight(to_torch(replay.gather(np.arange(3), 1)), scale=2.0)
+    weight = algorithm.chunk_weight(to_torch(replay.gather(np.arange(3), 1)), scale=2.0)
     std = math.sqrt((0.7**2 + 0.2**2 + 0.5**2) / 9 / 2)  # of 0.1, 0.4, 0.5 about their mean, 1/3
     expected = torch.tensor([0.1, 0.4, 0.5]).div(2 * std).exp()
     torch.testing.assert_close(weight, expected / expected.max())
-    capped = algorithm.learner.advantage_weight(to_torch(replay.gather(np.arange(3), 1)), scale=0.1)
+    capped = algorithm.chunk_weight(to_torch(replay.gather(np.arange(3), 1)), scale=0.1)
     assert capped.tolist() == pytest.approx([1.0] * 3)  # beyond e^3 they are alike
 
 
 def test_chunks_far_worse_than_their_states_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """exp(A / std) of A = -1.5 and -1.501 is zero in float32, for both; their ratio is what the loss takes."""
     algorithm = make_algorithm(horizon=1, n_action_steps=1, online={"nll_weight": 1.0})
-    monkeypatch.setattr(algorithm.learner.state_value, "forward", lambda o: torch.ones(len(o)))
-    monkeypatch.setattr(algorithm.learner.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2))
+    monkeypatch.setattr(algorithm.state_value, "forward", lambda o: torch.ones(len(o)))
+    monkeypatch.setattr(
+        algorithm.critic_learner.target, "forward", lambda _, chunk: torch.stack([chunk[..., 0, 0]] * 2)
+    )
     replay = Replay(100, 1, 1)
     replay.add_episode(make_episode([-0.5, -0.501], [0, 1]))
-    weight = algorithm.learner.advantage_weight(to_torch(replay.gather(np.arange(2), 1)), scale=1.0)
+    weight = algorithm.chunk_weight(to_torch(replay.gather(np.arange(2), 1)), scale=1.0)
     assert weight.tolist() == pytest.approx([1.0, math.exp(-math.sqrt(2))], rel=1e-3)  # they differ by sqrt(2) * std
 
 
@@ -168,18 +172,18 @@ def test_imitation_keeps_both_modes(measured: Any) -> None:
 
 def test_stages_of_no_length_are_left_out() -> None:
     everything = ["imitation", "critic_warmup", "offline", "online"]
-    assert [stage.name for stage in make_algorithm().stages()] == everything
+    assert [stage.name for stage in make_algorithm().schedule()] == everything
     for name, key in zip(everything, ("imitation", "warmup", "offline", "online"), strict=True):
         algorithm = make_algorithm(**{key: {"steps" if name == "online" else "updates": 0}})
-        assert [stage.name for stage in algorithm.stages()] == [other for other in everything if other != name]
-    assert [stage.name for stage in make_algorithm().stages() if stage.acts] == ["online"]
+        assert [stage.name for stage in algorithm.schedule()] == [other for other in everything if other != name]
+    assert [stage.name for stage in make_algorithm().schedule() if stage.acts] == ["online"]
 
 
 def test_what_imitation_has_learnt_is_kept_to_the_bit() -> None:
     terms = {"q_weight": 1.0, "kl_weight": 0.1, "nll_weight": 1.0, "learning_rate": 1e-2}
     algorithm = make_algorithm(offline=terms, online=terms)
     data = make_data(*[[make_episode(np.linspace(-1, 1, 9), np.ones(9))]] * 2)
-    names = [stage.name for stage in algorithm.stages()]
+    names = [stage.name for stage in algorithm.schedule()]
     train(algorithm, names[0], data, 10)
     learnt = weights(algorithm.policy)
     for name in names[1:]:

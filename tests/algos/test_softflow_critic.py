@@ -40,7 +40,7 @@ def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyP
         return torch.stack([seen, seen + 2])
 
     monkeypatch.setattr(algorithm.policy, "propose", propose)
-    monkeypatch.setattr(algorithm.learner.target, "forward", value)
+    monkeypatch.setattr(algorithm.critic_learner.target, "forward", value)
     replay = Replay(100, 1, 1)
     replay.add_episode(make_episode([0.1] * 4, [1, 2, 4, 0], terminated=True))  # observations 0 ... 4
     replay.add_episode(make_episode([0.1] * 2, [1, 2], terminated=False))  # 0 ... 2
@@ -48,7 +48,7 @@ def test_critic_targets_by_hand(critic_horizon: int, monkeypatch: pytest.MonkeyP
     batch = to_torch(replay.gather(np.array([0, 1, 5, 6, 8, 9]), critic_horizon))
     with torch.no_grad():
         error = algorithm.critic(batch.observation, batch.chunk) - torch.tensor(TARGETS[critic_horizon])
-    loss = algorithm.learner.update(batch)["train/critic_loss"]
+    loss = algorithm.update_critic(batch)["train/critic_loss"]
     assert loss.item() == pytest.approx(error.square().mean().item(), rel=1e-5)
 
 
@@ -67,14 +67,14 @@ def test_of_several_candidates_the_critic_chooses_and_the_target_values(monkeypa
         return lambda _, chunk: torch.stack([factor * chunk[..., 0, 0] for factor in factors]) + some
 
     monkeypatch.setattr(algorithm.policy, "propose", propose)
-    monkeypatch.setattr(algorithm.learner.target, "forward", value([10.0, 30.0]))
+    monkeypatch.setattr(algorithm.critic_learner.target, "forward", value([10.0, 30.0]))
     monkeypatch.setattr(algorithm.critic, "forward", value([1.0, -3.0]))
     replay = Replay(100, 1, 1)
     replay.add_episode(make_episode([0.5, 0.7], [1, 2], terminated=True))  # observations 0, 1, 2
     batch = to_torch(replay.gather(np.array([0, 1]), 1))
     targets = torch.tensor([1 + (20 * 0.1 * 2) / 2, 2])  # no bootstrap after the terminal state
     q = torch.tensor([1.0, -3.0])[:, None] * torch.tensor([0.5, 0.7])
-    loss = algorithm.learner.update(batch)["train/critic_loss"]
+    loss = algorithm.update_critic(batch)["train/critic_loss"]
     assert loss.item() == pytest.approx((q - targets).square().mean().item(), rel=1e-5)
     assert asked == [(3, algorithm.config.temperature)]
 
@@ -94,9 +94,9 @@ def test_the_state_value_learns_what_the_critic_says_of_the_datas_chunks(
         replay.add_episode(make_episode([action] * 3, [0, 0, 1]))  # observations 0 ... 3
     batch = to_torch(replay.gather(np.array([0, 1, 2, 4, 5, 6]).repeat(50), 1))
     for _ in range(400):
-        algorithm.learner.update(batch)
+        algorithm.update_critic(batch)
         some = next(algorithm.critic.parameters()).sum() * 0
-    state_value = algorithm.learner.state_value
+    state_value = algorithm.state_value
     assert state_value is not None
     expected = torch.tensor([1.4, 2.4, 3.4])
     assert measured((state_value(torch.arange(3.0)[:, None]) - expected).abs().max()) < 0.1
@@ -104,8 +104,8 @@ def test_the_state_value_learns_what_the_critic_says_of_the_datas_chunks(
 
 def test_only_advantages_need_a_state_value() -> None:
     for stage, needed in (({"q_weight": 1.0}, False), ({"nll_weight": 1.0}, True)):
-        assert (make_algorithm(online=stage).learner.state_value is not None) == needed
-    assert make_algorithm(online={"nll_weight": 1.0, "advantage_scale": None}).learner.state_value is None
+        assert (make_algorithm(online=stage).state_value is not None) == needed
+    assert make_algorithm(online={"nll_weight": 1.0, "advantage_scale": None}).state_value is None
 
 
 @pytest.mark.parametrize("name", ["candidates", "target_candidates"])
@@ -138,17 +138,17 @@ def test_any_critic_horizon_runs_through_all_stages(
         **{stage: {"q_weight": 1.0, "kl_weight": 1.0, "nll_weight": 1.0} for stage in ("offline", "online")},
     )
     seen = set()
-    update_critic = algorithm.learner.update
+    update_critic = algorithm.update_critic
 
     def update(batch: Any) -> Any:
         seen.add(batch.chunk.shape[1])
         return update_critic(batch)
 
-    monkeypatch.setattr(algorithm.learner, "update", update)
+    monkeypatch.setattr(algorithm, "update_critic", update)
     rng = np.random.default_rng(0)
     episodes = [make_episode(rng.uniform(-1, 1, 9), np.ones(9)) for _ in range(6)]
     data = make_data(episodes[:3], episodes[3:])
-    for stage in algorithm.stages():
+    for stage in algorithm.schedule():
         scalars = train(algorithm, stage.name, data, 2)
         assert all(value.isfinite() for value in scalars.values())
     assert seen == {critic_horizon or 2}

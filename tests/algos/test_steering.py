@@ -15,6 +15,7 @@ from softflow.policies import FlowPolicy, SteeredPolicy
 from tests.algos.softflow_toys import (
     assert_goes_on_the_same,
     assert_same,
+    enter,
     make_data,
     make_episode,
     stage_named,
@@ -66,10 +67,10 @@ def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(
     measured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     algorithm = make_algorithm(candidates=64, n_action_steps=1)
-    monkeypatch.setattr(algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
-    algorithm.begin(stage_named(algorithm, "base_rollouts"))
+    monkeypatch.setattr(algorithm.critic_learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
+    enter(algorithm, "base_rollouts")
     assert algorithm.deployed.candidates == 1
-    algorithm.begin(stage_named(algorithm, "online"))
+    enter(algorithm, "online")
     torch.manual_seed(0)
     observation = torch.zeros(200, 1)
     explored, deployed = algorithm.explore(observation), algorithm.deployed.act(observation)
@@ -86,7 +87,7 @@ def test_the_heads_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of two numbers, all worth 2: -1 from the critic, and what the head costs."""
     algorithm = make_algorithm(horizon=2, online={"residual_weight": 3.0, "kl_weight": 5.0})
     monkeypatch.setattr(
-        algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].mul(0).add(2).unsqueeze(0)
+        algorithm.critic_learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].mul(0).add(2).unsqueeze(0)
     )
     with torch.no_grad():  # mean, log_std and residual, of two steps each
         algorithm.actor.head[-1].bias.copy_(torch.tensor([0.3, -0.4, 0.0, 0.0, 0.5, -0.8]))
@@ -106,8 +107,8 @@ def test_the_conservative_terms_hold_the_head(
     terms: dict[str, float], moved: bool, measured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     algorithm = make_algorithm(online={"learning_rate": 3e-3, **terms})
-    monkeypatch.setattr(algorithm.learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
-    monkeypatch.setattr(algorithm.learner, "update", lambda batch: {})
+    monkeypatch.setattr(algorithm.critic_learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].unsqueeze(0))
+    monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
     scalars = train(algorithm, "online", make_data(bandit_demonstrations(0.0)), 60)
     for name in ("steering/residual_rms", "steering/latent_kl"):
         assert measured(scalars[name]) > 0.05 if moved else measured(scalars[name]) < 0.05
@@ -135,12 +136,12 @@ def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, measur
     data = make_data([make_episode([e.action[0, 0]], reward(e.action[0])) for e in bandit_demonstrations(-0.6, 0.5)])
     for name, rounds in (("base_rollouts", 20), ("online", 40)):
         stage = stage_named(algorithm, name)
-        algorithm.begin(stage)
+        stage.begin()
         for _ in range(rounds):
             for action in algorithm.explore(torch.zeros(8, 1))[:, 0, 0].tolist():
                 data.online.add_episode(make_episode([action], [reward(np.array(action))]))
             for _ in range(5):
-                algorithm.update(stage, data, 0.0)
+                stage.update(data, 0.0)
     at_the_better = (proposals(algorithm) > 0).float().mean()
     assert measured(at_the_better) > 0.85 if head != "residual" else 0.2 < measured(at_the_better) < 0.8
     if head != "latent":  # it may go as far as 0.1
@@ -173,7 +174,7 @@ def test_a_trained_base_is_taken_over_with_its_statistics() -> None:
     trained = FlowPolicy(1, 1, 1, **FLOW_MATCHING)
     trained.normalizer.fit(torch.tensor([3.0]), torch.tensor([2.0]))
     algorithm = make_algorithm(base="run")
-    assert [stage.name for stage in algorithm.stages()] == ["base_rollouts", "online"]
+    assert [stage.name for stage in algorithm.schedule()] == ["base_rollouts", "online"]
     algorithm.load_base(trained)
     observation = torch.arange(4.0)[:, None]
     assert torch.equal(algorithm.policy.greedy(observation), trained.greedy(observation))
@@ -210,28 +211,28 @@ def test_a_steered_policy_is_no_base() -> None:
 
 def test_stages_of_no_length_are_left_out() -> None:
     everything = ["imitation", "base_rollouts", "online"]
-    assert [stage.name for stage in make_algorithm().stages()] == everything
-    assert [stage.name for stage in make_algorithm().stages() if stage.acts] == everything[1:]
+    assert [stage.name for stage in make_algorithm().schedule()] == everything
+    assert [stage.name for stage in make_algorithm().schedule() if stage.acts] == everything[1:]
     for name, key in zip(everything, ("updates", "steps", "steps"), strict=True):
         algorithm = make_algorithm(**{name: {key: 0}})
-        assert [stage.name for stage in algorithm.stages()] == [other for other in everything if other != name]
+        assert [stage.name for stage in algorithm.schedule()] == [other for other in everything if other != name]
 
 
 def test_candidates_are_chosen_among_online_alone() -> None:
     algorithm = make_algorithm(candidates=5)
-    for stage, candidates in zip(algorithm.stages(), (1, 1, 5), strict=True):
-        algorithm.begin(stage)
-        assert algorithm.deployed.candidates == candidates
+    assert [stage.candidates for stage in algorithm.schedule()] == [1, 1, 5]
 
 
 def test_the_critic_alone_learns_from_the_bases_rollouts() -> None:
     algorithm = make_algorithm()
     data = make_data([make_episode([0.5] * 9, np.ones(9))])
-    before = {name: weights(part) for name, part in (("actor", algorithm.actor), ("critic", algorithm.learner.critic))}
+    before = {
+        name: weights(part) for name, part in (("actor", algorithm.actor), ("critic", algorithm.critic_learner.critic))
+    }
     scalars = train(algorithm, "base_rollouts", data, 3)
     assert "train/critic_loss" in scalars and "train/actor_loss" not in scalars
     assert_same(weights(algorithm.actor), before["actor"])
-    assert not torch.equal(algorithm.learner.critic.chunk_weight, before["critic"]["chunk_weight"])
+    assert not torch.equal(algorithm.critic_learner.critic.chunk_weight, before["critic"]["chunk_weight"])
 
 
 def test_what_acts_is_the_running_average_of_the_head() -> None:
@@ -244,7 +245,7 @@ def test_what_acts_is_the_running_average_of_the_head() -> None:
     for name, tensor in weights(algorithm.policy.head).items():
         torch.testing.assert_close(tensor, expected[name])
     assert not torch.equal(algorithm.policy.head[-1].weight, algorithm.actor.head[-1].weight)
-    assert algorithm.deployed.policy is algorithm.learner.policy is algorithm.policy
+    assert algorithm.deployed.policy is algorithm.critic_learner.policy is algorithm.policy
 
 
 @pytest.mark.parametrize("flow", [FLOW_MATCHING, MIXTURE], ids=["flow_matching", "mixture"])

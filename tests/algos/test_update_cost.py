@@ -51,7 +51,7 @@ def test_an_update_makes_the_matrix_products_it_needs_and_no_others(
     a context that is multiplied once for each of its chunks."""
     algorithm = online_algorithm(online, **settings)
     with FlopCounterMode(display=False) as counter:
-        algorithm.update(stage_named(algorithm, "online"), DATA, 0.5)
+        stage_named(algorithm, "online").update(DATA, 0.5)
     needed = update_products(algorithm, algorithm.config.online)
     assert counter.get_total_flops() == 2 * sum(product.multiply_adds for product in needed)
 
@@ -61,7 +61,7 @@ def test_an_update_calls_few_operations(online: dict[str, Any], most: int) -> No
     """At these sizes a call costs as much as its arithmetic."""
     algorithm = online_algorithm(online)
     with OperationCount() as operations:
-        algorithm.update(stage_named(algorithm, "online"), DATA, 0.5)
+        stage_named(algorithm, "online").update(DATA, 0.5)
     assert operations.count <= SPARE * most
 
 

@@ -94,7 +94,7 @@ def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> No
         ("--env Pendulum-v1", "no demonstrator is known for 'Pendulum-v1'"),
         ("--env tapecut", "unknown environment 'tapecut': did you mean 'tape_cut'?"),
         ("--out used.npz", "used.npz exists; choose another --out"),
-        ("--episodes 0", "--episodes must be at least 1, got 0"),
+        ("--episodes 0", "episodes must be at least 1, got 0"),
         ("--epsodes 3", "unknown flag --epsodes: did you mean '--episodes'?"),
         ("--env-options.reward stagd", "did you mean 'staged'?"),
         ("--demonstrator-options.nose 0", "unexpected keyword argument 'nose'"),
@@ -103,7 +103,7 @@ def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> No
         ("--demonstrator-options.seed 3", "unexpected keyword argument 'seed'"),
         ("--env-options.max-steps 1.5", "max_steps must be a whole number, got 1.5"),
         ("--env-options.name x", "unexpected keyword argument 'name'"),
-        ("--seed 100", "--seed must be in 0 ... 99, got 100"),
+        ("--seed 100", "seed must be in 0 ... 99, got 100"),
         ("--out used.npz/new.npz", "used.npz is no folder; choose another --out"),
     ],
 )

@@ -18,7 +18,7 @@ from softflow.cli.command_line import parse_command_line
 from softflow.data import Episode, EpisodeBuilder, save_demonstrations
 from softflow.envs import available_envs, find_layout, make_env, time_limit
 from softflow.envs.tasks import known_tasks
-from softflow.runs.assembly import config_class
+from softflow.runs.config import config_class
 from softflow.settings.presets import Selection, available_presets
 from tests.test_packaging import SETUP
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ import pytest
 
 from softflow.cli.command_line import parse_command_line
 from softflow.policies import FlowPolicy, OneStepPolicy
-from softflow.runs.assembly import config_class, make_algorithm, read_config
+from softflow.runs.assembly import make_algorithm
+from softflow.runs.config import config_class, read_config
+from softflow.settings.fields import dotted_fields, keys_of
 from softflow.settings.presets import Selection, available_presets
-from softflow.settings.typed import dotted_fields, load_file
+from softflow.settings.typed import load_file
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.training_runs import stages_of
@@ -28,7 +30,7 @@ RUN = "--num-envs 2 --num-demos 4 --eval-episodes 2 --collect-steps 60 --threads
 
 
 def required_flags(algo: str) -> str:
-    missing = [f.name for f in fields(config_class(Selection(algo=algo))) if f.default is f.default_factory is MISSING]
+    missing = [name for name, key in keys_of(config_class(Selection(algo=algo))).items() if key.default is MISSING]
     return " ".join(f"--{name} {REQUIRED[name]}" for name in missing)
 
 
@@ -47,7 +49,7 @@ def train(command: Any, algo: str, demonstrations: Path) -> Any:
 @every_preset
 def test_it_trains(algo: str, command: Any, demonstrations: Path, corrections: Path) -> None:
     train(command, algo, demonstrations)
-    stages = make_algorithm(read_config("trained/config.yaml"), 3, 1).stages()
+    stages = make_algorithm(read_config("trained/config.yaml"), 3, 1).schedule()
     assert stages and stages_of("trained") == [stage.name for stage in stages]
     assert command("softflow-eval trained --episodes 2").status == 0
     assert command("softflow-export trained --format torchscript --out policy.pt").status == 0
@@ -61,7 +63,7 @@ def test_the_small_presets_are_small(preset: str, env: str, updates: int, algo: 
     selection = Selection(algo=algo, env=env, preset=preset)
     argv = ["--algo", algo, "--env", env, "--preset", preset, *required_flags(algo).split()]
     config = parse_command_line(config_class(selection), argv, prog="train", description="")
-    stages = make_algorithm(config, 3, 2).stages()
+    stages = make_algorithm(config, 3, 2).schedule()
     assert sum(stage.updates + stage.environment_steps * stage.updates_per_step for stage in stages) <= updates
     assert sum(stage.environment_steps for stage in stages) <= 10_000
 
@@ -75,7 +77,8 @@ def test_the_documentation_has_it(algo: str) -> None:
 def test_imitation_is_one_stage(command: Any, demonstrations: Path) -> None:
     deployed = train(command, "imitation", demonstrations)
     assert isinstance(deployed.policy, FlowPolicy) and deployed.critic is None
-    assert [stage.name for stage in make_algorithm(read_config("trained/config.yaml"), 3, 1).stages()] == ["imitation"]
+    schedule = make_algorithm(read_config("trained/config.yaml"), 3, 1).schedule()
+    assert [stage.name for stage in schedule] == ["imitation"]
 
 
 def test_q_chunking_chooses_in_its_target_as_it_acts(command: Any, demonstrations: Path) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from softflow.data import Corrections, save_corrections
-from softflow.runs.assembly import config_class
+from softflow.runs.config import config_class
+from softflow.settings.fields import dotted_fields
 from softflow.settings.presets import Selection, available_presets
-from softflow.settings.typed import dotted_fields
 from softflow.training.loop import Trainer
 from tests.cli.training_runs import assert_same_run, stages_of
 
@@ -42,7 +42,7 @@ class Calls:
 
     def note(self, trainer: Trainer) -> None:
         number = self.signals.get(len(self.stages))
-        self.stages.append(trainer.algorithm.stages()[trainer.progress.stage].name)
+        self.stages.append(trainer.algorithm.schedule()[trainer.progress.stage].name)
         if number is not None:
             signal.raise_signal(number)
 

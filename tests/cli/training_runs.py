@@ -7,6 +7,7 @@ import itertools
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from softflow.algos import Algorithm
+from softflow.algos import Algorithm, Stage
 from softflow.training.run_folder import RunFolder
 
 
@@ -66,15 +67,18 @@ def assert_same(first: Any, second: Any, where: str) -> None:
 @contextmanager
 def interrupted(algorithm: type[Algorithm], at: int, by: BaseException | None = None) -> Iterator[None]:
     """In the update of this number, whoever trains by `algorithm` gets a SIGINT, or crashes with `by`."""
-    update, updates = algorithm.update, itertools.count(1)
+    schedule, updates = algorithm.schedule, itertools.count(1)
 
-    def interrupting(*arguments: Any) -> Any:
-        if next(updates) == at:
-            if by is not None:
-                raise by
-            signal.raise_signal(signal.SIGINT)
-        return update(*arguments)
+    def interrupting(stage: Stage) -> Stage:
+        def update(*arguments: Any) -> Any:
+            if next(updates) == at:
+                if by is not None:
+                    raise by
+                signal.raise_signal(signal.SIGINT)
+            return stage.update(*arguments)
+
+        return replace(stage, update=update)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(algorithm, "update", interrupting)
+        patch.setattr(algorithm, "schedule", lambda self: list(map(interrupting, schedule(self))))
         yield

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from softflow.algos.imitation import ImitationConfig, Imitator
-from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy, register_encoder
+from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.settings import ImitationConfig
+from softflow.errors import UserError
+from softflow.policies import BestOfN, ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy, register_encoder
 from softflow.policies.export import export_greedy
 from softflow.policies.pixel_encoder import ENCODERS, MAX_SHIFT, PixelEncoder, shifted
 from softflow.task.layout import ObservationLayout, Part
@@ -64,6 +66,11 @@ def test_features_do_not_depend_on_where_the_parts_lie() -> None:
         torch.testing.assert_close(one, make_policy().features(packed())[:1])
 
 
+def test_pixels_and_numbers_as_float32_have_the_same_features() -> None:
+    unpacked = [torch.as_tensor(array).flatten(1).float() for array in LAYOUT.unpack(packed().numpy()).values()]
+    assert torch.equal(make_policy().features(torch.cat(unpacked, 1)), make_policy().features(packed()))
+
+
 def test_the_gradient_reaches_every_weight_of_the_encoder() -> None:
     policy = make_policy().train()
     policy.bc_loss(packed(), torch.zeros(BATCH, 4, 2)).backward()
@@ -115,10 +122,10 @@ def test_policies_around_it_share_its_features() -> None:
 
 
 def test_starting_anew_forgets_what_was_learnt_of_images() -> None:
-    imitator = Imitator(make_policy(), ImitationConfig(), 0.5)
-    before = imitator.actor.features(packed())
-    imitator.reinitialize()
-    after = imitator.actor.eval().features(packed())
+    learner = PolicyLearner(make_policy(), ImitationConfig(), 0.5)
+    before = learner.actor.features(packed())
+    learner.reinitialize()
+    after = learner.actor.eval().features(packed())
     assert not torch.allclose(before[:, :16], after[:, :16]) and torch.equal(before[:, 16:], after[:, 16:])
 
 
@@ -170,8 +177,8 @@ def test_tiny_images_and_encoders_of_nothing_are_refused() -> None:
         FlowPolicy(5, 2, 4, encoder="conv")
 
 
-def test_a_guard_and_an_export_are_refused(tmp_path: object) -> None:
+def test_a_guard_and_an_export_without_names_are_refused(tmp_path: object) -> None:
     with pytest.raises(ValueError, match="cannot judge images"):
         ChunkGuard(make_policy())
-    with pytest.raises(ValueError, match="sees images cannot be exported"):
-        export_greedy(make_policy(), f"{tmp_path}/policy.onnx", "onnx")
+    with pytest.raises(UserError, match=r"sees images .* without a description of its task"):
+        export_greedy(BestOfN(make_policy(), None, 2, 1, 0.5), f"{tmp_path}/policy.onnx", "onnx")

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from softflow.algos.imitation import ImitationConfig, Imitator
+from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.settings import ImitationConfig
 from softflow.policies import FlowPolicy
 from softflow.task.layout import ObservationLayout, Part
 from tests.test_packaging import SETUP
@@ -57,16 +58,16 @@ def test_weights_come_from_the_file_and_stay(weights: Path, suffix: str) -> None
     expected = SmallNetwork()
     expected.load_state_dict(torch.load(file) if suffix == ".pth" else make_state(weights))
     expected.fc = nn.Identity()
-    imitator = Imitator(make_policy(file), ImitationConfig(), 1.0)
+    learner = PolicyLearner(make_policy(file), ImitationConfig(), 1.0)
     images = observation()[:, :768].unflatten(1, (16, 16, 3)).permute(0, 3, 1, 2) / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     normalised = (images - mean[:, None, None]) / std[:, None, None]
     for _ in range(2):
-        trunk = imitator.actor.encoder.trunks[0]
+        trunk = learner.actor.encoder.trunks[0]
         torch.testing.assert_close(trunk(images), expected.eval()(normalised))
-        imitator.step(imitator.actor.train().bc_loss(observation(), torch.zeros(4, 2, 1)))
-    imitator.reinitialize()
-    torch.testing.assert_close(imitator.actor.encoder.trunks[0](images), expected(normalised))
+        learner.descend(learner.actor.train().bc_loss(observation(), torch.zeros(4, 2, 1)))
+    learner.reinitialize()
+    torch.testing.assert_close(learner.actor.encoder.trunks[0](images), expected(normalised))
 
 
 def make_state(file: Path) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from softflow.algos import chunk_critic, imitation
+from softflow.algos import chunk_critic, optimization, policy_learner, softflow
 from softflow.training.failures import EnvironmentFailed
 from softflow.training.loop import TRAINING_SEEDS, Trainer
 from tests.training.test_loop import IMITATION, OFFLINE, WARMUP, Run
@@ -50,14 +50,14 @@ def test_what_diverges_is_named_and_leaves_no_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = Run(counting, tmp_path / "run", save_minutes=0.0)
-    trainer, descend = run.trainer(), imitation.descend
+    trainer, descend = run.trainer(), optimization.descend
 
     def harmed(loss: Tensor, optimizer: Any, of: str) -> None:
         descend(harm(loss) if (trainer.progress.updates, of) == (update, learner) else loss, optimizer, of)
 
     with monkeypatch.context() as patch:
-        patch.setattr(imitation, "descend", harmed)
-        patch.setattr(chunk_critic, "descend", harmed)
+        for module in (policy_learner, chunk_critic, softflow):
+            patch.setattr(module, "descend", harmed)
         with pytest.raises(FloatingPointError, match=message):
             trainer.run()
     for weights in (run.weights(), trainer.algorithm.deployed.state_dict()):
@@ -73,7 +73,7 @@ def test_what_diverges_is_named_and_leaves_no_trace(
 def test_a_gradient_is_clipped_to_a_norm_of_ten(slope: tuple[float, float], moved: tuple[float, float]) -> None:
     learned, other = (torch.zeros(2, requires_grad=True) for _ in range(2))
     optimizer = torch.optim.SGD([learned[:1].detach().requires_grad_(), learned], lr=1.0)  # the first is not used
-    imitation.descend((learned + other) @ torch.tensor(slope), optimizer, "actor")
+    optimization.descend((learned + other) @ torch.tensor(slope), optimizer, "actor")
     assert learned.tolist() == pytest.approx([-step for step in moved])
     assert other.grad is None
 
@@ -98,7 +98,7 @@ def test_an_action_stops_the_run(acts: str, counting: Any, tmp_path: Path) -> No
 def test_no_checkpoint_holds_weights_that_are_not_finite(counting: Any, tmp_path: Path) -> None:
     run = Run(counting, tmp_path / "run")
     trainer = run.trainer()
-    update = trainer.algorithm.update
+    update = trainer.algorithm.update_critic
 
     def overflowing(*arguments: Any) -> Any:
         scalars = update(*arguments)
@@ -107,7 +107,7 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(counting: Any, tmp_path
                 next(trainer.algorithm.critic.parameters())[0].fill_(torch.inf)
         return scalars
 
-    trainer.algorithm.update = overflowing  # type: ignore[method-assign]
+    trainer.algorithm.update_critic = overflowing  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match=r"the weight critic\..* is not finite after update 16"):
         trainer.run()
     assert Run(counting, run.path).trainer(resume=True).progress.updates == IMITATION

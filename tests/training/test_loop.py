@@ -6,6 +6,8 @@ import csv
 import re
 import signal
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from softflow.algos import SoftFlow, SoftFlowConfig
+from softflow.algos import SoftFlow, SoftFlowConfig, Stage
 from softflow.data import Decision, Episode
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
@@ -85,18 +87,27 @@ class Run:
         return load_policy(RunFolder(self.path).last_checkpoint()).state_dict()
 
 
+def before_updates(algorithm: SoftFlow, act: Callable[[], Any]) -> None:
+    """Call `act` before each update of any stage."""
+    schedule = algorithm.schedule
+
+    def calling(stage: Stage) -> Stage:
+        return replace(stage, update=lambda *arguments: (act(), stage.update(*arguments))[1])
+
+    algorithm.schedule = lambda: list(map(calling, schedule()))  # type: ignore[method-assign]
+
+
 def interrupt_at(algorithm: SoftFlow, update: int, times: int = 1) -> None:
     """Press ^C `times` times in the given update, counted from 0."""
-    original, calls = algorithm.update, Counter[str]()
+    calls = Counter[str]()
 
-    def update_(*arguments: Any) -> Any:
+    def press() -> None:
         calls["update"] += 1
         if calls["update"] == update + 1:
             for _ in range(times):
                 signal.raise_signal(signal.SIGINT)
-        return original(*arguments)
 
-    algorithm.update = update_  # type: ignore[method-assign]
+    before_updates(algorithm, press)
 
 
 @pytest.fixture
@@ -150,7 +161,7 @@ def test_episodes_are_received_with_their_decisions_before_the_updates_they_pay_
     trainer = run.trainer()
     trainer.mirror = lambda episode: episode  # what the replay has twice is received once
     algorithm, calls, received = trainer.algorithm, [], []
-    explore, receive, update = algorithm.explore, algorithm.receive, algorithm.update
+    explore, receive = algorithm.explore, algorithm.receive
 
     def receive_(episodes: list[Episode]) -> None:
         calls.append("receive")
@@ -158,12 +169,9 @@ def test_episodes_are_received_with_their_decisions_before_the_updates_they_pay_
         received.extend(episodes)
         receive(episodes)
 
-    def update_(*arguments: Any) -> Any:
-        calls.append("update")
-        return update(*arguments)
-
+    before_updates(algorithm, lambda: calls.append("update"))
     algorithm.explore = lambda observation: Decision(explore(observation), observation)  # type: ignore
-    algorithm.receive, algorithm.update = receive_, update_  # type: ignore[method-assign]
+    algorithm.receive = receive_  # type: ignore[method-assign]
     trainer.run()
     offline = IMITATION + WARMUP + OFFLINE
     assert calls[:offline] == ["update"] * offline and calls[offline] == "receive"
@@ -325,7 +333,9 @@ def test_a_finished_run_is_resumed_without_harm(run: Run) -> None:
 
 def test_divergence_stops_the_run(run: Run) -> None:
     trainer = run.trainer()
-    trainer.algorithm.update = lambda *_: {"train/actor_loss": torch.tensor(torch.nan)}  # type: ignore[method-assign]
+    diverging = {"train/actor_loss": torch.tensor(torch.nan)}
+    stages = [replace(stage, update=lambda *_: diverging) for stage in trainer.algorithm.schedule()]
+    trainer.algorithm.schedule = lambda: stages  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match="train/actor_loss is nan at step 4 of the stage 'imitation'"):
         trainer.run()
 
