@@ -19,10 +19,17 @@ from softflow.envs.options import check_options
 from softflow.envs.packing import flatten_observations
 from softflow.envs.simulation import SimulatedTask
 from softflow.envs.success import SparseSuccess, SuccessInfo
-from softflow.envs.tasks import Demonstrator, Mirror, Supervisor, find_task, is_id, known_tasks, short_names
+from softflow.envs.tasks import Demonstrator, Mirror, Supervisor, find_task, known_tasks, short_names
 from softflow.errors import UserError, did_you_mean, one_line
 
 Env = gymnasium.Env[Any, Any]
+NO_DEMONSTRATOR = (
+    "no demonstrator is known for {}: give demonstrations with --demos FILE.npz "
+    "(softflow.data.save_demonstrations writes such a file)"
+)
+NO_SUPERVISOR = (
+    "nothing in {} can take over from a policy: write corrections of your own with softflow.data.save_corrections"
+)
 
 
 def make_env(
@@ -76,7 +83,7 @@ def resolve_env_id(name: str) -> str:
     Raises:
         UserError: there is none.
     """
-    task = None if is_id(name) else find_task(name)
+    task = None if ":" in name else find_task(name)
     module, _, env_id = (task.id if task else name).rpartition(":")
     before = set(gymnasium.registry)
     if module:
@@ -134,15 +141,7 @@ def make_demonstrator(env: Env, rng: np.random.Generator, /, **options: Any) -> 
     Raises:
         UserError: there is no demonstrator for this environment, or it has no such option.
     """
-    env_id = _env_id(env)
-    demonstrator = _part_of(env_id, "demonstrator")
-    if demonstrator is None:
-        raise UserError(
-            f"no demonstrator is known for {env_id!r}: give demonstrations with --demos FILE.npz "
-            "(softflow.data.save_demonstrations writes such a file)"
-        )
-    with _options_of(f"the demonstrator of {env_id!r}", demonstrator, options):
-        return demonstrator(env, rng, **options)
+    return _make("demonstrator", env, rng, options, NO_DEMONSTRATOR)
 
 
 def make_supervisor(env: Env, rng: np.random.Generator, /, **options: Any) -> Supervisor:
@@ -151,15 +150,16 @@ def make_supervisor(env: Env, rng: np.random.Generator, /, **options: Any) -> Su
     Raises:
         UserError: there is no supervisor for this environment, or it has no such option.
     """
+    return _make("supervisor", env, rng, options, NO_SUPERVISOR)
+
+
+def _make(part: str, env: Env, rng: np.random.Generator, options: Mapping[str, Any], missing: str) -> Any:
     env_id = _env_id(env)
-    supervisor = _part_of(env_id, "supervisor")
-    if supervisor is None:
-        raise UserError(
-            f"nothing in {env_id!r} can take over from a policy: write corrections of your own "
-            "with softflow.data.save_corrections"
-        )
-    with _options_of(f"the supervisor of {env_id!r}", supervisor, options):
-        return supervisor(env, rng, **options)
+    constructor = _part_of(env_id, part)
+    if constructor is None:
+        raise UserError(missing.format(repr(env_id)))
+    with _options_of(f"the {part} of {env_id!r}", constructor, options):
+        return constructor(env, rng, **options)
 
 
 def find_mirror(name: str, /, **options: Any) -> Mirror | None:

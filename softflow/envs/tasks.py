@@ -11,7 +11,6 @@ point of the group ``softflow.tasks`` has the same name; it leads to a module or
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -153,7 +153,7 @@ def find_task(name: str) -> Task | None:
         UserError: the package that brings the short name cannot be imported, or does not register it.
     """
     task = _by_short_name(name) or _tasks.get(name.rpartition(":")[2])
-    if task or is_id(name) or name not in _packages().names():
+    if task or ":" in name or name in gymnasium.registry or name not in _packages().names():
         return task
     try:
         register = _packages().find(name)
@@ -168,11 +168,6 @@ def find_task(name: str) -> Task | None:
             f"register_task(..., short_name={name!r})"
         )
     return task
-
-
-def is_id(name: str) -> bool:
-    """Whether a name has the form of a gymnasium id, ``namespace/Name-v0`` or ``module:Id``, and is no short name."""
-    return re.search(r"[/:]|-v\d+$", name) is not None
 
 
 def _by_short_name(name: str) -> Task | None:
