@@ -98,7 +98,9 @@ def test_metrics_are_the_rows_by_name(run: Run) -> None:
     metrics = run.metrics()
     assert sum(map(len, metrics.values())) == len(rows)
     assert list(metrics) == list(dict.fromkeys(row["name"] for row in rows))
-    expected = [Metric(row["stage"], int(row["step"]), float(row["value"])) for row in rows if row["name"] == "flow/nll"]
+    expected = [
+        Metric(row["stage"], int(row["step"]), float(row["value"])) for row in rows if row["name"] == "flow/nll"
+    ]
     assert metrics["flow/nll"] == expected
     assert [stage for stage, *_ in metrics["eval/success_rate"]][:3] == ["imitation", "critic_warmup", "offline"]
 
