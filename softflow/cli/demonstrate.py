@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from softflow.runs.record_corrections import record_corrections
 from softflow.runs.record_demonstrations import record_demonstrations
 from softflow.settings.presets import Selection, preset_layers
 from softflow.settings.typed import Layer
+from softflow.task import TaskSpec
 from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.config import EnvOptions
 from softflow.training.evaluation import summarize
@@ -98,7 +99,9 @@ def main(argv: Sequence[str]) -> None:
             errors,
             success,
         )
-        save_demonstrations(target, episodes)
+        with environments_turn(), closing(CheckedEnvironment(make())) as environment:
+            task = replace(TaskSpec.from_env(environment), success=config.success)
+        save_demonstrations(target, episodes, task)
         by_mode = {
             mode: summarize([episode for episode in episodes if episode.mode == mode]).as_dict()
             for mode in sorted({episode.mode for episode in episodes})

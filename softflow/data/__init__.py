@@ -9,9 +9,11 @@ from softflow.data.corrections import (
     save_corrections,
 )
 from softflow.data.demonstrations import (
+    Dataset,
     DemonstrationError,
     check_compatible,
     load_demonstrations,
+    read_demonstrations,
     save_demonstrations,
 )
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
@@ -23,6 +25,7 @@ from softflow.data.windows import Windows, concatenate, observation_tensor, to_t
 __all__ = [
     "CorrectionError",
     "Corrections",
+    "Dataset",
     "Decision",
     "DemonstrationError",
     "Episode",
@@ -39,6 +42,7 @@ __all__ = [
     "observation_tensor",
     "ogbench_episodes",
     "outcome_of",
+    "read_demonstrations",
     "row_dtype",
     "sample_mixed",
     "save_corrections",

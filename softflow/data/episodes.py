@@ -10,6 +10,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from softflow.data.checks import actions, kind_of, numbers, packed
+from softflow.data.native import actions_of, rows_of
+from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout
 
 ArrayT = TypeVar("ArrayT")
@@ -100,6 +102,59 @@ class Episode:
                 raise ValueError(f"decision has {len(decision)} rows for {steps} actions: give one per chunk")
             self._set("decision", decision)
         self._set("outcome", {name: float(value) for name, value in self.outcome.items()})
+
+    @classmethod
+    def from_native(
+        cls,
+        task: TaskSpec,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        *,
+        terminated: bool,
+        truncated: bool,
+        is_success: bool,
+        mode: int = -1,
+        final_observation_missing: bool = False,
+    ) -> Episode:
+        """Make an episode of what a robot or an environment has given and taken.
+
+        Args:
+            task: What is observed and done. It decides the order of the parts and the scale of the actions.
+            observations: T + 1 of them, the last one seen after the last action: a sequence of mappings from names to
+                arrays, nested or flat, or one mapping to arrays (T + 1, ...). Where the task observes a single array,
+                arrays in place of the mappings.
+            actions: T of them, in native units: a sequence of arrays, an array (T, ...), or the same as mappings from
+                names to arrays.
+            rewards: (T,), what each action earned.
+            terminated: Whether the episode ended in a terminal state of the task.
+            truncated: Whether the episode was cut off.
+            is_success: Whether the task was solved.
+            mode: Which of its modes the demonstrator chose, -1 if unknown.
+            final_observation_missing: There are only T observations, and the last one stands for the missing one too.
+                Of a terminated episode nothing is lost, because no value is taken from its final observation. The value
+                of a truncated one is then taken from an observation that is one step old.
+
+        Raises:
+            ValueError: Something does not fit the task, or the episode is not valid; the message names the step and the
+                part.
+        """
+        observation, action = rows_of(task, observations), actions_of(task, actions)
+        rows, steps = len(observation), len(action)
+        if final_observation_missing and rows != steps:
+            raise ValueError(
+                f"final_observation_missing is set, but there are {rows} observations for {steps} actions, expected as "
+                "many"
+            )
+        if rows == steps and not final_observation_missing:
+            raise ValueError(
+                f"there are {rows} observations for {steps} actions, so the one after the last action is missing: give "
+                "it, or set final_observation_missing=True, and the last one is used twice"
+            )
+        if final_observation_missing:
+            observation = np.concatenate([observation, observation[-1:]])
+        ending = terminated, truncated, is_success, mode
+        return cls(observation, action, rewards, *ending, layout=task.layout)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -20,17 +20,19 @@ from gymnasium.vector import VectorEnv
 from softflow.algos import Algorithm
 from softflow.console import note
 from softflow.data import (
+    Dataset,
     Episode,
     Replay,
     check_compatible,
     constant_dimensions,
     load_corrections,
-    load_demonstrations,
     observation_statistics,
+    read_demonstrations,
     row_dtype,
     save_corrections,
     save_demonstrations,
 )
+from softflow.data.readers import read_dataset
 from softflow.envs import describe_spaces, find_layout, name_dimensions, time_limit
 from softflow.errors import UserError, one_line
 from softflow.runs.assembly import (
@@ -45,6 +47,7 @@ from softflow.runs.assembly import (
 )
 from softflow.runs.record_demonstrations import record_demonstrations
 from softflow.settings.typed import dump_yaml, to_dict
+from softflow.task import TaskSpec
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
 from softflow.training.failures import EnvironmentErrors, EnvironmentFailed
@@ -70,7 +73,9 @@ def train_run(config: Any, folder: RunFolder) -> None:
         base = read_base(base_run)
     if corrections_file is not None:
         corrections = load_corrections(folder.path / CORRECTIONS if config.resume else corrections_file)
-    demonstrations = load_demonstrations(folder.path / DEMONSTRATIONS) if config.resume else _demonstrations(config)
+    recorded, demonstrations = (
+        read_demonstrations(folder.path / DEMONSTRATIONS) if config.resume else _demonstrations(config)
+    )
 
     layout = demonstrations[0].layout
     sizes = layout or demonstrations[0].observation_dim, demonstrations[0].action_dim
@@ -94,11 +99,15 @@ def train_run(config: Any, folder: RunFolder) -> None:
 
     held_out_number = min(config.num_envs, config.eval_episodes)
     with side_by_side(config.num_envs) as environments, side_by_side(held_out_number) as held_out:
+        task = replace(TaskSpec.from_env(environments), success=config.success)
+        if corrections is not None and corrections.task is not None:
+            task.require_same(corrections.task, f"corrections {corrections_file}")
         if not config.resume:  # only now, when nothing of the input can be wrong any more
             _require_whole_episodes(config, algorithm, demonstrations, time_limit(environments))
             folder.save_settings(partial(dump_yaml, config))
             with folder.writing():
-                save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
+                recorded = recorded if config.demos is not None else task
+                save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations, recorded)
                 if corrections is not None:
                     save_corrections(folder.path / CORRECTIONS, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
@@ -128,11 +137,11 @@ def _keep_settings(config: Any, folder: RunFolder) -> None:
         folder.save_settings(partial(dump_yaml, settings))
 
 
-def _demonstrations(config: RunConfig) -> list[Episode]:
+def _demonstrations(config: RunConfig) -> Dataset:
     if config.demos is None:
         processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
         errors = EnvironmentErrors(config.on_env_error)
-        return record_demonstrations(
+        shown = record_demonstrations(
             environment_maker(config),
             config.num_demos,
             config.seed,
@@ -140,14 +149,23 @@ def _demonstrations(config: RunConfig) -> list[Episode]:
             errors=errors,
             success=SuccessRule(config.success),
         )
-    episodes = load_demonstrations(config.demos)
+        return Dataset(None, shown)
+    recorded, episodes = read_dataset(config.demos)
     if len(episodes) < config.num_demos:
         print(f"{config.demos} has {len(episodes)} episodes, all are used (num_demos is {config.num_demos})")
     environment = make_environment(config)
     observations, actions = environment.observation_space.shape, environment.action_space.shape
     assert observations is not None and actions is not None
-    check_compatible(episodes, find_layout(environment) or observations[0], actions[0])
-    return episodes[: config.num_demos]
+    check_compatible(
+        episodes,
+        find_layout(environment) or observations[0],
+        actions[0],
+        recorded=recorded,
+        expected=TaskSpec.from_env(environment),
+    )
+    if recorded is not None and recorded.success != config.success:
+        note(f"{config.demos} was judged by success {recorded.success!r}, this run judges by {config.success!r}")
+    return Dataset(recorded, episodes[: config.num_demos])
 
 
 def _require_room(config: RunConfig, folder: RunFolder, episode: Episode) -> None:

@@ -51,6 +51,8 @@ class TaskSpec:
                 raise ValueError(f"a task needs at least one part of an {kind}")
             if (twice := duplicate(parts)) is not None:
                 raise ValueError(f"two parts of the {kind} are called {twice!r}: rename one")
+        if not (isinstance(self.success, str) and isinstance(self.name, str)):
+            raise ValueError(f"success and name of a task are texts, got {self.success!r} and {self.name!r}")
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise ValueError(f"the control rate must be a positive number of hertz, got {self.rate}")
         if not self._free.any():
@@ -318,7 +320,7 @@ class TaskSpec:
                 success=described["success"],
                 name=described["name"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not the description of a task ({type(error).__name__}: {error})") from error
 
 
