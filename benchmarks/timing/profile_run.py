@@ -17,24 +17,28 @@ from functools import wraps
 from typing import Any
 
 from critics import ChunkCritic, StateValue
-from softflow.algos import chunk_critic, online
-from softflow.algos.imitation import Imitator
+from softflow.algos import online
+from softflow.algos.chunk_critic import CriticLearner
+from softflow.algos.policy_learner import PolicyLearner
 from softflow.cli import train
 from softflow.data import Replay
 from softflow.envs import TapeCutDemonstrator
 from softflow.policies import FlowPolicy
+from softflow.runs import training
 from softflow.training.logging import MetricLogger
 from softflow.training.loop import Trainer
 from softflow.training.vector import ChunkExecution
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "simulation": [(ChunkExecution, "reset"), (ChunkExecution, "step"), (train, "record_demonstrations")],
+    "simulation": [(ChunkExecution, "reset"), (ChunkExecution, "step"), (training, "record_demonstrations")],
     "the demonstrator": [(TapeCutDemonstrator, "act")],
     "the flow: chunks proposed": [(FlowPolicy, "propose")],
     "the flow: likelihoods": [(FlowPolicy, "bc_loss"), (FlowPolicy, "log_prob")],
-    "the flow: gradients, optimiser, running average": [(Imitator, "step")],
+    "the flow: gradients, optimiser, running average": [(PolicyLearner, "descend")],
     "the critic: values": [(ChunkCritic, "forward"), (StateValue, "forward")],
-    "the critic: targets, gradients, optimiser, running average": [(chunk_critic.ChunkCriticLearner, "update")],
+    "the critic: targets, gradients, optimiser, running average": [
+        (CriticLearner, name) for name in ("descend", "target_value", "best_value", "td_target")
+    ],
     "replay": [(Replay, "sample"), (Replay, "add_episode"), (online, "to_torch")],
     "logging": [(MetricLogger, "log")],
     "checkpoints": [(Trainer, "_save")],
