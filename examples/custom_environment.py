@@ -13,14 +13,14 @@ As a demonstrator is registered, too, the commands can also record them: leave o
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import gymnasium
 import numpy as np
+import tyro
 from gymnasium import spaces
 
-from softflow.cli.train import main
+import softflow
 from softflow.data import Episode, EpisodeBuilder, save_demonstrations
 from softflow.envs import make_demonstrator, make_env, register_task
 from softflow.training.checked_environment import CheckedEnvironment
@@ -84,11 +84,23 @@ def demonstrate(env: CheckedEnvironment, rng: np.random.Generator, seed: int) ->
             return builder.finish(observation, terminated, truncated, info["is_success"], mode=demonstrator.mode)
 
 
-if __name__ == "__main__":
+def main(updates: int = 300, steps: int = 5_000, episodes: int = 50) -> None:
+    """Record 20 demonstrations, imitate them in so many updates, learn online for so many steps, and evaluate."""
     env, rng = CheckedEnvironment(make_env(ENVIRONMENT)), np.random.default_rng(0)  # copies and checks every step
     save_demonstrations("docking.npz", [demonstrate(env, rng, seed) for seed in range(20)])
-    sizes = ["--horizon", "4", "--flow-options.layers", "4", "--flow-options.width", "64", "--threads", "1"]
-    budget = ["--imitation.updates", "300", "--online.steps", "5000"]
-    sys.exit(
-        main(["--env", ENVIRONMENT, "--demos", "docking.npz", "--num-demos", "20", *sizes, *budget, *sys.argv[1:]])
+    run = softflow.train(
+        env=ENVIRONMENT,
+        demos="docking.npz",
+        num_demos=20,
+        horizon=4,
+        flow_options={"layers": 4, "width": 64},
+        imitation={"updates": updates},
+        online={"steps": steps},
+        eval_episodes=episodes,
+        threads=1,
     )
+    print(f"success {run.evaluate(episodes).success_rate:.2f}; run folder {run.path}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -16,16 +16,16 @@ from softflow.training.config import RunConfig
 Method = TypeVar("Method")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainConfig(Generic[Method]):
     """Settings of `softflow-train`, flat in YAML and as flags."""
 
-    method: Flat[Method]
-    """The settings that the algorithm's constructor takes."""
-    algorithm: str = "softflow"
-    """Algorithm to train: one of `softflow.algos.ALGORITHMS`, or `module:Class`."""
     run: Flat[RunConfig] = field(default_factory=RunConfig)
     """The settings that are the same for every algorithm."""
+    algorithm: str = "softflow"
+    """Algorithm to train: one of `softflow.algos.ALGORITHMS`, or `module:Class`."""
+    method: Flat[Method]
+    """The settings that the algorithm's constructor takes."""
 
 
 def config_class(selection: Selection) -> type[TrainConfig[Any]]:

@@ -79,7 +79,7 @@ def test_bad_input_is_refused(
 def test_guards_that_cannot_watch_are_refused(held_out: None, command: Any) -> None:
     assert "guard.json: no such file" in command("softflow-eval run --guard nowhere").error()
     command("softflow-guard run --demos held_out.npz --out guard")
-    assert "give one of --video and --guard" in command("softflow-eval run --guard guard --video film.mp4").error()
+    assert "give one of video and guard" in command("softflow-eval run --guard guard --video film.mp4").error()
     assert (
         "attempts: expected an integer >= 0" in command("softflow-eval run --guard guard --guard-attempts -1").error()
     )
