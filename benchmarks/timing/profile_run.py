@@ -17,8 +17,9 @@ from typing import Any
 
 import softflow
 from critics import ChunkCritic, StateValue
-from softflow.algos import chunk_critic, online
-from softflow.algos.imitation import Imitator
+from softflow.algos import online
+from softflow.algos.chunk_critic import CriticLearner
+from softflow.algos.policy_learner import PolicyLearner
 from softflow.data import Replay
 from softflow.envs import TapeCutDemonstrator
 from softflow.policies import FlowPolicy
@@ -33,9 +34,12 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "the demonstrator": [(TapeCutDemonstrator, "act")],
     "the flow: chunks proposed": [(FlowPolicy, "propose")],
     "the flow: likelihoods": [(FlowPolicy, "bc_loss"), (FlowPolicy, "log_prob")],
-    "the flow: gradients, optimiser, running average": [(Imitator, "step")],
+    "the flow: gradients, optimiser, running average": [(PolicyLearner, "descend")],
     "the critic: values": [(ChunkCritic, "forward"), (StateValue, "forward")],
-    "the critic: targets, gradients, optimiser, running average": [(chunk_critic.ChunkCriticLearner, "update")],
+    "the critic: targets, gradients, optimiser, running average": [
+        (CriticLearner, "td_target"),
+        (CriticLearner, "descend"),
+    ],
     "replay": [(Replay, "sample"), (Replay, "add_episode"), (online, "to_torch")],
     "logging": [(MetricLogger, "log")],
     "checkpoints": [(Trainer, "_save")],
