@@ -8,14 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from softflow.data import Episode
     from softflow.errors import UserError
+    from softflow.policies import Policy
     from softflow.runs.run import Run, load, record_demonstrations, train
+    from softflow.task import TaskSpec
 
-__all__ = ["Run", "UserError", "load", "record_demonstrations", "train"]
+__all__ = ["Episode", "Policy", "Run", "TaskSpec", "UserError", "load", "record_demonstrations", "train"]
 __version__ = "0.1.0"
 
-_MODULES = {name: "softflow.runs.run" for name in __all__} | {"UserError": "softflow.errors"}
-"""Where the public names are; a module is imported when one of its names is first used, since it imports torch."""
+_MODULES = {
+    "Episode": "softflow.data",
+    "Policy": "softflow.policies",
+    "Run": "softflow.runs.run",
+    "TaskSpec": "softflow.task",
+    "UserError": "softflow.errors",
+    "load": "softflow.runs.run",
+    "record_demonstrations": "softflow.runs.run",
+    "train": "softflow.runs.run",
+}
+"""Where the public names are. A module is imported when one of its names is first used, because most import torch."""
 
 
 def _refuse_shadows() -> None:
@@ -46,3 +58,5 @@ def __dir__() -> list[str]:
 
 
 _refuse_shadows()
+
+from softflow import gymnasium_ids  # noqa: E402, F401  (registers them, like other packages of environments)

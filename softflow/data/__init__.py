@@ -9,36 +9,45 @@ from softflow.data.corrections import (
     save_corrections,
 )
 from softflow.data.demonstrations import (
+    Dataset,
     DemonstrationError,
     check_compatible,
+    load_dataset,
     load_demonstrations,
     save_demonstrations,
 )
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
+from softflow.data.readers import DatasetReader, available_readers, read_dataset, register_reader
 from softflow.data.replay import Replay, row_dtype, sample_mixed
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [
     "CorrectionError",
     "Corrections",
+    "Dataset",
+    "DatasetReader",
     "Decision",
     "DemonstrationError",
     "Episode",
     "EpisodeBuilder",
     "Replay",
     "Windows",
+    "available_readers",
     "check_compatible",
     "chunks_from",
     "concatenate",
     "constant_dimensions",
     "load_corrections",
+    "load_dataset",
     "load_demonstrations",
     "observation_statistics",
     "observation_tensor",
     "ogbench_episodes",
     "outcome_of",
+    "read_dataset",
+    "register_reader",
     "row_dtype",
     "sample_mixed",
     "save_corrections",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from softflow.data.archive import Field, read_archive, write_archive
 from softflow.data.checks import actions, numbers_or_bytes
 from softflow.errors import UserError, one_line
+from softflow.task import TaskSpec
 
 SCHEMA_VERSION = 1
 _SCHEMA = {  # axes: N decisions in all, E corrections, O, H, A
@@ -20,6 +22,7 @@ _SCHEMA = {  # axes: N decisions in all, E corrections, O, H, A
     "human_chunk": Field("NHA", "number"),
     "episode": Field("N", "integer"),
     "is_success": Field("E", "bool"),
+    "task": Field("", "text", optional=True),  # the TaskSpec, as JSON
 }
 
 
@@ -39,6 +42,7 @@ class Corrections:
         human_chunk: (N, H, A) in [-1, 1], the actions from there on that the human took.
         episode: (N,), which of the E episodes a decision belongs to.
         is_success: (E,), whether the human solved the task.
+        task: What rows and actions mean; None where it is not known.
 
     Raises:
         ValueError: a field has the wrong shape or type, is not finite, or leaves its bounds.
@@ -49,6 +53,7 @@ class Corrections:
     human_chunk: np.ndarray
     episode: np.ndarray
     is_success: np.ndarray
+    task: TaskSpec | None = None
 
     def __post_init__(self) -> None:
         self._set("observation", numbers_or_bytes("observation", self.observation, ("N", "O")))
@@ -92,7 +97,10 @@ class Corrections:
 
 def save_corrections(path: str | os.PathLike[str], corrections: Corrections) -> None:
     """Write `corrections` to `path`, replacing a file of that name only once the new one is complete."""
-    write_archive(Path(path), {name: getattr(corrections, name) for name in _SCHEMA}, SCHEMA_VERSION)
+    arrays = {name: getattr(corrections, name) for name in _SCHEMA if name != "task"}
+    if corrections.task is not None:
+        arrays["task"] = np.array(json.dumps(corrections.task.describe()))
+    write_archive(Path(path), arrays, SCHEMA_VERSION)
 
 
 def load_corrections(path: str | os.PathLike[str]) -> Corrections:
@@ -103,7 +111,9 @@ def load_corrections(path: str | os.PathLike[str]) -> Corrections:
     """
     path = Path(path)
     try:
-        return Corrections(**read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/corrections.md"))
+        arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/corrections.md")
+        task = TaskSpec.build(json.loads(str(arrays.pop("task")))) if "task" in arrays else None
+        return Corrections(**arrays, task=task)
     except (ValueError, OSError) as error:
         raise CorrectionError(f"{path}: {one_line(error)}") from error
 

@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from softflow.data.archive import Field, read_archive, write_archive
 from softflow.data.episodes import Episode
 from softflow.errors import UserError, one_line
+from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout, ObservationSize
 
 SCHEMA_VERSION = 1
@@ -26,7 +28,8 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "final_observation": Field("EO", "number"),
     "is_success": Field("E", "bool"),
     "mode": Field("E", "integer"),
-    "observation_layout": Field("", "text", optional=True),  # of packed observations, as JSON
+    "task": Field("", "text", optional=True),  # the TaskSpec, as JSON
+    "observation_layout": Field("", "text", optional=True),  # of packed observations without a TaskSpec, as JSON
 }
 
 
@@ -34,17 +37,33 @@ class DemonstrationError(UserError):
     """Demonstrations that cannot be used; the message is one line that says where and why."""
 
 
-def save_demonstrations(path: str | os.PathLike[str], episodes: Sequence[Episode]) -> None:
+class Dataset(NamedTuple):
+    """Demonstrations, and what is known of their task."""
+
+    episodes: list[Episode]
+    task: TaskSpec | None
+    """Names, shapes, units and bounds; None in a file that does not say them."""
+
+
+def save_demonstrations(
+    path: str | os.PathLike[str], episodes: Sequence[Episode], task: TaskSpec | None = None
+) -> None:
     """Write `episodes` to `path`, replacing a file of that name only once the new one is complete.
 
+    Args:
+        path: The file.
+        episodes: At least one.
+        task: What their rows and actions mean.
+
     Raises:
-        DemonstrationError: no episodes, or episodes with different dimensions.
+        DemonstrationError: There are no episodes, or they differ in their dimensions or from the task.
     """
     path = Path(path)
     if not episodes:
         raise DemonstrationError(f"{path}: no episodes to write")
     layout = episodes[0].layout
-    check_compatible(episodes, layout or episodes[0].observation_dim, episodes[0].action_dim)
+    sizes = (layout or episodes[0].observation_dim, episodes[0].action_dim)
+    check_compatible(episodes, *(sizes if task is None else (task.observation_size, task.action_dim)))
     last = np.cumsum([len(episode) for episode in episodes]) - 1
     terminated, truncated, start = np.zeros((3, last[-1] + 1), np.bool_)
     terminated[last] = [episode.terminated for episode in episodes]
@@ -61,22 +80,38 @@ def save_demonstrations(path: str | os.PathLike[str], episodes: Sequence[Episode
         "is_success": np.array([episode.is_success for episode in episodes]),
         "mode": np.array([episode.mode for episode in episodes]),
     }
-    if layout is not None:
+    if task is not None:
+        arrays["task"] = np.array(json.dumps(task.describe()))
+    elif layout is not None:
         arrays["observation_layout"] = np.array(json.dumps(layout.describe()))
     write_archive(path, arrays, SCHEMA_VERSION, compress=layout is not None)  # pictures shrink to a tenth
 
 
 def load_demonstrations(path: str | os.PathLike[str]) -> list[Episode]:
-    """Read the episodes of a file in the schema of docs/demonstrations.md. Nothing is unpickled.
+    """Read the episodes of a file that `save_demonstrations` wrote. Nothing is unpickled.
 
     Raises:
-        DemonstrationError: the file is missing, unreadable, or not in the schema.
+        DemonstrationError: The file is missing, unreadable, or not in the schema of docs/demonstrations.md.
+    """
+    return load_dataset(path).episodes
+
+
+def load_dataset(path: str | os.PathLike[str]) -> Dataset:
+    """Read the episodes and the task of a file that `save_demonstrations` wrote. Nothing is unpickled.
+
+    Raises:
+        DemonstrationError: The file is missing, unreadable, or not in the schema of docs/demonstrations.md.
     """
     path = Path(path)
     try:
-        return _episodes(read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/demonstrations.md"))
+        arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/demonstrations.md")
+        task = TaskSpec.build(json.loads(str(arrays["task"]))) if "task" in arrays else None
+        episodes = _episodes(arrays, _layout(arrays, task))
+        if task is not None:
+            check_compatible(episodes, task.observation_size, task.action_dim)
     except (ValueError, OSError) as error:
         raise DemonstrationError(f"{path}: {one_line(error)}") from error
+    return Dataset(episodes, task)
 
 
 def check_compatible(episodes: Sequence[Episode], observation_dim: ObservationSize, action_dim: int) -> None:
@@ -109,10 +144,15 @@ def _contents(layout: ObservationLayout | None) -> str:
     return ", ".join(f"{part.name} {part.dtype}{list(part.shape)}" for part in parts) or "numbers alone"
 
 
-def _episodes(arrays: Mapping[str, np.ndarray]) -> list[Episode]:
-    layout = None
+def _layout(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> ObservationLayout | None:
+    if task is not None:
+        return task.layout
     if "observation_layout" in arrays:
-        layout = ObservationLayout.build(json.loads(str(arrays["observation_layout"])))
+        return ObservationLayout.build(json.loads(str(arrays["observation_layout"])))
+    return None
+
+
+def _episodes(arrays: Mapping[str, np.ndarray], layout: ObservationLayout | None) -> list[Episode]:
     start, is_success = arrays["episode_start"], arrays["is_success"]
     if not start[0]:
         raise ValueError("episode_start[0] is False: the first step starts an episode, set it to True")

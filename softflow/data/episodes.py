@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from softflow.data.checks import actions, kind_of, numbers, packed
+from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout
 
 ArrayT = TypeVar("ArrayT")
@@ -108,6 +109,50 @@ class Episode:
         """Number T of primitive steps."""
         return len(self.action)
 
+    @classmethod
+    def from_native(
+        cls,
+        task: TaskSpec,
+        observations: Any,
+        actions: Any,
+        rewards: Sequence[float] | np.ndarray,
+        *,
+        terminated: bool,
+        truncated: bool,
+        is_success: bool,
+        mode: int = -1,
+        final_observation_missing: bool = False,
+    ) -> Episode:
+        """Make an episode of what an environment or a robot gives and takes.
+
+        Args:
+            task: Names, shapes, units and bounds.
+            observations: T + 1 of them, the last one seen after the last action and before any reset: a list of what
+                the environment gave, or a mapping of stacked arrays (T + 1, ...), or one stacked array.
+            actions: T actions in native units: a list, an array (T, N), or a mapping of stacked arrays (T, n).
+            rewards: One per step, (T,).
+            terminated, truncated, is_success, mode: See `Episode`.
+            final_observation_missing: Whether the observation after the last action was not recorded. The last of the
+                T observations then stands for it, and no reward is lost. That is exact for an episode that terminated,
+                because nothing is bootstrapped from its end, and one step old for one that was truncated.
+
+        Raises:
+            ValueError: A part is missing, has another shape, is not finite or leaves its bounds, or the numbers of
+                steps do not fit. The message names the part and the step.
+        """
+        rows, unit = observation_rows(task, observations), task.unit_actions(_stacked(actions))
+        if unit.ndim != 2:
+            raise ValueError(f"actions must be of shape (T, {len(task.low)}), got {np.shape(actions)}")
+        if final_observation_missing and len(rows) == len(unit):
+            rows = np.concatenate([rows, rows[-1:]])
+        elif len(rows) == len(unit):
+            raise ValueError(
+                f"there are {len(rows)} observations for {len(unit)} actions, expected {len(unit) + 1}: give the one "
+                "seen after the last action, or say final_observation_missing=True if it was not recorded"
+            )
+        reward = np.asarray(rewards, np.float64)
+        return cls(rows, unit, reward, terminated, truncated, is_success, mode, layout=task.layout)
+
     @property
     def observation_dim(self) -> int:
         """O, of packed observations in bytes."""
@@ -116,6 +161,41 @@ class Episode:
     @property
     def action_dim(self) -> int:
         return self.action.shape[1]
+
+
+def observation_rows(task: TaskSpec, observations: Any) -> np.ndarray:
+    """Turn observations into rows (T, O): a list of single ones, or arrays that are stacked along their first axis.
+
+    Raises:
+        ValueError: A part is missing, has another shape, or is not finite. The message names the part and the step.
+    """
+    if not isinstance(observations, list | tuple):
+        rows, is_batch = task.rows(observations)
+        if not is_batch:
+            raise ValueError("one observation is no episode: stack them along the first axis, or give a list of them")
+        return rows
+    single: list[np.ndarray] = []
+    for step, observation in enumerate(observations):
+        try:
+            row, is_batch = task.rows(observation)
+        except ValueError as error:
+            raise ValueError(f"step {step}: {error}") from error
+        if is_batch:
+            raise ValueError(f"step {step}: a list holds single observations, this one has a batch axis")
+        single.append(row)
+    if not single:
+        raise ValueError("there are no observations")
+    return np.concatenate(single)
+
+
+def _stacked(actions: Any) -> Any:
+    """A list of actions as one array, or as one mapping of arrays."""
+    if not isinstance(actions, list | tuple) or not actions or not isinstance(actions[0], Mapping):
+        return actions if isinstance(actions, Mapping) else np.asarray(actions)
+    for step, action in enumerate(actions):
+        if action.keys() != actions[0].keys():
+            raise ValueError(f"action {step} has the parts {', '.join(action)}, the first {', '.join(actions[0])}")
+    return {name: np.stack([action[name] for action in actions]) for name in actions[0]}
 
 
 def outcome_of(info: Mapping[str, Any]) -> dict[str, float]:

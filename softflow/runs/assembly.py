@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import torch
 from gymnasium.vector import VectorEnv
 
-from softflow.algos import Algorithm
+from softflow.algos import Algorithm, find_algorithm
 from softflow.data import Episode
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, one_line
 from softflow.policies import BestOfN, ChunkPolicy
 from softflow.policies.weights import memory_limit
-from softflow.runs.config import TrainConfig, find_algorithm, read_config
+from softflow.runs.config import TrainConfig, read_config
 from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Generic, TypeVar, get_type_hints
 
-from softflow.algos import ALGORITHMS, Algorithm
-from softflow.errors import UserError, did_you_mean
+from softflow.algos import find_algorithm
+from softflow.errors import UserError
 from softflow.settings.fields import Flat
 from softflow.settings.presets import Selection, preset_layers
 from softflow.settings.typed import Layer, from_dict, load_file
@@ -57,35 +56,6 @@ def class_for(algorithm: str) -> type[TrainConfig[Any]]:
             "settings"
         )
     return TrainConfig[settings]  # type: ignore[valid-type]
-
-
-def find_algorithm(name: str) -> type[Algorithm]:
-    """Find the class that a preset's `algorithm` names: one of `ALGORITHMS`, or anyone's as `module:Class`.
-
-    Raises:
-        UserError: there is none, or its module cannot be imported.
-    """
-    if ":" not in name:
-        if name not in ALGORITHMS:
-            hint = did_you_mean(name, ALGORITHMS)
-            raise UserError(f"unknown algorithm {name!r}: {hint} Those of other modules are named module:Class.")
-        return ALGORITHMS[name]
-    module_name, _, class_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
-        raise UserError(
-            f"algorithm {name!r}: cannot import {module_name!r} ({error!r}): is it installed, or its folder in "
-            "PYTHONPATH?"
-        ) from error
-    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-    algorithms = {key: value for key, value in classes.items() if issubclass(value, Algorithm) and value != Algorithm}
-    if class_name not in algorithms:
-        raise UserError(
-            f"algorithm {name!r}: {module_name!r} has no subclass of softflow.algos.Algorithm called {class_name!r}: "
-            f"{did_you_mean(class_name, algorithms)}"
-        )
-    return algorithms[class_name]
 
 
 def _algorithm_of(layers: Sequence[Layer]) -> str:

@@ -136,12 +136,7 @@ def _new_file(name: str | None, flag: str) -> Path | None:
 
 def _behind_guard(policy: BestOfN, config: EvaluationConfig, folder: str) -> GuardedPolicy:
     guard = ChunkGuard.load(folder, config.device)
-    sizes = [(one.observation_dim, one.horizon, one.action_dim) for one in (guard.density, policy.policy)]
-    if sizes[0] != sizes[1]:
-        raise UserError(
-            f"guard {folder}: its observations, horizon and actions are of {sizes[0]} numbers, the policy's of "
-            f"{sizes[1]}: give one of the same environment and horizon"
-        )
+    guard.require_fit(policy, f"guard {folder}")
     try:
         return GuardedPolicy(policy.choose, guard, policy.n_action_steps, config.guard_attempts, policy.temperature)
     except ValueError as error:

@@ -31,6 +31,6 @@ def export_run(run: str, out: Path, format: str) -> tuple[BestOfN, float]:
     require_new_file(out, "--out")
     deployed, _ = load_run(run)
     try:
-        return deployed, export_greedy(deployed.policy, out, format)
+        return deployed, export_greedy(deployed, out, format)
     except (ExportError, ImportError) as error:
         raise UserError(f"flow {deployed.policy.flow_name!r}: {error}") from error

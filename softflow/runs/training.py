@@ -124,6 +124,7 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Sequence[Episo
 
     held_out_number = min(run.num_envs, run.eval_episodes)
     with side_by_side(run.num_envs) as environments, side_by_side(held_out_number) as held_out:
+        algorithm.deployed.task = environments.metadata.get("task_spec")
         if not resume:  # only now, when nothing of the input can be wrong any more
             _require_whole_episodes(run, algorithm, demonstrations, time_limit(environments))
             folder.save_settings(partial(dump_yaml, config))

@@ -39,17 +39,17 @@ class Field:
 
 
 def class_of(annotation: Any) -> Any:
-    """The class behind `TrainConfig[SoftFlowConfig]`; any other annotation as it is."""
+    """Return the class behind `TrainConfig[SoftFlowConfig]`, or any other annotation as it is."""
     return get_origin(annotation) or annotation
 
 
 def is_nested(annotation: Any) -> bool:
-    """Whether values of this annotation have keys of their own."""
+    """Tell whether values of this type have keys of their own."""
     return dataclasses.is_dataclass(class_of(annotation))
 
 
 def fields_of(cls: Any, base: object = None) -> dict[str, Field]:
-    """The arguments of a dataclass by name. The defaults are the values in `base`, an instance, if there is one."""
+    """Return the arguments of a dataclass by name. If `base`, an instance, is given, its values are the defaults."""
     plain, marked = (get_type_hints(class_of(cls), include_extras=extras) for extras in (False, True))
     chosen = dict(zip(getattr(class_of(cls), "__parameters__", ()), get_args(cls), strict=False))
     found = {}
@@ -66,10 +66,10 @@ def fields_of(cls: Any, base: object = None) -> dict[str, Field]:
 
 
 def keys_of(cls: Any, base: object = None) -> dict[str, Field]:
-    """The keys that YAML and flags have for a dataclass: its fields, and in place of a flat part the part's own.
+    """Return the keys of a dataclass in YAML and as flags: its fields, each flat part replaced by the part's own keys.
 
     Raises:
-        UserError: two parts have a key of the same name.
+        UserError: Two parts have a key of the same name.
     """
     found: dict[str, Field] = {}
     for name, field in fields_of(cls, base).items():
@@ -93,7 +93,7 @@ def dotted_fields(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def dotted_values(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The values of a nested dataclass by the keys of `dotted_fields`."""
+    """Return the values of a nested dataclass by the keys of `dotted_fields`."""
     values: dict[str, Any] = {}
     for name, field in fields_of(type(config)).items():
         value = getattr(config, name)
@@ -105,7 +105,7 @@ def dotted_values(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The dataclass as nested dicts of what YAML has: tuples become lists and paths strings."""
+    """Convert a dataclass to nested dicts of YAML's types: tuples become lists and paths strings."""
     values: dict[str, Any] = {}
     for name, field in fields_of(type(config)).items():
         value = getattr(config, name)

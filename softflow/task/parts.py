@@ -106,6 +106,8 @@ class ObservationPart:
             ValueError: A number is not finite as float32, or is none of its categories.
         """
         if self.axes is not None:
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise ValueError(f"observation {self.name!r} has pixels that are not finite")
             image = np.moveaxis(value, [1 + self.axes.index(axis) for axis in "HW"], (1, 2))
             return _as_bytes(image, self.value_range).reshape(len(value), *self.packed.shape)
         rows = value.reshape(len(value), -1)

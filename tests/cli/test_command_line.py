@@ -42,6 +42,8 @@ class Stage:
     """How many updates."""
     augment: bool = False
     """Whether to add noise."""
+    ema_rate: float = 0.5
+    """Rate of the running average."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Method:
 
     horizon: int = 8
     """Actions of a chunk."""
+    n_action_steps: int = 4
+    """Actions of a chunk that are executed."""
     augment: bool = False
     """Whether to add noise."""
     stage: Stage = dataclasses.field(default_factory=Stage)
@@ -179,6 +183,21 @@ def test_the_flags_of_a_composed_configuration_have_no_prefix(capsys: pytest.Cap
         "--imitation.updates INT",
     ):
         assert text in words
+
+
+def test_flags_of_earlier_versions_are_taken_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    built = parse_composed("--execute", "2", "--stage.average_rate=0.25", "--flow-options.execute", "3")
+    assert built.method == Method(n_action_steps=2, stage=Stage(ema_rate=0.25))
+    assert built.train.flow_options == {"execute": 3}
+    assert capsys.readouterr().err.splitlines() == [
+        "--execute is called --n-action-steps now",
+        "--stage.average_rate is called --stage.ema-rate now",
+    ]
+    both = "--execute is the earlier name of --n-action-steps, and both are given: remove --execute"
+    with pytest.raises(ConfigError, match=f"^{both}$"):
+        parse_composed("--execute", "2", "--n_action_steps=3")
+    with pytest.raises(ConfigError, match=r"^unknown flag --trace: "):  # it would be --gae-lambda, which there is none
+        parse_composed("--trace", "2")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from softflow.data import EpisodeBuilder
-from softflow.files import SIZE_LIMITS, TEXT_LIMIT
 from softflow.policies import ChunkGuard
 from softflow.runs import evaluator, exporting, record_demonstrations, training
 from softflow.training.loop import Trainer
@@ -198,11 +197,3 @@ def test_a_resumed_configuration_takes_no_more_memory_than_its_checkpoint_explai
     path.write_text(text.replace(f"\n{setting}: 8\n", f"\n{setting}: 20000\n"))
     error = command("softflow-train --resume run").error()
     assert "the configuration takes" in error and "SOFTFLOW_SIZE_LIMITS" in error
-
-
-def test_a_runs_configuration_that_is_too_large_is_refused(small_run: Path, command: Any) -> None:
-    config = small_run / "config.yaml"
-    config.write_text(config.read_text() + "#" * TEXT_LIMIT)
-    for line in ("softflow-eval run", "softflow-train --resume run"):
-        error = command(line).error()
-        assert "config.yaml: it takes 10" in error and f"the environment variable {SIZE_LIMITS}=2" in error

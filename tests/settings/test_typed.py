@@ -152,6 +152,22 @@ def test_refusals(values: dict[str, Any], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    n_action_steps: int = 4
+    options: Free = dataclasses.field(default_factory=dict)
+
+
+def test_keys_of_earlier_versions_are_taken_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    built = from_dict(Renamed, {"execute": 2, "options": {"execute": 3}}, "x.yaml")
+    assert built == Renamed(2, {"execute": 3})
+    assert capsys.readouterr().err == "x.yaml: execute is called n_action_steps now\n"
+    with pytest.raises(ConfigError, match=r"^x\.yaml: execute is the earlier name of n_action_steps, and both"):
+        from_dict(Renamed, {"execute": 2, "n_action_steps": 3}, "x.yaml")
+    with pytest.raises(ConfigError, match="unknown key 'trace'"):  # what it is called now is no key here
+        from_dict(Renamed, {"trace": 2})
+
+
 def test_errors_name_the_layer() -> None:
     with pytest.raises(ConfigError, match=r"^--imitation\.updates: 'imitation\.updates' must be"):
         flag = Layer({"imitation": {"updates": "x"}}, "--imitation.updates")
