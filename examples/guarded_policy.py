@@ -29,7 +29,7 @@ from softflow.envs.tape_cut.observation import OBSERVATION_BLOCKS
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
 from softflow.runs.assembly import make_environment
 from softflow.training.config import RunConfig
-from softflow.training.evaluation import Evaluation, evaluate_guarded, summarize
+from softflow.training.evaluation import evaluate_guarded, guard_shares
 from softflow.training.vector import closing, vectorize
 
 Choose = Callable[[Tensor], Tensor]
@@ -50,7 +50,7 @@ def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int 
     judge = base.make_guard(held_out, rate_factor=1.5)
     judge.save(runs / "guard")  # for softflow-eval, or the robot: ChunkGuard.load
 
-    policy, config = base.policy(), base.config.run
+    policy, config = base.policy().deployed, base.config.run
     check_calibration(judge, held_out, base.demonstrations().episodes)
     report_latency(policy, judge)
     print(f"\n{'fault':<32}success  flagged  unfamiliar   if replaced: success  unlikely")
@@ -63,17 +63,19 @@ def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int 
                 results.append(evaluate_guarded(environments, guarded, episodes))
         (watched, done), (replaced, _) = results
         success, unlikely = replaced.success_rate, replaced.guard["unlikely"]
-        print(f"{name:<32}{watched.success_rate:7.2f}{shares(watched)}{success:23.2f}{unlikely:10.3f}", flush=True)
+        print(f"{name:<32}{watched.success_rate:7.2f}{shares(done)}{success:23.2f}{unlikely:10.3f}", flush=True)
         if name == "none":
             for success in (True, False):
                 if chosen := [episode for episode in done if episode.is_success == success]:
                     ending = f"  {len(chosen)} that {'succeed' if success else 'fail'}"
-                    print(f"{ending:<39}{shares(summarize(chosen))}")
+                    print(f"{ending:<39}{shares(chosen)}")
 
 
-def shares(result: Evaluation) -> str:
-    """The shares of flagged and of unfamiliar chunks, in two columns."""
-    return f"{result.guard['flagged']:9.3f}{result.guard['unfamiliar']:12.3f}"
+def shares(episodes: Sequence[Episode]) -> str:
+    """The mean shares of flagged and of unfamiliar chunks, in two columns."""
+    each = [guard_shares(episode) for episode in episodes]
+    flagged, unfamiliar = (np.mean([share[name] for share in each]) for name in ("flagged", "unfamiliar"))
+    return f"{flagged:9.3f}{unfamiliar:12.3f}"
 
 
 def check_calibration(judge: ChunkGuard, held_out: Sequence[Episode], learned: Sequence[Episode]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from softflow.data import Corrections, Dataset, Episode, load_dataset
 from softflow.errors import UserError
-from softflow.policies import BestOfN, ChunkGuard
+from softflow.policies import ChunkGuard, Policy
 from softflow.runs.assembly import config_path_of, load_deployed, load_run
 from softflow.runs.calibrate_guard import make_guard
 from softflow.runs.config import TrainConfig, read_config
@@ -82,18 +82,22 @@ def train(
     return Run(folder.given)
 
 
-def load(path: AnyPath, device: str = "cpu") -> BestOfN:
-    """Load what deploys of a run folder, or of a checkpoint's folder, which may lie anywhere.
+def load(path: AnyPath, device: str = "cpu", guard: AnyPath | None = None) -> Policy:
+    """Load the policy of a run folder, or of a checkpoint's folder, which may lie anywhere.
 
     If the folder has a run's `config.yaml`, the module of an algorithm that it names is imported.
 
+    Args:
+        path: The folder.
+        device: Where the policy runs, as torch names it.
+        guard: A folder that `softflow-guard` wrote; the policy then acts behind this guard.
+
     Raises:
-        UserError: There is no policy, or it cannot be loaded.
+        UserError: There is no policy or guard, one cannot be loaded, or they are of different tasks.
     """
     given = fspath(path)
-    if config_path_of(given).is_file():
-        return load_run(given, device)[0]
-    return load_deployed(given, device)
+    deployed = load_run(given, device)[0] if config_path_of(given).is_file() else load_deployed(given, device)
+    return Policy(deployed, ChunkGuard.load(fspath(guard), device) if guard is not None else None)
 
 
 def record_demonstrations(env: str = "tape_cut", episodes: int = 200, **settings: Any) -> Dataset:
@@ -149,8 +153,8 @@ class Run:
         """Every setting: `config.run` holds those of all runs, `config.method` those of the algorithm."""
         return read_config(str(self.path / "config.yaml"))
 
-    def policy(self, device: str = "cpu") -> BestOfN:
-        """Load what deploys, on a device that torch names."""
+    def policy(self, device: str = "cpu") -> Policy:
+        """Load the policy, on a device that torch names."""
         return load(self, device)
 
     def evaluate(self, episodes: int = 50, *, seed: int = HELD_OUT_SEEDS, **settings: Any) -> Evaluation:

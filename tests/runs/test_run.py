@@ -198,7 +198,7 @@ def test_what_a_run_refuses(call: Callable[[Run], object], message: str, run: Ru
 def test_the_policy_of_a_run_of_a_checkpoint_and_of_its_copy_is_the_same(run: Run) -> None:
     checkpoint = RunFolder.open(run.path).last_checkpoint()
     shutil.copytree(checkpoint, "alone")
-    observation = torch.randn(5, run.policy().policy.observation_dim)
+    observation = torch.randn(5, run.policy().deployed.policy.observation_dim)
     chunks = []
     for place in (run, run.path, checkpoint, Run(checkpoint), "alone"):
         torch.manual_seed(0)
@@ -211,9 +211,9 @@ def test_the_policy_of_a_run_of_a_checkpoint_and_of_its_copy_is_the_same(run: Ru
 
 def test_an_exported_file_is_the_policy(run: Run) -> None:
     assert run.export("policy.pt", "torchscript") <= 1e-5
-    policy, observation = run.policy().policy, torch.randn(4, 2)
+    observation = {"observation": torch.randn(4, 2)}
     exported = load_exported("policy.pt", "torchscript", trusted=True)(observation)
-    torch.testing.assert_close(exported, policy.greedy(observation), rtol=0, atol=1e-5)
+    torch.testing.assert_close(exported, run.policy().greedy(observation), rtol=0, atol=1e-5)
 
 
 def test_a_run_is_a_path(run: Run) -> None:
