@@ -8,7 +8,6 @@ Every setting of `softflow-train --help` is an argument of `softflow.train`, and
 
 from __future__ import annotations
 
-import torch
 import tyro
 
 import softflow
@@ -39,7 +38,7 @@ def main(demonstrations: int = 30, updates: int = 400, steps: int = 3_000, episo
 
     policy = softflow.load(run.path)
     observation, _ = make_env("tape_cut").reset(seed=seed)
-    print(f"{run.path}: first actions\n{policy.act(torch.as_tensor(observation)[None])[0]}")
+    print(f"{run.path}: first actions\n{policy.act(observation)}")
 
 
 if __name__ == "__main__":

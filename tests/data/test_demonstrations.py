@@ -11,7 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from softflow.data import DemonstrationError, Episode, check_compatible, load_demonstrations, save_demonstrations
+from softflow.data import (
+    DemonstrationError,
+    Episode,
+    check_compatible,
+    load_dataset,
+    load_demonstrations,
+    save_demonstrations,
+)
 from softflow.errors import UserError
 
 
@@ -81,14 +88,18 @@ def test_file_has_the_documented_arrays(tmp_path):
 
 def test_the_documented_example_runs(tmp_path, monkeypatch):
     document = (Path(__file__).parents[2] / "docs" / "demonstrations.md").read_text()
-    assert re.findall(r"^\| `(\w+)`", document, re.MULTILINE) == [*arrays(), "observation_layout"]
+    assert re.findall(r"^\| `(\w+)`", document, re.MULTILINE) == [*arrays(), "task", "observation_layout"]
     example = re.findall(r"```python\n(.*?)```", document, re.DOTALL)[0]
-    log = SimpleNamespace(observation=np.ones((4, 3)), action=np.full((3, 2), 5), reward=np.ones(3), solved=True)
+    image = np.full((96, 128, 3), 7, np.uint8)
+    seen = [{"wrist": image, "joint_pos": np.arange(6.0)}] * 4
+    log = SimpleNamespace(observations=seen, actions=[[2.9] * 6 + [0.02]] * 3, rewards=np.ones(3), solved=True)
     monkeypatch.chdir(tmp_path)
-    exec(example, {"recordings": [log, log], "low": -1, "high": 7})
-    first, second = load_demonstrations("demonstrations.npz")
+    exec(example, {"recordings": [log, log]})
+    (first, second), task = load_dataset("demonstrations.npz")
     assert (len(first), len(second), first.terminated, first.truncated) == (3, 3, True, False)
-    np.testing.assert_array_equal(first.action, 0.5)
+    np.testing.assert_allclose(first.action, [[1] * 6 + [-0.5]] * 3, atol=1e-6)
+    assert task.rate == 20 and [part.name for part in task.observation] == ["joint_pos", "wrist"]
+    assert (task.layout.unpack(first.observation)["wrist"] == 7).all()
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
