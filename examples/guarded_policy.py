@@ -46,12 +46,12 @@ def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int 
         seed=seed,
         threads=1,
     )
-    held_out = softflow.record_demonstrations("tape_cut", 8 if quick else 60, seed=seed + 1)
+    held_out = softflow.record_demonstrations("tape_cut", 8 if quick else 60, seed=seed + 1).episodes
     judge = base.make_guard(held_out, rate_factor=1.5)
     judge.save(runs / "guard")  # for softflow-eval, or the robot: ChunkGuard.load
 
     policy, config = base.policy(), base.config.run
-    check_calibration(judge, held_out, base.demonstrations())
+    check_calibration(judge, held_out, base.demonstrations().episodes)
     report_latency(policy, judge)
     print(f"\n{'fault':<32}success  flagged  unfamiliar   if replaced: success  unlikely")
     for name, (chooses, sees) in faults(policy.choose, judge).items():

@@ -57,7 +57,7 @@ def main() -> None:
     columns = [f"{low} to {high} mm" for low, high in pairwise(EDGES)]
     print(f"| success of | {' | '.join([*columns, 'never in', 'all'])} |")
     print("|---" * (len(columns) + 3) + "|")
-    print(row("demonstrations", run.demonstrations()))
+    print(row("demonstrations", run.demonstrations().episodes))
     print(row("policy", episodes))
 
 

@@ -37,8 +37,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "the flow: gradients, optimiser, running average": [(PolicyLearner, "descend")],
     "the critic: values": [(ChunkCritic, "forward"), (StateValue, "forward")],
     "the critic: targets, gradients, optimiser, running average": [
-        (CriticLearner, "td_target"),
-        (CriticLearner, "descend"),
+        (CriticLearner, name) for name in ("descend", "target_value", "best_value", "td_target")
     ],
     "replay": [(Replay, "sample"), (Replay, "add_episode"), (online, "to_torch")],
     "logging": [(MetricLogger, "log")],

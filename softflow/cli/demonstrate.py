@@ -48,9 +48,9 @@ def main(argv: Sequence[str]) -> None:
     target = path.absolute()  # an environment may change the current folder
     errors = EnvironmentErrors(config.recording.on_env_error)
     if config.corrections is None:
-        episodes = demonstrate(config.recording, errors)
-        save_demonstrations(target, episodes)
-        result = _of_demonstrations(episodes)
+        dataset = demonstrate(config.recording, errors)
+        save_demonstrations(target, *dataset)
+        result = _of_demonstrations(dataset.episodes)
     else:
         corrections = correct(config.corrections, config.recording, errors)
         save_corrections(target, corrections)

@@ -143,7 +143,12 @@ class Episode:
         rows, unit = observation_rows(task, observations), task.unit_actions(_stacked(actions))
         if unit.ndim != 2:
             raise ValueError(f"actions must be of shape (T, {len(task.low)}), got {np.shape(actions)}")
-        if final_observation_missing and len(rows) == len(unit):
+        if final_observation_missing:
+            if len(rows) != len(unit):
+                raise ValueError(
+                    f"there are {len(rows)} observations for {len(unit)} actions: with final_observation_missing give "
+                    "one per action"
+                )
             rows = np.concatenate([rows, rows[-1:]])
         elif len(rows) == len(unit):
             raise ValueError(

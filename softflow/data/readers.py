@@ -12,6 +12,7 @@ the group `softflow.readers`:
 from __future__ import annotations
 
 import os
+import zipfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class ArchiveReader(DatasetReader):
     """The format of softflow itself: one .npz file, see docs/demonstrations.md."""
 
     def recognizes(self, path: Path) -> bool:
-        return path.is_file() and path.suffix == ".npz"
+        return path.suffix == ".npz" or (path.is_file() and zipfile.is_zipfile(path))
 
     def read(self, path: Path) -> Dataset:
         return load_dataset(path)

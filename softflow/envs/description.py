@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from softflow.envs.observation_parts import WHOLE, ObservedPart
+from softflow.task import ObservationPart, TaskSpec
+from softflow.task.spaces import WHOLE
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
@@ -21,12 +22,11 @@ def describe_spaces(env: AnyEnv) -> str:
     Args:
         env: an environment of `make_env`, or several side by side.
     """
-    parts, space = _parts(env), env.single_action_space if isinstance(env, VectorEnv) else env.action_space
-    observed = ", ".join(part.describe() for part in parts)
-    if len(parts) == 1:
+    spec = TaskSpec.from_env(env)
+    observed = ", ".join(map(_describe, spec.observation))
+    if len(spec.observation) == 1:
         observed = observed.removeprefix(f"{WHOLE} ")
-    assert space.shape is not None
-    actions, locked = space.shape[-1], env.metadata.get("locked_actions", 0)
+    actions, locked = spec.action_dim, len(spec.low) - spec.action_dim
     without = f", without {locked} of one possible value" if locked else ""
     return f"observation: {observed}; action: {actions} number{'s' * (actions != 1)} in [-1, 1]{without}"
 
@@ -38,11 +38,11 @@ def time_limit(env: AnyEnv) -> int | None:
 
 def name_dimensions(env: AnyEnv, chosen: NDArray[np.bool_]) -> str:
     """The chosen (K,) of an observation's numbers: `joints[3-5, 17], touch[0]`, or `3-5, 17` if it has one part."""
-    numbers, named, start = [part for part in _parts(env) if not part.is_image], list[str](), 0
+    numbers = [part for part in TaskSpec.from_env(env).observation if not part.is_image]
+    named, start = list[str](), 0
     for part in numbers:
-        size = spaces.flatdim(part.space)
-        indices = np.flatnonzero(chosen[start : start + size])
-        start += size
+        indices = np.flatnonzero(chosen[start : start + part.packed.size])
+        start += part.packed.size
         if len(indices):
             runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
             text = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
@@ -50,5 +50,23 @@ def name_dimensions(env: AnyEnv, chosen: NDArray[np.bool_]) -> str:
     return ", ".join(named)
 
 
-def _parts(env: AnyEnv) -> tuple[ObservedPart, ...]:
-    return env.metadata["observation_parts"]
+def _describe(part: ObservationPart) -> str:
+    """The part in words, such as `camera image 64x64x12 (4x64x64x3 uint8)`."""
+    if part.is_image:
+        given = "" if part.shape == part.packed.shape else f"{_by(part.shape)} "
+        return f"{part.name} image {_by(part.packed.shape)} ({given}{part.dtype})"
+    size = part.packed.size
+    return f"{part.name} {size} number{'s' * (size != 1)}{_one_hot(part)}"
+
+
+def _one_hot(part: ObservationPart) -> str:
+    if part.categories is None:
+        return ""
+    counts, starts = (" ".join(map(str, values or ())) for values in (part.categories, part.starts))
+    kind, numbers = ("MultiDiscrete", "[{}]") if part.shape else ("Discrete", "{}")  # as gymnasium writes them
+    start = f", start={numbers.format(starts)}" if starts else ""
+    return f" (one-hot, {kind}({numbers.format(counts)}{start}))"
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -10,65 +9,60 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from softflow.envs.observation_parts import ObservedPart, observed_parts
-from softflow.task.layout import ObservationLayout, Part
+from softflow.boundary import MalformedStep, as_array
+from softflow.task import TaskSpec
+from softflow.task.layout import ObservationLayout
+from softflow.task.spaces import observation_leaves, part_name
 
 
-class PackObservation(gymnasium.ObservationWrapper[NDArray[np.uint8], Any, Any]):
-    """Packs the observation's images, and the numbers beside them as float32: ``Box(0, 255, (O,), uint8)``.
-
-    What lies where is in its ``metadata["observation_layout"]``, which wrappers and vector environments hand on.
+class ObservationRows(gymnasium.ObservationWrapper[NDArray[Any], Any, Any]):
+    """Turns observations into rows of their `TaskSpec`: float32, or uint8 where there are images.
 
     Args:
-        env: its observations have an image among their parts.
-        parts: of its observations, `observed_parts` unless given.
+        env: The environment.
+        spec: What `TaskSpec.from_env` reads from its spaces.
+
+    Raises:
+        MalformedStep: From `reset` and `step`, if a part of the observation is missing or does not fit its space.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], parts: Sequence[ObservedPart] | None = None) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], spec: TaskSpec) -> None:
         super().__init__(env)
-        self._parts = parts or observed_parts(env.observation_space, {}, str(env))
-        self._layout = ObservationLayout(
-            tuple(Part(part.name, part.shape, "uint8" if part.is_image else "float32") for part in self._parts)
-        )
-        self.metadata = {**env.metadata, "observation_layout": self._layout}
-        self.observation_space = spaces.Box(0, 255, (self._layout.size,), np.uint8)
-
-    def observation(self, observation: Any) -> NDArray[np.uint8]:
-        return self._layout.pack({part.name: part.read(observation) for part in self._parts})
-
-
-class FlattenNumbers(gymnasium.ObservationWrapper[NDArray[Any], Any, Any]):
-    """All numbers of an observation, part after part, in the space that gymnasium flattens it to."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any], parts: Sequence[ObservedPart]) -> None:
-        super().__init__(env)
-        self._parts = parts
-        flat = spaces.flatten_space(env.observation_space)
-        assert isinstance(flat, spaces.Box)
-        self.observation_space = flat
+        self._spec, self._leaves = spec, list(observation_leaves(env.observation_space))
+        self.observation_space = _space_of_rows(env.observation_space, spec)
 
     def observation(self, observation: Any) -> NDArray[Any]:
-        flat = np.concatenate([part.read(observation).reshape(-1) for part in self._parts])
-        return flat.astype(self.observation_space.dtype, copy=False)
+        return self._spec.join([_read(path, space, observation)[None] for path, space in self._leaves])[0]
 
 
-def flatten_observations(
-    env: gymnasium.Env[Any, Any], observed_as: Mapping[str, Any], environment: str
-) -> gymnasium.Env[Any, Any]:
-    """One array of numbers, or packed if there are images; arguments and errors as those of `observed_parts`.
-
-    What was taken for what is in its ``metadata["observation_parts"]``.
-    """
+def flatten_observations(env: gymnasium.Env[Any, Any], spec: TaskSpec) -> gymnasium.Env[Any, Any]:
+    """Turn observations into rows; an environment whose observations are numbers along one axis stays as it is."""
     space = env.observation_space
-    parts = observed_parts(space, observed_as, environment)
-    if any(part.is_image for part in parts):
-        env = PackObservation(env, parts)
-    elif not isinstance(space, spaces.Box) or len(space.shape) != 1:
-        env = FlattenNumbers(env, parts)
-    env.metadata = {**env.metadata, "observation_parts": parts}
-    return env
+    return env if isinstance(space, spaces.Box) and len(space.shape) == 1 else ObservationRows(env, spec)
 
 
 def find_layout(env: gymnasium.Env[Any, Any]) -> ObservationLayout | None:
-    """The layout of an environment's packed observations; None if they are not packed."""
-    return env.metadata.get("observation_layout")
+    """The layout of the packed observations of an environment of `make_env`; None if they are not packed."""
+    spec: TaskSpec | None = env.metadata.get("task_spec")
+    return spec.layout if spec is not None else None
+
+
+def _space_of_rows(space: spaces.Space[Any], spec: TaskSpec) -> spaces.Box:
+    if spec.layout is not None:
+        return spaces.Box(0, 255, (spec.layout.size,), np.uint8)
+    flat = spaces.flatten_space(space)
+    assert isinstance(flat, spaces.Box)
+    with np.errstate(over="ignore"):  # bounds beyond float32 are none
+        return spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32))
+
+
+def _read(path: tuple[Any, ...], space: spaces.Space[Any], observation: Any) -> NDArray[Any]:
+    name = part_name(path)
+    for key in path:
+        if key not in observation:
+            raise MalformedStep(f"the observation has no {name!r}, only {', '.join(map(str, observation))}")
+        observation = observation[key]
+    array = as_array(name, observation, space)
+    if not isinstance(space, spaces.Box) and not space.contains(array if array.ndim else array[()]):
+        raise MalformedStep(f"{name} is {observation}, which is not in {space}")
+    return array

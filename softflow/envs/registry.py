@@ -21,6 +21,7 @@ from softflow.envs.simulation import SimulatedTask
 from softflow.envs.success import SparseSuccess, SuccessInfo
 from softflow.envs.tasks import Demonstrator, Mirror, Supervisor, find_task, known_tasks, short_names
 from softflow.errors import UserError, did_you_mean, one_line
+from softflow.task import TaskSpec
 
 Env = gymnasium.Env[Any, Any]
 NO_DEMONSTRATOR = (
@@ -37,14 +38,15 @@ def make_env(
 ) -> Env:
     """Make an environment with observation ``Box (O,)`` and action ``Box(-1, 1, (A,), float32)``.
 
-    A ``Dict``, or a box of more axes, is flattened; with images in it, it is packed (`PackObservation`); other bounds
-    of actions are rescaled; an ``info`` that says ``success`` says ``is_success`` too.
+    A ``Dict``, or a box of more axes, is flattened; with images in it, it is packed (`ObservationRows`); other bounds
+    of actions are rescaled; an ``info`` that says ``success`` says ``is_success`` too. Its names, shapes and native
+    bounds are in its ``metadata["task_spec"]``, which wrappers and vector environments hand on.
 
     Args:
         name: a short name (``available_envs``) or a registered gymnasium id, also as ``module:Id-v0``.
         sparse_success: True or False; the first success ends the episode with reward 1, and all else is worth 0,
             whatever the environment's own rewards and ends (`SparseSuccess`).
-        observed_as: by name of a part of the observation, what to take it for (`observed_parts`).
+        observed_as: by name of a part of the observation, what to take it for (`TaskSpec.from_env`).
         options: keyword arguments of ``gymnasium.make``, such as ``render_mode``, and of the environment, which gets
             copies.
 
@@ -65,11 +67,13 @@ def make_env(
     if sparse_success:
         env = SparseSuccess(env)
     try:
-        env = flatten_observations(env, {} if observed_as is None else observed_as, _name(env))
-        return unit_actions(env, _name(env))
+        spec = TaskSpec.from_env(env, observed_as)
     except UserError:
         env.close()
         raise
+    env = unit_actions(flatten_observations(env, spec), spec)
+    env.metadata = {**env.metadata, "task_spec": spec}
+    return env
 
 
 def available_envs() -> list[str]:
@@ -205,7 +209,3 @@ def _time_limit(env: Env) -> int | None:
 
 def _env_id(env: Env) -> str:
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-
-
-def _name(env: Env) -> str:
-    return repr(env.spec.id) if env.spec is not None else str(env)

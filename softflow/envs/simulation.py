@@ -99,7 +99,7 @@ class SimulatedTask(gymnasium.Env[Any, NDArray[np.floating]]):
         UserError: an option outside of these.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (declared so by gymnasium)
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20, "control_rate": 20.0}  # noqa: RUF012 (gymnasium's way)
 
     def __init__(
         self,

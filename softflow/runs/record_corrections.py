@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from softflow.envs import Supervisor, make_supervisor
 from softflow.envs.registry import Env
 from softflow.errors import UserError
 from softflow.policies import BestOfN
+from softflow.task import TaskSpec
 from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.failures import EnvironmentErrors, Lost
 from softflow.training.global_state import environments_turn
@@ -62,7 +64,9 @@ def record_corrections(
     with StageProgress("corrections", episodes) as bar:
         for attempt in range(SEEDS_PER_RUN):
             if len(corrections) == episodes:
-                return _assemble(corrections, policy)
+                judged_by = success or SuccessRule()
+                task = replace(TaskSpec.from_env(environment), success=judged_by.text)
+                return _assemble(corrections, policy, task)
             episode_seed = CORRECTION_SEEDS + SEEDS_PER_RUN * seed + attempt
             correction = _watch(environment, policy, rng, episode_seed, options)
             if isinstance(correction, Lost):
@@ -112,11 +116,12 @@ def _go_on(environment: CheckedEnvironment, supervisor: Supervisor, observation:
             return _Correction(np.stack(observations), np.stack(actions), info["is_success"])
 
 
-def _assemble(corrections: list[_Correction], policy: BestOfN) -> Corrections:
+def _assemble(corrections: list[_Correction], policy: BestOfN, task: TaskSpec) -> Corrections:
     return Corrections(
         observation=np.concatenate([one.observation for one in corrections]),
         base_chunk=np.concatenate([policy.choose(observation_tensor(one.observation)).numpy() for one in corrections]),
         human_chunk=np.concatenate([chunks_from(one.action, policy.policy.horizon) for one in corrections]),
         episode=np.repeat(np.arange(len(corrections)), [len(one.action) for one in corrections]),
         is_success=np.array([one.is_success for one in corrections]),
+        task=task,
     )

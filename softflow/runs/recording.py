@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
-from softflow.data import Corrections, Episode
+from softflow.data import Corrections, Dataset
 from softflow.envs import make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
@@ -67,7 +67,7 @@ class RecordingConfig:
         return partial(make_env, self.env, **self.env_options)
 
 
-def demonstrate(config: RecordingConfig, errors: EnvironmentErrors | None = None) -> list[Episode]:
+def demonstrate(config: RecordingConfig, errors: EnvironmentErrors | None = None) -> Dataset:
     """Record the demonstrator of an environment, after seeding the global random states.
 
     `errors` counts the episodes that were lost; see `record_demonstrations` for what is raised.

@@ -14,7 +14,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from softflow.data import Corrections, Episode, load_demonstrations
+from softflow.data import Corrections, Dataset, Episode, load_dataset
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard
 from softflow.runs.assembly import config_path_of, load_deployed, load_run
@@ -36,7 +36,7 @@ def train(
     preset_or_config: AnyPath | Mapping[str, Any] = "softflow",
     *,
     env: str | None = None,
-    demos: AnyPath | Sequence[Episode] | None = None,
+    demos: AnyPath | Dataset | Sequence[Episode] | None = None,
     run_dir: AnyPath | None = None,
     **settings: Any,
 ) -> Run:
@@ -49,8 +49,8 @@ def train(
         preset_or_config: Preset of an algorithm, by its name or as a YAML file; or a mapping of settings with the keys
             of YAML, `algo` among them, over that algorithm's preset.
         env: Environment: a short name, or a gymnasium id such as `module:Id-v0`.
-        demos: Demonstrations: a file, or the episodes, of which the first `num_demos` are used. Without them the
-            environment's own demonstrator records some.
+        demos: Demonstrations: a file of a known format, a `Dataset`, or episodes, of which the first `num_demos` are
+            used. Without them the environment's own demonstrator records some.
         run_dir: Run folder, which must be new; by default one is named below `runs`.
         settings: Every other setting of `softflow-train --help`, nested ones as mappings: `seed=3`, `preset="quick"`,
             `imitation={"updates": 600}`.
@@ -60,10 +60,10 @@ def train(
         FloatingPointError: The training diverged before its first checkpoint.
         KeyboardInterrupt: It was interrupted.
     """
-    episodes = None
+    given = None
     if demos is not None and not isinstance(demos, str | PathLike):
-        episodes = list(demos)
-        if others := [type(one).__name__ for one in episodes if not isinstance(one, Episode)]:
+        given = demos if isinstance(demos, Dataset) else Dataset(list(demos), None)
+        if others := [type(one).__name__ for one in given.episodes if not isinstance(one, Episode)]:
             raise UserError(f"demos holds a {others[0]}: give a file, or episodes (softflow.data.Episode)")
         demos = None
     if not isinstance(preset_or_config, Mapping):
@@ -75,10 +75,10 @@ def train(
     config = resolve(preset_or_config, settings)
     if config.run.resume is not None:
         raise UserError("resume is not a setting of a new run: call softflow.Run(path).resume()")
-    if episodes is not None and config.run.demos is not None:
+    if given is not None and config.run.demos is not None:
         raise UserError(f"demos is given as episodes and as the file {config.run.demos}: give one of them")
     with new_folder(config) as folder:
-        train_run(config, folder, episodes)
+        train_run(config, folder, given)
     return Run(folder.given)
 
 
@@ -96,7 +96,7 @@ def load(path: AnyPath, device: str = "cpu") -> BestOfN:
     return load_deployed(given, device)
 
 
-def record_demonstrations(env: str = "tape_cut", episodes: int = 200, **settings: Any) -> list[Episode]:
+def record_demonstrations(env: str = "tape_cut", episodes: int = 200, **settings: Any) -> Dataset:
     """Record demonstrations of an environment's own demonstrator, as `softflow-demo` does.
 
     Args:
@@ -196,9 +196,9 @@ class Run:
                 found.setdefault(row["name"], []).append(metric)
         return found
 
-    def demonstrations(self) -> list[Episode]:
+    def demonstrations(self) -> Dataset:
         """Load the demonstrations that the run learnt from."""
-        return load_demonstrations(self.path / DEMONSTRATIONS)
+        return load_dataset(self.path / DEMONSTRATIONS)
 
     def export(self, path: AnyPath, format: str) -> float:
         """Write the policy's greedy choice to a file that runs without softflow, as `softflow-export` does.

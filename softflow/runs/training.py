@@ -18,32 +18,35 @@ from gymnasium.vector import VectorEnv
 from softflow.algos import Algorithm
 from softflow.console import note
 from softflow.data import (
+    Dataset,
     Episode,
     Replay,
     check_compatible,
     constant_dimensions,
     load_corrections,
-    load_demonstrations,
+    load_dataset,
     observation_statistics,
+    read_dataset,
     row_dtype,
     save_corrections,
     save_demonstrations,
 )
-from softflow.envs import describe_spaces, find_layout, name_dimensions, time_limit
+from softflow.envs import describe_spaces, name_dimensions, time_limit
 from softflow.errors import UserError, one_line
 from softflow.runs.assembly import (
     environment_maker,
     give,
+    load_deployed,
     make_algorithm,
     make_environment,
     make_environments,
     make_mirror,
-    read_base,
 )
 from softflow.runs.config import TrainConfig, read_config
 from softflow.runs.record_demonstrations import record_demonstrations
 from softflow.settings.fields import to_dict
 from softflow.settings.typed import dump_yaml
+from softflow.task import TaskSpec
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
 from softflow.training.failures import EnvironmentErrors, EnvironmentFailed
@@ -78,7 +81,7 @@ def new_folder(config: TrainConfig[Any]) -> RunFolder:
     return RunFolder.create(run.runs, run.env, Path(run.algo).stem, run.seed, run.run_dir)
 
 
-def train_run(config: TrainConfig[Any], folder: RunFolder, given: Sequence[Episode] | None = None) -> Trained:
+def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None = None) -> Trained:
     """Train a run to its end, from its beginning or from its last checkpoint, as `config.run.resume` says.
 
     Args:
@@ -97,16 +100,17 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Sequence[Episo
     base_run, corrections_file = (getattr(config.method, name, None) for name in ("base", "corrections"))
     base = corrections = None
     if base_run is not None and not resume:  # a checkpoint holds it
-        base = read_base(base_run)
+        base = load_deployed(base_run)
     if corrections_file is not None:
         corrections = load_corrections(folder.path / CORRECTIONS if resume else corrections_file)
-    demonstrations = load_demonstrations(folder.path / DEMONSTRATIONS) if resume else _demonstrations(run, given)
+    dataset = load_dataset(folder.path / DEMONSTRATIONS) if resume else _demonstrations(run, given)
+    demonstrations = dataset.episodes
 
     layout = demonstrations[0].layout
     sizes = layout or demonstrations[0].observation_dim, demonstrations[0].action_dim
     algorithm = make_algorithm(config, *sizes, folder.last_checkpoint() if resume else None)
     if base is not None:
-        give(algorithm.load_base, base, f"base {base_run}")
+        give(algorithm.load_base, base.policy, f"base {base_run}")
     elif base_run is None and algorithm.imitates:
         _require_imitable(demonstrations)
         _require_density(algorithm, demonstrations)
@@ -124,12 +128,15 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Sequence[Episo
 
     held_out_number = min(run.num_envs, run.eval_episodes)
     with side_by_side(run.num_envs) as environments, side_by_side(held_out_number) as held_out:
-        algorithm.deployed.task = environments.metadata.get("task_spec")
+        algorithm.deployed.task = task = replace(TaskSpec.from_env(environments), success=run.success)
+        for what, other in ((f"base {base_run}", base), (f"corrections {corrections_file}", corrections)):
+            if other is not None and other.task is not None:
+                task.require_same(other.task, what)
         if not resume:  # only now, when nothing of the input can be wrong any more
             _require_whole_episodes(run, algorithm, demonstrations, time_limit(environments))
             folder.save_settings(partial(dump_yaml, config))
             with folder.writing():
-                save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations)
+                save_demonstrations(folder.path / DEMONSTRATIONS, *dataset)
                 if corrections is not None:
                     save_corrections(folder.path / CORRECTIONS, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
@@ -155,31 +162,31 @@ def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
         folder.save_settings(partial(dump_yaml, settings))
 
 
-def _demonstrations(config: RunConfig, given: Sequence[Episode] | None) -> list[Episode]:
+def _demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
     if config.demos is None and given is None:
         processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
         errors = EnvironmentErrors(config.on_env_error)
+        rule, number = SuccessRule(config.success), config.num_demos
         return record_demonstrations(
-            environment_maker(config),
-            config.num_demos,
-            config.seed,
-            processes,
-            errors=errors,
-            success=SuccessRule(config.success),
+            environment_maker(config), number, config.seed, processes, errors=errors, success=rule
         )
     if config.demos is not None:
-        episodes = load_demonstrations(config.demos)
-        if len(episodes) < config.num_demos:
-            note(f"{config.demos} has {len(episodes)} episodes, all are used (num_demos is {config.num_demos})")
+        dataset = read_dataset(config.demos)
+        if len(dataset.episodes) < config.num_demos:
+            note(f"{config.demos} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
     else:
-        episodes = list(given or ())
-        if not episodes:
+        assert given is not None
+        dataset = given
+        if not dataset.episodes:
             raise UserError("demos has no episode: give at least one")
-    environment = make_environment(config)
-    observations, actions = environment.observation_space.shape, environment.action_space.shape
-    assert observations is not None and actions is not None
-    check_compatible(episodes, find_layout(environment) or observations[0], actions[0])
-    return episodes[: config.num_demos]
+    task = TaskSpec.from_env(make_environment(config))
+    if dataset.task is not None:
+        what = config.demos or "demos"
+        task.require_same(dataset.task, what)
+        if dataset.task.success != config.success:
+            note(f"{what} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
+    check_compatible(dataset.episodes, task.observation_size, task.action_dim)
+    return Dataset(dataset.episodes[: config.num_demos], dataset.task)
 
 
 def _require_room(config: RunConfig, folder: RunFolder, episode: Episode) -> None:

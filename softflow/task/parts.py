@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow.errors import one_line
 from softflow.task.layout import Part
 
 Bounds = tuple[float, ...]
@@ -24,11 +25,12 @@ class ObservationPart:
     Attributes:
         name: The key of the array; keys of nested mappings are joined by "/".
         shape: The shape of one such array, without a batch axis.
-        dtype: The numpy dtype in which it is given.
+        dtype: The name of the numpy dtype in which it is given, such as "float32".
         axes: For an image, one letter per axis: H is its height, W its width, and all other axes become its channels
             in their order, as in "HWC", "CHW" or "KHWC". None if the part is numbers.
         value_range: The values of black and white in an image that is not uint8. None otherwise.
         categories: For categorical numbers, how many values each of them takes; they become one-hot. None otherwise.
+        starts: The lowest value of each categorical number. None if all of them count from 0.
 
     Raises:
         ValueError: No such part is possible.
@@ -40,38 +42,60 @@ class ObservationPart:
     axes: str | None = None
     value_range: tuple[float, float] | None = None
     categories: tuple[int, ...] | None = None
+    starts: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not all(isinstance(size, int) and size > 0 for size in self.shape):
+        if not isinstance(self.name, str) or not _are_integers(self.shape, lowest=1):
             raise ValueError(f"observation {self.name!r}: expected a name and a shape of positive sizes, got {self}")
-        if np.dtype(self.dtype).kind not in "biuf":
+        try:
+            dtype = np.dtype(self.dtype)
+        except TypeError as error:
+            raise ValueError(f"observation {self.name!r}: {self.dtype!r} is no dtype") from error
+        if dtype.kind not in "biuf":
             raise ValueError(f"observation {self.name!r}: {self.dtype} is no dtype of numbers")
-        if self.axes is not None:
-            letters = set(self.axes)
-            if len(letters) != len(self.axes) or len(self.axes) != len(self.shape) or not {"H", "W"} <= letters:
-                raise ValueError(
-                    f"observation {self.name!r}: axes {self.axes!r} do not fit the shape {self.shape}: give one letter "
-                    "per axis, H for the height and W for the width, such as HWC"
-                )
-            is_uint8 = np.dtype(self.dtype) == np.uint8
-            if is_uint8 != (self.value_range is None):
-                raise ValueError(
-                    f"observation {self.name!r}: an image has a value_range if, and only if, it is not uint8"
-                )
+        object.__setattr__(self, "dtype", dtype.name)
+        self._check_image()
+        self._check_categories()
+
+    def _check_image(self) -> None:
+        what = f"observation {self.name!r}"
+        if self.axes is None:
             if self.value_range is not None:
-                low, high = self.value_range
-                if not (math.isfinite(high - low) and low < high):
-                    raise ValueError(f"observation {self.name!r}: {low:g} ... {high:g} is no range of values")
-        if self.categories is not None and (
-            self.axes is not None or len(self.categories) != math.prod(self.shape) or min(self.categories) < 1
-        ):
+                raise ValueError(f"{what} has a value_range, but no axes: only an image has one")
+            return
+        letters = set(self.axes)
+        if len(letters) != len(self.axes) or len(self.axes) != len(self.shape) or not {"H", "W"} <= letters:
             raise ValueError(
-                f"observation {self.name!r}: give the number of values of each of its {self.shape} numbers"
+                f"{what}: axes {self.axes!r} do not fit the shape {self.shape}: give one letter per axis, H for the "
+                "height and W for the width, such as HWC"
             )
+        if (self.dtype == "uint8") != (self.value_range is None):
+            raise ValueError(f"{what}: an image has a value_range if, and only if, it is not uint8")
+        if self.value_range is not None:
+            low, high = self.value_range
+            if not (math.isfinite(high - low) and low < high):
+                raise ValueError(f"{what}: {low:g} ... {high:g} is no range of values")
+
+    def _check_categories(self) -> None:
+        what, size = f"observation {self.name!r}", math.prod(self.shape)
+        if self.categories is not None and (
+            self.axes is not None or len(self.categories) != size or not _are_integers(self.categories, lowest=1)
+        ):
+            raise ValueError(f"{what}: give the number of values of each of its {size} numbers as categories")
+        if self.starts is not None and (
+            self.categories is None or len(self.starts) != size or not _are_integers(self.starts)
+        ):
+            raise ValueError(f"{what}: give the lowest value of each of its {size} categorical numbers as starts")
 
     @property
     def is_image(self) -> bool:
         return self.axes is not None
+
+    @property
+    def choices(self) -> tuple[range, ...]:
+        """The values that each categorical number takes; empty if the part is not categorical."""
+        starts = self.starts or (0,) * len(self.categories or ())
+        return tuple(range(start, start + n) for start, n in zip(starts, self.categories or (), strict=True))
 
     @property
     def packed(self) -> Part:
@@ -81,7 +105,7 @@ class ObservationPart:
             channels = math.prod(size for axis, size in sizes.items() if axis not in "HW")
             return Part(self.name, (sizes["H"], sizes["W"], channels), "uint8")
         shape = self.shape if self.categories is None else (sum(self.categories),)
-        return Part(self.name, shape or (1,), "float32")
+        return Part(self.name, shape, "float32")
 
     def batched(self, value: Any) -> tuple[NDArray[Any], bool]:
         """The value as an array (B, *shape), and whether it came with the batch axis.
@@ -89,14 +113,18 @@ class ObservationPart:
         Raises:
             ValueError: The value has another shape, is not made of numbers, or is not what the part describes.
         """
-        array = np.asarray(value)
+        what = f"observation {self.name!r}"
+        array = as_numbers(what, value)
         is_batch = array.shape[1:] == self.shape and array.ndim == len(self.shape) + 1
-        if array.dtype.kind not in "biuf" or not (is_batch or array.shape == self.shape):
-            raise ValueError(f"observation {self.name!r} is {_kind(array)}, expected {self.describe_shape()}")
-        if self.is_image and (array.dtype == np.uint8) != (np.dtype(self.dtype) == np.uint8):
+        if not (is_batch or array.shape == self.shape):
+            raise ValueError(f"{what} is {kind_of(array)}, expected {self._expected()}")
+        if self.is_image:
             low, high = self.value_range or (0, 255)
-            expected = f"{self.dtype} in {low:g} ... {high:g}"
-            raise ValueError(f"observation {self.name!r} is an image of {array.dtype}, expected {expected}")
+            if (array.dtype == np.uint8) != (self.dtype == "uint8"):
+                raise ValueError(f"{what} is an image of {array.dtype}, expected {self.dtype} in {low:g} ... {high:g}")
+            # A pixel may be somewhat brighter than white; 255 in an image of 0 ... 1 is another unit.
+            if self.value_range is not None and (np.abs(array - (low + high) / 2) > 2 * (high - low)).any():
+                raise ValueError(f"{what} has pixels far outside of {low:g} ... {high:g}: scale it, or clip it")
         return array if is_batch else array[None], is_batch
 
     def pack(self, value: NDArray[Any]) -> NDArray[Any]:
@@ -123,23 +151,24 @@ class ObservationPart:
         return numbers
 
     def _one_hot(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        assert self.categories is not None
         columns = []
-        for value, count in zip(rows.T, self.categories, strict=True):
-            inside = np.isin(value, np.arange(count))
-            if not inside.all():
-                raise ValueError(f"observation {self.name!r} is {value[~inside][0]}, expected 0 ... {count - 1}")
-            columns.append(np.eye(count, dtype=np.float32)[value.astype(int)])
-        return np.concatenate(columns, 1)
+        for value, choices in zip(rows.T, self.choices, strict=True):
+            is_choice = value[:, None] == np.asarray(choices)
+            if not (known := is_choice.any(1)).all():
+                wrong = value[~known][0]
+                raise ValueError(f"observation {self.name!r} is {wrong}, expected {choices[0]} ... {choices[-1]}")
+            columns.append(is_choice)
+        return np.concatenate(columns, 1, dtype=np.float32)
 
-    def describe_shape(self) -> str:
+    def _expected(self) -> str:
         """The dtype and shape in words, for errors."""
-        return f"{self.dtype} of shape {self.shape}, or (B, {', '.join(map(str, self.shape))})"
+        batch = ", ".join(["B", *map(str, self.shape)])
+        return f"{self.dtype} of shape {self.shape}, or of a batch ({batch}{',' * (not self.shape)})"
 
     def describe(self) -> dict[str, Any]:
         """Return plain values from which `build` makes the same part."""
         described: dict[str, Any] = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
-        for name in ("axes", "value_range", "categories"):
+        for name in ("axes", "value_range", "categories", "starts"):
             value = getattr(self, name)
             if value is not None:
                 described[name] = list(value) if isinstance(value, tuple) else value
@@ -206,5 +235,25 @@ def _as_bytes(image: NDArray[Any], value_range: tuple[float, float] | None) -> N
     return np.rint(255 * brightness.clip(0, 1)).astype(np.uint8)
 
 
-def _kind(array: NDArray[Any]) -> str:
+def as_numbers(what: str, value: Any) -> NDArray[Any]:
+    """Return the value as an array of numbers.
+
+    Raises:
+        ValueError: It is none, with `what` in the message.
+    """
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # of a ragged list, of a tensor on another device, of whatever converts itself
+        raise ValueError(f"{what} cannot be read as an array: {one_line(error)}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{what} is {kind_of(array)}, expected numbers")
+    return array
+
+
+def kind_of(array: NDArray[Any]) -> str:
+    """The dtype and shape in words, for errors."""
     return f"{array.dtype} of shape {array.shape}"
+
+
+def _are_integers(values: Sequence[Any], lowest: float = -math.inf) -> bool:
+    return all(isinstance(value, int) and value >= lowest for value in values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softflow.errors import UserError, did_you_mean
+from softflow.task.comparison import difference
 from softflow.task.layout import ObservationLayout, ObservationSize
-from softflow.task.parts import ACTION_TOLERANCE, ActionPart, ObservationPart, duplicate
-
-WHOLE = "observation"
-"""The name of the one part of an observation that is an array and no mapping."""
+from softflow.task.parts import ACTION_TOLERANCE, ActionPart, ObservationPart, as_numbers, duplicate, kind_of
 
 
 class TaskMismatch(UserError):
@@ -53,6 +51,8 @@ class TaskSpec:
                 raise ValueError(f"a task needs at least one part of an {kind}")
             if (twice := duplicate(parts)) is not None:
                 raise ValueError(f"two parts of the {kind} are called {twice!r}: rename one")
+        if not (isinstance(self.success, str) and isinstance(self.name, str)):
+            raise ValueError(f"success and name of a task are texts, got {self.success!r} and {self.name!r}")
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise ValueError(f"the control rate must be a positive number of hertz, got {self.rate}")
         if not self._free.any():
@@ -69,7 +69,12 @@ class TaskSpec:
     @property
     def observation_size(self) -> ObservationSize:
         """O, or the layout of packed observations: what a policy is built with."""
-        return self.layout or sum(part.packed.size for part in self.observation)
+        return self.layout or self.row_size
+
+    @property
+    def row_size(self) -> int:
+        """O: how many numbers, or bytes where there are images, a row has."""
+        return self.layout.size if self.layout is not None else sum(part.packed.size for part in self.observation)
 
     def rows(self, observation: Any) -> tuple[NDArray[Any], bool]:
         """Turn observations as a robot gives them into rows.
@@ -85,31 +90,44 @@ class TaskSpec:
             ValueError: A part is missing, has another shape, or is not finite; the message names it.
         """
         arrays, batches = [], {}
+        given = self._by_name(observation)
         for part in self.observation:
-            array, is_batch = part.batched(self._find(observation, part.name))
+            if part.name not in given:
+                raise ValueError(f"the observation has no {part.name!r}: {did_you_mean(part.name, given)}")
+            array, is_batch = part.batched(given[part.name])
             batches[part.name] = len(array) if is_batch else None
-            arrays.append(part.pack(array).reshape(len(array), -1))
+            arrays.append(array)
         if len(set(batches.values())) > 1:
             sizes = ", ".join(f"{name}: {'none' if size is None else size}" for name, size in batches.items())
             raise ValueError(f"the parts of the observation have different batch sizes ({sizes})")
-        if self.layout is not None:
-            arrays = [np.ascontiguousarray(array).view(np.uint8) for array in arrays]
-        return np.concatenate(arrays, 1), next(iter(batches.values())) is not None
+        return self.join(arrays), next(iter(batches.values())) is not None
 
-    def _find(self, observation: Any, name: str) -> Any:
+    def join(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Make rows (B, O) of the parts of observations, (B, *shape) each, in the order of the parts.
+
+        Raises:
+            ValueError: A part is not finite as float32, or is none of its categories; the message names it.
+        """
+        columns = [
+            part.pack(array).reshape(len(array), -1) for part, array in zip(self.observation, arrays, strict=True)
+        ]
+        if self.layout is not None:
+            columns = [np.ascontiguousarray(column).view(np.uint8) for column in columns]
+        return np.concatenate(columns, 1)
+
+    def _by_name(self, observation: Any) -> dict[str, Any]:
         if not isinstance(observation, Mapping):
             if len(self.observation) == 1:
-                return observation
+                return {self.observation[0].name: observation}
             names = ", ".join(part.name for part in self.observation)
             raise ValueError(f"an observation must be a mapping with the keys {names}, got {type(observation)}")
-        if name in observation:
-            return observation[name]
-        found: Any = observation
-        for key in name.split("/"):
-            if not isinstance(found, Mapping) or key not in found:
-                raise ValueError(f"the observation has no {name!r}: {did_you_mean(name, map(str, observation))}")
-            found = found[key]
-        return found
+        named = list(_leaves(observation))
+        given = dict(named)
+        if len(given) < len(named):
+            keys = [name for name, _ in named]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"the observation has {twice!r} twice, nested and not: leave one out")
+        return given
 
     # ------------------------------------------------------------------------------------------------------ actions
 
@@ -144,9 +162,9 @@ class TaskSpec:
         Raises:
             ValueError: A part is missing, has another shape, is not finite, or leaves its bounds; the message names it.
         """
-        native = self._joined(action)
+        native, precision = self._joined(action)
         low, high = self.low, self.high
-        slack = ACTION_TOLERANCE * np.maximum(high - low, np.maximum(np.abs(low), np.abs(high)))
+        slack = precision * np.maximum(high - low, np.maximum(np.abs(low), np.abs(high)))
         outside = ~((native >= low - slack) & (native <= high + slack))  # NaN is outside, too
         if outside.any():
             *where, column = np.argwhere(outside)[0].tolist()
@@ -161,14 +179,24 @@ class TaskSpec:
         unit = np.where(is_unit, given, 2 * (given - free_low) / (free_high - free_low) - 1)
         return unit.clip(-1, 1).astype(np.float32)
 
-    def native_actions(self, unit: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Scale actions in [-1, 1] to native units: (..., A) -> (..., N). No number leaves its bounds by rounding."""
-        native = np.broadcast_to(self.low, (*unit.shape[:-1], len(self.low))).copy()
-        low, high = self.low[self._free], self.high[self._free]
-        native[..., self._free] += (np.asarray(unit, np.float64) + 1) / 2 * (high - low)
-        return np.clip(native, self.low, self.high).astype(np.float32)
+    def native_actions(self, unit: Any, dtype: Any = np.float32) -> NDArray[Any]:
+        """Scale actions in [-1, 1] to native units: (..., A) -> (..., N), in a dtype of floats.
 
-    def _joined(self, action: Any) -> NDArray[np.float64]:
+        What lies beyond [-1, 1] is clipped, and no number leaves its bounds by rounding.
+
+        Raises:
+            ValueError: These are not A numbers along the last axis.
+        """
+        given = _require_size("an action in [-1, 1]", as_numbers("an action", unit), self.action_dim)
+        native = np.broadcast_to(self.low, (*given.shape[:-1], len(self.low))).copy()
+        native[..., self._free] += (given.astype(np.float64) + 1) / 2 * (self.high - self.low)[self._free]
+        rounded = np.clip(native, self.low, self.high).astype(dtype)
+        inward = np.where(rounded > self.high, -np.inf, np.inf).astype(rounded.dtype)
+        beyond = self._free & ((rounded > self.high) | (rounded < self.low))
+        return np.where(beyond, np.nextafter(rounded, inward), rounded)
+
+    def _joined(self, action: Any) -> tuple[NDArray[np.float64], float]:
+        """All numbers (..., N) of actions, and how far they are rounded, as a share."""
         if isinstance(action, Mapping):
             known = [part.name for part in self.action]
             for name in action:
@@ -178,10 +206,16 @@ class TaskSpec:
             for part in self.action:
                 if part.name not in action:
                     raise ValueError(f"action {part.name!r} is missing, got {', '.join(map(str, action)) or 'nothing'}")
-                parts.append(_numbers(f"action {part.name!r}", action[part.name], part.size))
-            return np.concatenate(parts, -1)
-        names = ", ".join(f"{part.name} ({part.size})" for part in self.action)
-        return _numbers(f"an action ({names})", action, len(self.low))
+                what = f"action {part.name!r}"
+                parts.append(_require_size(what, as_numbers(what, action[part.name]), part.size))
+            if len({part.shape[:-1] for part in parts}) > 1:
+                shapes = ", ".join(f"{name}: {part.shape}" for name, part in zip(known, parts, strict=True))
+                raise ValueError(f"the parts of the action have different batch axes ({shapes})")
+        else:
+            what = f"an action ({', '.join(f'{part.name} ({part.size})' for part in self.action)})"
+            parts = [_require_size(what, as_numbers(what, action), len(self.low))]
+        precision = max(float(np.finfo(part.dtype).eps) if part.dtype.kind == "f" else 0.0 for part in parts)
+        return np.concatenate([part.astype(np.float64) for part in parts], -1), max(precision, ACTION_TOLERANCE)
 
     def _number(self, column: int) -> str:
         for part in self.action:
@@ -204,9 +238,9 @@ class TaskSpec:
             found += [f"{kind} {name!r} is missing" for name in expected if name not in got]
             found += [f"{kind} {name!r} is not expected" for name in got if name not in expected]
             for name in expected:
-                if name in got and (what := _difference(expected[name], got[name])):
+                if name in got and (what := difference(expected[name], got[name])):
                     found.append(f"{kind} {name!r} {what}")
-            if not found and list(expected) != list(got):
+            if expected.keys() == got.keys() and list(expected) != list(got):
                 found.append(f"the {kind} has the order {', '.join(got)}, expected {', '.join(expected)}")
         if None not in (self.rate, other.rate) and not math.isclose(self.rate or 0, other.rate or 0, rel_tol=1e-3):
             found.append(f"the control rate is {other.rate:g} Hz, expected {self.rate:g} Hz")
@@ -220,6 +254,44 @@ class TaskSpec:
         """
         if found := self.differences(other):
             raise TaskMismatch(f"{what}: {'; '.join(found)}")
+
+    # ------------------------------------------------------------------------------------------------- environments
+
+    @classmethod
+    def from_env(cls, env: Any, observed_as: Mapping[str, str] | None = None) -> TaskSpec:
+        """Read from an environment what it observes and how it acts.
+
+        Args:
+            env: An environment of `softflow.envs.make_env`, which brings its description, any other of gymnasium, or a
+                vector environment of either.
+            observed_as: What parts of the observation are taken for, by name: `"numbers"`, or the axes of an image by a
+                letter each, such as `"CHW"`. It is needed where the spaces do not tell.
+
+        Raises:
+            UserError: The spaces have no fixed number of numbers, or leave open what is an image; or the actions are
+                not a bounded Box.
+        """
+        single = "single_" if hasattr(env, "single_observation_space") else ""
+        observation, action = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
+        known = env.metadata.get("task_spec")
+        if isinstance(known, cls) and known._is_of_rows(observation, action):
+            if observed_as is not None:
+                raise UserError("the environment is described already: give observed_as to make_env instead")
+            return known
+        from softflow.task.spaces import action_parts, control_rate, observation_parts  # robots need no gymnasium
+
+        name = env.spec.id if getattr(env, "spec", None) is not None else type(env.unwrapped).__name__
+        return cls(
+            observation=observation_parts(observation, {} if observed_as is None else observed_as, repr(name)),
+            action=action_parts(action, repr(name)),
+            rate=control_rate(env, repr(name)),
+            name=name,
+        )
+
+    def _is_of_rows(self, observation: Any, action: Any) -> bool:
+        """Whether the spaces are those of rows and actions in [-1, 1]; a wrapper may have made others of them."""
+        sizes = [(space.shape or (None,))[-1] for space in (observation, action)]
+        return sizes == [self.row_size, self.action_dim]
 
     # --------------------------------------------------------------------------------------------------------- JSON
 
@@ -248,35 +320,20 @@ class TaskSpec:
                 success=described["success"],
                 name=described["name"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not the description of a task ({type(error).__name__}: {error})") from error
 
 
-def _numbers(what: str, value: Any, size: int) -> NDArray[np.float64]:
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf" or array.ndim < 1 or array.shape[-1] != size:
-        raise ValueError(f"{what} is {array.dtype} of shape {array.shape}, expected {size} numbers along the last axis")
-    return array.astype(np.float64)
+def _leaves(observation: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The arrays of nested mappings, by their keys joined by "/"."""
+    for key, value in observation.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}/")
+        else:
+            yield f"{above}{key}", value
 
 
-def _difference(expected: ObservationPart | ActionPart, got: ObservationPart | ActionPart) -> str:
-    if isinstance(expected, ObservationPart) and isinstance(got, ObservationPart):
-        if got.shape != expected.shape:
-            return f"has shape {got.shape}, expected {expected.shape}"
-        if got.axes != expected.axes:
-            return f"is {_meaning(got)}, expected {_meaning(expected)}"
-        if got.value_range != expected.value_range or got.categories != expected.categories:
-            values, wanted = (part.value_range or part.categories for part in (got, expected))
-            return f"has the values {values}, expected {wanted}"
-        return ""
-    assert isinstance(expected, ActionPart) and isinstance(got, ActionPart)
-    if got.size != expected.size:
-        return f"has {got.size} numbers, expected {expected.size}"
-    for index, bounds in enumerate(zip(got.low, got.high, expected.low, expected.high, strict=True)):
-        if not np.allclose(bounds[:2], bounds[2:], rtol=1e-5, atol=1e-8):
-            return f"has [{index}] in {bounds[0]:g} ... {bounds[1]:g}, expected {bounds[2]:g} ... {bounds[3]:g}"
-    return ""
-
-
-def _meaning(part: ObservationPart) -> str:
-    return f"an image with the axes {part.axes}" if part.is_image else "numbers"
+def _require_size(what: str, array: NDArray[Any], size: int) -> NDArray[Any]:
+    if array.ndim < 1 or array.shape[-1] != size:
+        raise ValueError(f"{what} is {kind_of(array)}, expected {size} number{'s' * (size != 1)} along the last axis")
+    return array

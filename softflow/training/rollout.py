@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from softflow.data import Decision, Episode, EpisodeBuilder
+from softflow.task import TaskSpec
 from softflow.training.failures import EnvironmentErrors, EnvironmentFailed, Failure
 from softflow.training.global_state import environments_turn
 from softflow.training.vector import EpisodeEnd
@@ -47,7 +48,8 @@ class Rollout:
         self._idle: set[int] = set()
         assert environments.single_action_space.shape is not None
         self._n_action_steps = environments.single_action_space.shape[0]
-        self._layout = environments.metadata.get("observation_layout")
+        task: TaskSpec | None = environments.metadata.get("task_spec")
+        self._layout = task.layout if task is not None else None
         seen, _ = self._reset(options={"idle": True})  # whatever somebody else has begun in them
         self._observation = seen[:, -1]
 

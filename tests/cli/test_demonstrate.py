@@ -68,7 +68,7 @@ def test_options_of_the_demonstrator(command: Any) -> None:
     careful = "--demonstrator-options.sloppiness 0 --demonstrator-options.noise 0 --demonstrator-options.mode 2"
     assert command(f"softflow-demo --episodes 2 --out d.npz {careful}").status == 0
     options = dict(sloppiness=0, noise=0, mode=2)
-    expected = record_demonstrations(lambda: make_env("tape_cut"), 2, seed=0, options=options)
+    expected = record_demonstrations(lambda: make_env("tape_cut"), 2, seed=0, options=options).episodes
     for recorded, episode in zip(load_demonstrations("d.npz"), expected, strict=True):
         assert recorded.mode == 2
         np.testing.assert_array_equal(recorded.action, episode.action)

@@ -33,7 +33,7 @@ def test_every_short_name_has_its_preset() -> None:
 @pytest.mark.parametrize("algo", ["softflow", "imitation", "sac_prior_data"])
 def test_the_presets_fit_the_algorithms(env: str, algo: str) -> None:
     config = config_class(Selection(algo=algo, env=env))
-    assert parse_command_line(config, ["--algo", algo, "--env", env], prog="train", description="").env == env
+    assert parse_command_line(config, ["--algo", algo, "--env", env], prog="train", description="").run.env == env
 
 
 @pytest.mark.parametrize("module", ["gymnasium_robotics", "ogbench"])

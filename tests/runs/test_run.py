@@ -74,12 +74,14 @@ def test_it_is_the_run_of_the_command(trained: Path, folder: Path) -> None:
 
 def test_demonstrations_are_a_file_or_episodes() -> None:
     assert demonstrate.main(["--env", "two_routes", "--episodes", "5", "--out", "demos.npz"]) == 0
-    episodes = softflow.record_demonstrations("two_routes", 5)
+    episodes = softflow.record_demonstrations("two_routes", 5).episodes
     first = softflow.train(SMALL, demos=Path("demos.npz"), run_dir="first")
     second = softflow.train(SMALL, demos=episodes, run_dir="second")
     assert_same_run(first, second)
-    assert_same(*([vars(episode) for episode in run.demonstrations()] for run in (first, second)), "demonstrations")
-    assert len(second.demonstrations()) == SMALL["num_demos"]
+    assert_same(
+        *([vars(episode) for episode in run.demonstrations().episodes] for run in (first, second)), "demonstrations"
+    )
+    assert len(second.demonstrations().episodes) == SMALL["num_demos"]
 
 
 def test_evaluation_is_that_of_the_command(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +168,7 @@ def test_demonstrations_of_another_environment_are_refused(folder: Path) -> None
 
 
 def test_demonstrations_are_given_once() -> None:
-    save_demonstrations("demos.npz", episodes := softflow.record_demonstrations("two_routes", 2))
+    save_demonstrations("demos.npz", episodes := softflow.record_demonstrations("two_routes", 2).episodes)
     with pytest.raises(UserError, match=r"as episodes and as the file demos.npz"):
         softflow.train({**SMALL, "demos": "demos.npz"}, demos=episodes)
 
@@ -180,7 +182,7 @@ def test_demonstrations_are_given_once() -> None:
         (lambda run: run.evaluate(csv="run/config.yaml"), "exists"),
         (lambda run: run.export("policy.file", "caffe"), "unknown format 'caffe': valid: onnx, torch"),
         (lambda run: run.record_corrections(2), "nothing in 'softflow.TwoRoutes-v0' can take over"),
-        (lambda run: run.make_guard(run.demonstrations()), "has learnt from 4 of these demonstrations"),
+        (lambda run: run.make_guard(run.demonstrations().episodes), "has learnt from 4 of these demonstrations"),
         (lambda run: Run("nowhere"), "nowhere: no such run folder"),
         (lambda run: softflow.record_demonstrations("two_routes", 0), "episodes must be at least 1"),
         (lambda run: softflow.record_demonstrations("two_routes", 1, sed=0), "did you mean 'seed'"),
@@ -224,7 +226,7 @@ def test_a_run_is_a_path(run: Run) -> None:
 
 
 def test_a_guard_is_that_of_the_command(run: Run) -> None:
-    save_demonstrations("held_out.npz", held_out := softflow.record_demonstrations("two_routes", 5, seed=8))
+    save_demonstrations("held_out.npz", held_out := softflow.record_demonstrations("two_routes", 5, seed=8).episodes)
     assert guard.main(["run", "--demos", "held_out.npz", "--out", "guard", "--quantile", "0.1"]) == 0
     theirs = ChunkGuard.load("guard").state_dict()
     assert_same(dict(run.make_guard(held_out, quantile=0.1).state_dict()), dict(theirs), "guard")

@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softflow.envs.packing import PackObservation
+from softflow.envs.packing import ObservationRows
+from softflow.task import TaskSpec
 from softflow.training.rollout import Rollout
 from softflow.training.vector import VectorizationMode, closing, vectorize
 from tests.pictures import LAYOUT, Lamp
 
 
-def make() -> PackObservation:
-    return PackObservation(Lamp())
+def make() -> ObservationRows:
+    lamp = Lamp()
+    spec = TaskSpec.from_env(lamp)
+    env = ObservationRows(lamp, spec)
+    env.metadata = {**env.metadata, "task_spec": spec}
+    return env
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

@@ -1,0 +1,88 @@
+"""Recordings as a robot or an environment makes them: observations by name and actions in native units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softflow.task import TaskSpec
+from softflow.task.parts import as_numbers
+
+
+def rows_of(task: TaskSpec, observations: Any) -> NDArray[Any]:
+    """Turn the observations of an episode into rows (T, O).
+
+    Args:
+        task: What they are.
+        observations: A sequence of single observations; or one mapping from names to arrays of all T, or one such array
+            if the task observes a single array.
+
+    Raises:
+        ValueError: An observation does not fit the task; the message names the step and the part.
+    """
+    if not _is_columns(observations):
+        return _stacked("observation", (_row_of(task, one) for one in observations), task.row_size)
+    rows, is_batch = task.rows(observations)
+    if not is_batch:
+        raise ValueError("observations holds a single observation: give those of all steps, along the first axis")
+    return rows
+
+
+def actions_of(task: TaskSpec, actions: Any) -> NDArray[np.float32]:
+    """Scale the native actions of an episode to (T, A) in [-1, 1].
+
+    Args:
+        task: What they are.
+        actions: A sequence of single actions, arrays of any shape with N numbers or mappings from the names of parts to
+            such arrays; or one mapping from names to arrays of all T, or one array of all T.
+
+    Raises:
+        ValueError: An action does not fit the task; the message names the step and the part.
+    """
+    if not _is_columns(actions):
+        flat = (_each(one, _flat) for one in actions)
+        return _stacked("action", map(task.unit_actions, flat), task.action_dim)
+    return task.unit_actions(_each(actions, _flat_rows))
+
+
+def _is_columns(values: Any) -> bool:
+    """Whether the values of all steps are in one array, or in one of each part."""
+    return isinstance(values, Mapping) or hasattr(values, "shape")
+
+
+def _row_of(task: TaskSpec, observation: Any) -> NDArray[Any]:
+    rows, is_batch = task.rows(observation)
+    if is_batch:
+        raise ValueError("it has a batch axis: give one observation for each step")
+    return rows[0]
+
+
+def _each(action: Any, change: Callable[[str, Any], NDArray[Any]]) -> Any:
+    """An action of one array or of several, each of them changed."""
+    if isinstance(action, Mapping):
+        return {name: change(f"action {name!r}", value) for name, value in action.items()}
+    return change("an action", action)
+
+
+def _flat(name: str, value: Any) -> NDArray[Any]:
+    return as_numbers(name, value).reshape(-1)
+
+
+def _flat_rows(name: str, values: Any) -> NDArray[Any]:
+    array = as_numbers(name, values)
+    if not array.ndim:
+        raise ValueError(f"{name} is a single number: give the actions of all steps, along the first axis")
+    return array.reshape(len(array), math.prod(array.shape[1:]))
+
+
+def _stacked(what: str, rows: Iterable[NDArray[Any]], size: int) -> NDArray[Any]:
+    stacked: list[NDArray[Any]] = []
+    try:
+        stacked.extend(rows)
+    except ValueError as error:
+        raise ValueError(f"{what} of step {len(stacked)}: {error}") from error
+    return np.stack(stacked) if stacked else np.zeros((0, size), np.float32)

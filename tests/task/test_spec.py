@@ -1,0 +1,145 @@
+"""Two descriptions: what tells them apart, and the way through JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from softflow.errors import UserError
+from softflow.task import ActionPart, ObservationPart, TaskMismatch, TaskSpec
+from tests.task.specs import ARM, GRIPPER, IMAGES, LOCK, NUMBERS
+
+JOINTS, GEAR, BUTTONS, GRID, FORCE = NUMBERS.observation
+WRIST, DEPTH, _ = IMAGES.observation
+
+
+def with_parts(spec: TaskSpec, *parts: ObservationPart) -> TaskSpec:
+    """The same with some parts exchanged for those of the same names."""
+    changed = {part.name: part for part in parts}
+    return replace(spec, observation=tuple(changed.get(part.name, part) for part in spec.observation))
+
+
+@pytest.mark.parametrize("spec", [NUMBERS, IMAGES])
+def test_a_description_survives_json(spec: TaskSpec) -> None:
+    assert TaskSpec.build(json.loads(json.dumps(spec.describe()))) == spec
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {},
+        [],
+        None,
+        {**NUMBERS.describe(), "observation": [{"name": "a"}]},
+        {**NUMBERS.describe(), "observation": [{"name": "a", "shape": [2], "unit": "m"}]},
+        {**NUMBERS.describe(), "observation": [{"name": "a", "shape": 2}]},
+        {**NUMBERS.describe(), "observation": [{"name": "a", "shape": [2], "dtype": []}]},
+        {**NUMBERS.describe(), "action": [{"name": "a", "low": [0]}]},
+        {**NUMBERS.describe(), "action": [{"name": "a", "low": [0], "high": [10**400]}]},
+        {**NUMBERS.describe(), "action": [{"name": "a", "low": ["zero"], "high": [1]}]},
+        {**NUMBERS.describe(), "rate": "fast"},
+        {**NUMBERS.describe(), "rate": 0},
+        {**NUMBERS.describe(), "success": 1},
+    ],
+)
+def test_anything_else_is_one_clear_error(described: Any) -> None:
+    with pytest.raises(ValueError):
+        TaskSpec.build(described)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(observation=()), "at least one part of an observation"),
+        (dict(action=()), "at least one part of an action"),
+        (dict(observation=(FORCE, FORCE)), "two parts of the observation are called 'force'"),
+        (dict(action=(GRIPPER, GRIPPER)), "two parts of the action are called 'gripper'"),
+        (dict(action=(LOCK,)), "no number of the action has more than one possible value"),
+        (dict(rate=-1.0), "positive number of hertz, got -1"),
+        (dict(rate=float("nan")), "positive number of hertz, got nan"),
+    ],
+)
+def test_impossible_tasks_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(NUMBERS, **changes)
+
+
+@pytest.mark.parametrize(
+    ("expected", "other", "differences"),
+    [
+        (NUMBERS, NUMBERS, []),
+        (NUMBERS, replace(NUMBERS, rate=None, success="last", name="other"), []),
+        (NUMBERS, replace(NUMBERS, rate=50.01), []),  # as a clock measures it
+        (NUMBERS, with_parts(NUMBERS, replace(FORCE, dtype="float32")), []),  # a row is float32 in either case
+        (IMAGES, with_parts(IMAGES, replace(WRIST, axes="KHW")), []),  # the letters of channels mean nothing
+        (NUMBERS, replace(NUMBERS, rate=25.0), ["the control rate is 25 Hz, expected 50 Hz"]),
+        (
+            NUMBERS,
+            replace(NUMBERS, observation=(JOINTS, GEAR, BUTTONS, GRID, ObservationPart("torque", ()))),
+            ["observation 'force' is missing", "observation 'torque' is not expected"],
+        ),
+        (
+            NUMBERS,
+            with_parts(NUMBERS, replace(JOINTS, shape=(3,)), replace(GEAR, starts=None)),
+            [
+                "observation 'robot/joints' has shape (3,), expected (2,)",
+                "observation 'gear' has the values 0 ... 2, expected the values 1 ... 3",
+            ],
+        ),
+        (
+            NUMBERS,
+            with_parts(NUMBERS, replace(GRID, categories=None)),
+            ["observation 'grid' has numbers, expected the values 0 ... 1, 0 ... 2"],
+        ),
+        (
+            NUMBERS,
+            replace(NUMBERS, observation=(GEAR, JOINTS, BUTTONS, GRID, FORCE), action=(LOCK, ARM, GRIPPER)),
+            [
+                "the observation has the order gear, robot/joints, buttons, grid, force, expected robot/joints, gear, "
+                "buttons, grid, force",
+                "the action has the order lock, arm, gripper, expected arm, lock, gripper",
+            ],
+        ),
+        (
+            NUMBERS,
+            replace(NUMBERS, action=(replace(ARM, high=(3.0, 0.7)), replace(LOCK, low=(0.0,)), GRIPPER)),
+            [
+                "action 'arm' has [1] in 0 ... 0.7, expected 0 ... 0.5",
+                "action 'lock' has [0] in 0 ... 0.25, expected 0.25 ... 0.25",
+            ],
+        ),
+        (
+            NUMBERS,
+            replace(NUMBERS, action=(ActionPart("arm", (0.0,), (1.0,)), LOCK, GRIPPER)),
+            ["action 'arm' has 1 numbers, expected 2"],
+        ),
+        (
+            IMAGES,
+            with_parts(IMAGES, replace(WRIST, axes="HWC"), replace(DEPTH, value_range=(0.0, 1.0))),
+            [
+                "observation 'wrist' is an image with the axes HWC, expected an image with the axes CHW",
+                "observation 'depth' has pixels in 0 ... 1 (float32), expected 0.5 ... 2.5 (float32)",
+            ],
+        ),
+        (
+            IMAGES,
+            with_parts(IMAGES, replace(DEPTH, dtype="uint8", value_range=None), replace(WRIST, axes=None)),
+            [
+                "observation 'wrist' is numbers, expected an image with the axes CHW",
+                "observation 'depth' has pixels in 0 ... 255 (uint8), expected 0.5 ... 2.5 (float32)",
+            ],
+        ),
+    ],
+)
+def test_every_difference_is_named(expected: TaskSpec, other: TaskSpec, differences: list[str]) -> None:
+    assert expected.differences(other) == differences
+    if not differences:
+        expected.require_same(other, "d.npz")
+        return
+    with pytest.raises(TaskMismatch, match=re.escape(f"d.npz: {'; '.join(differences)}")) as caught:
+        expected.require_same(other, "d.npz")
+    assert isinstance(caught.value, UserError)
