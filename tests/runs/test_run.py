@@ -19,7 +19,7 @@ from softflow.algos import SoftFlow
 from softflow.cli import demonstrate, evaluate, guard
 from softflow.cli import train as command
 from softflow.data import Episode, save_demonstrations
-from softflow.policies import ChunkGuard
+from softflow.policies import ChunkGuard, Policy
 from softflow.runs.run import Metric
 from softflow.settings.strict_yaml import write_yaml
 from softflow.settings.typed import load_file
@@ -211,9 +211,11 @@ def test_the_policy_of_a_run_of_a_checkpoint_and_of_its_copy_is_the_same(run: Ru
 
 def test_an_exported_file_is_the_policy(run: Run) -> None:
     assert run.export("policy.pt", "torchscript") <= 1e-5
-    policy, observation = run.policy().policy, torch.randn(4, 2)
-    exported = load_exported("policy.pt", "torchscript", trusted=True)(observation)
-    torch.testing.assert_close(exported, policy.greedy(observation), rtol=0, atol=1e-5)
+    policy, exported = Policy(run.policy()), load_exported("policy.pt", "torchscript", trusted=True)
+    assert policy.task is not None
+    [part] = policy.task.observation
+    observation = {part.name: torch.randn(4, *part.shape)}
+    torch.testing.assert_close(exported(observation), policy.greedy(observation), rtol=0, atol=1e-5)
 
 
 def test_a_run_is_a_path(run: Run) -> None:
