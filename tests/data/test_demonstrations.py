@@ -86,7 +86,7 @@ def test_file_has_the_documented_arrays(tmp_path):
                 np.testing.assert_array_equal(file[name], expected[name], err_msg=name)
 
 
-def test_the_documented_example_runs(tmp_path, monkeypatch):
+def test_the_documented_examples_run(tmp_path, monkeypatch):
     document = (Path(__file__).parents[2] / "docs" / "demonstrations.md").read_text()
     assert re.findall(r"^\| `(\w+)`", document, re.MULTILINE) == [*arrays(), "task", "observation_layout"]
     example = re.findall(r"```python\n(.*?)```", document, re.DOTALL)[0]

@@ -28,7 +28,7 @@ class Robot(gymnasium.Env[Any, np.ndarray]):
             gear=spaces.Discrete(3, start=-1),
             nothing=spaces.Box(0, 1, (0,)),
         ),
-        depth=spaces.Box(0, 2, (17, 16), np.float32),
+        depth=spaces.Box(0, 1, (17, 16), np.float32),
         grid=spaces.MultiDiscrete([[2, 3]], start=[[0, 4]]),
         buttons=spaces.MultiBinary([1, 2]),
     )
@@ -50,7 +50,7 @@ EXPECTED = TaskSpec(
         ObservationPart("wrist", (16, 20, 3), "uint8", axes="HWC"),
         ObservationPart("robot/joints", (2, 2), "float64"),
         ObservationPart("robot/gear", (), "int64", categories=(3,), starts=(-1,)),
-        ObservationPart("depth", (17, 16), "float32", axes="HW", value_range=(0.0, 2.0)),
+        ObservationPart("depth", (17, 16), "float32", axes="HW", value_range=(0.0, 1.0)),
         ObservationPart("grid", (1, 2), "int64", categories=(2, 3), starts=(0, 4)),
         ObservationPart("buttons", (1, 2), "int8"),
     ),
