@@ -19,7 +19,7 @@ from softflow.data.demonstrations import (
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
-from softflow.data.readers import DatasetReader, available_readers, read_dataset, register_reader
+from softflow.data.readers import DatasetReader, read_dataset, register_reader
 from softflow.data.replay import Replay, row_dtype, sample_mixed
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
@@ -34,7 +34,6 @@ __all__ = [
     "EpisodeBuilder",
     "Replay",
     "Windows",
-    "available_readers",
     "check_compatible",
     "chunks_from",
     "concatenate",

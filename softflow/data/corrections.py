@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from softflow.data.archive import Field, read_archive, write_archive
 from softflow.data.checks import actions, numbers_or_bytes
+from softflow.data.json_arrays import json_array, read_task
 from softflow.errors import UserError, one_line
 from softflow.task import TaskSpec
 
@@ -22,7 +22,7 @@ _SCHEMA = {  # axes: N decisions in all, E corrections, O, H, A
     "human_chunk": Field("NHA", "number"),
     "episode": Field("N", "integer"),
     "is_success": Field("E", "bool"),
-    "task": Field("", "text", optional=True),  # the TaskSpec, as JSON
+    "task": Field("", "text", optional=True),  # what is observed and done, as JSON
 }
 
 
@@ -42,10 +42,10 @@ class Corrections:
         human_chunk: (N, H, A) in [-1, 1], the actions from there on that the human took.
         episode: (N,), which of the E episodes a decision belongs to.
         is_success: (E,), whether the human solved the task.
-        task: What rows and actions mean; None where it is not known.
+        task: what is observed and done, None if it is not known.
 
     Raises:
-        ValueError: a field has the wrong shape or type, is not finite, or leaves its bounds.
+        ValueError: a field has the wrong shape or type, is not finite, leaves its bounds, or does not fit the task.
     """
 
     observation: np.ndarray
@@ -77,6 +77,14 @@ class Corrections:
                 f"episode[{wrong[0]}] = {self.episode[wrong[0]]}, but is_success has {len(self.is_success)} episodes"
             )
 
+        if self.task is not None:
+            for name, got, expected in (
+                ("observation", self.observation.shape[1], self.task.row_size),
+                ("human_chunk", self.human_chunk.shape[2], self.task.action_dim),
+            ):
+                if got != expected:
+                    raise ValueError(f"{name} has {got} dimensions, but its task has {expected}")
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
@@ -97,9 +105,9 @@ class Corrections:
 
 def save_corrections(path: str | os.PathLike[str], corrections: Corrections) -> None:
     """Write `corrections` to `path`, replacing a file of that name only once the new one is complete."""
-    arrays = {name: getattr(corrections, name) for name in _SCHEMA if name != "task"}
+    arrays: dict[str, np.ndarray] = {name: getattr(corrections, name) for name in _SCHEMA if name != "task"}
     if corrections.task is not None:
-        arrays["task"] = np.array(json.dumps(corrections.task.describe()))
+        arrays["task"] = json_array(corrections.task.describe())
     write_archive(Path(path), arrays, SCHEMA_VERSION)
 
 
@@ -112,8 +120,8 @@ def load_corrections(path: str | os.PathLike[str]) -> Corrections:
     path = Path(path)
     try:
         arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/corrections.md")
-        task = TaskSpec.build(json.loads(str(arrays.pop("task")))) if "task" in arrays else None
-        return Corrections(**arrays, task=task)
+        task = read_task(arrays)
+        return Corrections(**{name: array for name, array in arrays.items() if name != "task"}, task=task)
     except (ValueError, OSError) as error:
         raise CorrectionError(f"{path}: {one_line(error)}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from softflow.data.archive import Field, read_archive, write_archive
 from softflow.data.episodes import Episode
+from softflow.data.json_arrays import json_array, read_json, read_task
 from softflow.errors import UserError, one_line
 from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout, ObservationSize
@@ -28,8 +28,8 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "final_observation": Field("EO", "number"),
     "is_success": Field("E", "bool"),
     "mode": Field("E", "integer"),
-    "task": Field("", "text", optional=True),  # the TaskSpec, as JSON
-    "observation_layout": Field("", "text", optional=True),  # of packed observations without a TaskSpec, as JSON
+    "observation_layout": Field("", "text", optional=True),  # of packed observations, as JSON
+    "task": Field("", "text", optional=True),  # what is observed and done, as JSON
 }
 
 
@@ -38,11 +38,11 @@ class DemonstrationError(UserError):
 
 
 class Dataset(NamedTuple):
-    """Demonstrations, and what is known of their task."""
+    """Recorded episodes, and what they are episodes of."""
 
     episodes: list[Episode]
     task: TaskSpec | None
-    """Names, shapes, units and bounds; None in a file that does not say them."""
+    """What is observed and done. None if the file does not say it."""
 
 
 def save_demonstrations(
@@ -53,17 +53,19 @@ def save_demonstrations(
     Args:
         path: The file.
         episodes: At least one.
-        task: What their rows and actions mean.
+        task: What is observed and done, such as `TaskSpec.from_env(env)`. It is compared with the environment when the
+            file is used.
 
     Raises:
-        DemonstrationError: There are no episodes, or they differ in their dimensions or from the task.
+        DemonstrationError: There are no episodes, they have different dimensions, or those of another task.
     """
     path = Path(path)
     if not episodes:
         raise DemonstrationError(f"{path}: no episodes to write")
     layout = episodes[0].layout
-    sizes = (layout or episodes[0].observation_dim, episodes[0].action_dim)
-    check_compatible(episodes, *(sizes if task is None else (task.observation_size, task.action_dim)))
+    check_compatible(episodes, layout or episodes[0].observation_dim, episodes[0].action_dim)
+    if task is not None:
+        check_compatible(episodes, task.observation_size, task.action_dim)
     last = np.cumsum([len(episode) for episode in episodes]) - 1
     terminated, truncated, start = np.zeros((3, last[-1] + 1), np.bool_)
     terminated[last] = [episode.terminated for episode in episodes]
@@ -80,53 +82,71 @@ def save_demonstrations(
         "is_success": np.array([episode.is_success for episode in episodes]),
         "mode": np.array([episode.mode for episode in episodes]),
     }
+    if layout is not None:
+        arrays["observation_layout"] = json_array(layout.describe())
     if task is not None:
-        arrays["task"] = np.array(json.dumps(task.describe()))
-    elif layout is not None:
-        arrays["observation_layout"] = np.array(json.dumps(layout.describe()))
+        arrays["task"] = json_array(task.describe())
     write_archive(path, arrays, SCHEMA_VERSION, compress=layout is not None)  # pictures shrink to a tenth
 
 
 def load_demonstrations(path: str | os.PathLike[str]) -> list[Episode]:
-    """Read the episodes of a file that `save_demonstrations` wrote. Nothing is unpickled.
+    """Read the episodes of a file in the schema of docs/demonstrations.md. Nothing is unpickled.
 
     Raises:
-        DemonstrationError: The file is missing, unreadable, or not in the schema of docs/demonstrations.md.
+        DemonstrationError: The file is missing, unreadable, or not in the schema.
     """
     return load_dataset(path).episodes
 
 
 def load_dataset(path: str | os.PathLike[str]) -> Dataset:
-    """Read the episodes and the task of a file that `save_demonstrations` wrote. Nothing is unpickled.
-
-    Raises:
-        DemonstrationError: The file is missing, unreadable, or not in the schema of docs/demonstrations.md.
-    """
+    """Read such a file, and what it says of the task; errors as in `load_demonstrations`."""
     path = Path(path)
     try:
         arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/demonstrations.md")
-        task = TaskSpec.build(json.loads(str(arrays["task"]))) if "task" in arrays else None
-        episodes = _episodes(arrays, _layout(arrays, task))
+        task = read_task(arrays)
+        episodes = _episodes(arrays)
         if task is not None:
-            check_compatible(episodes, task.observation_size, task.action_dim)
+            _require_sizes(episodes, task.observation_size, task.action_dim, "its task describes other arrays")
     except (ValueError, OSError) as error:
         raise DemonstrationError(f"{path}: {one_line(error)}") from error
     return Dataset(episodes, task)
 
 
-def check_compatible(episodes: Sequence[Episode], observation_dim: ObservationSize, action_dim: int) -> None:
-    """Check that `episodes` have the dimensions, or the layout, of an environment's observations, and its actions'.
+def check_compatible(
+    episodes: Sequence[Episode],
+    observation_dim: ObservationSize,
+    action_dim: int,
+    *,
+    recorded: TaskSpec | None = None,
+    expected: TaskSpec | None = None,
+) -> None:
+    """Check that `episodes` are such as an environment makes.
+
+    Args:
+        episodes: The episodes.
+        observation_dim: O of the environment, or the layout of its packed observations.
+        action_dim: A of the environment.
+        recorded: What the episodes say of their task. None if it is not known.
+        expected: What the environment says of its own. None if it is not known.
 
     Raises:
-        DemonstrationError: one of them has not.
+        TaskMismatch: Both tasks are known and differ; the message names every difference.
+        DemonstrationError: An episode has other dimensions, or another layout.
     """
+    if recorded is not None and expected is not None:
+        expected.require_same(recorded, "the demonstrations are of another task")
+    advice = "use demonstrations recorded in this environment, with the same options"
+    _require_sizes(episodes, observation_dim, action_dim, advice)
+
+
+def _require_sizes(episodes: Sequence[Episode], observation_dim: ObservationSize, action_dim: int, advice: str) -> None:
     layout = observation_dim if isinstance(observation_dim, ObservationLayout) else None
     size = observation_dim.size if isinstance(observation_dim, ObservationLayout) else observation_dim
     for index, episode in enumerate(episodes):
         if episode.layout != layout:
             raise DemonstrationError(
                 f"observations of demonstration {index} hold {_contents(episode.layout)}, expected "
-                f"{_contents(layout)}: use demonstrations recorded in this environment, with the same options"
+                f"{_contents(layout)}: {advice}"
             )
         for name, got, expected in (
             ("observation", episode.observation_dim, size),
@@ -134,8 +154,7 @@ def check_compatible(episodes: Sequence[Episode], observation_dim: ObservationSi
         ):
             if got != expected:
                 raise DemonstrationError(
-                    f"{name} of demonstration {index} has {got} dimensions, expected {expected}: "
-                    "use demonstrations recorded in this environment"
+                    f"{name} of demonstration {index} has {got} dimensions, expected {expected}: {advice}"
                 )
 
 
@@ -144,15 +163,10 @@ def _contents(layout: ObservationLayout | None) -> str:
     return ", ".join(f"{part.name} {part.dtype}{list(part.shape)}" for part in parts) or "numbers alone"
 
 
-def _layout(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> ObservationLayout | None:
-    if task is not None:
-        return task.layout
+def _episodes(arrays: Mapping[str, np.ndarray]) -> list[Episode]:
+    layout = None
     if "observation_layout" in arrays:
-        return ObservationLayout.build(json.loads(str(arrays["observation_layout"])))
-    return None
-
-
-def _episodes(arrays: Mapping[str, np.ndarray], layout: ObservationLayout | None) -> list[Episode]:
+        layout = ObservationLayout.build(read_json(arrays["observation_layout"]))
     start, is_success = arrays["episode_start"], arrays["is_success"]
     if not start[0]:
         raise ValueError("episode_start[0] is False: the first step starts an episode, set it to True")

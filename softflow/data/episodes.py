@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from softflow.data.checks import actions, kind_of, numbers, packed
+from softflow.data.native import actions_of, rows_of
 from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout
 
@@ -102,20 +103,13 @@ class Episode:
             self._set("decision", decision)
         self._set("outcome", {name: float(value) for name, value in self.outcome.items()})
 
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def __len__(self) -> int:
-        """Number T of primitive steps."""
-        return len(self.action)
-
     @classmethod
     def from_native(
         cls,
         task: TaskSpec,
         observations: Any,
         actions: Any,
-        rewards: Sequence[float] | np.ndarray,
+        rewards: Any,
         *,
         terminated: bool,
         truncated: bool,
@@ -123,40 +117,51 @@ class Episode:
         mode: int = -1,
         final_observation_missing: bool = False,
     ) -> Episode:
-        """Make an episode of what an environment or a robot gives and takes.
+        """Make an episode of what a robot or an environment has given and taken.
 
         Args:
-            task: Names, shapes, units and bounds.
-            observations: T + 1 of them, the last one seen after the last action and before any reset: a list of what
-                the environment gave, or a mapping of stacked arrays (T + 1, ...), or one stacked array.
-            actions: T actions in native units: a list, an array (T, N), or a mapping of stacked arrays (T, n).
-            rewards: One per step, (T,).
-            terminated, truncated, is_success, mode: See `Episode`.
-            final_observation_missing: Whether the observation after the last action was not recorded. The last of the
-                T observations then stands for it, and no reward is lost. That is exact for an episode that terminated,
-                because nothing is bootstrapped from its end, and one step old for one that was truncated.
+            task: What is observed and done. It decides the order of the parts and the scale of the actions.
+            observations: T + 1 of them, the last one seen after the last action: a sequence of mappings from names to
+                arrays, nested or flat, or one mapping to arrays (T + 1, ...). Where the task observes a single array,
+                arrays in place of the mappings.
+            actions: T of them, in native units: a sequence of arrays, an array (T, ...), or the same as mappings from
+                names to arrays.
+            rewards: (T,), what each action earned.
+            terminated: Whether the episode ended in a terminal state of the task.
+            truncated: Whether the episode was cut off.
+            is_success: Whether the task was solved.
+            mode: Which of its modes the demonstrator chose, -1 if unknown.
+            final_observation_missing: There are only T observations, and the last one stands for the missing one too.
+                Of a terminated episode nothing is lost, because no value is taken from its final observation. The value
+                of a truncated one is then taken from an observation that is one step old.
 
         Raises:
-            ValueError: A part is missing, has another shape, is not finite or leaves its bounds, or the numbers of
-                steps do not fit. The message names the part and the step.
+            ValueError: Something does not fit the task, or the episode is not valid; the message names the step and the
+                part.
         """
-        rows, unit = observation_rows(task, observations), task.unit_actions(_stacked(actions))
-        if unit.ndim != 2:
-            raise ValueError(f"actions must be of shape (T, {len(task.low)}), got {np.shape(actions)}")
-        if final_observation_missing:
-            if len(rows) != len(unit):
-                raise ValueError(
-                    f"there are {len(rows)} observations for {len(unit)} actions: with final_observation_missing give "
-                    "one per action"
-                )
-            rows = np.concatenate([rows, rows[-1:]])
-        elif len(rows) == len(unit):
+        observation, action = rows_of(task, observations), actions_of(task, actions)
+        rows, steps = len(observation), len(action)
+        if final_observation_missing and rows != steps:
             raise ValueError(
-                f"there are {len(rows)} observations for {len(unit)} actions, expected {len(unit) + 1}: give the one "
-                "seen after the last action, or say final_observation_missing=True if it was not recorded"
+                f"final_observation_missing is set, but there are {rows} observations for {steps} actions, expected as "
+                "many"
             )
-        reward = np.asarray(rewards, np.float64)
-        return cls(rows, unit, reward, terminated, truncated, is_success, mode, layout=task.layout)
+        if rows == steps and not final_observation_missing:
+            raise ValueError(
+                f"there are {rows} observations for {steps} actions, so the one after the last action is missing: give "
+                "it, or set final_observation_missing=True, and the last one is used twice"
+            )
+        if final_observation_missing:
+            observation = np.concatenate([observation, observation[-1:]])
+        ending = terminated, truncated, is_success, mode
+        return cls(observation, action, rewards, *ending, layout=task.layout)
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        """Number T of primitive steps."""
+        return len(self.action)
 
     @property
     def observation_dim(self) -> int:
@@ -166,41 +171,6 @@ class Episode:
     @property
     def action_dim(self) -> int:
         return self.action.shape[1]
-
-
-def observation_rows(task: TaskSpec, observations: Any) -> np.ndarray:
-    """Turn observations into rows (T, O): a list of single ones, or arrays that are stacked along their first axis.
-
-    Raises:
-        ValueError: A part is missing, has another shape, or is not finite. The message names the part and the step.
-    """
-    if not isinstance(observations, list | tuple):
-        rows, is_batch = task.rows(observations)
-        if not is_batch:
-            raise ValueError("one observation is no episode: stack them along the first axis, or give a list of them")
-        return rows
-    single: list[np.ndarray] = []
-    for step, observation in enumerate(observations):
-        try:
-            row, is_batch = task.rows(observation)
-        except ValueError as error:
-            raise ValueError(f"step {step}: {error}") from error
-        if is_batch:
-            raise ValueError(f"step {step}: a list holds single observations, this one has a batch axis")
-        single.append(row)
-    if not single:
-        raise ValueError("there are no observations")
-    return np.concatenate(single)
-
-
-def _stacked(actions: Any) -> Any:
-    """A list of actions as one array, or as one mapping of arrays."""
-    if not isinstance(actions, list | tuple) or not actions or not isinstance(actions[0], Mapping):
-        return actions if isinstance(actions, Mapping) else np.asarray(actions)
-    for step, action in enumerate(actions):
-        if action.keys() != actions[0].keys():
-            raise ValueError(f"action {step} has the parts {', '.join(action)}, the first {', '.join(actions[0])}")
-    return {name: np.stack([action[name] for action in actions]) for name in actions[0]}
 
 
 def outcome_of(info: Mapping[str, Any]) -> dict[str, float]:

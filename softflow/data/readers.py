@@ -1,87 +1,111 @@
-"""Datasets by format: what a file or folder holds is read into episodes and a description of their task.
-
-Another format is one class with two methods. Another package brings it with the decorator, or with an entry point of
-the group `softflow.readers`:
-
->>> @register_reader("my_format")
-... class MyReader(DatasetReader):
-...     def recognizes(self, path): return path.suffix == ".mine"
-...     def read(self, path): return Dataset([Episode.from_native(task, ...), ...], task)
-"""
+"""Datasets of any format: readers by name, and the one that recognises a file or folder."""
 
 from __future__ import annotations
 
 import os
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from flows.plugins import Registry
+from softflow.data.archive import VERSION
 from softflow.data.demonstrations import Dataset, DemonstrationError, load_dataset
+from softflow.errors import UserError, one_line
 
 
 class DatasetReader(ABC):
-    """Reads one format."""
+    """Reads one format of recorded episodes. It is made without arguments.
+
+    What it reads is checked by `Episode`, and most of it is made by `Episode.from_native`: a reader has to know the
+    parts' names, shapes and dtypes, the native bounds of actions, and where an episode ends.
+    """
 
     @abstractmethod
     def recognizes(self, path: Path) -> bool:
-        """Whether the file or folder is of this format, judged by its content; it exists."""
+        """Return whether the file or folder has this format, from its content; called only for one that exists."""
 
     @abstractmethod
     def read(self, path: Path) -> Dataset:
-        """Read the episodes and their task.
+        """Read all episodes, and what they are episodes of.
 
         Raises:
-            DemonstrationError: The content cannot be used; the message names the path and says why.
+            ValueError, OSError: It cannot be read; `read_dataset` puts the path before the message.
         """
 
 
-_READERS: Registry[type[DatasetReader]] = Registry("dataset format", "softflow.readers", DatasetReader)
-register_reader = _READERS.decorator
+READERS: Registry[type[DatasetReader]] = Registry("dataset format", "softflow.readers", base=DatasetReader)
+"""Readers by the names of their formats; installed packages bring theirs by entry points."""
+ReaderT = TypeVar("ReaderT", bound=type[DatasetReader])
 
 
-def available_readers() -> list[str]:
-    """Names of the formats that `read_dataset` knows, sorted."""
-    return _READERS.names()
-
-
-def read_dataset(path: str | os.PathLike[str], format: str | None = None) -> Dataset:
-    """Read a dataset of any known format.
-
-    Args:
-        path: A file or folder.
-        format: One of `available_readers()`; without it the format is recognised by the content.
+def register_reader(name: str) -> Callable[[ReaderT], ReaderT]:
+    """Return a decorator that makes a `DatasetReader` available by the name of its format.
 
     Raises:
-        DemonstrationError: There is nothing at the path, no format is recognised or more than one, or the content
-            cannot be used.
+        ValueError: Another reader has this name.
     """
-    path = Path(path)
-    if not path.exists():
-        raise DemonstrationError(f"{path}: no such file or folder")
-    if format is not None:
-        return _find(path, format)().read(path)
-    formats = available_readers()
-    found = [name for name in formats if _find(path, name)().recognizes(path)]
-    if len(found) != 1:
-        what = f"could be {' or '.join(found)}" if found else "is of no known format"
-        raise DemonstrationError(f"{path}: it {what}: say which one it is, of {', '.join(formats)}")
-    return _find(path, found[0])().read(path)
-
-
-def _find(path: Path, format: str) -> type[DatasetReader]:
-    try:
-        return _READERS.find(format)
-    except (ValueError, ImportError) as error:
-        raise DemonstrationError(f"{path}: {error}") from error
+    return READERS.decorator(name)
 
 
 @register_reader("npz")
-class ArchiveReader(DatasetReader):
-    """The format of softflow itself: one .npz file, see docs/demonstrations.md."""
+class NpzReader(DatasetReader):
+    """The files of `save_demonstrations`."""
 
     def recognizes(self, path: Path) -> bool:
-        return path.suffix == ".npz" or (path.is_file() and zipfile.is_zipfile(path))
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return f"{VERSION}.npy" in archive.namelist()
+        except Exception:  # whatever a damaged file makes zipfile stumble over; `read` says what is wrong
+            return path.suffix == ".npz" and path.is_file()
 
     def read(self, path: Path) -> Dataset:
         return load_dataset(path)
+
+
+def read_dataset(path: str | os.PathLike[str], format: str | None = None) -> Dataset:
+    """Read recorded episodes of any registered format.
+
+    Args:
+        path: A file or folder.
+        format: The name of its format. Without it, the format is recognised by the content.
+
+    Raises:
+        DemonstrationError: There is nothing at the path, no format is recognised, or the dataset cannot be read.
+        UserError: The format is not known, or the package that brings it cannot be imported.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DemonstrationError(f"{path}: no such file")
+    reader = _find(format) if format is not None else _recognize(path)
+    try:
+        dataset = reader.read(path)
+    except UserError:
+        raise
+    except (ValueError, OSError) as error:
+        raise DemonstrationError(f"{path}: {one_line(error)}") from error
+    if not dataset.episodes:
+        raise DemonstrationError(f"{path}: no episodes")
+    return dataset
+
+
+def _recognize(path: Path) -> DatasetReader:
+    own = NpzReader()
+    if own.recognizes(path):  # asked first, so that reading our own files imports nobody else's packages
+        return own
+    names = READERS.names()
+    for reader in map(_find, names):
+        if reader.recognizes(path):
+            return reader
+    raise DemonstrationError(
+        f"{path}: not recognised as a dataset (known formats: {', '.join(names)}): "
+        "softflow.data.save_demonstrations writes npz, docs/demonstrations.md lists its arrays"
+    )
+
+
+def _find(name: str) -> DatasetReader:
+    try:
+        return READERS.find(name)()
+    except (ValueError, ImportError) as error:
+        raise UserError(one_line(error)) from error

@@ -182,10 +182,10 @@ def _demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
     task = TaskSpec.from_env(make_environment(config))
     if dataset.task is not None:
         what = config.demos or "demos"
-        task.require_same(dataset.task, what)
         if dataset.task.success != config.success:
             note(f"{what} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
-    check_compatible(dataset.episodes, task.observation_size, task.action_dim)
+    sizes = task.observation_size, task.action_dim
+    check_compatible(dataset.episodes, *sizes, recorded=dataset.task, expected=task)
     return Dataset(dataset.episodes[: config.num_demos], dataset.task)
 
 

@@ -11,14 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from softflow.data import (
-    DemonstrationError,
-    Episode,
-    check_compatible,
-    load_dataset,
-    load_demonstrations,
-    save_demonstrations,
-)
+from softflow.data import DemonstrationError, Episode, check_compatible, load_demonstrations, save_demonstrations
+from softflow.data.readers import READERS, read_dataset
 from softflow.errors import UserError
 
 
@@ -88,18 +82,27 @@ def test_file_has_the_documented_arrays(tmp_path):
 
 def test_the_documented_examples_run(tmp_path, monkeypatch):
     document = (Path(__file__).parents[2] / "docs" / "demonstrations.md").read_text()
-    assert re.findall(r"^\| `(\w+)`", document, re.MULTILINE) == [*arrays(), "task", "observation_layout"]
-    example = re.findall(r"```python\n(.*?)```", document, re.DOTALL)[0]
-    image = np.full((96, 128, 3), 7, np.uint8)
-    seen = [{"wrist": image, "joint_pos": np.arange(6.0)}] * 4
-    log = SimpleNamespace(observations=seen, actions=[[2.9] * 6 + [0.02]] * 3, rewards=np.ones(3), solved=True)
+    assert re.findall(r"^\| `(\w+)`", document, re.MULTILINE) == [*arrays(), "observation_layout", "task"]
+    task, write, reader, _, read = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    seen = {"wrist": np.full((64, 64, 3), 7, np.uint8), "robot": {"joints": [0.5, -1]}, "gear": 2}
+    log = SimpleNamespace(observations=[seen] * 4, actions=[[0, 0.5, 0.02]] * 3, rewards=np.ones(3), solved=True)
     monkeypatch.chdir(tmp_path)
-    exec(example, {"recordings": [log, log]})
-    (first, second), task = load_dataset("demonstrations.npz")
+    names = {"recordings": [log, log]}
+    for example in (task, write, read):
+        exec(example, names)
+    first, second = names["episodes"]
     assert (len(first), len(second), first.terminated, first.truncated) == (3, 3, True, False)
-    np.testing.assert_allclose(first.action, [[1] * 6 + [-0.5]] * 3, atol=1e-6)
-    assert task.rate == 20 and [part.name for part in task.observation] == ["joint_pos", "wrist"]
-    assert (task.layout.unpack(first.observation)["wrist"] == 7).all()
+    np.testing.assert_allclose(first.action, [[0, 0, -0.5]] * 3, atol=1e-7)
+    np.testing.assert_array_equal(first.layout.numbers(first.observation), [[0.5, -1, 0, 0, 1]] * 4)
+    assert names["task"].rate == 20 and [part.name for part in names["task"].action] == ["torque", "gripper"]
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "0.csv").write_text("1,2,-2,0\n3,4,1,1\n")
+    try:
+        exec(reader, names)
+        [episode] = read_dataset("logs").episodes
+    finally:
+        READERS._things.pop("csv_logs", None)
+    np.testing.assert_array_equal(episode.action, [[-1], [0.5]])
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
@@ -138,7 +141,7 @@ def test_check_compatible():
     ("changes", "message"),
     [
         (dict(reward=None, mode=None), "missing reward, mode"),
-        (dict(rewards=np.zeros(8)), "unknown array 'rewards': did you mean 'reward'"),
+        (dict(rewards=np.zeros(8)), "unknown array 'rewards', the nearest known one is 'reward'"),
         (dict(schema_version=np.array(2)), "schema_version is 2, this version of softflow reads 1"),
         (dict(observation=np.zeros(8)), r"observation must be numbers of shape (N, O), got float64 of shape (8,)"),
         (dict(terminated=np.zeros(8)), r"terminated must be bools of shape (N,), got float64 of shape (8,)"),

@@ -1,111 +1,138 @@
-"""Episodes of what a robot gives and takes: named parts in any order, native units, a final observation or none."""
+"""Episodes of native data: what a robot gives and takes, in order, scaled, and whole."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
+from gymnasium.wrappers import TransformAction
 
-from softflow.data import Episode
+from softflow.data import Episode, EpisodeBuilder
+from softflow.envs import make_env
 from softflow.task import ActionPart, ObservationPart, TaskSpec
+from tests.task.specs import IMAGES, NUMBERS, OBSERVED, ROW, SEEN
 
-TASK = TaskSpec(
-    observation=(ObservationPart("joints", (2,), "float64"), ObservationPart("gripper/open", (), "float32")),
-    action=(ActionPart("arm", (-2.0, 0.0), (2.0, 10.0)), ActionPart("gripper", (0.0,), (1.0,))),
-)
 ENDING: dict[str, Any] = dict(terminated=True, truncated=False, is_success=True)
-OBSERVATIONS = [{"gripper": {"open": i / 4}, "other": "text", "joints": np.array([i, -i])} for i in range(4)]
-ACTIONS = [np.array([-2.0, 10.0, 0.5]), np.array([1.0, 0.0, 1.0]), np.array([0.0, 2.5, 0.0])]
-ROWS = np.array([[i, -i, i / 4] for i in range(4)], np.float32)
-UNIT = np.array([[-1, 1, 0], [0.5, -1, 1], [0, -0.5, -1]], np.float32)
+ACTIONS = [[1, 0.25, 0.25, 0.5], [3, 0.5, 0.25, -1]]
+UNIT = [[0, 0, 0.5], [1, 1, -1]]
+REWARDS = [0.0, 1.0]
 
 
-def test_a_list_of_what_an_environment_gave() -> None:
-    episode = Episode.from_native(TASK, OBSERVATIONS, ACTIONS, [0, 0, 1], **ENDING, mode=2)
-    np.testing.assert_array_equal(episode.observation, ROWS)
-    np.testing.assert_allclose(episode.action, UNIT, atol=1e-7)
-    assert episode.reward.tolist() == [0, 0, 1] and episode.terminated and episode.is_success and episode.mode == 2
+def observed(force: float) -> dict[str, Any]:
+    return {**OBSERVED, "force": force}
 
 
-def test_stacked_arrays_by_name_give_the_same() -> None:
-    observations = {"gripper/open": ROWS[:, 2].astype(np.float16), "joints": ROWS[:, :2].astype(int)}
-    stacked = np.stack(ACTIONS)
-    for actions in (stacked, {"gripper": stacked[:, 2:], "arm": stacked[:, :2]}):
-        episode = Episode.from_native(TASK, observations, actions, [0, 0, 1], **ENDING)
-        np.testing.assert_array_equal(episode.observation, ROWS)
-        np.testing.assert_allclose(episode.action, UNIT, atol=1e-7)
-    by_name = [{"arm": action[:2], "gripper": action[2:]} for action in ACTIONS]
-    np.testing.assert_allclose(
-        Episode.from_native(TASK, OBSERVATIONS, by_name, [0, 0, 1], **ENDING).action, UNIT, atol=1e-7
-    )
+def columns() -> dict[str, Any]:
+    """Three observations as arrays of all steps."""
+    stacked = {name: np.stack([np.asarray(OBSERVED[name])] * 3) for name in ("gear", "buttons", "grid")}
+    return {"robot/joints": np.stack([OBSERVED["robot"]["joints"]] * 3), "force": np.array([1, 2, 3]), **stacked}  # type: ignore[index]
 
 
-def test_without_the_final_observation_no_reward_is_lost() -> None:
-    episode = Episode.from_native(TASK, OBSERVATIONS[:3], ACTIONS, [0, 0, 1], **ENDING, final_observation_missing=True)
-    assert episode.reward.tolist() == [0, 0, 1]
-    np.testing.assert_array_equal(episode.observation, ROWS[[0, 1, 2, 2]])
-    with pytest.raises(
-        ValueError, match=r"3 observations for 3 actions, expected 4: .* final_observation_missing=True"
-    ):
-        Episode.from_native(TASK, OBSERVATIONS[:3], ACTIONS, [0, 0, 1], **ENDING)
+ROWS = [[*ROW[:-1], force] for force in (1, 2, 3)]
+STEPS = [observed(1), observed(2), observed(3)]
+BY_NAME = [{"gripper": [a[3]], "arm": np.array(a[:2]), "lock": [0.25]} for a in ACTIONS]
 
 
-def test_images_are_packed_whatever_their_axes() -> None:
-    task = TaskSpec(
-        observation=(ObservationPart("wrist", (3, 16, 17), "uint8", axes="CHW"), ObservationPart("q", (1,))),
-        action=(ActionPart("a", (-1.0,), (1.0,)),),
-    )
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 17), np.uint8)
-    seen = [{"q": np.array([0.5]), "wrist": image} for image in pixels]
-    episode = Episode.from_native(task, seen, [[0.25]], [1.0], **ENDING)
-    assert episode.layout == task.layout and task.layout is not None
-    parts = task.layout.unpack(episode.observation)
-    np.testing.assert_array_equal(parts["wrist"], pixels.transpose(0, 2, 3, 1))
-    assert parts["q"].tolist() == [[0.5], [0.5]] and episode.action.tolist() == [[0.25]]
+@pytest.mark.parametrize("observations", [STEPS, tuple(STEPS), columns(), iter(STEPS)])
+def test_observations_become_rows(observations: Any) -> None:
+    episode = Episode.from_native(NUMBERS, observations, ACTIONS, REWARDS, **ENDING, mode=2)
+    np.testing.assert_array_equal(episode.observation, np.float32(ROWS))
+    np.testing.assert_array_equal(episode.action, UNIT)
+    np.testing.assert_array_equal(episode.reward, REWARDS)
+    assert (episode.terminated, episode.truncated, episode.is_success, episode.mode) == (True, False, True, 2)
+    assert episode.layout is None
 
 
 @pytest.mark.parametrize(
-    ("observations", "actions", "message"),
+    "actions",
     [
-        ([*OBSERVATIONS[:3], {"joints": [0, 0]}], ACTIONS, "step 3: the observation has no 'gripper/open'"),
-        (
-            [*OBSERVATIONS[:3], {**OBSERVATIONS[3], "joints": [0, np.nan]}], ACTIONS,
-            r"step 3: observation joints\[1\] is nan",
-        ),
-        (
-            [*OBSERVATIONS[:3], {**OBSERVATIONS[3], "joints": [0]}], ACTIONS,
-            r"step 3: observation 'joints' is .* \(1,\)",
-        ),
-        (OBSERVATIONS[0], ACTIONS, "one observation is no episode"),
-        ([], ACTIONS, "there are no observations"),
-        (OBSERVATIONS, [*ACTIONS[:2], [2.1, 0, 0]], r"arm\[0\] = 2.1 of action 2 is outside its bounds -2 ... 2"),
-        (OBSERVATIONS, [*ACTIONS[:2], [0, np.nan, 0]], r"arm\[1\] = nan of action 2 is outside its bounds 0 ... 10"),
-        (OBSERVATIONS, [{"arm": [0, 0]}] * 3, "action 'gripper' is missing, got arm"),
-        (
-            OBSERVATIONS, [{"arm": [0, 0], "gripper": [0]}, {"arm": [0, 0]}],
-            "action 1 has the parts arm, the first arm, gripper",
-        ),
-        (OBSERVATIONS, np.zeros((3, 2)), r"an action \(arm \(2\), gripper \(1\)\) is float64 of shape \(3, 2\)"),
-        (OBSERVATIONS, np.zeros(3), r"actions must be of shape \(T, 3\)"),
+        ACTIONS,
+        np.array(ACTIONS),
+        torch.tensor(ACTIONS),
+        np.array(ACTIONS, np.float16),
+        np.array(ACTIONS).reshape(2, 2, 2),  # as an environment whose Box has two axes takes them
+        [np.array(action).reshape(2, 2) for action in ACTIONS],
+        [torch.tensor(action) for action in ACTIONS],
+        BY_NAME,
+        {name: np.stack([action[name] for action in BY_NAME]) for name in BY_NAME[0]},
+        {"arm": np.array(ACTIONS)[:, :2], "lock": np.array([0.25, 0.25]), "gripper": [0.5, -1]},
+    ],
+)
+def test_actions_are_scaled(actions: Any) -> None:
+    episode = Episode.from_native(NUMBERS, STEPS, actions, REWARDS, **ENDING)
+    np.testing.assert_array_equal(episode.action, UNIT)
+
+
+def test_images_are_packed() -> None:
+    episode = Episode.from_native(IMAGES, [SEEN] * 3, [[-1], [1]], REWARDS, **ENDING)
+    assert episode.layout == IMAGES.layout and episode.observation.dtype == np.uint8
+    np.testing.assert_array_equal(episode.observation, np.repeat(IMAGES.rows(SEEN)[0], 3, 0))
+
+
+def test_a_task_of_one_array_takes_arrays() -> None:
+    task = TaskSpec((ObservationPart("observation", (2,)),), (ActionPart("action", (0.0,), (2.0,)),))
+    seen = np.array([[1, 2], [3, 4], [5, 6.0]])
+    for observations, actions in ((seen, [0.5, 2]), (list(seen), np.array([[0.5], [2]]))):
+        episode = Episode.from_native(task, observations, actions, REWARDS, **ENDING)
+        np.testing.assert_array_equal(episode.observation, seen)
+        np.testing.assert_array_equal(episode.action, [[-0.5], [1]])
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_a_missing_final_observation_is_repeated_and_the_last_reward_kept(terminated: bool) -> None:
+    ending = dict(terminated=terminated, truncated=not terminated, is_success=True)
+    for observations in (STEPS[:2], {name: values[:2] for name, values in columns().items()}):
+        episode = Episode.from_native(NUMBERS, observations, ACTIONS, REWARDS, **ending, final_observation_missing=True)
+        np.testing.assert_array_equal(episode.observation, np.float32([ROWS[0], ROWS[1], ROWS[1]]))
+        np.testing.assert_array_equal(episode.reward, REWARDS)
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "options", "message"),
+    [
+        (STEPS[:2], ACTIONS, {}, "2 observations for 2 actions, .* set final_observation_missing=True"),
+        (STEPS, ACTIONS, {"final_observation_missing": True}, "3 observations for 2 actions, expected as many"),
+        (STEPS[:1], ACTIONS, {}, "observation has 1 rows for 2 actions, expected 3"),
+        ([*STEPS[:2], {"gear": 1}], ACTIONS, {}, "observation of step 2: the observation has no 'robot/joints'"),
+        ([observed(1), observed(np.inf)], ACTIONS, {}, "observation of step 1: observation force is inf"),
+        ([columns()], ACTIONS, {}, "observation of step 0: it has a batch axis"),
+        (OBSERVED, ACTIONS, {}, "observations holds a single observation"),
+        (STEPS, [ACTIONS[0], [4, 0, 0.25, 0]], {}, r"action of step 1: arm\[0\] = 4 is outside its bounds -1 \.\.\. 3"),
+        (STEPS, np.array([ACTIONS[0], [4, 0, 0.25, 0]]), {}, r"arm\[0\] = 4 of action 1 is outside"),
+        (STEPS, [ACTIONS[0], {"arm": [0, 0]}], {}, "action of step 1: action 'lock' is missing"),
+        (STEPS, [ACTIONS[0], ACTIONS[0][:3]], {}, r"action of step 1: .* of shape \(3,\), expected 4 numbers"),
+        (STEPS, np.array(3.0), {}, "an action is a single number"),
+        ([], [], {}, "0 observations for 0 actions"),
+        ([OBSERVED], [], {}, "an episode needs at least one step"),
+        ([OBSERVED], np.zeros((0, 4)), {}, "an episode needs at least one step"),
+        ([], ACTIONS, {}, "observation has 0 rows for 2 actions"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_named(observations: Any, actions: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Episode.from_native(TASK, observations, actions, [0, 0, 1], **ENDING)
+def test_what_does_not_fit_is_named(observations: Any, actions: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Episode.from_native(NUMBERS, observations, actions, REWARDS, **ENDING, **options)
+    assert not re.search("\n", str(caught.value))
 
 
-@given(st.data())
-def test_native_actions_come_back(data: st.DataObject) -> None:
-    low = data.draw(st.lists(st.floats(-100, 100), min_size=1, max_size=5))
-    width = [data.draw(st.floats(0.01, 100)) for _ in low]
-    task = TaskSpec(
-        observation=(ObservationPart("q", (1,)),),
-        action=(ActionPart("a", tuple(low), tuple(a + b for a, b in zip(low, width, strict=True))),),
-    )
-    share = np.array([[data.draw(st.floats(0, 1)) for _ in low] for _ in range(3)])
-    native = np.array(low) + share * np.array(width)
-    episode = Episode.from_native(task, np.zeros((4, 1)), native, np.ones(3), **ENDING)
-    np.testing.assert_allclose(task.native_actions(episode.action), native, rtol=1e-5, atol=1e-5 * max(width))
+def test_an_environments_own_data_give_the_episode_that_a_recording_gives() -> None:
+    native, env = gymnasium.make("Pendulum-v1"), make_env("Pendulum-v1")
+    task, builder = TaskSpec.from_env(env), EpisodeBuilder()
+    observations, actions, rewards = [native.reset(seed=4)[0]], [], []
+    observation, _ = env.reset(seed=4)
+    for unit in np.linspace(-1, 1, 5, dtype=np.float32)[:, None]:
+        following, reward, *_ = env.step(unit)
+        builder.append(observation, unit, float(reward))
+        observation = following
+        actions.append(2 * unit)  # Nm
+        seen, earned, *_ = native.step(actions[-1])
+        observations.append(seen)
+        rewards.append(earned)
+    recorded = builder.finish(observation, False, True, False)
+    made = Episode.from_native(task, observations, actions, rewards, terminated=False, truncated=True, is_success=False)
+    for name in ("observation", "action", "reward"):
+        np.testing.assert_allclose(getattr(made, name), getattr(recorded, name), rtol=1e-6)
+    assert task.rate == pytest.approx(20) and isinstance(env, TransformAction)
