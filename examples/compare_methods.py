@@ -5,18 +5,20 @@
         --steps 25000 --jobs 2 -- --threads 1
 
 What stands after `--` goes to every run. A method's demonstrations depend on the seed alone. It is two of the project's
-own commands, `study.py`, which goes on where it was interrupted, and `plot_learning_curves.py`.
+own commands, `benchmarks.studies.study`, which goes on where it was interrupted, and
+`benchmarks.figures.plot_learning_curves`.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
@@ -36,15 +38,20 @@ def main() -> None:
     every_run = ["--eval-every", str(arguments.steps // 2), *sys.argv[split + 1 :]]
     if not arguments.full:
         every_run += ["--preset", "quick"]
-    study = [sys.executable, BENCHMARKS / "study.py", arguments.out, "--algos", *arguments.algos]
+    study = ["benchmarks.studies.study", arguments.out, "--algos", *arguments.algos]
     study += ["--seeds", *arguments.seeds, "--num-demos", arguments.num_demos, "--jobs", arguments.jobs]
-    subprocess.run([*study, "--at-steps", str(arguments.steps), "--", *every_run], check=True)
+    run(*study, "--at-steps", str(arguments.steps), "--", *every_run)
 
     if importlib.util.find_spec("matplotlib") is None:
         sys.exit("pip install softflow[plot] to draw the learning curves")
     runs = sorted(path.parent for path in arguments.out.glob("*/metrics.csv"))
-    figure = ["--out", arguments.out / "learning_curves.png"]
-    subprocess.run([sys.executable, BENCHMARKS / "plot_learning_curves.py", *runs, *figure], check=True)
+    run("benchmarks.figures.plot_learning_curves", *runs, "--out", arguments.out / "learning_curves.png")
+
+
+def run(module: str, *arguments: str | Path) -> None:
+    """Run a module of the checkout as a command."""
+    path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    subprocess.run([sys.executable, "-m", module, *arguments], check=True, env=os.environ | {"PYTHONPATH": path})
 
 
 if __name__ == "__main__":

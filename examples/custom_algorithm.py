@@ -9,19 +9,19 @@ The same from a shell:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import tyro
 from torch import Tensor
 
+import softflow
 from softflow.algos import Algorithm, Data, Stage
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import PolicyConfig
-from softflow.cli.train import main
 from softflow.data import sample_mixed, to_torch
 from softflow.policies import BestOfN
 
@@ -71,6 +71,18 @@ class SelfImitation(Algorithm):
         return self.learner.parts()
 
 
+def main(demonstrations: int = 20, updates: int = 300, steps: int = 4_000, episodes: int = 20) -> None:
+    """Imitate demonstrations of tape_cut in so many updates, practise for so many steps, and evaluate."""
+    run = softflow.train(
+        Path(__file__).with_suffix(".yaml"),
+        preset="quick",
+        num_demos=demonstrations,
+        imitation={"updates": updates},
+        practice_steps=steps,
+        eval_episodes=episodes,
+    )
+    print(f"success {run.evaluate(episodes).success_rate:.2f}; run folder {run.path}")
+
+
 if __name__ == "__main__":
-    preset = str(Path(__file__).with_suffix(".yaml"))
-    sys.exit(main(["--algo", preset, "--preset", "quick", "--practice-steps", "4000", *sys.argv[1:]]))
+    tyro.cli(main)

@@ -5,20 +5,24 @@
 records scripted demonstrations into docking.npz and trains on them. The same from a shell:
 
     PYTHONPATH=examples softflow-train --env custom_environment:Docking-v0 --demos docking.npz
+
+As a demonstrator is registered, too, the commands can also record them: leave out `--demos`, or
+
+    PYTHONPATH=examples softflow-demo --env custom_environment:Docking-v0 --out docking.npz
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import gymnasium
 import numpy as np
+import tyro
 from gymnasium import spaces
 
-from softflow.cli.train import main
+import softflow
 from softflow.data import Episode, EpisodeBuilder, save_demonstrations
-from softflow.envs import make_env
+from softflow.envs import make_demonstrator, make_env, register_task
 from softflow.training.checked_environment import CheckedEnvironment
 
 ENVIRONMENT = "custom_environment:Docking-v0"  # gymnasium's way to name the module that registers it
@@ -49,32 +53,54 @@ class Docking(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.array([self.distance, self.speed], np.float32)
 
 
+class DockingDemonstrator:
+    """A spring and a damper, with noise; soft or stiff."""
+
+    def __init__(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
+        self.cart, self.rng, self.mode = env.unwrapped, rng, int(rng.integers(2))
+
+    def act(self) -> np.ndarray:
+        stiffness = 4.0 if self.mode else 1.5
+        push = stiffness * self.cart.distance - 2 * np.sqrt(stiffness) * self.cart.speed
+        return np.clip(push + self.rng.normal(0, 0.1, 1), -1, 1)
+
+
 if "Docking-v0" not in gymnasium.registry:
     gymnasium.register("Docking-v0", entry_point=Docking, max_episode_steps=60)
+    register_task("Docking-v0", demonstrator=DockingDemonstrator)
 
 
 def demonstrate(env: CheckedEnvironment, rng: np.random.Generator, seed: int) -> Episode:
-    """One episode of a spring and a damper, with noise; soft or stiff."""
+    """Record one episode as an own loop would, of a robot or of files."""
     observation, _ = env.reset(seed=seed)
-    stiff = int(rng.integers(2))
+    demonstrator = make_demonstrator(env, rng)
     builder = EpisodeBuilder()
     while True:
-        distance, speed = observation
-        stiffness = 4.0 if stiff else 1.5
-        action = stiffness * distance - 2 * np.sqrt(stiffness) * speed + rng.normal(0, 0.1, 1)
-        action = np.clip(action, -1, 1)
+        action = demonstrator.act()
         following, reward, terminated, truncated, info = env.step(action)
         builder.append(observation, action, reward)
         observation = following
         if terminated or truncated:
-            return builder.finish(observation, terminated, truncated, info["is_success"], mode=stiff)
+            return builder.finish(observation, terminated, truncated, info["is_success"], mode=demonstrator.mode)
+
+
+def main(updates: int = 300, steps: int = 5_000, episodes: int = 50) -> None:
+    """Record 20 demonstrations, imitate them in so many updates, learn online for so many steps, and evaluate."""
+    env, rng = CheckedEnvironment(make_env(ENVIRONMENT)), np.random.default_rng(0)  # copies and checks every step
+    save_demonstrations("docking.npz", [demonstrate(env, rng, seed) for seed in range(20)])
+    run = softflow.train(
+        env=ENVIRONMENT,
+        demos="docking.npz",
+        num_demos=20,
+        horizon=4,
+        flow_options={"layers": 4, "width": 64},
+        imitation={"updates": updates},
+        online={"steps": steps},
+        eval_episodes=episodes,
+        threads=1,
+    )
+    print(f"success {run.evaluate(episodes).success_rate:.2f}; run folder {run.path}")
 
 
 if __name__ == "__main__":
-    env, rng = CheckedEnvironment(make_env(ENVIRONMENT)), np.random.default_rng(0)  # copies and checks every step
-    save_demonstrations("docking.npz", [demonstrate(env, rng, seed) for seed in range(20)])
-    sizes = ["--horizon", "4", "--flow-options.layers", "4", "--flow-options.width", "64", "--threads", "1"]
-    budget = ["--imitation.updates", "300", "--online.steps", "5000"]
-    sys.exit(
-        main(["--env", ENVIRONMENT, "--demos", "docking.npz", "--num-demos", "20", *sizes, *budget, *sys.argv[1:]])
-    )
+    tyro.cli(main)

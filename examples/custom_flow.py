@@ -7,13 +7,12 @@ An installed package can offer its flow to all commands instead, with an entry p
 
 from __future__ import annotations
 
-import sys
-
 import torch
+import tyro
 from torch import Tensor, nn
 
+import softflow
 from flows import ChunkFlow, MixtureBase, register_flow
-from softflow.cli.train import main
 
 
 @register_flow("nice")
@@ -46,5 +45,18 @@ class NiceFlow(ChunkFlow):
         return ~stays * self.layers[i](torch.cat((stays * x, context.expand(*x.shape[:-1], -1)), -1))
 
 
+def main(demonstrations: int = 20, updates: int = 300, steps: int = 4_000, episodes: int = 20) -> None:
+    """Imitate demonstrations of tape_cut in so many updates, learn online for so many steps, and evaluate."""
+    run = softflow.train(
+        flow="nice",
+        preset="quick",
+        num_demos=demonstrations,
+        imitation={"updates": updates},
+        online={"steps": steps},
+        eval_episodes=episodes,
+    )
+    print(f"success {run.evaluate(episodes).success_rate:.2f}; the same policy: softflow.load({str(run.path)!r})")
+
+
 if __name__ == "__main__":
-    sys.exit(main(["--flow", "nice", "--preset", "quick", *sys.argv[1:]]))
+    tyro.cli(main)

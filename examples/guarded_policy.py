@@ -10,7 +10,6 @@ replaces what it flags.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -24,12 +23,13 @@ import tyro
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from softflow.cli import demonstrate, guard, train
-from softflow.data import Episode, load_demonstrations, whole_chunks
+import softflow
+from softflow.data import Episode, whole_chunks
 from softflow.envs.tape_cut.observation import OBSERVATION_BLOCKS
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
-from softflow.runs.assembly import load_run, make_environment
-from softflow.training.evaluation import Evaluation, evaluate_guarded, summarize
+from softflow.runs.assembly import make_environment
+from softflow.training.config import RunConfig
+from softflow.training.evaluation import evaluate_guarded, guard_shares
 from softflow.training.vector import closing, vectorize
 
 Choose = Callable[[Tensor], Tensor]
@@ -37,17 +37,21 @@ Choose = Callable[[Tensor], Tensor]
 
 def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int = 0, quick: bool = False) -> None:
     """Imitate, calibrate, and run `episodes` held-out episodes with each fault, watched and guarded."""
-    base, held_out, folder = runs / "base", runs / "held_out.npz", runs / "guard"
-    size = "--num-demos 8 --imitation.updates 20" if quick else "--num-demos 100 --imitation.updates 2000"
-    run(train.main, f"--algo imitation --seed {seed} --threads 1 {size} --eval-episodes 2 --run-dir {base}")
-    run(demonstrate.main, f"--episodes {8 if quick else 60} --seed {seed + 1} --out {held_out}")
-    run(guard.main, f"{base} --demos {held_out} --rate-factor 1.5 --out {folder}")
+    base = softflow.train(
+        "imitation",
+        run_dir=runs / "base",
+        num_demos=8 if quick else 100,
+        imitation={"updates": 20 if quick else 2_000},
+        eval_episodes=2,
+        seed=seed,
+        threads=1,
+    )
+    held_out = softflow.record_demonstrations("tape_cut", 8 if quick else 60, seed=seed + 1).episodes
+    judge = base.make_guard(held_out, rate_factor=1.5)
+    judge.save(runs / "guard")  # for softflow-eval, or the robot: ChunkGuard.load
 
-    torch.set_num_threads(1)
-    policy, config = load_run(str(base))
-    judge = ChunkGuard.load(folder)
-    print()
-    check_calibration(judge, load_demonstrations(held_out), load_demonstrations(base / train.DEMONSTRATIONS))
+    policy, config = base.policy().deployed, base.config.run
+    check_calibration(judge, held_out, base.demonstrations().episodes)
     report_latency(policy, judge)
     print(f"\n{'fault':<32}success  flagged  unfamiliar   if replaced: success  unlikely")
     for name, (chooses, sees) in faults(policy.choose, judge).items():
@@ -59,17 +63,19 @@ def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int 
                 results.append(evaluate_guarded(environments, guarded, episodes))
         (watched, done), (replaced, _) = results
         success, unlikely = replaced.success_rate, replaced.guard["unlikely"]
-        print(f"{name:<32}{watched.success_rate:7.2f}{shares(watched)}{success:23.2f}{unlikely:10.3f}", flush=True)
+        print(f"{name:<32}{watched.success_rate:7.2f}{shares(done)}{success:23.2f}{unlikely:10.3f}", flush=True)
         if name == "none":
             for success in (True, False):
                 if chosen := [episode for episode in done if episode.is_success == success]:
                     ending = f"  {len(chosen)} that {'succeed' if success else 'fail'}"
-                    print(f"{ending:<39}{shares(summarize(chosen))}")
+                    print(f"{ending:<39}{shares(chosen)}")
 
 
-def shares(result: Evaluation) -> str:
-    """The shares of flagged and of unfamiliar chunks, in two columns."""
-    return f"{result.guard['flagged']:9.3f}{result.guard['unfamiliar']:12.3f}"
+def shares(episodes: Sequence[Episode]) -> str:
+    """The mean shares of flagged and of unfamiliar chunks, in two columns."""
+    each = [guard_shares(episode) for episode in episodes]
+    flagged, unfamiliar = (np.mean([share[name] for share in each]) for name in ("flagged", "unfamiliar"))
+    return f"{flagged:9.3f}{unfamiliar:12.3f}"
 
 
 def check_calibration(judge: ChunkGuard, held_out: Sequence[Episode], learned: Sequence[Episode]) -> None:
@@ -143,7 +149,7 @@ class Sensors(gymnasium.ObservationWrapper):
 
 
 def side_by_side(
-    config: Any, change: Callable | None, n_action_steps: int, number: int
+    config: RunConfig, change: Callable | None, n_action_steps: int, number: int
 ) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
     """Environments of a run, with other sensors if there is a change."""
 
@@ -167,13 +173,6 @@ def report_latency(policy: BestOfN, judge: ChunkGuard, calls: int = 200) -> None
 
     alone, behind = (min(times(decide)) for decide in (policy.act, guarded.act))
     print(f"one decision: {alone:.1f} ms alone, {behind:.1f} ms behind the guard")
-
-
-def run(command: Callable[..., int], arguments: str) -> None:
-    """One of the commands; leave with its exit status if it fails."""
-    print(f"\n{command.__module__} {arguments}", flush=True)
-    if status := command(arguments.split()):
-        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ a human beside a robot would. The frozen policy is then corrected from what the 
 
 from __future__ import annotations
 
-import csv
-import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tyro
 
-from softflow.cli import demonstrate, train
+import softflow
+from softflow.data import save_corrections
 
 
 def compare(
@@ -28,31 +27,31 @@ def compare(
     quick: bool = False,
 ) -> None:
     """Imitate, record corrections of `episodes` episodes, learn from them, and judge on held-out episodes."""
-    base, corrections = runs / "base", runs / "corrections.npz"
-    size = "--num-demos 8 --eval-episodes 4" if quick else "--num-demos 100 --eval-episodes 100"
-    imitate = f"--algo imitation --seed {seed}" + " --imitation.updates 20" * quick
-    run(train.main, f"{imitate} {size} --run-dir {base}")
-    record = f"--corrections {base} --episodes {episodes} --seed {seed} --out {corrections}"
-    steady = " --demonstrator-options.sloppiness 0 --demonstrator-options.noise 0"
-    run(demonstrate.main, record + steady * careful)
+    size: dict[str, Any] = {"num_demos": 100, "eval_episodes": 100, "seed": seed}
+    imitation, correction = {}, {}
+    if quick:
+        size |= {"num_demos": 8, "eval_episodes": 4}
+        imitation = correction = {"updates": 20}
+    base = softflow.train("imitation", run_dir=runs / "base", imitation=imitation, **size)
+
+    steady = {"sloppiness": 0, "noise": 0} if careful else {}
+    takeovers = base.record_corrections(episodes, seed=seed, demonstrator_options=steady)
+    save_corrections(runs / "corrections.npz", takeovers)
+
+    trained = {"base": base}
     for algo in ("correction", "latent_correction"):
-        correct = f"--demos {base / train.DEMONSTRATIONS} --base {base} --corrections {corrections} --seed {seed}"
-        run(train.main, f"--algo {algo} {correct} {size} --run-dir {runs / algo}" + " --correction.updates 20" * quick)
-    for name in ("base", "correction", "latent_correction"):
-        print(f"{name:<18} success {success(runs / name):.2f}")
-
-
-def run(command: Callable[..., int], arguments: str) -> None:
-    """One of the commands; leave with its exit status if it fails."""
-    print(f"\n{command.__module__} {arguments}", flush=True)
-    if status := command(arguments.split()):
-        sys.exit(status)
-
-
-def success(folder: Path) -> float:
-    """What the run's last evaluation came to."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "eval/success_rate"][-1]
+        trained[algo] = softflow.train(
+            algo,
+            base=base,
+            corrections=runs / "corrections.npz",
+            demos=base.demonstrations(),
+            run_dir=runs / algo,
+            correction=correction,
+            **size,
+        )
+    for name, run in trained.items():
+        success = run.metrics()["eval/success_rate"][-1].value
+        print(f"{name:<18} success {success:.2f}")
 
 
 if __name__ == "__main__":

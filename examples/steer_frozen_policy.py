@@ -2,44 +2,52 @@
 
     python examples/steer_frozen_policy.py                        # some minutes: shows how, learns little
     python examples/steer_frozen_policy.py --full
-    python examples/steer_frozen_policy.py --full --base runs/mine --online.steps 100000
+    python examples/steer_frozen_policy.py --full --base runs/mine --steps 100000
 
-Other flags are those of `softflow-train --algo rfs`. The base may be the run of any flow policy, trained by any method.
+The base may be the run of any flow policy, trained by any method.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
-from softflow.cli import evaluate, train
+import tyro
+
+import softflow
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", help="run folder of the policy to steer; without it one is trained")
-    parser.add_argument("--full", action="store_true", help="the presets as they are, without `quick` on top")
-    own, flags = parser.parse_known_args()
-    quick = [] if own.full else ["--preset", "quick"]
-    folder = f"runs/steer/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+def main(base: Path | None = None, full: bool = False, steps: int | None = None, episodes: int = 100) -> None:
+    """Steer a policy, and evaluate it before and after.
 
-    base, steered = own.base or f"{folder}/base", f"{folder}/rfs"
-    if own.base is None:
-        solver = ["--flow-options.solver", "euler", "--flow-options.steps", "5"]  # as the preset has it
-        imitate = ["--algo", "imitation", "--flow", "flow_matching", *solver]
-        if status := train.main([*imitate, "--run-dir", base, *quick]):
-            return status
-    steer = ["--algo", "rfs", "--base", base, "--demos", f"{base}/demonstrations.npz", "--run-dir", steered]
-    if status := train.main([*steer, *quick, *flags]):
-        return status
+    Args:
+        base: Run folder of the policy to steer; without it one is trained.
+        full: Train as the presets say, without `quick` on top.
+        steps: Environment steps; without it as the preset says.
+        episodes: Held-out episodes of each evaluation.
+    """
+    folder = Path(f"runs/steer/{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    settings: dict[str, Any] = {} if full else {"preset": "quick"}
+    settings["eval_episodes"] = min(episodes, 50)
+    if base is None:
+        solver = {"solver": "euler", "steps": 5}  # as the preset of RFS has it
+        before = softflow.train(
+            "imitation", flow="flow_matching", flow_options=solver, run_dir=folder / "base", **settings
+        )
+    else:
+        before = softflow.Run(base)
 
-    for name, run in (("before", base), ("after", steered)):
-        print(f"\n{name} steering, {run}", flush=True)
-        if status := evaluate.main([run, "--episodes", "100" if own.full else "20"]):
-            return status
-    return 0
+    online = {} if steps is None else {"steps": steps}
+    after = softflow.train(
+        "rfs", base=before, demos=before.demonstrations(), online=online, run_dir=folder / "rfs", **settings
+    )
+
+    for name, run in (("before", before), ("after", after)):
+        result = run.evaluate(episodes)
+        low, high = result.success_ci95
+        print(f"{name} steering, {run.path}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}]")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tyro.cli(main)

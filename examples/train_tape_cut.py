@@ -1,50 +1,45 @@
-"""Train on tape_cut from Python: the loop of `softflow-train`, put together by hand.
+"""From demonstrations to a policy, in Python: train, plot, evaluate, go on for longer, and deploy.
 
-python examples/train_tape_cut.py                                          # about a minute, learns little
-python examples/train_tape_cut.py --demonstrations 200 --updates 6000 --steps 100000
+    python examples/train_tape_cut.py                                          # about a minute, learns little
+    python examples/train_tape_cut.py --demonstrations 200 --updates 6000 --steps 100000
+
+Every setting of `softflow-train --help` is an argument of `softflow.train`, and the run folder is the command's.
 """
 
 from __future__ import annotations
 
-from functools import partial
-
-import torch
 import tyro
 
-from softflow.algos import SoftFlow, SoftFlowConfig
-from softflow.data import observation_statistics
+import softflow
 from softflow.envs import make_env
-from softflow.runs.record_demonstrations import record_demonstrations
-from softflow.training.checkpoint import load_policy
-from softflow.training.config import RunConfig
-from softflow.training.loop import Trainer
-from softflow.training.run_folder import RunFolder
-from softflow.training.vector import vectorize
 
 
-def train(demonstrations: int = 30, updates: int = 400, steps: int = 3_000, episodes: int = 10, seed: int = 0) -> None:
+def main(demonstrations: int = 30, updates: int = 400, steps: int = 3_000, episodes: int = 10, seed: int = 0) -> None:
     """Imitate `demonstrations` in `updates` updates, then learn online for `steps` steps."""
-    run = RunConfig(seed=seed, num_envs=10, eval_episodes=episodes)
-    make = partial(make_env, "tape_cut", reward="staged")
-    demonstrated = record_demonstrations(make, demonstrations, seed)
+    run = softflow.train(
+        "softflow",
+        env="tape_cut",
+        seed=seed,
+        num_demos=demonstrations,
+        num_envs=10,
+        eval_episodes=episodes,
+        imitation={"updates": updates},
+        warmup={"updates": updates // 8},
+        offline={"updates": updates // 8},
+        online={"steps": steps},
+    )
+    for stage, step, success in run.metrics()["eval/success_rate"]:
+        print(f"{stage:<14} {step:>7,} success {success:.2f}")
 
-    config = SoftFlowConfig(flow="coupling", flow_options={"components": 4})
-    config.imitation.updates, config.online.steps = updates, steps
-    config.warmup.updates = config.offline.updates = updates // 8
+    result, held_out = run.evaluate_episodes(episodes)
+    print(f"success {result.success_rate:.2f}, longest episode {max(map(len, held_out))} steps")
 
-    torch.manual_seed(seed)
-    algorithm = SoftFlow(config, demonstrated[0].observation_dim, demonstrated[0].action_dim)
-    mean, std = observation_statistics(demonstrated)
-    algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
+    run.resume(online={"steps": steps + 1_000})  # as if it had been as long from the start
 
-    environments, held_out = (vectorize([make] * run.num_envs, algorithm.n_action_steps) for _ in range(2))
-    with RunFolder.create("runs", "tape_cut", "softflow", seed) as folder:
-        Trainer(algorithm, demonstrated, environments, held_out, folder, run).run()
-
-    policy = load_policy(folder.last_checkpoint())
-    observation, _ = make().reset(seed=seed)
-    print(f"{folder.last_checkpoint()}: first actions\n{policy.act(torch.as_tensor(observation)[None])[0]}")
+    policy = softflow.load(run.path)
+    observation, _ = make_env("tape_cut").reset(seed=seed)
+    print(f"{run.path}: first actions\n{policy.act(observation)}")
 
 
 if __name__ == "__main__":
-    tyro.cli(train)
+    tyro.cli(main)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from flows.base import ChunkFlow, require_positive
 from flows.bases import GaussianBase, MixtureBase, bounded
 from flows.bounds import log_tanh_slope
-from flows.gaussian import GaussianFlow, hidden_layers
+from flows.gaussian import GaussianFlow
+from flows.mlp import hidden_layers
 from flows.registry import register_flow
 
 
@@ -43,7 +44,7 @@ class FullGaussianFlow(ChunkFlow):
             raise ValueError(f"log_std_bound: expected a number > 0, got {log_std_bound!r}")
         dim = horizon * action_dim
         self.log_std_bound = log_std_bound
-        self.hidden = hidden_layers(context_dim, width, depth, dropout)
+        self.hidden = hidden_layers(context_dim, [width] * depth, dropout)
         self.mean = nn.Linear(width, dim)
         self.log_std = nn.Linear(width, dim)
         self.lower = nn.Linear(width, dim * dim)  # what lies on and above the diagonal is not used

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flows.mlp import hidden_layers
+
 LOG_2PI = math.log(2 * math.pi)
 NEGLIGIBLE = 50.0  # nats: e^-50 of a sum is far below float64's precision
 
@@ -109,10 +111,7 @@ class MixtureBase(LatentBase):
         self.dim = dim
         self.components = components
         self.log_scale_bound = log_scale_bound
-        self.hidden = nn.Sequential(
-            *(nn.Linear(context_dim, width), nn.SiLU(), nn.Dropout(dropout)),
-            *(nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout)),
-        )
+        self.hidden = hidden_layers(context_dim, [width, width], dropout)
         # A head each instead of one wide layer to split: the split's backward pass would copy every gradient.
         self.logit = nn.Linear(width, components)
         self.mean = nn.Linear(width, components * dim)

@@ -3,6 +3,9 @@
 >>> export(LatentToChunk(flow), {"latent": latent, "context": context}, "flow.onnx", "onnx")
 >>> chunk = load_exported("flow.onnx", "onnx")(latent, context)  # the others: trusted=True
 
+An argument may be a mapping from names to tensors, such as the parts of an observation: a TorchScript or `torch.export`
+file takes the same mapping, and an ONNX file has an input of each name.
+
 The batch size stays free. A file is compared with the module at several batch sizes before it is written; what a format
 cannot express is an `ExportError`, never a file that answers something else. What can be written:
 
@@ -22,22 +25,27 @@ import copy
 import io
 import logging
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from flows.base import ChunkFlow
-from flows.mixing import LUMixing
+from flows.traceable import traceable
 
 TOLERANCE = 1e-5
+OUTPUT = "chunk"
+"""Name of an ONNX file's output."""
+Argument = Tensor | Mapping[str, Tensor]
 Run = Callable[..., Tensor]
 
 
 class ExportError(RuntimeError):
-    """A format cannot express a module, or computes something else."""
+    """A format cannot express a module, or a file computes something else."""
 
 
 class LatentToChunk(nn.Module):
@@ -63,35 +71,55 @@ class ContextToMode(nn.Module):
         return self.flow.mode(context)
 
 
-def export(module: nn.Module, example: Mapping[str, Tensor], path: str | Path, format: str) -> float:
+def export(
+    module: nn.Module,
+    example: Mapping[str, Argument],
+    path: str | Path,
+    format: str,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    reference: Run | None = None,
+    scale: Tensor | float = 1.0,
+) -> float:
     """Write a module, as it is in `eval()` on the CPU, to one file.
 
     Args:
-        module: from tensors to one tensor, all with the batch along their first axis.
-        example: its arguments by name, in order, each of the same three or more rows; what the file is compared on,
-            so give it what the module will see. An ONNX file's inputs bear these names, its output is "chunk".
-        path: of the file; an existing one is replaced.
-        format: one of `FORMATS`.
+        module: Maps tensors, or mappings of them, to one tensor, all with the batch along their first axis.
+        example: The arguments by name, in order, each with the same three or more rows. The file is compared on them,
+            so give it what the module will see. The inputs of an ONNX file bear these names, or the keys of the
+            mappings; its output is called `OUTPUT`.
+        path: Path of the file; an existing one is replaced.
+        format: One of `FORMATS`.
+        metadata: Texts by name that the file carries and `read_metadata` reads: properties of an ONNX file, extra files
+            of the others.
+        reference: What the file is compared with, if not with the module.
+        scale: What the numbers of the result are measured in, such as half the distance of an action's bounds; one
+            number, or what broadcasts to the result.
 
     Returns:
-        The largest difference between the file's numbers and the module's; of a number beyond 1, in parts of it.
+        The largest difference between the file's numbers and the module's, in units of `scale`; of a number beyond
+        `scale`, in parts of it.
 
     Raises:
-        ValueError: unknown format, or an example that is none.
-        ImportError: the ONNX packages are missing.
-        ExportError: the format cannot express the module, or the difference exceeds `TOLERANCE`. Nothing is written.
+        ValueError: The format is unknown, the example has no rows to compare, or two arguments, or an argument and the
+            output, have one name.
+        ImportError: The ONNX packages are missing.
+        ExportError: The format cannot express the module, or the difference exceeds `TOLERANCE`. Nothing is written.
     """
     write, load = _find(format)
-    sizes = {len(rows) for rows in example.values()}
+    names = [*_names(example), OUTPUT]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"example: two of the arguments and the output are called {twice[0]!r}: rename one")
+    arguments = {name: _on_cpu(argument) for name, argument in example.items()}
+    shapes = {name: tuple(rows.shape) for name, rows in zip(names, tree_leaves(arguments), strict=False)}
+    sizes = {rows for rows, *_ in shapes.values()}
     if len(sizes) != 1 or min(sizes) < 3:
-        shapes = {name: tuple(rows.shape) for name, rows in example.items()}
         raise ValueError(f"example: expected the same three or more rows of every argument, got {shapes}")
     module = copy.deepcopy(module).cpu().eval().requires_grad_(False)
-    rows = {name: argument.cpu() for name, argument in example.items()}
     try:
         with _quiet(), torch.no_grad():
-            data = write(_traceable(module), {name: argument[:2] for name, argument in rows.items()})
-            difference = _difference(load(data), module, list(rows.values()))
+            data = write(traceable(module), _first(2, arguments), dict(metadata or {}))
+            difference = _difference(load(data), reference or module, arguments, min(sizes), scale)
     except ImportError:
         raise
     except Exception as error:  # whatever a tracer or a converter trips over
@@ -103,21 +131,45 @@ def export(module: nn.Module, example: Mapping[str, Tensor], path: str | Path, f
     return difference
 
 
+def read_metadata(path: str | Path, format: str) -> dict[str, str]:
+    """Read the texts that `export` was given. Nothing in the file is executed, whatever its format.
+
+    Raises:
+        ValueError: The format is unknown.
+        ImportError: The ONNX packages are missing.
+        ExportError: The file is damaged or not of this format.
+    """
+    _find(format)
+    try:
+        if format == "onnx":
+            _import_onnxruntime()
+            import onnx
+
+            return {text.key: text.value for text in onnx.load(path, load_external_data=False).metadata_props}
+        with zipfile.ZipFile(path) as archive:
+            extra = [name.partition("/extra/") for name in archive.namelist() if "/extra/" in name]
+            return {name: archive.read(folder + between + name).decode() for folder, between, name in extra}
+    except ImportError:
+        raise
+    except Exception as error:
+        raise _not_of(path, format, error) from error
+
+
 def load_exported(path: str | Path, format: str, trusted: bool = False) -> Run:
-    """A file of `export` as a function, from tensors in the order of its example to a tensor, on the CPU.
+    """Load a file of `export` as a function that takes the arguments of its example in their order, on the CPU.
 
     ONNX Runtime is given as many threads as torch has.
 
     Args:
-        path: of the file.
-        format: of the file.
-        trusted: the file comes from where your programs come from. An ONNX file is data; torch unpickles parts of the
-            others whatever they hold, so that loading one may execute anything.
+        path: Path of the file.
+        format: Format of the file.
+        trusted: Whether the file comes from where your programs come from. An ONNX file is data; torch unpickles parts
+            of the others whatever they hold, so that loading one may execute anything.
 
     Raises:
-        ValueError: unknown format, or one that needs trust and is given none.
-        ImportError: the ONNX packages are missing.
-        ExportError: the file is not of this format.
+        ValueError: The format is unknown, or needs trust and is given none.
+        ImportError: The ONNX packages are missing.
+        ExportError: The file is damaged or not of this format.
     """
     load = _find(format)[1]
     if format != "onnx" and not trusted:
@@ -130,35 +182,54 @@ def load_exported(path: str | Path, format: str, trusted: bool = False) -> Run:
     except ImportError:
         raise
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ExportError(f"{path}: no {format} file, or damaged: {reason}") from error
+        raise _not_of(path, format, error) from error
 
 
-def _find(format: str) -> tuple[Callable[[nn.Module, dict[str, Tensor]], bytes], Callable[[bytes], Run]]:
+def _not_of(path: str | Path, format: str, error: Exception) -> ExportError:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return ExportError(f"{path}: no {format} file, or damaged: {reason}")
+
+
+def _find(format: str) -> tuple[Write, Callable[[bytes], Run]]:
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     return FORMATS[format]
 
 
-def _difference(run: Run, module: nn.Module, arguments: list[Tensor]) -> float:
-    """The largest one at three batch sizes, of which one is that of one row."""
-    worst = torch.zeros(())
-    for rows in (1, len(arguments[0]) - 1, len(arguments[0])):
-        batch = [argument[:rows] for argument in arguments]
-        expected = module(*batch)
+def _names(example: Mapping[str, Argument]) -> list[str]:
+    """Return the names of all tensors, in order."""
+    return [key for name, given in example.items() for key in (given if isinstance(given, Mapping) else (name,))]
+
+
+def _on_cpu(argument: Argument) -> Tensor | dict[str, Tensor]:
+    if isinstance(argument, Tensor):
+        return argument.cpu()
+    return {name: tensor.cpu() for name, tensor in argument.items()}
+
+
+def _first(rows: int, arguments: dict[str, Any]) -> dict[str, Any]:
+    return tree_map(lambda argument: argument[:rows], arguments)
+
+
+def _difference(run: Run, reference: Run, arguments: dict[str, Any], size: int, scale: Tensor | float) -> float:
+    """Return the largest difference at three batch sizes, one of which is a single row."""
+    worst, scale = torch.zeros(()), torch.as_tensor(scale).cpu()
+    for rows in (1, size - 1, size):
+        batch = _first(rows, arguments).values()
+        expected = reference(*batch).cpu()
         try:
             got = run(*batch)
         except Exception as error:
             raise ExportError(f"it fails for a batch of {rows}: is the batch size read by len()?") from error
         if got.shape != expected.shape:
             raise ExportError(f"for a batch of {rows} it gives {tuple(got.shape)}, not {tuple(expected.shape)}")
-        worst = torch.maximum(worst, ((got - expected).abs() / expected.abs().clamp(min=1)).max())
+        worst = torch.maximum(worst, ((got - expected).abs() / torch.maximum(expected.abs(), scale)).max())
     return worst.item()  # NaN if any was
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what tracers and converters say as they go: the comparison tells whether it mattered."""
+    """Silence what tracers and converters say as they go: the comparison tells whether it mattered."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -172,9 +243,10 @@ def _quiet() -> Iterator[None]:
 # The formats, each a function from a module to a file's bytes and one from these to a function.
 
 
-def _write_torchscript(module: nn.Module, example: dict[str, Tensor]) -> bytes:
+def _write_torchscript(module: nn.Module, example: dict[str, Any], metadata: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
-    torch.jit.save(torch.jit.trace(module, tuple(example.values()), check_trace=False), buffer)
+    traced = torch.jit.trace(module, tuple(example.values()), check_trace=False)
+    torch.jit.save(traced, buffer, _extra_files=metadata)
     return buffer.getvalue()
 
 
@@ -183,14 +255,18 @@ def _load_torchscript(data: bytes) -> Run:
         return torch.jit.load(io.BytesIO(data))
 
 
-def _program(module: nn.Module, example: dict[str, Tensor]) -> torch.export.ExportedProgram:
+def _program(module: nn.Module, example: dict[str, Any]) -> torch.export.ExportedProgram:
+    return torch.export.export(module, tuple(example.values()), dynamic_shapes=_free_batch(example))
+
+
+def _free_batch(example: dict[str, Any]) -> Any:
     batch = torch.export.Dim("batch")
-    return torch.export.export(module, tuple(example.values()), dynamic_shapes=tuple({0: batch} for _ in example))
+    return tree_map(lambda _: {0: batch}, tuple(example.values()))
 
 
-def _write_torch_export(module: nn.Module, example: dict[str, Tensor]) -> bytes:
+def _write_torch_export(module: nn.Module, example: dict[str, Any], metadata: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
-    torch.export.save(_program(module, example), buffer)
+    torch.export.save(_program(module, example), buffer, extra_files=metadata)
     return buffer.getvalue()
 
 
@@ -198,18 +274,22 @@ def _load_torch_export(data: bytes) -> Run:
     return torch.export.load(io.BytesIO(data)).module()
 
 
-def _write_onnx(module: nn.Module, example: dict[str, Tensor]) -> bytes:
+def _write_onnx(module: nn.Module, example: dict[str, Any], metadata: dict[str, str]) -> bytes:
     _import_onnxruntime()
-    batch = torch.export.Dim("batch")
     program: Any = torch.onnx.export(
         _program(module, example),
         (),
         dynamo=True,
         verbose=False,
-        input_names=list(example),
-        output_names=["chunk"],
-        dynamic_shapes=tuple({0: batch} for _ in example),  # names the axis in the file
+        input_names=_names(example),
+        output_names=[OUTPUT],
+        dynamic_shapes=_free_batch(example),  # names the axis in the file
     )
+    names, graph = {*_names(example), OUTPUT}, program.model.graph
+    for value in (value for node in graph for value in node.outputs if value.name in names):
+        if value not in graph.outputs:  # torch calls values by its operators, such as "linear"
+            value.name += " inside"
+    program.model.metadata_props.update(metadata)
     return program.model_proto.SerializeToString()
 
 
@@ -220,8 +300,11 @@ def _load_onnx(data: bytes) -> Run:
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     names = [argument.name for argument in session.get_inputs()]
 
-    def run(*arguments: Tensor) -> Tensor:
-        (result,) = session.run(None, {name: x.numpy(force=True) for name, x in zip(names, arguments, strict=True)})
+    def run(*arguments: Argument) -> Tensor:
+        inputs: dict[str, Tensor] = {}
+        for argument in arguments:
+            inputs |= argument if isinstance(argument, Mapping) else {names[len(inputs)]: argument}
+        (result,) = session.run(None, {name: tensor.numpy(force=True) for name, tensor in inputs.items()})
         return torch.from_numpy(result)
 
     return run
@@ -237,38 +320,9 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-FORMATS = {
+Write = Callable[[nn.Module, dict[str, Any], dict[str, str]], bytes]
+FORMATS: dict[str, tuple[Write, Callable[[bytes], Run]]] = {
     "torchscript": (_write_torchscript, _load_torchscript),
     "torch_export": (_write_torch_export, _load_torch_export),
     "onnx": (_write_onnx, _load_onnx),
 }
-
-
-# What a format cannot express, and what stands for it in a file.
-
-
-class _FixedMixing(nn.Module):
-    """An `LUMixing` whose factors no longer change, as two matrices: ONNX cannot solve a triangular system."""
-
-    matrix: Tensor
-    inverse: Tensor
-
-    def __init__(self, mixing: LUMixing) -> None:
-        super().__init__()
-        exact = copy.deepcopy(mixing).double()
-        identity = torch.eye(len(mixing.factors), dtype=torch.float64)
-        for name, inverse in (("matrix", False), ("inverse", True)):
-            self.register_buffer(name, exact(identity, inverse).to(mixing.factors.dtype))
-
-    def forward(self, x: Tensor, inverse: bool = False) -> Tensor:
-        return x @ (self.inverse if inverse else self.matrix)
-
-
-def _traceable(module: nn.Module) -> nn.Module:
-    """A copy with every `LUMixing` replaced."""
-    module = copy.deepcopy(module)
-    for parent in list(module.modules()):
-        for name, part in parent.named_children():
-            if type(part) is LUMixing:
-                setattr(parent, name, _FixedMixing(part))
-    return module

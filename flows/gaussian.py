@@ -6,15 +6,8 @@ from torch import Tensor, nn
 
 from flows.base import ChunkFlow, require_positive
 from flows.bases import GaussianBase, bounded
+from flows.mlp import hidden_layers
 from flows.registry import register_flow
-
-
-def hidden_layers(inputs: int, width: int, depth: int, dropout: float) -> nn.Sequential:
-    """The hidden part of a multilayer perceptron: (..., inputs) -> (..., width)."""
-    layers = nn.Sequential()
-    for i in range(depth):
-        layers.extend((nn.Linear(width if i else inputs, width), nn.SiLU(), nn.Dropout(dropout)))
-    return layers
 
 
 @register_flow("gaussian")
@@ -48,7 +41,7 @@ class GaussianFlow(ChunkFlow):
             raise ValueError(f"log_std_bound: expected a number > 0, got {log_std_bound!r}")
         dim = horizon * action_dim
         self.log_std_bound = log_std_bound
-        self.net = hidden_layers(context_dim, width, depth, dropout)
+        self.net = hidden_layers(context_dim, [width] * depth, dropout)
         self.net.append(nn.Linear(width, 2 * dim))
         self.base = GaussianBase(dim)
 

@@ -96,7 +96,8 @@ class Registry(Generic[T]):
                 f"{self.kind} {point.name!r} cannot be imported from {_owner(point)}: {error!r}"
             ) from error
         if self.base is not None and not (isinstance(thing, type) and issubclass(thing, self.base)):
-            base = f"{self.base.__module__.partition('.')[0]}.{self.base.__qualname__}"
+            package = self.base.__module__.rpartition(".")[0] or self.base.__module__  # ours export them there
+            base = f"{package}.{self.base.__qualname__}"
             raise ValueError(f"{self.kind} {point.name!r}: {_owner(point)} is not a subclass of {base}")
         return thing
 

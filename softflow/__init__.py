@@ -1,9 +1,33 @@
 """Fine-tune dexterous robot policies by reinforcement learning: a flow over action chunks and a chunk critic."""
 
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from softflow.data import Episode
+    from softflow.errors import UserError
+    from softflow.policies import Policy
+    from softflow.runs.run import Run, load, record_demonstrations, train
+    from softflow.task import TaskSpec
+
+__all__ = ["Episode", "Policy", "Run", "TaskSpec", "UserError", "load", "record_demonstrations", "train"]
 __version__ = "0.1.0"
+
+_MODULES = {
+    "Episode": "softflow.data",
+    "Policy": "softflow.policies",
+    "Run": "softflow.runs.run",
+    "TaskSpec": "softflow.task",
+    "UserError": "softflow.errors",
+    "load": "softflow.runs.run",
+    "record_demonstrations": "softflow.runs.run",
+    "train": "softflow.runs.run",
+}
+"""Where the public names are. A module is imported when one of its names is first used, because most import torch."""
 
 
 def _refuse_shadows() -> None:
@@ -23,4 +47,16 @@ def _refuse_shadows() -> None:
             )
 
 
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 _refuse_shadows()
+
+from softflow import gymnasium_ids  # noqa: E402, F401  (registers them, like other packages of environments)

@@ -10,19 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SHORT = ["--imitation.updates", "2", "--warmup.updates", "1", "--offline.updates", "1", "--eval-episodes", "1"]
-ACTING = ["--online.steps", "50", "--num-envs", "2"]
-STEERING = ["--base-rollouts.steps", "50", *ACTING, "--eval-episodes", "1"]
+SHORT = ["--updates", "2", "--steps", "50", "--episodes", "1"]
+STEERING = ["--base-rollouts.steps", "50", "--online.steps", "50", "--num-envs", "2", "--eval-episodes", "1"]
 COMPARING = ["--algos", "rfs", "latent_steering", "--seeds", "0", "1", "--num-demos", "2", "--steps", "50", "--"]
 
 COMMANDS = {
     "guarded_policy.py": ["--quick", "--episodes", "1"],
     "human_corrections.py": ["--quick", "--episodes", "2"],
     "train_tape_cut.py": ["--demonstrations", "2", "--updates", "8", "--steps", "200", "--episodes", "1"],
-    "custom_environment.py": [*SHORT, *ACTING],
-    "custom_flow.py": [*SHORT, *ACTING, "--num-demos", "2"],
-    "custom_algorithm.py": [*SHORT[:2], *SHORT[-2:], "--num-envs", "2", "--num-demos", "2", "--practice-steps", "50"],
-    "steer_frozen_policy.py": STEERING,
+    "custom_environment.py": SHORT,
+    "custom_flow.py": [*SHORT, "--demonstrations", "2"],
+    "custom_algorithm.py": [*SHORT, "--demonstrations", "2"],
+    "steer_frozen_policy.py": ["--steps", "50", "--episodes", "1"],
     "compare_methods.py": [*COMPARING, "--imitation.updates", "2", *STEERING],
 }
 RUNS = {"human_corrections.py": 3, "steer_frozen_policy.py": 2, "compare_methods.py": 4}  # of any other, one

@@ -18,18 +18,26 @@ BOTTOM = {
     "softflow.boundary", "softflow.errors", "softflow.files", "softflow.task",
 }  # fmt: skip
 TRAINING = BOTTOM | {"softflow.policies", "softflow.data", "softflow.algos", "softflow.console"}
+PUBLIC = {
+    "softflow.data", "softflow.errors", "softflow.gymnasium_ids", "softflow.policies", "softflow.runs", "softflow.task",
+}  # fmt: skip
+"""What `import softflow` imports when one of its names is first used."""
 ALLOWED = {
     "flows": set(),
     "critics": set(),
-    "softflow": set(),
+    "softflow": PUBLIC,
+    "softflow.critics": {"critics", "softflow.same_modules"},
+    "softflow.flows": {"flows", "softflow.same_modules"},
+    "softflow.gymnasium_ids": set(),
+    "softflow.same_modules": set(),
     "softflow.__main__": {"softflow.errors"},
     "softflow.boundary": set(),
     "softflow.console": set(),
     "softflow.errors": set(),
     "softflow.files": {"softflow.errors"},
     "softflow.task": {"softflow.errors"},
-    "softflow.settings": {"softflow.errors", "softflow.files", "softflow.configs"},
-    "softflow.envs": {"softflow.boundary", "softflow.errors", "softflow.task"},
+    "softflow.settings": {"softflow.errors", "softflow.files", "softflow.configs", "softflow.envs"},
+    "softflow.envs": {"flows", "softflow.boundary", "softflow.errors", "softflow.task"},
     "softflow.policies": BOTTOM,
     "softflow.data": BOTTOM,
     "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data"},

@@ -1,45 +1,45 @@
 """What each diagnostic task is to tell apart, told apart by the project's own methods: a markdown table.
 
     python -m benchmarks.studies.diagnostics runs/diagnostics --seeds 0 1 2
-    python -m benchmarks.studies.diagnostics runs/one --tasks delayed_corridor -- --warmup.updates 2000
+    python -m benchmarks.studies.diagnostics runs/one --tasks delayed_corridor --settings '{warmup: {updates: 2000}}'
 
-Every run is `softflow-train --preset diagnostic`, on one thread; what stands after `--` goes to each of them. Methods
-of one task and seed learn from the same demonstrations, make equally many updates, and those that steer, steer the
-same base. Prints success and mean return on held-out episodes at the end of the runs, and seconds of CPU time. The
-folder must be new.
+Every run is one of the preset `diagnostic`, on one thread, with what `--settings` says. Methods of one task and seed
+learn from the same demonstrations, make equally many updates, and those that steer, steer the same base. Prints success
+and mean return on held-out episodes at the end of the runs, and seconds of CPU time. The folder must be new.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from softflow.cli.train import main as train
-from softflow.runs.assembly import read_config
+import softflow
+from softflow.settings.strict_yaml import read_yaml
 from softflow.training.intervals import wilson_interval
-from softflow.training.run_folder import RunFolder
 
-FLOW_MATCHING = ("--flow", "flow_matching", "--flow-options.solver", "euler", "--flow-options.steps", "5")
-STEERED = {
-    # A policy that is steered is imitated here, and drawn from at the temperature that it is steered at.
-    "base": ("imitation", *FLOW_MATCHING, "--temperature", "1.0"),
-    "latent": ("latent_steering", "--base", "{base}"),
-    "residual": ("residual", "--base", "{base}"),
-    "both": ("rfs", "--base", "{base}"),
+BASE = "base"
+"""The method whose policy those after it steer."""
+# A policy that is steered is imitated here, and drawn from at the temperature that it is steered at.
+FLOW_MATCHING = {"flow": "flow_matching", "flow_options": {"solver": "euler", "steps": 5}, "temperature": 1.0}
+STEERED: dict[str, tuple[str, dict[str, Any]]] = {
+    BASE: ("imitation", FLOW_MATCHING),
+    "latent": ("latent_steering", {}),
+    "residual": ("residual", {}),
+    "both": ("rfs", {}),
 }
-METHODS = {
-    "two_routes": {"Gaussian": ("imitation", "--flow", "gaussian"), "mixture flow": ("imitation",)},
-    "delayed_corridor": {"critic of steps": ("softflow_per_step",), "critic of chunks": ("softflow",)},
+METHODS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "two_routes": {"Gaussian": ("imitation", {"flow": "gaussian"}), "mixture flow": ("imitation", {})},
+    "delayed_corridor": {"critic of steps": ("softflow_per_step", {}), "critic of chunks": ("softflow", {})},
     "drifting_goal": STEERED,
     "wrong_mode": STEERED,
 }
-"""For each task, what is compared: the preset of the algorithm, and flags."""
+"""For each task, what is compared: the preset of the algorithm, and settings."""
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,19 @@ class Result:
     seconds: float
 
 
-def compare(task: str, folder: Path, seed: int, flags: Sequence[str] = ()) -> dict[str, Result]:
+def compare(task: str, folder: Path, seed: int, settings: Mapping[str, Any]) -> dict[str, Result]:
     """Train every method of a task; the runs are left in `folder`."""
-    results = {}
-    for method, (algo, *options) in METHODS[task].items():
-        run = folder / f"{task}_{method.replace(' ', '_')}_s{seed}"
-        command = ["--algo", algo, "--env", task, "--preset", "diagnostic", "--seed", str(seed), "--run-dir", str(run)]
-        command += [option.format(base=folder / f"{task}_base_s{seed}") for option in options]
+    results, trained = {}, dict[str, softflow.Run]()
+    for method, (algo, own) in METHODS[task].items():
+        base = {"base": trained[BASE]} if BASE in trained else {}
+        run_dir = folder / f"{task}_{method.replace(' ', '_')}_s{seed}"
         start = time.process_time()
-        status = train([*command, *flags])
-        if status:
-            raise SystemExit(status)
-        results[method] = _result(run, time.process_time() - start)
+        run_settings = {**own, **base, "env": task, "preset": "diagnostic", "seed": seed, "run_dir": run_dir}
+        run = softflow.train({"algo": algo, **run_settings}, **settings)
+        seconds = time.process_time() - start
+        success, mean_return = (run.metrics()[f"eval/{name}"][-1].value for name in ("success_rate", "mean_reward"))
+        results[method], trained[method] = Result(success, mean_return, run.config.run.eval_episodes, seconds), run
     return results
-
-
-def _result(run: Path, seconds: float) -> Result:
-    episodes = read_config(str(run / "config.yaml")).eval_episodes
-    with RunFolder.open(run).metrics_path.open(newline="", encoding="utf-8") as file:
-        last = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
-    return Result(last["eval/success_rate"], last["eval/mean_reward"], episodes, seconds)
 
 
 def table(results: dict[str, list[dict[str, Result]]]) -> str:
@@ -92,16 +85,16 @@ def table(results: dict[str, list[dict[str, Result]]]) -> str:
 
 
 def main() -> None:
-    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the runs go")
     parser.add_argument("--tasks", nargs="+", choices=METHODS, default=list(METHODS), help="all, unless given")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds")
-    arguments = parser.parse_args(sys.argv[1:split])
+    parser.add_argument("--settings", type=read_yaml, default={}, help="settings of every run, as YAML")
+    arguments = parser.parse_args()
     results: dict[str, list[dict[str, Result]]] = {}
     with contextlib.redirect_stdout(sys.stderr):
         for task in arguments.tasks:
-            results[task] = [compare(task, arguments.folder, seed, sys.argv[split + 1 :]) for seed in arguments.seeds]
+            results[task] = [compare(task, arguments.folder, seed, arguments.settings) for seed in arguments.seeds]
     print(table(results), end="")
 
 

@@ -17,13 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from softflow.data import Episode, load_demonstrations
+import softflow
+from softflow.data import Episode
 from softflow.envs.tape_cut.observation import FINE_BLOCKS, OBSERVATION_SLICES
-from softflow.runs.assembly import make_environments, read_config
-from softflow.training.checkpoint import load_policy
-from softflow.training.evaluation import HELD_OUT_SEEDS, evaluate
-from softflow.training.run_folder import RunFolder
-from softflow.training.vector import closing
+from softflow.training.evaluation import HELD_OUT_SEEDS
 
 REACH, ASIDE, SQUARE = 0.085, 0.05, 0.3  # m, m, and cosine between blades and ribbon
 EDGES = (0, 5, 10, 15, 50)  # mm
@@ -55,19 +52,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEEDS, help="seed of the first")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    folder = RunFolder.open(arguments.run)
-    policy, config = load_policy(folder.last_checkpoint()), read_config(str(folder.config_path))
-
-    def act(observation: np.ndarray) -> np.ndarray:
-        return policy.act(torch.as_tensor(observation, dtype=torch.float32)).numpy()
-
-    with closing(make_environments(config, min(25, arguments.episodes), policy.n_action_steps)) as environments:
-        _, episodes = evaluate(environments, act, arguments.episodes, arguments.seed)
+    run = softflow.Run(arguments.run)
+    _, episodes = run.evaluate_episodes(arguments.episodes, seed=arguments.seed)
     columns = [f"{low} to {high} mm" for low, high in pairwise(EDGES)]
     print(f"| success of | {' | '.join([*columns, 'never in', 'all'])} |")
     print("|---" * (len(columns) + 3) + "|")
-    print(row("demonstrations", load_demonstrations(arguments.run / "demonstrations.npz")))
+    print(row("demonstrations", run.demonstrations().episodes))
     print(row("policy", episodes))
 
 

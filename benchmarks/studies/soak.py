@@ -1,17 +1,17 @@
 """Does memory grow? Collects and learns on tape_cut for a while, saves and evaluates now and then, and prints what is
 resident.
 
-    python -m benchmarks.studies.soak --minutes 30 -- --run-dir runs/soak
+    python -m benchmarks.studies.soak --minutes 30 --settings '{run_dir: runs/soak}'
 
 `own` is the memory that this process alone has, `rows` what the replay's rows take of it. Their difference may not
-grow: the last line is its slope over the second half, by least squares. What follows `--` goes to softflow-train.
+grow: the last line is its slope over the second half, by least squares.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,13 +19,21 @@ from typing import Any
 
 import numpy as np
 
-from softflow.cli import train
+import softflow
+from softflow.runs import training
+from softflow.settings.strict_yaml import read_yaml
 from softflow.training.loop import Trainer
 
-TRAIN = (
-    "--preset quick --imitation.updates 20 --warmup.updates 10 --offline.updates 10 --online.steps 100000000 "
-    "--eval-every 20000 --save-minutes 1 --threads 1"
-)
+TRAIN: dict[str, Any] = {
+    "preset": "quick",
+    "imitation": {"updates": 20},
+    "warmup": {"updates": 10},
+    "offline": {"updates": 10},
+    "online": {"steps": 100_000_000},
+    "eval_every": 20_000,
+    "save_minutes": 1,
+    "threads": 1,
+}
 LINES = 60
 """Measurements in a run."""
 
@@ -62,12 +70,14 @@ class Soak(Trainer):
 
 
 def main() -> None:
-    own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
-    Soak.minutes, Soak.samples = parser.parse_args(own).minutes, []
-    train.Trainer = Soak  # type: ignore[misc]
-    train.main([*TRAIN.split(), *sys.argv[len(own) + 2 :]])
+    parser.add_argument("--settings", type=read_yaml, default={}, help="further settings of softflow.train, as YAML")
+    arguments = parser.parse_args()
+    Soak.minutes, Soak.samples = arguments.minutes, []
+    training.Trainer = Soak  # type: ignore[misc]
+    with contextlib.suppress(KeyboardInterrupt):
+        softflow.train(TRAIN, **arguments.settings)
     minutes, memory, rows = np.array(Soak.samples[LINES // 2 :]).T
     slope = np.polyfit(minutes, memory - rows, 1)[0]
     print(f"all but the rows grows by {slope / 1e6:+.3f} MB a minute in the second half")

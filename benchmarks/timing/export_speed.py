@@ -20,6 +20,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from benchmarks.timing.interleaved import interleaved
 from flows import DEFAULT_FLOW, make_flow
 from flows.export import FORMATS, ContextToMode, LatentToChunk, export, load_exported
 
@@ -45,25 +46,14 @@ def make_cases(folder: Path) -> dict[str, dict[str, Callable[[], Tensor]]]:
     return cases
 
 
-@torch.inference_mode()
-def timed(cases: dict[str, dict[str, Callable[[], Tensor]]], rounds: int, warm_up: int) -> dict[tuple[str, str], list]:
-    """Milliseconds of every call."""
-    times: dict[tuple[str, str], list[float]] = {(name, case): [] for name, group in cases.items() for case in group}
-    for i in range(warm_up + rounds):
-        for name, case in times:
-            start = time.perf_counter()
-            cases[name][case]()
-            if i >= warm_up:
-                times[name, case].append(1e3 * (time.perf_counter() - start))
-    return times
-
-
 def main(rounds: int = 2000, warm_up: int = 50) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         cases = make_cases(Path(folder))
-    times = timed(cases, rounds, warm_up)
+    calls = {(name, case): call for name, group in cases.items() for case, call in group.items()}
+    with torch.inference_mode():
+        times = interleaved(calls, rounds, warm_up=warm_up, clock=time.perf_counter)
     print(f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, one thread, batch 1")
     print(f"{DEFAULT_FLOW}, chunk {HORIZON} x {ACTION_DIM}, context {CONTEXT_DIM}, {rounds} calls each")
     for name, group in cases.items():

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
 
 import torch
@@ -24,6 +23,7 @@ from nflows.flows import Flow
 from nflows.transforms import AffineCouplingTransform, CompositeTransform
 from torch import Tensor, nn
 
+from benchmarks.timing.interleaved import Call, interleaved
 from flows import make_flow
 from flows.zuko_backend import zuko
 
@@ -52,7 +52,7 @@ def nflows_coupling(dim: int) -> Flow:
     return Flow(CompositeTransform(layers), StandardNormal([dim]))
 
 
-def work(dim: int) -> dict[str, dict[str, Callable[[], object]]]:
+def work(dim: int) -> dict[str, dict[str, Call]]:
     """For each kind of work, a call for each of `CASES`."""
     sizes = dict(horizon=HORIZON, action_dim=dim // HORIZON, context_dim=CONTEXT_DIM, layers=LAYERS, width=WIDTH)
     gaussian = make_flow("coupling", **sizes, base="gaussian")
@@ -62,7 +62,7 @@ def work(dim: int) -> dict[str, dict[str, Callable[[], object]]]:
     context, flat = torch.randn(BATCH, CONTEXT_DIM), torch.randn(BATCH, dim)
     chunk, one = flat.view(BATCH, HORIZON, -1), context[:1]
 
-    def update(flow: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], object]:
+    def update(flow: nn.Module, loss: Callable[[], Tensor]) -> Call:
         def step() -> None:
             flow.zero_grad()
             loss().backward()
@@ -116,13 +116,7 @@ def main(rounds: int = 60, warm_up: int = 5) -> None:
     print("|---" * (3 + len(CASES)) + "|")
     for dim in (80, 200):
         for kind, calls in work(dim).items():
-            times: dict[str, list[float]] = {case: [] for case in CASES}
-            for i in range(warm_up + (20 * rounds if "one chunk" in kind else rounds)):
-                for case in CASES:
-                    start = time.process_time()
-                    calls[case]()
-                    if i >= warm_up:
-                        times[case].append(1e3 * (time.process_time() - start))
+            times = interleaved(calls, 20 * rounds if "one chunk" in kind else rounds, warm_up=warm_up)
             ours, mixture, nflows, zukos = (statistics.median(times[case]) for case in CASES)
             cells = [f"{ms:.2f}" for ms in (ours, mixture, nflows, zukos, ours / nflows, ours / zukos)]
             print(f"| {kind}, D = {dim} | {' | '.join(cells)} |", flush=True)

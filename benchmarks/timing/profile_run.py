@@ -1,40 +1,44 @@
 """Where the time of a training run goes: its CPU seconds by what they are spent on.
 
-    python -m benchmarks.timing.profile_run -- --run-dir runs/profile
+    python -m benchmarks.timing.profile_run --settings '{run_dir: runs/profile}'
 
-What follows `--` goes to softflow-train, with one thread and all environments in this process. Each second counts for
+The run has one thread and all environments in this process. Each second counts for
 the innermost of the parts below that is at work: a chunk proposed for the critic's target is the flow's.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import softflow
 from critics import ChunkCritic, StateValue
-from softflow.algos import chunk_critic, online
-from softflow.algos.imitation import Imitator
-from softflow.cli import train
+from softflow.algos import online
+from softflow.algos.chunk_critic import CriticLearner
+from softflow.algos.policy_learner import PolicyLearner
 from softflow.data import Replay
 from softflow.envs import TapeCutDemonstrator
 from softflow.policies import FlowPolicy
+from softflow.runs import training
+from softflow.settings.strict_yaml import read_yaml
 from softflow.training.logging import MetricLogger
 from softflow.training.loop import Trainer
 from softflow.training.vector import ChunkExecution
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "simulation": [(ChunkExecution, "reset"), (ChunkExecution, "step"), (train, "record_demonstrations")],
+    "simulation": [(ChunkExecution, "reset"), (ChunkExecution, "step"), (training, "record_demonstrations")],
     "the demonstrator": [(TapeCutDemonstrator, "act")],
     "the flow: chunks proposed": [(FlowPolicy, "propose")],
     "the flow: likelihoods": [(FlowPolicy, "bc_loss"), (FlowPolicy, "log_prob")],
-    "the flow: gradients, optimiser, running average": [(Imitator, "step")],
+    "the flow: gradients, optimiser, running average": [(PolicyLearner, "descend")],
     "the critic: values": [(ChunkCritic, "forward"), (StateValue, "forward")],
-    "the critic: targets, gradients, optimiser, running average": [(chunk_critic.ChunkCriticLearner, "update")],
+    "the critic: targets, gradients, optimiser, running average": [
+        (CriticLearner, name) for name in ("descend", "target_value", "best_value", "td_target")
+    ],
     "replay": [(Replay, "sample"), (Replay, "add_episode"), (online, "to_torch")],
     "logging": [(MetricLogger, "log")],
     "checkpoints": [(Trainer, "_save")],
@@ -68,14 +72,14 @@ class Clock:
 
 
 def main() -> None:
-    own = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(own)
+    parser.add_argument("--settings", type=read_yaml, default={}, help="settings of softflow.train, as YAML")
+    settings = {**parser.parse_args().settings, "threads": 1, "vectorization_mode": "sync"}
     clock = Clock()
     for part, places in PARTS.items():
         for owner, name in places:
             setattr(owner, name, clock.timed(part, getattr(owner, name)))
-    clock.timed("the rest", train.main)(["--threads", "1", "--vectorization-mode", "sync", *sys.argv[len(own) + 2 :]])
+    clock.timed("the rest", softflow.train)(settings)
     total = sum(clock.seconds.values())
     print(f"\n| {total:.0f} CPU seconds | share |\n|---|---|")
     for part in (*PARTS, "the rest"):

@@ -13,10 +13,12 @@ import argparse
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.timing.interleaved import interleaved
 from softflow.data import Episode, Replay
 
 OBSERVATION, ACTION, STEPS = 97, 15, 200
@@ -53,13 +55,11 @@ def main() -> None:
         replays[f"{rows:>10,} rows in files "] = filled(rows, arguments.folder / f"{rows}")
 
     rng = np.random.default_rng(1)
-    times: dict[tuple[str, bool], list[float]] = {(name, kind): [] for name in replays for kind in (False, True)}
-    for _ in range(TURNS):
-        for (name, imitable), measured in times.items():
-            sample = replays[name].sample
-            measured += [seconds(lambda: sample(256, 8, rng, imitable)) for _ in range(BATCHES)]  # noqa: B023
+    kinds = [(name, imitable) for name in replays for imitable in (False, True)]
+    calls = {(name, imitable): partial(replays[name].sample, 256, 8, rng, imitable) for name, imitable in kinds}
+    times = interleaved(calls, TURNS, warm_up=0, repeats=BATCHES, clock=time.perf_counter)
     for name, replay in replays.items():
-        medians = [1e3 * np.median(times[name, imitable]) for imitable in (False, True)]
+        medians = [np.median(times[name, imitable]) for imitable in (False, True)]
         file = arguments.folder / "replay.npz"
         save, load = seconds(lambda: replay.save(file)), seconds(lambda: replay.load(file))  # noqa: B023
         print(

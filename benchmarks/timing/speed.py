@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.timing.interleaved import Call, interleaved, ratio
 from benchmarks.timing.matrix_products import Floor, update_products
 from flows.export import FORMATS, load_exported
 from flows.zuko_backend import zuko
@@ -48,23 +49,6 @@ from softflow.training.vector import closing, vectorize
 OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE, CRITIC_WIDTH = 153, 15, 8, 4, 256
 STEPS = 200  # of an episode
 Q_AND_KL = dict(q_weight=0.2, kl_weight=0.2)
-Call = Callable[[], object]
-
-
-def interleaved(cases: Mapping[str, Call], rounds: int, warm_up: int = 3) -> dict[str, list[float]]:
-    """Milliseconds of CPU time of every call."""
-    times: dict[str, list[float]] = {case: [] for case in cases}
-    for i in range(warm_up + rounds):
-        for case, call in cases.items():
-            start = time.process_time()
-            call()
-            if i >= warm_up:
-                times[case].append(1e3 * (time.process_time() - start))
-    return times
-
-
-def ratio(times: list[float], to: list[float]) -> float:
-    return statistics.median(one / other for one, other in zip(times, to, strict=True))
 
 
 def row(*cells: object) -> None:
@@ -193,7 +177,7 @@ def chunks(rounds: int) -> None:
     add("greedy", policy.greedy)
     with tempfile.TemporaryDirectory() as folder:
         for format in FORMATS:
-            export_greedy(policy, Path(folder) / "policy", format)
+            export_greedy(one, Path(folder) / "policy", format)
             add(f"greedy, {format}", load_exported(Path(folder) / "policy", format, trusted=True))
     times = interleaved(cases, 20 * rounds, warm_up=20)
     header("chunk", "median ms", "p99 ms", "to zuko's sample", "to eager greedy")

@@ -6,12 +6,13 @@ from softflow.algos.base import Algorithm, Data, Stage
 from softflow.algos.correction import Correction, CorrectionConfig
 from softflow.algos.filtered_imitation import FilteredImitation, FilteredImitationConfig
 from softflow.algos.flow_q_learning import FlowQLearning, FlowQLearningConfig
+from softflow.algos.registry import ALGORITHMS, find_algorithm, register_algorithm
 from softflow.algos.rfs_ppo import RfsPpo, RfsPpoConfig
 from softflow.algos.sac import SAC, SACConfig
 from softflow.algos.softflow import SoftFlow, SoftFlowConfig
 from softflow.algos.steering import Steering, SteeringConfig
 
-ALGORITHMS: dict[str, type[Algorithm]] = {
+_OURS: dict[str, type[Algorithm]] = {
     "correction": Correction,
     "filtered_imitation": FilteredImitation,
     "flow_q_learning": FlowQLearning,
@@ -20,7 +21,8 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "softflow": SoftFlow,
     "steering": Steering,
 }
-"""Each algorithm, by the `algorithm` that a preset names; those of others are named `module:Class`."""
+for _name, _algorithm in _OURS.items():
+    ALGORITHMS.register(_name, _algorithm)
 
 __all__ = [
     "ALGORITHMS",
@@ -41,4 +43,6 @@ __all__ = [
     "Stage",
     "Steering",
     "SteeringConfig",
+    "find_algorithm",
+    "register_algorithm",
 ]

@@ -22,19 +22,20 @@ from typing import Any, NoReturn, TypeVar, get_origin
 import tyro
 import yaml
 
+from softflow.cli.option_help import option_help
 from softflow.console import console
 from softflow.errors import UserError, nearest, one_line, place_of
+from softflow.settings.fields import dotted_fields, dotted_values, keys_of, to_dict
 from softflow.settings.presets import Selection, preset_layers
 from softflow.settings.typed import (
+    RENAMED,
     ConfigError,
     Layer,
     as_number,
-    dotted_fields,
     from_dict,
     from_layers,
     load_file,
     read_yaml,
-    to_dict,
 )
 from softflow.training.interruption import Interrupted, terminable
 
@@ -42,7 +43,7 @@ T = TypeVar("T")
 
 
 class HelpShown(Exception):
-    """The command has nothing more to do."""
+    """Help has been printed, and the command has nothing more to do."""
 
 
 def parse_command_line(
@@ -55,13 +56,14 @@ def parse_command_line(
 ) -> T:
     """Parse the flags of a command over its presets.
 
-    `--help` shows the values of the presets as defaults. Nested fields are `--imitation.updates 100`, and a field
-    that is a dict takes any key: `--flow_options.width 192`. A dict of anything also takes several keys at once:
-    `--env-options '{width: 192, maze_map: [[1, 1], [1, 0]]}'`.
+    `--help` shows the values of the presets as defaults, and lists the options of the chosen flow, encoder, environment
+    and demonstrator. A field of a nested dataclass is given as `--imitation.updates 100`, one of a flat part (`Flat`)
+    without a prefix, and a dict takes any key: `--flow-options.width 192`. A dict of `Any` also takes several keys at
+    once: `--env-options '{width: 192, maze_map: [[1, 1], [1, 0]]}'`. Earlier names of flags are accepted with a note.
 
     Args:
-        cls: The command's dataclass, with a docstring below every field; fields without a default are required.
-            `algo`, `env`, `preset` and `config` choose the layers, as far as it has them.
+        cls: The command's dataclass, also as `TrainConfig[SoftFlowConfig]`, with a docstring below every field; fields
+            without a default are required. Its keys `algo`, `env`, `preset` and `config` choose the layers.
         argv: The arguments without the program's name.
         prog: The command's name.
         description: What the command does, for `--help`.
@@ -71,14 +73,24 @@ def parse_command_line(
         ConfigError: An unknown flag, key, preset or value, in one line.
         HelpShown: `--help` was among them.
     """
+    argv = _with_new_names(cls, argv)
     _check_flags(cls, argv)
     layers = (layers_for or preset_layers)(read_selection(cls, argv))
     argv, free = _take_free_options(cls, argv)
     default = from_layers(cls, [*layers, *free], missing=tyro.MISSING)
+    try:
+        config = _parse(cls, argv, default, prog, description)
+    except HelpShown:
+        print(option_help(_known_values(cls, argv, default)), end="")
+        raise
+    return from_dict(cls, to_dict(config), source="command line")
+
+
+def _parse(cls: type[T], argv: Sequence[str], default: T, prog: str, description: str) -> T:
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
-            config = tyro.cli(
+            return tyro.cli(
                 cls, prog=prog, description=description, args=argv, default=default, registry=_values_like_yaml()
             )
     except SystemExit as stop:
@@ -87,17 +99,25 @@ def parse_command_line(
         raise ConfigError(_one_line(stderr.getvalue())) from None
     except ValueError as error:  # a dataclass's own check; from 1.0.16 on tyro reports it like any other bad value
         raise ConfigError(str(error)) from None
-    return from_dict(cls, to_dict(config), source="command line")
+
+
+def _known_values(cls: type, argv: Sequence[str], default: object) -> dict[str, Any]:
+    """Return the settings by key for `--help`: those of the flags if they are valid, else those of the presets."""
+    try:
+        config = _parse(cls, [argument for argument in argv if argument not in ("-h", "--help")], default, "", "")
+    except ConfigError:
+        config = default
+    return {key: value for key, value in dotted_values(config).items() if value is not tyro.MISSING}
 
 
 def read_selection(cls: type, argv: Sequence[str]) -> Selection:
-    """Read the flags of a `Selection`; what no flag gives comes from the file, then from `cls`."""
+    """Read a `Selection` from the flags, then from the file that `--config` names, then from the defaults of `cls`."""
     names = [field.name for field in dataclasses.fields(Selection)]
     parser = _Parser(add_help=False, allow_abbrev=False)
     for name in names:
         parser.add_argument(f"--{name}")
     flags = {name: value for name, value in vars(parser.parse_known_args(argv)[0]).items() if value is not None}
-    defaults = {field.name: field.default for field in dataclasses.fields(cls) if isinstance(field.default, str)}
+    defaults = {name: field.default for name, field in keys_of(cls).items() if isinstance(field.default, str)}
     defaults.pop("flow", None)  # presets may name one
     path = flags.get("config", defaults.get("config"))
     file = {key: value for key, value in load_file(path).values.items() if isinstance(value, str)} if path else {}
@@ -153,7 +173,7 @@ def _status_of(function: Callable[[Sequence[str]], None], argv: Sequence[str]) -
 
 
 def as_json(result: Mapping[str, Any]) -> str:
-    """A command's result as one JSON object; numbers that are not finite, which JSON does not have, are null."""
+    """Write a command's result as one JSON object. Numbers that are not finite become null, as JSON has none."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -172,6 +192,24 @@ class _Parser(argparse.ArgumentParser):
 
 def _flag(key: str) -> str:
     return key.replace("_", "-")
+
+
+def _with_new_names(cls: type, argv: Sequence[str]) -> list[str]:
+    """Rename the flags of earlier versions, each with a note on stderr."""
+    flags = {f"--{_flag(key)}" for key, _ in dotted_fields(cls)}
+    given = {_flag(argument.partition("=")[0]) for argument in argv}
+    renamed = []
+    for argument in argv:
+        flag, equals, value = argument.partition("=")
+        parent, dot, name = _flag(flag).rpartition("." if "." in flag else "--")
+        new = f"{parent}{dot}{_flag(RENAMED.get(name.replace('-', '_'), name))}"
+        if _flag(flag) not in flags and new in flags:
+            if new in given:
+                raise ConfigError(f"{flag} is the earlier name of {new}, and both are given: remove {flag}")
+            print(f"{flag} is called {new} now", file=sys.stderr)
+            argument = f"{new}{equals}{value}"
+        renamed.append(argument)
+    return renamed
 
 
 def _check_flags(cls: type, argv: Sequence[str]) -> None:

@@ -2,62 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
-from softflow.data import save_corrections, save_demonstrations
-from softflow.envs import make_env
-from softflow.errors import UserError
-from softflow.runs.assembly import load_run, locate_checkpoint, read_config, require_fit, require_new_file
-from softflow.runs.record_corrections import record_corrections
-from softflow.runs.record_demonstrations import record_demonstrations
+from softflow.data import Corrections, Episode, save_corrections, save_demonstrations
+from softflow.runs.assembly import config_path_of, require_new_file
+from softflow.runs.config import read_config
+from softflow.runs.recording import RecordingConfig, correct, demonstrate
+from softflow.settings.fields import Flat
 from softflow.settings.presets import Selection, preset_layers
 from softflow.settings.typed import Layer
-from softflow.task import TaskSpec
-from softflow.training.checked_environment import CheckedEnvironment
-from softflow.training.config import EnvOptions
 from softflow.training.evaluation import summarize
-from softflow.training.failures import EnvironmentErrors, OnEnvError
-from softflow.training.global_state import environments_turn
+from softflow.training.failures import EnvironmentErrors
 from softflow.training.intervals import wilson_interval
-from softflow.training.random_state import seed_all
-from softflow.training.success import SuccessRule
-from softflow.training.vector import VectorizationMode
 
 
 @dataclass
 class DemoConfig:
     """Settings of `softflow-demo`."""
 
-    env: str = "tape_cut"
-    """Environment: a short name or a gymnasium id."""
-    episodes: int = 200
-    """Episodes to record, failures included; with `corrections`, those taken over from the policy."""
+    recording: Flat[RecordingConfig] = field(default_factory=RecordingConfig)
     corrections: str | None = None
     """Run folder, or a checkpoint's folder in it: record corrections of its policy, in its environment."""
-    seed: int = 0
-    """Seed of the demonstrator and of the episodes."""
-    num_envs: int | None = None
-    """Demonstrations that are recorded at once, each in a process of its own; 1 unless given, or one for each core."""
-    vectorization_mode: VectorizationMode = "sync"
-    """Which of the two: `async` is one for each core."""
     out: str | None = None
     """File to write, which must not exist; `demonstrations.npz` or `corrections.npz` unless given."""
-    env_options: EnvOptions = field(default_factory=dict)
-    """Arguments of the environment."""
-    success: str = "last"
-    """Which episodes count as successes: `last`, `any` or `return>=X`, see softflow-train."""
-    demonstrator_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Arguments of the demonstrator, or of the supervisor who records corrections, such as its `noise`."""
-    on_env_error: OnEnvError = "stop"
-    """What an error of the environment does: stop, or drop the episode and record another in its place."""
     json: bool = False
     """Print one JSON object instead of a sentence."""
 
@@ -74,60 +46,37 @@ def main(argv: Sequence[str]) -> None:
     path = Path(config.out or ("demonstrations.npz" if config.corrections is None else "corrections.npz"))
     require_new_file(path, "--out", make_folder=True)
     target = path.absolute()  # an environment may change the current folder
-    processes = config.num_envs
-    if processes is None:
-        processes = min(config.episodes, os.cpu_count() or 1) if config.vectorization_mode == "async" else 1
-    for flag, number in (("--episodes", config.episodes), ("--num-envs", processes)):
-        if number < 1:
-            raise UserError(f"{flag} must be at least 1, got {number}")
-    if not 0 <= config.seed < 100:  # beyond, the episodes would be those held out
-        raise UserError(f"--seed must be in 0 ... 99, got {config.seed}")
-    make = partial(make_env, config.env, **config.env_options)
-    try:
-        success = SuccessRule(config.success)
-    except ValueError as error:
-        raise UserError(f"--{error}") from error
-    errors = EnvironmentErrors(config.on_env_error)
-    seed_all(config.seed)
+    errors = EnvironmentErrors(config.recording.on_env_error)
     if config.corrections is None:
-        episodes = record_demonstrations(
-            make,
-            config.episodes,
-            config.seed,
-            processes if processes > 1 else 0,
-            config.demonstrator_options,
-            errors,
-            success,
-        )
-        with environments_turn(), closing(CheckedEnvironment(make())) as environment:
-            task = replace(TaskSpec.from_env(environment), success=config.success)
-        save_demonstrations(target, episodes, task)
-        by_mode = {
-            mode: summarize([episode for episode in episodes if episode.mode == mode]).as_dict()
-            for mode in sorted({episode.mode for episode in episodes})
-        }
-        result = {"steps": sum(map(len, episodes)), **summarize(episodes).as_dict(), "modes": by_mode}
+        dataset = demonstrate(config.recording, errors)
+        save_demonstrations(target, *dataset)
+        result = _of_demonstrations(dataset.episodes)
     else:
-        policy, run = load_run(config.corrections)
-        if config.env != run.env:
-            raise UserError(f"--corrections {config.corrections}: its environment is {run.env!r}: give no --env")
-        with environments_turn(), closing(CheckedEnvironment(make())) as environment:
-            require_fit(policy, environment, config.corrections)
-        options = config.demonstrator_options
-        corrections = record_corrections(make, policy, config.episodes, config.seed, options, errors, success)
+        corrections = correct(config.corrections, config.recording, errors)
         save_corrections(target, corrections)
-        successes, number = int(corrections.is_success.sum()), len(corrections.is_success)
-        rate = {"success_rate": successes / number, "success_ci95": wilson_interval(successes, number)}
-        result = {"steps": len(corrections), "episodes": number, **rate}
-    result["errors"] = errors.count
+        result = _of_corrections(corrections)
     if config.json:
-        print(as_json({"file": str(path), **result}))
-    else:
-        print(f"{path}: {result['episodes']} episodes, {result['steps']:,} steps, {_in_words(result)}")
-        if errors.count:
-            print(f"{errors.count} more episodes were dropped after errors of their environment")
-        for mode, of_mode in result.get("modes", {}).items():
-            print(f"  mode {mode}: {of_mode['episodes']} episodes, {_in_words(of_mode)}")
+        print(as_json({"file": str(path), **result, "errors": errors.count}))
+        return
+    print(f"{path}: {result['episodes']} episodes, {result['steps']:,} steps, {_in_words(result)}")
+    if errors.count:
+        print(f"{errors.count} more episodes were dropped after errors of their environment")
+    for mode, of_mode in result.get("modes", {}).items():
+        print(f"  mode {mode}: {of_mode['episodes']} episodes, {_in_words(of_mode)}")
+
+
+def _of_demonstrations(episodes: Sequence[Episode]) -> dict[str, Any]:
+    by_mode = {
+        mode: summarize([episode for episode in episodes if episode.mode == mode]).as_dict()
+        for mode in sorted({episode.mode for episode in episodes})
+    }
+    return {"steps": sum(map(len, episodes)), **summarize(episodes).as_dict(), "modes": by_mode}
+
+
+def _of_corrections(corrections: Corrections) -> dict[str, Any]:
+    successes, number = int(corrections.is_success.sum()), len(corrections.is_success)
+    rate = {"success_rate": successes / number, "success_ci95": wilson_interval(successes, number)}
+    return {"steps": len(corrections), "episodes": number, **rate}
 
 
 def _in_words(result: Mapping[str, Any]) -> str:
@@ -141,7 +90,7 @@ def _layers(selection: Selection) -> list[Layer]:
     """The presets of an environment; for corrections, the run's environment as the run has it."""
     if selection.corrections is None:
         return preset_layers(selection)
-    run = read_config(str(locate_checkpoint(selection.corrections)[1]))
+    run = read_config(str(config_path_of(selection.corrections))).run
     return [Layer({"env": run.env, "env_options": run.env_options, "success": run.success}, selection.corrections)]
 
 

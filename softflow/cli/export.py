@@ -10,16 +10,16 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from flows.export import ExportError
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.errors import UserError
-from softflow.policies.export import EXAMPLES, export_greedy
-from softflow.runs.assembly import load_run, require_new_file
+from softflow.policies.export import EXAMPLES
+from softflow.runs.exporting import export_run
 
 DESCRIPTION = """\
-Write a trained policy's greedy choice, raw observations to action chunks, to a file that runs without softflow. It is
-the chunk that the policy holds likeliest. What softflow-eval runs is another: the chunk that the critic values most
-among candidates that are drawn. Measure the success of the one you deploy."""
+Write a trained policy's greedy choice to a file that runs without softflow. Its inputs are the parts of an observation
+by name, its actions are in native units, and its metadata describes both. A policy that was saved without a description
+of its task takes rows of numbers and gives actions in [-1, 1]. The greedy choice is the chunk that the policy holds
+likeliest. What softflow-eval runs is another: the chunk that the critic values most among candidates that are drawn.
+Measure the success of the one you deploy."""
 
 
 @dataclass
@@ -38,15 +38,15 @@ class ExportConfig:
 def main(argv: Sequence[str]) -> None:
     config = parse_command_line(ExportConfig, argv, prog="softflow-export", description=DESCRIPTION)
     out = Path(config.out)
-    require_new_file(out, "--out")
-    deployed, _ = load_run(config.run)
+    deployed, difference = export_run(config.run, out, config.format)
     policy = deployed.policy
-    try:
-        difference = export_greedy(policy, out, config.format)
-    except (ExportError, ImportError) as error:
-        raise UserError(f"flow {policy.flow_name!r}: {error}") from error
-    observation, chunk = f"(B, {policy.observation_dim})", f"(B, {policy.horizon}, {policy.action_dim})"
-    print(f"{out}: observation {observation} -> chunk {chunk}, of which {deployed.n_action_steps} actions are executed")
+    inputs, numbers = f"observation (B, {policy.observation_dim})", policy.action_dim
+    if deployed.task is not None:
+        parts = deployed.task.observation
+        inputs = ", ".join(f"{part.name} ({', '.join(['B', *map(str, part.shape)])})" for part in parts)
+        numbers = len(deployed.task.low)
+    chunk = f"(B, {policy.horizon}, {numbers})"
+    print(f"{out}: {inputs} -> chunk {chunk}, of which {deployed.n_action_steps} actions are executed")
     print(f"largest difference from the policy on {EXAMPLES} observations: {difference:.1e}")
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from shlex import quote
+from typing import Any
 
 from flows import available_flows
 from softflow.cli.command_line import parse_command_line, read_selection, run_main
-from softflow.cli.resume import resumed_config
-from softflow.runs.assembly import (
-    config_class,
-    training_layers,
-)
-from softflow.runs.training import train_run
+from softflow.console import note
+from softflow.runs.config import TrainConfig, class_for, config_class, read_config
+from softflow.runs.layers import require_resumable, training_layers
+from softflow.runs.training import Trained, new_folder, train_run
+from softflow.settings.fields import to_dict
+from softflow.settings.typed import Layer
 from softflow.training.config import RunConfig
 from softflow.training.run_folder import RunFolder
 
@@ -25,12 +27,31 @@ def main(argv: Sequence[str]) -> None:
     if selection.resume is None:
         settings = config_class(selection)
         config = parse_command_line(settings, argv, **_command(), layers_for=lambda _: training_layers(selection))
-        algo = Path(config.algo).stem
-        with RunFolder.create(config.runs, config.env, algo, config.seed, config.run_dir) as folder:
-            train_run(config, folder)
+        with new_folder(config) as folder:
+            _train(config, folder)
     else:
         with RunFolder.resume(selection.resume) as folder:
-            train_run(resumed_config(folder, argv, **_command()), folder)
+            _train(_resumed_config(folder, argv), folder)
+
+
+def _train(config: TrainConfig[Any], folder: RunFolder) -> None:
+    try:
+        trained = train_run(config, folder)
+    except KeyboardInterrupt:
+        if folder.has_checkpoint:
+            print(f"\ncontinue with: softflow-train --resume {quote(folder.given)}", file=sys.stderr)
+        raise
+    note(_summary(trained, folder))
+
+
+def _resumed_config(folder: RunFolder, argv: Sequence[str]) -> TrainConfig[Any]:
+    """The configuration of a run that goes on in `folder`, with what the flags in `argv` change of it."""
+    saved = read_config(str(folder.config_path))
+    saved = replace(saved, run=replace(saved.run, resume=folder.given))
+    layers = [Layer(to_dict(saved), str(folder.config_path))]
+    config = parse_command_line(class_for(saved.algorithm), argv, **_command(), layers_for=lambda _: layers)
+    require_resumable(saved, config)
+    return config
 
 
 def _command() -> dict[str, str]:
@@ -41,6 +62,18 @@ def _command() -> dict[str, str]:
         "description": "Train a policy over action chunks: imitation, then reinforcement learning.\n"
         f"--flow takes one of: {flows}.",
     }
+
+
+def _summary(trained: Trained, folder: RunFolder) -> str:
+    lines = ["", "success on held-out episodes, with 95 % intervals"]
+    for stage, result in {stage: result for stage, _, result in trained.evaluations}.items():
+        low, high = result.success_ci95
+        lines.append(f"  after {stage:<14} {result.success_rate:.2f} [{low:.2f}, {high:.2f}]")
+    if trained.errors:
+        lines.append(f"own episodes lost to errors of their environment: {trained.errors}")
+    return "\n".join(
+        [*lines, f"run folder: {folder.given}", f"next: softflow-eval {quote(folder.given)} --episodes 100"]
+    )
 
 
 if __name__ == "__main__":

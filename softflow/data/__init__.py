@@ -12,13 +12,14 @@ from softflow.data.demonstrations import (
     Dataset,
     DemonstrationError,
     check_compatible,
+    load_dataset,
     load_demonstrations,
-    read_demonstrations,
     save_demonstrations,
 )
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
+from softflow.data.readers import DatasetReader, read_dataset, register_reader
 from softflow.data.replay import Replay, row_dtype, sample_mixed
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
@@ -26,6 +27,7 @@ __all__ = [
     "CorrectionError",
     "Corrections",
     "Dataset",
+    "DatasetReader",
     "Decision",
     "DemonstrationError",
     "Episode",
@@ -37,12 +39,14 @@ __all__ = [
     "concatenate",
     "constant_dimensions",
     "load_corrections",
+    "load_dataset",
     "load_demonstrations",
     "observation_statistics",
     "observation_tensor",
     "ogbench_episodes",
     "outcome_of",
-    "read_demonstrations",
+    "read_dataset",
+    "register_reader",
     "row_dtype",
     "sample_mixed",
     "save_corrections",

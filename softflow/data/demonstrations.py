@@ -40,9 +40,9 @@ class DemonstrationError(UserError):
 class Dataset(NamedTuple):
     """Recorded episodes, and what they are episodes of."""
 
+    episodes: list[Episode]
     task: TaskSpec | None
     """What is observed and done. None if the file does not say it."""
-    episodes: list[Episode]
 
 
 def save_demonstrations(
@@ -95,10 +95,10 @@ def load_demonstrations(path: str | os.PathLike[str]) -> list[Episode]:
     Raises:
         DemonstrationError: The file is missing, unreadable, or not in the schema.
     """
-    return read_demonstrations(path).episodes
+    return load_dataset(path).episodes
 
 
-def read_demonstrations(path: str | os.PathLike[str]) -> Dataset:
+def load_dataset(path: str | os.PathLike[str]) -> Dataset:
     """Read such a file, and what it says of the task; errors as in `load_demonstrations`."""
     path = Path(path)
     try:
@@ -109,7 +109,7 @@ def read_demonstrations(path: str | os.PathLike[str]) -> Dataset:
             _require_sizes(episodes, task.observation_size, task.action_dim, "its task describes other arrays")
     except (ValueError, OSError) as error:
         raise DemonstrationError(f"{path}: {one_line(error)}") from error
-    return Dataset(task, episodes)
+    return Dataset(episodes, task)
 
 
 def check_compatible(

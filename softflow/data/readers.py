@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from flows.plugins import Registry
 from softflow.data.archive import VERSION
-from softflow.data.demonstrations import Dataset, DemonstrationError, read_demonstrations
+from softflow.data.demonstrations import Dataset, DemonstrationError, load_dataset
 from softflow.errors import UserError, one_line
 
 
@@ -61,7 +61,7 @@ class NpzReader(DatasetReader):
             return path.suffix == ".npz" and path.is_file()
 
     def read(self, path: Path) -> Dataset:
-        return read_demonstrations(path)
+        return load_dataset(path)
 
 
 def read_dataset(path: str | os.PathLike[str], format: str | None = None) -> Dataset:

@@ -7,88 +7,30 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
-from numpy.typing import NDArray
 
 from softflow.envs.actions import unit_actions
-from softflow.envs.cube_rotate.demonstrator import CubeRotateDemonstrator
-from softflow.envs.diagnostics.demonstrators import (
-    DelayedCorridorDemonstrator,
-    DriftingGoalDemonstrator,
-    TwoRoutesDemonstrator,
-    WrongModeDemonstrator,
-)
 from softflow.envs.diagnostics.tasks import DiagnosticTask
-from softflow.envs.external.ogbench_cube import OgbenchCubeDemonstrator
-from softflow.envs.external.point_maze import PointMazeDemonstrator
 from softflow.envs.options import check_options
 from softflow.envs.packing import flatten_observations
 from softflow.envs.simulation import SimulatedTask
 from softflow.envs.success import SparseSuccess, SuccessInfo
-from softflow.envs.tape_cut.demonstrator import TapeCutDemonstrator
-from softflow.envs.tape_cut.supervisor import TapeCutSupervisor
-from softflow.envs.tape_cut.symmetry import Trajectory, find_tape_cut_mirror
+from softflow.envs.tasks import Demonstrator, Mirror, Supervisor, find_task, known_tasks, short_names
 from softflow.errors import UserError, did_you_mean, one_line
 from softflow.task import TaskSpec
 
 Env = gymnasium.Env[Any, Any]
-
-
-class Demonstrator(Protocol):
-    """Shows how to solve one episode; made after a ``reset`` and asked once per step."""
-
-    mode: int
-    """Which of its ways to solve the task this one takes."""
-
-    def act(self) -> NDArray[np.floating]:
-        """The action (A,) in [-1, 1] for the environment's current state."""
-        ...
-
-
-class Supervisor(Demonstrator, Protocol):
-    """Watches a policy solve one episode, and when it fails, shows how to go on; made after a ``reset``."""
-
-    def watch(self) -> bool:
-        """Whether the policy has failed; asked once after each of its steps."""
-        ...
-
-    def take_over(self) -> None:
-        """From the environment's current state on, the supervisor is the demonstrator."""
-        ...
-
-
-SHORT_NAMES = {
-    "cube_rotate": "softflow/CubeRotate-v0",
-    "tape_cut": "softflow/TapeCut-v0",
-    "two_routes": "softflow/TwoRoutes-v0",
-    "delayed_corridor": "softflow/DelayedCorridor-v0",
-    "drifting_goal": "softflow/DriftingGoal-v0",
-    "wrong_mode": "softflow/WrongMode-v0",
-    "adroit_door": "gymnasium_robotics:AdroitHandDoor-v1",
-    "ogbench_cube": "ogbench:cube-single-singletask-task2-v0",
-    "point_maze": "gymnasium_robotics:PointMaze_UMaze-v3",
-}
-EXTRAS = {"gymnasium_robotics": "robotics", "ogbench": "ogbench"}
-"""Modules that register environments when they are imported, and the extra of softflow that installs each."""
-Mirror = Callable[..., Trajectory]
-"""Observations (T + 1, O) and actions (T, A) of an episode -> those of its mirror image."""
-MIRRORS: dict[str, Callable[..., Mirror | None]] = {"softflow/TapeCut-v0": find_tape_cut_mirror}
-"""Options of an environment -> its mirror; None if with them it has no such symmetry."""
-DEMONSTRATORS: dict[str, Callable[..., Demonstrator]] = {
-    "softflow/CubeRotate-v0": CubeRotateDemonstrator,
-    "softflow/TapeCut-v0": TapeCutDemonstrator,
-    "softflow/TwoRoutes-v0": TwoRoutesDemonstrator,
-    "softflow/DelayedCorridor-v0": DelayedCorridorDemonstrator,
-    "softflow/DriftingGoal-v0": DriftingGoalDemonstrator,
-    "softflow/WrongMode-v0": WrongModeDemonstrator,
-    **{f"cube-single-singletask-task{task}-v0": OgbenchCubeDemonstrator for task in range(1, 6)},
-    **{f"PointMaze_{maze}-v3": PointMazeDemonstrator for maze in ("UMaze", "Open", "Medium", "Large")},
-}
-SUPERVISORS: dict[str, Callable[..., Supervisor]] = {"softflow/TapeCut-v0": TapeCutSupervisor}
+NO_DEMONSTRATOR = (
+    "no demonstrator is known for {}: give demonstrations with --demos FILE.npz "
+    "(softflow.data.save_demonstrations writes such a file)"
+)
+NO_SUPERVISOR = (
+    "nothing in {} can take over from a policy: write corrections of your own with softflow.data.save_corrections"
+)
 
 
 def make_env(
@@ -136,7 +78,7 @@ def make_env(
 
 def available_envs() -> list[str]:
     """The short names that `make_env` takes besides gymnasium's ids."""
-    return sorted(SHORT_NAMES)
+    return short_names()
 
 
 def resolve_env_id(name: str) -> str:
@@ -145,7 +87,8 @@ def resolve_env_id(name: str) -> str:
     Raises:
         UserError: there is none.
     """
-    module, _, env_id = SHORT_NAMES.get(name, name).rpartition(":")
+    task = None if ":" in name else find_task(name)
+    module, _, env_id = (task.id if task else name).rpartition(":")
     before = set(gymnasium.registry)
     if module:
         _import(module, name)
@@ -155,7 +98,7 @@ def resolve_env_id(name: str) -> str:
         its_own = set(gymnasium.registry) - before or _registered_by(module)
         hint = did_you_mean(env_id, its_own) if its_own else "it has no such gymnasium.register(...)"
         raise UserError(f"environment {name!r}: {module!r} registers no {env_id!r}: {hint}")
-    hint = did_you_mean(env_id, [*SHORT_NAMES, *gymnasium.registry], neighbours=SHORT_NAMES)
+    hint = did_you_mean(env_id, [*available_envs(), *gymnasium.registry], neighbours=available_envs())
     raise UserError(f"no environment is called {name!r}: {hint} Other packages' are named module:Id-v0.")
 
 
@@ -168,8 +111,9 @@ def _import(module: str, name: str) -> None:
 
 
 def _import_hint(module: str, missing: str | None) -> str:
-    if module in EXTRAS:
-        return f": pip install 'softflow[{EXTRAS[module]}]'"
+    for task in known_tasks():
+        if task.module == module and task.install:
+            return f": pip install '{task.install}'"
     if missing and not f"{module}.".startswith(f"{missing}."):
         return f": is {missing!r} installed?"  # the module itself is there
     if module.endswith(".py"):
@@ -201,14 +145,7 @@ def make_demonstrator(env: Env, rng: np.random.Generator, /, **options: Any) -> 
     Raises:
         UserError: there is no demonstrator for this environment, or it has no such option.
     """
-    env_id = _env_id(env)
-    if env_id not in DEMONSTRATORS:
-        raise UserError(
-            f"no demonstrator is known for {env_id!r}: give demonstrations with --demos FILE.npz "
-            "(softflow.data.save_demonstrations writes such a file)"
-        )
-    with _options_of(f"the demonstrator of {env_id!r}", DEMONSTRATORS[env_id], options):
-        return DEMONSTRATORS[env_id](env, rng, **options)
+    return _make("demonstrator", env, rng, options, NO_DEMONSTRATOR)
 
 
 def make_supervisor(env: Env, rng: np.random.Generator, /, **options: Any) -> Supervisor:
@@ -217,20 +154,27 @@ def make_supervisor(env: Env, rng: np.random.Generator, /, **options: Any) -> Su
     Raises:
         UserError: there is no supervisor for this environment, or it has no such option.
     """
+    return _make("supervisor", env, rng, options, NO_SUPERVISOR)
+
+
+def _make(part: str, env: Env, rng: np.random.Generator, options: Mapping[str, Any], missing: str) -> Any:
     env_id = _env_id(env)
-    if env_id not in SUPERVISORS:
-        raise UserError(
-            f"nothing in {env_id!r} can take over from a policy: write corrections of your own "
-            "with softflow.data.save_corrections"
-        )
-    with _options_of(f"the supervisor of {env_id!r}", SUPERVISORS[env_id], options):
-        return SUPERVISORS[env_id](env, rng, **options)
+    constructor = _part_of(env_id, part)
+    if constructor is None:
+        raise UserError(missing.format(repr(env_id)))
+    with _options_of(f"the {part} of {env_id!r}", constructor, options):
+        return constructor(env, rng, **options)
 
 
 def find_mirror(name: str, /, **options: Any) -> Mirror | None:
     """What makes an episode's mirror image in `make_env` of the same arguments; None if it has none."""
-    find = MIRRORS.get(resolve_env_id(name))
+    find = _part_of(resolve_env_id(name), "mirror")
     return None if find is None else find(**options)
+
+
+def _part_of(env_id: str, part: str) -> Callable[..., Any] | None:
+    task = find_task(env_id)
+    return None if task is None else task.load(part)
 
 
 @contextmanager

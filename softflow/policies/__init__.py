@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from softflow.policies.action_limits import ActionLimits
 from softflow.policies.base import ChunkPolicy
-from softflow.policies.best_of_n import BestOfN
+from softflow.policies.best_of_n import BestOfN, register_policy
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.guard import ChunkGuard
 from softflow.policies.guarded_policy import GuardedPolicy
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.one_step import OneStepPolicy
+from softflow.policies.pixel_encoder import register_encoder
+from softflow.policies.policy import Policy
 from softflow.policies.steered import SteeredPolicy
 
 __all__ = [
@@ -21,5 +23,8 @@ __all__ = [
     "GuardedPolicy",
     "ObservationNormalizer",
     "OneStepPolicy",
+    "Policy",
     "SteeredPolicy",
+    "register_encoder",
+    "register_policy",
 ]

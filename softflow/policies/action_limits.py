@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 Limit = float | Tensor
 """One number for all action dimensions, or one for each, (A,)."""
+ROUNDING = 1e-5
+"""How far beyond the box the action executed last may lie: it has been in native units and was scaled back."""
 
 
 class ActionLimits(nn.Module):
@@ -17,12 +19,12 @@ class ActionLimits(nn.Module):
     the bit.
 
     Args:
-        action_dim: A.
-        low, high: of the box; -1 <= low < high <= 1.
-        rate: largest change per step; positive, infinite where none is set.
+        action_dim: Numbers of an action, A.
+        low, high: Bounds of the box; -1 <= low < high <= 1.
+        rate: The largest change per step; positive, and infinite where there is no limit.
 
     Raises:
-        ValueError: of another shape, or not as above.
+        ValueError: A limit has another shape or is out of range.
     """
 
     low: Tensor
@@ -40,32 +42,33 @@ class ActionLimits(nn.Module):
         self.require_valid()
 
     def require_valid(self) -> None:
-        """Raises ValueError if these are no limits."""
+        """Raise ValueError if a limit is out of range."""
         if not ((self.low >= -1) & (self.low < self.high) & (self.high <= 1)).all():
             raise ValueError(f"expected -1 <= low < high <= 1, got {self.low.tolist()} and {self.high.tolist()}")
         if not (self.rate > 0).all():
             raise ValueError(f"rate: expected positive numbers, got {self.rate.tolist()}")
 
     def forward(self, chunk: Tensor, previous: Tensor | None = None) -> Tensor:
-        """Chunks within the limits: (B, *n, H, A) -> (B, *n, H, A).
+        """Limit chunks: (B, *n, H, A) -> (B, *n, H, A).
 
         Args:
-            chunk: as proposed.
-            previous: the actions executed last, (B, A), within the box; None where nothing was executed yet, so that
-                the first step is free.
+            chunk: The chunks as proposed.
+            previous: The actions executed last, (B, A), within the box up to `ROUNDING`. None where nothing was
+                executed yet, so that the first step is free.
 
         Raises:
-            ValueError: `previous` has another shape, or lies outside the box: no step from there keeps both limits.
+            ValueError: `previous` has another shape, or lies outside the box, from where no step keeps both limits.
         """
         if previous is not None:
             expected = (len(chunk), self.action_dim)
             if previous.shape != expected:
                 raise ValueError(f"previous: expected {expected}, got {tuple(previous.shape)}")
-            if not ((previous >= self.low) & (previous <= self.high)).all():
+            if not ((previous >= self.low - ROUNDING) & (previous <= self.high + ROUNDING)).all():
                 raise ValueError(
                     "previous: the action executed last is not a number within the bounds: give what was executed, or "
                     "None if nothing was"
                 )
+            previous = previous.clamp(self.low, self.high)
             previous = previous.reshape(len(chunk), *(1 for _ in chunk.shape[1:-2]), self.action_dim)
         steps = []
         for step in chunk.clamp(self.low, self.high).unbind(-2):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from flows import ChunkFlow
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.pixel_encoder import PixelEncoder
+from softflow.task import TaskSpec
+from softflow.task.layout import ObservationSize
 
 
 class ChunkPolicy(nn.Module, ABC):
@@ -19,13 +21,13 @@ class ChunkPolicy(nn.Module, ABC):
     Shapes: B batch, n samples, O observation dim, H horizon, A action dim.
 
     Attributes:
-        kind: what a description calls this class.
-        normalizer: of the observation's numbers, with their statistics.
-        encoder: of the images in packed observations; None where an observation is numbers alone.
-        flow: turns latents into chunks, given the features of an observation.
-        flow_name: what `flows.make_flow` calls it.
-        horizon: steps of a proposed chunk, H.
-        action_dim: A.
+        kind: The name by which a description calls this class.
+        normalizer: Normalises the numbers of an observation, and holds their statistics.
+        encoder: Encodes the images in packed observations. None where an observation is numbers alone.
+        flow: Turns latents into chunks, given the features of an observation.
+        flow_name: The name that `flows.make_flow` knows the flow by.
+        horizon: Steps of a proposed chunk, H.
+        action_dim: Numbers of an action, A.
     """
 
     kind: ClassVar[str]
@@ -42,45 +44,74 @@ class ChunkPolicy(nn.Module, ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Plain values from which `build` makes the same again, but for the weights."""
+        """Return plain values from which `build` makes the same again, without its weights."""
 
     @classmethod
     @abstractmethod
     def build(cls, **description: Any) -> ChunkPolicy:
-        """The inverse of `describe`."""
+        """Build what `describe` described."""
 
     @property
     def context_dim(self) -> int:
-        """C: dimensions of the features."""
+        """The number of features, C."""
         return len(self.normalizer.mean) + (self.encoder.feature_count if self.encoder is not None else 0)
 
     def features(self, observation: Tensor) -> Tensor:
-        """What the flow, and a critic beside the policy, are given of observations: (B, O) -> (B, C)."""
+        """Return what the flow and a critic are given: (B, O) -> (B, C)."""
         if self.encoder is None:
             return self.normalizer(observation)
         return torch.cat((self.encoder(observation), self.normalizer(self.encoder.numbers(observation))), -1)
 
+    def require_task(self, task: TaskSpec) -> None:
+        """Check that the policy's rows and actions are those of a task.
+
+        Raises:
+            ValueError: They are not.
+        """
+        own, given = (_sizes(size) for size in (self._observation_size, task.observation_size))
+        if own != given:
+            raise ValueError(f"the task has observations of {given}, the policy of {own}: it is another task's policy")
+        if task.action_dim != self.action_dim:
+            raise ValueError(
+                f"the task has actions of {task.action_dim} numbers, the policy of {self.action_dim}: it is another "
+                "task's policy"
+            )
+
+    @property
+    def _observation_size(self) -> ObservationSize:
+        return self.encoder.layout if self.encoder is not None else self.observation_dim
+
     @property
     @abstractmethod
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of the latent that `decode` takes."""
+        """The shape of a latent that `decode` takes."""
 
     @abstractmethod
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
-        """`n` candidate chunks as they would be executed, clipped to the box: (B, O) -> (B, n, H, A).
+        """Draw `n` candidate chunks as they would be executed, clipped to the box: (B, O) -> (B, n, H, A).
 
-        With a `length`, the first so many actions of the same chunks, (B, n, length, A), which may be less work.
-        Differentiable.
+        With a `length`, only the first actions of the same chunks are returned, (B, n, length, A), which may be less
+        work. The chunks are differentiable.
         """
 
     @abstractmethod
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
-        """The chunk of a given latent, clipped to the box: (B, O), (B, *latent_shape) -> (B, H, A)."""
+        """Return the chunk of a given latent, clipped to the box: (B, O), (B, *latent_shape) -> (B, H, A)."""
 
     @abstractmethod
     def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
-        """How far the policy is from data chunks (B, H, A): a scalar to be minimised beside -Q."""
+        """Return how far the policy is from data chunks (B, H, A), a scalar to be minimised beside -Q."""
 
     @abstractmethod
     def greedy(self, observation: Tensor) -> Tensor:
-        """The chunk that the policy holds likeliest, clipped to the box: (B, O) -> (B, H, A)."""
+        """Return the chunk that the policy holds likeliest, clipped to the box: (B, O) -> (B, H, A)."""
+
+
+def _sizes(observation: ObservationSize) -> str:
+    """The images' names and shapes and how many numbers lie between them, in words."""
+    if isinstance(observation, int):
+        return f"{observation} numbers"
+    return ", ".join(
+        f"{part.name} {part.shape}" if part.is_image else f"{part.name} ({part.size} numbers)"
+        for part in observation.parts
+    )

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from flows.export import export
+from softflow import __version__
 from softflow.errors import UserError
 from softflow.files import written_whole
 from softflow.policies.base import ChunkPolicy
+from softflow.policies.best_of_n import BestOfN
+from softflow.policies.policy import Policy
+from softflow.task import ObservationPart, TaskSpec
 
 EXAMPLES = 64  # observations that a file is compared on
+METADATA = "softflow"
+"""Name of the JSON document that a file carries."""
 
 
 class GreedyPolicy(nn.Module):
@@ -26,26 +37,132 @@ class GreedyPolicy(nn.Module):
         return self.policy.greedy(observation)
 
 
-def export_greedy(policy: ChunkPolicy, path: str | Path, format: str) -> float:
-    """Write the greedy choice to a file, compared with the policy's own on normal observations of its statistics.
+class NativePolicy(nn.Module):
+    """`softflow.policies.Policy.greedy` in torch alone: an observation by name -> chunk (B, H, N) in native units.
+
+    Where `Policy` raises an error because a number is not finite or a category does not exist, all numbers of the
+    chunk are NaN: a file cannot raise errors, and no action may follow.
+    """
+
+    low: Tensor
+    high: Tensor
+    columns: Tensor
+
+    def __init__(self, policy: ChunkPolicy, task: TaskSpec) -> None:
+        super().__init__()
+        self.policy, self.parts = policy, task.observation
+        free = task.low < task.high
+        for name, values in (("low", task.low), ("high", task.high)):
+            self.register_buffer(name, torch.from_numpy(values))
+        # Where each number lies among those that are learnt. One with a single possible value takes any of them: the
+        # distance of its bounds, by which that is multiplied, is zero.
+        self.register_buffer("columns", torch.from_numpy((np.cumsum(free) - 1).clip(0)))
+
+    def forward(self, observation: dict[str, Tensor]) -> Tensor:
+        values, valid = [], []
+        for part in self.parts:
+            value = observation[part.name]
+            values.append(_pixels(part, value) if part.is_image else _numbers(part, value))
+            checked = value.flatten(1) if part.is_image else values[-1]
+            if checked.is_floating_point():
+                valid.append(checked.isfinite().all(1))
+        chunk = self.policy.greedy(torch.cat(values, 1))
+        native = self.low + (chunk[..., self.columns].double() + 1) / 2 * (self.high - self.low)
+        native = torch.minimum(torch.maximum(native, self.low), self.high).float()
+        return torch.where(torch.stack(valid).all(0)[:, None, None], native, torch.nan) if valid else native
+
+
+def _pixels(part: ObservationPart, value: Tensor) -> Tensor:
+    """Images (B, *shape) as the float32 values of their bytes, (B, height * width * channels)."""
+    assert part.axes is not None
+    image = value.movedim([1 + part.axes.index(axis) for axis in "HW"], (1, 2))
+    if part.value_range is not None:
+        low, high = part.value_range
+        image = (255 * ((image.double() - low) / (high - low)).clamp(0, 1)).round()
+    return image.float().flatten(1)
+
+
+def _numbers(part: ObservationPart, value: Tensor) -> Tensor:
+    """Numbers (B, *shape) as float32 (B, n). The one-hot numbers of a category that does not exist are NaN."""
+    rows = value.reshape(value.shape[0], -1)
+    if part.categories is None:
+        return rows.float()
+    hot = [(rows[:, i, None] == torch.arange(count)).float() for i, count in enumerate(part.categories)]
+    return torch.cat([column / column.sum(1, keepdim=True) for column in hot], 1)
+
+
+def export_greedy(deployed: BestOfN, path: str | Path, format: str) -> float:
+    """Write the greedy choice to a file, compared with the policy's own on observations drawn from its statistics.
+
+    The file takes a mapping from the names of the task's parts to arrays (B, *shape) of the dtypes that the task says;
+    an ONNX file has an input for each. It gives whole chunks, "chunk" (B, H, N), in native units. If the policy does
+    not know its task, the file takes rows, "observation" (B, O), and its actions lie in [-1, 1]: (B, H, A).
+
+    The file carries a JSON document, `METADATA`: what `TaskSpec.describe` returns, or null, as `task`;
+    `n_action_steps`, how many actions of a chunk to execute; `horizon`, H; and softflow's `version`.
 
     Args:
-        policy: with its observation statistics.
-        path: of the file; an existing one is replaced once the new one is whole.
-        format: one of `flows.export.FORMATS`. An ONNX file's input is "observation", its output "chunk".
+        deployed: A policy with its observation statistics. Its critic and its temperature are not exported.
+        path: Path of the file; an existing one is replaced once the new one is whole.
+        format: One of `flows.export.FORMATS`.
 
     Returns:
-        The largest difference in any number of a chunk.
+        The largest difference in any number of a chunk, in units of half the distance of its bounds.
 
     Raises:
-        UserError: the policy reads packed observations, or the file cannot be written.
-        RuntimeError: it has no observation statistics.
-        ValueError, ImportError, ExportError: see `flows.export.export`.
+        UserError: The policy reads images and does not know its task, or the file cannot be written.
+        RuntimeError: The policy has no observation statistics.
+        ValueError, ImportError, ExportError: See `flows.export.export`.
     """
-    if policy.encoder is not None:
-        raise UserError("a policy that sees images cannot be exported: it reads packed bytes, which no format holds")
-    policy.normalizer.require_statistics()
-    mean, std = policy.normalizer.mean, policy.normalizer.std
-    noise = torch.randn(EXAMPLES, len(mean), generator=torch.Generator().manual_seed(0)).to(mean)
+    deployed.policy.normalizer.require_statistics()
+    deployed = copy.deepcopy(deployed).cpu().eval()
+    policy, task = deployed.policy, deployed.task
+    rng = np.random.default_rng(0)
+    mean, std = (statistic.numpy() for statistic in (policy.normalizer.mean, policy.normalizer.std))
+    numbers = (mean + std * rng.standard_normal((EXAMPLES, len(mean)))).astype(np.float32)
+    document = {
+        "task": task.describe() if task is not None else None,
+        "n_action_steps": deployed.n_action_steps,
+        "horizon": policy.horizon,
+        "version": __version__,
+    }
+    metadata = {METADATA: json.dumps(document)}
     with written_whole(Path(path)) as file:
-        return export(GreedyPolicy(policy), {"observation": mean + std * noise}, file, format)
+        if task is None:
+            if policy.encoder is not None:
+                raise UserError(
+                    "a policy that sees images is exported with the names and axes of what it sees, and this one was "
+                    "saved without a description of its task: set its `task`, or train it again"
+                )
+            example = {"observation": torch.from_numpy(numbers)}
+            return export(GreedyPolicy(policy), example, file, format, metadata=metadata)
+        observation = {name: torch.from_numpy(value) for name, value in _examples(task, numbers, rng).items()}
+        return export(
+            NativePolicy(policy, task),
+            {"observation": observation},
+            file,
+            format,
+            metadata=metadata,
+            reference=lambda given: torch.as_tensor(Policy(deployed).greedy(given)),
+            scale=torch.from_numpy(np.where(task.low < task.high, task.high - task.low, 2) / 2).float(),
+        )
+
+
+def _examples(task: TaskSpec, numbers: NDArray[np.float32], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Observations with the given numbers (B, K), and with images and categories drawn at random."""
+    found, column, rows = {}, 0, len(numbers)
+    for part in task.observation:
+        dtype, size = np.dtype(part.dtype), part.packed.size
+        value: NDArray[Any]
+        if part.is_image:
+            low, high = part.value_range or (0, 255)
+            value = rng.uniform(low, high, (rows, *part.shape))
+        else:
+            value = numbers[:, column : column + size]
+            if part.categories is not None:
+                value = rng.integers(part.categories, size=(rows, len(part.categories)))
+            value, column = value.reshape(rows, *part.shape), column + size
+        if dtype.kind in "iu":
+            value = value.round().clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
+        found[part.name] = value > 0.5 if dtype.kind == "b" else value.astype(dtype)
+    return found

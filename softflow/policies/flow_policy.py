@@ -30,7 +30,7 @@ class FlowPolicy(ChunkPolicy):
         horizon: steps of a chunk, H.
         flow: a name that `flows.make_flow` knows.
         flow_options: its options.
-        encoder: of images, one of `softflow.policies.pixel_encoder.TRUNKS`; `conv` if there are any and it is None.
+        encoder: of images, a name of `pixel_encoder.ENCODERS`; `conv` if there are any and it is None.
         encoder_options: its options.
 
     Raises:

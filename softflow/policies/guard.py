@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from softflow.errors import UserError, one_line
 from softflow.policies.action_limits import ActionLimits, Limit
 from softflow.policies.base import ChunkPolicy
+from softflow.policies.best_of_n import BestOfN
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.weights import read_module, write_module
+from softflow.task import TaskSpec
 
 SHRINKAGE = 0.05
 """Added to the variance of each standardised observation, so that where data never vary is not infinitely far."""
@@ -36,19 +38,28 @@ class ChunkGuard(nn.Module):
     """Judges chunks by the density of an imitated policy, and limits them.
 
     Args:
-        density: an imitated `FlowPolicy`, with its observation statistics; copied, and frozen.
-        low, high, rate: see `ActionLimits`.
+        density: An imitated `FlowPolicy` with its observation statistics. It is copied and frozen.
+        low, high, rate: See `ActionLimits`.
+        task: What the robot that the density imitates sees and does; it is saved with the guard. None if it is not
+            known.
 
     Raises:
-        ValueError: `density` is no flow policy, or one that sees images, or its flow has no exact density; or limits
-            that are none.
+        ValueError: `density` is no flow policy, sees images, or has a flow without an exact density; the limits are
+            impossible; or the task has other observations or actions.
     """
 
     threshold: Tensor
     distance_threshold: Tensor
     whitening: Tensor
 
-    def __init__(self, density: ChunkPolicy, low: Limit = -1.0, high: Limit = 1.0, rate: Limit = torch.inf) -> None:
+    def __init__(
+        self,
+        density: ChunkPolicy,
+        low: Limit = -1.0,
+        high: Limit = 1.0,
+        rate: Limit = torch.inf,
+        task: TaskSpec | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(density, FlowPolicy):
             raise ValueError(f"a guard needs the density of a FlowPolicy, got {type(density).__name__}")
@@ -59,6 +70,9 @@ class ChunkGuard(nn.Module):
                 f"flow {density.flow_name!r} has no exact density, which a guard judges by: imitate with another flow, "
                 "such as 'coupling', and guard with that"
             )
+        if task is not None:
+            density.require_task(task)
+        self.task = task
         self.density = copy.deepcopy(density).requires_grad_(False).eval()
         self.limits = ActionLimits(density.action_dim, low, high, rate)
         self.quantile = math.nan
@@ -70,16 +84,18 @@ class ChunkGuard(nn.Module):
     # ---------------------------------------------------------------------------------------------------- the judge
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
-        """log p(chunk | observation) in nats of the whole chunk: (B, O), (B, *n, H, A) -> (B, *n).
+        """Return log p(chunk | observation) in nats of the whole chunk: (B, O), (B, *n, H, A) -> (B, *n).
 
-        At temperature 1, whatever the one that chunks are drawn at: cooler ones are likelier than demonstrated ones.
-        Where it is not a number, minus infinity.
+        The density is that of temperature 1, whatever temperature chunks are drawn at: cooler chunks are likelier than
+        demonstrated ones. Where the result would be NaN it is minus infinity.
         """
         return self.density.log_prob(observation, chunk).nan_to_num(-math.inf, math.inf, -math.inf)
 
     def distance(self, observation: Tensor) -> Tensor:
-        """Mahalanobis distance, (B, O) -> (B,), per dimension: about 1 on the average of what the density learnt
-        from."""
+        """Return the Mahalanobis distance per dimension, (B, O) -> (B,).
+
+        It is about 1 on average for the observations that the density learnt from.
+        """
         return torch.linalg.vector_norm(self._standardize(observation) @ self.whitening.mT, dim=-1) / math.sqrt(
             self.density.observation_dim
         )
@@ -94,13 +110,15 @@ class ChunkGuard(nn.Module):
         episodes count, not many windows.
 
         Args:
-            learned: observations that the density learnt from, (M, O).
-            observation: of demonstrations that it did not learn from, (N, O).
-            chunk: what was demonstrated there, (N, H, A), as `softflow.data.whole_chunks` cuts it: without held ends.
-            quantile: in (0, 1).
+            learned: Observations that the density learnt from, (M, O).
+            observation: Observations of demonstrations that it did not learn from, (N, O).
+            chunk: The chunks demonstrated there, (N, H, A), as `softflow.data.whole_chunks` cuts them: without held
+                ends.
+            quantile: The probability, in (0, 1). Raising it flags more.
 
         Raises:
-            ValueError: wrong shapes, numbers that are not finite, a quantile outside (0, 1), or too few chunks for it.
+            ValueError: Shapes are wrong, numbers are not finite, the quantile is not in (0, 1), or there are too few
+                chunks for it.
         """
         for name, rows in (("learned", learned), ("observation", observation)):
             self.require_observations(rows, name)
@@ -126,12 +144,34 @@ class ChunkGuard(nn.Module):
         self.quantile = quantile
 
     def require_calibrated(self) -> None:
-        """Raises RuntimeError if there are no thresholds."""
+        """Raise RuntimeError if there are no thresholds."""
         if not all(buffer.isfinite().all() for buffer in (self.threshold, self.distance_threshold, self.whitening)):
             raise RuntimeError("the guard has no thresholds: calibrate it on held-out demonstrations, or load one")
 
+    def require_fit(self, deployed: BestOfN, name: str) -> None:
+        """Check that the guard can judge a policy: it is of the same task and horizon.
+
+        Where one of the two does not know its task, the sizes of observations and actions are compared instead.
+
+        Args:
+            deployed: The policy.
+            name: What errors call the guard.
+
+        Raises:
+            TaskMismatch: The guard is of another task; the message names every difference.
+            UserError: It has another horizon, or other sizes.
+        """
+        if self.task is not None and deployed.task is not None:
+            deployed.task.require_same(self.task, f"{name} is of another task than the policy")
+        sizes = [(one.observation_dim, one.horizon, one.action_dim) for one in (self.density, deployed.policy)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"{name}: its observations, horizon and actions are of {sizes[0]} numbers, the policy's of {sizes[1]}: "
+                "give one of the same environment and horizon"
+            )
+
     def require_observations(self, rows: Tensor, name: str = "observation") -> None:
-        """Raises ValueError unless `rows` are finite observations, (B, O)."""
+        """Raise ValueError unless `rows` are finite observations, (B, O)."""
         size = self.density.observation_dim
         if rows.ndim != 2 or rows.shape[1] != size:
             raise ValueError(f"{name}: expected (B, {size}), got {tuple(rows.shape)}")
@@ -140,24 +180,27 @@ class ChunkGuard(nn.Module):
             raise ValueError(f"{name}: dimensions {dims} are not finite numbers: no action follows from that")
 
     def _standardize(self, observation: Tensor) -> Tensor:
-        """As the density's normaliser does, but unclipped: a broken sensor is to be far away."""
+        """Standardise as the density's normaliser does, but without clipping: a broken sensor must be far away."""
         return (observation - self.density.normalizer.mean) / self.density.normalizer.std
 
     # -------------------------------------------------------------------------------------------------------- files
 
     def save(self, folder: str | Path) -> None:
-        """Write `guard.safetensors` and `guard.json` to a folder, which is made if need be."""
+        """Write `guard.safetensors` and `guard.json` to a folder, which is made if it does not exist."""
         self.require_calibrated()
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_module(folder, "guard", self, {"density": self.density.describe(), "quantile": self.quantile})
+        described = {"density": self.density.describe(), "quantile": self.quantile}
+        if self.task is not None:
+            described["task"] = self.task.describe()
+        write_module(folder, "guard", self, described)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> ChunkGuard:
         """Read a guard, ready to judge; nothing is unpickled.
 
         Raises:
-            UserError: a file is missing or damaged, or does not hold a calibrated guard.
+            UserError: A file is missing or damaged, or does not hold a calibrated guard.
         """
         folder = Path(folder)
         for file in (folder / "guard.json", folder / "guard.safetensors"):
@@ -174,14 +217,15 @@ class ChunkGuard(nn.Module):
 
     @classmethod
     def _build(cls, description: dict[str, Any]) -> ChunkGuard:
-        """One without thresholds, of what `save` describes."""
-        guard = cls(FlowPolicy.build(**description["density"]))
+        """Build a guard without thresholds from what `save` describes."""
+        task = TaskSpec.build(description["task"]) if "task" in description else None
+        guard = cls(FlowPolicy.build(**description["density"]), task=task)
         guard.quantile = float(description["quantile"])
         return guard
 
 
 def _lower_quantile(scores: Tensor, quantile: float) -> Tensor:
-    """The largest of the scores (N,) such that another falls below it with a probability of at most `quantile`."""
+    """Return the largest of the scores (N,) that another falls below with a probability of at most `quantile`."""
     rank = math.floor(quantile * (len(scores) + 1))
     if rank < 1:
         needed = math.ceil(1 / quantile) - 1

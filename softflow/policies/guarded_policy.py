@@ -15,20 +15,20 @@ Choose = Callable[[Tensor], Tensor]
 
 
 class Report(NamedTuple):
-    """What a guard did, (B,) each."""
+    """What a guard did; each field has shape (B,), or () for a single observation."""
 
     log_prob: Tensor
-    """Log-likelihood of the chunk that is executed, in nats."""
+    """The log-likelihood of the chunk that is executed, in nats."""
     flagged: Tensor
-    """What the policy proposed is less likely than the threshold."""
+    """Whether what the policy proposed is less likely than the threshold."""
     replaced: Tensor
-    """Another chunk is executed instead."""
+    """Whether another chunk is executed instead."""
     unlikely: Tensor
-    """What is executed is less likely than the threshold: flagged, and nothing better was found."""
+    """Whether what is executed is less likely than the threshold: it was flagged, and nothing better was found."""
     limited: Tensor
-    """The limits changed a number of what is executed."""
+    """Whether the limits changed a number of what is executed."""
     unfamiliar: Tensor
-    """The observation is farther from the data than the threshold."""
+    """Whether the observation is farther from the data than the threshold."""
 
 
 class GuardedPolicy:
@@ -43,15 +43,15 @@ class GuardedPolicy:
     but the policy's own.
 
     Args:
-        choose: the policy. It must propose whole chunks of the density's horizon, not only what is executed.
-        guard: calibrated.
-        n_action_steps: actions of a chunk that are executed.
-        attempts: N; 0 flags and replaces nothing.
-        temperature: of the density's draws.
+        choose: The policy. It must propose whole chunks of the density's horizon, not only what is executed.
+        guard: A calibrated guard.
+        n_action_steps: How many actions of a chunk are executed.
+        attempts: How many more chunks may be drawn in place of a flagged one, N. 0 flags and replaces nothing.
+        temperature: Temperature of the density's draws; higher ones vary more.
 
     Raises:
-        ValueError: `n_action_steps` is not in 1 ... H, or `attempts` negative.
-        RuntimeError: the guard is not calibrated.
+        ValueError: `n_action_steps` is not in 1 ... H, or `attempts` is negative.
+        RuntimeError: The guard is not calibrated.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class GuardedPolicy:
 
     @torch.inference_mode()
     def act(self, observation: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Report]:
-        """The actions to execute, (B, O) -> (B, n_action_steps, A), and what was done to them.
+        """Choose the actions to execute, (B, O) -> (B, n_action_steps, A), and report what was done to them.
 
         Args:
-            observation: what is seen.
-            previous: the actions executed last, (B, A); None at the start of an episode, whose first step no rate
-                limits. It is asked for at every call, for only the caller knows what was executed in the end.
+            observation: What is seen.
+            previous: The actions executed last, (B, A). None at the start of an episode, whose first step no rate
+                limits. It is asked for at every call because only the caller knows what was executed in the end.
 
         Raises:
-            ValueError: an observation, or a number that the policy proposes, is not finite; or wrong shapes.
+            ValueError: A number of an observation or of what the policy proposes is not finite, or a shape is wrong.
         """
         guard = self.guard
         guard.require_observations(observation)
@@ -106,15 +106,15 @@ class GuardedPolicy:
         return chunk[:, : self.n_action_steps], Report(score, flagged, replaced, unlikely, limited, unfamiliar)
 
     def _propose_again(self, observation: Tensor) -> Tensor:
-        """(R, O) -> (R, N, H, A), in one batch."""
+        """Draw more chunks of the policy in one batch: (R, O) -> (R, N, H, A)."""
         return self._propose(observation.repeat_interleave(self.attempts, 0)).unflatten(0, (-1, self.attempts))
 
     def _draw_from_density(self, observation: Tensor) -> Tensor:
-        """The same, of the guard's density."""
+        """Draw as many chunks of the guard's density."""
         return self.guard.density.propose(observation, self.attempts, self.temperature)
 
     def _propose(self, observation: Tensor) -> Tensor:
-        """What the policy proposes, checked."""
+        """Return what the policy proposes, checked."""
         density = self.guard.density
         chunk, expected = self.choose(observation), (len(observation), density.horizon, density.action_dim)
         if chunk.shape != expected:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import ChunkFlow
-from flows.gaussian import hidden_layers
+from flows.mlp import hidden_layers
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.normalizer import ObservationNormalizer
@@ -44,7 +44,7 @@ class OneStepPolicy(ChunkPolicy):
         self.flow_name = flow_policy.flow_name
         self.options = {"width": width, "depth": depth}
         numbers = self.horizon * self.action_dim
-        self.mu = hidden_layers(self.context_dim + numbers, width, depth, dropout=0.0)
+        self.mu = hidden_layers(self.context_dim + numbers, [width] * depth)
         self.mu.append(nn.Linear(width, numbers))
 
     def describe(self) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from flows.plugins import Registry
 from softflow.errors import did_you_mean
 from softflow.policies.pretrained import FrozenResNet18
 from softflow.task.layout import SMALLEST_IMAGE, ObservationLayout, Part
@@ -24,21 +25,22 @@ class PixelEncoder(nn.Module):
     (arXiv 2004.13649, section 3.1).
 
     Args:
-        layout: of the packed observations.
-        trunk: one of `TRUNKS`.
-        features: of each image.
-        options: of the trunk.
+        layout: The layout of packed observations.
+        trunk: The name of the network for each image, one of `ENCODERS`.
+        features: How many features each image becomes.
+        options: Options of the trunk.
 
     Raises:
-        ValueError: no such trunk, an option that it does not have or one it lacks, or an image smaller than
-            `SMALLEST_IMAGE`.
-        ImportError: the trunk's package is missing.
+        ValueError: There is no such trunk, it does not have an option or lacks one that it needs, or an image is
+            smaller than `SMALLEST_IMAGE`.
+        ImportError: The trunk's package is missing, or importing it fails.
     """
 
     def __init__(self, layout: ObservationLayout, trunk: str = "conv", *, features: int = 64, **options: Any) -> None:
         super().__init__()
-        _check_options(trunk, options)
+        make_trunk = _find_trunk(trunk, options)
         self.layout, self.options = layout, {"features": features, **options}
+        self._sizes = {part.name: part.size for part in layout.parts}
         self.trunk = trunk
         self.trunks, self.heads = nn.ModuleList(), nn.ModuleList()
         for part in layout.images:
@@ -46,7 +48,7 @@ class PixelEncoder(nn.Module):
                 raise ValueError(
                     f"image {part.name!r} is {part.shape[:2]} pixels, an encoder needs {SMALLEST_IMAGE} of each"
                 )
-            network = TRUNKS[trunk](part, **options)
+            network = make_trunk(part, **options)
             with torch.no_grad():
                 height, width, channels = part.shape
                 outputs = network(torch.zeros(1, channels, height, width)).shape[1]
@@ -55,51 +57,63 @@ class PixelEncoder(nn.Module):
         self.feature_count = features * len(layout.images)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """Packed observations (B, O) -> the features of all images (B, feature_count).
+        """Return the features of all images, (B, feature_count).
+
+        Args:
+            observation: Packed observations, uint8 (B, O); or all their pixels and numbers, part after part, as
+                float32 (B, P), for formats that cannot read bytes as numbers.
 
         Raises:
-            ValueError: not bytes of this layout.
+            ValueError: It is neither, for this layout.
         """
         encoded, dtype = [], next(self.heads.parameters()).dtype
         for part, trunk, head in zip(self.layout.images, self.trunks, self.heads, strict=True):
-            pixels = self._bytes(observation, part).unflatten(1, part.shape)
+            pixels = self._values(observation, part).unflatten(1, part.shape)
             if self.training:
                 pixels = shifted(pixels)
             encoded.append(head(trunk(pixels.permute(0, 3, 1, 2).to(dtype) / 255)))
         return torch.cat(encoded, -1)
 
     def describe(self) -> dict[str, Any]:
-        """What a `FlowPolicy` must be given to build this encoder again. Pretrained weights are in the state, and not
-        read again."""
+        """Return what a `FlowPolicy` must be given to build this encoder again.
+
+        Pretrained weights are in the state and are not read again.
+        """
         options = {name: "" if name == "weights" else value for name, value in self.options.items()}
         return {"observation_dim": self.layout.describe(), "encoder": self.trunk, "encoder_options": options}
 
     def fixed_state(self) -> dict[str, Tensor]:
-        """The part of `state_dict` that no learning changes: the weights of a pretrained trunk."""
+        """Return the part of `state_dict` that no learning changes: the weights of a pretrained trunk."""
         learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {name: value for name, value in self.state_dict().items() if name not in learnt}
 
     def numbers(self, observation: Tensor) -> Tensor:
-        """All numbers beside the images, part after part: (B, O) -> (B, K).
+        """Return all numbers beside the images, part after part, (B, K), of observations as `forward` takes them.
 
         Raises:
-            ValueError: not bytes of this layout.
+            ValueError: `forward` does not take them.
         """
         parts = [part for part in self.layout.parts if not part.is_image]
-        none = observation.new_zeros(len(observation), 0, dtype=torch.float32)
-        # Copies, because bytes are read as numbers only from addresses that are multiples of four.
-        copies = (self._bytes(observation, part).clone(memory_format=torch.contiguous_format) for part in parts)
-        return torch.cat([none, *(copy.view(torch.float32) for copy in copies)], -1)
+        none = observation.new_zeros(observation.shape[0], 0, dtype=torch.float32)
+        return torch.cat([none, *(self._values(observation, part) for part in parts)], -1)
 
-    def _bytes(self, observation: Tensor, part: Part) -> Tensor:
-        if observation.dtype != torch.uint8 or observation.ndim != 2 or observation.shape[1] != self.layout.size:
+    def _values(self, observation: Tensor, part: Part) -> Tensor:
+        """Return the pixels of an image as they are stored, or the numbers of a part: (B, part.size)."""
+        kind = observation.dtype, observation.ndim, observation.shape[-1]
+        if kind == (torch.float32, 2, sum(self._sizes.values())):
+            return observation.split(list(self._sizes.values()), 1)[list(self._sizes).index(part.name)]
+        if kind != (torch.uint8, 2, self.layout.size):
             got = f"{observation.dtype} of shape {tuple(observation.shape)}"
             raise ValueError(f"expected packed observations, uint8 of shape (B, {self.layout.size}), got {got}")
-        return observation[:, self.layout.slices[part.name]]
+        stored = observation[:, self.layout.slices[part.name]]
+        if part.is_image:
+            return stored
+        # A copy, because bytes are read as numbers only from addresses that are multiples of four.
+        return stored.clone(memory_format=torch.contiguous_format).view(torch.float32)
 
 
 def shifted(images: Tensor) -> Tensor:
-    """Each image of (B, H, W, channels) moved at random by up to `MAX_SHIFT` along both axes, its border repeated."""
+    """Move each image of (B, H, W, channels) at random by up to `MAX_SHIFT` along both axes, and repeat its border."""
     batch, height, width = images.shape[:3]
     down, right = (
         torch.arange(size, device=images.device)
@@ -112,7 +126,7 @@ def shifted(images: Tensor) -> Tensor:
 
 
 def conv(image: Part, *, width: int = 32) -> nn.Module:
-    """A small convolutional network, learnt from nothing: a sixteenth of the image's height and width remains."""
+    """Make a small convolutional network that is learnt from scratch. An eighth of the height and width remains."""
     return nn.Sequential(
         nn.Conv2d(image.shape[2], width, 8, stride=4, padding=2),
         nn.ReLU(),
@@ -124,15 +138,30 @@ def conv(image: Part, *, width: int = 32) -> nn.Module:
     )
 
 
-TRUNKS: dict[str, Callable[..., nn.Module]] = {"conv": conv, "resnet18": FrozenResNet18}
-"""Networks for one image, (B, channels, H, W) in [0, 1] -> (B, any number of features), each made of the image and its
-own options."""
+Trunk = Callable[..., nn.Module]
+"""Makes the network for one image, (B, channels, H, W) in [0, 1] -> (B, any number of features), of the image's `Part`
+and its own options."""
+ENCODERS: Registry[Trunk] = Registry("encoder", "softflow.encoders")
+ENCODERS.register("conv", conv)
+ENCODERS.register("resnet18", FrozenResNet18)
+
+T = TypeVar("T", bound=Trunk)
 
 
-def _check_options(trunk: str, options: Mapping[str, Any]) -> None:
-    if trunk not in TRUNKS:
-        raise ValueError(f"unknown encoder {trunk!r}: {did_you_mean(trunk, TRUNKS)}")
-    parameters = list(inspect.signature(TRUNKS[trunk]).parameters.values())[1:]
+def register_encoder(name: str) -> Callable[[T], T]:
+    """Decorator that makes a `Trunk` available as `encoder: NAME`; packages may bring one by an entry point of the
+    group `softflow.encoders`.
+
+    Raises:
+        ValueError: another one has this name.
+    """
+    return ENCODERS.decorator(name)
+
+
+def _find_trunk(trunk: str, options: Mapping[str, Any]) -> Trunk:
+    """The trunk of a name, after a look at whether it has these options."""
+    make_trunk = ENCODERS.find(trunk)
+    parameters = list(inspect.signature(make_trunk).parameters.values())[1:]
     known = [parameter.name for parameter in parameters]
     for name in options:
         if name not in known:
@@ -140,3 +169,4 @@ def _check_options(trunk: str, options: Mapping[str, Any]) -> None:
     for parameter in parameters:
         if parameter.default is parameter.empty and parameter.name not in options:
             raise ValueError(f"encoder {trunk!r} needs its option {parameter.name!r}")
+    return make_trunk

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from flows import ChunkFlow
 from flows.bases import GaussianBase, bounded
+from flows.mlp import hidden_layers
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.normalizer import ObservationNormalizer
@@ -25,13 +25,11 @@ Shape = Literal["step", "chunk"]
 
 def zero_mlp(inputs: int, outputs: int) -> nn.Sequential:
     """Hidden layers of `WIDTHS` with ReLU, and a last one that starts at zero."""
-    network = nn.Sequential()
-    for before, after in pairwise((inputs, *WIDTHS)):
-        network.extend((nn.Linear(before, after), nn.ReLU()))
+    hidden = hidden_layers(inputs, WIDTHS, dropout=None, activation=nn.ReLU)
     last = nn.Linear(WIDTHS[-1], outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return network.append(last)
+    return hidden.append(last)
 
 
 class HeadOutput(NamedTuple):

@@ -1,27 +1,25 @@
-"""A run's configuration, environments and algorithm, as every command builds them."""
+"""A run's environments, algorithm and policy, as its configuration asks for them."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import field, is_dataclass, make_dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import torch
 from gymnasium.vector import VectorEnv
 
-from softflow.algos import ALGORITHMS, Algorithm
+from softflow.algos import Algorithm, find_algorithm
 from softflow.data import Episode
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
-from softflow.errors import UserError, did_you_mean, one_line
-from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy
+from softflow.errors import UserError, one_line
+from softflow.policies import BestOfN, ChunkPolicy
 from softflow.policies.weights import memory_limit
-from softflow.settings.presets import Selection, preset_layers
-from softflow.settings.typed import Layer, from_dict, load_file
+from softflow.runs.config import TrainConfig, read_config
 from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
@@ -33,79 +31,45 @@ from softflow.training.vector import vectorize
 T = TypeVar("T")
 
 
-def config_class(selection: Selection) -> type[RunConfig]:
-    """The configuration of a run of the selected algorithm: the run's settings and the algorithm's in one."""
-    return _config_class(_algorithm_of(preset_layers(selection)))
-
-
-def read_config(path: str) -> Any:
-    """The resolved configuration that a run wrote."""
-    layer = load_file(path)
-    return from_dict(_config_class(_algorithm_of([layer])), dict(layer.values), source=path)
-
-
-def locate_checkpoint(run: str) -> tuple[Path, Path]:
-    """The checkpoint and the configuration of a run folder, or of a checkpoint's folder in it.
+def config_path_of(run: str) -> Path:
+    """The configuration of a run folder, or of a checkpoint's folder in it. The latter may have been taken out of its
+    run: then there is no such file.
 
     Raises:
         UserError: it is neither.
     """
     path = Path(run).resolve()
-    if (path / "policy.json").is_file():
-        return path, path.parent.parent / "config.yaml"
-    folder = RunFolder.open(path)
-    return folder.last_checkpoint(), folder.config_path
+    return path.parent.parent / "config.yaml" if (path / "policy.json").is_file() else RunFolder.open(path).config_path
 
 
-def load_run(run: str, device: str = "cpu") -> tuple[BestOfN, Any]:
+def load_run(run: str, device: str = "cpu") -> tuple[BestOfN, TrainConfig[Any]]:
     """What deploys of a run folder, or of a checkpoint's folder in it, and the run's configuration. The run may go on
     meanwhile.
 
     Raises:
         UserError: it is neither, or one of the two cannot be loaded.
     """
-    settings = locate_checkpoint(run)[1]
-    config = read_config(str(settings))  # first: the module of someone's algorithm may register the policy's flow
-    return _load_policy(run, device), config
+    config = read_config(
+        str(config_path_of(run))
+    )  # first: the module of someone's algorithm may register the policy's flow
+    return load_deployed(run, device), config
 
 
 def read_base(run: str) -> ChunkPolicy:
     """The policy of a run that is to be steered. Raises `UserError` if it cannot be loaded."""
-    return _load_policy(run, "cpu").policy
+    return load_deployed(run).policy
 
 
-def _load_policy(run: str, device: str) -> BestOfN:
+def load_deployed(run: str, device: str = "cpu") -> BestOfN:
+    """Load what deploys of a run folder, or of a checkpoint's folder, without a look at the run's configuration.
+
+    Raises:
+        UserError: it is neither, or the policy cannot be loaded.
+    """
     path = Path(run).absolute()
     if (path / "policy.json").is_file():
         return load_policy(path, device)
     return RunFolder.open(path).read_last(partial(load_policy, device=device))
-
-
-def training_layers(selection: Selection) -> list[Layer]:
-    """The presets of a selection; and if it names a base to be steered, what the configuration has to say of that:
-    above the presets, below `--config FILE` and the flags, which may contradict it and are then refused.
-
-    Raises:
-        UserError: the base cannot be loaded, or is no policy that can be steered.
-    """
-    if selection.base is None:
-        return preset_layers(selection)
-    policy = read_base(selection.base)
-    if not isinstance(policy, FlowPolicy):
-        raise UserError(
-            f"base {selection.base}: a policy of kind {policy.kind!r} cannot be steered: give the run of its base"
-        )
-    if selection.flow not in (None, policy.flow_name):
-        raise UserError(
-            f"base {selection.base}: its flow is {policy.flow_name!r}, not {selection.flow!r}: give no flow"
-        )
-    values = {name: value for name, value in policy.describe().items() if not name.endswith("_dim")}
-    presets = [
-        Layer({name: value for name, value in layer.values.items() if name not in values}, layer.source)
-        for layer in preset_layers(replace(selection, config=None))
-    ]
-    file = [load_file(selection.config)] if selection.config is not None else []
-    return [*presets, Layer(values, selection.base), *file]
 
 
 def give(load: Callable[[T], None], what: T, name: str) -> None:
@@ -114,35 +78,6 @@ def give(load: Callable[[T], None], what: T, name: str) -> None:
         load(what)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
-
-
-def find_algorithm(name: str) -> type[Algorithm]:
-    """The class that a preset's `algorithm` names: one of `ALGORITHMS`, or anyone's as `module:Class`.
-
-    Raises:
-        UserError: there is none, or its module cannot be imported.
-    """
-    if ":" not in name:
-        if name not in ALGORITHMS:
-            hint = did_you_mean(name, ALGORITHMS)
-            raise UserError(f"unknown algorithm {name!r}: {hint} Those of other modules are named module:Class.")
-        return ALGORITHMS[name]
-    module_name, _, class_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
-        raise UserError(
-            f"algorithm {name!r}: cannot import {module_name!r} ({error!r}): is it installed, or its folder in "
-            "PYTHONPATH?"
-        ) from error
-    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-    algorithms = {key: value for key, value in classes.items() if issubclass(value, Algorithm) and value != Algorithm}
-    if class_name not in algorithms:
-        raise UserError(
-            f"algorithm {name!r}: {module_name!r} has no subclass of softflow.algos.Algorithm called {class_name!r}: "
-            f"{did_you_mean(class_name, algorithms)}"
-        )
-    return algorithms[class_name]
 
 
 def make_environment(config: RunConfig, **options: Any) -> Env:
@@ -192,7 +127,7 @@ def make_mirror(config: RunConfig, layout: ObservationLayout | None = None) -> C
 
 
 def make_algorithm(
-    config: Any, observation_dim: ObservationSize, action_dim: int, checkpoint: Path | None = None
+    config: TrainConfig[Any], observation_dim: ObservationSize, action_dim: int, checkpoint: Path | None = None
 ) -> Algorithm:
     """The algorithm that the configuration names.
 
@@ -207,10 +142,10 @@ def make_algorithm(
             package cannot be imported.
     """
     algorithm = find_algorithm(config.algorithm)
-    require_device(config.device)
+    require_device(config.run.device)
     try:
         with nullcontext() if checkpoint is None else memory_limit("the configuration", checkpoint / "training.pt"):
-            return algorithm(config, observation_dim, action_dim, config.device)
+            return algorithm(config.method, observation_dim, action_dim, config.run.device)
     except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes beyond torch's
         raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
 
@@ -236,25 +171,3 @@ def require_new_file(path: Path, flag: str, make_folder: bool = False) -> None:
         folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not folder.is_dir():
         raise UserError(f"{path}: {folder} is no folder; choose another {flag}")
-
-
-def _algorithm_of(layers: list[Layer]) -> str:
-    name = "softflow"
-    for layer in layers:
-        name = layer.values.get("algorithm", name)
-    return str(name)
-
-
-def _config_class(algorithm: str) -> type[RunConfig]:
-    """`RunConfig`, and the settings that the algorithm's constructor asks for, in one."""
-    constructor = find_algorithm(algorithm).__init__
-    try:
-        settings = get_type_hints(constructor).get("config")
-    except NameError:  # of something imported for the type checker alone
-        settings = None
-    if not (isinstance(settings, type) and is_dataclass(settings)):
-        raise UserError(
-            f"algorithm {algorithm!r}: {constructor.__qualname__} must annotate `config` with the dataclass of its "
-            "settings"
-        )
-    return make_dataclass("TrainConfig", [("algorithm", str, field(default=algorithm))], bases=(RunConfig, settings))

@@ -10,21 +10,40 @@ import torch
 from softflow.data import Episode, check_compatible, load_demonstrations, whole_chunks
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard
-from softflow.runs.assembly import load_run, locate_checkpoint, make_mirror
+from softflow.runs.assembly import config_path_of, load_run, make_mirror
 from softflow.runs.training import DEMONSTRATIONS
+from softflow.task import TaskSpec
 
 
 def make_guard(
-    run: str, held_out: Sequence[Episode], quantile: float, rate_factor: float | None = None
+    run: str,
+    held_out: Sequence[Episode],
+    quantile: float,
+    rate_factor: float | None = None,
+    task: TaskSpec | None = None,
 ) -> tuple[ChunkGuard, int]:
-    """A guard of a run's policy, and how many chunks of the held-out demonstrations calibrate it.
+    """Calibrate a guard of a run's policy on held-out demonstrations.
+
+    Args:
+        run: Run folder, or a checkpoint's folder in it.
+        held_out: Demonstrations that the policy did not learn from.
+        quantile: Share of demonstrated chunks, and of their observations, that may be flagged.
+        rate_factor: Limits the change of each action per step to this many times the largest demonstrated. None limits
+            nothing.
+        task: What the demonstrations say their robot sees and does. None if they do not say it.
+
+    Returns:
+        The guard, and how many held-out chunks calibrated it.
 
     Raises:
+        TaskMismatch: The demonstrations are of another task than the policy.
         UserError: the run's policy has no exact density; the demonstrations are not of its environment, are among
             those that it learnt from, or too few.
     """
     deployed, config = load_run(run)
     policy = deployed.policy
+    if task is not None and deployed.task is not None:
+        deployed.task.require_same(task, "the held-out demonstrations are of another task than the policy")
     check_compatible(held_out, policy.observation_dim, policy.action_dim)
     learned = _learned_from(run)
     if known := len({_identity(episode) for episode in learned} & {_identity(episode) for episode in held_out}):
@@ -32,7 +51,7 @@ def make_guard(
             f"{run} has learnt from {known} of these demonstrations, and holds them likelier than any that follow: "
             "give others, such as of softflow-demo with another --seed"
         )
-    mirror = make_mirror(config, learned[0].layout)
+    mirror = make_mirror(config.run, learned[0].layout)
     try:
         seen = [*learned, *(map(mirror, learned) if mirror else ())]
     except ValueError as error:
@@ -43,7 +62,7 @@ def make_guard(
         largest = np.max([np.abs(np.diff(episode.action, axis=0)).max(0) for episode in seen if len(episode) > 1], 0)
         rate = rate_factor * torch.as_tensor(largest).clamp(min=1e-6)
     try:
-        guard = ChunkGuard(policy, rate=rate)
+        guard = ChunkGuard(policy, rate=rate, task=deployed.task)
         guard.calibrate(torch.as_tensor(whole_chunks(seen, 1)[0]), observation, chunk, quantile)
     except ValueError as error:
         raise UserError(f"no guard of {run}: {error}") from error
@@ -52,8 +71,7 @@ def make_guard(
 
 def _learned_from(run: str) -> list[Episode]:
     """The run's own copy of its demonstrations."""
-    _, settings = locate_checkpoint(run)
-    return load_demonstrations(settings.parent / DEMONSTRATIONS)
+    return load_demonstrations(config_path_of(run).parent / DEMONSTRATIONS)
 
 
 def _identity(episode: Episode) -> tuple[bytes, bytes]:

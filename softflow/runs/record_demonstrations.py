@@ -6,16 +6,18 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from softflow.data import Episode, EpisodeBuilder, outcome_of
+from softflow.data import Dataset, Episode, EpisodeBuilder, outcome_of
 from softflow.envs import Demonstrator, find_layout, make_demonstrator
 from softflow.envs.registry import Env
 from softflow.errors import UserError
+from softflow.task import TaskSpec
 from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.failures import EnvironmentErrors, Lost
 from softflow.training.global_state import environments_turn
@@ -32,7 +34,7 @@ def record_demonstrations(
     options: Mapping[str, Any] | None = None,
     errors: EnvironmentErrors | None = None,
     success: SuccessRule | None = None,
-) -> list[Episode]:
+) -> Dataset:
     """Record `episodes` of the demonstrator of the environments that `make` makes; `options` are the demonstrator's.
 
     Each episode has random numbers of its own, so they are the same whatever the number of processes. With 0 it is this
@@ -45,10 +47,7 @@ def record_demonstrations(
     """
     errors, recorded, begun = errors or EnvironmentErrors(), list[Episode](), 0
     recorder = _Recorder(make, seed, dict(options or {}), success)
-    if not processes:
-        recorder.require_demonstrator()
-    else:
-        recorder.require_environment()
+    task = recorder.require_environment() if processes else recorder.require_demonstrator()
     with ExitStack() as stack:
         bar = stack.enter_context(StageProgress("demonstrations", episodes))
         record: Callable[[Iterable[int]], Iterable[Episode | Lost]] = partial(map, recorder)
@@ -74,7 +73,7 @@ def record_demonstrations(
                     "a process that recorded demonstrations ended: see what it wrote, and whether there is memory for "
                     f"{processes} of them"
                 ) from error
-    return recorded
+    return Dataset(recorded, task)
 
 
 DEMONSTRATION_SEEDS = 10_000
@@ -90,13 +89,13 @@ class _Recorder:
         self.make, self.seed, self.options, self.success = make, seed, options, success
         self.environment: CheckedEnvironment | None = None
 
-    def require_environment(self) -> None:
-        """Raises `UserError` if it cannot be made, before anything is shown."""
-        with environments_turn():
-            CheckedEnvironment(self.make()).close()
+    def require_environment(self) -> TaskSpec:
+        """The task of the environment. Raises `UserError` if it cannot be made, before anything is shown."""
+        with environments_turn(), closing(CheckedEnvironment(self.make())) as environment:
+            return self._task(environment)
 
-    def require_demonstrator(self) -> None:
-        """Raises `UserError` if there is nobody who can show an episode, before any is shown."""
+    def require_demonstrator(self) -> TaskSpec:
+        """The same. Raises `UserError` if there is nobody who can show an episode, before any is shown."""
         with environments_turn():
             self.environment = CheckedEnvironment(self.make(), self.success)
             try:
@@ -104,7 +103,11 @@ class _Recorder:
             except UserError:
                 raise
             except ENVIRONMENT_ERRORS:  # the first episode will say so
-                return
+                pass
+            return self._task(self.environment)
+
+    def _task(self, environment: CheckedEnvironment) -> TaskSpec:
+        return replace(TaskSpec.from_env(environment), success=(self.success or SuccessRule()).text)
 
     def __call__(self, index: int) -> Episode | Lost:
         with environments_turn():

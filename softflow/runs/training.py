@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -26,27 +24,28 @@ from softflow.data import (
     check_compatible,
     constant_dimensions,
     load_corrections,
+    load_dataset,
     observation_statistics,
-    read_demonstrations,
+    read_dataset,
     row_dtype,
     save_corrections,
     save_demonstrations,
 )
-from softflow.data.readers import read_dataset
-from softflow.envs import describe_spaces, find_layout, name_dimensions, time_limit
+from softflow.envs import describe_spaces, name_dimensions, time_limit
 from softflow.errors import UserError, one_line
 from softflow.runs.assembly import (
     environment_maker,
     give,
+    load_deployed,
     make_algorithm,
     make_environment,
     make_environments,
     make_mirror,
-    read_base,
-    read_config,
 )
+from softflow.runs.config import TrainConfig, read_config
 from softflow.runs.record_demonstrations import record_demonstrations
-from softflow.settings.typed import dump_yaml, to_dict
+from softflow.settings.fields import to_dict
+from softflow.settings.typed import dump_yaml
 from softflow.task import TaskSpec
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
@@ -63,109 +62,131 @@ CORRECTIONS = "corrections.npz"
 """Name of the corrections' copy there."""
 
 
-def train_run(config: Any, folder: RunFolder) -> None:
-    torch.set_num_threads(config.threads)
-    seed_all(config.seed)
+@dataclass(frozen=True)
+class Trained:
+    """How a training ended.
+
+    Attributes:
+        evaluations: on held-out episodes, in order, as (stage, its updates or steps so far, result).
+        errors: own episodes that were lost to errors of their environment.
+    """
+
+    evaluations: list[tuple[str, int, Evaluation]]
+    errors: int
+
+
+def new_folder(config: TrainConfig[Any]) -> RunFolder:
+    """Make and lock the folder of a new run. Raises `UserError` if it cannot be made."""
+    run = config.run
+    return RunFolder.create(run.runs, run.env, Path(run.algo).stem, run.seed, run.run_dir)
+
+
+def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None = None) -> Trained:
+    """Train a run to its end, from its beginning or from its last checkpoint, as `config.run.resume` says.
+
+    Args:
+        config: every setting.
+        folder: of the run, locked.
+        given: demonstrations in place of those that `config.run.demos` names.
+
+    Raises:
+        UserError: the settings, the files that they name or the demonstrations are wrong; or an environment misbehaved.
+        KeyboardInterrupt: SIGINT or SIGTERM came. The folder has a checkpoint, unless training had not begun.
+    """
+    run, resume = config.run, config.run.resume
+    torch.set_num_threads(run.threads)
+    seed_all(run.seed)
     # Files that the configuration names are read first: environments may change the current folder.
-    base_run, corrections_file = getattr(config, "base", None), getattr(config, "corrections", None)
+    base_run, corrections_file = (getattr(config.method, name, None) for name in ("base", "corrections"))
     base = corrections = None
-    if base_run is not None and not config.resume:  # a checkpoint holds it
-        base = read_base(base_run)
+    if base_run is not None and not resume:  # a checkpoint holds it
+        base = load_deployed(base_run)
     if corrections_file is not None:
-        corrections = load_corrections(folder.path / CORRECTIONS if config.resume else corrections_file)
-    recorded, demonstrations = (
-        read_demonstrations(folder.path / DEMONSTRATIONS) if config.resume else _demonstrations(config)
-    )
+        corrections = load_corrections(folder.path / CORRECTIONS if resume else corrections_file)
+    dataset = load_dataset(folder.path / DEMONSTRATIONS) if resume else _demonstrations(run, given)
+    demonstrations = dataset.episodes
 
     layout = demonstrations[0].layout
     sizes = layout or demonstrations[0].observation_dim, demonstrations[0].action_dim
-    algorithm = make_algorithm(config, *sizes, folder.last_checkpoint() if config.resume else None)
+    algorithm = make_algorithm(config, *sizes, folder.last_checkpoint() if resume else None)
     if base is not None:
-        give(algorithm.load_base, base, f"base {base_run}")
+        give(algorithm.load_base, base.policy, f"base {base_run}")
     elif base_run is None and algorithm.imitates:
         _require_imitable(demonstrations)
         _require_density(algorithm, demonstrations)
     if corrections is not None:
         give(algorithm.load_corrections, corrections, f"corrections {corrections_file}")
-    _require_room(config, folder, demonstrations[0])
-    mirror = make_mirror(config, layout)
+    _require_room(run, folder, demonstrations[0])
+    mirror = make_mirror(run, layout)
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
     algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
     successes = np.mean([episode.is_success for episode in demonstrations])
 
     def side_by_side(number: int) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
-        return closing(make_environments(config, number, algorithm.n_action_steps))
+        return closing(make_environments(run, number, algorithm.n_action_steps))
 
-    held_out_number = min(config.num_envs, config.eval_episodes)
-    with side_by_side(config.num_envs) as environments, side_by_side(held_out_number) as held_out:
-        task = replace(TaskSpec.from_env(environments), success=config.success)
-        if corrections is not None and corrections.task is not None:
-            task.require_same(corrections.task, f"corrections {corrections_file}")
-        if not config.resume:  # only now, when nothing of the input can be wrong any more
-            _require_whole_episodes(config, algorithm, demonstrations, time_limit(environments))
+    held_out_number = min(run.num_envs, run.eval_episodes)
+    with side_by_side(run.num_envs) as environments, side_by_side(held_out_number) as held_out:
+        algorithm.deployed.task = task = replace(TaskSpec.from_env(environments), success=run.success)
+        for what, other in ((f"base {base_run}", base), (f"corrections {corrections_file}", corrections)):
+            if other is not None and other.task is not None:
+                task.require_same(other.task, what)
+        if not resume:  # only now, when nothing of the input can be wrong any more
+            _require_whole_episodes(run, algorithm, demonstrations, time_limit(environments))
             folder.save_settings(partial(dump_yaml, config))
             with folder.writing():
-                recorded = recorded if config.demos is not None else task
-                save_demonstrations(folder.path / DEMONSTRATIONS, demonstrations, recorded)
+                save_demonstrations(folder.path / DEMONSTRATIONS, *dataset)
                 if corrections is not None:
                     save_corrections(folder.path / CORRECTIONS, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
         note(_what_is_seen(environments, learned_from))
-        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, config, mirror)
-        if config.resume:
-            _resume(trainer, config.resume)
+        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror)
+        if resume:
+            _resume(trainer, resume)
             _keep_settings(config, folder)
         try:
             evaluations = trainer.run()
-        except KeyboardInterrupt:
-            if folder.has_checkpoint:
-                print(f"\ncontinue with: softflow-train --resume {quote(folder.given)}", file=sys.stderr)
-            raise
         except (EnvironmentFailed, FloatingPointError) as error:
             if not folder.has_checkpoint:
                 raise
             kept = Path(folder.given, "checkpoints", folder.last_checkpoint().name)
             raise UserError(f"{one_line(error)}; the last checkpoint, {kept}, is from before") from error
-    note(_summary(evaluations, folder, trainer.environment_errors.count))
+    return Trained(evaluations, trainer.environment_errors.count)
 
 
-def _keep_settings(config: Any, folder: RunFolder) -> None:
+def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
     """Write the configuration of a resumed run to its folder if it has changed: the next `--resume` goes on with it."""
-    settings = replace(config, resume=None)
+    settings = replace(config, run=replace(config.run, resume=None))
     if to_dict(settings) != to_dict(read_config(str(folder.config_path))):
         folder.save_settings(partial(dump_yaml, settings))
 
 
-def _demonstrations(config: RunConfig) -> Dataset:
-    if config.demos is None:
+def _demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
+    if config.demos is None and given is None:
         processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
         errors = EnvironmentErrors(config.on_env_error)
-        shown = record_demonstrations(
-            environment_maker(config),
-            config.num_demos,
-            config.seed,
-            processes,
-            errors=errors,
-            success=SuccessRule(config.success),
+        rule, number = SuccessRule(config.success), config.num_demos
+        return record_demonstrations(
+            environment_maker(config), number, config.seed, processes, errors=errors, success=rule
         )
-        return Dataset(None, shown)
-    recorded, episodes = read_dataset(config.demos)
-    if len(episodes) < config.num_demos:
-        print(f"{config.demos} has {len(episodes)} episodes, all are used (num_demos is {config.num_demos})")
-    environment = make_environment(config)
-    observations, actions = environment.observation_space.shape, environment.action_space.shape
-    assert observations is not None and actions is not None
-    check_compatible(
-        episodes,
-        find_layout(environment) or observations[0],
-        actions[0],
-        recorded=recorded,
-        expected=TaskSpec.from_env(environment),
-    )
-    if recorded is not None and recorded.success != config.success:
-        note(f"{config.demos} was judged by success {recorded.success!r}, this run judges by {config.success!r}")
-    return Dataset(recorded, episodes[: config.num_demos])
+    if config.demos is not None:
+        dataset = read_dataset(config.demos)
+        if len(dataset.episodes) < config.num_demos:
+            note(f"{config.demos} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
+    else:
+        assert given is not None
+        dataset = given
+        if not dataset.episodes:
+            raise UserError("demos has no episode: give at least one")
+    task = TaskSpec.from_env(make_environment(config))
+    if dataset.task is not None:
+        what = config.demos or "demos"
+        if dataset.task.success != config.success:
+            note(f"{what} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
+    sizes = task.observation_size, task.action_dim
+    check_compatible(dataset.episodes, *sizes, recorded=dataset.task, expected=task)
+    return Dataset(dataset.episodes[: config.num_demos], dataset.task)
 
 
 def _require_room(config: RunConfig, folder: RunFolder, episode: Episode) -> None:
@@ -239,15 +260,3 @@ def _resume(trainer: Trainer, run: str) -> None:
         raise
     except Exception as error:  # whatever of a checkpoint does not fit
         raise UserError(f"{run}: its checkpoint is not of its configuration: {one_line(error)}") from error
-
-
-def _summary(evaluations: Sequence[tuple[str, int, Evaluation]], folder: RunFolder, errors: int) -> str:
-    lines = ["", "success on held-out episodes, with 95 % intervals"]
-    for stage, result in {stage: result for stage, _, result in evaluations}.items():
-        low, high = result.success_ci95
-        lines.append(f"  after {stage:<14} {result.success_rate:.2f} [{low:.2f}, {high:.2f}]")
-    if errors:
-        lines.append(f"own episodes lost to errors of their environment: {errors}")
-    return "\n".join(
-        [*lines, f"run folder: {folder.given}", f"next: softflow-eval {quote(folder.given)} --episodes 100"]
-    )

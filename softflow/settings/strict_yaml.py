@@ -1,4 +1,4 @@
-"""YAML as settings are written in: no key twice, no values without end, numbers as YAML 1.2 has them."""
+"""The YAML that settings are written in: no duplicate keys, no endless aliases, and numbers as in YAML 1.2."""
 
 from __future__ import annotations
 
@@ -11,39 +11,45 @@ import yaml
 from softflow.errors import one_line
 from softflow.files import TEXT_LIMIT
 
+DEEPEST = 20
+"""Levels of nesting that a text may have. With aliases, even a short text could have any number."""
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-4` is a number, as in YAML 1.2, and a key given twice is an error."""
+    """A loader that reads `1e-4` as a number, as YAML 1.2 does, and refuses duplicate keys."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._most = max(TEXT_LIMIT, len(text))  # values; without aliases there are fewer than characters
-        self._counted: dict[yaml.Node, int] = {}
+        self._sizes: dict[yaml.Node, tuple[int, int]] = {}
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None:
-            self._count(node)
+            self._size(node)
         return node
 
-    def _count(self, node: yaml.Node) -> int:
-        """How many values a node stands for. What aliases repeat counts every time.
+    def _size(self, node: yaml.Node) -> tuple[int, int]:
+        """Count the values that a node stands for, and its levels. What aliases repeat counts every time.
 
         Raises:
-            ConstructorError: there are more than anyone wrote, or no end of them.
+            ConstructorError: Either is larger than anyone would write, or endless.
         """
-        if node not in self._counted:
-            self._counted[node] = self._most + 1  # if it is met again within itself
-            children = node.value
-            if isinstance(node, yaml.ScalarNode):
-                children = []
-            elif isinstance(node, yaml.MappingNode):
+        if node not in self._sizes:
+            self._sizes[node] = self._most + 1, 1  # if it is met again within itself
+            children = [] if isinstance(node, yaml.ScalarNode) else node.value
+            if isinstance(node, yaml.MappingNode):
                 children = [one for pair in node.value for one in pair]
-            self._counted[node] = 1 + sum(map(self._count, children))
-        if self._counted[node] > self._most:
-            problem = "its aliases repeat values without end"
+            sizes = [self._size(child) for child in children]
+            self._sizes[node] = (
+                1 + sum(values for values, _ in sizes),
+                1 + max((depth for _, depth in sizes), default=0),
+            )
+        values, depth = self._sizes[node]
+        if values > self._most or depth > DEEPEST:
+            problem = "its aliases repeat values without end" if values > self._most else f"more than {DEEPEST} levels"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return self._counted[node]
+        return values, depth
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         given = set[Hashable]()
@@ -58,7 +64,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the strings that `_Loader` would read as numbers."""
+    """A dumper that quotes the strings that `_Loader` would read as numbers."""
 
 
 _FLOAT = re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$")  # the floats that PyYAML takes for strings
@@ -77,5 +83,5 @@ def read_yaml(text: str) -> Any:
 
 
 def write_yaml(values: Any) -> str:
-    """YAML text that `read_yaml` makes the same values of. It is ASCII: what is not is escaped."""
+    """Write YAML text that `read_yaml` turns back into the same values. It is ASCII: other characters are escaped."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)

@@ -27,7 +27,7 @@ NUMBER_SIZE = 4
 
 
 def save_policy(folder: Path, policy: BestOfN) -> None:
-    """Write the two files of a policy."""
+    """Write the two files of a policy, with its task if that is known."""
     write_module(folder, "policy", policy, policy.describe())
 
 
@@ -35,7 +35,7 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
     """Read a policy, ready to act. Nothing in its files is executed.
 
     Raises:
-        UserError: a file is missing or damaged, weights or statistics do not fit the description, or the flow's
+        UserError: A file is missing or damaged, weights, statistics or task do not fit the description, or the flow's
             package is missing.
     """
     folder = Path(folder)

@@ -84,8 +84,6 @@ class RunConfig:
             raise ValueError(f"save_minutes must be 0 or more, got {self.save_minutes}")
         if not 0 <= self.seed < 100:  # beyond, the demonstrations' episodes would be those held out
             raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
-        # A run's configuration is this and an algorithm's in one class; both are checked.
-        getattr(super(), "__post_init__", lambda: None)()
 
 
 _COUNTS = (

@@ -1,6 +1,8 @@
 """Scalars in a file that TensorBoard reads.
 
-Written where they are logged: torch's `SummaryWriter` has a thread of its own for it, whose errors reach nobody.
+Written where they are logged. torch's `SummaryWriter` writes in a thread of its own: if the disk is full, that thread
+prints a traceback and training goes on for some hundred scalars before it is told. It also names its files by the
+second, so that TensorBoard may read those of a run that is resumed at once in the wrong order.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from softflow.cli.demonstrate import DemoConfig
 from softflow.cli.evaluate import EvalConfig
 from softflow.cli.export import ExportConfig
 from softflow.cli.guard import GuardConfig
-from softflow.runs.assembly import config_class
+from softflow.runs.config import config_class
+from softflow.settings.fields import dotted_fields
 from softflow.settings.presets import Selection
-from softflow.settings.typed import dotted_fields
 from tests.damage import FOREIGN, Attack, flip, sign
 
 # Nothing here is a large number that would be honest: a million layers are no error, and take their time.

@@ -6,7 +6,7 @@ import dataclasses
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import pytest
 import tyro
@@ -14,6 +14,7 @@ import tyro
 from softflow.cli.command_line import HelpShown, parse_command_line, read_selection, run_main
 from softflow.errors import UserError
 from softflow.settings import presets as preset_files
+from softflow.settings.fields import Flat
 from softflow.settings.presets import Selection
 from softflow.settings.typed import ConfigError, Layer
 from softflow.training.interruption import Interrupted
@@ -41,6 +42,8 @@ class Stage:
     """How many updates."""
     augment: bool = False
     """Whether to add noise."""
+    ema_rate: float = 0.5
+    """Rate of the running average."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +62,32 @@ class Train:
     levels: Levels = dataclasses.field(default_factory=Levels)
     flow_options: dict[str, float | int | str | bool] = dataclasses.field(default_factory=dict)
     """Options of the flow."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Settings of a method."""
+
+    horizon: int = 8
+    """Actions of a chunk."""
+    n_action_steps: int = 4
+    """Actions of a chunk that are executed."""
+    augment: bool = False
+    """Whether to add noise."""
+    stage: Stage = dataclasses.field(default_factory=Stage)
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ValueError("horizon must be at least 1")
+
+
+MethodT = TypeVar("MethodT")
+
+
+@dataclasses.dataclass(frozen=True)
+class Composed(Generic[MethodT]):
+    train: Flat[Train]
+    method: Flat[MethodT]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +158,46 @@ def test_flags() -> None:
     assert built.flow_options == {"base_scale": 1e-4}
     built = parse("--flow-options.n-layers=3", "--flow-options.mixture", "true", "--imitation.no-augment")
     assert built.flow_options == {"n_layers": 3, "mixture": True}
+
+
+def parse_composed(*argv: str) -> Composed[Method]:
+    return parse_command_line(Composed[Method], argv, prog="softflow-train", description="Train.")
+
+
+def test_the_flags_of_a_composed_configuration_have_no_prefix(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "--horizon 4 --algo=other --augment --stage.updates 3 --imitation.updates 5 --flow-options.width 2"
+    built = parse_composed(*line.split())
+    assert built.method == Method(4, augment=True, stage=Stage(3))
+    assert built.train.levels == Levels("other", "tape_cut", "tape_cut", "tape_cut", "tape_cut")
+    assert (built.train.imitation, built.train.flow_options) == (Stage(5), {"width": 2})
+    with pytest.raises(ConfigError, match=r"^unknown flag --hroizon: did you mean '--horizon'\?"):
+        parse_composed("--hroizon", "4")
+    with pytest.raises(ConfigError, match=r"horizon must be at least 1$"):
+        parse_composed("--horizon", "0")
+    with pytest.raises(HelpShown):
+        parse_composed("--help")
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for text in (
+        "--horizon INT Actions of a chunk. (default: 8)",
+        "--augment, --no-augment",
+        "--imitation.updates INT",
+    ):
+        assert text in words
+
+
+def test_flags_of_earlier_versions_are_taken_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    built = parse_composed("--execute", "2", "--stage.average_rate=0.25", "--flow-options.execute", "3")
+    assert built.method == Method(n_action_steps=2, stage=Stage(ema_rate=0.25))
+    assert built.train.flow_options == {"execute": 3}
+    assert capsys.readouterr().err.splitlines() == [
+        "--execute is called --n-action-steps now",
+        "--stage.average_rate is called --stage.ema-rate now",
+    ]
+    both = "--execute is the earlier name of --n-action-steps, and both are given: remove --execute"
+    with pytest.raises(ConfigError, match=f"^{both}$"):
+        parse_composed("--execute", "2", "--n_action_steps=3")
+    with pytest.raises(ConfigError, match=r"^unknown flag --trace: "):  # it would be --gae-lambda, which there is none
+        parse_composed("--trace", "2")
 
 
 @pytest.mark.parametrize(

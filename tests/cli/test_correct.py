@@ -15,8 +15,7 @@ import torch
 
 from softflow.algos import Correction
 from softflow.data import Corrections, load_corrections, save_corrections
-from softflow.envs import TapeCutSupervisor, make_env
-from softflow.envs.registry import SUPERVISORS
+from softflow.envs import TapeCutSupervisor, make_env, tasks
 from softflow.errors import UserError
 from softflow.policies import BestOfN, FlowPolicy, SteeredPolicy
 from softflow.runs.record_corrections import record_corrections
@@ -60,7 +59,7 @@ class PendulumSupervisor:
 
 @pytest.fixture(autouse=True)
 def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SUPERVISORS, "Pendulum-v1", PendulumSupervisor)
+    monkeypatch.setitem(tasks._tasks, "Pendulum-v1", tasks.Task("Pendulum-v1", supervisor=PendulumSupervisor))
     (tmp_path / "correct.yaml").write_text(SMALL)
 
 
@@ -136,9 +135,9 @@ def test_a_policy_that_never_fails_is_not_watched_for_ever(monkeypatch: pytest.M
     ("flags", "message"),
     [
         ("--corrections nowhere", "nowhere: no such run folder"),
-        ("--corrections run --env tape_cut", "--corrections run: its environment is 'Pendulum-v1': give no --env"),
+        ("--corrections run --env tape_cut", "corrections run: its environment is 'Pendulum-v1': give no --env"),
         ("--corrections run --out used.npz", "used.npz exists; choose another --out"),
-        ("--corrections run --episodes 0", "--episodes must be at least 1, got 0"),
+        ("--corrections run --episodes 0", "episodes must be at least 1, got 0"),
         ("--corrections run --demonstrator-options.tork 1", "unexpected keyword argument 'tork'"),
     ],
 )
@@ -150,7 +149,7 @@ def test_what_cannot_be_recorded(flags: str, message: str, small_run: Path, comm
 
 
 def test_an_environment_without_supervisor(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(SUPERVISORS, "Pendulum-v1")
+    monkeypatch.delitem(tasks._tasks, "Pendulum-v1")
     assert "nothing in 'Pendulum-v1' can take over" in command("softflow-demo --corrections run").error()
 
 

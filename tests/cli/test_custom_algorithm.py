@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows import registry
+from flows.registry import FLOWS
 from softflow.settings.typed import load_file
 from tests.cli.training_runs import interrupted, stages_of
 
@@ -55,7 +55,7 @@ def test_it_trains_and_deploys(mine: Path, command: Any, tmp_path: Path) -> None
 
 def test_it_may_bring_the_flow_of_its_policy(mine: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that finds the trained policy has imported nothing yet."""
-    monkeypatch.setattr(registry, "_registered", registry._registered.copy())
+    monkeypatch.setattr(FLOWS, "_things", FLOWS._things.copy())
     (mine / "my_algorithm.py").write_text(
         "from flows import GaussianFlow, register_flow\nfrom softflow.algos import FilteredImitation\n\n"
         "@register_flow('mine')\nclass MyFlow(GaussianFlow):\n    pass\n\nclass Mine(FilteredImitation):\n    pass\n"
@@ -66,7 +66,7 @@ def test_it_may_bring_the_flow_of_its_policy(mine: Path, command: Any, monkeypat
     assert result.status == 0, result
     for reader in ("softflow-eval run --episodes 2", "softflow-export run --format torchscript --out policy.pt"):
         forget()
-        registry._registered.pop("mine")
+        FLOWS._things.pop("mine")
         assert command(reader).status == 0, reader
 
 

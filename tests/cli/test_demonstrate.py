@@ -68,7 +68,7 @@ def test_options_of_the_demonstrator(command: Any) -> None:
     careful = "--demonstrator-options.sloppiness 0 --demonstrator-options.noise 0 --demonstrator-options.mode 2"
     assert command(f"softflow-demo --episodes 2 --out d.npz {careful}").status == 0
     options = dict(sloppiness=0, noise=0, mode=2)
-    expected = record_demonstrations(lambda: make_env("tape_cut"), 2, seed=0, options=options)
+    expected = record_demonstrations(lambda: make_env("tape_cut"), 2, seed=0, options=options).episodes
     for recorded, episode in zip(load_demonstrations("d.npz"), expected, strict=True):
         assert recorded.mode == 2
         np.testing.assert_array_equal(recorded.action, episode.action)
@@ -94,7 +94,7 @@ def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> No
         ("--env Pendulum-v1", "no demonstrator is known for 'Pendulum-v1'"),
         ("--env tapecut", "unknown environment 'tapecut': did you mean 'tape_cut'?"),
         ("--out used.npz", "used.npz exists; choose another --out"),
-        ("--episodes 0", "--episodes must be at least 1, got 0"),
+        ("--episodes 0", "episodes must be at least 1, got 0"),
         ("--epsodes 3", "unknown flag --epsodes: did you mean '--episodes'?"),
         ("--env-options.reward stagd", "did you mean 'staged'?"),
         ("--demonstrator-options.nose 0", "unexpected keyword argument 'nose'"),
@@ -103,7 +103,7 @@ def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> No
         ("--demonstrator-options.seed 3", "unexpected keyword argument 'seed'"),
         ("--env-options.max-steps 1.5", "max_steps must be a whole number, got 1.5"),
         ("--env-options.name x", "unexpected keyword argument 'name'"),
-        ("--seed 100", "--seed must be in 0 ... 99, got 100"),
+        ("--seed 100", "seed must be in 0 ... 99, got 100"),
         ("--out used.npz/new.npz", "used.npz is no folder; choose another --out"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,22 @@ from typing import Any
 import pytest
 import torch
 
-from flows.export import load_exported
-from softflow.cli import export
+from flows.export import load_exported, read_metadata
+from softflow.policies import Policy
+from softflow.runs import exporting
 from softflow.runs.assembly import load_run
-from softflow.training.checkpoint import load_policy
+from softflow.task import ActionPart, ObservationPart, TaskSpec
+from softflow.training.checkpoint import load_policy, save_policy
 from softflow.training.run_folder import RunFolder
+
+PENDULUM = TaskSpec(
+    (ObservationPart("angle", (2,), "float64"), ObservationPart("speed", ())), (ActionPart("torque", (-2.0,), (6.0,)),)
+)
 
 
 @pytest.mark.parametrize("format", ["onnx", "torchscript", "torch_export"])
 def test_the_file_is_the_greedy_policy(format: str, small_run: Path, command: Any) -> None:
+    known(None)
     result = command(f"softflow-export run --format {format} --out policy.file")
     assert result.status == 0 and result.err == ""
     first, second = result.out.splitlines()
@@ -32,13 +40,37 @@ def test_the_file_is_the_greedy_policy(format: str, small_run: Path, command: An
         torch.testing.assert_close(run(observation), policy.greedy(observation), rtol=0, atol=1e-5)
 
 
+def test_names_and_units_are_those_of_the_task(small_run: Path, command: Any) -> None:
+    known(PENDULUM)
+    result = command("softflow-export run --format torchscript --out policy.pt")
+    assert result.status == 0 and result.err == ""
+    assert result.out.startswith(
+        "policy.pt: angle (B, 2), speed (B) -> chunk (B, 4, 1), of which 2 actions are executed\n"
+    )
+    observation = {"angle": torch.randn(5, 2).double(), "speed": torch.randn(5)}
+    expected = Policy(load_policy(RunFolder.open("run").last_checkpoint())).greedy(observation)
+    exported = load_exported("policy.pt", "torchscript", trusted=True)(observation)
+    torch.testing.assert_close(exported, expected, rtol=0, atol=1e-5)
+    assert json.loads(read_metadata("policy.pt", "torchscript")["softflow"])["task"] == PENDULUM.describe()
+
+
 def test_the_box_is_kept(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(PENDULUM)
     checkpoint = RunFolder.open("run").last_checkpoint()
     deployed, config = load_run(str(checkpoint))
     deployed.policy.flow.base.mean.bias += 30.0
-    monkeypatch.setattr(export, "load_run", lambda run: (deployed, config))
+    monkeypatch.setattr(exporting, "load_run", lambda run: (deployed, config))
     assert command(f"softflow-export {checkpoint} --format torchscript --out policy.pt").status == 0
-    assert load_exported("policy.pt", "torchscript", trusted=True)(torch.zeros(2, 3)).eq(1).all()
+    observation = {"angle": torch.zeros(2, 2).double(), "speed": torch.zeros(2)}
+    assert load_exported("policy.pt", "torchscript", trusted=True)(observation).eq(6).all()
+
+
+def known(task: TaskSpec | None) -> None:
+    """Give the run's policy this task."""
+    checkpoint = RunFolder.open("run").last_checkpoint()
+    deployed = load_policy(checkpoint)
+    deployed.task = task
+    save_policy(checkpoint, deployed)
 
 
 @pytest.mark.parametrize(

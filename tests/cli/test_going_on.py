@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from softflow.algos import SAC, SoftFlow
+from softflow.algos.policy_learner import PolicyLearner
 from softflow.settings.typed import load_file
 from softflow.training.run_folder import RunFolder
 from tests.cli.test_resume import train
@@ -45,9 +46,9 @@ def test_a_finished_run_goes_on_in_its_last_stage(small_run: Path, command: Any)
     """In one whose schedules depend on the length of the stage, and whose environments cannot be saved."""
     metrics = (small_run / "metrics.csv").read_bytes()
     before = rows("run")
-    begun = list[str]()
+    begun = list[float]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SoftFlow, "begin", lambda self, stage: begun.append(stage.name))
+        patch.setattr(PolicyLearner, "restart", lambda self, learning_rate: begun.append(learning_rate))
         result = command("softflow-train --resume run --online.steps 720")
     assert result.status == 0 and "2 unfinished episodes are begun anew" in result.out, result
     assert begun == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,10 @@ import pytest
 
 from softflow.data import Episode, load_demonstrations, save_demonstrations
 from softflow.policies import ChunkGuard
+from softflow.runs.calibrate_guard import make_guard
+from softflow.task import ActionPart, ObservationPart, TaskMismatch, TaskSpec
+from softflow.training.checkpoint import load_policy, save_policy
+from softflow.training.run_folder import RunFolder
 from tests.policies.guards import calibrated
 
 SHARES = ["flagged", "replaced", "unlikely", "limited", "unfamiliar"]
@@ -74,7 +79,7 @@ def test_bad_input_is_refused(
 def test_guards_that_cannot_watch_are_refused(held_out: None, command: Any) -> None:
     assert "guard.json: no such file" in command("softflow-eval run --guard nowhere").error()
     command("softflow-guard run --demos held_out.npz --out guard")
-    assert "give one of --video and --guard" in command("softflow-eval run --guard guard --video film.mp4").error()
+    assert "give one of video and guard" in command("softflow-eval run --guard guard --video film.mp4").error()
     assert (
         "attempts: expected an integer >= 0" in command("softflow-eval run --guard guard --guard-attempts -1").error()
     )
@@ -83,3 +88,24 @@ def test_guards_that_cannot_watch_are_refused(held_out: None, command: Any) -> N
     config = Path("guard/guard.json")
     config.write_text(config.read_text().replace('"horizon": 4', '"horizon": 2'))
     assert "cannot be loaded" in command("softflow-eval run --guard guard").error()
+
+
+def test_tasks_are_compared_by_name(held_out: None, command: Any) -> None:
+    task = TaskSpec((ObservationPart("angle", (3,)),), (ActionPart("torque", (-2.0,), (2.0,)),))
+    checkpoint = RunFolder.open("run").last_checkpoint()
+    deployed = load_policy(checkpoint)
+    deployed.task = task
+    save_policy(checkpoint, deployed)
+    assert command("softflow-guard run --demos held_out.npz --out guard --quantile 0.2").status == 0
+    guard = ChunkGuard.load("guard")
+    assert guard.task == task
+    guard.task = dataclasses.replace(task, action=(ActionPart("torque", (-2.0,), (3.0,)),))
+    guard.save("stronger")
+    error = command("softflow-eval run --guard stronger").error()
+    assert (
+        "guard stronger is of another task than the policy: action 'torque' has [0] in -2 ... 3, expected -2" in error
+    )
+    episodes = load_demonstrations("held_out.npz")
+    assert make_guard("run", episodes, 0.2, task=task)[1] == 27
+    with pytest.raises(TaskMismatch, match=r"the held-out demonstrations are of another task .*'torque'.* -2 \.\.\. 3"):
+        make_guard("run", episodes, 0.2, task=guard.task)

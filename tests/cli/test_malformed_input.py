@@ -16,10 +16,9 @@ from typing import Any
 
 import pytest
 
-from softflow.cli import evaluate, export
 from softflow.data import EpisodeBuilder
 from softflow.policies import ChunkGuard
-from softflow.runs import record_demonstrations, training
+from softflow.runs import evaluator, exporting, record_demonstrations, training
 from softflow.training.loop import Trainer
 from tests.cli.conftest import MAINS, contents, pendulum_demonstrations
 from tests.cli.malformed import Attempt, attempt
@@ -63,8 +62,8 @@ def cut_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is accepted stops before it costs anything; what asks for too much is stopped."""
     monkeypatch.setattr(training, "Trainer", ResumingTrainer)
     monkeypatch.setattr(record_demonstrations, "EpisodeBuilder", ShowingOne)
-    monkeypatch.setattr(evaluate, "evaluate", accept)
-    monkeypatch.setattr(export, "export_greedy", accept)
+    monkeypatch.setattr(evaluator, "evaluate", accept)
+    monkeypatch.setattr(exporting, "export_greedy", accept)
     monkeypatch.setattr(ChunkGuard, "save", accept)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

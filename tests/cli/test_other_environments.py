@@ -17,8 +17,8 @@ import yaml
 from softflow.cli.command_line import parse_command_line
 from softflow.data import Episode, EpisodeBuilder, save_demonstrations
 from softflow.envs import available_envs, find_layout, make_env, time_limit
-from softflow.envs.registry import EXTRAS, SHORT_NAMES
-from softflow.runs.assembly import config_class
+from softflow.envs.tasks import known_tasks
+from softflow.runs.config import config_class
 from softflow.settings.presets import Selection, available_presets
 from tests.test_packaging import SETUP
 
@@ -29,23 +29,24 @@ def test_every_short_name_has_its_preset() -> None:
     assert available_presets("envs") == available_envs()
 
 
-@pytest.mark.parametrize("env", sorted(SHORT_NAMES))
+@pytest.mark.parametrize("env", available_envs())
 @pytest.mark.parametrize("algo", ["softflow", "imitation", "sac_prior_data"])
 def test_the_presets_fit_the_algorithms(env: str, algo: str) -> None:
     config = config_class(Selection(algo=algo, env=env))
-    assert parse_command_line(config, ["--algo", algo, "--env", env], prog="train", description="").env == env
+    assert parse_command_line(config, ["--algo", algo, "--env", env], prog="train", description="").run.env == env
 
 
-@pytest.mark.parametrize("module", EXTRAS)
+@pytest.mark.parametrize("module", ["gymnasium_robotics", "ogbench"])
 def test_a_missing_package_is_named(module: str, command: Any, snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    assert EXTRAS[module] in SETUP["options.extras_require"]
     before = snapshot()
-    for name, env_id in SHORT_NAMES.items():
-        if env_id.startswith(f"{module}:"):
-            for line in (f"softflow-train --env {name}", f"softflow-demo --env {name}"):
-                assert f"cannot import '{module}'" in (error := command(line).error())
-                assert f"pip install 'softflow[{EXTRAS[module]}]'" in error
+    tasks = [task for task in known_tasks() if task.module == module and task.short_name]
+    assert tasks
+    for task in tasks:
+        assert task.install.removeprefix("softflow[").removesuffix("]") in SETUP["options.extras_require"]
+        for line in (f"softflow-train --env {task.short_name}", f"softflow-demo --env {task.short_name}"):
+            assert f"cannot import '{module}'" in (error := command(line).error())
+            assert f"pip install '{task.install}'" in error
     assert snapshot() == before
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ import pytest
 
 from softflow.cli.command_line import parse_command_line
 from softflow.policies import FlowPolicy, OneStepPolicy
-from softflow.runs.assembly import config_class, make_algorithm, read_config
+from softflow.runs.assembly import make_algorithm
+from softflow.runs.config import config_class, read_config
+from softflow.settings.fields import dotted_fields, keys_of
 from softflow.settings.presets import Selection, available_presets
-from softflow.settings.typed import dotted_fields, load_file
+from softflow.settings.typed import load_file
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.training_runs import stages_of
@@ -28,7 +30,7 @@ RUN = "--num-envs 2 --num-demos 4 --eval-episodes 2 --collect-steps 60 --threads
 
 
 def required_flags(algo: str) -> str:
-    missing = [f.name for f in fields(config_class(Selection(algo=algo))) if f.default is f.default_factory is MISSING]
+    missing = [name for name, key in keys_of(config_class(Selection(algo=algo))).items() if key.default is MISSING]
     return " ".join(f"--{name} {REQUIRED[name]}" for name in missing)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from softflow.data import Corrections, save_corrections
-from softflow.runs.assembly import config_class
+from softflow.runs.config import config_class
+from softflow.settings.fields import dotted_fields
 from softflow.settings.presets import Selection, available_presets
-from softflow.settings.typed import dotted_fields
 from softflow.training.loop import Trainer
 from tests.cli.training_runs import assert_same_run, stages_of
 

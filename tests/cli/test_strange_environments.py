@@ -20,7 +20,7 @@ from gymnasium.spaces import Box
 
 from softflow.algos.softflow import SoftFlow
 from softflow.data import load_corrections, load_demonstrations
-from softflow.envs import registry
+from softflow.envs import tasks
 from tests.cli.conftest import pendulum_demonstrations
 from tests.cli.training_runs import interrupted
 
@@ -71,8 +71,7 @@ class Shown:
 @pytest.fixture(autouse=True)
 def strange(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gymnasium.register("Strange-v0", entry_point=Strange, disable_env_checker=True)
-    monkeypatch.setitem(registry.DEMONSTRATORS, "Strange-v0", Shown)
-    monkeypatch.setitem(registry.SUPERVISORS, "Strange-v0", Shown)
+    monkeypatch.setitem(tasks._tasks, "Strange-v0", tasks.Task("Strange-v0", demonstrator=Shown, supervisor=Shown))
     yield
     gymnasium.registry.pop("Strange-v0")
 

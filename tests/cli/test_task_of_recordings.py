@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from softflow.data import load_corrections, read_demonstrations, save_corrections, save_demonstrations
+from softflow.data import load_corrections, load_dataset, save_corrections, save_demonstrations
 from softflow.envs import make_env
 from softflow.task import TaskSpec
 from tests.cli.conftest import Command, pendulum_demonstrations
@@ -15,30 +15,30 @@ TRAIN = "softflow-train --env Pendulum-v1 --config small.yaml --run-dir run"
 
 
 def pendulum(path: Path, task: TaskSpec) -> None:
-    episodes = read_demonstrations(pendulum_demonstrations(path, reward=1.0)).episodes
+    episodes = load_dataset(pendulum_demonstrations(path, reward=1.0)).episodes
     save_demonstrations(path, episodes, task)
 
 
 def test_recorded_demonstrations_say_their_task(command: Command) -> None:
     assert command("softflow-demo --env two_routes --episodes 2 --out d.npz --success any").status == 0
     expected = replace(TaskSpec.from_env(make_env("two_routes")), success="any")
-    assert read_demonstrations("d.npz").task == expected
+    assert load_dataset("d.npz").task == expected
     assert command("softflow-train --env two_routes --config small.yaml --run-dir run --success any").status == 0
-    assert read_demonstrations("run/demonstrations.npz").task == expected
+    assert load_dataset("run/demonstrations.npz").task == expected
 
 
 def test_given_demonstrations_keep_theirs(command: Command, tmp_path: Path) -> None:
     pendulum(tmp_path / "d.npz", replace(PENDULUM, success="return>=-300", rate=None))
     result = command(f"{TRAIN} --demos d.npz")
     assert result.status == 0, result
-    assert "d.npz was judged by success 'return>=-300', this run judges by 'last'" in result.out
-    assert read_demonstrations("run/demonstrations.npz").task == read_demonstrations("d.npz").task
+    assert "d.npz was judged by success 'return>=-300', this run by 'last'" in result.out
+    assert load_dataset("run/demonstrations.npz").task == load_dataset("d.npz").task
 
 
 def test_without_a_task_sizes_alone_are_compared(command: Command, demonstrations: Path) -> None:
     result = command(f"{TRAIN} --demos {demonstrations}")
     assert result.status == 0 and "judged" not in result.out, result
-    assert read_demonstrations("run/demonstrations.npz").task is None
+    assert load_dataset("run/demonstrations.npz").task is None
 
 
 def test_demonstrations_of_another_task_are_refused(command: Command, tmp_path: Path) -> None:

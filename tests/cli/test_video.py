@@ -13,8 +13,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from softflow.cli.video import write_video
 from softflow.errors import UserError
+from softflow.runs.video import write_video
 from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.failures import EnvironmentFailed
 

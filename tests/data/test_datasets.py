@@ -20,8 +20,8 @@ from softflow.data import (
     Episode,
     check_compatible,
     load_corrections,
+    load_dataset,
     load_demonstrations,
-    read_demonstrations,
     save_corrections,
     save_demonstrations,
 )
@@ -43,7 +43,7 @@ PACKED = [Episode.from_native(IMAGES, [SEEN] * 2, [[0.5]], [1], terminated=False
 def test_demonstrations_keep_their_task(tmp_path: Path, task: TaskSpec, episodes: list[Episode]) -> None:
     path = tmp_path / "d.npz"
     save_demonstrations(path, episodes, task)
-    for dataset in (read_demonstrations(path), read_dataset(path), read_dataset(str(path), format="npz")):
+    for dataset in (load_dataset(path), read_dataset(path), read_dataset(str(path), format="npz")):
         assert dataset.task == task
         np.testing.assert_array_equal(dataset.episodes[0].observation, episodes[0].observation)
     assert len(load_demonstrations(path)) == 1
@@ -133,7 +133,7 @@ class CsvReader(DatasetReader):
                 TASK, rows[:, :2], rows[:, 2:3], rows[:, 3], terminated=True, truncated=False, is_success=True,
                 final_observation_missing=True,
             ))
-        return Dataset(TASK, episodes)
+        return Dataset(episodes, TASK)
 
 class NoReader:
     pass
@@ -165,7 +165,7 @@ def test_a_package_brings_a_format(installed: None, recording: Path) -> None:
 
 
 def test_a_reader_that_cannot_be_had_is_one_clear_line(installed: None, recording: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'bad': csv_reader:NoReader .* is not a subclass of softflow\.DatasetReader"):
+    with pytest.raises(UserError, match=r"csv_reader:NoReader .* is not a subclass of softflow\.data\.DatasetReader"):
         read_dataset(recording)
     with pytest.raises(UserError, match="'missing' cannot be imported from csv_reader:Gone"):
         read_dataset(recording, format="missing")
@@ -181,7 +181,7 @@ def registered() -> Iterator[type[DatasetReader]]:
 
     @register_reader("text")
     class TextReader(DatasetReader):
-        answer: Any = Dataset(None, [])
+        answer: Any = Dataset([], None)
 
         def recognizes(self, path: Path) -> bool:
             return path.suffix == ".txt"
@@ -198,7 +198,7 @@ def registered() -> Iterator[type[DatasetReader]]:
 def test_a_registered_format_is_recognised(registered: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.touch()
-    registered.answer = Dataset(NUMBERS, EPISODES)
+    registered.answer = Dataset(EPISODES, NUMBERS)
     assert read_dataset(path) is registered.answer
     with pytest.raises(ValueError, match="'text' is already registered"):
         register_reader("text")(registered)
@@ -206,7 +206,7 @@ def test_a_registered_format_is_recognised(registered: Any, tmp_path: Path) -> N
         (ValueError("no\nheader"), f"{path}: no header"),
         (OSError("locked"), f"{path}: locked"),
         (UserError("as it is"), "as it is"),
-        (Dataset(None, []), f"{path}: no episodes"),
+        (Dataset([], None), f"{path}: no episodes"),
     ):
         registered.answer = answer
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flows import ChunkFlow, make_flow
-from flows.export import FORMATS, ContextToMode, ExportError, LatentToChunk, export, load_exported
+from flows.export import FORMATS, ContextToMode, ExportError, LatentToChunk, export, load_exported, read_metadata
 from tests.damage import EXECUTED, FOREIGN, PICKLE
 from tests.flows.flow_cases import SMALL, few_steps
 
@@ -103,6 +103,37 @@ def test_an_onnx_file_says_what_it_takes(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["flow.onnx"]  # weights included
 
 
+class SumOfParts(nn.Module):
+    def forward(self, parts: dict[str, Tensor], offset: Tensor) -> Tensor:
+        return parts["linear"].float().flatten(1) + nn.functional.linear(parts["b/c"], torch.eye(2)).float() + offset
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_argument_may_be_a_mapping_and_a_file_carries_texts(format: str, tmp_path: Path) -> None:
+    module, path, texts = SumOfParts(), tmp_path / "file", {"softflow": '{"ü": 1}', "note": "two\nlines"}
+    parts = {"linear": torch.arange(8, dtype=torch.int32).view(4, 2, 1), "b/c": torch.randn(4, 2)}
+    export(module, {"parts": parts, "offset": torch.ones(4, 1)}, path, format, metadata=texts)
+    run = load_exported(path, format, trusted=True)
+    batch = {name: part[:3] for name, part in reversed(parts.items())}
+    torch.testing.assert_close(run(batch, torch.zeros(3, 1)), module(batch, torch.zeros(3, 1)))
+    assert read_metadata(path, format) == texts
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ExportError, match=f"no {format} file, or damaged"):
+        read_metadata(path, format)
+
+
+def test_a_file_may_be_compared_with_something_else(tmp_path: Path) -> None:
+    def off(context: Tensor) -> Tensor:
+        return context + 1e-4
+
+    module, example, path = nn.Identity(), {"context": torch.zeros(4, 2)}, tmp_path / "file"
+    with pytest.raises(ExportError, match=r"differs from the original by 1\.0e-04"):
+        export(module, example, path, "torchscript", reference=off)
+    with pytest.raises(ExportError, match=r"differs from the original by 1\.0e-01"):
+        export(module, example, path, "torchscript", reference=off, scale=torch.tensor([100.0, 1e-3]))
+    assert export(module, example, path, "torchscript", reference=off, scale=100.0) == pytest.approx(1e-6)
+
+
 class FreezesTheBatch(nn.Module):
     def forward(self, context: Tensor) -> Tensor:
         return context + torch.zeros(len(context), 1)
@@ -137,6 +168,8 @@ def test_bad_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for example in ({}, context_only(2, 0), arguments(4, 0) | context_only(3, 0)):
         with pytest.raises(ValueError, match="example: expected the same three or more rows"):
             export(module, example, path, "torchscript")
+    with pytest.raises(ValueError, match="are called 'chunk': rename one"):
+        export(module, {"chunk": torch.zeros(4, 2)}, path, "torchscript")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"pip install 'softflow\[onnx\]'"):
         export(module, context_only(4, 0), path, "onnx")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import flows.registry
 from flows import DEFAULT_FLOW, CouplingFlow, GaussianFlow, available_flows, make_flow, register_flow
+from flows.registry import FLOWS
 from tests.flows.flow_cases import SMALL
 from tests.packages import describe, install
 
@@ -34,7 +34,7 @@ def test_unknown_names_and_options_are_met_with_the_nearest() -> None:
 
 
 def test_registering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows.registry, "_registered", dict(flows.registry._registered))
+    monkeypatch.setattr(FLOWS, "_things", dict(FLOWS._things))
 
     @register_flow("mine")
     class Mine(GaussianFlow):
@@ -52,7 +52,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(flows.registry, "_announced", set())
+    monkeypatch.setattr(FLOWS, "_announced", set())
     yield folder
     for package in ("shy_flows", "bold_flows"):
         sys.modules.pop(package, None)
@@ -130,7 +130,7 @@ def test_a_project_that_is_installed_from_the_current_folder_is_found(
 
 
 def test_sizes_may_be_taken_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows.registry, "_registered", dict(flows.registry._registered))
+    monkeypatch.setattr(FLOWS, "_things", dict(FLOWS._things))
 
     @register_flow("mine")
     class Mine(GaussianFlow):

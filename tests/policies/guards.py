@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,9 +35,9 @@ def at_quantiles(n: int) -> Tensor:
     return torch.stack([radius, torch.zeros(n)], -1).unsqueeze(-1)
 
 
-def calibrated(quantile: float = 0.05, n: int = 99, **limits: float) -> ChunkGuard:
+def calibrated(quantile: float = 0.05, n: int = 99, **options: Any) -> ChunkGuard:
     """Observations that were learnt are (+-1, +-1), so that none of their directions is rarer than another."""
-    guard = ChunkGuard(standard_normal(), **limits)
+    guard = ChunkGuard(standard_normal(), **options)
     corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     guard.calibrate(corners, corners.repeat(n // 4 + 1, 1)[:n], at_quantiles(n), quantile)
     return guard

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from critics import ChunkCritic
-from softflow.policies import BestOfN, FlowPolicy
+from softflow.policies import BestOfN, FlowPolicy, register_policy
+from softflow.policies.best_of_n import KINDS
 
 HORIZON, ACTION_DIM, OBSERVATION_DIM = 4, 2, 3
 
@@ -123,3 +124,17 @@ def test_description_and_weights_make_the_same(critic_horizon: int | None) -> No
         torch.manual_seed(3)
         actions.append(one.act(observations()))
     assert torch.equal(*actions)
+
+
+def test_a_policy_of_another_kind_is_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KINDS, "_things", dict(KINDS._things))
+
+    @register_policy
+    class Cautious(FlowPolicy):
+        kind = "cautious"
+
+    policy = Cautious(OBSERVATION_DIM, ACTION_DIM, HORIZON, "gaussian", {"width": 8})
+    described = json.loads(json.dumps(BestOfN(policy, None, 2, candidates=1, temperature=1.0).describe()))
+    assert type(BestOfN.build(**described).policy) is Cautious
+    with pytest.raises(ValueError, match="kind of policy 'flow' is already registered, by FlowPolicy"):
+        register_policy(FlowPolicy)

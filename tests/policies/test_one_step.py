@@ -114,7 +114,7 @@ def test_description_and_weights_make_the_same(name: str, tmp_path: Any) -> None
         torch.manual_seed(3)
         actions.append(one.act(observations()))
     assert torch.equal(*actions)
-    assert export_greedy(original.policy.eval(), tmp_path / "policy.pt", "torchscript") <= 1e-5
+    assert export_greedy(original.eval(), tmp_path / "policy.pt", "torchscript") <= 1e-5
 
 
 @pytest.mark.parametrize(

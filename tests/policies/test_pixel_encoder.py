@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import ImitationConfig
-from softflow.policies import ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy
+from softflow.errors import UserError
+from softflow.policies import BestOfN, ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy, register_encoder
 from softflow.policies.export import export_greedy
-from softflow.policies.pixel_encoder import MAX_SHIFT, PixelEncoder, shifted
+from softflow.policies.pixel_encoder import ENCODERS, MAX_SHIFT, PixelEncoder, shifted
 from softflow.task.layout import ObservationLayout, Part
 
 FRONT, WRIST = Part("front", (20, 20, 3), "uint8"), Part("wrist", (17, 19, 1), "uint8")
@@ -63,6 +64,11 @@ def test_features_do_not_depend_on_where_the_parts_lie() -> None:
         assert torch.equal(make_policy(layout).features(packed(layout)), make_policy().features(packed()))
         one = make_policy(layout).features(packed(layout, batch=1))
         torch.testing.assert_close(one, make_policy().features(packed())[:1])
+
+
+def test_pixels_and_numbers_as_float32_have_the_same_features() -> None:
+    unpacked = [torch.as_tensor(array).flatten(1).float() for array in LAYOUT.unpack(packed().numpy()).values()]
+    assert torch.equal(make_policy().features(torch.cat(unpacked, 1)), make_policy().features(packed()))
 
 
 def test_the_gradient_reaches_every_weight_of_the_encoder() -> None:
@@ -140,7 +146,7 @@ def test_other_observations_are_refused(observation: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trunk": "convv"}, "unknown encoder 'convv': did you mean 'conv'"),
+        ({"trunk": "convv"}, "unknown encoder 'convv'; did you mean 'conv'"),
         ({"widht": 3}, "encoder 'conv' has no option 'widht': did you mean 'width'"),
         ({"trunk": "resnet18"}, "encoder 'resnet18' needs its option 'weights'"),
     ],
@@ -150,6 +156,20 @@ def test_unknown_encoders_and_options_are_refused(options: dict[str, object], me
         PixelEncoder(LAYOUT, **options)  # type: ignore[arg-type]
 
 
+def test_an_encoder_may_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ENCODERS, "_things", dict(ENCODERS._things))
+
+    @register_encoder("mean")
+    def mean(image: Part, *, scale: float = 1.0) -> nn.Module:
+        return nn.Sequential(nn.AvgPool2d(image.shape[:2]), nn.Flatten())
+
+    encoder = PixelEncoder(LAYOUT, "mean", scale=2.0, features=5)
+    assert encoder(packed()).shape[1] == 5 * len(LAYOUT.images)
+    assert encoder.describe()["encoder_options"] == {"features": 5, "scale": 2.0}
+    with pytest.raises(ValueError, match="encoder 'mean' has no option 'scales': did you mean 'scale'"):
+        PixelEncoder(LAYOUT, "mean", scales=2.0)
+
+
 def test_tiny_images_and_encoders_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"image 'dot' is .* pixels, an encoder needs 16"):
         PixelEncoder(ObservationLayout((Part("dot", (8, 20, 3), "uint8"),)))
@@ -157,8 +177,8 @@ def test_tiny_images_and_encoders_of_nothing_are_refused() -> None:
         FlowPolicy(5, 2, 4, encoder="conv")
 
 
-def test_a_guard_and_an_export_are_refused(tmp_path: object) -> None:
+def test_a_guard_and_an_export_without_names_are_refused(tmp_path: object) -> None:
     with pytest.raises(ValueError, match="cannot judge images"):
         ChunkGuard(make_policy())
-    with pytest.raises(ValueError, match="sees images cannot be exported"):
-        export_greedy(make_policy(), f"{tmp_path}/policy.onnx", "onnx")
+    with pytest.raises(UserError, match=r"sees images .* without a description of its task"):
+        export_greedy(BestOfN(make_policy(), None, 2, 1, 0.5), f"{tmp_path}/policy.onnx", "onnx")

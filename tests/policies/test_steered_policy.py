@@ -267,7 +267,7 @@ def test_descriptions_without_a_kind_are_of_flow_policies() -> None:
     description = BestOfN(make_base("mixture"), None, 2, 1, 0.5).describe()
     assert description["policy"].pop("kind") == "flow"
     assert isinstance(BestOfN.build(**description).policy, FlowPolicy)
-    with pytest.raises(ValueError, match="unknown kind of policy 'steerd': did you mean 'steered'"):
+    with pytest.raises(ValueError, match="unknown kind of policy 'steerd'; did you mean 'steered'"):
         BestOfN.build(**{**description, "policy": {**description["policy"], "kind": "steerd"}})
     with pytest.raises(ValueError, match="names no base"):
         BestOfN.build(**{**description, "policy": {"kind": "steered", "latent": True}})
@@ -277,7 +277,7 @@ def test_descriptions_without_a_kind_are_of_flow_policies() -> None:
 @pytest.mark.parametrize("format", ["torchscript", "torch_export"])
 def test_the_greedy_choice_can_be_exported(name: str, format: str, tmp_path: Any) -> None:
     policy = make_policy(name, head=0.3, latent_shape="chunk").requires_grad_(False)
-    assert export_greedy(policy, tmp_path / "policy", format) < 1e-5
+    assert export_greedy(BestOfN(policy, None, 1, 1, 0.5), tmp_path / "policy", format) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from softflow.files import SIZE_LIMITS, TEXT_LIMIT
-from softflow.settings.strict_yaml import _Loader, read_yaml, write_yaml
+from softflow.settings.strict_yaml import DEEPEST, _Loader, read_yaml, write_yaml
 from softflow.settings.typed import ConfigError, load_file
 
 NAMES = "abcdefghijklmnop"
@@ -61,6 +61,20 @@ TEXTS = {
 def test_aliases_do_not_multiply(text: str) -> None:
     with pytest.raises(yaml.YAMLError, match="its aliases repeat values without end"):
         read_yaml(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1),
+        "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, DEEPEST)),
+    ],
+    ids=["written", "by aliases"],
+)
+def test_levels_are_limited(text: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=f"more than {DEEPEST} levels"):
+        read_yaml(text)
+    assert read_yaml("[" * (DEEPEST - 1) + "1" + "]" * (DEEPEST - 1))
 
 
 def test_aliases_may_repeat_what_was_written() -> None:

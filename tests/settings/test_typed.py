@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softflow.settings import presets
+from softflow.settings.fields import to_dict
 from softflow.settings.presets import load_preset
 from softflow.settings.typed import (
     ConfigError,
@@ -22,7 +23,6 @@ from softflow.settings.typed import (
     from_layers,
     load_file,
     merge,
-    to_dict,
 )
 
 Free = dict[str, float | int | str | bool]
@@ -150,6 +150,22 @@ def test_refusals(values: dict[str, Any], message: str) -> None:
         from_dict(Config, {"horizon": 1, **values}, source="x.yaml")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    n_action_steps: int = 4
+    options: Free = dataclasses.field(default_factory=dict)
+
+
+def test_keys_of_earlier_versions_are_taken_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    built = from_dict(Renamed, {"execute": 2, "options": {"execute": 3}}, "x.yaml")
+    assert built == Renamed(2, {"execute": 3})
+    assert capsys.readouterr().err == "x.yaml: execute is called n_action_steps now\n"
+    with pytest.raises(ConfigError, match=r"^x\.yaml: execute is the earlier name of n_action_steps, and both"):
+        from_dict(Renamed, {"execute": 2, "n_action_steps": 3}, "x.yaml")
+    with pytest.raises(ConfigError, match="unknown key 'trace'"):  # what it is called now is no key here
+        from_dict(Renamed, {"trace": 2})
 
 
 def test_errors_name_the_layer() -> None:

@@ -1,1 +1,9 @@
 """Turning a cube in the hand."""
+
+from softflow.envs.tasks import register_task
+
+register_task(
+    "softflow/CubeRotate-v0",
+    short_name="cube_rotate",
+    demonstrator=f"{__name__}.demonstrator:CubeRotateDemonstrator",
+)

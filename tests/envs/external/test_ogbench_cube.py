@@ -23,7 +23,7 @@ def env() -> Any:
 
 @pytest.fixture(scope="module")
 def episodes() -> list[Episode]:
-    return record_demonstrations(lambda: make_env("ogbench_cube", sparse_success=True), 6, seed=0)
+    return record_demonstrations(lambda: make_env("ogbench_cube", sparse_success=True), 6, seed=0).episodes
 
 
 def test_its_own_reward_is_a_cost_per_step_that_success_ends(env: Any) -> None:
@@ -51,7 +51,7 @@ def test_the_demonstrator_places_the_cube(episodes: list[Episode]) -> None:
 
 
 def test_the_same_seed_is_the_same_episode(episodes: list[Episode]) -> None:
-    [again] = record_demonstrations(lambda: make_env("ogbench_cube", sparse_success=True), 1, seed=0)
+    [again] = record_demonstrations(lambda: make_env("ogbench_cube", sparse_success=True), 1, seed=0).episodes
     np.testing.assert_array_equal(again.observation, episodes[0].observation)
     np.testing.assert_array_equal(again.action, episodes[0].action)
 

@@ -15,7 +15,7 @@ import torch
 from benchmarks.studies.test_margins import Margin
 from tests.conftest import Measured
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TEST = "tests/flows/test_latent_bases.py::test_mixture_components_are_drawn_by_their_weights_at_every_temperature"
 
 

@@ -1,0 +1,65 @@
+"""The configuration of a run: the settings of every run, and those of its algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from softflow.algos import find_algorithm
+from softflow.errors import UserError
+from softflow.settings.fields import Flat
+from softflow.settings.presets import Selection, preset_layers
+from softflow.settings.typed import Layer, from_dict, load_file
+from softflow.training.config import RunConfig
+
+Method = TypeVar("Method")
+
+
+@dataclass(kw_only=True)
+class TrainConfig(Generic[Method]):
+    """Settings of `softflow-train`, flat in YAML and as flags."""
+
+    run: Flat[RunConfig] = field(default_factory=RunConfig)
+    """The settings that are the same for every algorithm."""
+    algorithm: str = "softflow"
+    """Algorithm to train: one of `softflow.algos.ALGORITHMS`, or `module:Class`."""
+    method: Flat[Method]
+    """The settings that the algorithm's constructor takes."""
+
+
+def config_class(selection: Selection) -> type[TrainConfig[Any]]:
+    """Return the class of a configuration for the selected algorithm, such as `TrainConfig[SoftFlowConfig]`."""
+    return class_for(_algorithm_of(preset_layers(selection)))
+
+
+def read_config(path: str) -> TrainConfig[Any]:
+    """Read the resolved configuration that a run wrote."""
+    layer = load_file(path)
+    return from_dict(class_for(_algorithm_of([layer])), layer.values, source=path)
+
+
+def class_for(algorithm: str) -> type[TrainConfig[Any]]:
+    """Return the class of a configuration for an algorithm, by the dataclass that its constructor takes.
+
+    Raises:
+        UserError: there is no such algorithm, or its constructor does not say what settings it takes.
+    """
+    constructor = find_algorithm(algorithm).__init__
+    try:
+        settings = get_type_hints(constructor).get("config")
+    except NameError:  # a name that is imported for the type checker alone
+        settings = None
+    if not (isinstance(settings, type) and is_dataclass(settings)):
+        raise UserError(
+            f"algorithm {algorithm!r}: {constructor.__qualname__} must annotate `config` with the dataclass of its "
+            "settings"
+        )
+    return TrainConfig[settings]  # type: ignore[valid-type]
+
+
+def _algorithm_of(layers: Sequence[Layer]) -> str:
+    name = TrainConfig.algorithm
+    for layer in layers:
+        name = str(layer.values.get("algorithm", name))
+    return name

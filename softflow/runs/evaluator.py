@@ -1,0 +1,162 @@
+"""Success of a run's policy on held-out episodes, in the run's environment or a harder one, with a guard or without."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from softflow.data import Episode, observation_tensor
+from softflow.errors import UserError
+from softflow.files import written_whole
+from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
+from softflow.runs.assembly import (
+    load_run,
+    make_environment,
+    make_environments,
+    require_device,
+    require_fit,
+    require_new_file,
+)
+from softflow.runs.video import write_video
+from softflow.training.checked_environment import CheckedEnvironment
+from softflow.training.config import EnvOptions
+from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate, evaluate_guarded, guard_shares
+from softflow.training.failures import EnvironmentErrors, OnEnvError
+from softflow.training.random_state import seed_all
+from softflow.training.vector import VectorizationMode, closing
+
+
+@dataclass
+class EvaluationConfig:
+    """Settings of an evaluation."""
+
+    episodes: int = 50
+    """Number of held-out episodes; more of them narrow the interval."""
+    env_options: EnvOptions = field(default_factory=dict)
+    """Arguments of the environment, over those of the run: its success on a harder task, say."""
+    success: str | None = None
+    """Which episodes count as successes: `last`, `any` or `return>=X`, see softflow-train. As in training, unless
+    given."""
+    seed: int = HELD_OUT_SEEDS
+    """Seed of the first episode; the others follow."""
+    num_envs: int = 25
+    """Number of environments that run side by side."""
+    vectorization_mode: VectorizationMode | None = None
+    """How: all in one process, one after another, or spread over as many processes as there are cores. As in training,
+    unless given."""
+    on_env_error: OnEnvError = "stop"
+    """What an error of an environment does: stop, or count its episode as no success and go on."""
+    env_time_limit: float | None = None
+    """Seconds after which an environment that has not finished a reset or a chunk is in error; needs the mode async."""
+    device: str = "cpu"
+    """Device that the policy runs on, as torch names it."""
+    guard: str | None = None
+    """Folder that softflow-guard wrote: run the policy behind it, and count what it does."""
+    guard_attempts: int = 8
+    """Chunks that may be drawn in place of one that the guard flags; 0 only flags."""
+    csv: str | None = None
+    """File to write, one row an episode; an existing one is refused."""
+    video: str | None = None
+    """Film of the first episode to write, .mp4 (needs softflow[video]); an existing one is refused."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "num_envs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be in 0 ... 2^63 - 1, got {self.seed}")
+        if self.guard is not None and self.video is not None:
+            raise ValueError("a video shows the policy without its guard: give one of video and guard")
+
+
+class Evaluator:
+    """A run's policy, ready to be evaluated.
+
+    Args:
+        run: run folder, or a checkpoint's folder in it.
+        config: settings of the evaluation.
+
+    Raises:
+        UserError: the run, the guard or a setting is wrong, or a file to write exists.
+    """
+
+    def __init__(self, run: str, config: EvaluationConfig) -> None:
+        self.run, self.config = run, config
+        self._rows, self._film = _new_file(config.csv, "--csv"), _new_file(config.video, "--video")
+        require_device(config.device)
+        self.policy, trained = load_run(run, config.device)
+        try:
+            self.settings = replace(
+                trained.run,
+                env_options={**trained.run.env_options, **config.env_options},
+                success=config.success or trained.run.success,
+                vectorization_mode=config.vectorization_mode or trained.run.vectorization_mode,
+                env_time_limit=config.env_time_limit,
+            )
+        except ValueError as error:  # as a run's configuration checks itself
+            raise UserError(str(error)) from error
+        self._guarded = None if config.guard is None else _behind_guard(self.policy, config, config.guard)
+
+    def evaluate(self) -> tuple[Evaluation, list[Episode]]:
+        """Run the episodes, after seeding the global random states: candidates are drawn, and environments may draw."""
+        config = self.config
+        seed_all(config.seed)
+        number, errors = min(config.num_envs, config.episodes), EnvironmentErrors(config.on_env_error)
+        with closing(make_environments(self.settings, number, self.policy.n_action_steps)) as environments:
+            require_fit(self.policy, environments, self.run)
+            if self._guarded is None:
+                return evaluate(environments, self._act, config.episodes, config.seed, errors)
+            return evaluate_guarded(environments, self._guarded, config.episodes, config.seed, errors)
+
+    def write(self, episodes: Sequence[Episode]) -> None:
+        """Write the table of these episodes and the film, if the settings name files for them."""
+        if self._rows is not None:
+            _write_csv(self._rows, episodes)
+        if self._film is not None:
+            filmed = CheckedEnvironment(make_environment(self.settings, render_mode="rgb_array"))
+            with contextlib.closing(filmed) as environment:
+                write_video(self._film, environment, self._act, self.policy.n_action_steps, self.config.seed)
+
+    def _act(self, observation: np.ndarray) -> np.ndarray:
+        return self.policy.act(observation_tensor(observation, self.config.device)).cpu().numpy()
+
+
+def _new_file(name: str | None, flag: str) -> Path | None:
+    """The file to write, by an absolute path: an environment may change the current folder."""
+    if name is None:
+        return None
+    require_new_file(Path(name), flag)
+    return Path(name).absolute()
+
+
+def _behind_guard(policy: BestOfN, config: EvaluationConfig, folder: str) -> GuardedPolicy:
+    guard = ChunkGuard.load(folder, config.device)
+    guard.require_fit(policy, f"guard {folder}")
+    try:
+        return GuardedPolicy(policy.choose, guard, policy.n_action_steps, config.guard_attempts, policy.temperature)
+    except ValueError as error:
+        raise UserError(f"guard_attempts: {error}") from error
+
+
+def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:
+    rows = [_row(episode) for episode in episodes]
+    with written_whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _row(episode: Episode) -> dict[str, float]:
+    return {
+        "success": int(episode.is_success),
+        "return": float(episode.reward.sum()),
+        "length": len(episode),
+        "terminated": int(episode.terminated),
+        **{f"outcome/{name}": value for name, value in episode.outcome.items()},
+        **{f"guard/{name}": share for name, share in guard_shares(episode).items()},
+    }

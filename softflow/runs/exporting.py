@@ -1,0 +1,36 @@
+"""A run's policy as a file that runs without this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.export import FORMATS, ExportError
+from softflow.errors import UserError, did_you_mean
+from softflow.policies import BestOfN
+from softflow.policies.export import export_greedy
+from softflow.runs.assembly import load_run, require_new_file
+
+
+def export_run(run: str, out: Path, format: str) -> tuple[BestOfN, float]:
+    """Export the greedy choice of a run's policy.
+
+    Args:
+        run: run folder, or a checkpoint's folder in it.
+        out: file to write; an existing one is refused.
+        format: one of `flows.export.FORMATS`.
+
+    Returns:
+        What deploys of the run, and the largest difference between the file and the policy in any number of a chunk.
+
+    Raises:
+        UserError: there is no such format, the run has no policy, its flow cannot be exported, or the file cannot be
+            written.
+    """
+    if format not in FORMATS:
+        raise UserError(f"unknown format {format!r}: {did_you_mean(format, FORMATS)}")
+    require_new_file(out, "--out")
+    deployed, _ = load_run(run)
+    try:
+        return deployed, export_greedy(deployed, out, format)
+    except (ExportError, ImportError) as error:
+        raise UserError(f"flow {deployed.policy.flow_name!r}: {error}") from error

@@ -1,0 +1,268 @@
+"""What the commands do, from Python: train a run, look at it, evaluate, export and resume it.
+
+run = softflow.train("softflow", env="tape_cut", preset="quick", imitation={"updates": 600})
+print(run.evaluate(episodes=100).success_rate)
+policy = softflow.load(run.path)
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from softflow.data import Corrections, Dataset, Episode, load_dataset
+from softflow.errors import UserError
+from softflow.policies import ChunkGuard, Policy
+from softflow.runs.assembly import config_path_of, load_deployed, load_run
+from softflow.runs.calibrate_guard import make_guard
+from softflow.runs.config import TrainConfig, read_config
+from softflow.runs.evaluator import EvaluationConfig, Evaluator
+from softflow.runs.exporting import export_run
+from softflow.runs.layers import resolve, resolve_resumed, settings_of
+from softflow.runs.recording import RecordingConfig, correct, demonstrate
+from softflow.runs.training import DEMONSTRATIONS, new_folder, train_run
+from softflow.settings.typed import from_dict
+from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation
+from softflow.training.run_folder import RunFolder
+
+AnyPath = str | PathLike[str]
+
+
+def train(
+    preset_or_config: AnyPath | Mapping[str, Any] = "softflow",
+    *,
+    env: str | None = None,
+    demos: AnyPath | Dataset | Sequence[Episode] | None = None,
+    run_dir: AnyPath | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a policy as `softflow-train` does: the same settings, checks and, for the same seed, the same metrics.
+
+    The global random states are seeded, and torch's number of threads is set. Ctrl-C, in the main thread, saves a
+    checkpoint before it raises KeyboardInterrupt; `Run.resume` continues from there.
+
+    Args:
+        preset_or_config: Preset of an algorithm, by its name or as a YAML file; or a mapping of settings with the keys
+            of YAML, `algo` among them, over that algorithm's preset.
+        env: Environment: a short name, or a gymnasium id such as `module:Id-v0`.
+        demos: Demonstrations: a file of a known format, a `Dataset`, or episodes, of which the first `num_demos` are
+            used. Without them the environment's own demonstrator records some.
+        run_dir: Run folder, which must be new; by default one is named below `runs`.
+        settings: Every other setting of `softflow-train --help`, nested ones as mappings: `seed=3`, `preset="quick"`,
+            `imitation={"updates": 600}`.
+
+    Raises:
+        UserError: A setting, file or demonstration is wrong. Nothing is left of the run if it has no checkpoint yet.
+        FloatingPointError: The training diverged before its first checkpoint.
+        KeyboardInterrupt: It was interrupted.
+    """
+    given = None
+    if demos is not None and not isinstance(demos, str | PathLike):
+        given = demos if isinstance(demos, Dataset) else Dataset(list(demos), None)
+        if others := [type(one).__name__ for one in given.episodes if not isinstance(one, Episode)]:
+            raise UserError(f"demos holds a {others[0]}: give a file, or episodes (softflow.data.Episode)")
+        demos = None
+    if not isinstance(preset_or_config, Mapping):
+        if "algo" in settings:
+            raise UserError("algo and preset_or_config both name the algorithm: give one of them")
+        settings["algo"], preset_or_config = preset_or_config, {}
+    named = {"env": env, "demos": demos, "run_dir": run_dir}
+    settings |= {name: value for name, value in named.items() if value is not None}
+    config = resolve(preset_or_config, settings)
+    if config.run.resume is not None:
+        raise UserError("resume is not a setting of a new run: call softflow.Run(path).resume()")
+    if given is not None and config.run.demos is not None:
+        raise UserError(f"demos is given as episodes and as the file {config.run.demos}: give one of them")
+    with new_folder(config) as folder:
+        train_run(config, folder, given)
+    return Run(folder.given)
+
+
+def load(path: AnyPath, device: str = "cpu", guard: AnyPath | None = None) -> Policy:
+    """Load the policy of a run folder, or of a checkpoint's folder, which may lie anywhere.
+
+    If the folder has a run's `config.yaml`, the module of an algorithm that it names is imported.
+
+    Args:
+        path: The folder.
+        device: Where the policy runs, as torch names it.
+        guard: A folder that `softflow-guard` wrote; the policy then acts behind this guard.
+
+    Raises:
+        UserError: There is no policy or guard, one cannot be loaded, or they are of different tasks.
+    """
+    given = fspath(path)
+    deployed = load_run(given, device)[0] if config_path_of(given).is_file() else load_deployed(given, device)
+    return Policy(deployed, ChunkGuard.load(fspath(guard), device) if guard is not None else None)
+
+
+def record_demonstrations(env: str = "tape_cut", episodes: int = 200, **settings: Any) -> Dataset:
+    """Record demonstrations of an environment's own demonstrator, as `softflow-demo` does.
+
+    Args:
+        env: Environment: a short name or a gymnasium id.
+        episodes: Number of episodes, failures included.
+        settings: Fields of `softflow.runs.recording.RecordingConfig`, such as `seed` and `env_options`.
+
+    Raises:
+        UserError: A setting is wrong, or the environment has no demonstrator or misbehaved.
+    """
+    given = settings_of({"env": env, "episodes": episodes, **settings})
+    return demonstrate(from_dict(RecordingConfig, given, "record_demonstrations"))
+
+
+class Metric(NamedTuple):
+    """One value of a scalar."""
+
+    stage: str
+    step: int
+    """Updates of the stage, or primitive environment steps in a stage that acts."""
+    value: float
+
+
+class Run:
+    """A run that was trained by `softflow.train` or `softflow-train`. It may go on meanwhile.
+
+    Args:
+        path: Run folder, or a checkpoint's folder in it: the policy then is that checkpoint's, not the newest.
+
+    Raises:
+        UserError: The folder is neither.
+
+    Attributes:
+        path: The run folder, absolute.
+    """
+
+    def __init__(self, path: AnyPath) -> None:
+        self._given = str(Path(path).absolute())
+        self.path = RunFolder.open(config_path_of(self._given).parent).path
+
+    def __fspath__(self) -> str:
+        """The folder as it was given, so that a run can be named where a path can: `softflow.train(..., base=run)`."""
+        return self._given
+
+    def __repr__(self) -> str:
+        return f"Run({self._given!r})"
+
+    @property
+    def config(self) -> TrainConfig[Any]:
+        """Every setting: `config.run` holds those of all runs, `config.method` those of the algorithm."""
+        return read_config(str(self.path / "config.yaml"))
+
+    def policy(self, device: str = "cpu") -> Policy:
+        """Load the policy, on a device that torch names."""
+        return load(self, device)
+
+    def evaluate(self, episodes: int = 50, *, seed: int = HELD_OUT_SEEDS, **settings: Any) -> Evaluation:
+        """Evaluate the policy on held-out episodes, as `softflow-eval` does. Seeds the global random states.
+
+        Args:
+            episodes: Number of episodes.
+            seed: Seed of the first; the others follow.
+            settings: Fields of `softflow.runs.evaluator.EvaluationConfig`: `env_options`, `success`, `guard` and so
+                on; files that `csv` and `video` name are written.
+
+        Raises:
+            UserError: A setting is wrong, or the environment misbehaved.
+        """
+        return self.evaluate_episodes(episodes, seed=seed, **settings)[0]
+
+    def evaluate_episodes(
+        self, episodes: int = 50, *, seed: int = HELD_OUT_SEEDS, **settings: Any
+    ) -> tuple[Evaluation, list[Episode]]:
+        """`evaluate`, with the episodes that ended, in the order in which they did."""
+        given = settings_of({"episodes": episodes, "seed": seed, **settings})
+        evaluator = Evaluator(self._given, from_dict(EvaluationConfig, given, "evaluate"))
+        result, ended = evaluator.evaluate()
+        evaluator.write(ended)
+        return result, ended
+
+    def metrics(self) -> dict[str, list[Metric]]:
+        """Read the scalars that were logged so far, by name, each as (stage, step, value) in the order of the run.
+
+            stage, step, value = zip(*run.metrics()["rollout/success_rate"])
+            table = pandas.DataFrame(run.metrics()["flow/nll"])
+
+        Raises:
+            UserError: Nothing has been logged yet.
+        """
+        path = self.path / "metrics.csv"
+        if not path.is_file():
+            raise UserError(f"{path}: no such file: the run has not begun to train")
+        found: dict[str, list[Metric]] = {}
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                metric = Metric(row["stage"], int(row["step"]), float(row["value"]))
+                found.setdefault(row["name"], []).append(metric)
+        return found
+
+    def demonstrations(self) -> Dataset:
+        """Load the demonstrations that the run learnt from."""
+        return load_dataset(self.path / DEMONSTRATIONS)
+
+    def export(self, path: AnyPath, format: str) -> float:
+        """Write the policy's greedy choice to a file that runs without softflow, as `softflow-export` does.
+
+        Args:
+            path: File to write; an existing one is refused.
+            format: `onnx`, `torchscript` or `torch_export`.
+
+        Returns:
+            The largest difference between the file and the policy in any number of a chunk.
+
+        Raises:
+            UserError: The policy cannot be exported, or the file cannot be written.
+        """
+        return export_run(self._given, Path(path), format)[1]
+
+    def resume(self, **changes: Any) -> Run:
+        """Continue the run from its last checkpoint, to its end or, with `online={"steps": ...}`, beyond.
+
+        Args:
+            changes: Settings that may change, with the keys of YAML (docs/architecture.md).
+
+        Returns:
+            This run.
+
+        Raises:
+            UserError: A change is refused, another process trains the run, or as `train`.
+        """
+        with RunFolder.resume(self._given) as folder:
+            saved = self.config
+            saved = replace(saved, run=replace(saved.run, resume=folder.given))
+            train_run(resolve_resumed(saved, changes), folder)
+        return self
+
+    def record_corrections(self, episodes: int = 50, **settings: Any) -> Corrections:
+        """Record corrections of the policy by its environment's supervisor, as `softflow-demo --corrections` does.
+
+        Args:
+            episodes: Number of episodes in which the supervisor takes over.
+            settings: Fields of `softflow.runs.recording.RecordingConfig`, such as `seed` and `demonstrator_options`.
+
+        Raises:
+            UserError: A setting is wrong, the environment has no supervisor, or the policy hardly ever fails.
+        """
+        run = self.config.run
+        known = {"env": run.env, "env_options": run.env_options, "success": run.success, "episodes": episodes}
+        return correct(self._given, from_dict(RecordingConfig, settings_of({**known, **settings}), "corrections"))
+
+    def make_guard(
+        self, held_out: Sequence[Episode], quantile: float = 0.05, rate_factor: float | None = None
+    ) -> ChunkGuard:
+        """Calibrate a guard of the policy on demonstrations that the run did not learn from, as `softflow-guard` does.
+
+        Args:
+            held_out: The demonstrations.
+            quantile: Share of their chunks, and of their observations, that may be flagged.
+            rate_factor: Limits the change of each action per step to this many times the largest demonstrated. None
+                limits nothing.
+
+        Raises:
+            UserError: The policy has no exact density, or the demonstrations do not serve.
+        """
+        return make_guard(self._given, held_out, quantile, rate_factor)[0]
