@@ -38,7 +38,7 @@ IMAGES = TaskSpec(
         ObservationPart("wrist", (3, 16, 20), "uint8", axes="CHW"),
         ObservationPart("joint", (2,), "float64"),
         ObservationPart("depth", (18, 17), "float32", axes="WH", value_range=(0.5, 3.0)),
-        ObservationPart("tool", (2,), "int32", categories=(2, 3)),
+        ObservationPart("tool", (2,), "int32", categories=(2, 3), starts=(1, -2)),
     ),
     ACTION,
     name="images",
@@ -73,7 +73,7 @@ def observe(task: TaskSpec, batch: int = 5, seed: int = 0) -> dict[str, NDArray[
         if part.is_image:
             value: NDArray[Any] = rng.uniform(*(part.value_range or (0, 256)), shape)  # type: ignore[misc]
         elif part.categories is not None:
-            value = rng.integers(part.categories, size=(batch, len(part.categories))).reshape(shape)
+            value = np.stack([rng.choice(values, batch) for values in part.choices], 1).reshape(shape)
         else:
             value = rng.normal(size=shape)
         found[part.name] = value > 0 if part.dtype == "bool" else value.astype(part.dtype)
