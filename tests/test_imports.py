@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +113,11 @@ def test_imports_run_downwards() -> None:
 )
 def test_an_import_upwards_is_found(module: str, source: str) -> None:
     assert forbidden(source, module)
+
+
+def test_processes_that_step_environments_need_no_torch() -> None:
+    code = "import sys, softflow.training.vector, softflow.envs, softflow.data.readers; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_files_are_short() -> None:

@@ -6,13 +6,16 @@ import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from flows.plugins import Registry
 from softflow.data.archive import VERSION
 from softflow.data.demonstrations import Dataset, DemonstrationError, load_dataset
 from softflow.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from flows.plugins import Registry
 
 
 class DatasetReader(ABC):
@@ -35,8 +38,6 @@ class DatasetReader(ABC):
         """
 
 
-READERS: Registry[type[DatasetReader]] = Registry("dataset format", "softflow.readers", base=DatasetReader)
-"""Readers by the names of their formats; installed packages bring theirs by entry points."""
 ReaderT = TypeVar("ReaderT", bound=type[DatasetReader])
 
 
@@ -46,10 +47,9 @@ def register_reader(name: str) -> Callable[[ReaderT], ReaderT]:
     Raises:
         ValueError: Another reader has this name.
     """
-    return READERS.decorator(name)
+    return readers().decorator(name)
 
 
-@register_reader("npz")
 class NpzReader(DatasetReader):
     """The files of `save_demonstrations`."""
 
@@ -62,6 +62,16 @@ class NpzReader(DatasetReader):
 
     def read(self, path: Path) -> Dataset:
         return load_dataset(path)
+
+
+@cache
+def readers() -> Registry[type[DatasetReader]]:
+    """Readers by the names of their formats; installed packages bring theirs by entry points."""
+    from flows.plugins import Registry  # here, because it brings torch, which processes of environments do without
+
+    registry: Registry[type[DatasetReader]] = Registry("dataset format", "softflow.readers", base=DatasetReader)
+    registry.register("npz", NpzReader)
+    return registry
 
 
 def read_dataset(path: str | os.PathLike[str], format: str | None = None) -> Dataset:
@@ -94,7 +104,7 @@ def _recognize(path: Path) -> DatasetReader:
     own = NpzReader()
     if own.recognizes(path):  # asked first, so that reading our own files imports nobody else's packages
         return own
-    names = READERS.names()
+    names = readers().names()
     for reader in map(_find, names):
         if reader.recognizes(path):
             return reader
@@ -106,6 +116,6 @@ def _recognize(path: Path) -> DatasetReader:
 
 def _find(name: str) -> DatasetReader:
     try:
-        return READERS.find(name)()
+        return readers().find(name)()
     except (ValueError, ImportError) as error:
         raise UserError(one_line(error)) from error

@@ -88,7 +88,7 @@ def _numbers(part: ObservationPart, value: Tensor) -> Tensor:
     if part.categories is None:
         return rows.float()
     choices = [torch.arange(values.start, values.stop) for values in part.choices]
-    hot = [(rows[:, i, None] == of_number).float() for i, of_number in enumerate(choices)]
+    hot = [(rows[:, i, None] == values).float() for i, values in enumerate(choices)]
     return torch.cat([column / column.sum(1, keepdim=True) for column in hot], 1)
 
 
@@ -161,8 +161,8 @@ def _examples(task: TaskSpec, numbers: NDArray[np.float32], rng: np.random.Gener
         else:
             value = numbers[:, column : column + size]
             if part.categories is not None:
-                lowest, above = zip(*((values.start, values.stop) for values in part.choices), strict=True)
-                value = rng.integers(lowest, above, size=(rows, len(lowest)))
+                lowest, highest = ([values[end] for values in part.choices] for end in (0, -1))
+                value = rng.integers(lowest, highest, size=(rows, len(lowest)), endpoint=True)
             value, column = value.reshape(rows, *part.shape), column + size
         if dtype.kind in "iu":
             value = value.round().clip(np.iinfo(dtype).min, np.iinfo(dtype).max)

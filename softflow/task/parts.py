@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,8 @@ class ObservationPart:
         rows = value.reshape(len(value), -1)
         if self.categories is not None:
             return self._one_hot(rows)
+        if rows.dtype.kind != "f":
+            return rows.astype(np.float32)
         with np.errstate(over="ignore"):
             numbers = rows.astype(np.float32)
         if not np.isfinite(numbers).all():
@@ -152,13 +155,17 @@ class ObservationPart:
 
     def _one_hot(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         columns = []
-        for value, choices in zip(rows.T, self.choices, strict=True):
-            is_choice = value[:, None] == np.asarray(choices)
+        for value, choices in zip(rows.T, self._choices, strict=True):
+            is_choice = value[:, None] == choices
             if not (known := is_choice.any(1)).all():
                 wrong = value[~known][0]
                 raise ValueError(f"observation {self.name!r} is {wrong}, expected {choices[0]} ... {choices[-1]}")
             columns.append(is_choice)
         return np.concatenate(columns, 1, dtype=np.float32)
+
+    @cached_property
+    def _choices(self) -> list[NDArray[np.int64]]:
+        return [np.array(choices) for choices in self.choices]
 
     def _expected(self) -> str:
         """The dtype and shape in words, for errors."""

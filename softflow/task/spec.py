@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softflow.errors import UserError, did_you_mean
+from softflow.task.actions import ActionScale
 from softflow.task.comparison import difference
 from softflow.task.layout import ObservationLayout, ObservationSize
-from softflow.task.parts import ACTION_TOLERANCE, ActionPart, ObservationPart, as_numbers, duplicate, kind_of
+from softflow.task.parts import ActionPart, ObservationPart, duplicate
 
 
 class TaskMismatch(UserError):
@@ -55,7 +56,7 @@ class TaskSpec:
             raise ValueError(f"success and name of a task are texts, got {self.success!r} and {self.name!r}")
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise ValueError(f"the control rate must be a positive number of hertz, got {self.rate}")
-        if not self._free.any():
+        if not self.action_dim:
             raise ValueError("no number of the action has more than one possible value")
 
     # ------------------------------------------------------------------------------------------------- observations
@@ -131,24 +132,24 @@ class TaskSpec:
 
     # ------------------------------------------------------------------------------------------------------ actions
 
+    @cached_property
+    def _scale(self) -> ActionScale:
+        return ActionScale(self.action)
+
+    @property
+    def low(self) -> NDArray[np.float64]:
+        """The lowest values of all numbers of an action, (N,), in native units."""
+        return self._scale.low
+
+    @property
+    def high(self) -> NDArray[np.float64]:
+        """The highest values, (N,)."""
+        return self._scale.high
+
     @property
     def action_dim(self) -> int:
         """A: numbers of an action that are learnt; those with one possible value are not among them."""
-        return int(self._free.sum())
-
-    @cached_property
-    def low(self) -> NDArray[np.float64]:
-        """The lowest values of all numbers of an action, (N,), in native units."""
-        return np.concatenate([part.low for part in self.action])
-
-    @cached_property
-    def high(self) -> NDArray[np.float64]:
-        """The highest values, (N,)."""
-        return np.concatenate([part.high for part in self.action])
-
-    @cached_property
-    def _free(self) -> NDArray[np.bool_]:
-        return self.low < self.high
+        return self._scale.size
 
     def unit_actions(self, action: Any) -> NDArray[np.float32]:
         """Scale native actions to [-1, 1].
@@ -162,22 +163,7 @@ class TaskSpec:
         Raises:
             ValueError: A part is missing, has another shape, is not finite, or leaves its bounds; the message names it.
         """
-        native, precision = self._joined(action)
-        low, high = self.low, self.high
-        slack = precision * np.maximum(high - low, np.maximum(np.abs(low), np.abs(high)))
-        outside = ~((native >= low - slack) & (native <= high + slack))  # NaN is outside, too
-        if outside.any():
-            *where, column = np.argwhere(outside)[0].tolist()
-            at = f" of action {where[0] if len(where) == 1 else where}" if where else ""
-            raise ValueError(
-                f"{self._number(column)} = {native[(*where, column)]:g}{at} is outside its bounds "
-                f"{low[column]:g} ... {high[column]:g}"
-            )
-        free_low, free_high = low[self._free], high[self._free]
-        given = native[..., self._free]
-        is_unit = (free_low == -1) & (free_high == 1)  # the scaling would round
-        unit = np.where(is_unit, given, 2 * (given - free_low) / (free_high - free_low) - 1)
-        return unit.clip(-1, 1).astype(np.float32)
+        return self._scale.to_unit(action)
 
     def native_actions(self, unit: Any, dtype: Any = np.float32) -> NDArray[Any]:
         """Scale actions in [-1, 1] to native units: (..., A) -> (..., N), in a dtype of floats.
@@ -187,42 +173,7 @@ class TaskSpec:
         Raises:
             ValueError: These are not A numbers along the last axis.
         """
-        given = _require_size("an action in [-1, 1]", as_numbers("an action", unit), self.action_dim)
-        native = np.broadcast_to(self.low, (*given.shape[:-1], len(self.low))).copy()
-        native[..., self._free] += (given.astype(np.float64) + 1) / 2 * (self.high - self.low)[self._free]
-        rounded = np.clip(native, self.low, self.high).astype(dtype)
-        inward = np.where(rounded > self.high, -np.inf, np.inf).astype(rounded.dtype)
-        beyond = self._free & ((rounded > self.high) | (rounded < self.low))
-        return np.where(beyond, np.nextafter(rounded, inward), rounded)
-
-    def _joined(self, action: Any) -> tuple[NDArray[np.float64], float]:
-        """All numbers (..., N) of actions, and how far they are rounded, as a share."""
-        if isinstance(action, Mapping):
-            known = [part.name for part in self.action]
-            for name in action:
-                if name not in known:
-                    raise ValueError(f"the action has no part {name!r}: {did_you_mean(str(name), known)}")
-            parts = []
-            for part in self.action:
-                if part.name not in action:
-                    raise ValueError(f"action {part.name!r} is missing, got {', '.join(map(str, action)) or 'nothing'}")
-                what = f"action {part.name!r}"
-                parts.append(_require_size(what, as_numbers(what, action[part.name]), part.size))
-            if len({part.shape[:-1] for part in parts}) > 1:
-                shapes = ", ".join(f"{name}: {part.shape}" for name, part in zip(known, parts, strict=True))
-                raise ValueError(f"the parts of the action have different batch axes ({shapes})")
-        else:
-            what = f"an action ({', '.join(f'{part.name} ({part.size})' for part in self.action)})"
-            parts = [_require_size(what, as_numbers(what, action), len(self.low))]
-        precision = max(float(np.finfo(part.dtype).eps) if part.dtype.kind == "f" else 0.0 for part in parts)
-        return np.concatenate([part.astype(np.float64) for part in parts], -1), max(precision, ACTION_TOLERANCE)
-
-    def _number(self, column: int) -> str:
-        for part in self.action:
-            if column < part.size:
-                return f"{part.name}[{column}]"
-            column -= part.size
-        raise IndexError(column)
+        return self._scale.to_native(unit, dtype)
 
     # --------------------------------------------------------------------------------------------------- comparison
 
@@ -331,9 +282,3 @@ def _leaves(observation: Mapping[Any, Any], above: str = "") -> Iterator[tuple[s
             yield from _leaves(value, f"{above}{key}/")
         else:
             yield f"{above}{key}", value
-
-
-def _require_size(what: str, array: NDArray[Any], size: int) -> NDArray[Any]:
-    if array.ndim < 1 or array.shape[-1] != size:
-        raise ValueError(f"{what} is {kind_of(array)}, expected {size} number{'s' * (size != 1)} along the last axis")
-    return array

@@ -25,7 +25,7 @@ from softflow.data import (
     save_corrections,
     save_demonstrations,
 )
-from softflow.data.readers import READERS, DatasetReader, read_dataset, register_reader
+from softflow.data.readers import DatasetReader, read_dataset, readers, register_reader
 from softflow.errors import UserError
 from softflow.task import TaskMismatch, TaskSpec
 from tests.packages import install
@@ -155,7 +155,7 @@ def recording(tmp_path: Path) -> Path:
 
 
 def test_a_package_brings_a_format(installed: None, recording: Path) -> None:
-    assert READERS.names() == ["bad", "csv", "missing", "npz"]
+    assert readers().names() == ["bad", "csv", "missing", "npz"]
     dataset = read_dataset(recording, format="csv")
     assert dataset.task is not None and dataset.task.rate == 10
     [episode] = dataset.episodes
@@ -192,7 +192,7 @@ def registered() -> Iterator[type[DatasetReader]]:
             return self.answer
 
     yield TextReader
-    READERS._things.pop("text")
+    readers()._things.pop("text")
 
 
 def test_a_registered_format_is_recognised(registered: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from softflow.data import DemonstrationError, Episode, check_compatible, load_demonstrations, save_demonstrations
-from softflow.data.readers import READERS, read_dataset
+from softflow.data.readers import read_dataset, readers
 from softflow.errors import UserError
 
 
@@ -101,7 +101,7 @@ def test_the_documented_examples_run(tmp_path, monkeypatch):
         exec(reader, names)
         [episode] = read_dataset("logs").episodes
     finally:
-        READERS._things.pop("csv_logs", None)
+        readers()._things.pop("csv_logs", None)
     np.testing.assert_array_equal(episode.action, [[-1], [0.5]])
 
 

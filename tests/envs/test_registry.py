@@ -125,6 +125,7 @@ def test_dictionaries_and_grids_are_flattened() -> None:
     for observation, size in ((VECTOR, 3), (grid, 8), (spaces.Dict(a=VECTOR, b=grid), 11), (nested, 12)):
         env = make_env("tests/Recorder-v0", observation=observation, action=UNIT)
         assert env.observation_space.shape == env.reset()[0].shape == (size,)
+        assert env.observation_space.dtype == env.reset()[0].dtype == np.float32
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

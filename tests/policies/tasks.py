@@ -73,8 +73,7 @@ def observe(task: TaskSpec, batch: int = 5, seed: int = 0) -> dict[str, NDArray[
         if part.is_image:
             value: NDArray[Any] = rng.uniform(*(part.value_range or (0, 256)), shape)  # type: ignore[misc]
         elif part.categories is not None:
-            columns = [rng.choice(values, batch) for values in part.choices]
-            value = np.stack(columns, 1).reshape(shape)
+            value = np.stack([rng.choice(values, batch) for values in part.choices], 1).reshape(shape)
         else:
             value = rng.normal(size=shape)
         found[part.name] = value > 0 if part.dtype == "bool" else value.astype(part.dtype)
