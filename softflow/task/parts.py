@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -230,8 +231,8 @@ class ActionPart:
 
 def duplicate(parts: Sequence[ObservationPart] | Sequence[ActionPart]) -> str | None:
     """The first name that two parts share, or None."""
-    names = [part.name for part in parts]
-    return next((name for name in names if names.count(name) > 1), None)
+    counts = Counter(part.name for part in parts)
+    return next((name for name, count in counts.items() if count > 1), None)
 
 
 def _as_bytes(image: NDArray[Any], value_range: tuple[float, float] | None) -> NDArray[np.uint8]:

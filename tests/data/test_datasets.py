@@ -39,6 +39,13 @@ EPISODES = [
 PACKED = [Episode.from_native(IMAGES, [SEEN] * 2, [[0.5]], [1], terminated=False, truncated=True, is_success=True)]
 
 
+MANY = {
+    **NUMBERS.describe(),
+    "observation": [{"name": "a", "shape": [], "dtype": "int64", "categories": [10**12]}],
+}
+"""A task of rows that no memory has room for."""
+
+
 @pytest.mark.parametrize(("task", "episodes"), [(NUMBERS, EPISODES), (IMAGES, PACKED)])
 def test_demonstrations_keep_their_task(tmp_path: Path, task: TaskSpec, episodes: list[Episode]) -> None:
     path = tmp_path / "d.npz"
@@ -65,6 +72,7 @@ def test_demonstrations_of_another_task_are_not_saved(tmp_path: Path) -> None:
         ("{", "Expecting property name"),
         ("[" * 100_000, "JSON that is nested too deeply"),
         ("{}", "not the description of a task"),
+        (json.dumps(MANY), "observation of demonstration 0 has 13 dimensions, expected 1000000000000: its task"),
         (json.dumps(IMAGES.describe()), "hold numbers alone, expected .*: its task describes other arrays"),
         (json.dumps(replace(NUMBERS, action=NUMBERS.action[:2]).describe()), "has 3 dimensions, expected 2: its task"),
     ],
