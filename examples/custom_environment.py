@@ -87,7 +87,8 @@ def demonstrate(env: CheckedEnvironment, rng: np.random.Generator, seed: int) ->
 def main(updates: int = 300, steps: int = 5_000, episodes: int = 50) -> None:
     """Record 20 demonstrations, imitate them in so many updates, learn online for so many steps, and evaluate."""
     env, rng = CheckedEnvironment(make_env(ENVIRONMENT)), np.random.default_rng(0)  # copies and checks every step
-    save_demonstrations("docking.npz", [demonstrate(env, rng, seed) for seed in range(20)])
+    shown = [demonstrate(env, rng, seed) for seed in range(20)]
+    save_demonstrations("docking.npz", shown, softflow.TaskSpec.from_env(env))  # training compares it
     run = softflow.train(
         env=ENVIRONMENT,
         demos="docking.npz",
