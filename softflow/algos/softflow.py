@@ -208,7 +208,7 @@ class SoftFlow(OnlineMethod):
 
     # ------------------------------------------------------------------------------------------------------- losses
 
-    def critic_loss(self, batch: Windows[Tensor]) -> tuple[Tensor, Tensor]:
+    def critic_loss(self, batch: Windows[Tensor], context: Tensor) -> tuple[Tensor, Tensor]:
         """(Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, a'), a' the best of several ~ pi(. | s_k).
 
         Returns:
@@ -221,13 +221,13 @@ class SoftFlow(OnlineMethod):
             )
             next_value = self.critic_learner.best_value(batch.next_observation, next_chunks)
             target = self.critic_learner.td_target(batch, next_value)
-        q = self.critic_learner.q(batch)
+        q = self.critic(context, batch.chunk)
         return (q - target).square().mean(), q
 
-    def value_loss(self, observation: Tensor, q: Tensor) -> Tensor:
+    def value_loss(self, context: Tensor, q: Tensor) -> Tensor:
         """(V(s) - Q(s, a))^2 on chunks of the data, whose mean in each state V then is; no chunk need be proposed."""
         assert self.state_value is not None
-        return (self.state_value(self.policy.features(observation)) - q.detach().mean(0)).square().mean()
+        return (self.state_value(context) - q.detach().mean(0)).square().mean()
 
     def actor_loss(
         self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig, progress: float
@@ -261,11 +261,12 @@ class SoftFlow(OnlineMethod):
     # ------------------------------------------------------------------------------------------------------ updates
 
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
-        loss, q = self.critic_loss(batch)
+        context = self.policy.features(batch.observation)
+        loss, q = self.critic_loss(batch, context)
         self.critic_learner.descend(loss)
         scalars = critic_scalars(loss, q)
         if self.state_value is not None:
-            value_loss = self.value_loss(batch.observation, q)
+            value_loss = self.value_loss(context, q)
             descend(value_loss, self.value_optimizer, "state value")
             scalars["train/value_loss"] = value_loss.detach()
         return scalars
