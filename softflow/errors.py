@@ -19,7 +19,7 @@ class UserError(ValueError):
 
 
 class EpisodeLost(RuntimeError):
-    """Raised by an environment whose episode cannot go on although nothing is wrong with it, as when physics diverges.
+    """Raised by a working environment whose episode cannot continue, for instance because the physics diverged.
 
     The episode is dropped and the next one starts, whereas any other error of an environment stops the run.
     """
@@ -59,7 +59,7 @@ def did_you_mean(word: str, valid: Iterable[str], neighbours: Iterable[str] | No
 def require_version(name: str, given: object, supported: int) -> None:
     """Raise `ValueError`, with advice, unless the format version of a file is the supported one."""
     if type(given) is not int:
-        raise ValueError(f"{name} is {given!r}, expected one integer: not a file of softflow's")
+        raise ValueError(f"{name} is {given!r}, expected one integer: softflow did not write this file")
     if given != supported:
         whose, do = ("a newer", "update this one") if given > supported else ("an older", "use that one")
         raise ValueError(f"{name} is {given}, this version of softflow reads {supported}: {whose} one wrote it, {do}")

@@ -94,7 +94,7 @@ def require_size(what: str, size: int, limit: int) -> None:
     if size > limit * _factor():
         raise SizeError(
             f"{what} takes {_bytes(size)}, more than the {_bytes(math.floor(limit * _factor()))} allowed; "
-            f"to read it nevertheless set the environment variable {SIZE_LIMITS}={math.ceil(size / limit)}"
+            f"to read it anyway, set the environment variable {SIZE_LIMITS}={math.ceil(size / limit)}"
         )
 
 

@@ -34,7 +34,7 @@ def numbers(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
 
 
 def actions(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
-    """Return actions like `numbers`, and check that they lie in [-1, 1]. Excesses due to rounding are clipped.
+    """Return actions like `numbers`, and check that they lie in [-1, 1]. Values outside due to rounding are clipped.
 
     Raises:
         ValueError: `numbers` rejects the values, or they are outside [-1, 1].

@@ -18,7 +18,7 @@ ArrayT = TypeVar("ArrayT")
 
 
 class Decision(NamedTuple, Generic[ArrayT]):
-    """Chunks to execute, with data about how they were chosen that an on-policy method needs later."""
+    """Chunks to execute, with data about how they were chosen, which on-policy methods need later."""
 
     chunk: ArrayT
     """The chunks, (B, H, A)."""
@@ -149,7 +149,7 @@ class Episode:
         if rows == steps and not final_observation_missing:
             raise ValueError(
                 f"there are {rows} observations for {steps} actions, so the one after the last action is missing: give "
-                "it, or set final_observation_missing=True, and the last one is used twice"
+                "it, or set final_observation_missing=True to use the last one twice"
             )
         if final_observation_missing:
             observation = np.concatenate([observation, observation[-1:]])

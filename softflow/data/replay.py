@@ -247,7 +247,7 @@ class Replay:
         return min(self._written, self.capacity)
 
     def _note_imitable(self, rows: np.ndarray) -> None:
-        """Add those of the newest `rows` that still have reward to come to the index."""
+        """Add the newest `rows` to the index, except those with no reward to come in their episode."""
         rows = rows[self._rows["return_to_go"][rows] > 0]
         end = self._imitable_start + self._imitable_steps
         self._imitable[(end + np.arange(len(rows))) % self.capacity] = rows

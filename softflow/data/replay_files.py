@@ -82,7 +82,7 @@ class ReplayFiles:
             self._before(number).unlink()
 
     def restore(self, written: int) -> None:
-        """Restore the rows to their state at a mark, and delete later marks. It is safe to kill and to call again.
+        """Restore the rows to their state at a mark, and delete later marks. A killed call can safely be repeated.
 
         Raises:
             UserError: The mark is too old or belongs to another ring.

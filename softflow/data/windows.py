@@ -62,7 +62,7 @@ def observation_tensor(observation: np.ndarray, device: str | torch.device = "cp
 
 
 def concatenate(windows: Sequence[Windows[np.ndarray]]) -> Windows[np.ndarray]:
-    """Concatenate `windows`, which must have the same horizon, to one batch."""
+    """Concatenate `windows`, which must have the same horizon, into one batch."""
     return Windows(**{f.name: np.concatenate([getattr(w, f.name) for w in windows]) for f in fields(Windows)})
 
 

@@ -106,7 +106,7 @@ def _read_state(file: Path) -> dict[str, Any]:
     except SizeError:
         raise
     except Exception as error:  # zipfile and torch raise errors of many types for damaged or hostile files
-        raise ValueError(f"damaged, or not a training's state ({_reason(error)})") from error
+        raise ValueError(f"damaged, or not the state of a training run ({_reason(error)})") from error
     if not isinstance(saved, dict) or "format_version" not in saved:
         raise ValueError("without a format version: an older softflow has written it, use that one, or start a new run")
     require_version("format_version", saved["format_version"], TRAINING_VERSION)

@@ -107,7 +107,7 @@ class EnvironmentErrors:
                 file.write(f"{what}\n{failure.traceback}\n")
             message += f"; traceback in {self.log}"
         if self.on_error == "stop":
-            raise EnvironmentFailed(f"{message}; --on-env-error restart would drop the episode and go on")
+            raise EnvironmentFailed(f"{message}; use --on-env-error restart to drop the episode and continue")
         if self._in_a_row >= ERRORS_IN_A_ROW:
             raise EnvironmentFailed(f"{self._in_a_row} errors without one good episode, the last in {message}")
         warnings.warn(f"an episode was dropped: {message}", stacklevel=2)

@@ -115,7 +115,7 @@ class Trainer:
     def run(self) -> list[tuple[str, int, Evaluation]]:
         """Run all stages that are left. Return the evaluations as (stage, steps or updates done in it, result).
 
-        Only `Interrupted` saves a checkpoint. After other errors the last checkpoint is an earlier one.
+        A checkpoint is saved before `Interrupted` is raised. After other errors, the last checkpoint is an earlier one.
 
         Raises:
             Interrupted: SIGINT or SIGTERM was received. A resumed run continues exactly as this one would have.
@@ -226,7 +226,7 @@ class Trainer:
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error} at step {p.done} of the stage {stage.name!r}, update {p.updates + 1} of the run: training "
-                "diverged, a smaller learning rate or stronger regularisation may help"
+                "diverged; a smaller learning rate or stronger regularisation may help"
             ) from error
         p.updates += 1
         return scalars
