@@ -82,7 +82,7 @@ class CheckedEnvironment(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
             warnings.warn(f"closing an environment failed: {type(error).__name__}: {one_line(error)}", stacklevel=2)
 
     def progress(self) -> dict[str, float]:
-        """Return the number of steps in the episode so far, and the state of its success rule."""
+        """Return the number of steps in the episode so far, and the state that decides its success."""
         return {"steps": self.steps, **self._success.state_dict()}
 
     def set_progress(self, progress: Mapping[str, Any]) -> None:

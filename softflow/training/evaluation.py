@@ -17,7 +17,7 @@ from softflow.training.intervals import wilson_interval
 from softflow.training.rollout import Act, Explore, Rollout
 
 HELD_OUT_SEEDS = 1_000_000
-"""First seed of evaluation episodes, which must not overlap with those of demonstrations and training."""
+"""First seed of evaluation episodes, well apart from the seeds of demonstrations and training."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from softflow.training.run_folder import RunFolder
 
 _HEADER = ["stage", "step", "name", "value"]
 _FLUSH_SECONDS = 30
-"""Maximum delay in seconds until TensorBoard sees a scalar."""
+"""Interval in seconds at which logged scalars become visible to TensorBoard."""
 _LOSS = re.compile(r"^train/.*loss")
 
 

@@ -71,7 +71,7 @@ def random_state_kept(device: str = "cpu") -> Iterator[None]:
 
 def _seed(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # the maximum that numpy accepts
+    np.random.seed(seed % 2**32)  # numpy accepts no larger seeds
     torch.manual_seed(seed)
 
 
