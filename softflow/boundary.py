@@ -1,7 +1,7 @@
-"""Values that cross the boundary to an environment: copied, and checked against what the environment promised.
+"""Values that cross the boundary to an environment are copied and checked against its spaces.
 
-An environment may reuse its arrays, write into those it is given, or return what its spaces do not allow. Training,
-recording, corrections and evaluation all see copies that have passed these checks.
+An environment may reuse its arrays, write to the arrays it is given, or return values outside its spaces. Training,
+recording, corrections and evaluation therefore only see copies that have passed these checks.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 class MalformedStep(ValueError):
-    """An environment was given, or returned, something that its spaces or gymnasium's interface do not allow."""
+    """An environment received or returned a value that its spaces or gymnasium's interface do not allow."""
 
 
 def as_array(name: str, value: Any, space: Space[Any]) -> np.ndarray:
-    """A copy of `value` in the dtype of `space`, which has a shape: a Box, for instance.
+    """Return a copy of `value` in the dtype of `space`, which must have a shape (a Box, for instance).
 
     Raises:
-        MalformedStep: another shape, no numbers, not finite as float32, or not representable in an integer dtype.
+        MalformedStep: The shape differs, the values are not numbers, not finite as float32, or not representable in
+            the integer dtype of the space.
     """
     array = np.asarray(value)
     if array.shape != space.shape or array.dtype.kind not in "biuf":
         raise MalformedStep(f"{name} is {_kind(array)}, its space has shape {space.shape}")
-    if array.dtype == space.dtype == np.float32:  # the usual case, at every step: without numpy's error states
+    if array.dtype == space.dtype == np.float32:  # the usual case, at every step: skip the cost of np.errstate
         copy = as_float32 = array.copy()
     else:
         with np.errstate(all="ignore"):
@@ -44,7 +45,7 @@ def as_array(name: str, value: Any, space: Space[Any]) -> np.ndarray:
 
 
 def as_reward(value: Any) -> float:
-    """The reward of a step. Raises `MalformedStep` unless it is one number, finite as float32."""
+    """Return the reward of a step. Raise `MalformedStep` unless it is a single number that is finite as float32."""
     number = np.asarray(value)
     if number.size != 1 or number.dtype.kind not in "biuf":
         raise MalformedStep(f"the reward is {_kind(number)}, not one number")
@@ -54,10 +55,10 @@ def as_reward(value: Any) -> float:
 
 
 def as_flag(name: str, value: Any) -> bool:
-    """The flag `name`, such as `is_success`: true, false, 1 or 0, alone or as the only element of an array.
+    """Return the flag `name`, such as `is_success`: true, false, 1 or 0, as a scalar or an array of one element.
 
     Raises:
-        MalformedStep: anything else, for instance 0.25, NaN, -1, None or "False".
+        MalformedStep: The value is anything else, for instance 0.25, NaN, -1, None or "False".
     """
     if isinstance(value, bool):
         return value

@@ -1,4 +1,4 @@
-"""What is written to standard output and standard error, which may be closed, full, or unable to show a character."""
+"""Robust writing to standard output and standard error, which may be closed, full, or unable to show a character."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any, TextIO, cast
 
 
 class Console:
-    """A text stream that never fails. What cannot be written is lost, and `error` says why.
+    """A text stream that never raises. Text that cannot be written is dropped, and `error` keeps the reason.
 
     Characters that the stream cannot encode are written as escapes.
 
     Args:
-        stream: to write to; None, as python has it for one that is closed, loses everything.
+        stream: The stream to write to. If it is None, as Python sets `sys.stdout` when it is closed, all text is
+            dropped.
 
     Attributes:
-        error: the first that occurred, None if all was written.
+        error: The first error that occurred. None if everything was written.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -40,8 +41,10 @@ class Console:
             self._note(error)
 
     def abandon(self) -> None:
-        """Forget what is left that cannot be written. Python would try once more when it exits, and change the exit
-        status."""
+        """Discard buffered text that cannot be written.
+
+        Otherwise Python would try to write it again at exit, and change the exit status.
+        """
         try:
             self._stream.flush()
         except (OSError, ValueError):
@@ -60,13 +63,13 @@ class Console:
 
     def _note(self, error: OSError | ValueError) -> None:
         if self.error is None:
-            is_closed = not getattr(error, "strerror", None)  # python's own error, not the operating system's
+            is_closed = not getattr(error, "strerror", None)  # Python's own error, not the operating system's
             self.error = OSError(errno.EBADF, "it is closed") if is_closed else cast(OSError, error)
 
 
 @contextmanager
 def console() -> Iterator[Console]:
-    """Inside it, whatever is printed goes to a `Console`; yields the one of standard output."""
+    """Redirect standard output and standard error to a `Console` each, and yield that of standard output."""
     out, err = Console(sys.stdout), Console(sys.stderr)
     try:
         with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, err)):
@@ -77,15 +80,15 @@ def console() -> Iterator[Console]:
 
 
 def note(text: str) -> None:
-    """Print a line to standard output now, if that is possible."""
+    """Print a line to standard output and flush it, if that is possible."""
     if sys.stdout is not None:
         print(text, file=cast(TextIO, Console(sys.stdout)), flush=True)
 
 
 def occupy_standard_descriptors() -> None:
-    """Have the descriptors 0, 1 and 2 refer to nothing where they are closed, also in programs that are started.
+    """Point closed descriptors among 0, 1 and 2 to the null device, in child processes as well.
 
-    The next file would get such a number, and what a library prints would end up in it.
+    Otherwise the next file opened would get such a number, and a library's output would end up in it.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)

@@ -1,4 +1,4 @@
-"""Errors that a user can put right, the hint that names what was probably meant, and what costs an episode alone."""
+"""Errors that a user can fix, errors that only cost an episode, and helpers for one-line messages and hints."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 from traceback import extract_tb
 
 LONGEST_MESSAGE = 600
-"""Characters of an error that `one_line` keeps: what is quoted of a bad file may be anything."""
+"""Maximum length of the message that `one_line` returns, in characters: a message may quote a bad file at length."""
 
 
 class UserError(ValueError):
-    """Bad input: the message says in one line what is wrong and what to do.
+    """Bad input. The message says in one line what is wrong and what to do.
 
     The commands print it without a traceback and exit with status 2.
     """
 
 
 class EpisodeLost(RuntimeError):
-    """Raised by an environment that is in order, but whose episode came to nothing, as when physics diverges.
+    """Raised by a working environment whose episode cannot continue, for instance because the physics diverged.
 
-    The episode is dropped and the next one begun, whereas any other error of an environment stops the run.
+    The episode is dropped and the next one starts, whereas any other error of an environment stops the run.
     """
 
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:
-    """Return the valid word most like `word`, None if none is near.
+    """Return the valid word most similar to `word`, or None if none is similar.
 
-    Of dotted words with the same parent only the rest is compared: `imitation.` alone makes no two words alike.
-    `updates` is near `imitation.updates`.
+    Dotted words with the same parent are compared without it, since a shared `imitation.` does not make two words
+    similar. `updates` matches `imitation.updates`.
     """
     words = sorted(valid)
     parent = word[: word.rfind(".") + 1]
@@ -42,7 +42,13 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, valid: Iterable[str], neighbours: Iterable[str] | None = None) -> str:
-    """Return `"did you mean 'x'?"`, or if no valid word is near `"valid: x, y, z"` (of the neighbours, if given)."""
+    """Return `"did you mean 'x'?"`, or `"valid: x, y, z"` if no valid word is similar.
+
+    Args:
+        word: The word given.
+        valid: The valid words.
+        neighbours: The words to list if none is similar; all valid words by default.
+    """
     words = list(valid)
     match = nearest(word, words)
     if match is not None:
@@ -51,26 +57,26 @@ def did_you_mean(word: str, valid: Iterable[str], neighbours: Iterable[str] | No
 
 
 def require_version(name: str, given: object, supported: int) -> None:
-    """Raises `ValueError`, which says what to do, unless a file's format version is the one that is read here."""
+    """Raise `ValueError`, with advice, unless the format version of a file is the supported one."""
     if type(given) is not int:
-        raise ValueError(f"{name} is {given!r}, expected one integer: not a file of softflow's")
+        raise ValueError(f"{name} is {given!r}, expected one integer: softflow did not write this file")
     if given != supported:
         whose, do = ("a newer", "update this one") if given > supported else ("an older", "use that one")
         raise ValueError(f"{name} is {given}, this version of softflow reads {supported}: {whose} one wrote it, {do}")
 
 
 def place_of(error: BaseException) -> str:
-    """Where it was raised, such as `my_task.py:12, in step`."""
+    """Return where an error was raised, such as `my_task.py:12, in step`."""
     place = extract_tb(error.__traceback__)[-1]
     return f"{Path(place.filename).name}:{place.lineno}, in {place.name}"
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line that is not too long; of one that says nothing, its name."""
+    """Return the message of an error as one line of limited length, or the name of its type if it has no message."""
     try:
         text = " ".join(str(error).split())
-    except Exception:  # of other people's making
+    except Exception:  # third-party errors may fail in __str__
         text = ""
-    if isinstance(error, KeyError) or not text:  # a key alone says little
+    if isinstance(error, KeyError) or not text:  # the key alone is not informative
         text = f"{type(error).__name__} {text}".strip()
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."

@@ -1,4 +1,4 @@
-"""How files are written, whole or not at all, and how large what is read from one may be."""
+"""Atomic writing of files, and limits on the size of files that are read."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pathlib import Path
 from softflow.errors import UserError
 
 UNFINISHED = ".unfinished-"
-"""The folders in which files are written begin with it; a process that is killed leaves its own."""
+"""Prefix of the temporary folders in which files are written. A process that is killed leaves its folder behind."""
 SIZE_LIMITS = "SOFTFLOW_SIZE_LIMITS"
-"""Environment variable: a number that multiplies every limit on what is read."""
+"""Environment variable with a factor that multiplies every limit on the size of input."""
 TEXT_LIMIT = 100_000
-"""Bytes of a file of settings. They are read in time that grows with its size: this much takes a second."""
+"""Maximum size of a settings file in bytes. Parsing time grows with size; a file of this size takes a second."""
 MEMORY_PER_BYTE = 100
-"""Bytes of memory that a byte of a compressed file may become: pictures become ten, zeros a thousand."""
+"""Maximum ratio of decompressed to compressed bytes. Images reach about ten, zeros a thousand."""
 FREE_MEMORY = 64 * 2**20
-"""Bytes of memory that even the smallest file may ask for."""
+"""Bytes of memory that even the smallest file may need."""
 
 
 class SizeError(ValueError):
-    """A file that is larger, or asks for more memory, than allowed."""
+    """A file is larger, or needs more memory, than allowed."""
 
 
 class WriteError(OSError, UserError):
-    """A file that cannot be written, and why."""
+    """A file cannot be written. The message names the file and the reason."""
 
     def __str__(self) -> str:
         return f"{self.filename}: cannot be written: {self.strerror}"
@@ -37,14 +37,16 @@ class WriteError(OSError, UserError):
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path beside `path`, with the same name, to write a file or a folder to. When the block ends, it replaces
-    `path`. If the block fails, it is removed, and `path` is as it was. Missing parent folders are made.
+    """Yield a temporary path, with the same name, to which the block writes a file or a folder.
+
+    The result replaces `path` when the block ends. If the block fails, the result is removed and `path` is unchanged.
+    Missing parent folders are created.
 
     Raises:
-        WriteError: whatever `OSError` the block raises, as one of `path`.
+        WriteError: The block raised an `OSError`, or `path` cannot be replaced.
     """
     try:
-        with suppress(FileExistsError):  # if it is no folder, the next line says so
+        with suppress(FileExistsError):  # if it is not a folder, the next line raises the error
             path.parent.mkdir(parents=True)
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path.parent, ignore_cleanup_errors=True) as folder:
             unfinished = Path(folder, path.name)
@@ -57,9 +59,11 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def force_to_disk(path: Path, with_content: bool = True) -> None:
-    """Have the operating system write a file, or a folder with everything in it, to the disk now.
+    """Flush a file, or a folder with everything in it, from the operating system's caches to the disk.
 
-    Without its content, of a folder only the names in it are written.
+    Args:
+        path: The file or folder.
+        with_content: Whether to flush the files in a folder too, and not only its list of names.
     """
     for file in [*path.rglob("*"), path] if with_content and path.is_dir() else [path]:
         if file.is_dir() and os.name == "nt":  # Windows has no folder handles to sync
@@ -72,12 +76,12 @@ def force_to_disk(path: Path, with_content: bool = True) -> None:
 
 
 def read_settings(file: Path | Traversable) -> str:
-    """The text of a file of settings.
+    """Return the text of a settings file.
 
     Raises:
-        SizeError: it is larger than `TEXT_LIMIT`.
-        UnicodeDecodeError: it is not UTF-8.
-        OSError: it cannot be read.
+        SizeError: The file is larger than `TEXT_LIMIT`.
+        UnicodeDecodeError: The file is not UTF-8.
+        OSError: The file cannot be read.
     """
     with file.open("rb") as opened:
         require_size("it", opened.seek(0, os.SEEK_END), TEXT_LIMIT)
@@ -86,11 +90,11 @@ def read_settings(file: Path | Traversable) -> str:
 
 
 def require_size(what: str, size: int, limit: int) -> None:
-    """Raises `SizeError`, which says how to raise the limit, if `what` has, or asks for, more bytes than allowed."""
+    """Raise `SizeError`, whose message explains how to raise the limit, if `what` takes more than `limit` bytes."""
     if size > limit * _factor():
         raise SizeError(
             f"{what} takes {_bytes(size)}, more than the {_bytes(math.floor(limit * _factor()))} allowed; "
-            f"to read it nevertheless set the environment variable {SIZE_LIMITS}={math.ceil(size / limit)}"
+            f"to read it anyway, set the environment variable {SIZE_LIMITS}={math.ceil(size / limit)}"
         )
 
 

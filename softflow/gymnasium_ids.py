@@ -1,6 +1,6 @@
-"""The environments of softflow by the ids that `gymnasium.make` takes. No simulator is imported before one is made.
+"""Registration of softflow's environments with gymnasium. A simulator is only imported when its environment is made.
 
-Without gymnasium's TimeLimit: the environments keep their time limits themselves, as `max_steps`.
+The environments have no `TimeLimit` wrapper, because they enforce their own time limit, `max_steps`.
 """
 
 import gymnasium

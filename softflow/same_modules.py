@@ -1,4 +1,4 @@
-"""A package by a second name, under which all its modules are the same objects, so that nothing is defined twice."""
+"""A second name for a package, under which its modules are the same objects, so that nothing is defined twice."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from types import ModuleType
 
 
 def stand_in(alias: str, package: str) -> None:
-    """Make a package available by a second name; called by the `__init__` of that name.
+    """Make a package available under a second name. The `__init__` of that name calls this function.
 
     Args:
-        alias: the second name, `softflow.flows`.
-        package: the name of the package, `flows`.
+        alias: The second name, such as `softflow.flows`.
+        package: The name of the package, such as `flows`.
     """
     sys.modules[alias] = import_module(package)
     sys.meta_path.insert(0, _SameModules(f"{alias}.", f"{package}."))
@@ -35,7 +35,7 @@ class _SameModules(MetaPathFinder, Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = import_module(self._real(spec.name))
-        spec.loader_state = module.__spec__  # which Python is about to replace
+        spec.loader_state = module.__spec__  # Python is about to replace it
         return module
 
     def exec_module(self, module: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""Episodes in, windows out: replay, demonstrations and statistics."""
+"""Episodes, demonstrations, corrections, the replay that turns episodes into training windows, and statistics."""
 
 from softflow.data.chunks import whole_chunks
 from softflow.data.corrections import (

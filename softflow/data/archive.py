@@ -1,4 +1,4 @@
-"""One .npz file of arrays with a schema: written whole or not at all, read without unpickling anything."""
+"""Arrays with a schema in one .npz file, which is written atomically and read without unpickling anything."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from softflow.errors import one_line, require_version
 from softflow.files import FREE_MEMORY, MEMORY_PER_BYTE, SizeError, require_size, written_whole
 
 VERSION = "schema_version"
-"""The array () that every file has, an integer."""
+"""The name of the scalar integer array that every file contains."""
 BLOCK = 2**24
-"""Bytes that `read_into` takes at once."""
+"""Bytes that `read_into` reads at once."""
 
 
 class Field(NamedTuple):
-    """What an array of the file must be: its axes, a letter each, its kind, and whether it may be missing."""
+    """The specification of an array: its axes (one letter each), its kind, and whether it may be missing."""
 
     axes: str
     kind: str
@@ -38,10 +38,10 @@ _KINDS = {"number": "iuf", "bool": "b", "integer": "iu", "text": "U"}  # as nump
 
 
 def write_archive(path: Path, arrays: Mapping[str, np.ndarray], version: int, compress: bool = False) -> None:
-    """Write `arrays` and the version to `path`, replacing a file of that name only once the new one is complete.
+    """Write `arrays` and the version to `path`. An existing file is replaced only once the new one is complete.
 
     Raises:
-        WriteError: it cannot be written.
+        WriteError: The file cannot be written.
     """
     whole: dict[str, Any] = {**arrays, VERSION: np.array(version)}
     with written_whole(path) as unfinished:
@@ -50,23 +50,24 @@ def write_archive(path: Path, arrays: Mapping[str, np.ndarray], version: int, co
                 np.savez_compressed(file, **whole)
             if _unpacked_size(unfinished) <= _memory_allowed(unfinished):
                 return
-        # What shrinks further would be refused as an attack when it is read.
+        # A file that compresses even better would be rejected as a decompression bomb when it is read.
         with unfinished.open("wb") as file:
             np.savez(file, **whole)
 
 
 def read_archive(path: Path, schema: Schema, version: int, document: str) -> dict[str, np.ndarray]:
-    """The arrays of `schema`, with kinds and axes as it says: axes of one letter are equally long. What is optional
-    and missing is left out.
+    """Read the arrays of `schema` and check their kinds and axes. Axes with the same letter must have the same length.
+
+    Optional arrays that are missing are left out.
 
     Args:
-        path: the file.
-        schema: every array but the version; the first that has an axis sets its length.
-        version: of the schema.
-        document: where a user finds it.
+        path: The file.
+        schema: The specification of every array except the version. The first array with an axis sets its length.
+        version: The version of the schema.
+        document: The document that describes the schema, for error messages.
 
     Raises:
-        ValueError: the file is missing, unreadable, or not in the schema.
+        ValueError: The file is missing, unreadable, or does not match the schema.
     """
     try:
         arrays = read_arrays(path, version)
@@ -80,24 +81,24 @@ def read_archive(path: Path, schema: Schema, version: int, document: str) -> dic
 
 
 class MissingVersionError(ValueError):
-    """An .npz file, but none that `write_archive` has written."""
+    """An .npz file was not written by `write_archive`."""
 
 
 def read_arrays(
     path: Path, version: int, only: Collection[str] | None = None, others: Collection[str] = ()
 ) -> dict[str, np.ndarray]:
-    """The arrays of a file of `write_archive`, of whatever shapes and types they are. Nothing is unpickled.
+    """Read arrays of any shapes and types from a file that `write_archive` wrote. Nothing is unpickled.
 
     Args:
-        path: the file.
-        version: of its schema.
-        only: names of those that are read; without it, all.
-        others: names of those that may be there as well, if `only` is given.
+        path: The file.
+        version: The version of its schema.
+        only: The names of the arrays to read; all by default.
+        others: The names of arrays that the file may contain as well, if `only` is given.
 
     Raises:
-        ValueError: the file is missing, unreadable, damaged anywhere that matters, larger in memory than a file of its
-            size may be, of another version, lacks an array that is asked for or has one that is not known.
-        MissingVersionError: it says no version.
+        ValueError: The file is missing, unreadable, damaged or of another version, or it needs more memory than a file
+            of its size may. Or it lacks an array of `only`, or contains an unknown one.
+        MissingVersionError: The file contains no version.
     """
     _require_sound(path)
     with np.load(path, allow_pickle=False) as file:
@@ -111,7 +112,7 @@ def read_arrays(
 
 
 def require_known(given: Iterable[str], known: Collection[str]) -> None:
-    """Raises ValueError if one of the arrays `given` is not `known`."""
+    """Raise `ValueError` if a name in `given` is not `known`."""
     for name in given:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
@@ -119,11 +120,12 @@ def require_known(given: Iterable[str], known: Collection[str]) -> None:
 
 
 def read_into(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Fill contiguous `arrays` with those of these names in a file that `read_arrays` has read others of. Block by
-    block: nothing is in memory twice.
+    """Fill contiguous `arrays` with the arrays of the same names in a file that `read_arrays` has checked.
+
+    The file is read in blocks, so that nothing is in memory twice.
 
     Raises:
-        ValueError: one is missing, or of another shape or type; then none has changed.
+        ValueError: An array is missing, or has another shape or type; then no array has changed.
     """
     with zipfile.ZipFile(path) as archive, ExitStack() as opened:
         members = {}
@@ -147,7 +149,7 @@ def read_into(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _memory_allowed(path: Path) -> int:
-    """Bytes that an archive may take when it is unpacked."""
+    """Return how many bytes an archive may take when it is unpacked."""
     return FREE_MEMORY + MEMORY_PER_BYTE * path.stat().st_size
 
 
@@ -157,11 +159,11 @@ def _unpacked_size(path: Path) -> int:
 
 
 def check_zip(path: Path) -> None:
-    """Check the size and then the checksums of everything in a zip archive.
+    """Check the unpacked size of a zip archive, then the checksums of its members.
 
     Raises:
-        SizeError: unpacked, it would take more memory than a file of its size may.
-        Exception: it cannot be read, or is damaged; a damaged file makes zipfile raise anything.
+        SizeError: The archive would take more memory than a file of its size may.
+        Exception: The archive is unreadable or damaged. zipfile raises errors of many types for damaged files.
     """
     require_size("its content", _unpacked_size(path), _memory_allowed(path))
     with zipfile.ZipFile(path) as archive:
@@ -170,7 +172,7 @@ def check_zip(path: Path) -> None:
 
 
 def _require_sound(path: Path) -> None:
-    """Raises ValueError unless `path` is a whole zip archive of arrays as large as they say, before any is read."""
+    """Raise `ValueError` unless `path` is an intact zip archive of arrays whose sizes match their headers."""
     if not path.exists():
         raise ValueError("no such file")
     if not path.is_file():
@@ -185,7 +187,7 @@ def _require_sound(path: Path) -> None:
         check_zip(path)
     except (OSError, SizeError):
         raise
-    except Exception as error:  # whatever a damaged file makes zipfile stumble over
+    except Exception as error:  # zipfile raises errors of many types for damaged files
         raise ValueError(f"the file is truncated or corrupt ({one_line(error)}): copy or record it again") from error
     with zipfile.ZipFile(path) as archive:
         if f"{VERSION}.npy" not in archive.namelist():
@@ -200,14 +202,14 @@ def _require_sound(path: Path) -> None:
 
 
 def _header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype, bool]:
-    """Shape and type of an array whose content comes next, and whether it comes in columns first."""
+    """Read the header of an array: its shape, its dtype, and whether it is in Fortran order."""
     try:
         version = np.lib.format.read_magic(member)
         if version == (1, 0):
             shape, columns_first, dtype = np.lib.format.read_array_header_1_0(member)
         else:
             shape, columns_first, dtype = np.lib.format.read_array_header_2_0(member)
-    except Exception as error:  # whatever numpy stumbles over
+    except Exception as error:  # numpy raises errors of many types for damaged headers
         raise ValueError(f"{name} cannot be read ({one_line(error)})") from error
     return shape, dtype, columns_first
 
@@ -215,7 +217,7 @@ def _header(member: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype, bo
 def _array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     try:
         return np.asarray(arrays[name])
-    except Exception as error:  # Python objects, or a header that numpy cannot follow
+    except Exception as error:  # pickled objects, or a header that numpy cannot parse
         raise ValueError(f"{name} cannot be read ({one_line(error)}): save a plain array of numbers") from error
 
 

@@ -1,4 +1,4 @@
-"""Arrays as the data classes keep them: float32, finite, of a known shape, read-only."""
+"""Conversion and checks of the arrays in data classes: float32, finite, of a known shape, and read-only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ ACTION_TOLERANCE = 1e-6
 
 
 def numbers(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
-    """`value` as a new float32 array with as many axes as `shape` names, read-only.
+    """Return `value` as a new read-only float32 array with the axes that `shape` names.
 
     Raises:
-        ValueError: other axes, one of no length but the first, no numbers, or not finite.
+        ValueError: The number of axes differs, an axis other than the first is empty, or the values are not finite
+            numbers.
     """
     array = np.asarray(value)
     if array.ndim != len(shape) or array.dtype.kind not in "biuf":
@@ -33,10 +34,10 @@ def numbers(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
 
 
 def actions(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
-    """The same of actions, which must lie in [-1, 1]; what rounding has put beyond it is clipped.
+    """Return actions like `numbers`, and check that they lie in [-1, 1]. Values outside due to rounding are clipped.
 
     Raises:
-        ValueError: as `numbers`, or outside of the bounds.
+        ValueError: `numbers` rejects the values, or they are outside [-1, 1].
     """
     array = numbers(name, value, shape)
     outside = np.argwhere(np.abs(array) > 1 + ACTION_TOLERANCE)
@@ -48,7 +49,7 @@ def actions(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
 
 
 def numbers_or_bytes(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
-    """As `numbers`, but packed observations, uint8, stay bytes."""
+    """Return `value` like `numbers`, but keep packed observations as uint8."""
     array = numbers(name, value, shape)
     if np.asarray(value).dtype == np.uint8:
         array = array.astype(np.uint8)
@@ -57,10 +58,10 @@ def numbers_or_bytes(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
 
 
 def packed(name: str, value: Any, layout: ObservationLayout) -> np.ndarray:
-    """`value` as a new array (rows, O) of packed observations, read-only.
+    """Return `value` as a new read-only array (rows, O) of packed observations.
 
     Raises:
-        ValueError: no bytes of that layout, or numbers in them that are not finite.
+        ValueError: The bytes do not match the layout, or numbers in them are not finite.
     """
     array = np.array(value)
     if array.ndim != 2 or array.dtype != np.uint8 or array.shape[1] != layout.size:
@@ -73,7 +74,7 @@ def packed(name: str, value: Any, layout: ObservationLayout) -> np.ndarray:
 
 
 def kind_of(array: np.ndarray) -> str:
-    """Type and shape, for an error."""
+    """Return the dtype and shape, for an error message."""
     return f"{array.dtype} of shape {array.shape}"
 
 

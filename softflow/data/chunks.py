@@ -1,4 +1,4 @@
-"""Every chunk that was demonstrated, for whoever judges by demonstrations rather than learns from them."""
+"""All demonstrated chunks, for models that compare a policy's chunks with demonstrations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from softflow.errors import UserError
 
 
 def whole_chunks(episodes: Sequence[Episode], horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """What was seen and done wherever an episode goes on for H steps: observations (N, O) and chunks (N, H, A).
+    """Return the observations (N, O) and chunks (N, H, A) that start at least H steps before an episode's end.
 
-    Chunks cut short by an episode's end are left out: imitation learns them with the last action held, but when an
-    episode will end is seldom to be seen, and held ends are no example of what is likely. So are, as in imitation,
-    those that no reward comes after.
+    Chunks cut short by an episode's end are left out. Imitation pads them by repeating the last action, but a policy
+    can seldom observe that an episode is about to end, so padded chunks are not examples of likely behaviour. Chunks
+    with no reward after their start are left out as well, as in imitation.
 
     Raises:
-        UserError: no chunk is left.
+        UserError: No chunk is left.
     """
     observations, chunks = list[np.ndarray](), list[np.ndarray]()
     for episode in episodes:

@@ -1,4 +1,4 @@
-"""Corrections on disk: what a policy would have done, and what a human did instead. Schema in docs/corrections.md."""
+"""Corrections in files: a policy's chunks, and what a human did instead. docs/corrections.md describes the schema."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _SCHEMA = {  # axes: N decisions in all, E corrections, O, H, A
     "human_chunk": Field("NHA", "number"),
     "episode": Field("N", "integer"),
     "is_success": Field("E", "bool"),
-    "task": Field("", "text", optional=True),  # what is observed and done, as JSON
+    "task": Field("", "text", optional=True),  # a TaskSpec as JSON
 }
 
 
 class CorrectionError(UserError):
-    """Corrections that cannot be used; the message is one line that says where and why."""
+    """Corrections cannot be used. The message says in one line where and why."""
 
 
 @dataclass(frozen=True, eq=False)
 class Corrections:
-    """N decisions that a human made for a policy, in E episodes taken over from it.
+    """N decisions that a human made in place of a policy, in E episodes.
 
-    Arrays are copied, chunks and observations to float32, and made read-only; packed observations stay bytes.
+    Arrays are copied and made read-only. Chunks and observations become float32, but packed observations stay uint8.
 
     Attributes:
-        observation: (N, O), what was seen.
-        base_chunk: (N, H, A) in [-1, 1], what the policy would have executed there.
-        human_chunk: (N, H, A) in [-1, 1], the actions from there on that the human took.
-        episode: (N,), which of the E episodes a decision belongs to.
+        observation: (N, O), the observations.
+        base_chunk: (N, H, A) in [-1, 1], the chunk that the policy would have executed.
+        human_chunk: (N, H, A) in [-1, 1], the actions that the human took from there on.
+        episode: (N,), the index of the episode of each decision.
         is_success: (E,), whether the human solved the task.
-        task: what is observed and done, None if it is not known.
+        task: The specification of observations and actions. None if it is not known.
 
     Raises:
-        ValueError: a field has the wrong shape or type, is not finite, leaves its bounds, or does not fit the task.
+        ValueError: A field has the wrong shape or type, is not finite, exceeds its bounds, or does not fit the task.
     """
 
     observation: np.ndarray
@@ -89,22 +89,22 @@ class Corrections:
         object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
-        """Number N of decisions."""
+        """The number N of decisions."""
         return len(self.observation)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """O, H, A."""
+        """The sizes (O, H, A)."""
         return self.observation.shape[1], self.human_chunk.shape[1], self.human_chunk.shape[2]
 
     @property
     def successful(self) -> np.ndarray:
-        """Rows (M,) of the decisions in episodes that the human solved: those worth learning from."""
+        """The indices (M,) of decisions in episodes that the human solved, which are worth learning from."""
         return np.flatnonzero(self.is_success[self.episode])
 
 
 def save_corrections(path: str | os.PathLike[str], corrections: Corrections) -> None:
-    """Write `corrections` to `path`, replacing a file of that name only once the new one is complete."""
+    """Write `corrections` to `path`. An existing file is replaced only once the new one is complete."""
     arrays: dict[str, np.ndarray] = {name: getattr(corrections, name) for name in _SCHEMA if name != "task"}
     if corrections.task is not None:
         arrays["task"] = json_array(corrections.task.describe())
@@ -112,10 +112,10 @@ def save_corrections(path: str | os.PathLike[str], corrections: Corrections) -> 
 
 
 def load_corrections(path: str | os.PathLike[str]) -> Corrections:
-    """Read a file in the schema of docs/corrections.md. Nothing is unpickled.
+    """Read a file with the schema of docs/corrections.md. Nothing is unpickled.
 
     Raises:
-        CorrectionError: the file is missing, unreadable, or not in the schema.
+        CorrectionError: The file is missing, unreadable, or does not match the schema.
     """
     path = Path(path)
     try:
@@ -127,9 +127,9 @@ def load_corrections(path: str | os.PathLike[str]) -> Corrections:
 
 
 def chunks_from(action: np.ndarray, horizon: int) -> np.ndarray:
-    """The chunk from each of T steps on: actions (T, A) -> (T, horizon, A).
+    """Return the chunk that starts at each of T steps: actions (T, A) -> (T, horizon, A).
 
-    Where the episode ends the last action is held, as in the windows of a `Replay`, which imitation has learnt from.
+    At the end of the episode the last action is repeated, as in the windows of a `Replay`, from which imitation learns.
     """
     steps = np.arange(len(action))[:, None] + np.arange(horizon)
     return action[np.minimum(steps, len(action) - 1)]

@@ -1,4 +1,4 @@
-"""Demonstrations on disk: one .npz file, its schema in docs/demonstrations.md."""
+"""Demonstrations in one .npz file. docs/demonstrations.md describes the schema."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "final_observation": Field("EO", "number"),
     "is_success": Field("E", "bool"),
     "mode": Field("E", "integer"),
-    "observation_layout": Field("", "text", optional=True),  # of packed observations, as JSON
-    "task": Field("", "text", optional=True),  # what is observed and done, as JSON
+    "observation_layout": Field("", "text", optional=True),  # the layout of packed observations as JSON
+    "task": Field("", "text", optional=True),  # a TaskSpec as JSON
 }
 
 
 class DemonstrationError(UserError):
-    """Demonstrations that cannot be used; the message is one line that says where and why."""
+    """Demonstrations cannot be used. The message says in one line where and why."""
 
 
 class Dataset(NamedTuple):
-    """Recorded episodes, and what they are episodes of."""
+    """Recorded episodes and their task."""
 
     episodes: list[Episode]
     task: TaskSpec | None
-    """What is observed and done. None if the file does not say it."""
+    """The specification of observations and actions. None if the file does not contain it."""
 
 
 def save_demonstrations(
     path: str | os.PathLike[str], episodes: Sequence[Episode], task: TaskSpec | None = None
 ) -> None:
-    """Write `episodes` to `path`, replacing a file of that name only once the new one is complete.
+    """Write `episodes` to `path`. An existing file is replaced only once the new one is complete.
 
     Args:
         path: The file.
-        episodes: At least one.
-        task: What is observed and done, such as `TaskSpec.from_env(env)`. It is compared with the environment when the
-            file is used.
+        episodes: The episodes, at least one.
+        task: The specification of observations and actions, such as `TaskSpec.from_env(env)`. It is compared with the
+            environment when the file is used.
 
     Raises:
-        DemonstrationError: There are no episodes, they have different dimensions, or those of another task.
+        DemonstrationError: There are no episodes, or their dimensions differ from each other or from the task.
     """
     path = Path(path)
     if not episodes:
@@ -86,20 +86,20 @@ def save_demonstrations(
         arrays["observation_layout"] = json_array(layout.describe())
     if task is not None:
         arrays["task"] = json_array(task.describe())
-    write_archive(path, arrays, SCHEMA_VERSION, compress=layout is not None)  # pictures shrink to a tenth
+    write_archive(path, arrays, SCHEMA_VERSION, compress=layout is not None)  # images shrink to a tenth
 
 
 def load_demonstrations(path: str | os.PathLike[str]) -> list[Episode]:
-    """Read the episodes of a file in the schema of docs/demonstrations.md. Nothing is unpickled.
+    """Read the episodes of a file with the schema of docs/demonstrations.md. Nothing is unpickled.
 
     Raises:
-        DemonstrationError: The file is missing, unreadable, or not in the schema.
+        DemonstrationError: The file is missing, unreadable, or does not match the schema.
     """
     return load_dataset(path).episodes
 
 
 def load_dataset(path: str | os.PathLike[str]) -> Dataset:
-    """Read such a file, and what it says of the task; errors as in `load_demonstrations`."""
+    """Read the episodes and the task of a file. Raise the same errors as `load_demonstrations`."""
     path = Path(path)
     try:
         arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/demonstrations.md")
@@ -120,18 +120,18 @@ def check_compatible(
     recorded: TaskSpec | None = None,
     expected: TaskSpec | None = None,
 ) -> None:
-    """Check that `episodes` are such as an environment makes.
+    """Check that `episodes` match an environment.
 
     Args:
         episodes: The episodes.
-        observation_dim: O of the environment, or the layout of its packed observations.
-        action_dim: A of the environment.
-        recorded: What the episodes say of their task. None if it is not known.
-        expected: What the environment says of its own. None if it is not known.
+        observation_dim: The observation size O of the environment, or the layout of its packed observations.
+        action_dim: The action size A of the environment.
+        recorded: The task of the episodes. None if it is not known.
+        expected: The task of the environment. None if it is not known.
 
     Raises:
-        TaskMismatch: Both tasks are known and differ; the message names every difference.
-        DemonstrationError: An episode has other dimensions, or another layout.
+        TaskMismatch: Both tasks are known and differ. The message names every difference.
+        DemonstrationError: An episode has other dimensions or another layout.
     """
     if recorded is not None and expected is not None:
         expected.require_same(recorded, "the demonstrations are of another task")

@@ -1,4 +1,4 @@
-"""One episode of interaction: validated once, read-only from then on."""
+"""Episodes of interaction, which are validated when they are made and read-only from then on."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ ArrayT = TypeVar("ArrayT")
 
 
 class Decision(NamedTuple, Generic[ArrayT]):
-    """Chunks to execute, and what an on-policy method has to know later of how it chose them."""
+    """Chunks to execute, with data about how they were chosen, which on-policy methods need later."""
 
     chunk: ArrayT
-    """(B, H, A)."""
+    """The chunks, (B, H, A)."""
     record: ArrayT
-    """(B, K), numbers that nobody else reads: `Episode.decision` keeps them."""
+    """The data, (B, K). Only the method that made it reads it; `Episode.decision` stores it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Episode:
     """An episode of T primitive environment steps.
 
-    The observations are one longer than the actions: the last one is the true final observation, seen after the last
-    action and before any reset. It is what a time limit bootstraps from.
+    There is one more observation than actions: the last one is the true final observation, seen after the last action
+    and before any reset. At a time limit, values are bootstrapped from it.
 
-    Arrays are copied to float32 and made read-only; packed observations stay bytes.
+    Arrays are copied to float32 and made read-only; packed observations stay uint8.
 
     Attributes:
         observation: (T + 1, O), finite.
         action: (T, A), in [-1, 1].
         reward: (T,), finite, per step.
-        terminated: the episode ended in a terminal state of the task; its value is zero from there on.
-        truncated: the episode was cut off (a time limit, the end of a recording); its value goes on.
-            At least one of the two is True; if both are, `terminated` decides.
-        is_success: the task was solved.
-        mode: which of its modes the demonstrator chose, -1 if unknown.
-        decision: (chunks, K), the record of each `Decision` that the episode was made by, the last one's too, of
-            whose chunk perhaps not every action was executed; None where nothing was recorded.
-        outcome: numbers that the environment measured at the episode's end, by name; for reports alone.
-        layout: of packed observations, whose rows are uint8; None where an observation is O numbers.
+        terminated: Whether the episode ended in a terminal state of the task, whose value is zero.
+        truncated: Whether the episode was cut off (by a time limit or the end of a recording), so that its final
+            observation still has a value. At least one of the two is True. If both are, `terminated` takes precedence.
+        is_success: Whether the task was solved.
+        mode: The mode that the demonstrator chose, -1 if unknown.
+        decision: (chunks, K), the record of each `Decision` in the episode. The last chunk may have been executed only
+            in part. None if nothing was recorded.
+        outcome: Numbers that the environment measured at the episode's end, by name. They are only reported.
+        layout: The layout of packed observations, whose rows are uint8. None if an observation is O numbers.
 
     Raises:
-        ValueError: a field has the wrong shape or type, is not finite, or leaves the action bounds.
+        ValueError: A field has the wrong shape or type, is not finite, or exceeds the action bounds.
     """
 
     observation: np.ndarray
@@ -117,27 +117,27 @@ class Episode:
         mode: int = -1,
         final_observation_missing: bool = False,
     ) -> Episode:
-        """Make an episode of what a robot or an environment has given and taken.
+        """Make an episode from a recording in the native format of a robot or an environment.
 
         Args:
-            task: What is observed and done. It decides the order of the parts and the scale of the actions.
-            observations: T + 1 of them, the last one seen after the last action: a sequence of mappings from names to
-                arrays, nested or flat, or one mapping to arrays (T + 1, ...). Where the task observes a single array,
-                arrays in place of the mappings.
-            actions: T of them, in native units: a sequence of arrays, an array (T, ...), or the same as mappings from
+            task: The specification of observations and actions, which sets the order of parts and the action scale.
+            observations: T + 1 observations, the last one seen after the last action. A sequence of mappings (nested
+                or flat) from names to arrays, or one mapping from names to arrays (T + 1, ...). If the task observes a
+                single array, arrays take the place of the mappings.
+            actions: T actions in native units. A sequence of arrays, an array (T, ...), or the same as mappings from
                 names to arrays.
-            rewards: (T,), what each action earned.
+            rewards: The reward of each action, (T,).
             terminated: Whether the episode ended in a terminal state of the task.
             truncated: Whether the episode was cut off.
             is_success: Whether the task was solved.
-            mode: Which of its modes the demonstrator chose, -1 if unknown.
-            final_observation_missing: There are only T observations, and the last one stands for the missing one too.
-                Of a terminated episode nothing is lost, because no value is taken from its final observation. The value
-                of a truncated one is then taken from an observation that is one step old.
+            mode: The mode that the demonstrator chose, -1 if unknown.
+            final_observation_missing: Whether there are only T observations, of which the last one is repeated in place
+                of the missing one. This is exact for a terminated episode, whose final observation is never evaluated.
+                The value of a truncated one is then bootstrapped from an observation that is one step old.
 
         Raises:
-            ValueError: Something does not fit the task, or the episode is not valid; the message names the step and the
-                part.
+            ValueError: The recording does not fit the task, or the episode is not valid. The message names the step and
+                the part.
         """
         observation, action = rows_of(task, observations), actions_of(task, actions)
         rows, steps = len(observation), len(action)
@@ -149,7 +149,7 @@ class Episode:
         if rows == steps and not final_observation_missing:
             raise ValueError(
                 f"there are {rows} observations for {steps} actions, so the one after the last action is missing: give "
-                "it, or set final_observation_missing=True, and the last one is used twice"
+                "it, or set final_observation_missing=True to use the last one twice"
             )
         if final_observation_missing:
             observation = np.concatenate([observation, observation[-1:]])
@@ -160,12 +160,12 @@ class Episode:
         object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
-        """Number T of primitive steps."""
+        """The number T of primitive steps."""
         return len(self.action)
 
     @property
     def observation_dim(self) -> int:
-        """O, of packed observations in bytes."""
+        """The size O of an observation, in bytes if it is packed."""
         return self.observation.shape[1]
 
     @property
@@ -174,9 +174,9 @@ class Episode:
 
 
 def outcome_of(info: Mapping[str, Any]) -> dict[str, float]:
-    """What an environment measured, from the `info` of a step: every single number under a name, but `is_success`.
+    """Return all named scalars in the `info` of a step, except `is_success`.
 
-    Numbers beyond the largest float are infinite. Arrays, texts and whatever else there is are left out.
+    Numbers beyond the largest float become infinite. Arrays, strings and other values are left out.
     """
     return {
         _as_text(name): _as_float(value)
@@ -189,22 +189,22 @@ _NUMBERS = bool | int | float | np.bool_ | np.integer | np.floating
 
 
 def _as_text(name: str) -> str:
-    """The text itself of a subclass, such as an Enum; half characters, which no file takes, are escaped."""
+    """Return a plain string, even for a subclass such as an Enum. Lone surrogates, which files reject, are escaped."""
     return str.encode(name, "utf-8", "backslashreplace").decode()
 
 
 def _as_float(value: Any) -> float:
     try:
         return float(value)
-    except OverflowError:  # an integer that no float holds
+    except OverflowError:  # an integer too large for a float
         return math.inf if value > 0 else -math.inf
 
 
 class EpisodeBuilder:
-    """Collects the steps of one environment into an `Episode`; one builder per environment of a vector.
+    """Collects the steps of one environment into an `Episode`. A vector environment needs a builder for each one.
 
     Args:
-        layout: of the environment's observations, if they are packed.
+        layout: The layout of the environment's observations, if they are packed.
     """
 
     def __init__(self, layout: ObservationLayout | None = None) -> None:
@@ -215,33 +215,33 @@ class EpisodeBuilder:
         self._decision: list[np.ndarray] = []
 
     def __len__(self) -> int:
-        """Number of steps appended since the last `finish`."""
+        """The number of steps appended since the last `finish`."""
         return len(self._action)
 
     @property
     def last_action(self) -> np.ndarray | None:
-        """The action (A,) of the last step appended, None if there is none."""
+        """The action (A,) of the last step appended. None if there is none."""
         return self._action[-1] if self._action else None
 
     def append(self, observation: np.ndarray, action: np.ndarray, reward: float) -> None:
-        """Add one step: the observation (O,) that was acted on, the action (A,), and the reward that followed.
+        """Add one step: the observation (O,) before the action, the action (A,), and its reward.
 
-        Copies, because vector environments reuse their buffers.
+        The arrays are copied, because vector environments reuse their buffers.
         """
         self._observation.append(np.array(observation))
         self._action.append(np.array(action))
         self._reward.append(float(reward))
 
     def decide(self, record: np.ndarray) -> None:
-        """Add the record (K,) of the decision that the next steps follow."""
+        """Add the record (K,) of the decision that the next steps execute."""
         self._decision.append(np.array(record))
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """What was collected so far, for a checkpoint."""
+        """Return the steps collected so far, for a checkpoint."""
         return {name: np.array(rows) for name, rows in self._rows().items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore the steps that `state_dict` returned."""
         for name, rows in self._rows().items():
             rows[:] = state[name].tolist() if name == "reward" else list(state[name])
 
@@ -262,10 +262,10 @@ class EpisodeBuilder:
         mode: int = -1,
         outcome: Mapping[str, float] | None = None,
     ) -> Episode:
-        """The episode so far, ended by `final_observation` (O,), the one before any reset. Empties the builder.
+        """Return the episode that ends with `final_observation` (O,), seen before any reset, and empty the builder.
 
         Raises:
-            ValueError: nothing was appended, or the episode is not valid (see `Episode`).
+            ValueError: No step was appended, or the episode is not valid (see `Episode`).
         """
         if not self._action:
             raise ValueError("no step to finish: call append for every step of the episode first")

@@ -1,4 +1,4 @@
-"""JSON as an array () of text, in files of arrays."""
+"""JSON stored as a text array of shape () in files of arrays."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from softflow.task import TaskSpec
 
 
 def json_array(value: Any) -> np.ndarray:
-    """Plain values as an array () of text."""
+    """Return plain values as a text array of shape ()."""
     return np.array(json.dumps(value))
 
 
 def read_json(array: np.ndarray) -> Any:
-    """The values of `json_array`. Raises `ValueError` if it is not JSON."""
+    """Return the values that `json_array` stored. Raise `ValueError` if the text is not JSON."""
     try:
         return json.loads(str(array))
     except RecursionError as error:
@@ -25,5 +25,5 @@ def read_json(array: np.ndarray) -> Any:
 
 
 def read_task(arrays: Mapping[str, np.ndarray]) -> TaskSpec | None:
-    """The task of a file with these arrays, None if it does not say it. Raises `ValueError` if it is none."""
+    """Return the task in the arrays of a file, None if there is none. Raise `ValueError` if it is not valid."""
     return TaskSpec.build(read_json(arrays["task"])) if "task" in arrays else None

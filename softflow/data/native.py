@@ -1,4 +1,4 @@
-"""Recordings as a robot or an environment makes them: observations by name and actions in native units."""
+"""Recordings in the native format of a robot or an environment: observations by name and actions in native units."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from softflow.task.parts import as_numbers
 
 
 def rows_of(task: TaskSpec, observations: Any) -> NDArray[Any]:
-    """Turn the observations of an episode into rows (T, O).
+    """Convert the observations of an episode to rows (T, O).
 
     Args:
-        task: What they are.
-        observations: A sequence of single observations; or one mapping from names to arrays of all T, or one such array
-            if the task observes a single array.
+        task: The specification of observations and actions.
+        observations: A sequence of single observations, or one mapping from names to arrays (T, ...). One array
+            (T, ...) if the task observes a single array.
 
     Raises:
-        ValueError: An observation does not fit the task; the message names the step and the part.
+        ValueError: An observation does not fit the task. The message names the step and the part.
     """
     if not _is_columns(observations):
         return _stacked("observation", (_row_of(task, one) for one in observations), task.row_size)
@@ -36,12 +36,12 @@ def actions_of(task: TaskSpec, actions: Any) -> NDArray[np.float32]:
     """Scale the native actions of an episode to (T, A) in [-1, 1].
 
     Args:
-        task: What they are.
-        actions: A sequence of single actions, arrays of any shape with N numbers or mappings from the names of parts to
-            such arrays; or one mapping from names to arrays of all T, or one array of all T.
+        task: The specification of observations and actions.
+        actions: A sequence of single actions, each an array of any shape with N numbers or a mapping from the names of
+            parts to such arrays. Or one array (T, ...), or one mapping from names to arrays (T, ...).
 
     Raises:
-        ValueError: An action does not fit the task; the message names the step and the part.
+        ValueError: An action does not fit the task. The message names the step and the part.
     """
     if not _is_columns(actions):
         flat = (_each(one, _flat) for one in actions)
@@ -50,7 +50,7 @@ def actions_of(task: TaskSpec, actions: Any) -> NDArray[np.float32]:
 
 
 def _is_columns(values: Any) -> bool:
-    """Whether the values of all steps are in one array, or in one of each part."""
+    """Return whether all steps are in one array, or in one array per part."""
     return isinstance(values, Mapping) or hasattr(values, "shape")
 
 
@@ -62,7 +62,7 @@ def _row_of(task: TaskSpec, observation: Any) -> NDArray[Any]:
 
 
 def _each(action: Any, change: Callable[[str, Any], NDArray[Any]]) -> Any:
-    """An action of one array or of several, each of them changed."""
+    """Apply `change` to the array of an action, or to each of its named arrays."""
     if isinstance(action, Mapping):
         return {name: change(f"action {name!r}", value) for name, value in action.items()}
     return change("an action", action)

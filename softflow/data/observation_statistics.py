@@ -1,4 +1,4 @@
-"""Statistics of observations; the policy keeps them as buffers and normalises with them."""
+"""Statistics of observations, which the policy stores as buffers and uses to normalise observations."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ import numpy as np
 from softflow.data.episodes import Episode
 
 RELATIVE_FLOOR = 1e-6
-"""Standard deviations below this share of a dimension's largest magnitude are rounding: float32 has seven digits."""
+"""A standard deviation below this fraction of a dimension's largest magnitude is rounding: float32 has seven digits."""
 ABSOLUTE_FLOOR = 1e-12
-"""Standard deviations below this are what simulators leave of zero, in any unit that a robot is measured in."""
+"""A standard deviation below this is a simulator's rounding error around zero, in any unit used in robotics."""
 
 
 def observation_statistics(episodes: Sequence[Episode]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (O,) of each observation dimension, in float64; of packed ones (K,), of the numbers.
+    """Return the mean and standard deviation (O,) of each observation dimension in float64.
 
-    They are taken over the observations that were acted on; the final observation of an episode was not.
-    The unit of a dimension does not matter: what counts as constant (`constant_dimensions`) is relative to its
-    magnitude. A constant dimension gets its largest magnitude, at least 1, in place of its standard deviation: it is
-    centred, but neither its rounding errors nor a later change of it are blown up by the division.
+    For packed observations they have shape (K,) and cover the numbers. They are computed over all observations except
+    the final one of each episode, on which the policy never acts.
+
+    The unit of a dimension does not matter, because `constant_dimensions` compares with its magnitude. A constant
+    dimension gets its largest magnitude, at least 1, in place of its standard deviation. It is thus centred, but the
+    division amplifies neither its rounding errors nor a later change of it.
 
     Raises:
-        ValueError: no episodes, or episodes with different observation sizes or layouts.
+        ValueError: There are no episodes, or their observation sizes or layouts differ.
     """
     mean, std, largest = _moments(episodes)
     return mean, np.where(_is_constant(std, largest), np.maximum(largest, 1.0), std)
 
 
 def constant_dimensions(episodes: Sequence[Episode]) -> np.ndarray:
-    """Which dimensions never change, apart from rounding: bool (O,), of packed observations (K,).
+    """Return which dimensions never change, apart from rounding: bool (O,), or (K,) for packed observations.
 
     Raises:
-        ValueError: as `observation_statistics`.
+        ValueError: There are no episodes, or their observation sizes or layouts differ.
     """
     _, std, largest = _moments(episodes)
     return _is_constant(std, largest)
@@ -44,7 +46,7 @@ def _is_constant(std: np.ndarray, largest: np.ndarray) -> np.ndarray:
 
 
 def _moments(episodes: Sequence[Episode]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, standard deviation and largest magnitude of each dimension."""
+    """Return the mean, standard deviation and largest magnitude of each dimension."""
     if not episodes:
         raise ValueError("no episodes to take observation statistics from: give at least one")
     sizes = sorted({episode.observation_dim for episode in episodes})
@@ -62,6 +64,6 @@ def _moments(episodes: Sequence[Episode]) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _numbers(episode: Episode) -> np.ndarray:
-    """The numbers of the observations that were acted on, (T, O) or (T, K)."""
+    """Return the numbers of all observations except the final one, (T, O) or (T, K)."""
     acted_on = episode.observation[:-1]
     return acted_on if episode.layout is None else episode.layout.numbers(acted_on)

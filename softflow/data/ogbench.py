@@ -1,4 +1,4 @@
-"""From OGBench's datasets to episodes."""
+"""Conversion of OGBench's datasets to episodes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ KEYS = ("observations", "actions", "next_observations", "terminals", "masks")
 
 
 def ogbench_episodes(dataset: Mapping[str, np.ndarray]) -> list[Episode]:
-    """The episodes of a single-task dataset, as `ogbench.make_env_and_datasets` gives it.
+    """Convert a single-task dataset of `ogbench.make_env_and_datasets` to episodes.
 
-    OGBench's recordings go on when the task is solved and know nothing of it; afterwards each transition gets a
-    `mask`, 0 where it starts in a solved state. An episode here ends with the first such transition, terminal and with
-    reward 1, all others are worth 0: what the environment gives with the option `sparse_success`. The next one begins
-    where the task is no longer solved. What is left of a recording at its end is a truncated episode.
+    OGBench's recordings continue after the task is solved. Their transitions were labelled later with a `mask`, which
+    is 0 for a transition that starts in a solved state. Here an episode ends with the first such transition, which is
+    terminal and has reward 1. All other rewards are 0, as in the environment with the option `sparse_success`. The
+    next episode starts where the task is no longer solved. The rest of a recording becomes a truncated episode.
 
     Args:
         dataset: `observations` and `next_observations` (N, O), `actions` (N, A) in [-1, 1], `terminals` (N,), 1 on the
-            last transition of a recording, `masks` (N,).
+            last transition of a recording, and `masks` (N,).
 
     Raises:
-        ValueError: an array is missing, or they hold different numbers of transitions.
+        ValueError: An array is missing, or the arrays have different numbers of transitions.
     """
     missing = [key for key in KEYS if key not in dataset]
     if missing:

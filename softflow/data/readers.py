@@ -1,4 +1,4 @@
-"""Datasets of any format: readers by name, and the one that recognises a file or folder."""
+"""Readers of dataset formats, which are registered by name and can recognise a file or folder."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 
 class DatasetReader(ABC):
-    """Reads one format of recorded episodes. It is made without arguments.
+    """Reads one format of recorded episodes. Its constructor takes no arguments.
 
-    What it reads is checked by `Episode`, and most of it is made by `Episode.from_native`: a reader has to know the
-    parts' names, shapes and dtypes, the native bounds of actions, and where an episode ends.
+    `Episode` checks the data, and `Episode.from_native` does most of the conversion. A reader must provide the names,
+    shapes and dtypes of the parts, the native bounds of the actions, and the ends of episodes.
     """
 
     @abstractmethod
     def recognizes(self, path: Path) -> bool:
-        """Return whether the file or folder has this format, from its content; called only for one that exists."""
+        """Return whether the content of an existing file or folder has this format."""
 
     @abstractmethod
     def read(self, path: Path) -> Dataset:
-        """Read all episodes, and what they are episodes of.
+        """Read all episodes and their task.
 
         Raises:
-            ValueError, OSError: It cannot be read; `read_dataset` puts the path before the message.
+            ValueError, OSError: The dataset cannot be read. `read_dataset` puts the path before the message.
         """
 
 
@@ -42,7 +42,7 @@ ReaderT = TypeVar("ReaderT", bound=type[DatasetReader])
 
 
 def register_reader(name: str) -> Callable[[ReaderT], ReaderT]:
-    """Return a decorator that makes a `DatasetReader` available by the name of its format.
+    """Return a decorator that registers a `DatasetReader` under the name of its format.
 
     Raises:
         ValueError: Another reader has this name.
@@ -51,13 +51,13 @@ def register_reader(name: str) -> Callable[[ReaderT], ReaderT]:
 
 
 class NpzReader(DatasetReader):
-    """The files of `save_demonstrations`."""
+    """Reads the files of `save_demonstrations`."""
 
     def recognizes(self, path: Path) -> bool:
         try:
             with zipfile.ZipFile(path) as archive:
                 return f"{VERSION}.npy" in archive.namelist()
-        except Exception:  # whatever a damaged file makes zipfile stumble over; `read` says what is wrong
+        except Exception:  # zipfile raises errors of many types for damaged files; `read` reports what is wrong
             return path.suffix == ".npz" and path.is_file()
 
     def read(self, path: Path) -> Dataset:
@@ -79,11 +79,11 @@ def read_dataset(path: str | os.PathLike[str], format: str | None = None) -> Dat
 
     Args:
         path: A file or folder.
-        format: The name of its format. Without it, the format is recognised by the content.
+        format: The name of its format. By default, the format is recognised by the content.
 
     Raises:
         DemonstrationError: There is nothing at the path, no format is recognised, or the dataset cannot be read.
-        UserError: The format is not known, or the package that brings it cannot be imported.
+        UserError: The format is not known, or the package that provides it cannot be imported.
     """
     path = Path(path)
     if not path.exists():
@@ -102,7 +102,7 @@ def read_dataset(path: str | os.PathLike[str], format: str | None = None) -> Dat
 
 def _recognize(path: Path) -> DatasetReader:
     own = NpzReader()
-    if own.recognizes(path):  # asked first, so that reading our own files imports nobody else's packages
+    if own.recognizes(path):  # checked first, so that reading our own files imports no other packages
         return own
     names = readers().names()
     for reader in map(_find, names):

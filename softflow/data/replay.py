@@ -1,7 +1,7 @@
-"""Replay of primitive steps: episodes go in, windows of up to H steps come out.
+"""A replay buffer of primitive steps, which stores episodes and samples windows of up to H steps.
 
-Every observation is stored once. A window is gathered when it is sampled, from any step of an episode, and is short
-where the episode ends.
+Every observation is stored once. A window is gathered when it is sampled. It may start at any step of an episode, and
+is shorter than H at the end of the episode.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REPLAY_VERSION = 2
 
 
 def row_dtype(observation_dim: int, action_dim: int, observation_dtype: DTypeLike = np.float32) -> np.dtype:
-    """What a row of a replay holds; its `itemsize` is the bytes that a step takes."""
+    """Return the structured dtype of a row of a replay. Its `itemsize` is the number of bytes per step."""
     return np.dtype(
         [
             ("observation", observation_dtype, (observation_dim,)),
@@ -32,31 +32,31 @@ def row_dtype(observation_dim: int, action_dim: int, observation_dtype: DTypeLik
             ("reward", np.float32),
             ("remaining", np.int32),  # steps to the episode's end, 0 on its last row
             ("return_to_go", np.float32),
-            ("terminated", np.bool_),  # of the episode, as is `success`
+            ("terminated", np.bool_),  # the same for all rows of an episode, as is `success`
             ("success", np.bool_),
         ]
     )
 
 
 class Replay:
-    """A ring of `capacity` rows, the oldest overwritten first.
+    """A ring buffer of `capacity` rows, in which the oldest rows are overwritten first.
 
-    An episode of T steps takes T + 1 consecutive rows (the last holds the final observation), wrapping round the end
-    of the ring. Overwriting thus removes episodes from their front, and each row knows how many steps `remain` in
-    its episode: no window can leave its episode or cross the write pointer.
+    An episode of T steps takes T + 1 consecutive rows, wrapping round the end of the ring; the last row contains the
+    final observation. Overwriting therefore removes steps from the start of the oldest episode. Each row stores the
+    steps `remaining` in its episode, so that no window can leave its episode or cross the write pointer.
 
     Args:
-        capacity: number of rows, one per primitive step and one more per episode.
-        observation_dim: O.
-        action_dim: A.
-        observation_dtype: how observations are stored: uint8 those that are packed; numbers as float32, or as float16
-            to save memory, but in windows as float32 either way.
-        folder: keep the rows in files there (see `ReplayFiles`) and not in memory, of which only the rows worth
-            imitating then take 8 bytes each.
+        capacity: The number of rows: one per primitive step and one more per episode.
+        observation_dim: The size O of an observation.
+        action_dim: The size A of an action.
+        observation_dtype: The dtype of stored observations: uint8 if they are packed, else float32, or float16 to save
+            memory. Windows contain float32 in either case.
+        folder: If given, the rows are kept in files in this folder (see `ReplayFiles`) and not in memory. Only an index
+            of the rows worth imitating, 8 bytes each, remains in memory.
 
     Raises:
-        ValueError: a size is not positive.
-        UserError: there is no room for `capacity` rows, or the files in `folder` are not of such a replay.
+        ValueError: A size is not positive.
+        UserError: There is no room for `capacity` rows, or the files in `folder` do not belong to such a replay.
     """
 
     def __init__(
@@ -76,39 +76,39 @@ class Replay:
         try:
             in_memory = {name: np.zeros(capacity, columns[name]) for name in columns.names or () if folder is None}
             self._rows: dict[str, np.ndarray] = in_memory if self._files is None else self._files.rows
-            self._imitable = np.empty(capacity, np.int64)  # a ring of the rows worth imitating, the oldest first
+            self._imitable = np.empty(capacity, np.int64)  # a ring of indices of rows worth imitating, oldest first
         except MemoryError as error:
             raise UserError(f"a replay of {capacity:,} steps: {error}; set replay_capacity lower") from error
         self._imitable_start = 0
         self._imitable_steps = 0
         self._steps = 0
-        self._written = 0  # rows ever
+        self._written = 0  # rows written in total, overwritten ones included
 
     @property
     def steps(self) -> int:
-        """Number of primitive steps stored; each is the start of a window."""
+        """The number of primitive steps stored. Each can be the start of a window."""
         return self._steps
 
     @property
     def imitable_steps(self) -> int:
-        """Number of steps that `sample(..., imitable=True)` draws from."""
+        """The number of steps from which `sample(..., imitable=True)` draws."""
         return self._imitable_steps
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows, used or not, and of what is noted about them."""
+        """The size in bytes of all rows, whether in use or not, and of their index."""
         return sum(column.nbytes for column in self._rows.values()) + self._imitable.nbytes
 
     def used_rows(self) -> dict[str, np.ndarray]:
-        """The columns of `row_dtype`, rows in use only, without a copy: the next episode changes them."""
+        """Return the rows in use, by column of `row_dtype`. They are not copied, so the next episode changes them."""
         return {name: column[: self._filled] for name, column in self._rows.items()}
 
     def add_episode(self, episode: Episode) -> None:
-        """Store `episode`, over the oldest rows once the ring is full.
+        """Store `episode`, and overwrite the oldest rows once the ring is full.
 
         Raises:
-            ValueError: its dimensions are not the replay's, or its observations do not fit `observation_dtype`.
-            UserError: it is longer than `capacity - 1` steps.
+            ValueError: The episode's dimensions differ, or its observations do not fit `observation_dtype`.
+            UserError: The episode is longer than `capacity - 1` steps.
         """
         steps, rows = len(episode), self._rows
         for name, got in (("observation", episode.observation_dim), ("action", episode.action_dim)):
@@ -138,7 +138,7 @@ class Replay:
         self._note_imitable(written)
 
     def gather(self, rows: np.ndarray, horizon: int) -> Windows[np.ndarray]:
-        """The windows of up to `horizon` steps that start at `rows` (B,).
+        """Return the windows of up to `horizon` steps that start at `rows` (B,).
 
         Raises:
             ValueError: `horizon` is not positive, or a row is not a stored step.
@@ -168,14 +168,19 @@ class Replay:
     def sample(
         self, batch_size: int, horizon: int, rng: np.random.Generator, imitable: bool = False
     ) -> Windows[np.ndarray]:
-        """Windows that start at `batch_size` steps, uniform over those stored, with replacement. The cost does not
-        grow with the number of rows.
+        """Sample `batch_size` windows, whose starts are drawn uniformly and with replacement from the stored steps.
 
-        With `imitable`, uniform over the steps worth imitating: those after which reward still comes in their episode.
+        The cost does not grow with the number of rows.
+
+        Args:
+            batch_size: The number B of windows.
+            horizon: The maximum length H of a window in steps.
+            rng: The generator that draws the steps.
+            imitable: Whether to draw only from steps worth imitating, which still have reward to come in their episode.
 
         Raises:
-            ValueError: the replay is empty, or `horizon` is not positive.
-            UserError: no step is worth imitating.
+            ValueError: The replay is empty, or `horizon` is not positive.
+            UserError: No step is worth imitating.
         """
         if not self.steps:
             raise ValueError("cannot sample from an empty replay: add episodes first")
@@ -187,18 +192,19 @@ class Replay:
                 )
             drawn = self._imitable_start + rng.integers(self._imitable_steps, size=batch_size)
             return self.gather(self._imitable[drawn % self.capacity], horizon)
-        # A final observation is no step. There is at most one per step plus one, so redrawing ends quickly.
+        # A final observation is not a step. At most about half of the rows are final, so redrawing ends quickly.
         rows = rng.integers(self._filled, size=batch_size)
         while len(final := np.flatnonzero(self._rows["remaining"][rows] == 0)):
             rows[final] = rng.integers(self._filled, size=len(final))
         return self.gather(rows, horizon)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint to an .npz file, with no copy of the rows in memory. Rows in files stay there: the
-        checkpoint then says how many were written.
+        """Write a checkpoint to an .npz file, without copying the rows in memory.
+
+        If the rows are kept in files, they stay there, and the checkpoint only contains how many were written.
 
         Raises:
-            OSError: a file cannot be written.
+            OSError: A file cannot be written.
         """
         state: dict[str, np.ndarray] = {"capacity": np.array(self.capacity), "written": np.array(self._written)}
         if self._files is None:
@@ -208,13 +214,14 @@ class Replay:
         write_archive(path, state, REPLAY_VERSION)
 
     def load(self, path: Path) -> None:
-        """Replace the contents by those of a checkpoint; sampling goes on exactly as it would have.
+        """Restore the contents of a checkpoint. Sampling continues exactly as it would have.
+
+        The replay must not be used after an error.
 
         Raises:
-            ValueError: the file is missing, damaged, or of a replay with another capacity, other dimensions or another
-                observation dtype, or kept elsewhere; or rows are not such as `add_episode` writes. The replay must not
-                be used then.
-            UserError: the files of this replay do not lead back to this checkpoint.
+            ValueError: The file is missing or damaged. Or its replay has another capacity, other dimensions, another
+                observation dtype or another kind of storage, or its rows are not as `add_episode` writes them.
+            UserError: The files of this replay cannot be restored to this checkpoint.
         """
         in_the_file = self._rows if self._files is None else {}
         state = read_arrays(path, REPLAY_VERSION, only=("capacity", "written"), others=in_the_file)
@@ -240,14 +247,14 @@ class Replay:
         return min(self._written, self.capacity)
 
     def _note_imitable(self, rows: np.ndarray) -> None:
-        """Those of `rows`, the newest, after which reward still comes."""
+        """Add the newest `rows` to the index, except those with no reward to come in their episode."""
         rows = rows[self._rows["return_to_go"][rows] > 0]
         end = self._imitable_start + self._imitable_steps
         self._imitable[(end + np.arange(len(rows))) % self.capacity] = rows
         self._imitable_steps += len(rows)
 
     def _forget_imitable(self, number: int) -> None:
-        """The oldest."""
+        """Drop the oldest `number` rows from the index."""
         self._imitable_start = (self._imitable_start + number) % self.capacity
         self._imitable_steps -= number
 
@@ -261,10 +268,20 @@ def sample_mixed(
     offline_share: float = 0.5,
     imitable: bool = False,
 ) -> Windows[np.ndarray]:
-    """A batch of `offline_share` from demonstrations, first, and the rest from the policy's own episodes.
+    """Sample a batch of which a share comes from demonstrations, and the rest from the policy's own episodes.
 
-    Symmetric sampling of RLPD (arXiv 2302.02948, section 4.1) at the default share of one half. While `online` has
-    nothing to draw, before the first own episode has ended (with `imitable`, earned a reward), all is offline.
+    The default share of one half is the symmetric sampling of RLPD (arXiv 2302.02948, section 4.1). The whole batch is
+    offline until the first own episode has ended (with `imitable`, until one has earned a reward). Offline windows
+    come first in the batch.
+
+    Args:
+        offline: The demonstrations.
+        online: The policy's own episodes.
+        batch_size: The number B of windows.
+        horizon: The maximum length H of a window in steps.
+        rng: The generator that draws the steps.
+        offline_share: The share of the batch that is drawn from `offline`, in [0, 1].
+        imitable: Whether to draw only from steps worth imitating (see `Replay.sample`).
 
     Raises:
         ValueError: `offline_share` is not in [0, 1], or a replay that is needed is empty.
@@ -278,8 +295,11 @@ def sample_mixed(
 
 
 def _cast(observation: np.ndarray, dtype: Any) -> np.ndarray:
-    """`observation` as `dtype`; an error unless it survives to 0.1 % of each dimension's magnitude, whatever its unit:
-    the precision of float16, which knows nothing below 6e-8."""
+    """Cast `observation` to `dtype`.
+
+    Raise `ValueError` if the rounding error exceeds 0.1 % of a dimension's magnitude, the precision of float16. The
+    limit is relative so that dimensions in small units are not lost: float16 cannot represent numbers below 6e-8.
+    """
     if dtype == observation.dtype:
         return observation
     if np.uint8 in (dtype, observation.dtype):

@@ -1,4 +1,4 @@
-"""Whether rows that were read from files are such as a replay writes."""
+"""Checks that rows read from files are as a replay writes them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 BLOCK = 2**15
-"""Rows that are checked at once."""
+"""The number of rows that are checked at once."""
 ROUNDING = 1e-6
-"""Largest error of a return, as a share of the numbers that it is the sum of."""
+"""Maximum error of a return, relative to the magnitudes of its terms."""
 
 
 def check_rows(rows: Mapping[str, np.ndarray], written: int, capacity: int) -> None:
-    """Check the rows of a ring in which `written` rows have been written, columns as `row_dtype` names them.
+    """Check the rows of a ring of `capacity` rows, given by column of `row_dtype`.
+
+    Args:
+        rows: The columns.
+        written: The number of rows written in total, overwritten ones included.
+        capacity: The number of rows of the ring.
 
     Raises:
-        ValueError: a number is not finite, an action is not in [-1, 1], or rows do not follow each other as the steps
-            of episodes do. The message names the row.
+        ValueError: A number is not finite, an action is not in [-1, 1], or consecutive rows are not consecutive steps
+            of episodes. The message names the row.
     """
     oldest = max(written - capacity, 0)
     for first in range(oldest, written, BLOCK):
-        place = np.arange(first, min(first + BLOCK + 1, written)) % capacity  # with the first row of the next block
+        place = np.arange(first, min(first + BLOCK + 1, written)) % capacity  # includes the next block's first row
         block = {name: column[place] for name, column in rows.items() if column.dtype != np.uint8}
         for name, good, problem in _checks(block):
             if not good.all():
@@ -35,7 +40,7 @@ def check_rows(rows: Mapping[str, np.ndarray], written: int, capacity: int) -> N
 
 
 def _checks(block: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray, str]]:
-    """A column's name, whether each row is good, and what is wrong with one that is not."""
+    """Yield for each check the name of the column, whether each row passes, and a message for one that fails."""
     if "observation" in block:
         yield "observation", np.isfinite(block["observation"]).all(1), "is not finite"
     yield "action", (np.abs(block["action"]) <= 1).all(1), "is not in [-1, 1]"

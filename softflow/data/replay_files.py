@@ -1,7 +1,7 @@
-"""Rows of a replay in files, and the way back from any later moment to that of a checkpoint.
+"""The rows of a replay in files, which can be restored to their state at a checkpoint.
 
-<column>.npy         every row of one column, mapped into memory
-before.<written>     rows that were overwritten since `written` rows had been written, as they were until then
+<column>.npy         all rows of one column, mapped into memory
+before.<written>     the previous content of rows that were overwritten after `written` rows had been written
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import numpy as np
 from softflow.errors import UserError, one_line
 
 KEPT_MARKS = 3
-"""The checkpoint being written, the last one and the one before, which stays until the new one is whole."""
+"""Marks to keep: for the checkpoint being written, the last one, and the one before, which is deleted afterwards."""
 SAVED_AHEAD = 2**22
-"""Bytes of rows that are copied at once, and forced to the disk once, before they are overwritten."""
+"""Bytes of rows that are copied and flushed to the disk at once, before they are overwritten."""
 
 
 class ReplayFiles:
-    """Columns of a ring of rows, in the files of a folder. Those of an earlier run are opened, else they are made.
+    """The columns of a ring buffer in the files of a folder, which are opened if they exist and created otherwise.
 
-    A ring overwrites its oldest rows, which the last checkpoint still needs. They are copied to a file before: what was
-    overwritten since a `mark` is read back by `restore`. Whenever the process is killed, every row is either in its
-    column or in that file.
+    A ring overwrites its oldest rows, although the last checkpoint still needs them. They are copied to a file first,
+    from which `restore` reads back all rows that were overwritten since a `mark`. Every row is either in its column or
+    in that file, even if the process is killed.
 
     Args:
-        folder: where they are.
-        capacity: rows of the ring.
-        columns: of a row, by name.
+        folder: The folder of the files.
+        capacity: The number of rows of the ring.
+        columns: The structured dtype of a row.
 
     Attributes:
-        rows: the columns, each (capacity, ...). Rows may be written after `protect`.
+        rows: The columns by name, each (capacity, ...). Rows may be written after `protect`.
 
     Raises:
-        UserError: files that are there are not of such a ring, or there is no room for new ones.
+        UserError: Existing files do not belong to such a ring, or there is no room for new files.
     """
 
     def __init__(self, folder: Path, capacity: int, columns: np.dtype) -> None:
@@ -53,11 +53,11 @@ class ReplayFiles:
             raise UserError(f"{folder}: a replay of {capacity:,} steps: {reason}; set replay_capacity lower") from error
         self.rows: dict[str, np.ndarray] = {name: np.asarray(column) for name, column in self._maps.items()}
         self._marked = 0
-        self._saved = 0  # rows in the file of the mark, in the order in which they were written
+        self._saved = 0  # number of rows in the file of the mark, in the order in which they were written
         self._file: BinaryIO | None = None
 
     def protect(self, rows: np.ndarray) -> None:
-        """Call it before `rows` are overwritten, which come next in the ring."""
+        """Save the next `rows` of the ring as far as a mark needs them. Call this before they are overwritten."""
         oldest, filled = self._ring(self._marked)
         order = (rows - oldest) % self._capacity
         needed = int(order.max(where=order < filled, initial=-1)) + 1
@@ -73,7 +73,7 @@ class ReplayFiles:
         self._saved = end
 
     def mark(self, written: int) -> None:
-        """Make it possible to `restore` all rows as they are now, after `written` rows have been written."""
+        """Make the current state of all rows, after `written` rows were written, available to `restore`."""
         for column in self._maps.values():
             column.flush()
         if written != self._marked or self._file is None:
@@ -82,10 +82,10 @@ class ReplayFiles:
             self._before(number).unlink()
 
     def restore(self, written: int) -> None:
-        """Bring the rows back to a mark, and forget those that came later. May be killed, and called again.
+        """Restore the rows to their state at a mark, and delete later marks. A killed call can safely be repeated.
 
         Raises:
-            UserError: the mark is too old, or of another ring.
+            UserError: The mark is too old or belongs to another ring.
         """
         marks = [number for number in self._marks() if number >= written]
         if written not in marks:
@@ -94,14 +94,14 @@ class ReplayFiles:
             self._bring_back(number)
         for column in self._maps.values():
             column.flush()
-        for number in reversed(marks[1:]):  # the newest first: what is left always leads back
+        for number in reversed(marks[1:]):  # the newest first, so that the marks left can always be restored
             self._before(number).unlink()
         self._continue(written)
 
     def _bring_back(self, mark: int) -> None:
-        """Copy to the columns what was overwritten since `mark`."""
+        """Copy the rows that were overwritten since `mark` back to the columns."""
         file = self._before(mark)
-        if count := self._whole_records(file):  # the rows of a torn one were not overwritten yet
+        if count := self._whole_records(file):  # the row of an incomplete record was not overwritten yet
             records = np.memmap(file, self._columns, "r", shape=(count,))
             rows = (self._ring(mark)[0] + np.arange(count)) % self._capacity
             for name, column in self.rows.items():
@@ -112,7 +112,7 @@ class ReplayFiles:
         self._continue(mark)
 
     def _continue(self, mark: int) -> None:
-        """Let what is overwritten from now on follow what was since `mark`."""
+        """Append rows that are overwritten from now on to the file of `mark`."""
         if self._file is not None:
             self._file.close()
         file = self._before(mark)
@@ -122,7 +122,7 @@ class ReplayFiles:
         _force_to_disk(self._file)
 
     def _ring(self, written: int) -> tuple[int, int]:
-        """The oldest row, and how many are in use."""
+        """Return the index of the oldest row and the number of rows in use."""
         return max(written - self._capacity, 0) % self._capacity, min(written, self._capacity)
 
     def _before(self, mark: int) -> Path:
@@ -138,7 +138,7 @@ class ReplayFiles:
     @staticmethod
     def _make(file: Path, column: np.dtype, shape: tuple[int, ...]) -> np.memmap:
         mapped = np.lib.format.open_memmap(file, "w+", column.base, shape)
-        if hasattr(os, "posix_fallocate"):  # else a disk that fills up later kills the process
+        if hasattr(os, "posix_fallocate"):  # otherwise a disk that fills up later would kill the process
             with file.open("r+b") as opened:
                 os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
         return mapped
@@ -146,9 +146,9 @@ class ReplayFiles:
     @staticmethod
     def _open(file: Path, column: np.dtype, shape: tuple[int, ...]) -> np.memmap:
         try:
-            np.lib.format.open_memmap(file, "r")  # "r+" would lengthen one that was cut
+            np.lib.format.open_memmap(file, "r")  # fails for a truncated file, which "r+" would extend
             mapped = np.lib.format.open_memmap(file, "r+")
-        except Exception as error:  # whatever a damaged file makes numpy stumble over
+        except Exception as error:  # numpy raises errors of many types for damaged files
             raise UserError(f"{file}: not a column of a replay ({one_line(error)}): start anew") from error
         if mapped.shape != shape or mapped.dtype != column.base or np.isfortran(mapped):
             raise UserError(f"{file}: {mapped.dtype} of shape {mapped.shape}, expected {column.base} of shape {shape}")

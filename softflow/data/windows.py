@@ -1,4 +1,4 @@
-"""Windows of a replay, as arrays and as tensors."""
+"""Windows of a replay as arrays or tensors."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ class Windows(Generic[ArrayT]):
     """B windows of up to H steps, as numpy arrays or (see `to_torch`) tensors.
 
     Attributes:
-        observation: (B, O) float32, or uint8 if they are packed, where the window starts.
-        chunk: (B, H, A) float32, the actions executed; beyond `length` the last of them is held, so that the steps
-            just before an episode's end have whole chunks to learn from.
+        observation: (B, O) float32, or uint8 if packed, the observation at the start of the window.
+        chunk: (B, H, A) float32, the actions executed. Beyond `length` the last action is repeated, so that the last
+            steps of an episode have whole chunks to learn from as well.
         mask: (B, H) bool, True for the first `length` steps.
-        reward: (B, H) float32, per step; zero beyond `length`.
-        length: (B,) int64, k = min(H, steps left in the episode), at least 1.
-        next_observation: (B, O) of the same dtype, k steps on; the true final observation where the episode ends.
-        terminated: (B,) bool, the window reaches the end of its episode and that end is terminal: do not bootstrap.
-            False at a time limit.
-        success: (B,) bool, the episode solved the task.
-        return_to_go: (B,) float32, undiscounted sum of rewards from here to the end of the episode.
-        row: (B,) int64, the row of the replay where the window starts.
+        reward: (B, H) float32, the reward of each step, zero beyond `length`.
+        length: (B,) int64, the length k = min(H, steps left in the episode), at least 1.
+        next_observation: (B, O) of the same dtype, the observation k steps later. At the end of an episode this is the
+            true final observation.
+        terminated: (B,) bool, whether the window reaches a terminal end of its episode, so that values must not be
+            bootstrapped. False at a time limit.
+        success: (B,) bool, whether the episode solved the task.
+        return_to_go: (B,) float32, the undiscounted sum of rewards from the start of the window to the end of the
+            episode.
+        row: (B,) int64, the row of the replay at which the window starts.
     """
 
     observation: ArrayT
@@ -46,24 +48,24 @@ class Windows(Generic[ArrayT]):
 
 
 def to_torch(windows: Windows[np.ndarray], device: str | torch.device = "cpu") -> Windows[torch.Tensor]:
-    """The same windows as tensors on `device`, dtypes kept. On the CPU they share memory."""
-    import torch  # only here, so that processes that step environments need not load it
+    """Return the windows as tensors of the same dtypes on `device`. On the CPU they share memory with the arrays."""
+    import torch  # imported here, so that processes that step environments need not load it
 
     return Windows(**{f.name: torch.from_numpy(getattr(windows, f.name)).to(device) for f in fields(Windows)})
 
 
 def observation_tensor(observation: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
-    """An environment's observations (B, O) as a policy takes them: packed ones as they are, numbers as float32."""
+    """Return observations (B, O) as the tensor that a policy takes: uint8 if they are packed, else float32."""
     import torch
 
     return torch.as_tensor(as_learned(observation), device=device)
 
 
 def concatenate(windows: Sequence[Windows[np.ndarray]]) -> Windows[np.ndarray]:
-    """One batch of all `windows`, in order; they share one horizon."""
+    """Concatenate `windows`, which must have the same horizon, into one batch."""
     return Windows(**{f.name: np.concatenate([getattr(w, f.name) for w in windows]) for f in fields(Windows)})
 
 
 def as_learned(observation: np.ndarray) -> np.ndarray:
-    """Packed observations as they are, numbers as float32."""
+    """Return packed observations unchanged, and numbers as float32."""
     return observation if observation.dtype == np.uint8 else observation.astype(np.float32, copy=False)

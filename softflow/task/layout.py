@@ -1,7 +1,7 @@
-"""Packed observations: images and numbers as the bytes of one array, and the layout that says what lies where.
+"""Packed observations: images and numbers as the bytes of one array, with a layout that describes its parts.
 
-All between an environment and a policy deals with one array (N, O) per observation, whatever is in it: float32 numbers,
-or the bytes of images and numbers, packed. Only who packs and who unpacks has to know the layout.
+All code between an environment and a policy handles a batch of observations as one array (N, O). It contains either
+float32 numbers or the packed bytes of images and numbers. Only the code that packs and unpacks knows the layout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 DTYPES = ("uint8", "float32")
 SMALLEST_IMAGE = 16
-"""Pixels of an image's height and width that an encoder needs."""
+"""Minimum height and width of an image in pixels that an encoder accepts."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Part:
     """One array of an observation.
 
     Attributes:
-        name: of the array.
-        shape: of an image (height, width, channels).
-        dtype: "uint8" of an image, "float32" of numbers.
+        name: The name of the array.
+        shape: The shape of the array; (height, width, channels) for an image.
+        dtype: "uint8" for an image, "float32" for numbers.
 
     Raises:
-        ValueError: no such part is possible.
+        ValueError: The name, shape or dtype is not valid.
     """
 
     name: str
@@ -50,19 +50,19 @@ class Part:
 
     @property
     def size(self) -> int:
-        """How many pixels' channels, or numbers."""
+        """The number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class ObservationLayout:
-    """How images and numbers follow one another in the bytes of a packed observation.
+    """The order of images and numbers in the bytes of a packed observation.
 
     Attributes:
-        parts: in their order, with different names.
+        parts: The parts in their order, with unique names.
 
     Raises:
-        ValueError: two parts of one name, or no image: numbers alone need no packing.
+        ValueError: Two parts have the same name, or no part is an image: numbers alone need no packing.
     """
 
     parts: tuple[Part, ...]
@@ -75,14 +75,14 @@ class ObservationLayout:
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Where the bytes of each part lie."""
+        """The range of bytes of each part, by name."""
         sizes = [part.size * np.dtype(part.dtype).itemsize for part in self.parts]
         bounds = pairwise(accumulate(sizes, initial=0))
         return {part.name: slice(*between) for part, between in zip(self.parts, bounds, strict=True)}
 
     @property
     def size(self) -> int:
-        """O: bytes of a packed observation."""
+        """The number O of bytes in a packed observation."""
         return max(where.stop for where in self.slices.values())
 
     @property
@@ -91,40 +91,40 @@ class ObservationLayout:
 
     @property
     def number_count(self) -> int:
-        """K: numbers in an observation, in all of its parts."""
+        """The number K of float32 numbers in an observation."""
         return sum(part.size for part in self.parts if not part.is_image)
 
     def pack(self, observation: Mapping[str, Any]) -> NDArray[np.uint8]:
-        """The bytes (O,) of one observation.
+        """Return the bytes (O,) of one observation.
 
         Raises:
-            ValueError: a part is missing, of another shape, no uint8 image, or not finite as float32.
+            ValueError: A part is missing, has another shape, is an image but not uint8, or is not finite as float32.
         """
         return np.concatenate([_as_part(part, observation).reshape(-1).view(np.uint8) for part in self.parts])
 
     def unpack(self, packed: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """The parts of packed observations (..., O): by name (..., *shape), in their dtypes."""
+        """Return the parts of packed observations (..., O) by name, as arrays (..., *shape) in their own dtypes."""
         return {
             part.name: packed[..., where].copy().view(part.dtype).reshape(*packed.shape[:-1], *part.shape)
             for part, where in zip(self.parts, self.slices.values(), strict=True)
         }
 
     def numbers(self, packed: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """All numbers of packed observations, part after part: (..., O) -> (..., K)."""
+        """Return all float32 numbers of packed observations, part after part: (..., O) -> (..., K)."""
         where = [self.slices[part.name] for part in self.parts if not part.is_image]
         none = np.zeros((*packed.shape[:-1], 0), np.float32)
         return np.concatenate([none, *(packed[..., columns].copy().view(np.float32) for columns in where)], -1)
 
     def describe(self) -> list[dict[str, Any]]:
-        """Plain values from which `build` makes the same again."""
+        """Return plain values from which `build` makes an equal layout."""
         return [{"name": part.name, "shape": list(part.shape), "dtype": part.dtype} for part in self.parts]
 
     @classmethod
     def build(cls, parts: Sequence[Mapping[str, Any]]) -> ObservationLayout:
-        """The inverse of `describe`.
+        """Build a layout from the result of `describe`.
 
         Raises:
-            ValueError: it does not describe a layout.
+            ValueError: `parts` does not describe a layout.
         """
         try:
             return cls(tuple(Part(part["name"], tuple(part["shape"]), part["dtype"]) for part in parts))
@@ -133,7 +133,7 @@ class ObservationLayout:
 
 
 ObservationSize = int | ObservationLayout
-"""Size of an observation: O numbers, or the layout of its bytes."""
+"""The size of an observation: the number O of its numbers, or the layout of its bytes."""
 
 
 def _as_part(part: Part, observation: Mapping[str, Any]) -> NDArray[Any]:

@@ -1,1 +1,1 @@
-"""The training loop and what it leaves behind: stages, checkpoints, logs, evaluation."""
+"""The training loop, environments, rollouts, evaluation, checkpoints and logs."""

@@ -1,4 +1,4 @@
-"""The one way to an environment, for training, recording, corrections and evaluation."""
+"""The wrapper through which training, recording, corrections and evaluation use an environment."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from softflow.errors import one_line
 from softflow.training.success import EpisodeSuccess, SuccessRule
 
 ENVIRONMENT_ERRORS = (Exception, SystemExit)
-"""What an environment may raise by mistake. `sys.exit` in it must not end a run as if it were done."""
+"""What an environment may raise by mistake. `sys.exit` in an environment must not end a run as if it were done."""
 LONGEST_EPISODE = 1_000_000
-"""Steps after which an episode without a `TimeLimit` is taken to never end."""
+"""Number of steps after which an episode without a `TimeLimit` is assumed never to end."""
 
 
 class CheckedEnvironment(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
-    """Copies and checks every action, observation and reward, and judges the success of the episode.
+    """Copies and checks every action, observation and reward, and decides whether the episode is a success.
 
-    The spaces are those that the environment has when it is wrapped; later changes of them do not count. The `info` of
-    every step has a bool `is_success`: the verdict if the episode ended there. An error in `close` becomes a warning,
-    so that the results of a run are not lost.
+    The spaces are copied when the environment is wrapped; later changes to them have no effect. The `info` of every
+    step has a bool `is_success`, which tells whether the episode would be a success if it ended there. An error in
+    `close` becomes a warning, so that the results of a run are not lost.
 
     Args:
-        env: an environment with flat Boxes of observations and actions.
-        success: which episodes count as successes.
+        env: An environment whose observation and action spaces are flat Boxes.
+        success: The rule that decides which episodes are successes.
 
     Attributes:
-        steps: made in this episode, the last one counted even if it failed.
+        steps: The number of steps in this episode, including one that failed.
 
     Raises:
-        ValueError: the environment has other spaces.
-        MalformedStep: from `reset` or `step`: an action or observation that does not fit its space, a reward that is
-            not one finite number, a flag that is neither true nor false; or the episode goes on after
-            `LONGEST_EPISODE` steps and there is no `TimeLimit`.
+        ValueError: The environment has other spaces.
+        MalformedStep: In `reset` or `step`, an action or observation does not fit its space, the reward is not one
+            finite number, or a flag is neither true nor false. Or the episode continues after `LONGEST_EPISODE` steps
+            without a `TimeLimit`.
     """
 
     def __init__(self, env: gym.Env, success: SuccessRule | None = None) -> None:
@@ -82,11 +82,11 @@ class CheckedEnvironment(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
             warnings.warn(f"closing an environment failed: {type(error).__name__}: {one_line(error)}", stacklevel=2)
 
     def progress(self) -> dict[str, float]:
-        """The steps of the episode so far, and what its success depends on."""
+        """Return the number of steps in the episode so far, and the state that decides its success."""
         return {"steps": self.steps, **self._success.state_dict()}
 
     def set_progress(self, progress: Mapping[str, Any]) -> None:
-        """Return to what `progress` gave."""
+        """Restore what `progress` returned."""
         self.steps = int(progress["steps"])
         self._success.load_state_dict(progress)
 

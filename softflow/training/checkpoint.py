@@ -1,8 +1,8 @@
-"""What a run leaves on disk: a policy that deploys, beside what continues the training.
+"""Checkpoints, which contain a policy to deploy and the state from which training continues.
 
-policy.safetensors, policy.json    weights and observation statistics; how to build what holds them
+policy.safetensors, policy.json    weights and observation statistics; the description to build the policy from
 training.pt                        networks, optimisers, random states and counters
-replay.npz                         the policy's own episodes, or where in their files they end
+replay.npz                         the policy's own episodes, or their number of rows if they are kept in other files
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ from softflow.policies.weights import read_module, write_module
 
 TRAINING_VERSION = 2
 NUMBER_SIZE = 4
-"""Bytes of a number of a chunk."""
+"""Bytes per number in a chunk."""
 
 
 def save_policy(folder: Path, policy: BestOfN) -> None:
-    """Write the two files of a policy, with its task if that is known."""
+    """Write the two files of a policy, including its task if it is known."""
     write_module(folder, "policy", policy, policy.describe())
 
 
 def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
-    """Read a policy, ready to act. Nothing in its files is executed.
+    """Read a policy that is ready to act. Nothing in its files is executed.
 
     Raises:
-        UserError: A file is missing or damaged, weights, statistics or task do not fit the description, or the flow's
-            package is missing.
+        UserError: A file is missing or damaged, the weights, statistics or task do not fit the description, or the
+            package of the flow is not installed.
     """
     folder = Path(folder)
     for file in (folder / "policy.json", folder / "policy.safetensors"):
         if not file.is_file():
-            raise UserError(f"{file}: no such file: not a whole checkpoint")
+            raise UserError(f"{file}: no such file: the checkpoint is incomplete")
     try:
         policy = read_module(folder, "policy", lambda description: BestOfN.build(**description))
         policy.policy.normalizer.require_statistics()
         numbers = policy.candidates * policy.policy.horizon * policy.policy.action_dim
         require_size("what is drawn for one observation", NUMBER_SIZE * numbers, FREE_MEMORY)
-    except Exception as error:  # a description may ask for anything
+    except Exception as error:  # an invalid description may raise errors of any type
         raise UserError(f"{folder}: the policy cannot be loaded: {one_line(error)}") from error
     return policy.requires_grad_(False).eval().to(device)
 
 
 def save_training(folder: Path, state: dict[str, Any], replay: Replay) -> None:
-    """Write what continues the training: tensors, numbers and strings in `state`, and the replay."""
-    whole = io.BytesIO()  # torch makes a poor error of a full disk, and python a clear one
+    """Write the state of training (tensors, numbers and strings in `state`) and the replay."""
+    whole = io.BytesIO()  # if the disk is full, Python raises a clearer error than torch
     torch.save({"format_version": TRAINING_VERSION, "state": state}, whole)
-    # `getvalue` copies no more than `getbuffer`, whose view Python 3.12.1 crashes on as it is collected after an error.
+    # `getvalue` copies no more than `getbuffer`, whose view crashes Python 3.12.1 when it is collected after an error.
     (folder / "training.pt").write_bytes(whole.getvalue())
     replay.save(folder / "replay.npz")
 
 
 def as_tensors(state: Any) -> Any:
-    """Arrays in nested dicts and lists as tensors, those of strings as lists: what `save_training` takes."""
+    """Convert arrays in nested dicts and lists to tensors (arrays of strings to lists), as `save_training` needs."""
     if isinstance(state, dict):
         return {name: as_tensors(value) for name, value in state.items()}
     if isinstance(state, list):
@@ -73,7 +73,7 @@ def as_tensors(state: Any) -> Any:
 
 
 def as_arrays(state: Any) -> Any:
-    """The inverse of `as_tensors`, but for strings."""
+    """Convert tensors in nested dicts and lists to arrays: the inverse of `as_tensors`, except for strings."""
     if isinstance(state, dict):
         return {name: as_arrays(value) for name, value in state.items()}
     if isinstance(state, list):
@@ -82,10 +82,10 @@ def as_arrays(state: Any) -> Any:
 
 
 def load_training(folder: Path, replay: Replay) -> dict[str, Any]:
-    """Read the state of a training and fill the replay. Nothing is unpickled but tensors and plain values.
+    """Read the state of training and fill the replay. Only tensors and plain values are unpickled.
 
     Raises:
-        UserError: a file is missing, damaged, of another version, or of another run's replay.
+        UserError: A file is missing, damaged, of another version, or belongs to another run's replay.
     """
     file = folder / "training.pt"
     try:
@@ -99,14 +99,14 @@ def load_training(folder: Path, replay: Replay) -> dict[str, Any]:
 
 def _read_state(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise ValueError("no such file: not a whole checkpoint")
+        raise ValueError("no such file: the checkpoint is incomplete")
     try:
-        check_zip(file)  # torch does not look at the checksums that it writes
+        check_zip(file)  # torch does not verify the checksums that it writes
         saved = torch.load(file, weights_only=True, map_location="cpu")
     except SizeError:
         raise
-    except Exception as error:  # whatever a damaged or hostile file makes zipfile and torch stumble over
-        raise ValueError(f"damaged, or not a training's state ({_reason(error)})") from error
+    except Exception as error:  # zipfile and torch raise errors of many types for damaged or hostile files
+        raise ValueError(f"damaged, or not the state of a training run ({_reason(error)})") from error
     if not isinstance(saved, dict) or "format_version" not in saved:
         raise ValueError("without a format version: an older softflow has written it, use that one, or start a new run")
     require_version("format_version", saved["format_version"], TRAINING_VERSION)
@@ -114,5 +114,5 @@ def _read_state(file: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Without the advice, which torch gives on many lines, to unpickle it nevertheless."""
+    """Return the first line of an error. On later lines, torch advises to unpickle the file anyway."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:120]

@@ -1,9 +1,9 @@
-"""An environment in the middle of an episode: what a checkpoint keeps of it, and how it is returned to.
+"""Saving and restoring an environment in the middle of an episode.
 
-The environment, or a wrapper around it, has
+The environment, or a wrapper around it, must have two methods:
 
-    get_state() -> {name: array}      all that the rest of the episode depends on; numbers, bools and strings
-    set_state(state)                  steps from here are the same as they would have been
+    get_state() -> {name: array}      everything that the rest of the episode depends on: numbers, bools and strings
+    set_state(state)                  restores the state, so that the following steps are the same
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _KNOWN_RESETS = tuple(
         gym.Wrapper, gym.ObservationWrapper, OrderEnforcing, PassiveEnvChecker, TimeLimit, CheckedEnvironment
     )
 )  # fmt: skip
-"""A wrapper that keeps something of an episode has a `reset` of its own; of these we know what they keep."""
+"""A wrapper with a `reset` of its own may keep state of the episode. For these wrappers, that state is known."""
 
 
 def save_environment(env: gym.Env) -> dict[str, Any] | None:
-    """The state of `env` within its wrappers, as arrays.
+    """Return the state of `env` and its wrappers as arrays.
 
-    None if it cannot be saved: there is no `get_state` and `set_state`, they mean something else, what `get_state`
-    returns is not a mapping of plain arrays, or a wrapper around them keeps something of the episode to itself.
+    None if it cannot be saved: `get_state` or `set_state` is missing or means something else, `get_state` does not
+    return a mapping of plain arrays, or an outer wrapper may keep state of its own.
     """
     elapsed, progress = list[int](), dict[str, float]()
     layer: Any = env
@@ -47,10 +47,11 @@ def save_environment(env: gym.Env) -> dict[str, Any] | None:
 
 
 def load_environment(env: gym.Env, state: Mapping[str, Any]) -> bool:
-    """Return to what `save_environment` gave. `env` has just been reset, so that its wrappers know of an episode.
+    """Restore a state of `save_environment`. `env` must just have been reset, so that its wrappers are in an episode.
 
     Returns:
-        whether it did. If not, because `set_state` failed or did not lead back to the state, reset `env` again.
+        Whether the state was restored. If not, because `set_state` failed or did not reproduce the state, reset `env`
+        again.
     """
     elapsed = iter(np.asarray(state["elapsed"]).tolist())
     layer: Any = env
@@ -70,10 +71,10 @@ def load_environment(env: gym.Env, state: Mapping[str, Any]) -> bool:
 
 
 def _state_of(layer: Any) -> dict[str, np.ndarray] | None:
-    """A copy of what `get_state` returns, None if that cannot be saved."""
+    """Return a copy of the result of `get_state`, None if it cannot be saved."""
     try:
         state = layer.get_state()
-    except ENVIRONMENT_ERRORS:  # for instance because it wants arguments
+    except ENVIRONMENT_ERRORS:  # for instance because it requires arguments
         return None
     if not isinstance(state, Mapping) or not all(type(name) is str and _is_plain(state[name]) for name in state):
         return None
@@ -81,7 +82,7 @@ def _state_of(layer: Any) -> dict[str, np.ndarray] | None:
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """In the byte order of this machine, which torch needs."""
+    """Convert an array to the native byte order, which torch requires."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

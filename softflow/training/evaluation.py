@@ -1,4 +1,4 @@
-"""Success of a policy on held-out episodes."""
+"""Evaluation of a policy on held-out episodes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ from softflow.training.intervals import wilson_interval
 from softflow.training.rollout import Act, Explore, Rollout
 
 HELD_OUT_SEEDS = 1_000_000
-"""Seeds of evaluation episodes start here, far above those of training and of demonstrations."""
+"""First seed of evaluation episodes, well apart from the seeds of demonstrations and training."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `episodes` seeded episodes came to.
+    """The results of seeded episodes.
 
     Attributes:
-        success_rate: share of episodes with `info["is_success"]`; one that was lost counts as no success.
-        success_ci95: its Wilson 95 % interval.
-        mean_return: undiscounted, over the episodes that ended.
-        mean_length: primitive steps, over the episodes that ended.
-        episodes: how many were started.
-        errors: how many of them were lost because their environment misbehaved.
-        lost: how many were lost in all, also by `EpisodeLost` or with a process that another environment ended.
-        outcome: means of the numbers that the environment measured (`Episode.outcome`), over the episodes that ended.
-        guard: means of `guard_shares`, behind a guard.
+        success_rate: The fraction of episodes that were successes. A lost episode counts as a failure.
+        success_ci95: The Wilson 95 % confidence interval of the success rate.
+        mean_return: The mean undiscounted return of the episodes that ended.
+        mean_length: The mean length in primitive steps of the episodes that ended.
+        episodes: The number of episodes started.
+        errors: The number of episodes lost to errors of their environment.
+        lost: The number of episodes lost in total. This includes those lost by `EpisodeLost`, or because another
+            environment ended the process that they shared.
+        outcome: The means of the numbers that the environment measured (`Episode.outcome`), over the episodes that
+            ended.
+        guard: The means of `guard_shares`, if the policy has a guard.
     """
 
     success_rate: float
@@ -47,7 +49,7 @@ class Evaluation:
     guard: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the results as a dict for JSON."""
         return asdict(self)
 
 
@@ -58,12 +60,17 @@ def evaluate(
     seed: int = HELD_OUT_SEEDS,
     errors: EnvironmentErrors | None = None,
 ) -> tuple[Evaluation, list[Episode]]:
-    """Run one episode for each of the seeds `seed` ... `seed + episodes - 1`, side by side in `environments`.
+    """Run one episode for each of the seeds `seed` ... `seed + episodes - 1`, in parallel in `environments`.
 
-    They are what `softflow.training.vector.vectorize` makes; `errors` decides what is done about those that misbehave.
+    Args:
+        environments: A result of `softflow.training.vector.vectorize`.
+        act: The policy, which maps observations (B, O) to chunks (B, H, A).
+        episodes: The number of episodes.
+        seed: The seed of the first episode.
+        errors: The handling of environments that raise errors. By default, the first error stops the evaluation.
 
     Raises:
-        EnvironmentFailed, FloatingPointError: see `Rollout.execute_chunks`.
+        EnvironmentFailed, FloatingPointError: See `Rollout.execute_chunks`.
     """
     errors = errors or EnvironmentErrors()
     rollout = Rollout(environments, iter(range(seed, seed + episodes)), errors)
@@ -72,7 +79,7 @@ def evaluate(
 
 
 GUARD_OUTCOME = ("flagged", "replaced", "unlikely", "limited", "unfamiliar")
-"""What evaluations count in a guard's `Report`."""
+"""The fields of a guard's `Report` that evaluations count."""
 
 
 def evaluate_guarded(
@@ -82,7 +89,7 @@ def evaluate_guarded(
     seed: int = HELD_OUT_SEEDS,
     errors: EnvironmentErrors | None = None,
 ) -> tuple[Evaluation, list[Episode]]:
-    """`evaluate` behind a guard, with the means of `guard_shares` in the result."""
+    """Evaluate a policy with a guard. Like `evaluate`, but the result includes the means of `guard_shares`."""
     errors = errors or EnvironmentErrors()
     rollout = Rollout(environments, iter(range(seed, seed + episodes)), errors)
     device = policy.guard.threshold.device
@@ -90,7 +97,7 @@ def evaluate_guarded(
     def act(observation: np.ndarray) -> Decision[np.ndarray]:
         seen = torch.as_tensor(observation, dtype=torch.float32, device=device)
         decided: list[Decision[np.ndarray]] = []
-        # one environment at a time: only where an episode goes on is there an action that the rate starts from
+        # one environment at a time, because an episode that starts has no last action for the guard's rate limit
         for row, last in zip(seen.split(1), rollout.last_actions, strict=True):
             previous = None if last is None else torch.as_tensor(last, device=device)[None]
             chunk, report = policy.act(row, previous)
@@ -105,14 +112,14 @@ def evaluate_guarded(
 
 
 def guard_shares(episode: Episode) -> dict[str, float]:
-    """The share of the episode's chunks that each name in `GUARD_OUTCOME` is true of. Empty without a guard."""
+    """Return for each field of `GUARD_OUTCOME` the fraction of chunks for which it is true. Empty without a guard."""
     if episode.decision is None:
         return {}
     return dict(zip(GUARD_OUTCOME, episode.decision.mean(0).tolist(), strict=True))
 
 
 def _run(rollout: Rollout, act: Explore) -> list[Episode]:
-    """Every episode that the rollout has seeds for."""
+    """Run an episode for every seed of the rollout."""
     done: list[Episode] = []
     while True:
         ended, steps = rollout.execute_chunks(act)
@@ -122,8 +129,13 @@ def _run(rollout: Rollout, act: Explore) -> list[Episode]:
 
 
 def summarize(done: Sequence[Episode], failures: int = 0, errors: int = 0) -> Evaluation:
-    """Statistics of finished episodes, and of `failures` more that were lost, `errors` of them by their environment's
-    fault."""
+    """Return the results of episodes.
+
+    Args:
+        done: The finished episodes.
+        failures: The number of episodes that were lost.
+        errors: How many of these were lost to errors of their environment.
+    """
     successes = sum(episode.is_success for episode in done)
     total = len(done) + failures
     names = dict.fromkeys(name for episode in done for name in episode.outcome)

@@ -1,8 +1,8 @@
-"""Scalars in a file that TensorBoard reads.
+"""Scalars in event files for TensorBoard.
 
-Written where they are logged. torch's `SummaryWriter` writes in a thread of its own: if the disk is full, that thread
-prints a traceback and training goes on for some hundred scalars before it is told. It also names its files by the
-second, so that TensorBoard may read those of a run that is resumed at once in the wrong order.
+They are written in the thread that logs them. torch's `SummaryWriter` uses another thread: if the disk is full, that
+thread prints a traceback, and training only notices some hundred scalars later. It also names its files by the second,
+so that TensorBoard may read the files of a run that is resumed at once in the wrong order.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _VERSION = "brain.Event:2"
 
 
 class EventFile:
-    """A new file in `folder`; TensorBoard reads a folder's files in the order in which they were made.
+    """A new event file in a folder. TensorBoard reads the files of a folder in the order in which they were created.
 
     Args:
-        folder: made if it is not there.
-        purge_step: on resuming, what earlier files hold from this step on is not shown.
+        folder: The folder, which is created if it does not exist.
+        purge_step: In a resumed run, the step from which TensorBoard hides scalars of earlier files.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
@@ -38,7 +38,7 @@ class EventFile:
         self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)])))
 
     def flush(self) -> None:
-        """Make what was written visible to readers."""
+        """Make the scalars written so far visible to readers."""
         self._file.flush()
 
     def close(self) -> None:

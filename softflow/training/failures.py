@@ -1,4 +1,4 @@
-"""What went wrong in an environment, in one line, and whether the run goes on without the episode."""
+"""Errors of environments: their description in one line, and whether the run continues without the episode."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from softflow.errors import EpisodeLost, UserError, one_line, place_of
 
 OnEnvError = Literal["stop", "restart"]
 LONGEST_ERROR = 200
-"""Characters kept of what an environment raised: the line says more than that."""
+"""Maximum length in characters of an environment's error message, to leave room for the rest of the line."""
 ERRORS_IN_A_ROW = 10
-"""So many errors without one episode that ends as it should stop a run that would drop them."""
+"""Number of errors without a complete episode in between that stops a run, even if it drops episodes with errors."""
 
 
 class EnvironmentFailed(UserError):
-    """An environment misbehaved, and the run stops. Says which, in which episode and step, and what it raised."""
+    """An error of an environment stops the run. The message names the environment, episode, step and error."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an episode cannot go on. It crosses from the process of an environment as it is.
+    """The reason why an episode cannot continue, in a form that is sent between processes.
 
     Attributes:
-        message: one line, with the place in the code.
-        traceback: of the error; empty where there is none, of a process that died.
-        is_error: False if the episode alone is lost (`EpisodeLost`) and its environment is in order.
+        message: The reason in one line, with the place in the code.
+        traceback: The traceback of the error. Empty if there is none, as for a process that died.
+        is_error: Whether the environment failed. False if it works, but has lost its episode (`EpisodeLost`).
     """
 
     message: str
@@ -40,7 +40,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """What an environment raised in `reset` or `step`, one of `ENVIRONMENT_ERRORS`."""
+        """Describe an error, one of `ENVIRONMENT_ERRORS`, that an environment raised in `reset` or `step`."""
         if isinstance(error, EpisodeLost):
             return cls(one_line(error), is_error=False)
         if isinstance(error, MalformedStep):
@@ -51,11 +51,11 @@ class Failure:
 
 
 class Lost(NamedTuple):
-    """Takes the place of a recorded episode that came to nothing.
+    """Takes the place of a recorded episode that was lost.
 
     Attributes:
-        place: such as "step 7 of the demonstration with seed 3".
-        failure: what happened there.
+        place: Where it was lost, such as "step 7 of the demonstration with seed 3".
+        failure: The reason.
     """
 
     place: str
@@ -66,7 +66,7 @@ class Lost(NamedTuple):
         return cls(place, Failure.of(error))
 
     def report(self, errors: EnvironmentErrors) -> None:
-        """Warn, or raise `EnvironmentFailed`, as `errors` says."""
+        """Warn about a lost episode. Pass an error on to `errors`, which may raise `EnvironmentFailed`."""
         if self.failure.is_error:
             errors.add(self.place, self.failure)
         else:
@@ -74,14 +74,15 @@ class Lost(NamedTuple):
 
 
 class EnvironmentErrors:
-    """What is done about the errors of environments.
+    """Handles the errors of environments.
 
     Args:
-        on_error: "stop" at the first; "restart" drops its episode and goes on, up to `ERRORS_IN_A_ROW`.
-        log: file to which tracebacks are appended.
+        on_error: "stop" stops the run at the first error. "restart" drops the episode and continues, unless there are
+            `ERRORS_IN_A_ROW`.
+        log: The file to which tracebacks are appended.
 
     Attributes:
-        count: errors so far.
+        count: The number of errors so far.
     """
 
     def __init__(self, on_error: OnEnvError = "stop", log: Path | None = None) -> None:
@@ -89,10 +90,14 @@ class EnvironmentErrors:
         self._in_a_row = 0
 
     def add(self, what: str, failure: Failure) -> None:
-        """`what` failed, such as "environment 3 in step 7".
+        """Count and log an error, then stop the run or warn.
+
+        Args:
+            what: Where the error occurred, such as "environment 3, step 7".
+            failure: The error.
 
         Raises:
-            EnvironmentFailed: unless the run is to go on.
+            EnvironmentFailed: The run must stop.
         """
         self.count += 1
         self._in_a_row += 1
@@ -102,11 +107,11 @@ class EnvironmentErrors:
                 file.write(f"{what}\n{failure.traceback}\n")
             message += f"; traceback in {self.log}"
         if self.on_error == "stop":
-            raise EnvironmentFailed(f"{message}; --on-env-error restart would drop the episode and go on")
+            raise EnvironmentFailed(f"{message}; use --on-env-error restart to drop the episode and continue")
         if self._in_a_row >= ERRORS_IN_A_ROW:
             raise EnvironmentFailed(f"{self._in_a_row} errors without one good episode, the last in {message}")
         warnings.warn(f"an episode was dropped: {message}", stacklevel=2)
 
     def episode_ended(self) -> None:
-        """An episode has come to its end as it should."""
+        """Note that an episode ended without an error."""
         self._in_a_row = 0

@@ -1,7 +1,7 @@
-"""Global state of the process that environments share with training: random states, and settings of torch and numpy.
+"""Separation of the global state of training and environments: random states, and settings of torch and numpy.
 
-Environments are called in `environments_turn`. What they seed, draw or set there is theirs: they find it again at their
-next turn, and training never sees it.
+Environments are called inside `environments_turn`. Their random states and settings are saved at its end and restored
+at the next turn, so that environments in this process do not affect training.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class GlobalState:
 
     python_random: Any
     numpy_generator: Any
-    """The generator itself is exchanged, because copying its state takes a hundred times as long."""
+    """The generator itself is swapped, because copying its state takes a hundred times as long."""
     numpy_errors: Any
     torch_random: torch.Tensor
     dtype: torch.dtype
@@ -44,7 +44,7 @@ class GlobalState:
             np.geterr(),
             torch.get_rng_state(),
             torch.get_default_dtype(),
-            torch.empty(0).device,  # get_default_device fails in torch 2.8 once there has been another
+            torch.empty(0).device,  # get_default_device fails in torch 2.8 once another device has been set
             torch.get_num_threads(),
             torch.is_grad_enabled(),
         )
@@ -55,9 +55,9 @@ class GlobalState:
         np.seterr(**self.numpy_errors)
         torch.set_rng_state(self.torch_random)
         torch.set_default_dtype(self.dtype)
-        if torch.empty(0).device != self.device:  # None is the CPU, without the cost of a device that is set
+        if torch.empty(0).device != self.device:  # None means the CPU, without the overhead of an explicit device
             torch.set_default_device(None if self.device.type == "cpu" else self.device)
-        if torch.get_num_threads() != self.threads:  # it may start threads anew
+        if torch.get_num_threads() != self.threads:  # setting it may restart threads
             torch.set_num_threads(self.threads)
         torch.set_grad_enabled(self.grad)
 
@@ -67,7 +67,7 @@ _is_their_turn = False
 
 
 def environments_state() -> GlobalState:
-    """What the environments will find at their next turn. Before the first, it is a copy of training's."""
+    """Return the state that environments get at their next turn. Before the first turn, it is a copy of training's."""
     global _theirs
     if _theirs is None:
         ours = GlobalState.current()
@@ -77,10 +77,10 @@ def environments_state() -> GlobalState:
 
 @contextmanager
 def environments_turn() -> Iterator[None]:
-    """Inside, the global state is that of the environments. What they print goes to standard error.
+    """Switch to the global state of the environments inside the block. Their output goes to standard error.
 
     Raises:
-        UserError: an environment has entered a mode of torch and not left it.
+        UserError: An environment entered a mode of torch and did not leave it.
     """
     global _theirs, _is_their_turn
     if _is_their_turn:
@@ -99,9 +99,10 @@ def environments_turn() -> Iterator[None]:
         if warnings.filters != filters:  # warnings of training may have become errors
             warnings.filters[:] = filters  # type: ignore[index]
     if changed := [name for name, value in _modes().items() if value != modes[name]]:
-        raise UserError(f"an environment entered torch's {' and '.join(changed)} and did not leave it: leave it there")
+        names = " and ".join(changed)
+        raise UserError(f"an environment entered torch's {names} and did not leave it: leave it in the environment")
 
 
 def _modes() -> dict[str, Any]:
-    """The modes of torch that only who entered them can leave."""
+    """Return the modes of torch that only the code that entered them can leave."""
     return {"inference_mode": torch.is_inference_mode_enabled(), "autocast": torch.is_autocast_enabled("cpu")}

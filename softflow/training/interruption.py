@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM. While a run trains they are noted, and obeyed where nothing is left half done."""
+"""Handling of SIGINT and SIGTERM. During training they take effect at points where a checkpoint can be saved."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SIGNALS = signal.SIGINT, signal.SIGTERM
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the command to end. A run that had begun to train has saved a checkpoint.
+    """A signal stopped the command. If training had started, a checkpoint was saved.
 
     Attributes:
-        number: of the signal; a command exits with 128 more.
+        number: The number of the signal. The exit status of the command is 128 + `number`.
     """
 
     def __init__(self, number: int) -> None:
@@ -27,10 +27,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class SignalWatch:
-    """Inside its `with` block SIGINT and SIGTERM only set a flag, which `check` looks at.
+    """A context manager inside which SIGINT and SIGTERM only set a flag, which `check` tests.
 
-    A ^C after the first signal gives up at once, as a plain KeyboardInterrupt. Further SIGTERMs change nothing: the
-    `timeout` command sends two. In a thread other than the main one, which gets no signals, nothing is watched.
+    A ^C after the first signal raises a plain KeyboardInterrupt at once. Further SIGTERMs have no effect, because the
+    `timeout` command sends two. Outside the main thread, which alone receives signals, nothing is watched.
     """
 
     def __init__(self) -> None:
@@ -38,14 +38,14 @@ class SignalWatch:
         self._handlers: dict[int, Any] = {}
 
     def check(self) -> None:
-        """Raises `Interrupted` if a signal has come."""
+        """Raise `Interrupted` if a signal was received."""
         if self._received is not None:
             raise Interrupted(self._received)
 
     def __enter__(self) -> SignalWatch:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # a job in the background ignores ^C
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # background jobs ignore ^C
                     self._handlers[number] = signal.signal(number, self._note)
         return self
 
@@ -56,23 +56,24 @@ class SignalWatch:
     def _note(self, number: int, _: FrameType | None) -> None:
         if self._received is None:
             self._received = number
-            if sys.__stderr__ is not None:  # else the number 2 may be that of any file
-                with suppress(OSError):  # print may be what the signal interrupted
-                    os.write(2, b"\nstopping: a checkpoint is saved first; ^C once more gives up at once\n")
+            if sys.__stderr__ is not None:  # otherwise descriptor 2 may belong to any file
+                with suppress(OSError):  # not print, which the signal may have interrupted
+                    os.write(2, b"\nstopping: saving a checkpoint first; press ^C again to stop at once\n")
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Inside it, the first SIGTERM raises `Interrupted`, as ^C raises KeyboardInterrupt: `with` blocks then clean up.
-    Later ones change nothing. Where SIGTERM is ignored or handled already, that stays so.
+    """Raise `Interrupted` at the first SIGTERM inside the block, so that `with` blocks clean up as they do after ^C.
+
+    Further SIGTERMs have no effect. If SIGTERM is already ignored or handled, nothing changes.
     """
     owner, received = os.getpid(), False
 
     def end(number: int, _: FrameType | None) -> None:
         nonlocal received
-        if os.getpid() != owner:  # a process forked from this one ends as if this handler were not there
+        if os.getpid() != owner:  # a process forked from this one ends as if there were no handler
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         elif not received:

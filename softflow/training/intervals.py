@@ -1,4 +1,4 @@
-"""How sure a success rate is: over the episodes of one run, and over runs and tasks."""
+"""Confidence intervals of success rates, over the episodes of one run and over runs and tasks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The Wilson score interval of a success rate (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+    """Return the Wilson score interval of a success rate (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
-    Unlike the normal approximation it stays in [0, 1] and has a width at 0 and at all successes.
+    Unlike the normal approximation, it stays in [0, 1] and does not collapse at rates of 0 and 1.
 
     Raises:
-        ValueError: No trials, successes outside [0, trials], or a confidence outside (0, 1).
+        ValueError: There are no trials, `successes` is outside [0, trials], or `confidence` is outside (0, 1).
     """
     if not (trials > 0 and 0 <= successes <= trials):
         raise ValueError(f"need 0 <= successes <= trials and trials > 0, got {successes} of {trials}")
@@ -25,18 +25,18 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     centre = rate + z**2 / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
     scale = 1 + z**2 / trials
-    low = 0.0 if successes == 0 else (centre - spread) / scale  # exactly so, without rounding
+    low = 0.0 if successes == 0 else (centre - spread) / scale  # exact, without rounding errors
     high = 1.0 if successes == trials else (centre + spread) / scale
     return low, high
 
 
 def interquartile_mean(scores: ArrayLike) -> float:
-    """The mean of the middle half of all scores, whatever their shape (Agarwal et al. 2021, arXiv:2108.13264).
+    """Return the mean of the middle half of all scores, of any shape (Agarwal et al. 2021, arXiv:2108.13264).
 
-    As in their code a quarter of the scores, rounded down, is dropped at each end.
+    As in the authors' code, a quarter of the scores, rounded down, is dropped at each end.
 
     Raises:
-        ValueError: No scores, or NaN among them.
+        ValueError: There are no scores, or one is not finite.
     """
     ordered = np.sort(_finite(scores), axis=None)
     cut = ordered.size // 4
@@ -50,19 +50,20 @@ def stratified_bootstrap_interval(
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of a statistic over runs and tasks (Agarwal et al. 2021, arXiv:2108.13264).
+    """Return a percentile bootstrap interval of a statistic (Agarwal et al. 2021, arXiv:2108.13264).
 
-    Runs are drawn with replacement within each task, so that every resample has all tasks.
+    Runs are drawn with replacement within each task, so that every resample contains all tasks.
 
     Args:
-        scores: Shape (runs, tasks).
-        rng: Draws the resamples.
-        statistic: From scores of shape (runs, tasks) to a number.
-        confidence: Share of the resamples' statistics inside the interval.
-        resamples: How many times to draw.
+        scores: The scores, (runs, tasks).
+        rng: The generator that draws the resamples.
+        statistic: A function from scores (runs, tasks) to a number.
+        confidence: The fraction of the resamples' statistics inside the interval.
+        resamples: The number of resamples.
 
     Raises:
-        ValueError: Scores of another shape, empty or with NaN, a confidence outside (0, 1) or no resamples.
+        ValueError: `scores` has another shape, is empty or not finite, `confidence` is outside (0, 1), or `resamples`
+            is below 1.
     """
     scores = _finite(scores)
     if scores.ndim != 2:

@@ -1,17 +1,17 @@
-"""Scalars of a run, to TensorBoard and to `metrics.csv`.
+"""Logging of scalars to TensorBoard and to `metrics.csv`.
 
-`metrics.csv` is in long format, one row a scalar, so a scalar that appears later needs no new column:
+`metrics.csv` is in long format with one row per scalar, so that a scalar that appears later needs no new column:
 
     stage,step,name,value
     imitation,500,flow/nll,-1.4375
 
     table = pandas.read_csv("metrics.csv").pivot(index=["stage", "step"], columns="name", values="value")
 
-It holds what the seed decides: two runs with the same seed, or one that was interrupted and resumed, write the
-same bytes. Wall-clock scalars (`time/...`) would break this and go to TensorBoard alone.
+It only contains scalars that the seed determines. Two runs with the same seed, or a run that was interrupted and
+resumed, write the same bytes. Wall-clock scalars (`time/...`) would break this, so they only go to TensorBoard.
 
-TensorBoard shows each stage as a run of its own (`tb/<stage>/`), because stages count their steps differently:
-imitation and the offline stages count updates, the online stage primitive environment steps.
+TensorBoard shows each stage as a separate run (`tb/<stage>/`), because stages count their steps differently:
+imitation and the offline stages count updates, the online stage counts primitive environment steps.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from softflow.training.run_folder import RunFolder
 
 _HEADER = ["stage", "step", "name", "value"]
 _FLUSH_SECONDS = 30
-"""After so long TensorBoard sees what was logged."""
+"""Interval in seconds at which logged scalars become visible to TensorBoard."""
 _LOSS = re.compile(r"^train/.*loss")
 
 
 class MetricLogger:
-    """Writes the scalars of a run; use it as a context manager or `close` it.
+    """Writes the scalars of a run. Use it as a context manager, or call `close`.
 
     Args:
-        run_folder: Where to write.
-        resume_at: To continue a run, the `offset()` stored with the checkpoint: what was logged after it is dropped.
+        run_folder: The folder of the run.
+        resume_at: In a resumed run, the `offset()` stored in the checkpoint. Later rows are dropped.
 
     Raises:
-        UserError: On resuming, if `metrics.csv` is missing or shorter than it was at the checkpoint. From any method: a
-            file cannot be written.
+        UserError: A file cannot be written, in any method. In a resumed run, `metrics.csv` is missing or shorter than
+            at the checkpoint.
     """
 
     def __init__(self, run_folder: RunFolder, resume_at: int | None = None) -> None:
@@ -67,12 +67,12 @@ class MetricLogger:
             self._csv.writerow(_HEADER)
 
     def log(self, step: int, stage: str, scalars: Mapping[str, float]) -> None:
-        """Write scalars of one step.
+        """Write the scalars of one step.
 
         Args:
-            step: Updates, in the imitation and offline stages; primitive environment steps online.
-            stage: The stage's name.
-            scalars: Values by name, such as `train/critic_loss`.
+            step: The number of updates in the imitation and offline stages, of primitive environment steps online.
+            stage: The name of the stage.
+            scalars: The values by name, such as `train/critic_loss`.
 
         Raises:
             FloatingPointError: A `train/*loss*` is NaN or infinite. All scalars are written first.
@@ -95,14 +95,14 @@ class MetricLogger:
                 )
 
     def offset(self) -> int:
-        """The length of `metrics.csv` in bytes, with all that was logged on the disk: store it in the checkpoint."""
+        """Flush all scalars to the disk and return the length of `metrics.csv` in bytes, for the checkpoint."""
         self.flush()
         with self._run_folder.writing():
             os.fsync(self._file.fileno())
             return os.fstat(self._file.fileno()).st_size
 
     def flush(self) -> None:
-        """Make what was logged visible to readers."""
+        """Make the scalars logged so far visible to readers."""
         with self._run_folder.writing():
             self._file.flush()
             for file in self._event_files.values():
@@ -122,12 +122,12 @@ class MetricLogger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with suppress(UserError) if error is not None else nullcontext():  # a full disk refuses this as well
+        with suppress(UserError) if error is not None else nullcontext():  # a full disk makes this fail as well
             self.close()
 
     def _event_file(self, stage: str) -> EventFile:
         if stage not in self._event_files:
-            # on resuming, TensorBoard hides what the interrupted run logged after its checkpoint
+            # In a resumed run, TensorBoard hides what the interrupted run logged after its checkpoint.
             purge = None if self._last_step is None else self._last_step.get(stage, -1) + 1
             self._event_files[stage] = EventFile(self._run_folder.tensorboard_path / stage, purge)
         return self._event_files[stage]

@@ -1,4 +1,4 @@
-"""The one loop: an algorithm's stages, from demonstrations to a policy, whatever the algorithm."""
+"""The training loop, which runs the stages of any algorithm, from demonstrations to a policy."""
 
 from __future__ import annotations
 
@@ -29,36 +29,37 @@ from softflow.training.rollout import Rollout
 from softflow.training.run_folder import RunFolder
 
 TRAINING_SEEDS = 10_000_000
-"""Seeds of training episodes start here, and at as much more for each `seed` of the run."""
+"""First seed of training episodes for the run's `seed` 0, and the spacing between the first seeds of further values."""
 RECENT_EPISODES = 50
-"""Own episodes over which the running success is taken."""
+"""Number of own episodes in the moving averages of return, length and success."""
 
 
 @dataclass
 class Progress:
-    """Where a run stands: what a checkpoint stores beside the networks."""
+    """The progress of a run, which checkpoints store together with the networks."""
 
     stage: int = 0
+    """Index of the current stage."""
     begun: bool = False
-    """The stage, by the algorithm."""
+    """Whether the algorithm has begun the stage."""
     ended: bool = False
-    """The stage, with its last evaluation. The last stage stays so, and goes on if more of it is asked for."""
+    """Whether the stage has ended, including its last evaluation. The last stage can continue if it is extended."""
     done: int = 0
-    """Updates or steps of the stage that are done."""
+    """Updates or steps done in this stage."""
     evaluated: int = 0
-    """As much of it was done at its last evaluation."""
+    """Value of `done` at the last evaluation."""
     updates: int = 0
-    """In the whole run."""
+    """Updates in the whole run."""
     steps: int = 0
     """Primitive steps in the whole run."""
     episodes: int = 0
-    """Own episodes that began: the next training seed."""
+    """Own episodes started, which sets the next training seed."""
     owed: float = 0.0
-    """Updates due for steps already made."""
+    """Updates due for steps already taken."""
 
 
 class EpisodeResult(NamedTuple):
-    """What the running averages take of an own episode."""
+    """The results of an own episode that enter the moving averages."""
 
     reward: float
     length: int
@@ -69,13 +70,13 @@ class Trainer:
     """Runs the stages of an algorithm.
 
     Args:
-        algorithm: what learns.
-        demonstrations: episodes to learn from; their statistics must be in the policy.
-        environments: run side by side to learn from (`softflow.training.vector.vectorize`).
-        evaluation_environments: others, so that an evaluation leaves unfinished episodes alone.
-        run_folder: where everything is written.
-        config: settings of the run.
-        mirror: makes the mirror image of an own episode, to learn from as well.
+        algorithm: The algorithm.
+        demonstrations: The episodes to learn from. Their statistics must be in the policy.
+        environments: The environments for training (`softflow.training.vector.vectorize`).
+        evaluation_environments: Separate environments, so that an evaluation does not disturb unfinished episodes.
+        run_folder: The folder for all output.
+        config: The settings of the run.
+        mirror: A function that returns the mirror image of an own episode, which is added to the replay as well.
     """
 
     def __init__(
@@ -112,15 +113,15 @@ class Trainer:
     # ---------------------------------------------------------------------------------------------------- the loop
 
     def run(self) -> list[tuple[str, int, Evaluation]]:
-        """Run every stage that is left. Returns the evaluations as (stage, steps or updates of it, result).
+        """Run all stages that are left. Return the evaluations as (stage, steps or updates done in it, result).
+
+        A checkpoint is saved before `Interrupted` is raised. After other errors, the last checkpoint is an earlier one.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came. The round was finished and a checkpoint saved, from which a run goes on
-                exactly as this one would have.
-            UserError: the run folder cannot be written.
-            EnvironmentFailed: an environment misbehaved, and `on_env_error` does not let the run go on.
-            FloatingPointError: a loss, gradient, weight or action is not finite. As in the other two cases the last
-                checkpoint is one from before.
+            Interrupted: SIGINT or SIGTERM was received. A resumed run continues exactly as this one would have.
+            UserError: The run folder cannot be written.
+            EnvironmentFailed: An environment failed, and `on_env_error` does not allow the run to continue.
+            FloatingPointError: A loss, gradient, weight or action is not finite.
         """
         stages = self.algorithm.schedule()
         with MetricLogger(self.run_folder, self._resume_at) as self._logger, SignalWatch() as self._signals:
@@ -154,7 +155,7 @@ class Trainer:
         p.ended = True
 
     def _move_on(self, stages: Sequence[Stage]) -> None:
-        """If a stage has ended, enter the next; the last one stays where it is, or goes on if it is longer now."""
+        """Enter the next stage if the current one has ended. Continue the last one if it is longer now."""
         p = self.progress
         if not p.ended:
             return
@@ -185,7 +186,7 @@ class Trainer:
                 self._save()
             wanted = min(config.collect_steps, stage.environment_steps - p.done)
             ended, steps = self._rollout.collect(self._explore, wanted)
-            with self.run_folder.writing():  # if the replay is on disk
+            with self.run_folder.writing():  # the replay may be on disk
                 for episode in ended:
                     self.data.online.add_episode(episode)
                     if self.mirror is not None:
@@ -208,7 +209,7 @@ class Trainer:
             self._between_rounds()
 
     def _between_rounds(self) -> None:
-        """Here nothing is half done: a signal is obeyed, and a checkpoint saved if it is time."""
+        """Handle signals, and save a checkpoint if one is due. The state is consistent between rounds."""
         self._signals.check()
         if time.monotonic() - self._saved_at >= 60 * self.config.save_minutes:
             self._save()
@@ -225,12 +226,12 @@ class Trainer:
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error} at step {p.done} of the stage {stage.name!r}, update {p.updates + 1} of the run: training "
-                "diverged, a smaller learning rate or stronger regularisation may help"
+                "diverged; a smaller learning rate or stronger regularisation may help"
             ) from error
         p.updates += 1
         return scalars
 
-    # ------------------------------------------------------------------------------------------ acting and judging
+    # ----------------------------------------------------------------------------------------- acting and evaluating
 
     def _explore(self, observation: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
         decided = self.algorithm.explore(self._tensor(observation))
@@ -239,7 +240,7 @@ class Trainer:
         return decided.cpu().numpy()
 
     def _exploit(self, observation: np.ndarray) -> np.ndarray:
-        self._signals.check()  # an evaluation is abandoned, and made when the run is resumed
+        self._signals.check()  # an interrupted evaluation is repeated when the run is resumed
         return self.algorithm.deployed.act(self._tensor(observation)).cpu().numpy()
 
     def _tensor(self, observation: np.ndarray) -> torch.Tensor:
@@ -249,13 +250,13 @@ class Trainer:
         return EnvironmentErrors(self.config.on_env_error, self.run_folder.path / "environment_errors.txt")
 
     def _evaluate(self, stage: Stage) -> None:
-        with random_state_kept(self.config.device):  # training must not depend on how often it is looked at
+        with random_state_kept(self.config.device):  # training must not depend on how often it is evaluated
             torch.manual_seed(HELD_OUT_SEEDS)
             result, _ = evaluate(
                 self.evaluation_environments,
                 self._exploit,
                 self.config.eval_episodes,
-                errors=self._new_errors(),  # counted by the evaluation
+                errors=self._new_errors(),  # counted separately from errors in training
             )
         self.progress.evaluated = self.progress.done
         self.evaluations.append((stage.name, self.progress.done, result))
@@ -302,15 +303,17 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _require_finite_weights(self) -> None:
-        """Raises `FloatingPointError` rather than let a checkpoint hold a policy or critic that is of no use."""
+        """Raise `FloatingPointError` before weights that are not finite are saved in a checkpoint."""
         for name, weight in self.algorithm.deployed.named_parameters():
             if not weight.isfinite().all():
                 raise FloatingPointError(f"the weight {name} is not finite after update {self.progress.updates}")
 
     def resume(self) -> None:
-        """Go on from the run folder's last checkpoint, in the middle of the episodes that were in progress; where an
-        environment cannot return to its state, they are begun anew. A run that has finished goes on if its last stage
-        is longer now."""
+        """Continue from the last checkpoint, in the middle of the episodes that were in progress.
+
+        Episodes restart if their environment cannot restore its state. A finished run continues if its last stage is
+        longer now.
+        """
         state = load_training(self.run_folder.last_checkpoint(), self.data.online)
         self.algorithm.load_state_dict(state["algorithm"])
         p = self.progress = Progress(**state["progress"])
@@ -320,7 +323,7 @@ class Trainer:
         self.evaluations = [(stage, done, Evaluation(**result)) for stage, done, result in state["evaluations"]]
         self.data.rng.bit_generator.state = json.loads(state["data_rng"])
         stages = self.algorithm.schedule()
-        if p.stage == len(stages) > 0:  # an older version counted the end of the last stage as one more
+        if p.stage == len(stages) > 0:  # older versions counted the end of the last stage as one more stage
             p.stage, p.begun, p.ended = p.stage - 1, True, True
             p.done = p.evaluated = self.evaluations[-1][1]
         self._move_on(stages)
@@ -342,6 +345,6 @@ def _episode_scalars(recent: Collection[EpisodeResult]) -> dict[str, float]:
 
 
 def _shown(scalars: Mapping[str, float]) -> dict[str, float]:
-    """What the progress bar shows of them."""
+    """Return the scalars that the progress bar shows, by their short names."""
     names = {"success": "rollout/success_rate", "actor": "train/actor_loss", "critic": "train/critic_loss"}
     return {shown: scalars[name] for shown, name in names.items() if name in scalars}

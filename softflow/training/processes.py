@@ -1,4 +1,4 @@
-"""A vector environment whose environments are spread over a few processes."""
+"""A vector environment that distributes its environments over several processes."""
 
 from __future__ import annotations
 
@@ -26,33 +26,34 @@ from softflow.training.checked_environment import ENVIRONMENT_ERRORS
 from softflow.training.failures import Failure
 
 AWAKE = 5e-4
-"""Seconds that a process looks out for a message before it sleeps: to be woken takes a tenth of a chunk's time."""
+"""Seconds that a process polls for a message before it sleeps, because waking up takes a tenth of a chunk's time."""
 CLOSING = 30.0
 """Seconds that the processes have to close their environments."""
 Call = tuple[str, dict[str, Any]] | None
-"""Method of an environment and its arguments; None leaves the environment alone."""
+"""A method of an environment and its arguments. None skips the environment."""
 Spaces = tuple[gym.Space[Any], gym.Space[Any]]
 
 
 class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """Environments in several processes, this one among them; each process runs its share, one after another.
+    """Environments in several processes, including this one. Each process steps its share one after another.
 
-    A step costs each other process one message and its answer, however many environments it has, and this process
-    simulates as well instead of waiting. With many environments in each, the shares take about equally long. Autoreset
-    is disabled.
+    A step takes one message to each other process and one answer, whatever its number of environments. This process
+    simulates as well instead of waiting. With many environments per process, the shares take about equally long.
+    Autoreset is disabled.
 
-    A process that dies, raises something or exceeds the time limit is replaced by a new one. All its environments say
-    so, in the ``info["failure"]`` of their next reset or step: a `Failure`, which is an error of the one that was at it
-    alone.
+    A process that dies, raises an error or exceeds the time limit is replaced by a new one. All its environments then
+    have a `Failure` in the ``info["failure"]`` of their next reset or step. It is an error only for the environment
+    that was being called.
 
     Args:
-        make: one function for each environment; all have the same spaces, Boxes.
-        processes: how many, this one included; at most as many as there are environments.
-        time_limit: seconds that a call of an environment may take, or up to twice as many; with one, no environment
-            runs in this process, where nothing could interrupt it. To be made they may take as long as they like.
+        make: One function per environment. All environments must have the same Box spaces.
+        processes: The number of processes, including this one. Values above the number of environments are clipped.
+        time_limit: The seconds that a call of an environment may take; it may be ended after up to twice as many. With
+            a limit, no environment runs in this process, where it could not be interrupted. The limit does not apply
+            while environments are made.
 
     Raises:
-        UserError: from any method, when an environment in another process raised it.
+        UserError: In any method, if an environment in another process raised it.
     """
 
     def __init__(self, make: Sequence[Callable[[], gym.Env]], processes: int, time_limit: float | None = None) -> None:
@@ -71,16 +72,16 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if not self._own:
             first.close()
         self._lost: dict[int, Failure] = {}
-        """What environments will say whose process was replaced."""
+        """Failures that environments will report because their process was replaced."""
         self._shares = [range(share[0], share[-1] + 1) for share in shares]
         spaces = self.single_observation_space, self.single_action_space
         self._workers = [_Worker([make[index] for index in share], spaces) for share in self._shares]
-        atexit.register(_kill, self._workers)  # else multiprocessing would ask by SIGTERM, and wait
+        atexit.register(_kill, self._workers)  # otherwise multiprocessing would send SIGTERM and wait
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Reset all environments, or those of `options["reset_mask"]` (N,), with a seed each."""
+        """Reset all environments, or only those selected by `options["reset_mask"]` (N,), with one seed each."""
         options = dict(options or {})
         chosen = options.pop("reset_mask", np.ones(self.num_envs, bool))
         seeds = range(seed, seed + self.num_envs) if isinstance(seed, int) else seed or [None] * self.num_envs
@@ -114,11 +115,11 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self._observations.copy(), rewards, terminated, truncated, infos
 
     def call(self, name: str, **arguments: Any) -> tuple[Any, ...]:
-        """What this method of each environment returns; None if its process failed."""
+        """Call a method of each environment and return the results. A result is None if the process failed."""
         return tuple(self._call([(name, arguments)] * self.num_envs))
 
     def close_extras(self, terminate: bool = False) -> None:
-        """End the processes; `terminate` those that may be in the middle of something."""
+        """End the processes. With `terminate`, kill them even in the middle of a call."""
         if terminate:
             _kill(self._workers)
         for worker in self._workers:
@@ -134,7 +135,7 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             environment.close()
 
     def _call(self, calls: Sequence[Call]) -> list[Any]:
-        """What each environment (N) answers, all processes at once."""
+        """Run the calls of all N environments in all processes at once, and return the answers."""
         for worker, share in zip(self._workers, self._shares, strict=True):
             worker.send([calls[index] for index in share])
         mine = list(_run(self._own, calls[self.num_envs - len(self._own) :]))
@@ -156,12 +157,12 @@ class ProcessVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
 
 class _Worker:
-    """A process and its environments, which must have these spaces of observations and actions."""
+    """A process and its environments, which must have the given observation and action spaces."""
 
     def __init__(self, make: Sequence[Callable[[], gym.Env]], spaces: Spaces) -> None:
         self.make, self.spaces = make, spaces
         self.at = multiprocessing.RawValue("i", -1)
-        """Which of its environments is being called, -1 if none."""
+        """Index of the environment that is being called, -1 if none."""
         self.pipe, theirs = multiprocessing.Pipe()
         arguments = theirs, self.pipe, [CloudpickleWrapper(one) for one in make], spaces, self.at
         self.process = multiprocessing.Process(target=_serve, args=arguments, daemon=True)
@@ -169,11 +170,11 @@ class _Worker:
         theirs.close()
 
     def send(self, calls: Sequence[Call] | None) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # of one that has died; its answer will say so
+        with suppress(BrokenPipeError, ConnectionResetError):  # the process has died, which `answer` will report
             self.pipe.send(calls)
 
     def answer(self, time_limit: float | None) -> list[Any] | Failure | UserError:
-        """What the environments answer, or what went wrong."""
+        """Return the answers of the environments, or the error."""
         last = -1
         _look_out(self.pipe)
         while not self.pipe.poll(time_limit):
@@ -186,12 +187,12 @@ class _Worker:
         except (EOFError, ConnectionResetError):
             self.process.join()
             return Failure(
-                f"its process ended (exit status {self.process.exitcode}): see what it wrote, and whether there is "
-                "memory for so many"
+                f"its process ended (exit status {self.process.exitcode}): check its output, and whether there is "
+                "enough memory for so many environments"
             )
 
     def replaced(self) -> _Worker:
-        """Another in its place, with environments made anew."""
+        """Kill the process and return a new one, with new environments."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
@@ -206,10 +207,10 @@ def _run(environments: Sequence[gym.Env], calls: Sequence[Call], at: Any = None)
 
 
 def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapper], spaces: Spaces, at: Any) -> None:
-    """Answer calls until there are no more, or until the process that makes them is gone."""
+    """Answer calls until there are no more, or until the parent process has ended."""
     leave_signals_to_parent()
     sys.stdout = sys.stderr  # standard output is for the results of commands
-    ours.close()  # inherited; open here, it would hide that the other process is gone
+    ours.close()  # inherited; if it stayed open here, it would hide that the parent has ended
     try:
         environments = [one.fn() for one in make]
         for environment in environments:
@@ -224,7 +225,7 @@ def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapp
             theirs.send(answers)
         for environment in environments:
             environment.close()
-    except (BrokenPipeError, ConnectionResetError):  # there is nobody left to answer
+    except (BrokenPipeError, ConnectionResetError):  # the parent has ended
         return
     except UserError as error:
         theirs.send(error)
@@ -233,14 +234,15 @@ def _serve(theirs: Connection, ours: Connection, make: Sequence[CloudpickleWrapp
 
 
 def leave_signals_to_parent() -> None:
-    """SIGINT and SIGTERM may reach every process of a run, but are for the first to answer.
+    """Let SIGINT and SIGTERM have no effect here: they may reach every process of a run, but the parent handles them.
 
-    They are not ignored: programs that an environment starts would inherit that, and could not be terminated.
+    They are not set to be ignored, because programs started by an environment would inherit that and could not be
+    terminated.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _do_nothing)
         if hasattr(signal, "siginterrupt"):
-            signal.siginterrupt(number, False)  # no system call of an environment fails because of it
+            signal.siginterrupt(number, False)  # so that no system call of an environment fails because of a signal
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_answer_signals)
 
@@ -250,7 +252,7 @@ def _do_nothing(number: int, frame: Any) -> None:
 
 
 def _answer_signals() -> None:
-    """In a process that an environment forks."""
+    """Restore the default signal handlers in a process that an environment forks."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -269,7 +271,7 @@ def _received(pipe: Connection) -> list[Call] | None:
 
 
 def _look_out(pipe: Connection) -> None:
-    """Wait for a message without falling asleep, but not for long (`AWAKE`)."""
+    """Poll for a message for up to `AWAKE` seconds without sleeping."""
     latest = time.perf_counter() + AWAKE
     while not pipe.poll() and time.perf_counter() < latest:
         pass

@@ -1,4 +1,4 @@
-"""How far a stage has come: a live bar on a terminal, now and then a line where the output is piped."""
+"""Progress of a stage: a live bar on a terminal, or a line from time to time if the output is piped."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from softflow.console import Console
 
 
 class StageProgress:
-    """Shows steps, figures such as success so far and loss, and the time left; use it as a context manager.
+    """Shows steps, figures such as success and loss, and the time left. Use it as a context manager.
 
         with StageProgress("online", total=25_000) as progress:
             progress.update(8, success=0.62, loss=0.021)
 
-    On a terminal this is a bar. Elsewhere it is a line every `interval` seconds or tenth of the stage, and one at
-    the end:
+    On a terminal this is a bar. Elsewhere a line is printed every `interval` seconds, after every tenth of the stage,
+    and at the end:
 
         online 12,500/25,000 (50 %), success 0.62, loss 0.021, 03:10 gone, 03:12 left
 
     Args:
-        stage: The stage's name.
-        total: Steps of the stage.
-        initial: Steps done before, in a resumed run.
-        stream: Where to write, as far as that is possible. Standard output stays free for results.
-        interval: Seconds between two lines.
-        clock: Seconds, monotonic.
+        stage: The name of the stage.
+        total: The number of steps in the stage.
+        initial: The number of steps done before a run was resumed.
+        stream: The stream to write to, standard error by default. Write errors are ignored.
+        interval: The maximum time between two lines in seconds.
+        clock: A monotonic clock that returns seconds.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StageProgress:
             self._bar = tqdm(total=total, initial=initial, desc=stage, file=self._stream, dynamic_ncols=True)
 
     def update(self, steps: int, **figures: float) -> None:
-        """Count `steps` more; figures replace those of the same name."""
+        """Add `steps` to the count, and replace figures of the same name."""
         self.done += steps
         self._figures |= figures
         if self._bar is not None:
@@ -66,7 +66,7 @@ class StageProgress:
             self._line()
 
     def close(self) -> None:
-        """End the bar, or write the last line."""
+        """Close the bar, or write the last line."""
         if self._bar is not None:
             self._bar.close()
         elif self._last_done != self.done:

@@ -1,6 +1,6 @@
-"""The random states of this process: python's, numpy's and torch's, which libraries draw from without being asked.
+"""The global random states of Python, numpy and torch, from which libraries draw implicitly.
 
-There are two sets of them, training's and that of the environments (`softflow.training.global_state`).
+There are two sets, one of training and one of the environments (`softflow.training.global_state`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from softflow.training.global_state import environments_state, environments_turn
 
 
 def seed_all(seed: int) -> None:
-    """Seed both sets."""
+    """Seed both sets of random states."""
     environments_state().numpy_generator = np.random.MT19937()  # the kind that numpy.random.seed takes
     with environments_turn():
         _seed(seed)
@@ -26,7 +26,7 @@ def seed_all(seed: int) -> None:
 
 
 def random_state(device: str = "cpu") -> dict[str, Any]:
-    """Both sets, and the state of `device`, as strings and tensors."""
+    """Return both sets of random states, and that of `device`, as strings and tensors."""
     theirs = environments_state()
     state = {
         "python": _text(random.getstate()),
@@ -34,7 +34,7 @@ def random_state(device: str = "cpu") -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "environments": {
             "python": _text(theirs.python_random),
-            "numpy": _text(theirs.numpy_generator.state),  # of any kind: an environment may have put in another
+            "numpy": _text(theirs.numpy_generator.state),  # of any kind: an environment may have replaced it
             "torch": theirs.torch_random,
         },
     }
@@ -44,7 +44,10 @@ def random_state(device: str = "cpu") -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any], device: str = "cpu") -> None:
-    """Return to what `random_state` gave. It may be of another device: that of `device` then stays as it is."""
+    """Restore the random states that `random_state` returned.
+
+    A state from a CPU does not include that of a GPU, which then stays as it is.
+    """
     random.setstate(_read_python(state["python"]))
     np.random.set_state(tuple(json.loads(state["numpy"])))
     torch.set_rng_state(state["torch"])
@@ -58,7 +61,7 @@ def set_random_state(state: Mapping[str, Any], device: str = "cpu") -> None:
 
 @contextmanager
 def random_state_kept(device: str = "cpu") -> Iterator[None]:
-    """Keep what is drawn inside from changing what is drawn afterwards."""
+    """Restore the random states at the end of the block, so that draws inside do not affect later draws."""
     state = random_state(device)
     try:
         yield
@@ -68,7 +71,7 @@ def random_state_kept(device: str = "cpu") -> Iterator[None]:
 
 def _seed(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # it takes no more
+    np.random.seed(seed % 2**32)  # numpy accepts no larger seeds
     torch.manual_seed(seed)
 
 
@@ -82,7 +85,7 @@ def _read_python(text: str) -> tuple[Any, ...]:
 
 
 def _read_generator(text: str) -> np.random.BitGenerator:
-    """The generator of a state. Raises ValueError if numpy has no such kind."""
+    """Return the bit generator with a state. Raise `ValueError` if numpy has no generator of its kind."""
     state = json.loads(text, object_hook=_with_arrays)
     kinds = {kind.__name__: kind for kind in np.random.BitGenerator.__subclasses__()}
     if state["bit_generator"] not in kinds:

@@ -1,4 +1,4 @@
-"""Chunks executed in many environments at once."""
+"""Execution of action chunks in many environments at once."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from softflow.training.global_state import environments_turn
 from softflow.training.vector import EpisodeEnd
 
 Act = Callable[[np.ndarray], np.ndarray]
-"""Observations (B, O) -> chunks (B, H, A)."""
+"""A function from observations (B, O) to chunks (B, H, A)."""
 Explore = Callable[[np.ndarray], np.ndarray | Decision[np.ndarray]]
-"""The same, perhaps with a record of how it came to them, which is kept in the episodes."""
+"""Like `Act`, but it may return a `Decision`, whose record is stored in the episodes."""
 
 
 class Rollout:
-    """Runs environments side by side: each executes the first actions of a chunk, then asks for another.
+    """Runs environments in parallel. Each executes the first actions of a chunk, then needs another chunk.
 
-    Chunks are asked for in one batch. Every reset is made here, with the next seed (no autoreset): an episode keeps
-    its true final observation, and nothing of a chunk is executed after its episode has ended. Each environment counts
-    its own steps, so its episodes are those that it would have alone.
+    Chunks are requested in one batch. The rollout makes every reset itself, with the next seed (there is no autoreset).
+    An episode thus keeps its true final observation, and no action of a chunk is executed after its episode has ended.
+    Each environment counts its own steps, so that its episodes are the same as if it ran alone.
 
-    An environment that raises `EpisodeLost` loses its episode, with a warning, and starts the next. Of other errors
-    `errors` decides whether that is done as well. `failures` counts the episodes that were lost either way.
+    An environment that raises `EpisodeLost` loses its episode, with a warning, and starts the next. `errors` decides
+    whether the same happens after other errors. `failures` counts the episodes lost in either way.
 
     Args:
-        environments: what `softflow.training.vector.vectorize` makes.
-        seeds: one for each episode; when they run out, environments fall idle.
-        errors: what is done about environments that misbehave; the first is the last, unless given.
+        environments: A result of `softflow.training.vector.vectorize`.
+        seeds: One seed per episode. Environments become idle when the seeds run out.
+        errors: The handling of environments that raise errors. By default, the first error stops the rollout.
     """
 
     def __init__(
@@ -50,17 +50,17 @@ class Rollout:
         self._n_action_steps = environments.single_action_space.shape[0]
         task: TaskSpec | None = environments.metadata.get("task_spec")
         self._layout = task.layout if task is not None else None
-        seen, _ = self._reset(options={"idle": True})  # whatever somebody else has begun in them
+        seen, _ = self._reset(options={"idle": True})  # ends episodes that another rollout has started in them
         self._observation = seen[:, -1]
 
     def execute_chunks(self, act: Explore) -> tuple[list[Episode], int]:
-        """Execute one chunk in every environment: the episodes that ended, and the number of primitive steps.
+        """Execute one chunk in every environment. Return the episodes that ended and the number of primitive steps.
 
-        No steps mean that the seeds have run out and every episode has ended.
+        The number is 0 if the seeds have run out and all episodes have ended.
 
         Raises:
-            EnvironmentFailed: an environment misbehaved, and `errors` wants no more.
-            FloatingPointError: an action is not finite.
+            EnvironmentFailed: An environment failed, and `errors` stops the rollout.
+            FloatingPointError: An action or a record is not finite.
         """
         self._start_episodes()
         running = list(self._running)
@@ -78,13 +78,13 @@ class Rollout:
         self._check(actions)
         with environments_turn():
             seen, _, terminated, truncated, infos = self._environments.step(actions)
-        chunk = infos.get("chunk", {"steps": np.zeros(len(actions), int), "rewards": None})  # if no process lived
+        chunk = infos.get("chunk", {"steps": np.zeros(len(actions), int), "rewards": None})  # if all processes died
         steps, rewards = chunk["steps"], chunk["rewards"]
         episodes = []
         for index in running:
             failure = _entry(infos, "failure", index)
             if failure is not None:
-                steps[index] = max(1, steps[index])  # what a process did before it died is unknown, but not nothing
+                steps[index] = max(1, steps[index])  # unknown if its process died, but at least one
                 self._give_up(index, failure, steps[index])
                 continue
             builder, acted_on = self._running[index], [self._observation[index], *seen[index]]
@@ -100,9 +100,9 @@ class Rollout:
         return episodes, int(steps.sum())
 
     def collect(self, act: Explore, steps: int) -> tuple[list[Episode], int]:
-        """Execute chunks until at least `steps` primitive steps are made.
+        """Execute chunks for at least `steps` primitive steps. Return the episodes that ended and the number of steps.
 
-        Unfinished episodes go on in the next call.
+        Unfinished episodes continue in the next call.
         """
         episodes, executed = [], 0
         while executed < steps:
@@ -115,12 +115,14 @@ class Rollout:
 
     @property
     def last_actions(self) -> list[np.ndarray | None]:
-        """What each running environment, in the order in which chunks are asked for, executed last, (A,); None where
-        an episode begins."""
+        """The last action (A,) of each running environment, in the order of the batch of observations.
+
+        None at the start of an episode.
+        """
         return [builder.last_action for builder in self._running.values()]
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """The episodes in progress: arrays, numbers and strings. The seeds are their owner's."""
+        """Return the episodes in progress as arrays, numbers and strings. The iterator of seeds is not included."""
         environments: Any = self._environments  # gymnasium does not declare `call` of all vector environments
         with environments_turn():
             simulators = environments.call("get_state") if self._running else ()
@@ -132,14 +134,14 @@ class Rollout:
                 "episode": builder.state_dict(),
                 "simulator": simulators[index],
             }
-            for index, builder in self._running.items()  # in the order in which chunks are asked for
+            for index, builder in self._running.items()  # in the order of the batch of observations
         ]
 
     def load_state_dict(self, state: Sequence[Mapping[str, Any]]) -> int:
-        """Go on with the episodes of `state_dict`; begin anew those whose environment cannot return to its state.
+        """Continue the episodes of `state_dict`. Restart those whose environment cannot restore its state.
 
         Returns:
-            how many are begun anew.
+            The number of episodes that were restarted.
         """
         number, begun_anew = self._environments.num_envs, 0
         for saved in state:
@@ -160,7 +162,7 @@ class Rollout:
         return begun_anew
 
     def _start_episodes(self) -> None:
-        """Start an episode wherever none is running, as long as there are seeds; the rest falls idle."""
+        """Start an episode in every environment without one, as long as there are seeds. The others become idle."""
         number, last = self._environments.num_envs, ""
         for _ in range(RESET_ATTEMPTS):
             free = [index for index in range(number) if index not in self._running and index not in self._idle]
@@ -188,7 +190,7 @@ class Rollout:
             return self._environments.reset(**arguments)
 
     def _check(self, actions: np.ndarray) -> None:
-        """Raises `FloatingPointError` unless actions (N, n_action_steps, A) are finite: they come from the policy."""
+        """Raise `FloatingPointError` unless the policy's actions (N, n_action_steps, A) are finite."""
         if np.isfinite(actions).all():
             return
         index, step, number = np.argwhere(~np.isfinite(actions))[0].tolist()
@@ -197,7 +199,7 @@ class Rollout:
         )
 
     def _place(self, index: int, executed: int = 0) -> str:
-        """Where something happened: in a reset, or `executed` steps after the last one that is in the episode."""
+        """Describe where an error occurred: in a reset, or `executed` steps after the last one recorded."""
         where = f"step {len(self._running[index]) + executed}" if executed else "the reset"
         return f"environment {index}, {where} of the episode with seed {self._seed_of[index]}"
 
@@ -211,7 +213,7 @@ class Rollout:
 
 
 RESET_ATTEMPTS = 10
-"""Episodes in a row that may fail at their start."""
+"""Maximum number of consecutive episodes that fail at their reset."""
 
 
 def _mask(indices: Iterable[int], number: int) -> np.ndarray:
@@ -221,5 +223,5 @@ def _mask(indices: Iterable[int], number: int) -> np.ndarray:
 
 
 def _entry(infos: dict[str, Any], name: str, index: int) -> Any:
-    """What environment `index` said in its info, None if it said nothing; gymnasium marks who did in `_name`."""
+    """Return `name` in the info of environment `index`, None if absent. gymnasium marks its presence in `_name`."""
     return infos[name][index] if name in infos and infos[f"_{name}"][index] else None

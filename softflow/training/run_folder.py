@@ -1,13 +1,13 @@
-"""The folder of one run: configuration, metrics, videos and checkpoints, and how they are named.
+"""The folder of a run, with its configuration, metrics, videos and checkpoints.
 
 runs/<env>/<algo>/<time>_s<seed>/
     config.yaml               the resolved configuration, written before training starts
     metrics.csv, tb/          scalars (see `softflow.training.logging`)
     videos/
     replay/                   own episodes, if they are not kept in memory
-    checkpoints/<step>/       complete, or absent: written under another name and renamed
-    checkpoints/last          a text file: the name of the newest checkpoint
-    lock/                     while a run uses the folder (see `softflow.training.run_lock`)
+    checkpoints/<step>/       a complete checkpoint, written under another name and renamed
+    checkpoints/last          a text file with the name of the newest checkpoint
+    lock/                     present while a run uses the folder (see `softflow.training.run_lock`)
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from softflow.training.run_lock import RunLock, is_lock
 
 T = TypeVar("T")
 READ_ATTEMPTS = 100
-"""Times that a run may save a checkpoint while a reader looks for the newest."""
+"""Number of times that a reader looks for the newest checkpoint while the run saves others."""
 
 
 class RunFolder:
-    """Paths of a run, and its checkpoints.
+    """The paths and checkpoints of a run.
 
-    `create` and `resume` lock the folder until `close`, or until the end of a `with` block. `open` is for readers: they
-    change nothing in the folder, and may read it while a run writes to it.
+    `create` and `resume` lock the folder until `close`, or until the end of a `with` block. `open` is for readers,
+    which change nothing in the folder and may read it while a run writes to it.
 
     Attributes:
-        path: absolute, since environments may change the current folder.
-        given: the path as the user gave it, for messages.
+        path: The absolute path, because environments may change the current directory.
+        given: The path as the user gave it, for messages.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -59,13 +59,12 @@ class RunFolder:
 
     @classmethod
     def create(cls, root: str | Path, env: str, algo: str, seed: int, run_dir: str | Path | None = None) -> RunFolder:
-        """Make and lock a new run folder: `root/<env>/<algo>/<time>_s<seed>`, or exactly `run_dir` if one is given.
+        """Create and lock a new run folder: `root/<env>/<algo>/<time>_s<seed>`, or exactly `run_dir` if it is given.
 
-        If its `with` block ends by an error before there is a checkpoint, everything that was made is removed.
+        If its `with` block raises an error before there is a checkpoint, everything that was created is removed.
 
         Raises:
-            UserError: `run_dir` holds something already, another run uses it, or it cannot be made. Nothing is
-                overwritten.
+            UserError: `run_dir` is not empty, another run uses it, or it cannot be created. Nothing is overwritten.
         """
         if run_dir is not None:
             folder = cls(run_dir)
@@ -74,7 +73,7 @@ class RunFolder:
             return folder
         parent = Path(root) / _path_safe(env) / _path_safe(algo)
         name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
-        for suffix in ("", *(f"_{copy}" for copy in range(2, 100))):  # runs of one second and one seed
+        for suffix in ("", *(f"_{copy}" for copy in range(2, 100))):  # for runs with the same seed and second
             folder = cls(parent / f"{name}{suffix}")
             if folder._make(must_be_new=True):
                 return folder
@@ -82,10 +81,10 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: str | Path) -> RunFolder:
-        """Open and lock the folder of an earlier run, to go on with it.
+        """Open and lock the folder of an earlier run to continue it.
 
         Raises:
-            UserError: it is none, another run uses it, or it cannot be written.
+            UserError: `path` is not a run folder, another run uses it, or it cannot be written.
         """
         folder = cls.open(path)
         with folder.writing():
@@ -94,7 +93,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """Open the folder of a run to read it. Raises `UserError` if it is none."""
+        """Open the folder of a run to read it. Raise `UserError` if it is not a run folder."""
         folder = cls(path)
         if not folder.path.is_dir():
             raise UserError(f"{path}: no such run folder")
@@ -121,22 +120,22 @@ class RunFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether a checkpoint was ever saved."""
+        """Whether a checkpoint has been saved."""
         return self._last_path.is_file()
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None], keep: int = 2) -> Path:
-        """Save a checkpoint so that a crash at any moment leaves this one or the one before, whole.
+        """Save a checkpoint atomically: a crash at any moment leaves either this one or the previous one complete.
 
         Args:
-            step: The checkpoint's name, a count that grows through the run. One that exists is replaced.
-            write: Called with an empty folder that it fills.
-            keep: How many of the newest checkpoints stay.
+            step: The name of the checkpoint, a count that grows during the run. An existing checkpoint is replaced.
+            write: A function that fills the empty folder that it is given.
+            keep: The number of newest checkpoints to keep.
 
         Returns:
             The folder `checkpoints/<step>`.
 
         Raises:
-            UserError: It cannot be written; the one before stays.
+            UserError: The checkpoint cannot be written. The previous one is kept.
         """
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
@@ -150,14 +149,14 @@ class RunFolder:
         part, replaced = self._aside(str(step), "part"), self._aside(str(step), "replaced")
         self.checkpoints_path.mkdir(exist_ok=True)
         leftovers = *self.checkpoints_path.glob(".*.part"), *self.checkpoints_path.glob(f"{UNFINISHED}*")
-        for leftover in leftovers:  # of a crash while writing
+        for leftover in leftovers:  # left by a crash during writing
             shutil.rmtree(leftover)
         part.mkdir()
         try:
             write(part)
             force_to_disk(part)
         except BaseException:
-            shutil.rmtree(part, ignore_errors=True)  # it may be what fills the disk
+            shutil.rmtree(part, ignore_errors=True)  # it may have filled the disk
             raise
         if final.exists():
             shutil.rmtree(replaced, ignore_errors=True)
@@ -166,7 +165,7 @@ class RunFolder:
         force_to_disk(self.checkpoints_path, with_content=False)
         self._point_to(final)
         older = sorted((c for c in self._checkpoints() if c != final), key=lambda c: int(c.name), reverse=True)
-        for unneeded in older[keep - 1 :]:  # renamed first, so that no checkpoint is ever half there
+        for unneeded in older[keep - 1 :]:  # renamed first, so that no checkpoint is ever incomplete
             unneeded.rename(self._aside(unneeded.name, "replaced"))
         for unneeded in self.checkpoints_path.glob(".*.replaced"):
             shutil.rmtree(unneeded, ignore_errors=True)  # a reader may hold it open; the next save tries again
@@ -174,10 +173,10 @@ class RunFolder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Inside it, an OSError is one of the run's files.
+        """Convert an OSError inside the block, which must come from a file of the run, to a UserError with advice.
 
         Raises:
-            UserError: a file cannot be written: the disk is full, for instance.
+            UserError: A file cannot be written, for instance because the disk is full.
         """
         try:
             yield
@@ -189,34 +188,34 @@ class RunFolder:
             raise UserError(f"{self.given} cannot be written ({reason}): {advice}, then {again}") from error
 
     def save_settings(self, write: Callable[[Path], None]) -> None:
-        """Have `write` write the configuration to the path that it is given; it replaces the one before as a whole.
+        """Replace the configuration atomically by what `write` writes to the path that it is given.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: The file cannot be written.
         """
         with self.writing(), written_whole(self.config_path) as file:
             write(file)
 
     def last_checkpoint(self) -> Path:
-        """The newest whole checkpoint. Raises `UserError` if there is none."""
+        """Return the folder of the newest complete checkpoint. Raise `UserError` if there is none."""
         for _ in range(READ_ATTEMPTS):
             if not self.has_checkpoint:
                 break
             name = self._last_path.read_text(encoding="utf-8", errors="replace").strip()
             if not name.isdecimal():
                 raise UserError(
-                    f"{self._last_path} names no checkpoint: write the number of the newest folder beside it there"
+                    f"{self._last_path} does not name a checkpoint: replace its text by the name of the newest folder"
                 )
             for path in (self.checkpoints_path / name, self._aside(name, "replaced")):
-                if path.is_dir():  # aside, until another is in its place
+                if path.is_dir():  # a checkpoint is moved aside until its replacement is in place
                     return path
         raise UserError(f"{self.given} has no checkpoint yet: if its run has ended, delete it and start again")
 
     def read_last(self, read: Callable[[Path], T]) -> T:
-        """What `read` makes of the newest checkpoint. If the run replaces or removes it meanwhile, of the next one.
+        """Return the result of `read` for the newest checkpoint. Retry if the run replaces or removes it meanwhile.
 
         Raises:
-            UserError: there is none. Whatever `read` raises of a checkpoint that stays.
+            UserError: There is no checkpoint. Errors of `read` are raised if the checkpoint has not changed.
         """
         for _ in range(READ_ATTEMPTS):
             path = self.last_checkpoint()
@@ -235,16 +234,16 @@ class RunFolder:
         return self.checkpoints_path / f".{name}.{why}"
 
     def _point_to(self, checkpoint: Path) -> None:
-        # A text file and not a link, which some file systems and archives don't keep.
+        # This is a text file and not a link, because some file systems and archives do not preserve links.
         with written_whole(self._last_path) as file:
             file.write_text(f"{checkpoint.name}\n", encoding="utf-8")
         force_to_disk(self.checkpoints_path, with_content=False)
 
     def _make(self, must_be_new: bool = False) -> bool:
-        """Make and lock the folder. Returns False if it is there and holds something, or if it had to be new.
+        """Create and lock the folder. Return False if it is not empty, or if it exists but must be new.
 
         Raises:
-            UserError: it cannot be made, or another run uses it.
+            UserError: The folder cannot be created, or another run uses it.
         """
         try:
             with ExitStack() as undo:
@@ -258,7 +257,7 @@ class RunFolder:
                     return False
                 self._lock.acquire()
                 undo.callback(self.close)
-                if self._holds_something():  # of a run that was faster
+                if self._holds_something():  # another run was faster
                     return False
                 undo.pop_all()
         except OSError as error:
@@ -270,7 +269,7 @@ class RunFolder:
         return any(not is_lock(path) for path in self.path.iterdir())
 
     def _remove_contents(self) -> None:
-        with suppress(OSError):  # an error is on its way that must not be hidden
+        with suppress(OSError):  # must not hide the error that is being raised
             for path in self.path.iterdir():
                 if path.is_dir() and not is_lock(path):
                     shutil.rmtree(path, ignore_errors=True)
@@ -278,7 +277,7 @@ class RunFolder:
                     path.unlink(missing_ok=True)
 
     def _remove_made(self) -> None:
-        """Remove the folders that were made, as far as they are empty."""
+        """Remove the folders that were created, as far as they are empty."""
         with suppress(OSError):
             for folder in reversed(self._made):
                 folder.rmdir()
@@ -292,7 +291,7 @@ _ADVICE = {
     _GONE: "put back what was moved or deleted of it",
     (errno.EMFILE, errno.ENFILE): "allow more open files (`ulimit -n`) or use fewer environments",
 }
-"""What to do about an error of the operating system."""
+"""What the user can do about errors of the operating system."""
 
 
 def _path_safe(name: str) -> str:
@@ -300,7 +299,7 @@ def _path_safe(name: str) -> str:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a folder from another of the same name; None if there is none."""
+    """Return values that distinguish a folder from another of the same name. None if there is none."""
     try:
         status = path.stat()
     except OSError:

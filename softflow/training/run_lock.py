@@ -1,14 +1,14 @@
-"""A lock on a run folder, so that one process at a time writes to it.
+"""A lock on a run folder, so that only one process at a time writes to it.
 
     <run>/lock/<process>-<start>-<boot>-<machine>-<namespace>-<host>
 
-The lock is a folder with one empty file, whose name says which process holds it. Locks of the operating system are not
-used: many network file systems ignore them, or forget them with the connection. What every file system does atomically
-is rename, so both ways to get the lock are one rename:
+The lock is a folder with one empty file, whose name identifies the process that holds it. Locks of the operating system
+are not used, because many network file systems ignore them or lose them with the connection. All file systems rename
+atomically, so both ways to acquire the lock use a single rename:
 
-* a free lock: rename a prepared folder to `lock`, which fails if there is one with a file in it;
-* a lock left by a process that has ended: rename the file in it. Its name belongs to that process alone, so only the
-  first of several renames finds it.
+* A free lock: rename a prepared folder to `lock`, which fails if a folder with a file in it exists.
+* A lock left by a process that has ended: rename the file in it. The file's name is unique to that process, so only the
+  first of several renames succeeds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from softflow.errors import UserError
 
 _NAME, _PREPARED = "lock", ".lock-"
 ATTEMPTS = 100
-"""Times that a lock may change hands while it is asked for."""
+"""Number of attempts to acquire a lock while it changes hands."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class Holder:
 
     process: int
     start: str
-    """When it started, in ticks since the machine did; process numbers are used again. Empty if unknown."""
+    """Start time of the process in clock ticks since boot, because process ids are reused. Empty if unknown."""
     boot: str
-    """Which start of the machine that was."""
+    """Boot id of the machine."""
     machine: str
     namespace: str
-    """Containers on one machine count processes separately."""
+    """PID namespace, because containers on one machine number their processes separately."""
     host: str
 
     @classmethod
     def here(cls) -> Holder:
-        """This process."""
+        """Return the holder that describes this process."""
         return cls(os.getpid(), _start_of(os.getpid()) or "", *_place())
 
     @classmethod
     def read(cls, name: str) -> Holder | None:
-        """The holder that a file name says; None if it is not one of a lock."""
+        """Parse the name of a file in a lock. Return None if it does not name a holder."""
         process, *rest = name.split("-", 5)
         return cls(int(process), *rest) if process.isdecimal() and len(rest) == 5 else None
 
@@ -58,32 +58,36 @@ class Holder:
         return "-".join(map(str, astuple(self)))
 
     def can_be_checked(self) -> bool:
-        """Whether this process can see if that one is alive."""
+        """Return whether this process can determine if the holder is alive."""
         boot, machine, namespace, host = _place()
         if (self.machine, self.host) != (machine, host):
             return False
         return self.boot != boot or self.namespace == namespace
 
     def is_alive(self) -> bool:
-        """Whether it runs, given that it `can_be_checked`; if in doubt, yes."""
-        if self.boot != _place()[0]:  # the machine was restarted since
+        """Return whether the holder is running, if it `can_be_checked`. Return True in case of doubt."""
+        if self.boot != _place()[0]:  # the machine has been restarted since
             return False
-        if os.name == "nt":  # where signal 0 would end it
+        if os.name == "nt":  # where signal 0 would end the process
             return True
         try:
             os.kill(self.process, 0)
         except (ProcessLookupError, OverflowError):
             return False
-        except PermissionError:  # it is another user's
+        except PermissionError:  # the process belongs to another user
             pass
         return _start_of(self.process) in (None, self.start)
 
 
 class RunLock:
-    """The lock of the run folder `folder`.
+    """The lock of a run folder.
+
+    Args:
+        folder: The run folder.
+        shown: The path of the folder in error messages.
 
     Attributes:
-        path: of the lock, in the folder.
+        path: The path of the lock in the folder.
     """
 
     def __init__(self, folder: Path, shown: str) -> None:
@@ -91,11 +95,11 @@ class RunLock:
         self._me: Holder | None = None
 
     def acquire(self) -> None:
-        """Take the lock, also from a process that has ended without giving it back.
+        """Acquire the lock, even if a process ended without releasing it.
 
         Raises:
-            UserError: another process holds it, or may hold it. Nothing was changed.
-            OSError: the folder cannot be written.
+            UserError: Another process holds the lock, or may hold it. Nothing was changed.
+            OSError: The folder cannot be written.
         """
         me = Holder.here()
         for _ in range(ATTEMPTS):
@@ -107,13 +111,13 @@ class RunLock:
                 taken = self._take_over(holder, me)
             if taken:
                 self._me = me
-                for leftover in self._folder.glob(f"{_PREPARED}*"):  # of a process that was killed while it asked
+                for leftover in self._folder.glob(f"{_PREPARED}*"):  # left by a process that was killed in `acquire`
                     shutil.rmtree(leftover, ignore_errors=True)
                 return
         raise UserError(f"{self._shown}: its lock cannot be read: remove {self.path} if no run uses the folder")
 
     def release(self) -> None:
-        """Give it back, if it is held. The folder may be gone."""
+        """Release the lock if it is held. The folder may no longer exist."""
         if self._me is not None:
             with suppress(OSError):
                 (self.path / self._me.name).unlink()
@@ -143,7 +147,7 @@ class RunLock:
         except OSError as error:
             shutil.rmtree(prepared, ignore_errors=True)
             swept_away = isinstance(error, FileNotFoundError) and self._folder.is_dir()
-            if not self.path.exists() and not swept_away:  # not because another was faster
+            if not self.path.exists() and not swept_away:  # not because another process was faster
                 raise
             return False
         return True
@@ -151,18 +155,18 @@ class RunLock:
     def _take_over(self, holder: Holder, me: Holder) -> bool:
         try:
             (self.path / holder.name).rename(self.path / me.name)
-        except FileNotFoundError:  # another was faster
+        except FileNotFoundError:  # another process was faster
             return False
         return True
 
 
 def is_lock(path: Path) -> bool:
-    """Whether an entry of a run folder is its lock, or what a process prepared to lock it."""
+    """Return whether an entry of a run folder is its lock or a folder prepared as its lock."""
     return path.name == _NAME or path.name.startswith(_PREPARED)
 
 
 def _place() -> tuple[str, str, str, str]:
-    """The `boot`, `machine`, `namespace` and `host` of this process; what the system does not tell is empty."""
+    """Return the `boot`, `machine`, `namespace` and `host` of this process. Unknown values are empty."""
     boot = _read("/proc/sys/kernel/random/boot_id")[:8]
     machine = _read("/etc/machine-id")[:8]
     try:
@@ -174,8 +178,8 @@ def _place() -> tuple[str, str, str, str]:
 
 
 def _start_of(process: int) -> str | None:
-    """When a process started, "ended" if it only waits for its parent to notice, None if the system does not tell."""
-    status = _read(f"/proc/{process}/stat").rpartition(")")[2].split()  # the name before it may hold anything
+    """Return the start time of a process in clock ticks since boot, "ended" for a zombie, or None if unknown."""
+    status = _read(f"/proc/{process}/stat").rpartition(")")[2].split()  # the name in front may contain anything
     if not status:
         return None
     return "ended" if status[0] in "ZX" else status[19]

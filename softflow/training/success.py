@@ -1,4 +1,4 @@
-"""Which episodes count as successes: a rule, and its verdict on the episode in progress."""
+"""Rules that decide which episodes count as successes, and their state during an episode."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ RULES = ("last", "any", "return>=X")
 
 @dataclass(frozen=True)
 class SuccessRule:
-    """When an episode is a success.
+    """The rule that decides whether an episode is a success.
 
     Attributes:
-        text: `last`: the last step says `is_success`; `any`: some step says so; `return>=X`: the undiscounted return
-            is at least the number X, whatever the steps say.
+        text: One of three rules. `last`: the last step reports `is_success`. `any`: at least one step reports
+            `is_success`. `return>=X`: the undiscounted return is at least the number X, and `is_success` is ignored.
 
     Raises:
-        ValueError: any other text.
+        ValueError: `text` is not one of these rules.
     """
 
     text: str = "last"
@@ -33,7 +33,7 @@ class SuccessRule:
 
     @property
     def threshold(self) -> float:
-        """X of `return>=X`, NaN without one."""
+        """The number X of `return>=X`. NaN for other rules."""
         name, _, number = self.text.partition(">=")
         try:
             return float(number) if name.strip() == "return" else math.nan
@@ -42,10 +42,10 @@ class SuccessRule:
 
 
 class EpisodeSuccess:
-    """The verdict on one episode, step by step.
+    """Applies a rule to an episode step by step.
 
     Args:
-        rule: what counts as a success.
+        rule: The rule that decides whether an episode is a success.
     """
 
     def __init__(self, rule: SuccessRule) -> None:
@@ -53,12 +53,12 @@ class EpisodeSuccess:
         self.begin()
 
     def begin(self) -> None:
-        """Forget the last episode."""
+        """Start a new episode."""
         self._said = self._was_said = False
         self._return = 0.0
 
     def add(self, info: Mapping[str, Any], reward: float) -> bool:
-        """Count a step. Returns whether the episode would be a success if it ended here.
+        """Add a step. Return whether the episode would be a success if it ended here.
 
         Raises:
             MalformedStep: `info["is_success"]` is neither true nor false.
@@ -72,7 +72,7 @@ class EpisodeSuccess:
 
     @property
     def is_overlooked(self) -> bool:
-        """Whether an earlier step said success, the last one does not, and the rule is `last`."""
+        """Whether the rule is `last`, and an earlier step reported success but the last one did not."""
         return self._rule.text == "last" and self._was_said and not self._said
 
     def state_dict(self) -> dict[str, float]:

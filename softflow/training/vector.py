@@ -1,4 +1,4 @@
-"""Environments side by side, in one process or in many, that execute a chunk of actions per step."""
+"""Vector environments, in one process or several, that execute a chunk of actions per step."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def vectorize(
     time_limit: float | None = None,
     success: SuccessRule | None = None,
 ) -> VectorEnv[Any, Any, Any]:
-    """A gymnasium vector environment whose steps are chunks of `n_action_steps` actions, see `ChunkExecution`.
+    """Make a gymnasium vector environment whose steps are chunks of `n_action_steps` actions (see `ChunkExecution`).
 
-    Autoreset is disabled: who steps it also resets, so that the true final observation of an episode is seen and
-    nothing crosses a reset.
+    Autoreset is disabled. The caller resets environments, so that it sees the true final observation of an episode and
+    no chunk crosses a reset.
 
     Args:
-        make: one function for each environment, which has a flat Box of observations and actions in [-1, 1].
-        n_action_steps: actions of a chunk.
-        mode: "sync": all in this process, one after another; "async": spread over several processes.
-        processes: how many if "async", this one included; one for each core unless given.
-        time_limit: seconds that an environment may take for a reset or a chunk (`ProcessVectorEnv`).
-        success: which episodes count as successes.
+        make: One function per environment. Its spaces must be flat Boxes, with actions in [-1, 1].
+        n_action_steps: The number of actions to execute per chunk.
+        mode: "sync" runs all environments in this process, one after another. "async" distributes them over processes.
+        processes: The number of processes for "async", including this one. By default, one per core.
+        time_limit: The seconds that an environment may take for a reset or a chunk (see `ProcessVectorEnv`).
+        success: The rule that decides which episodes are successes.
 
     Raises:
-        UserError: a time limit that cannot be kept.
+        UserError: The time limit cannot be enforced.
     """
     try:
         check_time_limit(time_limit, mode)
     except ValueError as error:
         raise UserError(str(error)) from error
-    from softflow.training.global_state import environments_turn  # only here: processes need not load torch
+    from softflow.training.global_state import environments_turn  # imported here, so that processes need not load torch
 
     chunked = [partial(ChunkExecution, make_one, n_action_steps, success) for make_one in make]
     with environments_turn():
@@ -63,7 +63,7 @@ def vectorize(
 
 
 def check_time_limit(seconds: float | None, mode: VectorizationMode) -> None:
-    """Raises `ValueError` if environments that run in this way cannot be held to this time limit."""
+    """Raise `ValueError` if the time limit in seconds is not positive, or cannot be enforced in this mode."""
     if seconds is None:
         return
     if not 0 < seconds < float("inf"):
@@ -76,7 +76,7 @@ def check_time_limit(seconds: float | None, mode: VectorizationMode) -> None:
 
 @contextmanager
 def closing(environments: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, Any, Any]]:
-    """Close them in the end; if that end is an exception, whatever their processes are in the middle of."""
+    """Close environments at the end of the block. After an exception, kill their processes without waiting for them."""
     from softflow.training.global_state import environments_turn  # as in `vectorize`
 
     try:
@@ -90,34 +90,38 @@ def closing(environments: VectorEnv[Any, Any, Any]) -> Iterator[VectorEnv[Any, A
 
 
 class EpisodeEnd(NamedTuple):
-    """What an environment said in the last step of an episode."""
+    """What an environment reported in the last step of an episode."""
 
     is_success: bool
     outcome: Mapping[str, float]
-    """See `outcome_of`."""
+    """The numbers that it measured (see `outcome_of`)."""
 
 
 class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]):
-    """Executes a chunk of actions per step and stops where the episode ends.
+    """Executes a chunk of actions per step, and stops at the end of the episode.
 
-    Action (n_action_steps, A). Observation (n_action_steps, O), row i seen after action i; from an episode's end on,
-    and from a reset on, all rows are the last one, so that the last row is always what was seen last. The reward is the
-    sum.
+    Actions are (n_action_steps, A). Observations are (n_action_steps, O), where row i was seen after action i. The last
+    observation is repeated after the end of an episode, and fills all rows after a reset, so that the last row is
+    always the latest observation. The reward is the sum over the chunk.
 
-    ``info``: ``chunk``: ``steps``, how many actions were executed, and ``rewards`` (n_action_steps,), zero where none
-    was; ``end``: the `EpisodeEnd`, where there is one; ``failure``: the `Failure` that ends its episode, if it raised
-    something or returned what is malformed. If that was an error, the next reset makes it anew.
-    ``reset(options={"idle": True})`` leaves the environment alone: its steps execute nothing until the next reset.
-    ``reset(options={"state": state})`` goes on from a state of ``get_state``; what is returned was seen before it. If
-    it cannot be returned to, the info says ``begun_anew``.
+    The info contains:
+
+    * ``chunk``: ``steps``, the number of actions executed, and ``rewards`` (n_action_steps,), zero for other actions.
+    * ``end``: The `EpisodeEnd`, if the episode ended.
+    * ``failure``: The `Failure` that ended the episode, if the environment raised an error or returned malformed
+      values. If it was an error, the next reset makes a new environment.
+
+    ``reset`` has two options. ``{"idle": True}`` makes the environment idle: its steps execute nothing until the next
+    reset. ``{"state": state}`` continues from a state of ``get_state``, but returns the observation of the reset that
+    precedes it. If the state cannot be restored, the episode restarts and the info contains ``begun_anew``.
 
     Args:
-        make: makes the environment, with flat Boxes of observations and actions.
-        n_action_steps: actions of a chunk.
-        success: which episodes count as successes.
+        make: A function that makes the environment, whose spaces must be flat Boxes.
+        n_action_steps: The number of actions in a chunk.
+        success: The rule that decides which episodes are successes.
 
     Raises:
-        ValueError: the environment has other spaces.
+        ValueError: The environment has other spaces.
     """
 
     def __init__(self, make: Callable[[], gym.Env], n_action_steps: int, success: SuccessRule | None = None) -> None:
@@ -161,7 +165,7 @@ class ChunkExecution(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
         return self._seen.copy(), info
 
     def get_state(self) -> dict[str, Any] | None:
-        """The state in the middle of an episode, None if it cannot be saved (`save_environment`)."""
+        """Return the state in the middle of an episode, None if it cannot be saved (see `save_environment`)."""
         return None if self._idle else save_environment(self.env)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
