@@ -76,7 +76,7 @@ class ChunkCritic(nn.Module):
         self.action_dim = action_dim
         self.members = members
         self._sizes = sizes
-        # The first layer reads (context, chunk). It has two weights, so each context is multiplied once for all its chunks.
+        # The first layer reads (context, chunk). With two weights, a context is multiplied once for all its chunks.
         fan_in = context_dim + horizon * action_dim
         self.from_context = EnsembleLinear(members, context_dim, width, fan_in)
         self.chunk_weight = nn.Parameter(torch.empty(members, horizon * action_dim, width))

@@ -28,8 +28,8 @@ class FullGaussianFlow(ChunkFlow):
         width: Width of the hidden layers.
         depth: Number of hidden layers.
         dropout: Dropout probability in the hidden layers.
-        log_std_bound: The logarithms of the diagonal of L stay within +- this. Higher values allow narrower and wider
-            densities.
+        log_std_bound: The log standard deviations, log diag(L), stay within +- this. Higher values allow narrower and
+            wider densities.
     """
 
     def __init__(

@@ -258,7 +258,7 @@ class SplineCouplingFlow(Coupling):
 
     Args:
         bins: Number of bins of each spline, 2 to 16. More bins are more flexible and slower.
-        bound: The splines act on [-bound, bound].
+        bound: The splines act on [-bound, bound] and are the identity outside.
         parameter_bound: The outputs of the conditioners stay within +- this. Higher values are more flexible; without a
             bound, a spline can become too flat to invert in float32.
 

@@ -174,7 +174,7 @@ def load_exported(path: str | Path, format: str, trusted: bool = False) -> Run:
     load = _find(format)[1]
     if format != "onnx" and not trusted:
         raise ValueError(
-            f"{path}: a {format} file may execute anything as it is loaded: say trusted=True of your own, or use onnx"
+            f"{path}: a {format} file may execute anything when loaded: pass trusted=True if you trust it, or use onnx"
         )
     data = Path(path).read_bytes()
     try:

@@ -153,7 +153,7 @@ class ZukoNSF(ZukoFlow):
         depth: Number of hidden layers of a conditioner, at most 1000.
         bins: Number of bins of each spline. More bins are more flexible and slower.
         passes: Number of groups of dimensions; the map of each is conditioned on the groups before it. 2 is a coupling
-            over the halves of the chunk, D is fully autoregressive. Sampling runs a conditioner `passes` times,
+            over the halves of the chunk, H * A is fully autoregressive. Sampling runs a conditioner `passes` times,
             `log_prob` once. The default is 2 because reinforcement learning samples at every step.
         base: Density of the latent: "gaussian", as in zuko, or "mixture".
         components: Number of components of the mixture base. More components can represent more modes.
@@ -205,7 +205,7 @@ class ZukoMAF(ZukoFlow):
         width: Hidden width of each transform's conditioner.
         depth: Number of hidden layers of a conditioner, at most 1000.
         passes: Number of groups of dimensions; the map of each is conditioned on the groups before it. 2 is a coupling,
-            D is fully autoregressive. Sampling runs a conditioner `passes` times, `log_prob` once.
+            H * A is fully autoregressive. Sampling runs a conditioner `passes` times, `log_prob` once.
         base: Density of the latent: "gaussian", as in zuko, or "mixture".
         components: Number of components of the mixture base. More components can represent more modes.
         log_scale_bound: The log-scales of each transform stay within +- this. Higher values are more flexible; without
