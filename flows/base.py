@@ -111,7 +111,7 @@ class ChunkFlow(nn.Module, ABC):
     def rsample_and_log_prob(self, context: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
         """Draw differentiable chunks with their log-densities, in one pass: (B, C) -> (B, n, H, A), (B, n).
 
-        The distribution is that of `sample` at temperature 1. See `MixtureBase` for the gradients of its weights.
+        The distribution is that of `sample` at temperature 1. See `MixtureBase` for the gradients of mixture weights.
         """
         self._check_context(context)
         _check_draw(n, 1.0)

@@ -199,8 +199,8 @@ class CouplingFlow(Coupling):
     Dinh et al., Density estimation using Real NVP, ICLR 2017, arXiv 1605.08803 (eq. 7 and 8).
 
     Args:
-        log_scale_bound: The log-scales of each layer stay within +- this. Higher values are more flexible; without a
-            bound, training is erratic.
+        log_scale_bound: The log-scales of each layer stay within +- this. Higher values allow stronger scaling; without
+            a bound, training is erratic.
 
     The other arguments are those of `Coupling`.
     """
@@ -259,8 +259,8 @@ class SplineCouplingFlow(Coupling):
     Args:
         bins: Number of bins of each spline, 2 to 16. More bins are more flexible and slower.
         bound: The splines act on [-bound, bound] and are the identity outside.
-        parameter_bound: The outputs of the conditioners stay within +- this. Higher values are more flexible; without a
-            bound, a spline can become too flat to invert in float32.
+        parameter_bound: The outputs of the conditioners stay within +- this. Higher values allow stronger bends;
+            without a bound, a spline can become too flat to invert in float32.
 
     The other arguments are those of `Coupling`.
     """

@@ -130,8 +130,8 @@ class NflowsRealNVP(NflowsFlow):
         base: Density of the latent: "gaussian", as in nflows, or "mixture".
         components: Number of components of the mixture base. More components can represent more modes.
         dropout: Dropout probability in the conditioners and in the mixture base.
-        log_scale_bound: The log-scales of each layer stay within +- this. Higher values are more flexible; without a
-            bound, training is erratic.
+        log_scale_bound: The log-scales of each layer stay within +- this. Higher values allow stronger scaling; without
+            a bound, training is erratic.
     """
 
     def __init__(

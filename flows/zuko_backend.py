@@ -39,7 +39,7 @@ finally:
 
 
 MAX_DEPTH = 1000
-"""Maximum depth of a conditioner. zuko lists all layers before it makes weights, so a huge depth would take long."""
+"""Maximum depth of a conditioner, for untrusted descriptions: zuko lists all layers before it makes weights."""
 
 
 class ZukoFlow(ChunkFlow):
@@ -208,8 +208,8 @@ class ZukoMAF(ZukoFlow):
             H * A is fully autoregressive. Sampling runs a conditioner `passes` times, `log_prob` once.
         base: Density of the latent: "gaussian", as in zuko, or "mixture".
         components: Number of components of the mixture base. More components can represent more modes.
-        log_scale_bound: The log-scales of each transform stay within +- this. Higher values are more flexible; without
-            a bound, training is erratic.
+        log_scale_bound: The log-scales of each transform stay within +- this. Higher values allow stronger scaling;
+            without a bound, training is erratic.
     """
 
     def __init__(
@@ -261,8 +261,8 @@ class ZukoNICE(ZukoFlow):
         depth: Number of hidden layers of a conditioner, at most 1000.
         base: Density of the latent: "gaussian", as in zuko, or "mixture".
         components: Number of components of the mixture base. More components can represent more modes.
-        log_scale_bound: The log-scales of each transform stay within +- this. Higher values are more flexible; without
-            a bound, training is erratic.
+        log_scale_bound: The log-scales of each transform stay within +- this. Higher values allow stronger scaling;
+            without a bound, training is erratic.
     """
 
     def __init__(

@@ -81,7 +81,7 @@ class ChunkGuard(nn.Module):
         self.register_buffer("distance_threshold", torch.tensor(math.nan))
         self.register_buffer("whitening", torch.full((size, size), math.nan))
 
-    # ---------------------------------------------------------------------------------------------------- the judge
+    # ------------------------------------------------------------------------------------------------------- judging
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
         """Return log p(chunk | observation) of whole chunks, in nats: (B, O), (B, *n, H, A) -> (B, *n).
@@ -167,7 +167,7 @@ class ChunkGuard(nn.Module):
         if sizes[0] != sizes[1]:
             raise UserError(
                 f"{name}: its observations, horizon and actions are of {sizes[0]} numbers, the policy's of {sizes[1]}: "
-                "give one of the same environment and horizon"
+                "use a guard of the same environment and horizon"
             )
 
     def require_observations(self, rows: Tensor, name: str = "observation") -> None:
@@ -177,7 +177,7 @@ class ChunkGuard(nn.Module):
             raise ValueError(f"{name}: expected (B, {size}), got {tuple(rows.shape)}")
         if not rows.isfinite().all():
             dims = (~rows.isfinite()).any(0).nonzero()[:, 0].tolist()
-            raise ValueError(f"{name}: dimensions {dims} are not finite numbers: no action follows from that")
+            raise ValueError(f"{name}: dimensions {dims} are not finite numbers: no action can be chosen")
 
     def _standardize(self, observation: Tensor) -> Tensor:
         """Standardise like the density's normaliser, but without clipping, so that a broken sensor is far away."""
@@ -205,7 +205,7 @@ class ChunkGuard(nn.Module):
         folder = Path(folder)
         for file in (folder / "guard.json", folder / "guard.safetensors"):
             if not file.is_file():
-                raise UserError(f"{file}: no such file: not a guard, which softflow-guard writes")
+                raise UserError(f"{file}: no such file: not the folder of a guard, which softflow-guard writes")
         try:
             guard = read_module(folder, "guard", cls._build)
             guard.density.normalizer.require_statistics()

@@ -101,7 +101,7 @@ class Policy:
             UserError: See `act`, or the policy has no guard.
         """
         if self._guarded is None:
-            raise UserError("the policy has no guard that reports: give one, Policy(deployed, ChunkGuard.load(folder))")
+            raise UserError("the policy has no guard that reports: pass one, Policy(deployed, ChunkGuard.load(folder))")
         rows, is_batch = self._rows(observation)
         before = None
         if previous is not None:
@@ -126,8 +126,8 @@ class Policy:
     def _known_task(self) -> TaskSpec:
         if self.task is None:
             raise UserError(
-                "the policy was saved without a description of its task, so nobody knows the names and units of its "
-                "observations and actions: set it, policy.task = TaskSpec(...), or train the policy again"
+                "the policy was saved without a description of its task, so the names and units of its observations "
+                "and actions are unknown: set policy.task = TaskSpec(...), or train the policy again"
             )
         return self.task
 

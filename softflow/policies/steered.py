@@ -20,7 +20,7 @@ WIDTHS = (256, 128, 64)
 """Widths of the head's hidden layers, as in RFS (arXiv 2602.01789)."""
 
 Shape = Literal["step", "chunk"]
-""""step": each step of a chunk has its own values, (H, A). "chunk": all steps share the same values, (A,)."""
+"""Whether each step of a chunk has its own values, (H, A), or all steps share the same values, (A,)."""
 
 
 def zero_mlp(inputs: int, outputs: int) -> nn.Sequential:
@@ -69,8 +69,8 @@ class SteeredPolicy(ChunkPolicy):
     this is latent steering (DSRL, arXiv 2506.15799). With the residual alone, it is residual learning on a frozen
     policy (Policy Decorator, arXiv 2412.13630).
 
-    The base is frozen: its parameters receive no gradient, and it stays in `eval()`. Its observation statistics are
-    used.
+    The base is frozen: its parameters receive no gradient, and it stays in `eval()`. The observation
+    statistics are those of the base.
 
     Args:
         base: The policy to steer. It is used in place, not copied.
@@ -170,7 +170,7 @@ class SteeredPolicy(ChunkPolicy):
         """The shape of a latent of the base, (H, A)."""
         return self.base.latent_shape
 
-    # ---------------------------------------------------------------------------------------------- what is proposed
+    # ----------------------------------------------------------------------------------------------------- proposals
 
     def steer(self, observation: Tensor) -> HeadOutput:
         """Evaluate the head on observations (B, O). Outputs that are switched off are zero."""
@@ -228,10 +228,10 @@ class SteeredPolicy(ChunkPolicy):
         residual = self.steer(observation).residual.unsqueeze(1)
         return self.compose(observation, latent.unsqueeze(1), residual)[:, 0]
 
-    # ----------------------------------------------------------------------------------------- what a learner needs
+    # ------------------------------------------------------------------------------------------ densities and losses
 
     def latent_kl(self, observation: Tensor, steering: HeadOutput) -> Tensor:
-        """Return the KL from the steered latent density to the base density at temperature 1, in nats: (B,).
+        """Return the divergence KL(steered latent || base) at temperature 1, in nats: (B,).
 
         It is summed over the whole chunk. If the base density is the standard normal, the KL is exact: the sum over
         dimensions of (mean^2 + std^2 - 1) / 2 - log std. For another base, such as a mixture, it is an unbiased

@@ -66,7 +66,7 @@ def read_module(folder: Path, name: str, build: Callable[[dict[str, Any]], Modul
     """
     description = json.loads(read_settings(folder / f"{name}.json"))
     if not isinstance(description, dict):
-        raise ValueError(f"{name}.json holds {type(description).__name__}, not keys and values")
+        raise ValueError(f"{name}.json: expected a mapping, got {type(description).__name__}")
     weights = (folder / f"{name}.safetensors").read_bytes()
     if "format_version" in description or "sha256" in description:
         require_version(f"format_version of {name}.json", description.pop("format_version", None), FORMAT_VERSION)
@@ -81,7 +81,7 @@ def read_module(folder: Path, name: str, build: Callable[[dict[str, Any]], Modul
 
 
 def memory_limit(what: str, weights: Path) -> AbstractContextManager[Any]:
-    """Return a context in which torch raises `SizeError` before it allocates much more memory than weights take.
+    """Return a context manager that raises `SizeError` before torch allocates much more memory than weights take.
 
     Args:
         what: The object that is built, for error messages.
