@@ -69,8 +69,8 @@ class SteeredPolicy(ChunkPolicy):
     this is latent steering (DSRL, arXiv 2506.15799). With the residual alone, it is residual learning on a frozen
     policy (Policy Decorator, arXiv 2412.13630).
 
-    The base is frozen: its parameters receive no gradient, and it stays in `eval()`. The observation
-    statistics are those of the base.
+    The base is frozen: its parameters receive no gradient, and it stays in `eval()`. The observation statistics
+    are those of the base.
 
     Args:
         base: The policy to steer. It is used in place, not copied.
