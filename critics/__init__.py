@@ -1,4 +1,4 @@
-"""Values of action chunks: torch in, torch out."""
+"""Value functions of action chunks, in PyTorch."""
 
 from __future__ import annotations
 

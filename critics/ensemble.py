@@ -1,4 +1,4 @@
-"""Ensemble of critics Q(context, chunk), evaluated together as batched matrix products.
+"""Ensemble of critics Q(context, chunk), evaluated with batched matrix products.
 
 Shapes: E members, B batch, *n any number of sample axes, N their product, H horizon, A action dim, D = H * A,
 C context dim, W width.
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 
 class EnsembleLinear(nn.Module):
-    """E independent linear layers, (E, R, in) -> (E, R, out), each initialised on its own as `torch.nn.Linear` is.
+    """E independent linear layers, (E, R, in) -> (E, R, out), each initialised like `torch.nn.Linear`.
 
-    The layer may read a part of a wider input only: `fan_in` is then the width of the whole.
+    A layer that reads only a part of a wider input takes the width of the whole input as its `fan_in`.
     """
 
     def __init__(self, members: int, inputs: int, outputs: int, fan_in: int | None = None) -> None:
@@ -31,7 +31,7 @@ class EnsembleLinear(nn.Module):
 
 
 class EnsembleLayerNorm(nn.Module):
-    """Layer normalisation with scale and shift of each member's own: (E, R, W) -> (E, R, W)."""
+    """Layer normalisation with a separate scale and shift for each member: (E, R, W) -> (E, R, W)."""
 
     def __init__(self, members: int, width: int) -> None:
         super().__init__()
@@ -40,26 +40,26 @@ class EnsembleLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.layer_norm(x, x.shape[-1:])
-        spent = None if torch.is_grad_enabled() else x  # no backward pass needs it: its memory is used again
+        spent = None if torch.is_grad_enabled() else x  # without a backward pass, its memory is reused
         return torch.addcmul(self.bias, x, self.weight, out=spent)
 
 
 class ChunkCritic(nn.Module):
     """Ensemble of MLPs Q(context, chunk) with layer normalisation and SiLU after each hidden linear layer.
 
-    Chunk-level values: Q-chunking, arXiv 2507.07969. Layer normalisation keeps values from growing without bound
-    on chunks the data do not hold: RLPD, arXiv 2302.02948.
+    The values are those of whole chunks (Q-chunking, arXiv 2507.07969). Layer normalisation keeps values on chunks
+    outside the data from growing without bound (RLPD, arXiv 2302.02948).
 
     Args:
-        context_dim: dimensions of the context, C.
-        horizon: steps of a chunk, H.
-        action_dim: dimensions of an action, A.
-        members: E, initialised independently.
-        width: of the hidden layers, W.
-        depth: number of hidden layers.
+        context_dim: Dimension of the context, C.
+        horizon: Number of actions in a chunk, H.
+        action_dim: Dimension of an action, A.
+        members: Number of independently initialised members, E.
+        width: Width of the hidden layers, W.
+        depth: Number of hidden layers.
 
     Raises:
-        ValueError: a size that is not a positive integer.
+        ValueError: A size is not a positive integer.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ChunkCritic(nn.Module):
         self.action_dim = action_dim
         self.members = members
         self._sizes = sizes
-        # The first layer reads (context, chunk). Two weights, so that a context is multiplied once for all its chunks.
+        # The first layer reads (context, chunk). With two weights, a context is multiplied once for all its chunks.
         fan_in = context_dim + horizon * action_dim
         self.from_context = EnsembleLinear(members, context_dim, width, fan_in)
         self.chunk_weight = nn.Parameter(torch.empty(members, horizon * action_dim, width))
@@ -86,10 +86,10 @@ class ChunkCritic(nn.Module):
         self.output = EnsembleLinear(members, width, 1)
 
     def forward(self, context: Tensor, chunk: Tensor) -> Tensor:
-        """Values: context (B, C), chunk (B, *n, H, A) -> (E, B, *n).
+        """Return the values of every member: context (B, C), chunk (B, *n, H, A) -> (E, B, *n).
 
         Raises:
-            ValueError: tensors of the wrong shape.
+            ValueError: A tensor has the wrong shape.
         """
         self._check(context, chunk)
         spent = not torch.is_grad_enabled()  # see `EnsembleLayerNorm`
@@ -99,15 +99,15 @@ class ChunkCritic(nn.Module):
         return self.output(h).reshape(self.members, *chunk.shape[:-2])
 
     def describe(self) -> dict[str, int]:
-        """The arguments that build this critic again."""
+        """Return the arguments that rebuild this critic."""
         return dict(self._sizes)
 
     def make_target(self) -> ChunkCritic:
-        """A frozen copy, to be moved by `soft_update`."""
+        """Return a frozen copy, which `soft_update` moves."""
         return copy.deepcopy(self).requires_grad_(False)
 
     def _input(self, context: Tensor, chunk: Tensor) -> Tensor:
-        """The first linear layer, of the concatenation (context, chunk): (E, B * N, W)."""
+        """Apply the first linear layer to the concatenation (context, chunk): (E, B * N, W)."""
         batch, samples = len(context), math.prod(chunk.shape[1:-2])
         from_context = self.from_context(context.expand(self.members, -1, -1))
         flat = chunk.reshape(batch * samples, self.horizon * self.action_dim).expand(self.members, -1, -1)
@@ -126,10 +126,12 @@ class ChunkCritic(nn.Module):
 
 @torch.no_grad()
 def soft_update(target: nn.Module, online: nn.Module, rate: float) -> None:
-    """Move the target's parameters towards the online ones, in place: target <- (1 - rate) * target + rate * online.
+    """Move the target parameters towards the online parameters: target <- (1 - rate) * target + rate * online.
+
+    The update is in place.
 
     Raises:
-        ValueError: `rate` outside [0, 1].
+        ValueError: `rate` is outside [0, 1].
     """
     if not 0.0 <= rate <= 1.0:
         raise ValueError(f"rate: expected a number in [0, 1], got {rate!r}")

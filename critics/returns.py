@@ -1,11 +1,11 @@
 """Returns of action chunks, as pure functions.
 
-A chunk of horizon H is executed for k <= H steps: all of them, or fewer where the episode ended inside it. Its
-target is (Q-chunking, arXiv 2507.07969, eq. 5, written for any k)
+A chunk of horizon H is executed for k <= H steps; k < H if the episode ends within the chunk. Its target is
+(Q-chunking, arXiv 2507.07969, eq. 5, generalised to any k)
 
     y = sum_{i<k} discount^i r_i + (1 - terminated) * discount^k * V(s_k).
 
-Only a terminal state stops the bootstrap. A time limit does not: s_k is then the last observation of the episode.
+Only termination stops the bootstrap. If the episode is truncated by a time limit, s_k is its last observation.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor
 
 
 def chunk_return(reward: Tensor, length: Tensor, discount: float) -> Tensor:
-    """Discounted reward of the steps really executed, sum_{i<length} discount^i reward_i.
+    """Return the discounted reward of the executed steps, sum_{i<length} discount^i reward_i.
 
     Args:
-        reward: (B, H); entries at and beyond `length` are padding and ignored, NaN included.
-        length: (B,), steps executed, k in 1 ... H.
-        discount: per step, in [0, 1].
+        reward: Rewards, (B, H). Entries from index `length` on are padding and ignored, even if NaN.
+        length: Number of executed steps, k in 1 ... H, (B,).
+        discount: Discount per step, in [0, 1].
 
     Returns:
-        (B,).
+        The returns, (B,).
 
     Raises:
-        ValueError: wrong shapes, a length outside 1 ... H, or a discount outside [0, 1].
+        ValueError: A shape is wrong, a length is outside 1 ... H, or the discount is outside [0, 1].
     """
     if reward.ndim != 2:
         raise ValueError(f"reward: expected (B, H), got {tuple(reward.shape)}")
@@ -40,20 +40,20 @@ def chunk_return(reward: Tensor, length: Tensor, discount: float) -> Tensor:
 
 
 def bootstrap(chunk_return: Tensor, discount: float, length: Tensor, terminated: Tensor, next_value: Tensor) -> Tensor:
-    """Target of a chunk's value, chunk_return + (1 - terminated) * discount^length * next_value.
+    """Return the target for a chunk's value, chunk_return + (1 - terminated) * discount^length * next_value.
 
     Args:
-        chunk_return: (B,), see the function of this name.
-        discount: per step, in [0, 1].
-        length: (B,), steps executed, k.
-        terminated: (B,), bool or 0/1: the chunk ended in a terminal state. A time limit is not one.
-        next_value: (B,), value of the observation after the last step; ignored, NaN included, where terminated.
+        chunk_return: Results of `chunk_return`, (B,).
+        discount: Discount per step, in [0, 1].
+        length: Number of executed steps, k, (B,).
+        terminated: Whether the chunk ended in a terminal state, bool or 0/1, (B,). Truncation does not count.
+        next_value: Value of the observation after the last step, (B,). Ignored, even if NaN, where terminated.
 
     Returns:
-        (B,).
+        The targets, (B,).
 
     Raises:
-        ValueError: wrong shapes, or a discount outside [0, 1].
+        ValueError: A shape is wrong, or the discount is outside [0, 1].
     """
     if chunk_return.ndim != 1:
         raise ValueError(f"chunk_return: expected (B,), got {tuple(chunk_return.shape)}")
@@ -65,23 +65,24 @@ def bootstrap(chunk_return: Tensor, discount: float, length: Tensor, terminated:
 def generalized_advantage(
     chunk_return: Tensor, length: Tensor, terminated: bool, value: Tensor, discount: float, gae_lambda: float
 ) -> Tensor:
-    """Generalised advantages of an episode's consecutive chunks (arXiv 1506.02438, eq. 16, for chunks of k_j steps):
+    """Return generalised advantages of consecutive chunks of an episode (arXiv 1506.02438, eq. 16, for k_j steps):
 
         delta_j = R_j + discount^k_j V(s_j+1) - V(s_j),    A_j = delta_j + gae_lambda * discount^k_j * A_j+1
 
     Args:
-        chunk_return: (N,), R_j; see the function of this name.
-        length: (N,), steps executed, k_j.
-        terminated: whether the last chunk ended in a terminal state. A time limit is not one.
-        value: (N + 1,), of the observation before each chunk, and of the one after the last.
-        discount: per step, in [0, 1].
-        gae_lambda: lambda, per chunk, in [0, 1]: 0 is the one-chunk error, 1 the whole return less the value.
+        chunk_return: Results of `chunk_return`, R_j, (N,).
+        length: Number of executed steps, k_j, (N,).
+        terminated: Whether the last chunk ended in a terminal state. Truncation does not count.
+        value: Value of the observation before each chunk, and after the last one, (N + 1,).
+        discount: Discount per step, in [0, 1].
+        gae_lambda: The lambda of GAE, per chunk, in [0, 1]. 0 gives the one-chunk TD error, 1 the full return minus the
+            value. Higher values have less bias and more variance.
 
     Returns:
-        (N,).
+        The advantages, (N,).
 
     Raises:
-        ValueError: wrong shapes, or a discount or gae_lambda outside [0, 1].
+        ValueError: A shape is wrong, or `discount` or `gae_lambda` is outside [0, 1].
     """
     if value.shape != (len(chunk_return) + 1,):
         raise ValueError(f"value: expected ({len(chunk_return) + 1},), got {tuple(value.shape)}")
@@ -101,6 +102,6 @@ def _check(discount: float, batch: int, **rows: Tensor) -> None:
     if isinstance(discount, Tensor) or not 0.0 <= discount <= 1.0:
         raise ValueError(f"discount: expected a number in [0, 1], got {discount!r}")
     for name, value in rows.items():
-        # (B, 1) against (B,) would broadcast to (B, B) without a word.
+        # (B, 1) and (B,) would silently broadcast to (B, B).
         if value.shape != (batch,):
             raise ValueError(f"{name}: expected ({batch},), got {tuple(value.shape)}")

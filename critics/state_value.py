@@ -1,4 +1,4 @@
-"""Value of a state, whatever chunk follows."""
+"""State value function."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from torch import nn
 
 
 class StateValue(nn.Sequential):
-    """V(context), (B, C) -> (B,): an MLP with layer normalisation and SiLU after each hidden linear layer, as the
-    members of `ChunkCritic` are.
+    """MLP V(context), (B, C) -> (B,), with layer normalisation and SiLU after each hidden linear layer.
 
     Args:
-        context_dim: dimensions of the context, C.
-        width: of the hidden layers.
-        depth: number of hidden layers.
+        context_dim: Dimension of the context, C.
+        width: Width of the hidden layers.
+        depth: Number of hidden layers.
     """
 
     def __init__(self, *, context_dim: int, width: int = 256, depth: int = 2) -> None:

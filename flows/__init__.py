@@ -1,4 +1,4 @@
-"""Conditional densities over action chunks: torch in, torch out.
+"""Conditional densities over action chunks, in PyTorch.
 
 >>> flow = make_flow("coupling", horizon=8, action_dim=15, context_dim=97)
 >>> flow.loss(chunk, context).backward()

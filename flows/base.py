@@ -1,7 +1,7 @@
 """The contract that every conditional density over action chunks meets.
 
 A flow is an invertible map between a chunk and a latent of the same shape, given a context, and a base density
-over latents. A subclass writes the map (`embed`, `encode`, `decode`) and sets `base`; everything else is here.
+over latents. A subclass implements the map (`embed`, `encode`, `decode`) and sets `base`; `ChunkFlow` does the rest.
 
 Shapes: B batch, *n any number of sample axes, N their product, H horizon, A action dim, D = H * A, C context dim.
 """
@@ -21,18 +21,18 @@ class ChunkFlow(nn.Module, ABC):
     """Conditional density p(chunk | context) over chunks of `horizon` actions.
 
     Args:
-        horizon: steps of a chunk, H.
-        action_dim: dimensions of an action, A.
-        context_dim: dimensions of the context, C.
+        horizon: Number of actions in a chunk, H.
+        action_dim: Dimension of an action, A.
+        context_dim: Dimension of the context, C.
 
-    Every method raises ValueError for tensors of the wrong shape, naming the expected and the given one.
+    Every method raises ValueError for a tensor of the wrong shape; the message gives the expected and the actual shape.
     """
 
     base: LatentBase
     loss_is_nll: bool = True
-    """Whether `loss` is the negative log-likelihood per dimension; a flow with a `row_loss` of its own says False."""
+    """Whether `loss` is the negative log-likelihood per dimension. A flow with another `row_loss` sets it to False."""
     exact_density: bool = True
-    """Whether `log_prob` is the density that `sample` draws from; a flow that only estimates it says False."""
+    """Whether `log_prob` is exactly the density that `sample` draws from. A flow that estimates it sets it to False."""
 
     def __init__(self, *, horizon: int, action_dim: int, context_dim: int) -> None:
         super().__init__()
@@ -41,49 +41,55 @@ class ChunkFlow(nn.Module, ABC):
         self.action_dim = action_dim
         self.context_dim = context_dim
 
-    # What a flow writes.
+    # Methods that every flow implements.
 
     @abstractmethod
     def embed(self, context: Tensor) -> Any:
-        """What the map needs of a context (B, C); computed once and reused for every sample of its row."""
+        """Compute what the map needs from a context (B, C). It is reused for every sample of a row."""
 
     @abstractmethod
     def encode(self, chunk: Tensor, embedding: Any) -> tuple[Tensor, Tensor]:
-        """Flat chunks (B, N, D) -> latents (B, N, D) and log|det d latent / d chunk| (B, N)."""
+        """Map flat chunks (B, N, D) to latents (B, N, D) and log|det d latent / d chunk| (B, N)."""
 
     @abstractmethod
     def decode(self, latent: Tensor, embedding: Any) -> tuple[Tensor, Tensor]:
-        """Flat latents (B, N, D) -> chunks (B, N, D) and log|det d chunk / d latent| (B, N)."""
+        """Map flat latents (B, N, D) to chunks (B, N, D) and log|det d chunk / d latent| (B, N)."""
 
-    # What a flow may write.
+    # Methods that a flow may override.
 
     def generate(self, latent: Tensor, embedding: Any, length: int | None = None) -> Tensor:
-        """`decode` without its log-determinant, and of chunks the first `length` actions alone if that is given, for a
-        flow that can save work by it: (B, N, D) -> (B, N, D) or (B, N, length * A)."""
+        """Decode latents without a log-determinant: (B, N, D) -> (B, N, D).
+
+        With a `length`, return only the first `length` actions, (B, N, length * A). Some flows then do less work.
+        """
         return self._first(self.decode(latent, embedding)[0], length)
 
     def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
-        """What `loss` averages over rows, summed over a chunk's dimensions: (B, H, A), (B, C) -> (B,)."""
+        """Return the loss of each row, summed over the dimensions of a chunk: (B, H, A), (B, C) -> (B,)."""
         return -self.log_prob(chunk, context)
 
-    # What a flow offers.
+    # The public interface.
 
     @property
     def latent_shape(self) -> tuple[int, int]:
-        """Shape of one latent, (H, A)."""
+        """The shape of a latent, (H, A)."""
         return self.horizon, self.action_dim
 
     def log_prob(self, chunk: Tensor, context: Tensor) -> Tensor:
-        """log p(chunk | context) in nats, of the whole chunk: (B, *n, H, A), (B, C) -> (B, *n)."""
+        """Return log p(chunk | context) of whole chunks, in nats: (B, *n, H, A), (B, C) -> (B, *n)."""
         latent, log_abs_det = self.encode(self._flat(chunk, context), self.embed(context))
         return (self.base.log_prob(latent, self.base(context)) + log_abs_det).reshape(chunk.shape[:-2])
 
     def sample(self, context: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
-        """Draw `n` chunks for each row of a context (B, C): (B, n, H, A).
+        """Draw `n` chunks for each row of a context: (B, C) -> (B, n, H, A).
 
-        `temperature` scales the base density's noise (a mixture's within its components), not the density that
-        `log_prob` reports; 0 gives the chunk of a base mean. With a `length`, in 1 ... H, the first so many actions of
-        the same chunks, (B, n, length, A): a coupling need not make the others.
+        Args:
+            context: Contexts, (B, C).
+            n: Number of chunks per row.
+            temperature: Factor on the noise of the base density; in a mixture, on the noise within each component. At
+                0 every chunk is decoded from a mean of the base. `log_prob` does not depend on it.
+            length: In 1 ... H. Return only the first `length` actions of the same chunks, (B, n, length, A); a coupling
+                flow need not compute the others.
         """
         self._check_context(context)
         _check_draw(n, temperature)
@@ -93,18 +99,19 @@ class ChunkFlow(nn.Module, ABC):
         return self.generate(latent, self.embed(context), length).unflatten(-1, (-1, self.action_dim))
 
     def mode(self, context: Tensor) -> Tensor:
-        """The chunk of the base's mode (a mixture's: the mean of its likeliest component): (B, C) -> (B, H, A).
+        """Decode the mode of the base density: (B, C) -> (B, H, A).
 
-        What a greedy policy executes; under a nonlinear map it is not the density's own maximum.
+        A greedy policy executes this chunk. The mode of a mixture is the mean of its likeliest component. Under a
+        nonlinear map, the chunk is not the maximum of the density over chunks.
         """
         self._check_context(context)
         chunk = self.generate(self.base.mode(self.base(context)).unsqueeze(1), self.embed(context))
         return chunk[:, 0].unflatten(-1, self.latent_shape)
 
     def rsample_and_log_prob(self, context: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
-        """Draw differentiable chunks and their log-densities in one pass: (B, C) -> (B, n, H, A), (B, n).
+        """Draw differentiable chunks with their log-densities, in one pass: (B, C) -> (B, n, H, A), (B, n).
 
-        Same law as `sample` at temperature 1. See `MixtureBase` for the gradient its weights receive.
+        The distribution is that of `sample` at temperature 1. See `MixtureBase` for the gradients of mixture weights.
         """
         self._check_context(context)
         _check_draw(n, 1.0)
@@ -114,34 +121,34 @@ class ChunkFlow(nn.Module, ABC):
         return chunk.unflatten(-1, self.latent_shape), self.base.log_prob(latent, params) - log_abs_det
 
     def to_latent(self, chunk: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """The map alone: chunk (B, *n, H, A) -> latent (B, *n, H, A) and log|det d latent / d chunk| (B, *n)."""
+        """Apply the map: chunk (B, *n, H, A) -> latent (B, *n, H, A) and log|det d latent / d chunk| (B, *n)."""
         latent, log_abs_det = self.encode(self._flat(chunk, context), self.embed(context))
         return latent.reshape(chunk.shape), log_abs_det.reshape(chunk.shape[:-2])
 
     def to_chunk(self, latent: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Inverse of `to_latent`: latent (B, *n, H, A) -> chunk and log|det d chunk / d latent| (B, *n)."""
+        """Invert `to_latent`: latent (B, *n, H, A) -> chunk (B, *n, H, A) and log|det d chunk / d latent| (B, *n)."""
         chunk, log_abs_det = self.decode(self._flat(latent, context, name="latent"), self.embed(context))
         return chunk.reshape(latent.shape), log_abs_det.reshape(latent.shape[:-2])
 
     def chunk_from(self, latent: Tensor, context: Tensor) -> Tensor:
-        """The chunk of `to_chunk`, without the work of a log-determinant: (B, *n, H, A), (B, C) -> (B, *n, H, A)."""
+        """Return the chunk of `to_chunk` without its log-determinant: (B, *n, H, A), (B, C) -> (B, *n, H, A)."""
         return self.generate(self._flat(latent, context, name="latent"), self.embed(context)).reshape(latent.shape)
 
     def loss(self, chunk: Tensor, context: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Mean negative log-likelihood per dimension, in nats: what imitation minimises.
+        """Return the mean negative log-likelihood per dimension, in nats, which imitation minimises:
 
             loss = sum_b weight_b * -log p(chunk_b | context_b) / (H * A * sum_b weight_b)
 
-        A flow that has no likelihood to descend puts its `row_loss` in place of -log p, and `loss_is_nll` is False.
+        In a flow whose `loss_is_nll` is False, `row_loss` takes the place of -log p.
 
         Args:
-            chunk: (B, H, A).
-            context: (B, C).
-            weight: (B,), not negative; None weighs every row alike. A row of weight zero is not evaluated, so a
-                window padded past its episode's end cannot touch the loss, whatever it holds.
+            chunk: Data chunks, (B, H, A).
+            context: Contexts, (B, C).
+            weight: Weights of the rows, (B,), not negative; None weights all rows equally. A row of weight zero is not
+                evaluated, so the padding after the end of an episode cannot affect the loss.
 
         Raises:
-            ValueError: nothing to average over (B = 0, or no positive weight), or a weight negative or not finite.
+            ValueError: The batch is empty, no weight is positive, or a weight is negative or not finite.
         """
         if chunk.ndim != 3:
             raise ValueError(f"chunk: expected (B, {self.horizon}, {self.action_dim}), got {tuple(chunk.shape)}")
@@ -153,7 +160,7 @@ class ChunkFlow(nn.Module, ABC):
             if not (weight.isfinite() & (weight >= 0)).all():
                 raise ValueError("weight: expected finite values >= 0")
             weight = weight.to(chunk.dtype)
-            self._flat(chunk, context)  # check the rows before some are left out
+            self._flat(chunk, context)  # check the shapes before rows are dropped
             kept = weight > 0
             if not kept.all():
                 chunk, context, weight = chunk[kept], context[kept], weight[kept]
@@ -164,7 +171,7 @@ class ChunkFlow(nn.Module, ABC):
     # Shapes.
 
     def _first(self, flat: Tensor, length: int | None) -> Tensor:
-        """The first `length` actions of flat chunks: (B, N, D) -> (B, N, length * A)."""
+        """Return the first `length` actions of flat chunks, all of them for None: (B, N, D) -> (B, N, length * A)."""
         return flat if length is None else flat[..., : length * self.action_dim]
 
     def _check_context(self, context: Tensor) -> None:
@@ -172,7 +179,7 @@ class ChunkFlow(nn.Module, ABC):
             raise ValueError(f"context: expected (B, {self.context_dim}), got {tuple(context.shape)}")
 
     def _flat(self, chunk: Tensor, context: Tensor, name: str = "chunk") -> Tensor:
-        """(B, *n, H, A) -> (B, N, D), checked against the context's rows."""
+        """Check the shapes and flatten: (B, *n, H, A) -> (B, N, D)."""
         self._check_context(context)
         batch = len(context)
         if chunk.ndim < 3 or len(chunk) != batch or chunk.shape[-2:] != self.latent_shape:

@@ -1,4 +1,4 @@
-"""Densities that a flow is compared with, beside the diagonal Gaussian: full covariance, tanh, mixture."""
+"""Baseline densities other than the diagonal Gaussian: full covariance, tanh-Gaussian and Gaussian mixture."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ from flows.registry import register_flow
 
 @register_flow("full_gaussian")
 class FullGaussianFlow(ChunkFlow):
-    """p(chunk | context) = N(mean, L L^T) with L = diag(std) (I + lower), `lower` strictly lower triangular and all
-    three of the context, seen as the flow
+    """Gaussian with a full covariance, p(chunk | context) = N(mean, L L^T), where L = diag(std) (I + lower).
+
+    The mean, std and `lower`, which is strictly lower triangular, depend on the context. Written as a flow, this is
 
         latent = (I + lower)^-1 ((chunk - mean) / std),  latent ~ N(0, I).
 
-    Its size grows with (H * A)^2: meant for chunks of up to a few hundred numbers.
+    The network grows with (H * A)^2, so the flow is meant for chunks of up to a few hundred numbers.
 
     Args:
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        width, depth, dropout, log_std_bound: see `GaussianFlow`; the bound is that of log diag(L).
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        width: Width of the hidden layers.
+        depth: Number of hidden layers.
+        dropout: Dropout probability in the hidden layers.
+        log_std_bound: The log standard deviations, log diag(L), stay within +- this. Higher values allow narrower and
+            wider densities.
     """
 
     def __init__(
@@ -47,13 +52,13 @@ class FullGaussianFlow(ChunkFlow):
         self.hidden = hidden_layers(context_dim, [width] * depth, dropout)
         self.mean = nn.Linear(width, dim)
         self.log_std = nn.Linear(width, dim)
-        self.lower = nn.Linear(width, dim * dim)  # what lies on and above the diagonal is not used
-        nn.init.zeros_(self.lower.weight)  # starts diagonal
+        self.lower = nn.Linear(width, dim * dim)  # the entries on and above the diagonal are not used
+        nn.init.zeros_(self.lower.weight)  # the covariance starts diagonal
         nn.init.zeros_(self.lower.bias)
         self.base = GaussianBase(dim)
 
     def embed(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and log diag(L) of each row, (B, 1, D) each, and `lower`, (B, D, D)."""
+        """Return the mean and log diag(L) of each row, (B, 1, D) each, and `lower`, (B, D, D)."""
         hidden = self.hidden(context)
         log_std = bounded(self.log_std(hidden), self.log_std_bound)
         mean = self.mean(hidden)
@@ -74,23 +79,22 @@ class FullGaussianFlow(ChunkFlow):
 
 @register_flow("tanh_gaussian")
 class TanhGaussianFlow(GaussianFlow):
-    """chunk = tanh(u), u ~ N(mean(context), diag(std(context))^2): the policy of soft actor-critic.
+    """Tanh-Gaussian policy of soft actor-critic: chunk = tanh(u), u ~ N(mean(context), diag(std(context))^2).
 
-    Its support is the open box (-1, 1). A chunk at a bound or beyond has no density: `log_prob`, `to_latent` and
-    `loss` refuse it, where implementations usually clip it and report the log-density of another chunk. For data with
-    actions at the bounds, take `make_flow("gaussian", bounds="atanh")`. A sample that would round to the bound, in
-    float32 from |u| = 9 on, becomes the number next to it, so that own samples always have a density; the one that it
-    is drawn with is exact all the same. Nor can float32 invert a tanh well near the bounds: rounding a chunk of 0.999
-    moves u by 3e-5, one of 0.99999 by 3e-3.
+    The support is the open box (-1, 1). A chunk at or beyond a bound has no density, so `log_prob`, `to_latent` and
+    `loss` raise an error. Other implementations usually clip such a chunk and return the log-density of a different
+    one. For data with actions at the bounds, use `make_flow("gaussian", bounds="atanh")`.
+
+    From |u| = 9, float32 would round a sample to the bound. The sample is then the nearest number inside, so every
+    sample has a density; the log-density returned along with it is exact. Near the bounds, inverting a tanh is inexact
+    in float32: rounding a chunk of 0.999 moves u by 3e-5, one of 0.99999 by 3e-3.
 
     Haarnoja et al., Soft Actor-Critic, ICML 2018, arXiv 1801.01290 (appendix C).
 
-    Args:
-        horizon, action_dim, context_dim, width, depth, dropout, log_std_bound: see `GaussianFlow`, of which this is
-            the tanh.
+    The arguments are those of `GaussianFlow`; `log_std_bound` limits the standard deviation of u.
 
     Raises:
-        ValueError: a chunk that does not lie strictly within (-1, 1).
+        ValueError: A chunk does not lie strictly within (-1, 1).
     """
 
     def encode(self, chunk: Tensor, embedding: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -111,15 +115,17 @@ class TanhGaussianFlow(GaussianFlow):
 
 @register_flow("gaussian_mixture")
 class GaussianMixtureFlow(ChunkFlow):
-    """p(chunk | context) = sum_k w_k(context) N(chunk; mean_k(context), diag(std_k(context))^2): the identity map on
-    a `MixtureBase`, which says what temperature, mode and gradients mean for it.
+    """Mixture density network, p(chunk | context) = sum_k w_k N(chunk; mean_k, diag(std_k)^2).
+
+    All parameters depend on the context. The map is the identity on a `MixtureBase`; see there for the temperature, the
+    mode and the gradients.
 
     Args:
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        components: K.
-        width: of the two hidden layers.
-        dropout: probability in the hidden layers.
-        log_std_bound: log standard deviations stay within +- this.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        components: Number of mixture components, K. More components can represent more modes.
+        width: Width of the two hidden layers.
+        dropout: Dropout probability in the hidden layers.
+        log_std_bound: Log standard deviations stay within +- this. Higher values allow narrower and wider components.
     """
 
     def __init__(
@@ -140,7 +146,7 @@ class GaussianMixtureFlow(ChunkFlow):
         self.base = MixtureBase(horizon * action_dim, context_dim, components, width, dropout, log_std_bound)
 
     def embed(self, context: Tensor) -> None:
-        """The map needs nothing: the base reads the context."""
+        """Return None: only the base uses the context."""
 
     def encode(self, chunk: Tensor, embedding: None) -> tuple[Tensor, Tensor]:
         return chunk, chunk.new_zeros(chunk.shape[:-1])

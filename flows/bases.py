@@ -1,7 +1,7 @@
 """Base densities over the latent of a flow.
 
-A base is called on a context (B, C) and returns its parameters, computed once for all samples of a row;
-`log_prob` and `sample` then take these. Latents are flat: (B, N, D).
+Calling a base on a context (B, C) returns the parameters of the density, which `log_prob`, `sample` and `mode` take.
+They are computed once for all samples of a row. Latents are flat: (B, N, D).
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from torch import Tensor, nn
 from flows.mlp import hidden_layers
 
 LOG_2PI = math.log(2 * math.pi)
-NEGLIGIBLE = 50.0  # nats: e^-50 of a sum is far below float64's precision
+NEGLIGIBLE = 50.0  # nats: e^-50 of a sum is far below the precision of float64
 
 
 def bounded(x: Tensor, bound: float) -> Tensor:
-    """Squash into (-bound, bound), the identity near zero: x / (1 + |x| / bound), several times faster than tanh."""
+    """Squash x into (-bound, bound) by x / (1 + |x| / bound): the identity near zero, and much faster than tanh."""
     return x / torch.rsub(x.abs(), 1, alpha=-1 / bound)
 
 
 class LatentBase(nn.Module, ABC):
-    """Density over flat latents, perhaps conditional on the context."""
+    """Density over flat latents. It may depend on the context."""
 
     @abstractmethod
     def forward(self, context: Tensor) -> Any:
-        """Parameters of the density for each row of a context (B, C)."""
+        """Return the parameters of the density for each row of a context (B, C)."""
 
     @abstractmethod
     def log_prob(self, latent: Tensor, params: Any, temperature: float = 1.0) -> Tensor:
-        """Log-density in nats of what `sample` draws at a temperature above 0: (B, N, D) -> (B, N)."""
+        """Return the log-density of `sample` at a temperature above 0, in nats: (B, N, D) -> (B, N)."""
 
     @abstractmethod
     def sample(self, params: Any, n: int, temperature: float = 1.0) -> Tensor:
-        """Draw `n` latents a row, differentiable in the parameters: (B, n, D)."""
+        """Draw `n` latents per row, differentiable in the parameters: (B, n, D)."""
 
     @abstractmethod
     def mode(self, params: Any) -> Tensor:
-        """The likeliest latent of each row, (B, D); of a mixture, the mean of its likeliest component."""
+        """Return the likeliest latent of each row, (B, D); for a mixture, the mean of the likeliest component."""
 
 
 class GaussianBase(LatentBase):
-    """The standard normal N(0, I), whatever the context."""
+    """The standard normal N(0, I), independent of the context."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
 
     def forward(self, context: Tensor) -> Tensor:
-        """No parameters: an empty (B, 0), which carries the batch size, dtype and device."""
+        """Return an empty tensor (B, 0), which carries the batch size, dtype and device."""
         return context[:, :0]
 
     def log_prob(self, latent: Tensor, params: Tensor, temperature: float = 1.0) -> Tensor:
@@ -79,23 +79,23 @@ class MixtureBase(LatentBase):
 
         p(z | c) = sum_k w_k(c) N(z; m_k + d_k(c), diag(s_k(c))^2)
 
-    A single Gaussian has to be stretched over several routes and leaves samples between them; a component for each
-    needs no stretching. The likelihood stays exact.
+    A flow must stretch a single Gaussian over several modes, which leaves samples between them. A mixture can give each
+    mode its own component. The likelihood stays exact.
 
-    `sample` draws the component, then the latent pathwise. Temperature scales the spread within a component and
-    leaves the choice among them; at 0 each sample is the mean of its component.
+    `sample` draws a component, then the latent by reparameterisation. The temperature scales the spread within a
+    component but not the probability of choosing it; at 0 each sample is the mean of its component.
 
-    The draw of a component carries no gradient. Gradients through samples are unbiased for means and scales and leave
-    the weights out: these get theirs from `log_prob` alone. Over the flow's own samples that is zero on average (the
-    score of a density), so the weights learn from the likelihood of data, not from a critic's value or an entropy.
+    Drawing a component has no gradient. Gradients through samples are unbiased for the means and scales, but do not
+    reach the weights, which learn through `log_prob` alone. On the flow's own samples that gradient is zero on average,
+    like any score. The weights thus learn from the likelihood of data, and neither from a critic nor from an entropy.
 
     Args:
-        dim: dimensions of the latent, D.
-        context_dim: dimensions of the context, C.
-        components: K.
-        width: of the two hidden layers.
-        dropout: probability in the hidden layers.
-        log_scale_bound: log-scales stay within +- this.
+        dim: Dimension of the latent, D.
+        context_dim: Dimension of the context, C.
+        components: Number of components, K.
+        width: Width of the two hidden layers.
+        dropout: Dropout probability in the hidden layers.
+        log_scale_bound: Log-scales stay within +- this.
     """
 
     def __init__(
@@ -112,12 +112,12 @@ class MixtureBase(LatentBase):
         self.components = components
         self.log_scale_bound = log_scale_bound
         self.hidden = hidden_layers(context_dim, [width, width], dropout)
-        # A head each instead of one wide layer to split: the split's backward pass would copy every gradient.
+        # Three heads instead of one wide layer, because splitting its output would copy every gradient.
         self.logit = nn.Linear(width, components)
         self.mean = nn.Linear(width, components * dim)
         self.log_scale = nn.Linear(width, components * dim)
-        # Components start apart (m_k is the bias), and the context moves each its own way: alike, or moved alike, they
-        # often never part, and one of them is stretched over everything.
+        # Components start at different means (m_k is the bias), and the context moves each differently. Otherwise they
+        # often stay together, and one component is stretched over all modes.
         nn.init.normal_(self.mean.bias, std=0.5)
         nn.init.normal_(self.mean.weight, std=0.1)
         nn.init.zeros_(self.log_scale.bias)
@@ -138,13 +138,13 @@ class MixtureBase(LatentBase):
         error = (latent.unsqueeze(2) - mean.unsqueeze(1)) * (-log_scale).exp().unsqueeze(1)  # (B, N, K, D)
         log_peak = log_weight - log_scale.sum(-1) - 0.5 * self.dim * LOG_2PI
         each = log_peak.unsqueeze(1) - 0.5 * torch.linalg.vecdot(error, error)
-        # What is too small for float64 to count gets no gradient either: as subnormal numbers, the gradients of far
-        # components would take up to half of an update's time.
+        # Components that are negligible even in float64 are masked, because their gradients would be subnormal numbers,
+        # which take up to half of the time of an update.
         return torch.logsumexp(each.masked_fill(each < each.amax(-1, keepdim=True) - NEGLIGIBLE, -math.inf), -1)
 
     def sample(self, params: MixtureParams, n: int, temperature: float = 1.0) -> Tensor:
         log_weight, mean, log_scale = params
-        # Gumbel-max: the arg max of log-weights plus Gumbel noise is a draw from them, for any batch size.
+        # Gumbel-max: the argmax of the log-weights plus Gumbel noise is a categorical draw, for any batch size.
         gumbel = -log_weight.new_empty(len(log_weight), n, self.components).exponential_().log()
         component = (log_weight.unsqueeze(1) + gumbel).argmax(-1)
         index = component.unsqueeze(-1).expand(-1, -1, self.dim)
@@ -157,7 +157,7 @@ class MixtureBase(LatentBase):
 
 
 def make_base(name: str, dim: int, context_dim: int, components: int, dropout: float = 0.0) -> LatentBase:
-    """The base that a flow's option `base` names: "gaussian" or "mixture", of which `components` and `dropout` are."""
+    """Make the base that a flow's option `base` names. Only "mixture" uses `components` and `dropout`."""
     if name == "mixture":
         return MixtureBase(dim, context_dim, components, dropout=dropout)
     if name == "gaussian":

@@ -1,4 +1,4 @@
-"""Bounded actions: a flow over the atanh of the slightly shrunk action, and noise on the chunks that it learns from.
+"""Bounded actions: a flow over the atanh of slightly shrunk actions, and noise on the chunks in training.
 
 `make_flow(name, bounds="atanh", noise=0.03, ...)` wraps any flow.
 """
@@ -15,39 +15,41 @@ from torch import Tensor
 from flows.base import ChunkFlow
 from flows.bases import LatentBase
 
-JOIN = 0.99  # of tanh: where the map leaves it for its tangent
+JOIN = 0.99  # value of tanh at which the map goes over to the tangent
 JOIN_SLOPE = 1 - JOIN**2
 
 
 def log_tanh_slope(u: Tensor) -> Tensor:
-    """log(1 - tanh(u)^2) for any u; computed as written it is -inf from |u| = 9 (float32) or 19 (float64)."""
+    """Return log(1 - tanh(u)^2). The plain formula would give -inf from |u| = 9 (float32) or 19 (float64)."""
     return 2 * (math.log(2) - u - F.softplus(-2 * u))
 
 
 class BoundedFlow(ChunkFlow):
-    """A flow made to suit actions in [-1, 1], many of them exactly at a bound.
+    """A flow for actions in [-1, 1], of which many may lie exactly at a bound.
 
-    With `bounds="atanh"` the flow's density lives on
+    With `bounds="atanh"` the wrapped flow is a density over
 
-        u = atanh(shrink * chunk),
+        u = atanh(shrink * chunk).
 
-    so that nearly all of its mass stays near the box, and a chunk on the bounds is an ordinary point (u = +-1.47).
-    Where shrink * |chunk| exceeds 0.99 (at the default shrink, |chunk| > 1.1) the map goes on along its tangent. It
-    thus is a bijection of the real line: log-densities are finite for any chunk, exact, and integrate to one; and
-    float32 can invert it, which it cannot tanh. A sample may pass 1.1 by a little, 0.022 for each unit of u beyond
-    2.65: the environment clips, and no log-density is ever that of a clipped chunk.
+    Nearly all of its mass then lies near the box, and an action at a bound is an ordinary point (u = +-1.47). Where
+    shrink * |chunk| exceeds 0.99 (|chunk| > 1.1 at the default shrink), the map continues along its tangent. It is thus
+    a bijection of the real line: log-densities are exact, finite for any chunk, and integrate to one. Unlike a tanh, it
+    can be inverted in float32. A sample may exceed 1.1 slightly, by 0.022 for each unit of u beyond 2.65. The
+    environment clips it; log-densities are always those of the chunk before clipping.
 
-    With `bounds="raw"` the flow is left as it is: a density over all chunks, clipped by the environment.
+    With `bounds="raw"` the flow is a density over all chunks, and the environment clips its samples.
 
-    In training mode, `loss` adds independent noise to the chunk (dequantisation): data on a lower-dimensional set,
-    such as a gripper that is open or shut, has no density, and a likelihood without noise would grow forever. `eval()`
-    and every other method leave the chunk alone.
+    In training mode, `loss` adds independent noise to the chunk (dequantisation). Data on a lower-dimensional set, such
+    as a gripper that is either open or shut, has no density: without noise its likelihood would grow without bound.
+    No noise is added in `eval()` mode or by any other method.
 
     Args:
-        flow: the flow to wrap.
+        flow: The flow to wrap.
         bounds: "atanh" or "raw".
-        shrink: in (0, 0.99].
-        noise: in units of the action: standard deviation (gaussian) or half-width (uniform); 0 for none.
+        shrink: Factor on the action before the atanh, in (0, 0.99]. Higher values leave less mass outside the box, but
+            the map is steeper at the bounds.
+        noise: Noise on the chunks in training, in units of the action: the standard deviation ("gaussian") or the
+            half-width ("uniform"). 0 adds none.
         noise_law: "gaussian" or "uniform".
     """
 
@@ -106,7 +108,7 @@ class BoundedFlow(ChunkFlow):
         return loss - log_abs_det.sum(-1) if self.loss_is_nll else loss
 
     def _unbound(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
-        """Chunk (..., d) -> u and log|det du / dchunk| (...)."""
+        """Map a chunk (..., d) to u (..., d) and log|det du / dchunk| (...)."""
         if self.bounds == "raw":
             return chunk, chunk.new_zeros(chunk.shape[:-1])
         x = self.shrink * chunk
@@ -115,7 +117,7 @@ class BoundedFlow(ChunkFlow):
         return u, (math.log(self.shrink) - torch.log1p(-inner.square())).sum(-1)
 
     def _bound(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Inverse of `_unbound`: u (..., d) -> chunk and log|det dchunk / du| (...)."""
+        """Invert `_unbound`: u (..., d) -> chunk (..., d) and log|det dchunk / du| (...)."""
         if self.bounds == "raw":
             return u, u.new_zeros(u.shape[:-1])
         inner = u.clamp(-math.atanh(JOIN), math.atanh(JOIN))

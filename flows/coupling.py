@@ -1,4 +1,4 @@
-"""Coupling flows over the two parts of a chunk, by affine maps or by splines."""
+"""Coupling flows over the two parts of a chunk, with affine or spline maps."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from flows.spline import MAX_BINS, spline, spline_knots
 
 
 class Conditioner(nn.Module):
-    """Residual network from the part that stays to the parameters of the map that moves the other."""
+    """Residual network from the fixed part of a chunk to the parameters of the map that transforms the other part."""
 
     def __init__(self, fixed: int, outputs: int, width: int, dropout: float) -> None:
         super().__init__()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # a chunk of one number: empty part
-            self.input = nn.Linear(fixed, width, bias=False)  # the projected context brings the bias
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # a single number: empty part
+            self.input = nn.Linear(fixed, width, bias=False)  # the projected context contains the bias
             self.output = nn.Linear(width, outputs)
         self.hidden = nn.Linear(width, width)
         self.dropout = dropout
-        # A flow that starts at the identity starts at the base density.
+        # The map starts as the identity, so the flow starts as the base density.
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, fixed: Tensor, context: Tensor) -> Tensor:
-        """(B, fixed) or (B, N, fixed), with the projected context (B, width) -> (B, outputs) or (B, N, outputs)."""
-        spent = not torch.is_grad_enabled()  # no backward pass needs what goes into the SiLU: its memory is used again
+        """Fixed parts (B, [N,] fixed), projected contexts (B, width) -> parameters (B, [N,] outputs)."""
+        spent = not torch.is_grad_enabled()  # without a backward pass, SiLU may overwrite its input
         if fixed.ndim == 2:
             h = torch.addmm(context, fixed, self.input.weight.T)
         else:
@@ -49,20 +49,33 @@ class Conditioner(nn.Module):
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """`layer(x)`; calling the modules would take a tenth of the time of a single chunk."""
+    """Return `layer(x)`. Calling the modules would take a tenth of the time of a single chunk."""
     return F.linear(x, layer.weight, layer.bias)
 
 
 class Coupling(ChunkFlow):
-    """What coupling flows share: each layer moves one part of the chunk, number by number, by an invertible map whose
-    parameters the other part and the context decide; the parts take turns. One pass in either direction.
+    """Base class of coupling flows.
 
-    A subclass writes `move` and says how many parameters the map of one number has; all of them zero should be the
-    identity, at which a new flow then starts.
+    Each layer transforms one part of the chunk, number by number, with an invertible map. The parameters of the map are
+    a function of the other part and the context, and the parts take turns. Either direction takes one pass.
+
+    A subclass implements `move` and passes the number of parameters of its map. The map should be the identity where
+    all parameters are zero, because a new flow starts there.
 
     Args:
-        parameters: of the map of one number.
-        others: see `CouplingFlow`.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        parameters: Number of parameters of the map of one number.
+        layers: Number of coupling layers.
+        width: Hidden width of each layer's conditioner, the network that computes the parameters.
+        base: Density of the latent: "mixture" (`MixtureBase`) or "gaussian" (`GaussianBase`).
+        components: Number of components of the mixture base. More components can represent more modes.
+        dropout: Dropout probability in the hidden layers of the conditioners and of the mixture base.
+        split: How a chunk is split into two parts. "time": the first H // 2 steps and the rest. "channel": the first
+            A // 2 action dimensions of every step and the rest. "time" at H = 1 means "channel", and "channel" at
+            A = 1 means "time".
+        mixing: Linear map over the whole chunk between two layers: "none", "rotation" (`RotationMixing`) or "lu"
+            (`LUMixing`). Mixing accumulates rounding errors: in float32, inverting a latent six standard deviations out
+            is about ten times less exact than with "none".
     """
 
     def __init__(
@@ -90,7 +103,7 @@ class Coupling(ChunkFlow):
         dim = horizon * action_dim
         first = horizon * (action_dim // 2) if by_channel else horizon // 2 * action_dim
         self.sizes = (first, dim - first)
-        self.interleaved = by_channel and horizon > 1  # else the first part is the first numbers
+        self.interleaved = by_channel and horizon > 1  # otherwise, the first part is contiguous
         self.layers, self.width = layers, width
         self.context = nn.Linear(context_dim, layers * width)  # one matrix product for all layers
         self.conditioners = nn.ModuleList(
@@ -101,14 +114,14 @@ class Coupling(ChunkFlow):
 
     @abstractmethod
     def move(self, part: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """The map, or its inverse, of M numbers, and the map's log-derivative there (of the map, not of its inverse, in
-        either case): (..., M), (..., P * M) -> (..., M), (..., M).
+        """Apply the map or its inverse to M numbers: (..., M), (..., P * M) -> (..., M), (..., M).
 
-        The parameters' axis holds the first one of each number, then the second, and so on.
+        The second result is the log-derivative of the map, even with `inverse`. The parameters are ordered as the first
+        parameter of every number, then the second of every number, and so on.
         """
 
     def embed(self, context: Tensor) -> tuple[Tensor, ...]:
-        """For each layer, what the context adds to its first hidden layer: (B, width)."""
+        """Return the context's contribution to the first hidden layer of each conditioner, (B, width) each."""
         return self.context(context).view(-1, self.layers, self.width).unbind(1)
 
     def encode(self, chunk: Tensor, embedding: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -122,16 +135,19 @@ class Coupling(ChunkFlow):
     def generate(self, latent: Tensor, embedding: tuple[Tensor, ...], length: int | None = None) -> Tensor:
         if length is None or self.interleaved or length * self.action_dim > self.sizes[0]:
             return self._first(self._join(self._run(latent, embedding, inverse=True)[0], latent), length)
-        # The layer that acts last moves the second part alone: it is not asked.
+        # The layer that is applied last changes only the second part, so it is skipped.
         first = self._run(latent, embedding, inverse=True, spare=True)[0][0]
         return self._first(first.reshape(*latent.shape[:-1], first.shape[-1]), length)
 
     def _run(
         self, x: Tensor, embedding: tuple[Tensor, ...], inverse: bool = False, spare: bool = False
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The parts of the map or its inverse, (B, N, size) or (B, size) if N is 1, and every layer's log-derivatives,
-        those of the map in either case. To `spare` the first layer leaves the second part as it was."""
-        one = x.shape[1] == 1  # then without the axis of samples, which costs a good part of a chunk's time
+        """Apply the map or its inverse; return the two parts and the log-derivatives of every layer.
+
+        The parts have shape (B, N, size), or (B, size) if N is 1. The log-derivatives are those of the map, even with
+        `inverse`. With `spare`, layer 0 is skipped, which leaves the second part unfinished.
+        """
+        one = x.shape[1] == 1  # a sample axis of length 1 is dropped, because it costs much of the time of one chunk
         parts = self._split(x.squeeze(1) if one else x)
         log_derivatives = []
         layers = list(enumerate(zip_longest(self.conditioners, self.mixings)))
@@ -152,21 +168,21 @@ class Coupling(ChunkFlow):
         return list(mixing(torch.cat(parts, -1), inverse).split(self.sizes, -1))
 
     def _log_abs_det(self, log_derivatives: list[Tensor], x: Tensor) -> Tensor:
-        """log|det| of the map, (B, N), where it took or gave x (B, N, D)."""
+        """Return log|det| of the map, (B, N), for an input x (B, N, D) of the map or of its inverse."""
         total = torch.cat(log_derivatives, -1).sum(-1).reshape(x.shape[:-1])
         for mixing in self.mixings:
-            total = total + mixing.log_abs_det()  # type: ignore[operator]  # a module list knows no types
+            total = total + mixing.log_abs_det()  # type: ignore[operator]  # a ModuleList is not typed
         return total
 
     def _split(self, flat: Tensor) -> list[Tensor]:
-        """(B, N, D) -> the two parts (B, N, sizes[0]) and (B, N, sizes[1])."""
+        """Split (B, N, D) into the two parts, (B, N, sizes[0]) and (B, N, sizes[1])."""
         if not self.interleaved:
             return list(flat.split(self.sizes, -1))
         each = [size // self.horizon for size in self.sizes]
         return [part.flatten(-2) for part in flat.unflatten(-1, self.latent_shape).split(each, -1)]
 
     def _join(self, parts: list[Tensor], like: Tensor) -> Tensor:
-        """The inverse of `_split`, of parts with or without the axis of samples, in the shape of `like` (B, N, D)."""
+        """Invert `_split` for parts with or without a sample axis; the result has the shape of `like`, (B, N, D)."""
         if not self.interleaved:
             return torch.cat(parts, -1).reshape(like.shape)
         return torch.cat([part.unflatten(-1, (self.horizon, -1)) for part in parts], -1).reshape(like.shape)
@@ -174,28 +190,19 @@ class Coupling(ChunkFlow):
 
 @register_flow("coupling")
 class CouplingFlow(Coupling):
-    """RealNVP: each layer moves one part of the chunk by an affine map that the other part and the context decide,
+    """RealNVP: each layer transforms one part of the chunk with an affine map,
 
-        moved <- moved * exp(s(fixed, context)) + t(fixed, context),
+        moved <- moved * exp(s(fixed, context)) + t(fixed, context).
 
-    the parts taking turns. One pass in either direction; the log-determinant is the sum of the log-scales.
+    The log-determinant is the sum of the log-scales s.
 
     Dinh et al., Density estimation using Real NVP, ICLR 2017, arXiv 1605.08803 (eq. 7 and 8).
 
     Args:
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        layers: coupling layers.
-        width: of the conditioners.
-        base: density of the latent, "mixture" (`MixtureBase`) or "gaussian" (`GaussianBase`).
-        components: of the mixture base.
-        dropout: probability in the hidden layers of conditioners and mixture base.
-        log_scale_bound: a layer's log-scales stay within +- this; unbounded ones make training erratic.
-        split: the parts. "time": the first H // 2 steps and the rest; "channel": the first A // 2 dimensions of the
-            action at every step and the rest. Where there is nothing to split, "time" at H = 1 means "channel" and
-            "channel" at A = 1 means "time".
-        mixing: linear map between two layers, over the whole chunk: "none", "rotation" (`RotationMixing`) or "lu"
-            (`LUMixing`). Each sums over all numbers, and rounding errors with them: in float32 the inverse of a latent
-            six standard deviations out is about ten times less exact than without.
+        log_scale_bound: The log-scales of each layer stay within +- this. Higher values allow stronger scaling; without
+            a bound, training is erratic.
+
+    The other arguments are those of `Coupling`.
     """
 
     def __init__(
@@ -239,22 +246,23 @@ class CouplingFlow(Coupling):
 
 @register_flow("spline_coupling")
 class SplineCouplingFlow(Coupling):
-    """Neural spline flow: as `CouplingFlow`, with a monotone rational-quadratic spline in place of each affine map.
+    """Neural spline flow: `CouplingFlow` with monotone rational-quadratic splines instead of affine maps.
 
-    A spline bends the numbers in [-bound, bound] and leaves those beyond as they are. The latent's bulk should thus
-    lie in the box as well as the chunks; a standard normal's does, at the default bound.
+    A spline changes the numbers in [-bound, bound] and is the identity outside. The chunks and most of the latent's
+    density should thus lie within the bounds; a standard normal does at the default.
 
-    In float32 a log-determinant of some 200 nats is good to about 2e-4 once trained (80 numbers, the largest of a
-    latent at 6), an affine flow's to 5e-5.
+    In float32, a trained flow's log-determinant of some 200 nats has an error of about 2e-4 (80 numbers, latents out to
+    6). That of an affine flow is 5e-5.
 
     Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv 1906.04032.
 
     Args:
-        bins: of a spline, 2 to 16.
-        bound: half the width of the box.
-        parameter_bound: the conditioners' outputs stay within +- this; unbounded ones flatten a stretch of a spline
-            beyond what float32 can invert.
-        others: see `CouplingFlow`.
+        bins: Number of bins of each spline, 2 to 16. More bins are more flexible and slower.
+        bound: The splines act on [-bound, bound] and are the identity outside.
+        parameter_bound: The outputs of the conditioners stay within +- this. Higher values allow stronger bends;
+            without a bound, a spline can become too flat to invert in float32.
+
+    The other arguments are those of `Coupling`.
     """
 
     def __init__(

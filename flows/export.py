@@ -1,21 +1,21 @@
-"""Flows as files that run without this package: TorchScript, `torch.export` and ONNX.
+"""Export to files that run without this package: TorchScript, `torch.export` and ONNX.
 
 >>> export(LatentToChunk(flow), {"latent": latent, "context": context}, "flow.onnx", "onnx")
->>> chunk = load_exported("flow.onnx", "onnx")(latent, context)  # the others: trusted=True
+>>> chunk = load_exported("flow.onnx", "onnx")(latent, context)  # other formats need trusted=True
 
-An argument may be a mapping from names to tensors, such as the parts of an observation: a TorchScript or `torch.export`
-file takes the same mapping, and an ONNX file has an input of each name.
+An argument may be a mapping from names to tensors, such as the parts of an observation. A TorchScript or `torch.export`
+file takes the same mapping; an ONNX file has one input per name.
 
-The batch size stays free. A file is compared with the module at several batch sizes before it is written; what a format
-cannot express is an `ExportError`, never a file that answers something else. What can be written:
+The batch size is dynamic. Before a file is written, its results are compared with the module's at several batch sizes.
+A module that a format cannot express raises an `ExportError` and never results in a wrong file. Supported flows:
 
     flow                              torchscript   torch_export   onnx
-    our own, with any option          yes           yes            yes
+    built-in flows, any options       yes           yes            yes
     nflows_realnvp                    yes           yes            yes
     zuko_maf, zuko_nice, zuko_nsf     yes           yes            yes
-    nflows_nsf                        yes           no             no     branches on the numbers it is given
+    nflows_nsf                        yes           no             no     branches on its input
 
-A flow of your own should read the batch size off `tensor.shape[0]`: `len(tensor)` is a constant to a tracer.
+A custom flow should read the batch size from `tensor.shape[0]`, because tracers treat `len(tensor)` as a constant.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from flows.traceable import traceable
 
 TOLERANCE = 1e-5
 OUTPUT = "chunk"
-"""Name of an ONNX file's output."""
+"""Name of the output of an ONNX file."""
 Argument = Tensor | Mapping[str, Tensor]
 Run = Callable[..., Tensor]
 
 
 class ExportError(RuntimeError):
-    """A format cannot express a module, or a file computes something else."""
+    """A format cannot express a module, or the exported file computes something else."""
 
 
 class LatentToChunk(nn.Module):
-    """A flow's `to_chunk` without its log-determinant: latent (B, H, A), context (B, C) -> chunk (B, H, A)."""
+    """The `to_chunk` of a flow without the log-determinant: latent (B, H, A), context (B, C) -> chunk (B, H, A)."""
 
     def __init__(self, flow: ChunkFlow) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class LatentToChunk(nn.Module):
 
 
 class ContextToMode(nn.Module):
-    """A flow's `mode`: context (B, C) -> chunk (B, H, A)."""
+    """The `mode` of a flow: context (B, C) -> chunk (B, H, A)."""
 
     def __init__(self, flow: ChunkFlow) -> None:
         super().__init__()
@@ -81,28 +81,28 @@ def export(
     reference: Run | None = None,
     scale: Tensor | float = 1.0,
 ) -> float:
-    """Write a module, as it is in `eval()` on the CPU, to one file.
+    """Export a module, in `eval()` mode and on the CPU, to a single file.
 
     Args:
-        module: Maps tensors, or mappings of them, to one tensor, all with the batch along their first axis.
-        example: The arguments by name, in order, each with the same three or more rows. The file is compared on them,
-            so give it what the module will see. The inputs of an ONNX file bear these names, or the keys of the
-            mappings; its output is called `OUTPUT`.
-        path: Path of the file; an existing one is replaced.
+        module: Maps tensors, or mappings of tensors, to one tensor. The first axis of every tensor is the batch.
+        example: Example arguments by name, in order, all with the same number of rows, at least three. The file is
+            compared with the module on them, so they should be realistic. Their names, or the keys of the mappings,
+            are the input names of an ONNX file; its output is called `OUTPUT`.
+        path: Path of the file. An existing file is replaced.
         format: One of `FORMATS`.
-        metadata: Texts by name that the file carries and `read_metadata` reads: properties of an ONNX file, extra files
-            of the others.
-        reference: What the file is compared with, if not with the module.
-        scale: What the numbers of the result are measured in, such as half the distance of an action's bounds; one
-            number, or what broadcasts to the result.
+        metadata: Texts by name to store in the file, for `read_metadata`. They become metadata properties of an ONNX
+            file, or extra files in the other formats.
+        reference: The function that the file is compared with. None compares it with the module.
+        scale: Unit of the differences, such as half the range of an action; one number, or a tensor that broadcasts to
+            the result.
 
     Returns:
-        The largest difference between the file's numbers and the module's, in units of `scale`; of a number beyond
-        `scale`, in parts of it.
+        The largest difference between the results of the file and the module, in units of `scale`. For numbers larger
+        than `scale`, it is the relative difference.
 
     Raises:
-        ValueError: The format is unknown, the example has no rows to compare, or two arguments, or an argument and the
-            output, have one name.
+        ValueError: The format is unknown, the example has too few rows, or a name is used twice among the arguments and
+            the output.
         ImportError: The ONNX packages are missing.
         ExportError: The format cannot express the module, or the difference exceeds `TOLERANCE`. Nothing is written.
     """
@@ -122,7 +122,7 @@ def export(
             difference = _difference(load(data), reference or module, arguments, min(sizes), scale)
     except ImportError:
         raise
-    except Exception as error:  # whatever a tracer or a converter trips over
+    except Exception as error:  # tracers and converters raise many kinds of errors
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ExportError(f"cannot be exported as {format}: {reason}") from error
     if not difference <= TOLERANCE:
@@ -132,12 +132,12 @@ def export(
 
 
 def read_metadata(path: str | Path, format: str) -> dict[str, str]:
-    """Read the texts that `export` was given. Nothing in the file is executed, whatever its format.
+    """Read the metadata of an exported file. Nothing in the file is executed, whatever its format.
 
     Raises:
         ValueError: The format is unknown.
         ImportError: The ONNX packages are missing.
-        ExportError: The file is damaged or not of this format.
+        ExportError: The file is damaged or has another format.
     """
     _find(format)
     try:
@@ -156,25 +156,25 @@ def read_metadata(path: str | Path, format: str) -> dict[str, str]:
 
 
 def load_exported(path: str | Path, format: str, trusted: bool = False) -> Run:
-    """Load a file of `export` as a function that takes the arguments of its example in their order, on the CPU.
+    """Load an exported file on the CPU, as a function that takes the arguments of the example in order.
 
-    ONNX Runtime is given as many threads as torch has.
+    ONNX Runtime uses as many threads as torch.
 
     Args:
         path: Path of the file.
         format: Format of the file.
-        trusted: Whether the file comes from where your programs come from. An ONNX file is data; torch unpickles parts
-            of the others whatever they hold, so that loading one may execute anything.
+        trusted: Whether you trust the source of the file like that of a program. Loading a TorchScript or
+            `torch.export` file may execute arbitrary code, because torch unpickles parts of it. An ONNX file is data.
 
     Raises:
-        ValueError: The format is unknown, or needs trust and is given none.
+        ValueError: The format is unknown, or it requires `trusted`.
         ImportError: The ONNX packages are missing.
-        ExportError: The file is damaged or not of this format.
+        ExportError: The file is damaged or has another format.
     """
     load = _find(format)[1]
     if format != "onnx" and not trusted:
         raise ValueError(
-            f"{path}: a {format} file may execute anything as it is loaded: say trusted=True of your own, or use onnx"
+            f"{path}: a {format} file may execute anything when loaded: pass trusted=True if you trust it, or use onnx"
         )
     data = Path(path).read_bytes()
     try:
@@ -212,7 +212,7 @@ def _first(rows: int, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _difference(run: Run, reference: Run, arguments: dict[str, Any], size: int, scale: Tensor | float) -> float:
-    """Return the largest difference at three batch sizes, one of which is a single row."""
+    """Return the largest difference at three batch sizes, including a single row."""
     worst, scale = torch.zeros(()), torch.as_tensor(scale).cpu()
     for rows in (1, size - 1, size):
         batch = _first(rows, arguments).values()
@@ -224,12 +224,12 @@ def _difference(run: Run, reference: Run, arguments: dict[str, Any], size: int, 
         if got.shape != expected.shape:
             raise ExportError(f"for a batch of {rows} it gives {tuple(got.shape)}, not {tuple(expected.shape)}")
         worst = torch.maximum(worst, ((got - expected).abs() / torch.maximum(expected.abs(), scale)).max())
-    return worst.item()  # NaN if any was
+    return worst.item()  # NaN if any difference is NaN
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what tracers and converters say as they go: the comparison tells whether it mattered."""
+    """Silence tracers and converters. The comparison of results replaces their warnings."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -240,7 +240,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-# The formats, each a function from a module to a file's bytes and one from these to a function.
+# Each format has a function that writes a module to bytes and one that loads it from bytes.
 
 
 def _write_torchscript(module: nn.Module, example: dict[str, Any], metadata: dict[str, str]) -> bytes:
@@ -251,7 +251,7 @@ def _write_torchscript(module: nn.Module, example: dict[str, Any], metadata: dic
 
 
 def _load_torchscript(data: bytes) -> Run:
-    with _quiet():  # torch calls it deprecated
+    with _quiet():  # torch warns that it is deprecated
         return torch.jit.load(io.BytesIO(data))
 
 
@@ -287,7 +287,7 @@ def _write_onnx(module: nn.Module, example: dict[str, Any], metadata: dict[str, 
     )
     names, graph = {*_names(example), OUTPUT}, program.model.graph
     for value in (value for node in graph for value in node.outputs if value.name in names):
-        if value not in graph.outputs:  # torch calls values by its operators, such as "linear"
+        if value not in graph.outputs:  # torch names values after operators, such as "linear"
             value.name += " inside"
     program.model.metadata_props.update(metadata)
     return program.model_proto.SerializeToString()
@@ -312,7 +312,7 @@ def _load_onnx(data: bytes) -> Run:
 
 def _import_onnxruntime() -> Any:
     try:
-        import onnx  # noqa: F401  # torch writes ONNX by these two
+        import onnx  # noqa: F401  # torch exports ONNX with these two
         import onnxruntime  # type: ignore[import-untyped]
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:

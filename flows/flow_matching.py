@@ -1,4 +1,4 @@
-"""Conditional flow matching: an ODE whose velocity is learned by regression, without a likelihood."""
+"""Conditional flow matching: an ODE whose velocity is learned by regression instead of maximum likelihood."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from flows.base import ChunkFlow, require_positive
 from flows.bases import GaussianBase
 from flows.registry import register_flow
 
-FREQUENCIES = 5  # of the time embedding: half a turn, one, two ... over the unit interval, up to 8
+FREQUENCIES = 5  # of the time embedding: 1/4, 1/2, 1, 2 and 4 periods in the unit interval
 
 
 class Block(nn.Module):
-    """Residual block whose input the condition scales and shifts, at first by one and zero (FiLM; Perez et al., arXiv
-    1709.07871)."""
+    """Residual block with FiLM conditioning, which starts at scale 1 and shift 0 (Perez et al., arXiv 1709.07871)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -33,18 +32,18 @@ class Block(nn.Module):
 
 
 class Velocity(nn.Module):
-    """Residual network from a point, its time and the projected context to the velocity there.
+    """Residual network from a point, its time and the projected context to the velocity at that point.
 
-    Time and context act on every block, and by multiplication. Added to the first layer alone, they are not enough for
-    a policy: from 100 demonstrations of `tape_cut` a network of the same width succeeded in 0.04 of 100 episodes, this
-    one in 0.72 (one seed, 8,000 updates).
+    Time and context modulate every block, by scale and shift. Adding them to the first layer alone is not enough for a
+    policy: trained on 100 demonstrations of `tape_cut`, such a network of the same width succeeded in 4 of 100
+    episodes, this one in 72 (one seed, 8,000 updates).
     """
 
     angular: Tensor
 
     def __init__(self, dim: int, width: int, depth: int) -> None:
         super().__init__()
-        self.time = nn.Linear(2 * FREQUENCIES, width, bias=False)  # the projected context brings the bias
+        self.time = nn.Linear(2 * FREQUENCIES, width, bias=False)  # the projected context contains the bias
         self.condition = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.input = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
@@ -63,40 +62,41 @@ class Velocity(nn.Module):
 
 @register_flow("flow_matching")
 class FlowMatchingFlow(ChunkFlow):
-    """Conditional flow matching along straight paths. A latent z ~ N(0, I) is carried to a chunk a by
+    """Conditional flow matching along straight paths. An ODE transports a latent z ~ N(0, I) to a chunk a,
 
-        dx/dt = v(x, t, context),  x(0) = z,  x(1) = a,
+        dx/dt = v(x, t, context),  x(0) = z,  x(1) = a.
 
-    in `steps` equal steps: the chunk is a deterministic function of its latent. The velocity is learned by
-    regression on a - z at x_t = (1 - t) z + t a, so `loss` is **not a likelihood** (see `row_loss`).
+    It is solved in `steps` equal steps, so the chunk is a deterministic function of its latent. The velocity is learned
+    by regression on a - z at x_t = (1 - t) z + t a. Hence `loss` is **not a likelihood** (see `row_loss`).
 
-    `to_latent` integrates the same ODE backwards. It inverts `to_chunk` up to an error that falls as 1 / steps (euler)
-    or 1 / steps^3 (midpoint, whose errors of second order cancel on the way back); `round_trip_error` measures it. The
-    steps are not inverted themselves: those of a well-trained sampler are nearly singular, and their exact inverse is
-    a latent far out or none.
+    `to_latent` integrates the same ODE backwards. It inverts `to_chunk` up to an error of order 1 / steps (euler) or
+    1 / steps^3 (midpoint, whose second-order errors cancel on the way back); `round_trip_error` measures it. Inverting
+    the steps themselves does not work: those of a well-trained sampler are nearly singular, so the exact inverse is a
+    latent far from the origin, or does not exist.
 
-    `log_prob` and the log-determinants cost a multiple of a sample.
+    `log_prob` and the log-determinants cost several times as much as a sample.
 
-    * Up to `exact_dims` numbers in a chunk they are exact for the discrete maps, by each step's Jacobian (D backward
-      passes): `log_prob` is the density that `to_latent` pulls back, `rsample_and_log_prob` reports that of its own
-      samples, and the two differ by the error of that round trip.
-    * Above, they are an **estimate** of the ODE's, the integral of the velocity's divergence: one Rademacher probe a
-      call (Hutchinson's trace estimator, one backward pass a step), unbiased for the discretised integral, and
-      different from call to call. Logarithms of it are unbiased, densities are not.
+    * For chunks of up to `exact_dims` numbers, they are exact for the discretised maps and use the Jacobian of each
+      step (D backward passes). `log_prob` follows from the map of `to_latent`, `rsample_and_log_prob` from the map of
+      `to_chunk`, and the two differ by the round-trip error.
+    * For larger chunks they **estimate** the log-determinant of the ODE, the integral of the velocity's divergence.
+      Hutchinson's trace estimator draws one Rademacher probe per call and takes one backward pass per step. The
+      estimate is unbiased for the discretised integral and differs from call to call. Its exponential is biased.
 
-    `sample` and `mode` compute no determinant.
+    `sample` and `mode` do not compute a determinant.
 
     Lipman et al., Flow Matching for Generative Modeling, ICLR 2023, arXiv 2210.02747 (eq. 22 and 23 at sigma_min = 0;
     eq. 4 and appendix C for the density).
 
     Args:
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        width: of the velocity's hidden layers.
-        depth: number of residual blocks, of two layers each.
-        steps: of the solver, in either direction.
-        solver: "midpoint" (two evaluations of the velocity a step) or "euler" (one, and far less exact at equal cost:
-            ten steps narrow a density visibly).
-        exact_dims: chunks of up to this many numbers have exact log-determinants.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        width: Hidden width of the velocity network.
+        depth: Number of residual blocks, of two layers each.
+        steps: Number of solver steps in either direction. More steps are more exact and slower.
+        solver: "midpoint" evaluates the velocity twice per step, "euler" once. Euler is far less exact at equal cost;
+            ten of its steps visibly narrow a density.
+        exact_dims: Chunks of up to this many numbers have exact log-determinants. Their cost grows with the size of the
+            chunk.
     """
 
     loss_is_nll = False
@@ -129,7 +129,7 @@ class FlowMatchingFlow(ChunkFlow):
         self.base = GaussianBase(self.dim)
 
     def embed(self, context: Tensor) -> Tensor:
-        """The context's share of what modulates the velocity's blocks: (B, 1, width)."""
+        """Project the context, which modulates the blocks of the velocity: (B, C) -> (B, 1, width)."""
         return self.context(context).unsqueeze(1)
 
     def encode(self, chunk: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,10 +144,11 @@ class FlowMatchingFlow(ChunkFlow):
         return self._first(latent, length)
 
     def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
-        """|v(x_t, t, context) - (a - z)|^2 at one z ~ N(0, I) and t ~ U(0, 1) a row: (B, H, A), (B, C) -> (B,).
+        """Return |v(x_t, t, context) - (a - z)|^2 at a random z ~ N(0, I), t ~ U(0, 1): (B, H, A), (B, C) -> (B,).
 
-        The regression loss of flow matching, drawn anew at each call, in `eval()` too. **Not a likelihood**, nor a
-        bound on one: no smaller than what z and a leave undecided, and not comparable with another flow's loss.
+        This is the regression loss of flow matching. Each call draws one z and one t per row, in `eval()` as well. The
+        loss is **not a likelihood**, nor a bound on one. Its minimum is the variance of a - z given x_t, not zero, and
+        it cannot be compared with the loss of another flow.
         """
         target = self._flat(chunk, context)
         noise, time = torch.randn_like(target), target.new_empty(len(target), 1, 1).uniform_()
@@ -155,7 +156,7 @@ class FlowMatchingFlow(ChunkFlow):
         return (velocity - (target - noise)).square().sum((-2, -1))
 
     def round_trip_error(self, chunk: Tensor, context: Tensor) -> Tensor:
-        """Largest error in any number of chunk -> latent -> chunk: (B, *n, H, A), (B, C) -> (B, *n)."""
+        """Return the largest error of chunk -> latent -> chunk in any number: (B, *n, H, A), (B, C) -> (B, *n)."""
         flat, embedding = self._flat(chunk, context), self.embed(context)
         latent = flat
         for i in range(self.steps):
@@ -164,7 +165,7 @@ class FlowMatchingFlow(ChunkFlow):
 
     def _integrate(self, point: Tensor, embedding: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
         size = (end - start) / self.steps
-        # Pulled back, the rows of the identity make a Jacobian; one random row estimates its trace.
+        # Vector-Jacobian products with the rows of the identity give a Jacobian; one random row estimates its trace.
         exact = self.dim <= self.exact_dims
         probe = torch.eye(self.dim).to(point) if exact else 2.0 * torch.randint_like(point, 2) - 1.0
         log_abs_det = point.new_zeros(point.shape[:-1])
@@ -177,7 +178,7 @@ class FlowMatchingFlow(ChunkFlow):
     def _step_with_log_det(
         self, point: Tensor, time: float, size: float, embedding: Tensor, identity: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """A step, and the log-determinant of its Jacobian."""
+        """Take a step; return the new point and the log-determinant of the step's Jacobian."""
         after, pullback = torch.func.vjp(lambda x: self._step(x, time, size, embedding), point)[:2]
         rows = identity[:, None, None].expand(-1, *point.shape)  # (D, B, N, D)
         (jacobian,) = torch.func.vmap(pullback)(rows)
@@ -186,7 +187,7 @@ class FlowMatchingFlow(ChunkFlow):
     def _step_with_divergence(
         self, point: Tensor, time: float, size: float, embedding: Tensor, probe: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """A step, and the estimate of the divergence's integral over it by the solver's own rule."""
+        """Take a step; return the new point and an estimate of the divergence's integral by the solver's rule."""
         where, when = self._evaluation(point, time, size, embedding)
         velocity, pullback = torch.func.vjp(lambda x: self._velocity(x, when, embedding), where)[:2]
         return point + size * velocity, size * torch.linalg.vecdot(pullback(probe)[0], probe)
@@ -195,7 +196,7 @@ class FlowMatchingFlow(ChunkFlow):
         return point + size * self._velocity(*self._evaluation(point, time, size, embedding), embedding)
 
     def _evaluation(self, point: Tensor, time: float, size: float, embedding: Tensor) -> tuple[Tensor, float]:
-        """Where and when a step from `point` evaluates the velocity."""
+        """Return the point and the time at which a step from `point` evaluates the velocity."""
         if self.solver == "euler":
             return point, time
         return point + size / 2 * self._velocity(point, time, embedding), time + size / 2

@@ -1,4 +1,4 @@
-"""Diagonal Gaussian over the chunk: the baseline that the coupling flow is compared with."""
+"""Diagonal Gaussian over chunks, the baseline for the coupling flow."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from flows.registry import register_flow
 
 @register_flow("gaussian")
 class GaussianFlow(ChunkFlow):
-    """p(chunk | context) = N(mean(context), diag(std(context))^2), seen as the flow that standardises the chunk,
+    """Diagonal Gaussian, p(chunk | context) = N(mean(context), diag(std(context))^2).
+
+    Written as a flow, it standardises the chunk:
 
         latent = (chunk - mean(context)) / std(context),  latent ~ N(0, I).
 
     Args:
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        width: of the hidden layers.
-        depth: number of hidden layers.
-        dropout: probability in the hidden layers.
-        log_std_bound: log standard deviations stay within +- this.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        width: Width of the hidden layers.
+        depth: Number of hidden layers.
+        dropout: Dropout probability in the hidden layers.
+        log_std_bound: log standard deviations stay within +- this. Higher values allow narrower and wider densities.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class GaussianFlow(ChunkFlow):
         self.base = GaussianBase(dim)
 
     def embed(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of each row, (B, 1, D) each."""
+        """Return the mean and the log standard deviation of each row, (B, 1, D) each."""
         mean, log_std = self.net(context).unsqueeze(1).chunk(2, -1)
         return mean, bounded(log_std, self.log_std_bound)
 

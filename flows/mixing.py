@@ -1,6 +1,6 @@
-"""Linear maps between the layers of a coupling flow, which mix its two parts.
+"""Linear maps between the layers of a coupling flow, which mix the two parts of a chunk.
 
-Each takes row vectors x (..., D) to the mapped ones, or back; `log_abs_det` is the map's log|det|, a scalar.
+Each module maps row vectors (..., D) -> (..., D), or back with `inverse`. `log_abs_det` returns log|det|, a scalar.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from flows.bases import bounded
 
 
 class RotationMixing(nn.Module):
-    """x -> x Q, with Q a random orthogonal matrix, drawn once; log|det Q| = 0.
+    """x -> x Q, where Q is a random orthogonal matrix that is drawn once; log|det Q| = 0.
 
-    Q stays float64 whatever the module is cast to, and is cast where it is used: rounded once, it would no longer be
-    orthogonal to float64's precision.
+    Q stays in float64 when the module is cast, and each call casts it to the dtype of x. Once rounded, it would no
+    longer be orthogonal to the precision of float64.
 
     Args:
-        dim: D.
+        dim: Dimension of x, D.
     """
 
     matrix: Tensor
@@ -45,16 +45,16 @@ class RotationMixing(nn.Module):
 
 
 class LUMixing(nn.Module):
-    """x -> x P L U, with P a random permutation, drawn once, and L unit lower and U upper triangular, learned.
+    """x -> x P L U, where P is a random permutation that is drawn once, and L and U are learned.
 
-    The diagonal of U is the exp of bounded numbers, so the map stays invertible; its log|det| is their sum. The inverse
-    solves the two triangular systems. A new map is the permutation alone.
+    L is unit lower triangular and U is upper triangular. The diagonal of U is the exp of bounded numbers, so the map
+    stays invertible; log|det| is their sum. The inverse solves the two triangular systems. L and U start as identities.
 
     Kingma and Dhariwal, Glow, NeurIPS 2018, arXiv 1807.03039 (section 3.2).
 
     Args:
-        dim: D.
-        log_scale_bound: the logarithms of U's diagonal stay within +- this.
+        dim: Dimension of x, D.
+        log_scale_bound: The logarithms of the diagonal of U stay within +- this.
     """
 
     permutation: Tensor
@@ -62,7 +62,7 @@ class LUMixing(nn.Module):
     def __init__(self, dim: int, log_scale_bound: float = 1.0) -> None:
         super().__init__()
         self.register_buffer("permutation", torch.randperm(dim))
-        # L below the diagonal, U above, and on it what becomes the logarithms of U's.
+        # L is below the diagonal and U above it. The diagonal holds the logarithms of U's diagonal before bounding.
         self.factors = nn.Parameter(torch.zeros(dim, dim))
         self.log_scale_bound = log_scale_bound
 
@@ -72,7 +72,7 @@ class LUMixing(nn.Module):
         upper = self.factors.triu(1) + log_diagonal.exp().diag()
         if not inverse:
             return x[..., self.permutation] @ lower @ upper
-        rows = x.flatten(0, -2)  # one system for all of them; leading axes would each repeat the matrix
+        rows = x.flatten(0, -2)  # one system for all rows; a batch of systems would copy the matrix
         rows = torch.linalg.solve_triangular(upper, rows, upper=True, left=False)
         rows = torch.linalg.solve_triangular(lower, rows, upper=False, left=False, unitriangular=True)
         return rows[:, self.permutation.argsort()].reshape(x.shape)

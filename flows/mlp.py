@@ -1,4 +1,4 @@
-"""The hidden part of multilayer perceptrons."""
+"""Hidden layers of multilayer perceptrons."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def hidden_layers(
     dropout: float | None = 0.0,
     activation: Callable[[], nn.Module] = nn.SiLU,
 ) -> nn.Sequential:
-    """Make linear layers, each followed by its activation and its dropout: (..., inputs) -> (..., widths[-1]).
+    """Make linear layers, each followed by an activation and dropout: (..., inputs) -> (..., widths[-1]).
 
     Args:
-        inputs: size of what the first layer is given.
-        widths: sizes of what the layers return.
-        dropout: probability. None leaves the module out, and the weights of later layers get other names.
-        activation: makes an activation.
+        inputs: Input size of the first layer.
+        widths: Output size of each layer.
+        dropout: Dropout probability. None adds no dropout modules, which changes the state-dict keys of later layers.
+        activation: Factory of the activation modules.
     """
     layers = nn.Sequential()
     for size, width in pairwise((inputs, *widths)):

@@ -1,15 +1,16 @@
-"""nflows as a backend: any of its transforms becomes a `ChunkFlow`, and presets.
+"""The nflows backend: a `ChunkFlow` for any nflows transform, and two presets.
 
 >>> flow = NflowsFlow(transform, horizon=8, action_dim=15, context_dim=97)
 
-Only the transform is nflows'; base density and sampling are those of `ChunkFlow`. What this mends of nflows 0.14:
+Only the transform comes from nflows; the base density and sampling are those of `ChunkFlow`. This avoids or reports
+several problems of nflows 0.14:
 
-* its affine coupling scales by sigmoid(u + 2) + 0.001, at most 1.001, so it cannot expand: use `AffineCoupling`;
-* its sampling is float32 whatever the dtype, and fails with a float64 context;
-* it wants one context row for each sample, and some of its transforms fail for an empty batch;
-* its autoregressive transforms invert in one pass per dimension: with more than 32, building the flow warns.
+* Its affine coupling scales by sigmoid(u + 2) + 0.001, at most 1.001, so it cannot expand. Use `AffineCoupling`.
+* It samples in float32 whatever the dtype, and fails with a float64 context.
+* It needs one context row per sample, and some of its transforms fail for an empty batch.
+* Its autoregressive transforms invert in one pass per dimension. With more than 32 dimensions, building the flow warns.
 
-What it cannot mend: `NaiveLinear` inverts by `torch.solve`, which torch has removed; `LULinear` serves.
+One problem remains: `NaiveLinear` inverts with `torch.solve`, which torch has removed. Use `LULinear` instead.
 
 Durkan et al., nflows: normalizing flows in PyTorch, 2020, doi 10.5281/zenodo.4296287.
 """
@@ -40,18 +41,19 @@ except ModuleNotFoundError as error:
 
 
 class NflowsFlow(ChunkFlow):
-    """Density whose map is an nflows transform, from chunk to latent, over flat chunks of D = H * A numbers.
+    """Flow whose map from chunk to latent is an nflows transform, over flat chunks of D = H * A numbers.
 
-    The transform sees each context row once for every sample of the row.
+    The transform receives each context row once per sample.
 
     Args:
-        transform: of D features, conditional on `context_dim` numbers (or on none). Its forward direction is the
-            flow's `to_latent`, as in nflows.
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        base: density of the latent; None is the standard normal.
+        transform: A transform of D features, conditional on `context_dim` numbers or unconditional. Its forward
+            direction is `to_latent`, as in nflows.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        base: Density of the latent. None is the standard normal.
 
     Raises:
-        TypeError: not an nflows transform (of an `nflows.flows.Flow`, give the transform that it was built from).
+        TypeError: `transform` is not an nflows transform. For an `nflows.flows.Flow`, pass the transform it was built
+            from.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class NflowsFlow(ChunkFlow):
         self.base = GaussianBase(dim) if base is None else base
 
     def embed(self, context: Tensor) -> Tensor:
-        """The context itself, (B, C): only the transform knows what to make of it."""
+        """Return the context itself, (B, C), for the transform to process."""
         return context
 
     def encode(self, chunk: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +86,7 @@ class NflowsFlow(ChunkFlow):
 
 
 def _apply(map_: Callable[..., tuple[Tensor, Tensor]], x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """A map of rows, (R, D) and (R, C), on x (B, N, D) and context (B, C)."""
+    """Apply a map of rows, (R, D) and (R, C), to x (B, N, D) and context (B, C)."""
     if x.numel() == 0:
         return x, x.sum(-1)
     rows = context.unsqueeze(1).expand(-1, x.shape[1], -1).flatten(0, 1)
@@ -93,12 +95,13 @@ def _apply(map_: Callable[..., tuple[Tensor, Tensor]], x: Tensor, context: Tenso
 
 
 class AffineCoupling(AffineCouplingTransform):
-    """nflows' affine coupling with a scale that can expand as well as contract: exp(s), |s| < `log_scale_bound`.
+    """Affine coupling of nflows with a scale that can also expand: exp(s) with |s| < `log_scale_bound`.
 
     Args:
-        mask: (D,), positive where a dimension moves.
-        transform_net_create_fn: from how many dimensions stay, and how many parameters they decide, to the network.
-        log_scale_bound: log-scales stay within +- this.
+        mask: (D,), positive for the dimensions that are transformed.
+        transform_net_create_fn: Makes the conditioner, given the number of fixed dimensions and the number of
+            parameters to compute.
+        log_scale_bound: Log-scales stay within +- this.
     """
 
     def __init__(
@@ -115,18 +118,20 @@ class AffineCoupling(AffineCouplingTransform):
 
 
 class NflowsRealNVP(NflowsFlow):
-    """RealNVP of nflows' parts, of the size and over the halves of `CouplingFlow`: `AffineCoupling` layers whose
-    conditioners are nflows' residual networks.
+    """RealNVP with the residual networks of nflows as conditioners of `AffineCoupling` layers.
+
+    The default size and the two halves of a chunk are those of `CouplingFlow`.
 
     Args:
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        layers: coupling layers.
-        width: of the conditioners.
-        blocks: residual blocks of a conditioner.
-        base: density of the latent, "gaussian" (nflows' own choice) or "mixture".
-        components: of the mixture base.
-        dropout: probability in the conditioners and the mixture base.
-        log_scale_bound: a layer's log-scales stay within +- this.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        layers: Number of coupling layers.
+        width: Hidden width of each layer's conditioner.
+        blocks: Number of residual blocks in a conditioner.
+        base: Density of the latent: "gaussian", as in nflows, or "mixture".
+        components: Number of components of the mixture base. More components can represent more modes.
+        dropout: Dropout probability in the conditioners and in the mixture base.
+        log_scale_bound: The log-scales of each layer stay within +- this. Higher values allow stronger scaling; without
+            a bound, training is erratic.
     """
 
     def __init__(
@@ -148,7 +153,7 @@ class NflowsRealNVP(NflowsFlow):
         net = _conditioner(context_dim, width, blocks, dropout)
         couplings = [AffineCoupling(moved, net, log_scale_bound) for moved in _halves(horizon, action_dim, layers)]
         for coupling in couplings:
-            # Start at the identity: from nflows' own start, eight layers grow enough to lose 1e-2 in float32.
+            # Start as the identity. With the initialisation of nflows, eight layers lose 1e-2 in float32.
             nn.init.zeros_(coupling.transform_net.final_layer.weight)
             nn.init.zeros_(coupling.transform_net.final_layer.bias)
         super().__init__(
@@ -161,23 +166,23 @@ class NflowsRealNVP(NflowsFlow):
 
 
 class NflowsNSF(NflowsFlow):
-    """Neural spline flow of nflows' parts: rational-quadratic coupling over the halves of `CouplingFlow`.
+    """Neural spline flow of nflows: rational-quadratic coupling over the halves of `CouplingFlow`.
 
-    In float32 a log-determinant of some 250 nats is good to about 1e-3 (80 numbers, the largest of a latent at 6):
-    nothing bounds the splines' parameters, as `SplineCouplingFlow` does.
+    In float32, a log-determinant of some 250 nats has an error of about 1e-3 (80 numbers, latents out to 6). Unlike in
+    `SplineCouplingFlow`, the parameters of the splines are not bounded.
 
     Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv 1906.04032.
 
     Args:
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        layers: coupling layers.
-        width: of the conditioners.
-        blocks: residual blocks of a conditioner.
-        bins: of each spline.
-        tail_bound: the splines act on [-tail_bound, tail_bound]; numbers beyond stay as they are.
-        base: density of the latent, "gaussian" (nflows' own choice) or "mixture".
-        components: of the mixture base.
-        dropout: probability in the conditioners and the mixture base.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        layers: Number of coupling layers.
+        width: Hidden width of each layer's conditioner.
+        blocks: Number of residual blocks in a conditioner.
+        bins: Number of bins of each spline. More bins are more flexible and slower.
+        tail_bound: The splines act on [-tail_bound, tail_bound] and are the identity outside.
+        base: Density of the latent: "gaussian", as in nflows, or "mixture".
+        components: Number of components of the mixture base. More components can represent more modes.
+        dropout: Dropout probability in the conditioners and in the mixture base.
     """
 
     def __init__(
@@ -224,7 +229,7 @@ def _conditioner(context_dim: int, width: int, blocks: int, dropout: float) -> C
 
 
 def _halves(horizon: int, action_dim: int, layers: int) -> Iterator[Tensor]:
-    """For each layer, the mask of the half that moves. A chunk of one number has no halves and moves every time."""
+    """Yield the mask of the transformed half for each layer. A chunk of one number is transformed by every layer."""
     dim = horizon * action_dim
     first = horizon // 2 * action_dim if horizon > 1 else action_dim // 2
     for layer in range(layers):

@@ -1,8 +1,8 @@
-"""Things by name: ours, those that a program registers, and those that installed packages bring by entry points.
+"""Registries of classes and functions by name, which installed packages extend with entry points.
 
-A name may come from a stranger's file. It means what is registered under it, if anything is. Otherwise it means the
-entry point of an installed package, which is then imported, and a warning of the logger `flows.plugins` names the
-package. What lies in the current folder is not installed.
+A name may come from an untrusted file. Registered names take precedence. Any other name is looked up among the entry
+points of installed packages. That package is then imported, and the logger `flows.plugins` logs its name as a warning.
+Packages in the current folder do not count as installed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ S = TypeVar("S")
 
 
 class Registry(Generic[T]):
-    """Things of one kind by name.
+    """Classes or functions of one kind, by name.
 
     Args:
-        kind: what error messages call one of them, such as "flow".
-        group: the group of entry points by which installed packages bring theirs.
-        base: the class whose subclasses they are; None if they are no classes.
+        kind: The word for an entry in error messages, such as "flow".
+        group: The entry point group in which installed packages add entries.
+        base: The base class of all entries. None if they need not be classes.
     """
 
     def __init__(self, kind: str, group: str, base: type | None = None) -> None:
@@ -34,14 +34,14 @@ class Registry(Generic[T]):
         self._announced: set[str] = set()
 
     def register(self, name: str, thing: T | str) -> None:
-        """Make a thing available by a name.
+        """Register a class or function under a name.
 
         Args:
-            name: its name.
-            thing: the thing, or "module:attribute", which is imported when it is asked for.
+            name: The name.
+            thing: The class or function, or "module:attribute", which is imported on first use.
 
         Raises:
-            ValueError: another thing has this name.
+            ValueError: The name is already registered.
         """
         if name in self._things:
             owner = self._things[name]
@@ -63,12 +63,12 @@ class Registry(Generic[T]):
         return sorted({*self._things, *(point.name for point in self._entry_points())})
 
     def find(self, name: str) -> T:
-        """Return the thing of a name, importing it if need be.
+        """Return the class or function with a name, importing it if necessary.
 
         Raises:
-            ValueError: nothing has this name (the nearest valid one is given), two installed packages give it to
-                different things, or it is no subclass of `base`.
-            ImportError: importing it fails.
+            ValueError: The name is unknown (the message suggests the nearest valid one), two installed packages define
+                it differently, or it is not a subclass of `base`.
+            ImportError: Importing it fails.
         """
         thing = self._things.get(name)
         if thing is None:
@@ -91,18 +91,18 @@ class Registry(Generic[T]):
     def _load(self, point: EntryPoint) -> Any:
         try:
             thing = point.load()
-        except Exception as error:  # whatever a package does when it is imported
+        except Exception as error:  # a package may raise anything when it is imported
             raise ImportError(
                 f"{self.kind} {point.name!r} cannot be imported from {_owner(point)}: {error!r}"
             ) from error
         if self.base is not None and not (isinstance(thing, type) and issubclass(thing, self.base)):
-            package = self.base.__module__.rpartition(".")[0] or self.base.__module__  # ours export them there
+            package = self.base.__module__.rpartition(".")[0] or self.base.__module__  # where it is exported
             base = f"{package}.{self.base.__qualname__}"
             raise ValueError(f"{self.kind} {point.name!r}: {_owner(point)} is not a subclass of {base}")
         return thing
 
     def _entry_points(self) -> list[EntryPoint]:
-        """Those of installed packages. Of two versions of a package, the one that would be imported counts."""
+        """Return the entry points of installed packages, counting only the importable version of each package."""
         packages: dict[str, Iterable[EntryPoint]] = {}
         for distribution in distributions(path=_outside_the_current_folder()):
             if points := distribution.entry_points.select(group=self.group):
@@ -111,18 +111,18 @@ class Registry(Generic[T]):
 
 
 def hint(name: str, valid: Iterable[str]) -> str:
-    """What to append to an error about an unknown name: the most similar valid one, and all of them."""
+    """Return a suffix for errors about an unknown name: the most similar valid name, and all valid names."""
     nearest = get_close_matches(name, valid, n=1, cutoff=0.0)
     guess = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return f"{guess} (valid: {', '.join(sorted(valid))})"
 
 
 def _outside_the_current_folder() -> list[str]:
-    """Python's path without the current folder, which Python itself may have put there."""
+    """Return `sys.path` without the current folder, which Python may have added."""
     absolute = (entry for entry in sys.path if os.path.isabs(entry))
     return [entry for entry in absolute if not (os.path.exists(entry) and os.path.samefile(entry, os.curdir))]
 
 
 def _owner(point: EntryPoint) -> str:
-    """Where an entry point leads, and the package that brings it."""
+    """Return the object reference of an entry point and its package, for messages."""
     return f"{point.value} of the package {point.dist.name!r}" if point.dist else point.value

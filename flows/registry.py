@@ -1,5 +1,7 @@
-"""Flows by name. Other packages bring theirs with the decorator, or with an entry point of the group `softflow.flows`
-(`my_flow = my_package.my_flow:MyFlow`); `flows.plugins` says what a name means.
+"""Flows by name.
+
+Other packages add flows with the decorator, or with an entry point in the group `softflow.flows`
+(`my_flow = my_package.my_flow:MyFlow`). `flows.plugins` describes how a name is resolved.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ from flows.bounds import BoundedFlow
 from flows.plugins import Registry, hint
 
 DEFAULT_FLOW = "coupling"
-SHARED_OPTIONS = ("bounds", "noise", "noise_law")  # of `make_flow` itself, for every flow
+SHARED_OPTIONS = ("bounds", "noise", "noise_law")  # options of `make_flow` that apply to every flow
 
 Flow = TypeVar("Flow", bound=type[ChunkFlow])
 FLOWS: Registry[type[ChunkFlow]] = Registry("flow", "softflow.flows", base=ChunkFlow)
 
-# Ours that need another library, which is imported when one of them is asked for.
+# Flows of optional backends. The backend is imported on first use.
 for _name, _flow in {
     "nflows_nsf": "nflows_backend:NflowsNSF",
     "nflows_realnvp": "nflows_backend:NflowsRealNVP",
@@ -30,16 +32,16 @@ for _name, _flow in {
 
 
 def register_flow(name: str) -> Callable[[Flow], Flow]:
-    """Class decorator that makes a `ChunkFlow` available as `make_flow(name, ...)`.
+    """Return a class decorator that makes a `ChunkFlow` available as `make_flow(name, ...)`.
 
     Raises:
-        ValueError: another class has this name.
+        ValueError: The name is already registered.
     """
     return FLOWS.decorator(name)
 
 
 def available_flows() -> list[str]:
-    """Names that `make_flow` accepts, sorted."""
+    """Return the names that `make_flow` accepts, sorted."""
     return FLOWS.names()
 
 
@@ -57,17 +59,19 @@ def make_flow(
     """Build a registered flow.
 
     Args:
-        name: one of `available_flows()`.
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        bounds: "raw" or "atanh"; this and the noise that training adds to its chunks: see `BoundedFlow`.
-        noise: its standard deviation (gaussian) or half-width (uniform).
+        name: One of `available_flows()`.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        bounds: "raw" or "atanh". "atanh" keeps nearly all samples near the box [-1, 1] and suits data at the bounds;
+            see `BoundedFlow`.
+        noise: Noise on the chunks in training, in units of the action: the standard deviation (gaussian) or the
+            half-width (uniform). 0 adds none; more noise smooths the density.
         noise_law: "gaussian" or "uniform".
-        options: of this flow, see its class.
+        options: Options of the flow; see its class.
 
     Raises:
-        ValueError: unknown name or option (the nearest valid one is given), or a bad value; or a name that two
-            installed packages give to different flows.
-        ImportError: the name is that of an installed package's flow, or of a backend, and importing it fails.
+        ValueError: The name or an option is unknown (the message suggests the nearest valid one), a value is invalid,
+            or two installed packages define the name differently.
+        ImportError: Importing the flow's package or backend fails.
     """
     flow = FLOWS.find(name)
     dims = {"horizon": horizon, "action_dim": action_dim, "context_dim": context_dim}

@@ -1,11 +1,11 @@
-"""Monotone rational-quadratic splines on a box [-bound, bound], the identity beyond it; without branches.
+"""Monotone rational-quadratic splines on [-bound, bound], the identity outside. The code has no branches on data.
 
-Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv 1906.04032, to which "eq." refers. A number x lies in one of K
-bins, between the knots (x0, y0) and (x1, y1) where the spline has the derivatives d0 and d1. The bin's slope is
-(y1 - y0) / (x1 - x0), the place in it t = (x - x0) / (x1 - x0).
+Equations are those of Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv 1906.04032. A number x lies in one of K
+bins, between the knots (x0, y0) and (x1, y1), where the spline has the derivatives d0 and d1. The slope of the bin is
+(y1 - y0) / (x1 - x0), and the relative position in it is t = (x - x0) / (x1 - x0).
 
-What belongs to one spline lies along the last axis but one: a vector operation then takes many splines at once, which
-takes half the time of bins along the last axis.
+The bins of a spline lie along the second-to-last axis. Vector operations then process many splines at once, which takes
+half the time of bins along the last axis.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The usual 1e-3 allows stretches so flat that float32 cannot invert them, and fits no better.
-MIN_BIN = 3e-2  # width and height, as a share of the box
+# The usual 1e-3 allows bins too flat to invert in float32, and does not fit better.
+MIN_BIN = 3e-2  # minimum width and height, as a fraction of the box
 MIN_DERIVATIVE = 3e-2
-MAX_BINS = 16  # half of the box is left to learn
+MAX_BINS = 16  # leaves about half of the box to learn
 IDENTITY_RAW = math.log(math.expm1(1 - MIN_DERIVATIVE))  # MIN_DERIVATIVE + softplus(this) = 1
 
 
 def spline_knots(raw: Tensor, bound: float) -> Tensor:
-    """The knots that any numbers stand for: (..., 3K - 1, M) -> (..., 3, K + 1, M), their x, y and derivatives.
+    """Compute knots from unconstrained numbers: (..., 3K - 1, M) -> (..., 3, K + 1, M), their x, y and derivatives.
 
-    `raw` holds K widths and K heights (by softmax) and the K - 1 inner derivatives (by softplus); all zeros are the
-    identity. The outer knots are exactly (-bound, -bound) and (bound, bound), with derivative 1 as the tails.
+    `raw` contains K widths and K heights (softmax) and K - 1 inner derivatives (softplus). All zeros give the identity.
+    The outer knots are exactly (-bound, -bound) and (bound, bound), with derivative 1 to match the tails.
     """
     bins = (raw.shape[-2] + 1) // 3
     share = raw[..., : 2 * bins, :].unflatten(-2, (2, bins)).softmax(-2)
@@ -40,21 +40,21 @@ def spline_knots(raw: Tensor, bound: float) -> Tensor:
 
 
 def spline(x: Tensor, knots: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
-    """M splines, or their inverses, each at a number of its own, and the log-derivatives of that map.
+    """Evaluate M splines or their inverses, each at its own number, with log-derivatives.
 
-    Knots and bounds are met exactly; beyond the bounds the argument comes back with log-derivative 0. Gradients are
-    finite everywhere.
+    Knots and bounds are met exactly. Beyond the bounds, the map is the identity. Gradients are finite everywhere.
 
     Args:
-        x: (..., M); values of the splines if `inverse`.
-        knots: (..., 3, K + 1, M), see `spline_knots`.
+        x: Arguments, (..., M); with `inverse`, values of the splines.
+        knots: Knots, (..., 3, K + 1, M); see `spline_knots`.
+        inverse: Whether to evaluate the inverses.
 
     Returns:
-        (..., M) and (..., M).
+        The results and the log-derivatives of the evaluated map, both (..., M).
     """
     edge = knots[..., 1 if inverse else 0, :, :]
     inside = (x >= edge[..., 0, :]) & (x <= edge[..., -1, :])
-    held = torch.where(inside, x, 0.0)  # any place in the box does for those that stay as they are
+    held = torch.where(inside, x, 0.0)  # an arbitrary value in the box for numbers outside, where the result is unused
     left = (held.unsqueeze(-2) >= edge[..., 1:-1, :]).sum(-2)
     ends = torch.stack((left, left + 1), -2).unsqueeze(-3)
     (x0, x1), (y0, y1), (d0, d1) = (
@@ -62,21 +62,22 @@ def spline(x: Tensor, knots: Tensor, inverse: bool = False) -> tuple[Tensor, Ten
     )
     slope = (y1 - y0) / (x1 - x0)
     t = _place((held - y0) / (y1 - y0), slope, d0, d1) if inverse else (held - x0) / (x1 - x0)
-    # Eq. 4 and 5 as sums of positive terms, which cannot cancel.
+    # Eq. 4 and 5 as sums of positive terms, which avoids cancellation.
     here, there, both = t.square(), (1 - t).square(), t * (1 - t)
     denominator = slope * (here + there) + (d0 + d1) * both
     derivative = (slope / denominator).square() * (d1 * here + 2 * slope * both + d0 * there)
-    # `lerp` meets both ends exactly.
+    # `lerp` is exact at both ends.
     value = torch.lerp(x0, x1, t) if inverse else torch.lerp(y0, y1, (slope * here + d0 * both) / denominator)
     log_derivative = -derivative.log() if inverse else derivative.log()
     return torch.where(inside, value, x), torch.where(inside, log_derivative, 0.0)
 
 
 def _place(climbed: Tensor, slope: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
-    """The t at which a spline has climbed a share in [0, 1] of its bin's height: the root of eq. 6 to 8.
+    """Return the t at which a spline has climbed a given fraction of its bin's height, the root of eq. 6 to 8.
 
-    With p = d0 (1 - climbed) - d1 climbed, the quadratic's discriminant is p^2 + 4 slope^2 climbed (1 - climbed): terms
-    >= 0, never both 0. Nothing cancels in the root either if p >= 0, and else if the bin is read from its other end.
+    With p = d0 (1 - climbed) - d1 climbed, the discriminant is p^2 + 4 slope^2 climbed (1 - climbed): both terms are
+    >= 0, and at least one is positive. If p >= 0, the root has no cancellation either. If p < 0, the same holds with
+    the bin reversed.
     """
     rest = 1 - climbed
     p = d0 * rest - d1 * climbed

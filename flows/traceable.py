@@ -1,4 +1,4 @@
-"""What a format of `flows.export` cannot express, and what stands for it in a file."""
+"""Replacements for modules that a format of `flows.export` cannot express."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flows.mixing import LUMixing
 
 
 class _FixedMixing(nn.Module):
-    """An `LUMixing` whose factors no longer change, as two matrices: ONNX cannot solve a triangular system."""
+    """An `LUMixing` with fixed factors, as two matrices, because ONNX cannot solve triangular systems."""
 
     matrix: Tensor
     inverse: Tensor
@@ -28,7 +28,7 @@ class _FixedMixing(nn.Module):
 
 
 def traceable(module: nn.Module) -> nn.Module:
-    """Return a copy of a module in which everything that a format cannot express is replaced."""
+    """Return a copy of a module in which all parts that a format cannot express are replaced."""
     module = copy.deepcopy(module)
     for parent in list(module.modules()):
         for name, part in parent.named_children():

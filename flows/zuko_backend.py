@@ -1,16 +1,17 @@
-"""zuko as a backend: any of its flows or lazy transforms becomes a `ChunkFlow`, and presets.
+"""The zuko backend: a `ChunkFlow` for any zuko flow or lazy transform, and three presets.
 
 >>> flow = ZukoFlow(zuko.flows.NSF(120, 97, passes=2), horizon=8, action_dim=15, context_dim=97)
 
-Only the transform is zuko's; base density and sampling are those of `ChunkFlow`. What this mends of zuko 1.6:
+Only the transform comes from zuko; the base density and sampling are those of `ChunkFlow`. This avoids or reports
+several problems of zuko 1.6:
 
-* importing it turns off argument validation of torch.distributions for the whole process: importing this module leaves
-  the setting as it was (zuko imported earlier, by something else, has changed it already);
-* its `rsample_and_log_prob` runs the conditioners once more for the log-determinant: here they run once (in an
-  autoregressive transform once a pass);
-* its log-densities fail for an empty batch;
-* its autoregressive transforms, the default of NSF and MAF, invert in one pass per dimension: the presets take two
-  passes, and with more than 32, building the flow warns.
+* Importing it turns off the argument validation of torch.distributions for the whole process. Importing this module
+  preserves the setting, unless zuko was imported earlier.
+* Its `rsample_and_log_prob` runs the conditioners again for the log-determinant. Here they run once, or once per pass
+  in an autoregressive transform.
+* Its log-densities fail for an empty batch.
+* Its autoregressive transforms, the default of NSF and MAF, invert in one pass per dimension. The presets use two
+  passes. With more than 32 passes, building the flow warns.
 
 Rozet et al., Zuko: Normalizing flows in PyTorch, 2022, doi 10.5281/zenodo.7625672.
 """
@@ -38,24 +39,24 @@ finally:
 
 
 MAX_DEPTH = 1000
-"""Hidden layers of a conditioner. zuko lists them before it makes any weight, so a depth from a file is limited."""
+"""Maximum depth of a conditioner, for untrusted descriptions: zuko lists all layers before it makes weights."""
 
 
 class ZukoFlow(ChunkFlow):
-    """Density whose map is a zuko transform, from chunk to latent, over flat chunks of D = H * A numbers.
+    """Flow whose map from chunk to latent is a zuko transform, over flat chunks of D = H * A numbers.
 
-    Inverses that zuko finds by bisection are right to 1e-6, continuous flows' log-determinants to about 1e-4, unless
-    the transform is built with tolerances of its own.
+    At zuko's default tolerances, inverses by bisection are accurate to 1e-6, and the log-determinants of continuous
+    flows to about 1e-4.
 
     Args:
-        flow: a zuko flow over a standard normal, or a lazy transform, of D features and `context_dim` context features.
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        base: density of the latent; None is the standard normal.
+        flow: A zuko flow over a standard normal, or a lazy transform, of D features and `context_dim` context features.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        base: Density of the latent. None is the standard normal.
 
     Raises:
-        TypeError: neither a zuko flow nor a lazy transform.
-        ValueError: a flow of other than D features, or whose own base is no standard normal: to replace that base,
-            give `flow.transform`.
+        TypeError: `flow` is neither a zuko flow nor a lazy transform.
+        ValueError: `flow` does not have D features, or its base is not a standard normal. To replace its base, pass
+            `flow.transform`.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class ZukoFlow(ChunkFlow):
         self.base = GaussianBase(dim) if base is None else base
 
     def embed(self, context: Tensor) -> Transform | None:
-        """The transform given the context, which it holds as (B, 1, C); None for an empty batch."""
+        """Return the transform conditioned on the context, as (B, 1, C); None for an empty batch."""
         return self.transform(context.unsqueeze(1)) if context.shape[0] else None
 
     def encode(self, chunk: Tensor, embedding: Transform | None) -> tuple[Tensor, Tensor]:
@@ -110,15 +111,15 @@ def _check_base(base: nn.Module, dim: int) -> None:
 
 
 def _forward(transform: Transform, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and log|det| of a transform of vectors: (B, N, D) -> (B, N, D), (B, N)."""
-    y, log_abs_det = transform.call_and_ladj(x)  # type: ignore[attr-defined]  # zuko's addition to torch's class
-    if transform.domain.event_dim == 0:  # elementwise: one for each dimension
+    """Apply a transform of vectors; return its value and log|det|: (B, N, D) -> (B, N, D), (B, N)."""
+    y, log_abs_det = transform.call_and_ladj(x)  # type: ignore[attr-defined]  # zuko adds it to torch's class
+    if transform.domain.event_dim == 0:  # elementwise: one log-derivative per dimension
         log_abs_det = log_abs_det.sum(-1)
     return y, log_abs_det.expand(x.shape[:-1])
 
 
 def _inverse(transform: Transform, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and log|det| of a transform's inverse, in one run of its conditioners, where zuko takes a second one."""
+    """Return the value and log|det| of the inverse, running the conditioners once. zuko would run them twice."""
     if isinstance(transform, zuko.transforms.ComposedTransform):
         log_abs_det = y.new_zeros(y.shape[:-1])
         for part in reversed(transform.transforms):
@@ -130,7 +131,7 @@ def _inverse(transform: Transform, y: Tensor) -> tuple[Tensor, Tensor]:
         moved, log_abs_det = _inverse(transform.meta(fixed), moved)
         return transform.merge(fixed, moved, y.shape), log_abs_det
     if isinstance(transform, zuko.transforms.AutoregressiveTransform):
-        # A pass settles one more group of dimensions, so the last one has every parameter right.
+        # Each pass completes one more group of dimensions, so all parameters are correct in the last one.
         x = y.new_zeros(y.shape)
         for _ in range(transform.passes - 1):
             x = transform.meta(x).inv(y)
@@ -139,22 +140,23 @@ def _inverse(transform: Transform, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class ZukoNSF(ZukoFlow):
-    """`zuko.flows.NSF`: monotonic rational-quadratic splines on [-5, 5]; numbers beyond stay as they are. In float32 a
-    log-determinant of some 250 nats is good to about 2e-4 (80 numbers, the largest of a latent at 6).
+    """`zuko.flows.NSF`: monotonic rational-quadratic splines on [-5, 5], the identity outside.
+
+    In float32, a log-determinant of some 250 nats has an error of about 2e-4 (80 numbers, latents out to 6).
 
     Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv 1906.04032.
 
     Args:
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        layers: transforms.
-        width: of the conditioners.
-        depth: hidden layers of a conditioner, at most `MAX_DEPTH`.
-        bins: of each spline.
-        passes: groups of dimensions, each of which sees those before it. 2, the halves of the chunk, is coupling;
-            D is autoregressive. Sampling runs a conditioner `passes` times, a density once, and reinforcement learning
-            samples at every step and in every update: hence 2.
-        base: density of the latent, "gaussian" (zuko's own choice) or "mixture".
-        components: of the mixture base.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        layers: Number of transforms.
+        width: Hidden width of each transform's conditioner.
+        depth: Number of hidden layers of a conditioner, at most 1000.
+        bins: Number of bins of each spline. More bins are more flexible and slower.
+        passes: Number of groups of dimensions; the map of each is conditioned on the groups before it. 2 is a coupling
+            over the halves of the chunk, H * A is fully autoregressive. Sampling runs a conditioner `passes` times,
+            `log_prob` once. The default is 2 because reinforcement learning samples at every step.
+        base: Density of the latent: "gaussian", as in zuko, or "mixture".
+        components: Number of components of the mixture base. More components can represent more modes.
     """
 
     def __init__(
@@ -193,19 +195,21 @@ class ZukoNSF(ZukoFlow):
 
 
 class ZukoMAF(ZukoFlow):
-    """`zuko.flows.MAF`: affine maps, each dimension's decided by those in the groups before its own.
+    """`zuko.flows.MAF`: affine maps, conditioned on the dimensions in the preceding groups.
 
     Papamakarios et al., Masked Autoregressive Flow for Density Estimation, NeurIPS 2017, arXiv 1705.07057.
 
     Args:
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        layers: transforms.
-        width: of the conditioners.
-        depth: hidden layers of a conditioner, at most `MAX_DEPTH`.
-        passes: see `ZukoNSF`.
-        base: density of the latent, "gaussian" (zuko's own choice) or "mixture".
-        components: of the mixture base.
-        log_scale_bound: a layer's log-scales stay within +- this.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        layers: Number of transforms.
+        width: Hidden width of each transform's conditioner.
+        depth: Number of hidden layers of a conditioner, at most 1000.
+        passes: Number of groups of dimensions; the map of each is conditioned on the groups before it. 2 is a coupling,
+            H * A is fully autoregressive. Sampling runs a conditioner `passes` times, `log_prob` once.
+        base: Density of the latent: "gaussian", as in zuko, or "mixture".
+        components: Number of components of the mixture base. More components can represent more modes.
+        log_scale_bound: The log-scales of each transform stay within +- this. Higher values allow stronger scaling;
+            without a bound, training is erratic.
     """
 
     def __init__(
@@ -244,19 +248,21 @@ class ZukoMAF(ZukoFlow):
 
 
 class ZukoNICE(ZukoFlow):
-    """`zuko.flows.NICE`: coupling over alternating dimensions of the flat chunk. Despite the name its maps are affine,
-    those of RealNVP; zuko's `RealNVP` is the same flow.
+    """`zuko.flows.NICE`: coupling over alternating dimensions of the flat chunk.
+
+    Despite the name, its maps are the affine ones of RealNVP. `zuko.flows.RealNVP` is the same flow.
 
     Dinh et al., Density estimation using Real NVP, ICLR 2017, arXiv 1605.08803.
 
     Args:
-        horizon, action_dim, context_dim: see `ChunkFlow`.
-        layers: coupling layers.
-        width: of the conditioners.
-        depth: hidden layers of a conditioner, at most `MAX_DEPTH`.
-        base: density of the latent, "gaussian" (zuko's own choice) or "mixture".
-        components: of the mixture base.
-        log_scale_bound: a layer's log-scales stay within +- this.
+        horizon, action_dim, context_dim: See `ChunkFlow`.
+        layers: Number of coupling layers.
+        width: Hidden width of each transform's conditioner.
+        depth: Number of hidden layers of a conditioner, at most 1000.
+        base: Density of the latent: "gaussian", as in zuko, or "mixture".
+        components: Number of components of the mixture base. More components can represent more modes.
+        log_scale_bound: The log-scales of each transform stay within +- this. Higher values allow stronger scaling;
+            without a bound, training is erratic.
     """
 
     def __init__(
@@ -299,7 +305,7 @@ def _require_depth(depth: int) -> None:
 
 
 def _affine(log_scale_bound: float) -> partial[zuko.transforms.MonotonicAffineTransform]:
-    """zuko's affine map with log-scales within +- the bound, which zuko calls a slope of exp(-bound)."""
+    """Return zuko's affine map with log-scales within +- the bound, which is a `slope` of exp(-bound) in zuko."""
     if not log_scale_bound > 0:
         raise ValueError(f"log_scale_bound: expected a number > 0, got {log_scale_bound!r}")
     return partial(zuko.transforms.MonotonicAffineTransform, slope=math.exp(-log_scale_bound))

@@ -1,4 +1,4 @@
-"""From an observation to an action chunk."""
+"""Policies, which map an observation to an action chunk."""
 
 from __future__ import annotations
 

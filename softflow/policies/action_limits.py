@@ -1,4 +1,4 @@
-"""Limits that every executed action keeps: a box, and the largest change from one step to the next."""
+"""Limits on executed actions: a box, and a maximum change per step."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import torch
 from torch import Tensor, nn
 
 Limit = float | Tensor
-"""One number for all action dimensions, or one for each, (A,)."""
+"""One number for all action dimensions, or one per dimension, (A,)."""
 ROUNDING = 1e-5
-"""How far beyond the box the action executed last may lie: it has been in native units and was scaled back."""
+"""How far the previous action may lie outside the box, because converting it from native units rounds it."""
 
 
 class ActionLimits(nn.Module):
-    """Clips chunks to a box, then each step to what can be reached from the step before.
+    """Clips chunks to a box, and limits the change from each step to the next.
 
-    The order is that of execution: the first step is limited to what can be reached from the action executed last,
-    each further one to what can be reached from the limited step before it. A chunk within the limits is returned to
-    the bit.
+    The first step is limited relative to the previously executed action. Each further step is limited relative to the
+    limited step before it. A chunk within the limits is returned unchanged, bit for bit.
 
     Args:
-        action_dim: Numbers of an action, A.
+        action_dim: Dimension of an action, A.
         low, high: Bounds of the box; -1 <= low < high <= 1.
-        rate: The largest change per step; positive, and infinite where there is no limit.
+        rate: Maximum change per step, positive. Infinity means no limit.
 
     Raises:
-        ValueError: A limit has another shape or is out of range.
+        ValueError: A limit has the wrong shape or is out of range.
     """
 
     low: Tensor
@@ -52,12 +51,12 @@ class ActionLimits(nn.Module):
         """Limit chunks: (B, *n, H, A) -> (B, *n, H, A).
 
         Args:
-            chunk: The chunks as proposed.
-            previous: The actions executed last, (B, A), within the box up to `ROUNDING`. None where nothing was
-                executed yet, so that the first step is free.
+            chunk: The proposed chunks.
+            previous: The previously executed actions, (B, A), within the box up to `ROUNDING`. None if nothing has been
+                executed yet; the rate then does not limit the first step.
 
         Raises:
-            ValueError: `previous` has another shape, or lies outside the box, from where no step keeps both limits.
+            ValueError: `previous` has the wrong shape, or lies outside the box, where the limits may conflict.
         """
         if previous is not None:
             expected = (len(chunk), self.action_dim)
@@ -65,8 +64,8 @@ class ActionLimits(nn.Module):
                 raise ValueError(f"previous: expected {expected}, got {tuple(previous.shape)}")
             if not ((previous >= self.low - ROUNDING) & (previous <= self.high + ROUNDING)).all():
                 raise ValueError(
-                    "previous: the action executed last is not a number within the bounds: give what was executed, or "
-                    "None if nothing was"
+                    "previous: the last executed action is not a number within the bounds: pass the action that was "
+                    "executed, or None if there was none"
                 )
             previous = previous.clamp(self.low, self.high)
             previous = previous.reshape(len(chunk), *(1 for _ in chunk.shape[1:-2]), self.action_dim)

@@ -1,4 +1,4 @@
-"""The contract between the training loop and anything that proposes action chunks."""
+"""The interface between the training loop and policies over action chunks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class ChunkPolicy(nn.Module, ABC):
     Shapes: B batch, n samples, O observation dim, H horizon, A action dim.
 
     Attributes:
-        kind: The name by which a description calls this class.
-        normalizer: Normalises the numbers of an observation, and holds their statistics.
-        encoder: Encodes the images in packed observations. None where an observation is numbers alone.
-        flow: Turns latents into chunks, given the features of an observation.
-        flow_name: The name that `flows.make_flow` knows the flow by.
-        horizon: Steps of a proposed chunk, H.
-        action_dim: Numbers of an action, A.
+        kind: The name of this class in descriptions.
+        normalizer: Normalises the numbers of an observation with their statistics.
+        encoder: Encodes the images in packed observations. None if observations have no images.
+        flow: Maps latents to chunks, given the features of an observation.
+        flow_name: The name of the flow in `flows.make_flow`.
+        horizon: Number of actions in a proposed chunk, H.
+        action_dim: Dimension of an action, A.
     """
 
     kind: ClassVar[str]
@@ -44,12 +44,12 @@ class ChunkPolicy(nn.Module, ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return plain values from which `build` makes the same again, without its weights."""
+        """Return plain values from which `build` rebuilds this policy, without its weights."""
 
     @classmethod
     @abstractmethod
     def build(cls, **description: Any) -> ChunkPolicy:
-        """Build what `describe` described."""
+        """Build a policy from the result of `describe`."""
 
     @property
     def context_dim(self) -> int:
@@ -57,16 +57,16 @@ class ChunkPolicy(nn.Module, ABC):
         return len(self.normalizer.mean) + (self.encoder.feature_count if self.encoder is not None else 0)
 
     def features(self, observation: Tensor) -> Tensor:
-        """Return what the flow and a critic are given: (B, O) -> (B, C)."""
+        """Return the features, which are the context of the flow and of a critic: (B, O) -> (B, C)."""
         if self.encoder is None:
             return self.normalizer(observation)
         return torch.cat((self.encoder(observation), self.normalizer(self.encoder.numbers(observation))), -1)
 
     def require_task(self, task: TaskSpec) -> None:
-        """Check that the policy's rows and actions are those of a task.
+        """Check that the observations and actions of a task have the policy's sizes.
 
         Raises:
-            ValueError: They are not.
+            ValueError: A size differs.
         """
         own, given = (_sizes(size) for size in (self._observation_size, task.observation_size))
         if own != given:
@@ -88,27 +88,27 @@ class ChunkPolicy(nn.Module, ABC):
 
     @abstractmethod
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
-        """Draw `n` candidate chunks as they would be executed, clipped to the box: (B, O) -> (B, n, H, A).
+        """Draw `n` differentiable candidate chunks, clipped to the box: (B, O) -> (B, n, H, A).
 
-        With a `length`, only the first actions of the same chunks are returned, (B, n, length, A), which may be less
-        work. The chunks are differentiable.
+        With a `length`, return only the first `length` actions of the same chunks, (B, n, length, A), which may be
+        faster.
         """
 
     @abstractmethod
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
-        """Return the chunk of a given latent, clipped to the box: (B, O), (B, *latent_shape) -> (B, H, A)."""
+        """Decode a latent to a chunk, clipped to the box: (B, O), (B, *latent_shape) -> (B, H, A)."""
 
     @abstractmethod
     def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return how far the policy is from data chunks (B, H, A), a scalar to be minimised beside -Q."""
+        """Return the behaviour cloning loss on data chunks (B, H, A), a scalar to minimise along with -Q."""
 
     @abstractmethod
     def greedy(self, observation: Tensor) -> Tensor:
-        """Return the chunk that the policy holds likeliest, clipped to the box: (B, O) -> (B, H, A)."""
+        """Return the greedy chunk, decoded from the most likely latent and clipped to the box: (B, O) -> (B, H, A)."""
 
 
 def _sizes(observation: ObservationSize) -> str:
-    """The images' names and shapes and how many numbers lie between them, in words."""
+    """Return the names and sizes of the parts of an observation, for messages."""
     if isinstance(observation, int):
         return f"{observation} numbers"
     return ", ".join(

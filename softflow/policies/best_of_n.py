@@ -1,4 +1,4 @@
-"""The chunk that is executed: the one that a critic values most among several that a policy proposes."""
+"""Best-of-N action selection: execute the proposed chunk with the highest value."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from softflow.policies.steered import SteeredPolicy
 from softflow.task import TaskSpec
 
 KINDS: Registry[type[ChunkPolicy]] = Registry("kind of policy", "softflow.policies", base=ChunkPolicy)
-"""The policies that a description may build, by the name that it calls them."""
+"""The policy classes that a description may name."""
 
 P = TypeVar("P", bound=type[ChunkPolicy])
 
 
 def register_policy(policy: P) -> P:
-    """Class decorator by which a saved policy of this class can be loaded. Packages may bring theirs by an entry point
-    of the group `softflow.policies` instead, called as its `kind`.
+    """Register a policy class, as a decorator, so that saved policies of this class can be loaded.
+
+    Packages may instead define an entry point in the group `softflow.policies`, named after the `kind` of the class.
 
     Raises:
-        ValueError: another class has this `kind`.
+        ValueError: The `kind` is already registered.
     """
     KINDS.register(policy.kind, policy)
     return policy
@@ -38,23 +39,23 @@ for _policy in (FlowPolicy, OneStepPolicy, SteeredPolicy):
 
 
 class BestOfN(nn.Module):
-    """A policy, and the critic that chooses among its chunks. This is what deploys.
+    """A policy, and the critic that chooses among its proposed chunks. This is the deployed policy.
 
-    At temperature 0 the candidates of a mixture flow are the centres of its modes: the critic chooses between ways to
-    go on, and each is executed as precisely as the policy knows it.
+    At temperature 0, the candidates of a mixture flow are decoded from the means of its components. The critic then
+    chooses between modes without any noise on the executed actions.
 
     Args:
         policy: Proposes chunks.
-        critic: Values the first `critic.horizon` actions of each chunk. None for a method without a critic.
-        n_action_steps: How many actions of a chunk are executed.
-        candidates: How many chunks are proposed, N. A single one is executed without asking the critic.
-        temperature: Temperature at which the candidates are drawn; higher ones vary more.
-        task: What the robot sees and does; it is saved with the policy. None if it is not known: observations and
-            actions are then rows without names and units.
+        critic: Evaluates the first `critic.horizon` actions of each chunk. None for a method without a critic.
+        n_action_steps: Number of actions of a chunk that are executed.
+        candidates: Number of proposed chunks, N. With 1, the chunk is executed without evaluating the critic.
+        temperature: Sampling temperature of the candidates. Higher values give more diverse candidates.
+        task: The observations and actions of the robot, which are saved with the policy. None if unknown; observations
+            and actions are then rows without names and units.
 
     Raises:
-        ValueError: There are several candidates but no critic to choose among them, a number is out of range, or the
-            task has other observations or actions than the policy.
+        ValueError: There are several candidates but no critic, a number is out of range, or the observations or actions
+            of the task do not fit the policy.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class BestOfN(nn.Module):
 
     @property
     def task(self) -> TaskSpec | None:
-        """What the robot sees and does. Setting it raises ValueError unless it fits the policy."""
+        """The observations and actions of the robot. Setting a task that does not fit the policy raises ValueError."""
         return self._task
 
     @task.setter
@@ -98,7 +99,7 @@ class BestOfN(nn.Module):
 
     @torch.inference_mode()
     def choose(self, observation: Tensor, length: int | None = None) -> Tensor:
-        """Choose whole chunks, (B, O) -> (B, H, A), or their first `length` actions."""
+        """Choose whole chunks, (B, O) -> (B, H, A), or only their first `length` actions."""
         chunks = self.policy.propose(observation, self.candidates, self.temperature, length)
         if self.candidates == 1:
             return chunks[:, 0]
@@ -107,7 +108,7 @@ class BestOfN(nn.Module):
         return chunks[torch.arange(len(chunks)), value.argmax(-1)]
 
     def describe(self) -> dict[str, Any]:
-        """Return plain values from which `build` makes the same again, without its weights."""
+        """Return plain values from which `build` rebuilds this object, without its weights."""
         described = {
             "policy": {"kind": self.policy.kind, **self.policy.describe()},
             "critic": self.critic.describe() if self.critic is not None else None,
@@ -121,14 +122,14 @@ class BestOfN(nn.Module):
     def build(
         cls, policy: dict[str, Any], critic: dict[str, Any] | None, task: dict[str, Any] | None = None, **settings: Any
     ) -> BestOfN:
-        """Build what `describe` described.
+        """Build from the result of `describe`.
 
-        Files of earlier versions have no task and say `execute` for `n_action_steps`. Their policy may have no kind; it
-        is a `FlowPolicy` then.
+        Files of earlier versions have no task, and `execute` instead of `n_action_steps`. A policy without a kind is a
+        `FlowPolicy`.
 
         Raises:
-            ValueError, TypeError: The description is not one of this version.
-            ImportError: The policy is of a kind that an installed package brings, and importing it fails.
+            ValueError, TypeError: The description is invalid.
+            ImportError: The policy's class comes from an installed package, and importing it fails.
         """
         if "execute" in settings:
             settings["n_action_steps"] = settings.pop("execute")

@@ -1,4 +1,4 @@
-"""A policy's greedy choice as a file that runs without this package."""
+"""Export of greedy policies to files that run without this package."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from softflow.policies.best_of_n import BestOfN
 from softflow.policies.policy import Policy
 from softflow.task import ObservationPart, TaskSpec
 
-EXAMPLES = 64  # observations that a file is compared on
+EXAMPLES = 64  # number of observations on which a file is compared with the policy
 METADATA = "softflow"
-"""Name of the JSON document that a file carries."""
+"""Name of the JSON document in an exported file."""
 
 
 class GreedyPolicy(nn.Module):
-    """A policy's `greedy`, normaliser and clipping included: raw observation (B, O) -> chunk (B, H, A)."""
+    """The `greedy` of a policy, with normaliser and clipping: raw observation (B, O) -> chunk (B, H, A)."""
 
     def __init__(self, policy: ChunkPolicy) -> None:
         super().__init__()
@@ -38,10 +38,10 @@ class GreedyPolicy(nn.Module):
 
 
 class NativePolicy(nn.Module):
-    """`softflow.policies.Policy.greedy` in torch alone: an observation by name -> chunk (B, H, N) in native units.
+    """`softflow.policies.Policy.greedy` in pure torch: an observation by name -> chunk (B, H, N) in native units.
 
-    Where `Policy` raises an error because a number is not finite or a category does not exist, all numbers of the
-    chunk are NaN: a file cannot raise errors, and no action may follow.
+    Where `Policy` raises an error because a number is not finite or a category does not exist, the whole chunk is NaN,
+    because an exported file cannot raise errors.
     """
 
     low: Tensor
@@ -54,8 +54,8 @@ class NativePolicy(nn.Module):
         free = task.low < task.high
         for name, values in (("low", task.low), ("high", task.high)):
             self.register_buffer(name, torch.from_numpy(values))
-        # Where each number lies among those that are learnt. One with a single possible value takes any of them: the
-        # distance of its bounds, by which that is multiplied, is zero.
+        # The index of each native number among the learned ones. A number whose bounds are equal may take any index,
+        # because the result is multiplied by the distance of its bounds, zero.
         self.register_buffer("columns", torch.from_numpy((np.cumsum(free) - 1).clip(0)))
 
     def forward(self, observation: dict[str, Tensor]) -> Tensor:
@@ -73,7 +73,7 @@ class NativePolicy(nn.Module):
 
 
 def _pixels(part: ObservationPart, value: Tensor) -> Tensor:
-    """Images (B, *shape) as the float32 values of their bytes, (B, height * width * channels)."""
+    """Convert images (B, *shape) to their byte values as float32, (B, height * width * channels)."""
     assert part.axes is not None
     image = value.movedim([1 + part.axes.index(axis) for axis in "HW"], (1, 2))
     if part.value_range is not None:
@@ -83,7 +83,7 @@ def _pixels(part: ObservationPart, value: Tensor) -> Tensor:
 
 
 def _numbers(part: ObservationPart, value: Tensor) -> Tensor:
-    """Numbers (B, *shape) as float32 (B, n). The one-hot numbers of a category that does not exist are NaN."""
+    """Convert numbers (B, *shape) to float32 (B, n). The one-hot encoding of an invalid category is NaN."""
     rows = value.reshape(value.shape[0], -1)
     if part.categories is None:
         return rows.float()
@@ -93,25 +93,27 @@ def _numbers(part: ObservationPart, value: Tensor) -> Tensor:
 
 
 def export_greedy(deployed: BestOfN, path: str | Path, format: str) -> float:
-    """Write the greedy choice to a file, compared with the policy's own on observations drawn from its statistics.
+    """Export the greedy policy to a file.
 
-    The file takes a mapping from the names of the task's parts to arrays (B, *shape) of the dtypes that the task says;
-    an ONNX file has an input for each. It gives whole chunks, "chunk" (B, H, N), in native units. If the policy does
-    not know its task, the file takes rows, "observation" (B, O), and its actions lie in [-1, 1]: (B, H, A).
+    The file is compared with the policy on observations drawn from its statistics.
 
-    The file carries a JSON document, `METADATA`: what `TaskSpec.describe` returns, or null, as `task`;
-    `n_action_steps`, how many actions of a chunk to execute; `horizon`, H; and softflow's `version`.
+    The file takes a mapping from the names of the task's parts to arrays (B, *shape) of the task's dtypes; an ONNX file
+    has one input per name. It returns whole chunks, "chunk" (B, H, N), in native units. If the policy has no task, the
+    file takes rows, "observation" (B, O), and returns actions in [-1, 1], (B, H, A).
+
+    The file contains a JSON document named `METADATA`, with the keys `task` (the result of `TaskSpec.describe`, or
+    null), `n_action_steps` (the number of actions of a chunk to execute), `horizon` (H) and `version` (of softflow).
 
     Args:
-        deployed: A policy with its observation statistics. Its critic and its temperature are not exported.
-        path: Path of the file; an existing one is replaced once the new one is whole.
+        deployed: A policy with observation statistics. Its critic and temperature are not exported.
+        path: Path of the file. An existing file is replaced once the new one is complete.
         format: One of `flows.export.FORMATS`.
 
     Returns:
         The largest difference in any number of a chunk, in units of half the distance of its bounds.
 
     Raises:
-        UserError: The policy reads images and does not know its task, or the file cannot be written.
+        UserError: The policy reads images and has no task, or the file cannot be written.
         RuntimeError: The policy has no observation statistics.
         ValueError, ImportError, ExportError: See `flows.export.export`.
     """
@@ -150,7 +152,7 @@ def export_greedy(deployed: BestOfN, path: str | Path, format: str) -> float:
 
 
 def _examples(task: TaskSpec, numbers: NDArray[np.float32], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-    """Observations with the given numbers (B, K), and with images and categories drawn at random."""
+    """Return observations with the given numbers (B, K), and with random images and categories."""
     found, column, rows = {}, 0, len(numbers)
     for part in task.observation:
         dtype, size = np.dtype(part.dtype), part.packed.size

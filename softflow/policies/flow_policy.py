@@ -15,27 +15,27 @@ from softflow.task.layout import ObservationLayout, ObservationSize
 
 
 class FlowPolicy(ChunkPolicy):
-    """pi(chunk | observation): normalised observation -> `flows.ChunkFlow`.
+    """Policy pi(chunk | observation): a `flows.ChunkFlow` conditioned on the normalised observation.
 
-    Packed observations go through a `PixelEncoder`: what the flow is given are the features of their images, and beside
-    them their normalised numbers.
+    A `PixelEncoder` reads packed observations. The context of the flow is then the features of the images, followed by
+    the normalised numbers.
 
-    The density lives on the raw box: chunks of data are in [-1, 1], samples are clipped to it when they are executed
-    or valued, and log-probabilities are those of the chunk before clipping (none is ever recomputed from a clipped
-    one).
+    Data chunks lie in [-1, 1]. Samples are clipped to this box when they are executed or evaluated. Log-probabilities
+    are always those of the chunk before clipping.
 
     Args:
-        observation_dim: O, or the layout of packed observations.
-        action_dim: A.
-        horizon: steps of a chunk, H.
-        flow: a name that `flows.make_flow` knows.
-        flow_options: its options.
-        encoder: of images, a name of `pixel_encoder.ENCODERS`; `conv` if there are any and it is None.
-        encoder_options: its options.
+        observation_dim: Dimension of the observation, O, or the layout of packed observations.
+        action_dim: Dimension of an action, A.
+        horizon: Number of actions in a chunk, H.
+        flow: Name of a flow in `flows.make_flow`.
+        flow_options: Options of the flow.
+        encoder: Name of an image encoder in `pixel_encoder.ENCODERS`. None uses `conv` if there are images.
+        encoder_options: Options of the encoder.
 
     Raises:
-        ValueError: an encoder, or options of one, but no images; and see `flows.make_flow` and `PixelEncoder`.
-        ImportError: the package of the flow or of the encoder is missing.
+        ValueError: An encoder or its options are given, but there are no images; see also `flows.make_flow` and
+            `PixelEncoder`.
+        ImportError: The package of the flow or of the encoder is missing.
     """
 
     kind = "flow"
@@ -65,7 +65,7 @@ class FlowPolicy(ChunkPolicy):
         )
 
     def describe(self) -> dict[str, Any]:
-        """The arguments that build this policy again."""
+        """Return the arguments that rebuild this policy."""
         description: dict[str, Any] = {
             "observation_dim": self.observation_dim,
             "action_dim": self.action_dim,
@@ -93,17 +93,20 @@ class FlowPolicy(ChunkPolicy):
         return self.flow.mode(self.features(observation)).clamp(-1, 1)
 
     def propose_with_log_prob(self, observation: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
-        """Differentiable chunks before clipping (B, n, H, A) and their log-densities (B, n), in one pass."""
+        """Draw differentiable chunks before clipping, (B, n, H, A), with log-densities, (B, n), in one pass."""
         return self.flow.rsample_and_log_prob(self.features(observation), n)
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
-        """log pi(chunk | observation) in nats: (B, O), (B, *n, H, A) -> (B, *n); as exact as the flow's is."""
+        """Return log pi(chunk | observation) in nats, as exact as the flow's: (B, O), (B, *n, H, A) -> (B, *n)."""
         return self.flow.log_prob(chunk, self.features(observation))
 
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
         return self.flow.chunk_from(latent, self.features(observation)).clamp(-1, 1)
 
     def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The flow's `loss`: the negative log-likelihood per dimension, L_IL of SOFT-FLOW (arXiv 2602.09580), unless
-        its `loss_is_nll` is False."""
+        """Return the `loss` of the flow.
+
+        It is the negative log-likelihood per dimension, L_IL of SOFT-FLOW (arXiv 2602.09580), unless the flow's
+        `loss_is_nll` is False.
+        """
         return self.flow.loss(chunk, self.features(observation), weight)

@@ -1,14 +1,15 @@
-"""A run-time monitor: is a chunk as likely as demonstrated ones, and is the observation like theirs?
+"""A run-time monitor: is the chunk as likely as demonstrated chunks, and is the observation like theirs?
 
-Both questions have one answer each, a number and its threshold, and the thresholds come from demonstrations that the
-density has *not* learnt from: those that it has are far likelier than any that follow.
+Each question is answered by a number and a threshold:
 
-    log p(chunk | observation)    the exact log-density under a frozen imitation policy, of the chunk to be executed.
-                                  Small: nobody who demonstrated would do that here.
-    distance(observation)         Mahalanobis distance of the raw observation from those that the density learnt from.
-                                  Large: the density has never been here, and what it says of the chunk means little.
+    log p(chunk | observation)    The exact log-density of the chunk under a frozen imitation policy. If it is low, the
+                                  chunk is unlike anything demonstrated for this observation.
+    distance(observation)         Mahalanobis distance of the raw observation from the training observations of the
+                                  density. If it is large, the log-density of the chunk is not reliable.
 
-The second is needed because the first is conditional: fed the same wrong observation, a policy and the density agree.
+The thresholds come from held-out demonstrations, because training demonstrations are far likelier than new ones. The
+distance is needed because the log-density is conditional: given the same wrong observation, the policy and the density
+agree.
 """
 
 from __future__ import annotations
@@ -30,22 +31,21 @@ from softflow.policies.weights import read_module, write_module
 from softflow.task import TaskSpec
 
 SHRINKAGE = 0.05
-"""Added to the variance of each standardised observation, so that where data never vary is not infinitely far."""
-ROWS = 1024  # judged at once when a guard is calibrated
+"""Added to the variance of standardised observations, so that distances stay finite along constant dimensions."""
+ROWS = 1024  # batch size of the calibration
 
 
 class ChunkGuard(nn.Module):
-    """Judges chunks by the density of an imitated policy, and limits them.
+    """Judges chunks by the density of an imitation policy, and limits them.
 
     Args:
-        density: An imitated `FlowPolicy` with its observation statistics. It is copied and frozen.
+        density: A trained imitation policy, a `FlowPolicy` with observation statistics. It is copied and frozen.
         low, high, rate: See `ActionLimits`.
-        task: What the robot that the density imitates sees and does; it is saved with the guard. None if it is not
-            known.
+        task: The observations and actions of the robot, which are saved with the guard. None if unknown.
 
     Raises:
-        ValueError: `density` is no flow policy, sees images, or has a flow without an exact density; the limits are
-            impossible; or the task has other observations or actions.
+        ValueError: `density` is not a `FlowPolicy`, reads images, or has a flow without an exact density; a limit is
+            invalid; or the observations or actions of the task do not fit the density.
     """
 
     threshold: Tensor
@@ -64,11 +64,11 @@ class ChunkGuard(nn.Module):
         if not isinstance(density, FlowPolicy):
             raise ValueError(f"a guard needs the density of a FlowPolicy, got {type(density).__name__}")
         if density.encoder is not None:
-            raise ValueError("a guard measures how far numbers are from those learnt: it cannot judge images")
+            raise ValueError("a guard measures the distance of numbers from the training data: it cannot judge images")
         if not density.flow.exact_density:
             raise ValueError(
-                f"flow {density.flow_name!r} has no exact density, which a guard judges by: imitate with another flow, "
-                "such as 'coupling', and guard with that"
+                f"flow {density.flow_name!r} has no exact density, which a guard needs: train the imitation policy "
+                "with another flow, such as 'coupling'"
             )
         if task is not None:
             density.require_task(task)
@@ -81,20 +81,20 @@ class ChunkGuard(nn.Module):
         self.register_buffer("distance_threshold", torch.tensor(math.nan))
         self.register_buffer("whitening", torch.full((size, size), math.nan))
 
-    # ---------------------------------------------------------------------------------------------------- the judge
+    # ------------------------------------------------------------------------------------------------------- judging
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
-        """Return log p(chunk | observation) in nats of the whole chunk: (B, O), (B, *n, H, A) -> (B, *n).
+        """Return log p(chunk | observation) of whole chunks, in nats: (B, O), (B, *n, H, A) -> (B, *n).
 
-        The density is that of temperature 1, whatever temperature chunks are drawn at: cooler chunks are likelier than
-        demonstrated ones. Where the result would be NaN it is minus infinity.
+        The density is always that at temperature 1. Chunks drawn at a lower temperature are likelier than demonstrated
+        ones. NaN is replaced by minus infinity.
         """
         return self.density.log_prob(observation, chunk).nan_to_num(-math.inf, math.inf, -math.inf)
 
     def distance(self, observation: Tensor) -> Tensor:
         """Return the Mahalanobis distance per dimension, (B, O) -> (B,).
 
-        It is about 1 on average for the observations that the density learnt from.
+        Its average is about 1 for the training observations of the density.
         """
         return torch.linalg.vector_norm(self._standardize(observation) @ self.whitening.mT, dim=-1) / math.sqrt(
             self.density.observation_dim
@@ -102,22 +102,22 @@ class ChunkGuard(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, learned: Tensor, observation: Tensor, chunk: Tensor, quantile: float = 0.05) -> None:
-        """Set both thresholds such that each flags demonstrations drawn anew with a probability of at most `quantile`.
+        """Set both thresholds so that each flags a new demonstration with a probability of at most `quantile`.
 
-        This is split conformal prediction: of N scores, the threshold is the floor(quantile * (N + 1))-th from below
-        (Vovk et al., Algorithmic Learning in a Random World, 2005). The probability is over demonstrations and over
-        what is held out, and as exact as the windows are exchangeable; those of one episode are alike, so that many
-        episodes count, not many windows.
+        This is split conformal prediction: the threshold is the floor(quantile * (N + 1))-th smallest of N scores (Vovk
+        et al., Algorithmic Learning in a Random World, 2005). The probability is over demonstrations and over the
+        held-out split, and is exact only if windows are exchangeable. Windows of one episode are similar, so use many
+        episodes rather than many windows.
 
         Args:
-            learned: Observations that the density learnt from, (M, O).
-            observation: Observations of demonstrations that it did not learn from, (N, O).
-            chunk: The chunks demonstrated there, (N, H, A), as `softflow.data.whole_chunks` cuts them: without held
-                ends.
-            quantile: The probability, in (0, 1). Raising it flags more.
+            learned: Training observations of the density, (M, O).
+            observation: Observations of held-out demonstrations, (N, O).
+            chunk: The demonstrated chunks, (N, H, A), as returned by `softflow.data.whole_chunks`, which leaves out
+                chunks that are cut short by the end of an episode.
+            quantile: The probability, in (0, 1). Higher values flag more chunks.
 
         Raises:
-            ValueError: Shapes are wrong, numbers are not finite, the quantile is not in (0, 1), or there are too few
+            ValueError: A shape is wrong, a number is not finite, the quantile is not in (0, 1), or there are too few
                 chunks for it.
         """
         for name, rows in (("learned", learned), ("observation", observation)):
@@ -144,22 +144,22 @@ class ChunkGuard(nn.Module):
         self.quantile = quantile
 
     def require_calibrated(self) -> None:
-        """Raise RuntimeError if there are no thresholds."""
+        """Raise RuntimeError if the guard is not calibrated."""
         if not all(buffer.isfinite().all() for buffer in (self.threshold, self.distance_threshold, self.whitening)):
             raise RuntimeError("the guard has no thresholds: calibrate it on held-out demonstrations, or load one")
 
     def require_fit(self, deployed: BestOfN, name: str) -> None:
-        """Check that the guard can judge a policy: it is of the same task and horizon.
+        """Check that the guard and a policy have the same task and horizon.
 
-        Where one of the two does not know its task, the sizes of observations and actions are compared instead.
+        If either has no task, the sizes of observations and actions are compared instead.
 
         Args:
             deployed: The policy.
-            name: What errors call the guard.
+            name: The name of the guard in error messages.
 
         Raises:
-            TaskMismatch: The guard is of another task; the message names every difference.
-            UserError: It has another horizon, or other sizes.
+            TaskMismatch: The tasks differ; the message names every difference.
+            UserError: The horizons or the sizes differ.
         """
         if self.task is not None and deployed.task is not None:
             deployed.task.require_same(self.task, f"{name} is of another task than the policy")
@@ -167,7 +167,7 @@ class ChunkGuard(nn.Module):
         if sizes[0] != sizes[1]:
             raise UserError(
                 f"{name}: its observations, horizon and actions are of {sizes[0]} numbers, the policy's of {sizes[1]}: "
-                "give one of the same environment and horizon"
+                "use a guard of the same environment and horizon"
             )
 
     def require_observations(self, rows: Tensor, name: str = "observation") -> None:
@@ -177,16 +177,16 @@ class ChunkGuard(nn.Module):
             raise ValueError(f"{name}: expected (B, {size}), got {tuple(rows.shape)}")
         if not rows.isfinite().all():
             dims = (~rows.isfinite()).any(0).nonzero()[:, 0].tolist()
-            raise ValueError(f"{name}: dimensions {dims} are not finite numbers: no action follows from that")
+            raise ValueError(f"{name}: dimensions {dims} are not finite numbers: no action can be chosen")
 
     def _standardize(self, observation: Tensor) -> Tensor:
-        """Standardise as the density's normaliser does, but without clipping: a broken sensor must be far away."""
+        """Standardise like the density's normaliser, but without clipping, so that a broken sensor is far away."""
         return (observation - self.density.normalizer.mean) / self.density.normalizer.std
 
     # -------------------------------------------------------------------------------------------------------- files
 
     def save(self, folder: str | Path) -> None:
-        """Write `guard.safetensors` and `guard.json` to a folder, which is made if it does not exist."""
+        """Write `guard.safetensors` and `guard.json` to a folder, which is created if it does not exist."""
         self.require_calibrated()
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -197,27 +197,27 @@ class ChunkGuard(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> ChunkGuard:
-        """Read a guard, ready to judge; nothing is unpickled.
+        """Load a calibrated guard. Nothing is unpickled.
 
         Raises:
-            UserError: A file is missing or damaged, or does not hold a calibrated guard.
+            UserError: A file is missing or damaged, or the guard is not calibrated.
         """
         folder = Path(folder)
         for file in (folder / "guard.json", folder / "guard.safetensors"):
             if not file.is_file():
-                raise UserError(f"{file}: no such file: not a guard, which softflow-guard writes")
+                raise UserError(f"{file}: no such file: not the folder of a guard, which softflow-guard writes")
         try:
             guard = read_module(folder, "guard", cls._build)
             guard.density.normalizer.require_statistics()
             guard.limits.require_valid()
             guard.require_calibrated()
-        except Exception as error:  # a description may ask for anything
+        except Exception as error:  # an invalid description may raise anything
             raise UserError(f"{folder}: the guard cannot be loaded: {one_line(error)}") from error
         return guard.to(device)
 
     @classmethod
     def _build(cls, description: dict[str, Any]) -> ChunkGuard:
-        """Build a guard without thresholds from what `save` describes."""
+        """Build a guard without thresholds from the description that `save` writes."""
         task = TaskSpec.build(description["task"]) if "task" in description else None
         guard = cls(FlowPolicy.build(**description["density"]), task=task)
         guard.quantile = float(description["quantile"])
@@ -225,7 +225,7 @@ class ChunkGuard(nn.Module):
 
 
 def _lower_quantile(scores: Tensor, quantile: float) -> Tensor:
-    """Return the largest of the scores (N,) that another falls below with a probability of at most `quantile`."""
+    """Return the largest of the scores (N,) below which a new score falls with probability at most `quantile`."""
     rank = math.floor(quantile * (len(scores) + 1))
     if rank < 1:
         needed = math.ceil(1 / quantile) - 1

@@ -1,4 +1,4 @@
-"""A policy behind a guard: what it proposes is limited, judged, and replaced if it is too unlikely."""
+"""A policy with a guard, which limits and judges proposed chunks and replaces those that are too unlikely."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ Choose = Callable[[Tensor], Tensor]
 
 
 class Report(NamedTuple):
-    """What a guard did; each field has shape (B,), or () for a single observation."""
+    """What the guard did. Each field has shape (B,), or () for a single observation."""
 
     log_prob: Tensor
-    """The log-likelihood of the chunk that is executed, in nats."""
+    """Log-likelihood of the executed chunk, in nats."""
     flagged: Tensor
-    """Whether what the policy proposed is less likely than the threshold."""
+    """Whether the policy's first proposal is less likely than the threshold."""
     replaced: Tensor
-    """Whether another chunk is executed instead."""
+    """Whether another chunk is executed in its place."""
     unlikely: Tensor
-    """Whether what is executed is less likely than the threshold: it was flagged, and nothing better was found."""
+    """Whether the executed chunk is less likely than the threshold, because no replacement passed."""
     limited: Tensor
-    """Whether the limits changed a number of what is executed."""
+    """Whether the limits changed any executed action."""
     unfamiliar: Tensor
-    """Whether the observation is farther from the data than the threshold."""
+    """Whether the distance of the observation from the data exceeds its threshold."""
 
 
 class GuardedPolicy:
-    """What any policy proposes, as far as a guard lets it pass.
+    """Any policy, with a guard that judges its chunks.
 
-    A chunk is limited, then judged as it would be executed. One that is flagged is replaced by the first that passes
-    of `attempts` more of the policy's own, which are drawn in one batch: by a draw of the policy, given that it passes.
-    Then as many of the guard's density are tried. If none passes, the likeliest of all is executed and reported as
-    `unlikely`: whoever would rather stop, stops then.
+    Each chunk is limited first and then judged as it would be executed. If a chunk is flagged, the policy proposes
+    `attempts` more chunks in one batch, and the first that passes is executed. It is thus a sample of the policy, given
+    that it passes. If none passes, as many chunks are drawn from the guard's density. If none of these passes either,
+    the likeliest of all chunks is executed and reported as `unlikely`. The caller may stop instead.
 
-    Random numbers are those of torch's global generator, as the policies' are; without a flagged chunk none is drawn
-    but the policy's own.
+    Random numbers come from torch's global generator. If no chunk is flagged, the guard draws none.
 
     Args:
-        choose: The policy. It must propose whole chunks of the density's horizon, not only what is executed.
+        choose: The policy. It must return whole chunks of the density's horizon, not only the executed actions.
         guard: A calibrated guard.
-        n_action_steps: How many actions of a chunk are executed.
-        attempts: How many more chunks may be drawn in place of a flagged one, N. 0 flags and replaces nothing.
-        temperature: Temperature of the density's draws; higher ones vary more.
+        n_action_steps: Number of actions of a chunk that are executed.
+        attempts: Number of chunks to draw as replacements of a flagged one, N. With 0, chunks are flagged but not
+            replaced.
+        temperature: Temperature of samples from the density. Higher values give more diverse samples.
 
     Raises:
         ValueError: `n_action_steps` is not in 1 ... H, or `attempts` is negative.
@@ -68,15 +68,15 @@ class GuardedPolicy:
 
     @torch.inference_mode()
     def act(self, observation: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Report]:
-        """Choose the actions to execute, (B, O) -> (B, n_action_steps, A), and report what was done to them.
+        """Choose the actions to execute, (B, O) -> (B, n_action_steps, A), and report what the guard did.
 
         Args:
-            observation: What is seen.
-            previous: The actions executed last, (B, A). None at the start of an episode, whose first step no rate
-                limits. It is asked for at every call because only the caller knows what was executed in the end.
+            observation: The current observations, (B, O).
+            previous: The previously executed actions, (B, A). Every call needs them, because only the caller knows what
+                was executed. None at the start of an episode; the rate then does not limit the first step.
 
         Raises:
-            ValueError: A number of an observation or of what the policy proposes is not finite, or a shape is wrong.
+            ValueError: A number in an observation or in a proposed chunk is not finite, or a shape is wrong.
         """
         guard = self.guard
         guard.require_observations(observation)
@@ -90,7 +90,7 @@ class GuardedPolicy:
             rows = unlikely.nonzero()[:, 0]
             if not len(rows):
                 break
-            candidates = draw(observation[rows])  # (R, N, H, A), as many for each row that is still unlikely
+            candidates = draw(observation[rows])  # (R, N, H, A), N for each row that is still unlikely
             kept = guard.limits(candidates, previous[rows] if previous is not None else None)
             scores = guard.log_prob(observation[rows], kept)
             passes = scores >= guard.threshold
@@ -106,21 +106,21 @@ class GuardedPolicy:
         return chunk[:, : self.n_action_steps], Report(score, flagged, replaced, unlikely, limited, unfamiliar)
 
     def _propose_again(self, observation: Tensor) -> Tensor:
-        """Draw more chunks of the policy in one batch: (R, O) -> (R, N, H, A)."""
+        """Draw more chunks from the policy in one batch: (R, O) -> (R, N, H, A)."""
         return self._propose(observation.repeat_interleave(self.attempts, 0)).unflatten(0, (-1, self.attempts))
 
     def _draw_from_density(self, observation: Tensor) -> Tensor:
-        """Draw as many chunks of the guard's density."""
+        """Draw chunks from the density of the guard: (R, O) -> (R, N, H, A)."""
         return self.guard.density.propose(observation, self.attempts, self.temperature)
 
     def _propose(self, observation: Tensor) -> Tensor:
-        """Return what the policy proposes, checked."""
+        """Return the chunks that the policy proposes, after checking them: (B, O) -> (B, H, A)."""
         density = self.guard.density
         chunk, expected = self.choose(observation), (len(observation), density.horizon, density.action_dim)
         if chunk.shape != expected:
             raise ValueError(
-                f"chunk: the guard judges whole chunks, {expected}, the policy proposes {tuple(chunk.shape)}: give "
-                "what is not yet cut to the executed steps, such as `BestOfN.choose`"
+                f"chunk: the guard judges whole chunks, {expected}, the policy proposes {tuple(chunk.shape)}: pass "
+                "a function that returns whole chunks, such as `BestOfN.choose`"
             )
         if not chunk.isfinite().all():
             raise ValueError("chunk: the policy proposes numbers that are not finite: nothing is executed")

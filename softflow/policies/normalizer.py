@@ -1,4 +1,4 @@
-"""Observation statistics that travel inside the policy."""
+"""Observation normalisation, with statistics that are saved with the policy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 CLIP = 5.0
-"""Standard deviations beyond which an observation is clipped: what was never seen must not dominate."""
+"""Bound of normalised observations, in standard deviations, so that outliers do not dominate."""
 
 
 class ObservationNormalizer(nn.Module):
     """Standardise observations: (observation - mean) / std, clipped to +-`CLIP`.
 
-    The statistics are buffers, so they are saved and loaded with the policy. Before `fit`, or before a checkpoint
-    that holds them is loaded, calling it is an error: unnormalised observations must not pass unnoticed.
+    The statistics are buffers, so they are saved and loaded with the policy. Calling the module before the statistics
+    are fitted or loaded raises an error, so unnormalised observations do not pass unnoticed.
     """
 
     mean: Tensor
@@ -27,10 +27,10 @@ class ObservationNormalizer(nn.Module):
         self.register_load_state_dict_post_hook(_check_anew)
 
     def fit(self, mean: Tensor, std: Tensor) -> None:
-        """Set the statistics, both (O,).
+        """Set the mean and the standard deviation, both (O,).
 
         Raises:
-            ValueError: wrong shape, not finite, or a standard deviation that is not positive.
+            ValueError: A shape is wrong, a number is not finite, or a standard deviation is not positive.
         """
         for name, value in (("mean", mean), ("std", std)):
             if value.shape != self.mean.shape or not value.isfinite().all():
@@ -42,7 +42,7 @@ class ObservationNormalizer(nn.Module):
         self._ready = True
 
     def require_statistics(self) -> None:
-        """Raises RuntimeError if there are no statistics, or none that can be divided by."""
+        """Raise RuntimeError if the statistics are missing or a standard deviation is not positive."""
         if not (self.mean.isfinite().all() and self.std.isfinite().all() and (self.std > 0).all()):
             raise RuntimeError(
                 "the policy has no observation statistics: fit them to demonstrations, or load a whole checkpoint"
@@ -50,11 +50,11 @@ class ObservationNormalizer(nn.Module):
         self._ready = True
 
     def forward(self, observation: Tensor) -> Tensor:
-        """(..., O) -> (..., O)."""
+        """Normalise observations: (..., O) -> (..., O)."""
         if not self._ready:
             self.require_statistics()
         return ((observation - self.mean) / self.std).clamp(-CLIP, CLIP)
 
 
 def _check_anew(normalizer: ObservationNormalizer, _: object) -> None:
-    normalizer._ready = False  # what was loaded may hold no statistics
+    normalizer._ready = False  # the loaded state may have no statistics

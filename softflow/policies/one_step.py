@@ -1,4 +1,4 @@
-"""A flow policy, and a network that makes of a latent in one step what the flow makes of it in many."""
+"""A flow policy distilled into a network that maps a latent to a chunk in one step."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class OneStepPolicy(ChunkPolicy):
 
         chunk = clip(mu(s, z)),  z ~ p_base(z | s),
 
-    where p_base is the density of the flow's latents. `distillation_loss` draws mu to the flow's own chunk of the same
-    latent. A critic's gradient then reaches the policy through mu alone, never through the steps of the flow, so an
-    ODE costs nothing when it acts and is not differentiated when it learns.
+    where p_base is the density of the flow's latents. `distillation_loss` trains mu to match the flow's chunk for the
+    same latent. The gradient of a critic reaches the policy through mu alone, so no ODE is solved to act and none is
+    differentiated in training.
 
-    mu has no inverse, hence no density; what data chunks are compared with is the flow. Observation statistics are the
-    flow's own.
+    mu has no inverse and hence no density, so the behaviour cloning loss is that of the flow. The observation
+    statistics are those of the flow policy.
 
     Args:
-        flow_policy: what is followed; taken over, not copied.
-        width: of mu's hidden layers.
-        depth: number of mu's hidden layers.
+        flow_policy: The policy to distil. It is used in place, not copied.
+        width: Width of the hidden layers of mu.
+        depth: Number of hidden layers of mu.
     """
 
     kind = "one_step"
@@ -59,27 +59,27 @@ class OneStepPolicy(ChunkPolicy):
 
     @property
     def normalizer(self) -> ObservationNormalizer:  # type: ignore[override]
-        """The flow policy's."""
+        """The normaliser of the flow policy."""
         return self.flow_policy.normalizer
 
     @property
     def encoder(self) -> PixelEncoder | None:  # type: ignore[override]
-        """The flow policy's."""
+        """The encoder of the flow policy."""
         return self.flow_policy.encoder
 
     @property
     def flow(self) -> ChunkFlow:  # type: ignore[override]
-        """The flow policy's."""
+        """The flow of the flow policy."""
         return self.flow_policy.flow
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of a latent of the flow, (H, A)."""
+        """The shape of a latent of the flow, (H, A)."""
         return self.flow_policy.latent_shape
 
     def draw(self, observation: Tensor, n: int = 1, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-        """`n` latents and mu's chunks of them before clipping, two of (B, n, H, A); differentiable in mu."""
-        features = self.features(observation).detach()  # an encoder learns from the flow's loss alone
+        """Draw `n` latents and map them to chunks before clipping, both (B, n, H, A); differentiable in mu."""
+        features = self.features(observation).detach()  # only the loss of the flow trains an encoder
         with torch.no_grad():
             latent = self.flow.base.sample(self.flow.base(features), n, temperature).unflatten(-1, self.latent_shape)
         return latent, self._mu(features, latent)
@@ -88,7 +88,7 @@ class OneStepPolicy(ChunkPolicy):
         return self.draw(observation, n, temperature)[1][:, :, :length].clamp(-1, 1)
 
     def greedy(self, observation: Tensor) -> Tensor:
-        """mu's chunk of the base density's mode."""
+        """Return the chunk of mu for the mode of the base density: (B, O) -> (B, H, A)."""
         features = self.features(observation)
         mode = self.flow.base.mode(self.flow.base(features)).unflatten(-1, self.latent_shape)
         return self._mu(features, mode.unsqueeze(1))[:, 0].clamp(-1, 1)
@@ -97,17 +97,24 @@ class OneStepPolicy(ChunkPolicy):
         return self._mu(self.features(observation), latent.unsqueeze(1))[:, 0].clamp(-1, 1)
 
     def distillation_loss(self, observation: Tensor, latent: Tensor, chunk: Tensor) -> Tensor:
-        """Mean square of what lies between mu's chunks and the flow's of the same latents, two of (B, n, H, A): a
-        scalar. The flow takes no gradient of it."""
+        """Return the mean squared difference between `chunk` and the flow's chunk for the same latent, a scalar.
+
+        The flow receives no gradient.
+
+        Args:
+            observation: Observations, (B, O).
+            latent: Latents, (B, n, H, A).
+            chunk: Chunks of mu for these latents before clipping, (B, n, H, A).
+        """
         with torch.no_grad():
             followed = self.flow_policy.decode(observation, latent)
         return (chunk - followed).square().mean()
 
     def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The flow's own loss on data chunks. It does not touch mu, which `distillation_loss` holds to the flow."""
+        """Return the loss of the flow on data chunks. It does not train mu; `distillation_loss` does."""
         return self.flow_policy.bc_loss(observation, chunk, weight)
 
     def _mu(self, features: Tensor, latent: Tensor) -> Tensor:
-        """Features (B, O), latents (B, n, H, A) -> (B, n, H, A)."""
+        """Apply mu: features (B, C), latents (B, n, H, A) -> chunks (B, n, H, A)."""
         between = features.unsqueeze(1).expand(-1, latent.shape[1], -1)
         return self.mu(torch.cat((between, latent.flatten(-2)), -1)).unflatten(-1, self.latent_shape)

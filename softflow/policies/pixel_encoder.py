@@ -1,4 +1,4 @@
-"""From packed observations to features: a network for each camera, beside the numbers as they are."""
+"""Image encoders for packed observations, with one network per camera."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ from softflow.policies.pretrained import FrozenResNet18
 from softflow.task.layout import SMALLEST_IMAGE, ObservationLayout, Part
 
 MAX_SHIFT = 1 / 20
-"""The share of an image's height and width by which training shifts it at most: 3 pixels of 64."""
+"""Maximum shift of an image in training, as a fraction of its height and width: 3 pixels of 64."""
 
 
 class PixelEncoder(nn.Module):
-    """Images -> features: a trunk for each image, a linear layer on what it says, layer normalisation, tanh.
+    """Encodes each image with its own trunk, a linear layer, layer normalisation and tanh.
 
-    In training (`train()`) each image is shifted at random by a few pixels, its border repeated, as in DrQ
+    In training mode, each image is shifted at random by a few pixels with its border repeated, as in DrQ
     (arXiv 2004.13649, section 3.1).
 
     Args:
-        layout: The layout of packed observations.
-        trunk: The name of the network for each image, one of `ENCODERS`.
-        features: How many features each image becomes.
+        layout: Layout of the packed observations.
+        trunk: Name of the network for each image, one of `ENCODERS`.
+        features: Number of features per image. More features preserve more detail but enlarge the context.
         options: Options of the trunk.
 
     Raises:
-        ValueError: There is no such trunk, it does not have an option or lacks one that it needs, or an image is
-            smaller than `SMALLEST_IMAGE`.
+        ValueError: The trunk is unknown, an option is unknown or missing, or an image is smaller than `SMALLEST_IMAGE`.
         ImportError: The trunk's package is missing, or importing it fails.
     """
 
@@ -60,11 +59,11 @@ class PixelEncoder(nn.Module):
         """Return the features of all images, (B, feature_count).
 
         Args:
-            observation: Packed observations, uint8 (B, O); or all their pixels and numbers, part after part, as
-                float32 (B, P), for formats that cannot read bytes as numbers.
+            observation: Packed observations, uint8 (B, O). For export formats that cannot reinterpret bytes, all pixels
+                and numbers, part after part, as float32 (B, P).
 
         Raises:
-            ValueError: It is neither, for this layout.
+            ValueError: The observation has neither form.
         """
         encoded, dtype = [], next(self.heads.parameters()).dtype
         for part, trunk, head in zip(self.layout.images, self.trunks, self.heads, strict=True):
@@ -75,30 +74,30 @@ class PixelEncoder(nn.Module):
         return torch.cat(encoded, -1)
 
     def describe(self) -> dict[str, Any]:
-        """Return what a `FlowPolicy` must be given to build this encoder again.
+        """Return the arguments of `FlowPolicy` that rebuild this encoder.
 
-        Pretrained weights are in the state and are not read again.
+        They omit the path of pretrained weights, which are part of the state.
         """
         options = {name: "" if name == "weights" else value for name, value in self.options.items()}
         return {"observation_dim": self.layout.describe(), "encoder": self.trunk, "encoder_options": options}
 
     def fixed_state(self) -> dict[str, Tensor]:
-        """Return the part of `state_dict` that no learning changes: the weights of a pretrained trunk."""
+        """Return the part of `state_dict` that training does not change: the weights of a pretrained trunk."""
         learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         return {name: value for name, value in self.state_dict().items() if name not in learnt}
 
     def numbers(self, observation: Tensor) -> Tensor:
-        """Return all numbers beside the images, part after part, (B, K), of observations as `forward` takes them.
+        """Return all numbers other than pixels, part after part: (B, O) -> (B, K).
 
         Raises:
-            ValueError: `forward` does not take them.
+            ValueError: The observation has neither of the forms that `forward` takes.
         """
         parts = [part for part in self.layout.parts if not part.is_image]
         none = observation.new_zeros(observation.shape[0], 0, dtype=torch.float32)
         return torch.cat([none, *(self._values(observation, part) for part in parts)], -1)
 
     def _values(self, observation: Tensor, part: Part) -> Tensor:
-        """Return the pixels of an image as they are stored, or the numbers of a part: (B, part.size)."""
+        """Return the stored pixels of an image, or the numbers of another part: (B, part.size)."""
         kind = observation.dtype, observation.ndim, observation.shape[-1]
         if kind == (torch.float32, 2, sum(self._sizes.values())):
             return observation.split(list(self._sizes.values()), 1)[list(self._sizes).index(part.name)]
@@ -108,12 +107,12 @@ class PixelEncoder(nn.Module):
         stored = observation[:, self.layout.slices[part.name]]
         if part.is_image:
             return stored
-        # A copy, because bytes are read as numbers only from addresses that are multiples of four.
+        # Copy, because bytes can be viewed as float32 only at addresses that are multiples of four.
         return stored.clone(memory_format=torch.contiguous_format).view(torch.float32)
 
 
 def shifted(images: Tensor) -> Tensor:
-    """Move each image of (B, H, W, channels) at random by up to `MAX_SHIFT` along both axes, and repeat its border."""
+    """Shift each image of (B, H, W, channels) at random by up to `MAX_SHIFT` along both axes, repeating its border."""
     batch, height, width = images.shape[:3]
     down, right = (
         torch.arange(size, device=images.device)
@@ -126,7 +125,12 @@ def shifted(images: Tensor) -> Tensor:
 
 
 def conv(image: Part, *, width: int = 32) -> nn.Module:
-    """Make a small convolutional network that is learnt from scratch. An eighth of the height and width remains."""
+    """Make a small convolutional network, trained from scratch, that reduces height and width to an eighth.
+
+    Args:
+        image: The image to encode.
+        width: Number of channels of each convolution.
+    """
     return nn.Sequential(
         nn.Conv2d(image.shape[2], width, 8, stride=4, padding=2),
         nn.ReLU(),
@@ -139,8 +143,7 @@ def conv(image: Part, *, width: int = 32) -> nn.Module:
 
 
 Trunk = Callable[..., nn.Module]
-"""Makes the network for one image, (B, channels, H, W) in [0, 1] -> (B, any number of features), of the image's `Part`
-and its own options."""
+"""Takes the `Part` of an image and options; makes a network (B, channels, H, W) in [0, 1] -> (B, any size)."""
 ENCODERS: Registry[Trunk] = Registry("encoder", "softflow.encoders")
 ENCODERS.register("conv", conv)
 ENCODERS.register("resnet18", FrozenResNet18)
@@ -149,17 +152,18 @@ T = TypeVar("T", bound=Trunk)
 
 
 def register_encoder(name: str) -> Callable[[T], T]:
-    """Decorator that makes a `Trunk` available as `encoder: NAME`; packages may bring one by an entry point of the
-    group `softflow.encoders`.
+    """Return a decorator that makes a `Trunk` available as `encoder: NAME`.
+
+    Packages may instead define an entry point in the group `softflow.encoders`.
 
     Raises:
-        ValueError: another one has this name.
+        ValueError: The name is already registered.
     """
     return ENCODERS.decorator(name)
 
 
 def _find_trunk(trunk: str, options: Mapping[str, Any]) -> Trunk:
-    """The trunk of a name, after a look at whether it has these options."""
+    """Return the trunk with a name, after checking that it takes these options."""
     make_trunk = ENCODERS.find(trunk)
     parameters = list(inspect.signature(make_trunk).parameters.values())[1:]
     known = [parameter.name for parameter in parameters]

@@ -1,4 +1,4 @@
-"""A trained policy as a robot uses it: observations by name in, actions in native units out."""
+"""The robot-facing interface of a trained policy: named observations in, actions in native units out."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ Actions = NDArray[Any] | Tensor
 class Policy:
     """A trained policy, with or without a guard.
 
-    An observation is a mapping from the names of the task's parts to numpy arrays or torch tensors, of one observation
-    or of a batch, in any real dtype. A task whose observation is a single array takes the array itself as well. Actions
-    are numbers in the units of the robot: numpy for numpy, and for torch a tensor on the device of the given tensors.
+    An observation is a mapping from the names of the task's parts to numpy arrays or torch tensors, for one observation
+    or a batch, in any real dtype. If the observation of a task is a single array, the array itself works as well.
+    Actions are in the units of the robot. They are numpy arrays for numpy observations, and otherwise tensors on the
+    device of the observation.
 
-    Shapes: B batch, n `n_action_steps`, H horizon, N numbers of an action, in the order of the task's parts.
+    Shapes: B batch, n `n_action_steps`, H horizon, N action dim, in the order of the task's parts.
 
     Args:
-        deployed: What a checkpoint holds.
-        guard: Judges and limits what is executed; it is moved to the policy's device. None executes what the policy
-            proposes.
-        attempts: How many more chunks the guard may try where it flags one. 0 replaces nothing.
+        deployed: The policy from a checkpoint.
+        guard: Judges and limits the actions to execute. It is moved to the policy's device. None disables both.
+        attempts: Number of chunks to draw as replacements of a flagged one. With 0, chunks are not replaced.
 
     Attributes:
-        task: What the robot sees and does: names, shapes, units and bounds. None in policies that were saved without
-            it; set it then.
+        task: The observations and actions of the robot: names, shapes, units and bounds. None if the policy was saved
+            without a task; set it before use.
 
     Raises:
-        TaskMismatch: The guard is of another task; the message names every difference.
-        UserError: The guard has another horizon or, where a task is not known, other sizes.
+        TaskMismatch: The guard has another task; the message names every difference.
+        UserError: The guard has another horizon or, if a task is unknown, other sizes.
         RuntimeError: The guard is not calibrated.
         ValueError: `attempts` is negative.
     """
@@ -66,24 +66,24 @@ class Policy:
 
     @property
     def n_action_steps(self) -> int:
-        """How many actions of a chunk are executed before the policy is asked again."""
+        """Number of actions of a chunk to execute before the next call."""
         return self.deployed.n_action_steps
 
     def act(self, observation: Any, previous: Any = None) -> Actions:
         """Choose the actions to execute next.
 
         Args:
-            observation: What is seen now.
-            previous: The action executed last, (N,) or (B, N), or a mapping by name, so that a guard limits the change
-                from there. None at the start of an episode. Without a guard it is not used.
+            observation: The current observation.
+            previous: The previously executed action, (N,) or (B, N), or a mapping by name. A guard limits the change
+                relative to it. None at the start of an episode. Without a guard it is not used.
 
         Returns:
             The actions, (n, N) or (B, n, N).
 
         Raises:
-            ValueError: A part of the observation is missing, has another shape, or is not finite, or `previous` is no
-                action; the message names the part.
-            UserError: The policy does not know its task.
+            ValueError: A part of the observation is missing, has the wrong shape or is not finite, or `previous` is not
+                a valid action; the message names the part.
+            UserError: The policy has no task.
         """
         if self._guarded is not None:
             return self.act_and_report(observation, previous)[0]
@@ -91,16 +91,17 @@ class Policy:
         return self._native(self.deployed.act(rows), observation, is_batch)
 
     def act_and_report(self, observation: Any, previous: Any = None) -> tuple[Actions, Report]:
-        """Choose the actions to execute next, as `act` does, and report what the guard did.
+        """Choose the actions to execute next, like `act`, and report what the guard did.
 
         Returns:
-            The actions, and a report whose tensors have shape () or (B,).
+            The actions, and a report with tensors of shape () or (B,).
 
         Raises:
-            ValueError, UserError: See `act`; a policy without a guard has nothing to report.
+            ValueError: See `act`.
+            UserError: See `act`, or the policy has no guard.
         """
         if self._guarded is None:
-            raise UserError("the policy has no guard that reports: give one, Policy(deployed, ChunkGuard.load(folder))")
+            raise UserError("the policy has no guard that reports: pass one, Policy(deployed, ChunkGuard.load(folder))")
         rows, is_batch = self._rows(observation)
         before = None
         if previous is not None:
@@ -112,9 +113,9 @@ class Policy:
         return self._native(actions, observation, is_batch), report
 
     def greedy(self, observation: Any) -> Actions:
-        """Return the whole chunk that the policy holds likeliest, (H, N) or (B, H, N): what `softflow-export` writes.
+        """Return the whole greedy chunk, (H, N) or (B, H, N), without a critic and without a guard.
 
-        Neither a critic chooses, nor does a guard judge.
+        This is the function that `softflow-export` writes.
         """
         rows, is_batch = self._rows(observation)
         with torch.inference_mode():
@@ -125,8 +126,8 @@ class Policy:
     def _known_task(self) -> TaskSpec:
         if self.task is None:
             raise UserError(
-                "the policy was saved without a description of its task, so nobody knows the names and units of its "
-                "observations and actions: set it, policy.task = TaskSpec(...), or train the policy again"
+                "the policy was saved without a description of its task, so the names and units of its observations "
+                "and actions are unknown: set policy.task = TaskSpec(...), or train the policy again"
             )
         return self.task
 
@@ -146,7 +147,7 @@ class Policy:
 
 
 def _as_numpy(given: Any) -> Any:
-    """The same with arrays in place of tensors; anything else as it is."""
+    """Convert tensors to arrays, also in mappings, and return anything else unchanged."""
     if isinstance(given, Mapping):
         return {name: _as_numpy(value) for name, value in given.items()}
     if not isinstance(given, Tensor):

@@ -1,4 +1,4 @@
-"""A pretrained network for images. Nothing is downloaded: its weights come from a file."""
+"""A pretrained image network. Its weights come from a file; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from softflow.task.layout import Part
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Statistics of ImageNet's colours, red, green and blue in [0, 1]: what such weights were trained with."""
+"""ImageNet statistics of red, green and blue in [0, 1], with which the weights were trained."""
 
 
 class FrozenResNet18(nn.Module):
-    """ResNet-18 (arXiv 1512.03385) without its last layer: (B, 3, H, W) in [0, 1] -> (B, 512). It does not learn.
+    """Frozen ResNet-18 (arXiv 1512.03385) without its last layer: (B, 3, H, W) in [0, 1] -> (B, 512).
 
     Args:
-        image: of three channels.
-        weights: a file of torchvision's ResNet-18, `.safetensors` or what `torch.save` writes; "" leaves them random,
-            to be loaded with a policy's.
+        image: The image to encode, with three channels.
+        weights: Path of torchvision's ResNet-18 weights, saved as `.safetensors` or by `torch.save`. "" leaves the
+            weights random until the state of a policy is loaded.
 
     Raises:
-        ImportError: torchvision is missing, or does not fit torch.
-        ValueError: another number of channels; the file is missing, unreadable, or of another network.
+        ImportError: torchvision is missing or does not fit torch.
+        ValueError: The image does not have three channels, or the file is missing, unreadable or of another network.
     """
 
     mean: Tensor
@@ -36,7 +36,7 @@ class FrozenResNet18(nn.Module):
         super().__init__()
         try:
             from torchvision.models import resnet18
-        except (ImportError, RuntimeError) as error:  # the latter from one built for another torch
+        except (ImportError, RuntimeError) as error:  # torchvision built for another torch raises RuntimeError
             raise ImportError(
                 f"encoder 'resnet18' needs torchvision ({error}): pip install 'softflow[vision]'"
             ) from error
@@ -52,7 +52,7 @@ class FrozenResNet18(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> FrozenResNet18:
-        """Stays in `eval()`: its batch statistics are part of what was learnt."""
+        """Stay in `eval()`, because the batch statistics are part of the pretrained weights."""
         return super().train(False)
 
     def forward(self, image: Tensor) -> Tensor:

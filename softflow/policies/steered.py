@@ -1,4 +1,4 @@
-"""A frozen flow policy that a small network steers, by the latent that it decodes and by what is added to its chunk."""
+"""A frozen flow policy, steered by a small network that shifts its latent and adds a residual to its chunk."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.pixel_encoder import PixelEncoder
 
 WIDTHS = (256, 128, 64)
-"""Hidden layers of the head, those of RFS (arXiv 2602.01789)."""
+"""Widths of the head's hidden layers, as in RFS (arXiv 2602.01789)."""
 
 Shape = Literal["step", "chunk"]
-"""Each step of a chunk has numbers of its own, (H, A), or all share one action's, (A,)."""
+"""Whether each step of a chunk has its own values, (H, A), or all steps share the same values, (A,)."""
 
 
 def zero_mlp(inputs: int, outputs: int) -> nn.Sequential:
-    """Hidden layers of `WIDTHS` with ReLU, and a last one that starts at zero."""
+    """Make an MLP with hidden layers of `WIDTHS`, ReLU, and a last layer that is initialised to zero."""
     hidden = hidden_layers(inputs, WIDTHS, dropout=None, activation=nn.ReLU)
     last = nn.Linear(WIDTHS[-1], outputs)
     nn.init.zeros_(last.weight)
@@ -33,56 +33,58 @@ def zero_mlp(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class HeadOutput(NamedTuple):
-    """What the head says, spread over the steps of the chunk where they share it."""
+    """Output of the head, expanded over the steps of the chunk if they share it."""
 
     mean: Tensor
-    """Added to the latent, (B, H, A)."""
+    """Shift of the latent, (B, H, A)."""
     log_std: Tensor
-    """Logarithm of what the base's noise is multiplied by, (B, H, A)."""
+    """Logarithm of the factor on the base noise, (B, H, A)."""
     residual: Tensor
-    """Added to the decoded chunk, (B, H, A)."""
+    """Residual that is added to the decoded chunk, (B, H, A)."""
 
     @property
     def squared_residual(self) -> Tensor:
-        """Squared norm of the residual of the whole chunk, (B,)."""
+        """Squared norm of the residual over the whole chunk, (B,)."""
         return self.residual.square().sum((-2, -1))
 
 
 class SteeredDraw(NamedTuple):
-    """A latent and a residual drawn together, and what they make."""
+    """A latent, a residual, and the resulting chunk."""
 
     latent: Tensor
-    """What the base decodes, (B, n, H, A)."""
+    """The latent that the base decodes, (B, n, H, A)."""
     residual: Tensor
-    """(B, n, H, A)."""
+    """The residual that is added to the decoded chunk, (B, n, H, A)."""
     chunk: Tensor
-    """What is executed, (B, n, H, A)."""
+    """The chunk to execute, (B, n, H, A)."""
 
 
 class SteeredPolicy(ChunkPolicy):
-    """Residual flow steering (RFS, arXiv 2602.01789) on any flow, normalizing or flow matching:
+    """Residual flow steering (RFS, arXiv 2602.01789) of any flow, normalizing or flow matching:
 
         z ~ p_base(z | s),  w = z * exp(log_std(s)) + mean(s),  chunk = clip(base(s, w) + residual(s)).
 
-    One head reads the base's normalised observation and gives all three. Its last layer starts at zero: then w is z and
-    the residual is 0, and the policy is its base to the bit, greedy choice included. With the latent alone this is
-    latent steering (DSRL, arXiv 2506.15799), with the residual alone residual learning on a frozen policy (Policy
-    Decorator, arXiv 2412.13630).
+    One head maps the features of the base to mean, log_std and residual. Its last layer starts at zero, so that w = z
+    and the residual is 0. The new policy equals its base bit for bit, greedy chunks included. With the latent alone,
+    this is latent steering (DSRL, arXiv 2506.15799). With the residual alone, it is residual learning on a frozen
+    policy (Policy Decorator, arXiv 2412.13630).
 
-    The base is frozen: its parameters take no gradient, and it stays in `eval()`. Observation statistics are its own.
+    The base is frozen: its parameters receive no gradient, and it stays in `eval()`. The observation statistics
+    are those of the base.
 
     Args:
-        base: what is steered; taken over, not copied.
-        latent: whether the head moves the latent.
-        residual: whether the head adds to the chunk.
-        deterministic: z is the mode of the base density instead of a draw, and log_std is zero.
-        latent_shape: "step" or "chunk", of mean and log_std; z has a number for each step either way.
-        residual_shape: "step" or "chunk", of the residual.
-        residual_bound: of the residual's every number, in units of the action box [-1, 1].
-        log_std_bound: log_std stays within +- this.
+        base: The policy to steer. It is used in place, not copied.
+        latent: Whether the head shifts and scales the latent.
+        residual: Whether the head adds a residual to the chunk.
+        deterministic: Whether z is the mode of the base density instead of a sample; log_std is then zero.
+        latent_shape: Shape of mean and log_std, "step" or "chunk". z has its own values for each step in either case.
+        residual_shape: Shape of the residual, "step" or "chunk".
+        residual_bound: Bound on every number of the residual, in units of the action box [-1, 1]. Higher values allow
+            larger corrections.
+        log_std_bound: log_std stays within +- this. Higher values allow stronger changes of the noise.
 
     Raises:
-        ValueError: nothing to steer with, an unknown shape, or a bound that is not positive.
+        ValueError: `latent` and `residual` are both off, a shape is unknown, or a bound is not positive.
     """
 
     kind = "steered"
@@ -127,13 +129,13 @@ class SteeredPolicy(ChunkPolicy):
         self.head = zero_mlp(base.context_dim, sum(self._steps.values()) * base.action_dim)
 
     def train(self, mode: bool = True) -> SteeredPolicy:
-        """As of any module, but the base stays in `eval()`."""
+        """Set the training mode of the head; the base stays in `eval()`."""
         super().train(mode)
         self.base.eval()
         return self
 
     def twin(self) -> SteeredPolicy:
-        """The same policy with a frozen head of its own on the same base, to be moved by `critics.soft_update`."""
+        """Return a policy with a frozen copy of the head on the same base, for `critics.soft_update`."""
         twin = copy.deepcopy(self, {id(self.base): self.base})
         twin.head.requires_grad_(False)
         return twin.eval()
@@ -150,28 +152,28 @@ class SteeredPolicy(ChunkPolicy):
 
     @property
     def normalizer(self) -> ObservationNormalizer:  # type: ignore[override]
-        """The base's."""
+        """The normaliser of the base."""
         return self.base.normalizer
 
     @property
     def encoder(self) -> PixelEncoder | None:  # type: ignore[override]
-        """The base's."""
+        """The encoder of the base."""
         return self.base.encoder
 
     @property
     def flow(self) -> ChunkFlow:  # type: ignore[override]
-        """The base's."""
+        """The flow of the base."""
         return self.base.flow
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of a latent of the base, (H, A)."""
+        """The shape of a latent of the base, (H, A)."""
         return self.base.latent_shape
 
-    # ---------------------------------------------------------------------------------------------- what is proposed
+    # ----------------------------------------------------------------------------------------------------- proposals
 
     def steer(self, observation: Tensor) -> HeadOutput:
-        """What the head says of each observation (B, O); zero for what it does not steer."""
+        """Evaluate the head on observations (B, O). Outputs that are switched off are zero."""
         flat = self.head(self.features(observation))
         parts = dict(zip(self._steps, flat.split([n * self.action_dim for n in self._steps.values()], -1), strict=True))
         unused = flat.new_zeros(flat.shape[0], self.action_dim)
@@ -189,10 +191,10 @@ class SteeredPolicy(ChunkPolicy):
     def draw(
         self, observation: Tensor, n: int = 1, temperature: float = 1.0, steering: HeadOutput | None = None
     ) -> SteeredDraw:
-        """`n` latents, residuals and chunks for each observation (B, O); differentiable in what the head says.
+        """Draw `n` latents, residuals and chunks for each observation (B, O), differentiable in the head's output.
 
-        `temperature` is that of the base density's noise, as in `ChunkFlow.sample`. `steering` is what `steer` said of
-        these observations, if it was asked already.
+        `temperature` scales the noise of the base density, as in `ChunkFlow.sample`. `steering` is the result of
+        `steer` for these observations, if it has been computed already.
         """
         steering = self.steer(observation) if steering is None else steering
         params = self.flow.base(self.features(observation))
@@ -205,9 +207,9 @@ class SteeredPolicy(ChunkPolicy):
         return SteeredDraw(latent, residual, self.compose(observation, latent, residual))
 
     def compose(self, observation: Tensor, latent: Tensor, residual: Tensor) -> Tensor:
-        """clip(base(s, latent) + residual): (B, O), two of (B, n, H, A) -> (B, n, H, A).
+        """Return clip(base(s, latent) + residual): (B, O), two of (B, n, H, A) -> (B, n, H, A).
 
-        The base's chunk is clipped first, so that the residual is added to what the base would have executed.
+        The chunk of the base is clipped first, so the residual is added to the actions that the base would execute.
         """
         chunk = self.flow.generate(latent.flatten(-2), self.flow.embed(self.features(observation)))
         return (chunk.unflatten(-1, self.latent_shape).clamp(-1, 1) + residual).clamp(-1, 1)
@@ -216,25 +218,25 @@ class SteeredPolicy(ChunkPolicy):
         return self.draw(observation, n, temperature).chunk[:, :, :length]
 
     def greedy(self, observation: Tensor) -> Tensor:
-        """The chunk of the base density's mode, moved as a draw would be."""
+        """Return the chunk for the mode of the base density, steered like a sample: (B, O) -> (B, H, A)."""
         steering = self.steer(observation)
         mode = self.flow.base.mode(self.flow.base(self.features(observation))).unsqueeze(1)
         return self.compose(observation, _moved(mode, steering), steering.residual.unsqueeze(1))[:, 0]
 
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
-        """The chunk that is executed for a latent w of the base, residual included."""
+        """Return the chunk for a latent w of the base, including the residual: (B, O), (B, H, A) -> (B, H, A)."""
         residual = self.steer(observation).residual.unsqueeze(1)
         return self.compose(observation, latent.unsqueeze(1), residual)[:, 0]
 
-    # ----------------------------------------------------------------------------------------- what a learner needs
+    # ------------------------------------------------------------------------------------------ densities and losses
 
     def latent_kl(self, observation: Tensor, steering: HeadOutput) -> Tensor:
-        """KL of the steered latent's density to the base's own at temperature 1, of the whole chunk, in nats: (B,).
+        """Return the divergence KL(steered latent || base) at temperature 1, in nats: (B,).
 
-        Exact where the base density is the standard normal: the sum over dimensions of
-        (mean^2 + std^2 - 1) / 2 - log std. For another, such as a mixture, the log-ratio of both densities at one
-        steered draw, whose expectation it is. A deterministic latent has no density: it counts as a draw of the base
-        that is moved by the mean alone.
+        It is summed over the whole chunk. If the base density is the standard normal, the KL is exact: the sum over
+        dimensions of (mean^2 + std^2 - 1) / 2 - log std. For another base, such as a mixture, it is an unbiased
+        estimate: the log-ratio of the two densities at one steered sample. A deterministic latent has no density; it is
+        treated as a sample of the base shifted by the mean.
         """
         mean, log_std, _ = steering
         if isinstance(self.flow.base, GaussianBase):
@@ -247,9 +249,9 @@ class SteeredPolicy(ChunkPolicy):
     def latent_log_prob(
         self, observation: Tensor, latent: Tensor, steering: HeadOutput, temperature: float = 1.0
     ) -> Tensor:
-        """Log-density in nats of latents as `draw` moves them, at a temperature above 0: (B, *n, H, A) -> (B, *n).
+        """Return the log-density of steered latents in nats, at a temperature above 0: (B, *n, H, A) -> (B, *n).
 
-        Exact whatever the flow, for nothing is decoded. A deterministic latent as in `latent_kl`.
+        It is exact for any flow, because nothing is decoded. A deterministic latent is treated as in `latent_kl`.
         """
         mean, log_std = _between(steering.mean, latent), _between(steering.log_std, latent)
         noise = ((latent - mean) * (-log_std).exp()).reshape(len(latent), -1, self.horizon * self.action_dim)
@@ -258,9 +260,9 @@ class SteeredPolicy(ChunkPolicy):
         return log_prob - log_std.sum((-2, -1))
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
-        """Log-density in nats of base(s, w) + residual(s) before any clipping: (B, O), (B, *n, H, A) -> (B, *n).
+        """Return the log-density of base(s, w) + residual(s) before any clipping: (B, O), (B, *n, H, A) -> (B, *n).
 
-        As exact as the base flow's own; a deterministic latent as in `latent_kl`.
+        It is in nats and as exact as that of the base flow. A deterministic latent is treated as in `latent_kl`.
         """
         steering = self.steer(observation)
         residual = _between(steering.residual, chunk)
@@ -268,17 +270,17 @@ class SteeredPolicy(ChunkPolicy):
         return self.latent_log_prob(observation, latent, steering) + log_abs_det
 
     def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Mean of -`log_prob` of data chunks (B, H, A), weighted and per dimension, in nats."""
+        """Return the weighted mean of -`log_prob` of data chunks (B, H, A), per dimension, in nats."""
         loss = -self.log_prob(observation, chunk) / chunk[0].numel()
         return loss.mean() if weight is None else (weight * loss).sum() / weight.sum()
 
 
 def _between(part: Tensor, samples: Tensor) -> Tensor:
-    """(B, H, A) with an axis of length 1 for each sample axis of (B, *n, H, A)."""
+    """Insert an axis of length 1 into (B, H, A) for each sample axis of (B, *n, H, A)."""
     return part.reshape(len(part), *(1 for _ in samples.shape[1:-2]), *part.shape[1:])
 
 
 def _moved(noise: Tensor, steering: HeadOutput) -> Tensor:
-    """Noise of the base density (B, n, D) -> the latent that is decoded, (B, n, H, A)."""
+    """Steer noise of the base density: (B, n, D) -> latents to decode, (B, n, H, A)."""
     mean, log_std = steering.mean.unsqueeze(1), steering.log_std.unsqueeze(1)
     return noise.unflatten(-1, mean.shape[-2:]) * log_std.exp() + mean

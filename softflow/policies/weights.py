@@ -1,7 +1,7 @@
-"""A policy or guard on disk, as data alone: NAME.safetensors, its weights, beside NAME.json, what builds it again.
+"""Modules on disk, as data only: the weights in NAME.safetensors, and the description to rebuild from in NAME.json.
 
-The .json is a mapping of plain values with two more: `format_version`, and `sha256` of the weights and of the rest of
-the mapping, because neither format notices by itself that a bit has changed.
+The .json file is a mapping of plain values. It also contains `format_version`, and the `sha256` of the weights and of
+the rest of the mapping, because neither format detects a flipped bit.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from softflow.files import FREE_MEMORY, read_settings, require_size, written_who
 
 FORMAT_VERSION = 1
 MEMORY_PER_BYTE = 4
-"""Bytes of memory for each byte of weights that a module may ask for when it is built."""
+"""Bytes of memory that building a module may allocate per byte of weights."""
 SMALLEST = 2**14
-"""Bytes that a tensor counts at least: a module has many objects besides."""
+"""Minimum size counted for a tensor, in bytes, to account for the other objects of a module."""
 LARGEST_NUMBER = 16
-"""Bytes of a number in the widest type."""
+"""Bytes of a number of the widest dtype."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def write_module(folder: Path, name: str, module: nn.Module, description: Mapping[str, Any]) -> None:
-    """Write `name`.safetensors and `name`.json; `description` is a mapping of what JSON has.
+    """Write `name`.safetensors and `name`.json. The values of `description` must be valid in JSON.
 
     Raises:
-        WriteError: one of them cannot be written.
+        WriteError: A file cannot be written.
     """
     weights = save({key: tensor.contiguous().cpu() for key, tensor in module.state_dict().items()})
     described = {"format_version": FORMAT_VERSION, "sha256": checksum(weights, description), **description}
@@ -49,24 +49,24 @@ def write_module(folder: Path, name: str, module: nn.Module, description: Mappin
 
 
 def read_module(folder: Path, name: str, build: Callable[[dict[str, Any]], Module]) -> Module:
-    """Read the two files, on the CPU. Nothing in them is executed.
+    """Read a module from its two files, on the CPU. Nothing in them is executed.
 
-    Files without a version, of softflow before there was one, are read without a checksum.
+    Files of early softflow releases have no version and no checksum.
 
     Args:
-        folder: where they are.
-        name: of the files, without suffix.
-        build: makes the module, with any weights, of the description that `write_module` was given. It is stopped if
-            it asks for much more memory than the file of the weights takes.
+        folder: The folder of the files.
+        name: The name of the files, without suffix.
+        build: Makes the module, with arbitrary weights, from the description passed to `write_module`. It is stopped if
+            it allocates much more memory than the weights take.
 
     Raises:
-        SizeError: the description is too long, or the module that it is of too large.
-        ValueError, SafetensorError, OSError: a file is missing, damaged, or of another version.
-        RuntimeError: the weights are of another module.
+        SizeError: The description is too long, or the described module is too large.
+        ValueError, SafetensorError, OSError: A file is missing, damaged or of another version.
+        RuntimeError: The weights belong to another module.
     """
     description = json.loads(read_settings(folder / f"{name}.json"))
     if not isinstance(description, dict):
-        raise ValueError(f"{name}.json holds {type(description).__name__}, not keys and values")
+        raise ValueError(f"{name}.json: expected a mapping, got {type(description).__name__}")
     weights = (folder / f"{name}.safetensors").read_bytes()
     if "format_version" in description or "sha256" in description:
         require_version(f"format_version of {name}.json", description.pop("format_version", None), FORMAT_VERSION)
@@ -81,27 +81,31 @@ def read_module(folder: Path, name: str, build: Callable[[dict[str, Any]], Modul
 
 
 def memory_limit(what: str, weights: Path) -> AbstractContextManager[Any]:
-    """Inside it, `SizeError` is raised before torch takes much more memory for `what` than a file of weights explains.
+    """Return a context manager that raises `SizeError` before torch allocates much more memory than weights take.
 
-    A file that is missing explains nothing; whoever reads it later says so.
+    Args:
+        what: The object that is built, for error messages.
+        weights: The file of weights. A missing file counts as empty; reading it raises an error later.
     """
     return _MemoryLimit(what, weights.stat().st_size if weights.is_file() else 0)
 
 
 def checksum(weights: bytes, description: Mapping[str, Any]) -> str:
-    """SHA-256 of both, of the description as it is read and not as it is laid out."""
+    """Return the SHA-256 of the weights and of the description, independent of its layout in the file."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     digest.update(weights)
     return digest.hexdigest()
 
 
 class _MemoryLimit(TorchDispatchMode):
-    """Raises `SizeError` before torch takes much more memory than a file of weights explains: in all for tensors that
-    are made of sizes alone, as parameters are, and at once for any that is computed from others.
+    """Raises `SizeError` before torch allocates much more memory than a file of weights takes.
+
+    The limit applies to the total of all tensors made from sizes alone, such as parameters, and to every single tensor
+    computed from others.
 
     Args:
-        what: is built, for the error.
-        size: of the file, in bytes.
+        what: The object that is built, for error messages.
+        size: Size of the file, in bytes.
     """
 
     def __init__(self, what: str, size: int) -> None:
@@ -110,11 +114,11 @@ class _MemoryLimit(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch imports its compiler, for a second, to switch it off
+        return False  # otherwise torch imports its compiler to disable it, which takes a second
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not func._schema.is_mutable:  # else it works in place
+        if not func._schema.is_mutable:  # in-place functions allocate nothing
             self._count(func, args, kwargs)
         return func(*args, **kwargs)
 
@@ -133,17 +137,17 @@ class _MemoryLimit(TorchDispatchMode):
 
 
 def _size_at_most(arguments: Sequence[Any]) -> int:
-    """Bytes of what a function can make of its arguments, unless it makes a range of floats."""
+    """Return an upper bound on the bytes of a function's result, unless it makes a range of floats."""
     lengths = (argument.numel() if isinstance(argument, Tensor) else argument for argument in arguments)
     return LARGEST_NUMBER * math.prod(abs(length) for length in lengths if isinstance(length, int) and length)
 
 
 def _size(func: Any, args: Any, kwargs: Any) -> int:
-    """Bytes of what a function makes of its arguments. The meta device says so without taking them."""
+    """Return the bytes of a function's result, computed on the meta device without allocating them."""
     try:
         made = func(*tree_map_only(Tensor, _without_content, args), **tree_map_only(Tensor, _without_content, kwargs))
     except (NotImplementedError, RuntimeError, TypeError):
-        return 0  # it depends on the numbers, of which there are no more than were counted
+        return 0  # the size depends on the data and is at most that of the inputs, which are already counted
     return sum(tensor.untyped_storage().nbytes() for tensor in tree_leaves(made) if isinstance(tensor, Tensor))
 
 
