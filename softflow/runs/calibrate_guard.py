@@ -1,4 +1,4 @@
-"""From an imitated policy and held-out demonstrations to what judges chunks on the robot."""
+"""Calibration of a guard from an imitated policy and held-out demonstrations."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def make_guard(
     """Calibrate a guard of a run's policy on held-out demonstrations.
 
     Args:
-        run: Run folder, or a checkpoint's folder in it.
+        run: Run folder, or checkpoint folder in it.
         held_out: Demonstrations that the policy did not learn from.
-        quantile: Share of demonstrated chunks, and of their observations, that may be flagged.
-        rate_factor: Limits the change of each action per step to this many times the largest demonstrated. None limits
-            nothing.
-        task: What the demonstrations say their robot sees and does. None if they do not say it.
+        quantile: Fraction of demonstrated chunks, and of their observations, that may be flagged.
+        rate_factor: Limit of the change of each action per step, as a multiple of the largest demonstrated change. None
+            sets no limit.
+        task: The task description of the demonstrations. None if they have none.
 
     Returns:
-        The guard, and how many held-out chunks calibrated it.
+        The guard, and the number of held-out chunks that calibrated it.
 
     Raises:
         TaskMismatch: The demonstrations are of another task than the policy.
-        UserError: the run's policy has no exact density; the demonstrations are not of its environment, are among
-            those that it learnt from, or too few.
+        UserError: The run's policy has no exact density. Or the demonstrations do not fit its environment, were used in
+            its training, or are too few.
     """
     deployed, config = load_run(run)
     policy = deployed.policy
@@ -48,8 +48,8 @@ def make_guard(
     learned = _learned_from(run)
     if known := len({_identity(episode) for episode in learned} & {_identity(episode) for episode in held_out}):
         raise UserError(
-            f"{run} has learnt from {known} of these demonstrations, and holds them likelier than any that follow: "
-            "give others, such as of softflow-demo with another --seed"
+            f"{run} has learnt from {known} of these demonstrations, so it finds them likelier than new ones: "
+            "give others, for instance from softflow-demo with another --seed"
         )
     mirror = make_mirror(config.run, learned[0].layout)
     try:
@@ -70,7 +70,7 @@ def make_guard(
 
 
 def _learned_from(run: str) -> list[Episode]:
-    """The run's own copy of its demonstrations."""
+    """Load the run's own copy of its demonstrations."""
     return load_demonstrations(config_path_of(run).parent / DEMONSTRATIONS)
 
 
