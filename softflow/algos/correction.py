@@ -107,8 +107,8 @@ class Correction(Algorithm):
         base = config.make_policy(observation_dim, action_dim)
         if head.latent and not base.flow.exact_density:
             raise ValueError(
-                f"flow {config.flow!r} has no exact inverse that could name a human chunk's latent: "
-                "take a normalizing flow, or learn a residual"
+                f"flow {config.flow!r} has no exact inverse to compute the latent of a human chunk: "
+                "use a normalizing flow, or learn a residual"
             )
         self.base = base.to(device)
         self.actor = SteeredPolicy(self.base, **asdict(head)).to(device)

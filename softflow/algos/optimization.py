@@ -25,9 +25,7 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, learner: str) -> Non
     optimizer.zero_grad()
     loss.backward(inputs=learned)
     norm = nn.utils.get_total_norm([parameter.grad for parameter in learned if parameter.grad is not None])
-    loss_value, norm_value = torch.stack(
-        (loss.detach(), norm)
-    ).tolist()  # read both at once: each read from a GPU blocks
+    loss_value, norm_value = torch.stack((loss.detach(), norm)).tolist()  # in one read, because reads from a GPU block
     if not math.isfinite(norm_value + loss_value):
         what, value = ("gradient", norm_value) if math.isfinite(loss_value) else ("loss", loss_value)
         raise FloatingPointError(f"the {what} of the {learner} is {value}")

@@ -54,7 +54,7 @@ class PpoConfig:
     Higher values learn more from each decision but move further from the policy that made it."""
     learning_rate: float = 1e-4
     """Learning rate of Adam for the head and the residual noise.
-    RFS uses 3e-4, which moves 75 % of the ratios of whole chunks out of the clip range (`ppo/ratio_clipped`)."""
+    With the 3e-4 of RFS, 75 % of the ratios, each over a whole chunk, left the clip range (`ppo/ratio_clipped`)."""
     value_learning_rate: float = 1e-3
     """Learning rate of Adam for the value network."""
     clip: float = 0.2

@@ -93,7 +93,7 @@ class SACConfig(OnlineMethodConfig):
             )
         if self.target_candidates != 1:
             raise ValueError(
-                f"a soft target values one draw: target_candidates must be 1, got {self.target_candidates}"
+                f"a soft target uses a single sample: target_candidates must be 1, got {self.target_candidates}"
             )
         if not 1 <= self.target_members <= self.critic_members:
             raise ValueError(

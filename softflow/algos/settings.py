@@ -23,7 +23,7 @@ class ImitationConfig:
 
 @dataclass
 class PolicyConfig:
-    """Settings of a flow policy and of its imitation, the first stage of every method."""
+    """Settings of a flow policy and of its imitation."""
 
     flow: str = DEFAULT_FLOW
     """Density model of the policy: one of `flows.available_flows()`."""

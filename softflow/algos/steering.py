@@ -61,7 +61,8 @@ class HeadConfig:
     """Largest absolute value of the residual in each action dimension; actions lie in [-1, 1].
     Higher values let the head change the base more."""
     log_std_bound: float = 2.0
-    """Bound of the log scale of the latent's noise: the head scales the noise by exp(-bound) to exp(bound)."""
+    """Bound b of the log scale of the latent's noise: the head scales the noise by exp(-b) to exp(b).
+    Higher values let the head change the noise more."""
 
 
 @dataclass

@@ -247,10 +247,10 @@ def _take_free_options(cls: type, argv: Sequence[str]) -> tuple[list[str], list[
         try:
             values = read_yaml(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"{flag}: {value!r} is no YAML value: {one_line(error)}") from error
+            raise ConfigError(f"{flag}: {value!r} is not valid YAML: {one_line(error)}") from error
         option, dot, inner = flag[len(field) + 1 :].partition(".")
         if dot:
-            raise ConfigError(f"{flag}: give the whole of {option!r}: {field}.{option} '{{{inner}: {value}, ...}}'")
+            raise ConfigError(f"{flag}: give all of {option!r} at once: {field}.{option} '{{{inner}: {value}, ...}}'")
         for name in reversed([*free[field][0].split("."), *([] if is_whole else [option.replace("-", "_")])]):
             values = {name: values}
         layers.append(Layer(values, flag))

@@ -55,7 +55,7 @@ def make_guard(
     try:
         seen = [*learned, *(map(mirror, learned) if mirror else ())]
     except ValueError as error:
-        raise UserError(f"{run}: its configuration is of another environment: {error}") from error
+        raise UserError(f"{run}: its configuration belongs to another environment: {error}") from error
     observation, chunk = map(torch.as_tensor, whole_chunks(held_out, policy.horizon))
     rate: float | torch.Tensor = torch.inf
     if rate_factor is not None:
@@ -65,7 +65,7 @@ def make_guard(
         guard = ChunkGuard(policy, rate=rate, task=deployed.task)
         guard.calibrate(torch.as_tensor(whole_chunks(seen, 1)[0]), observation, chunk, quantile)
     except ValueError as error:
-        raise UserError(f"no guard of {run}: {error}") from error
+        raise UserError(f"cannot calibrate a guard of {run}: {error}") from error
     return guard, len(chunk)
 
 

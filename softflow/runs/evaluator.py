@@ -43,14 +43,14 @@ class EvaluationConfig:
     """Which episodes count as successes: `last`, `any` or `return>=X` (see softflow-train).
     By default as in training."""
     seed: int = HELD_OUT_SEEDS
-    """Seed of the first episode. The following episodes use the following seeds."""
+    """Seed of the first episode. The others use consecutive seeds."""
     num_envs: int = 25
     """Number of parallel environments."""
     vectorization_mode: VectorizationMode | None = None
     """How environments run: `sync` steps them in turn in this process, `async` spreads them over a process per core.
     By default as in training."""
     on_env_error: OnEnvError = "stop"
-    """What to do after an environment error: `stop`, or `restart` it and count the episode as a failure."""
+    """What to do after an environment error: `stop`, or `restart` the environment and count a failure."""
     env_time_limit: float | None = None
     """Seconds of wall time that a reset or a chunk may take before it counts as an error of the environment.
     Requires vectorization mode `async`."""

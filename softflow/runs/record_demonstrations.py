@@ -79,8 +79,8 @@ def record_demonstrations(
                     bar.update(1, success=float(np.mean([episode.is_success for episode in recorded])))
             except BrokenProcessPool as error:
                 raise UserError(
-                    "a process that recorded demonstrations ended: see what it wrote, and whether there is memory for "
-                    f"{processes} of them"
+                    "a process that recorded demonstrations ended: see its output, and check that there is enough "
+                    f"memory for {processes} processes"
                 ) from error
     return Dataset(recorded, task)
 

@@ -162,9 +162,9 @@ class Run:
 
         Args:
             episodes: Number of episodes.
-            seed: Seed of the first episode. The following episodes use the following seeds.
-            settings: Fields of `softflow.runs.evaluator.EvaluationConfig`, such as `env_options` and `guard`. The fields
-                `csv` and `video` name files to write.
+            seed: Seed of the first episode. The others use consecutive seeds.
+            settings: Fields of `softflow.runs.evaluator.EvaluationConfig`, such as `env_options` and `guard`. The
+                fields `csv` and `video` name files to write.
 
         Raises:
             UserError: A setting is invalid, or the environment failed.

@@ -259,4 +259,4 @@ def _resume(trainer: Trainer, run: str) -> None:
     except UserError:
         raise
     except Exception as error:  # anything in the checkpoint may not fit
-        raise UserError(f"{run}: its checkpoint is not of its configuration: {one_line(error)}") from error
+        raise UserError(f"{run}: its checkpoint does not match its configuration: {one_line(error)}") from error

@@ -28,7 +28,7 @@ class RunConfig:
     env_options: EnvOptions = field(default_factory=dict)
     """Arguments of the environment, as YAML: `--env-options.maze-map '[[1, 1], [1, 0]]'`."""
     success: str = "last"
-    """Which episodes count as successes: `last` if the last step reports `is_success`, `any` if some step does,
+    """Which episodes count as successes: `last` if the last step reports `is_success`, `any` if some step does, or
     `return>=X` if the return is at least X."""
     demos: str | None = None
     """File of demonstrations (.npz, see docs/demonstrations.md).
