@@ -31,7 +31,7 @@ class RecordingConfig:
     env: str = "tape_cut"
     """Environment: a short name or a gymnasium id."""
     episodes: int = 200
-    """Number of episodes to record, including failures. With `corrections`, only episodes with an intervention count."""
+    """Number of episodes to record, including failures. With `corrections`, only those with an intervention count."""
     seed: int = 0
     """Seed of the demonstrator and of the episodes."""
     num_envs: int | None = None
