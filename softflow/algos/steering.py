@@ -70,7 +70,7 @@ class SteeredConfig(PolicyConfig):
     """Settings of a head on a frozen base that every steering method shares."""
 
     base: str | None = None
-    """Run folder, or checkpoint folder in it, whose flow policy is steered. By default imitation trains a base."""
+    """Run folder, or a checkpoint's folder in it, whose flow policy is steered. By default imitation trains a base."""
     steering: HeadConfig = field(default_factory=HeadConfig)
 
 

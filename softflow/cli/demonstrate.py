@@ -27,7 +27,7 @@ class DemoConfig:
 
     recording: Flat[RecordingConfig] = field(default_factory=RecordingConfig)
     corrections: str | None = None
-    """Run folder, or checkpoint folder in it. Records corrections of its policy in its environment."""
+    """Run folder, or a checkpoint's folder in it. Records corrections of its policy in its environment."""
     out: str | None = None
     """File to write. It must not exist. By default `demonstrations.npz` or `corrections.npz`."""
     json: bool = False

@@ -18,8 +18,8 @@ DESCRIPTION = """\
 Write a trained policy's greedy choice to a file that runs without softflow. Its inputs are the named parts of an
 observation, its actions are in native units, and its metadata describes both. A policy that was saved without a
 description of its task takes rows of numbers and returns actions in [-1, 1]. The greedy choice is the most likely chunk
-of the policy. softflow-eval does not evaluate it: it executes the chunk that the critic values most among sampled
-candidates. Measure the success of the policy that you deploy."""
+of the policy. What softflow-eval runs is another: the chunk that the critic values most among sampled candidates.
+Measure the success of the one that you deploy."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class ExportConfig:
     """Settings of `softflow-export`."""
 
     run: Positional[str]
-    """Run folder, or checkpoint folder in it."""
+    """Run folder, or a checkpoint's folder in it."""
     format: Literal["onnx", "torchscript", "torch_export"]
     """Format of the file. `onnx` requires softflow[onnx]."""
     out: str

@@ -26,7 +26,7 @@ class GuardConfig:
     """Settings of `softflow-guard`."""
 
     run: Positional[str]
-    """Run folder of the imitated policy, or checkpoint folder in it."""
+    """Run folder of the imitated policy, or a checkpoint's folder in it."""
     demos: str
     """File of demonstrations (.npz) that the run did not learn from. Failed ones are used up to their last reward."""
     out: str

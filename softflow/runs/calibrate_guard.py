@@ -25,7 +25,7 @@ def make_guard(
     """Calibrate a guard of a run's policy on held-out demonstrations.
 
     Args:
-        run: Run folder, or checkpoint folder in it.
+        run: Run folder, or a checkpoint's folder in it.
         held_out: Demonstrations that the policy did not learn from.
         quantile: Fraction of demonstrated chunks, and of their observations, that may be flagged.
         rate_factor: Limit of the change of each action per step, as a multiple of the largest demonstrated change. None

@@ -79,7 +79,7 @@ class Evaluator:
     """A run's policy, ready to be evaluated.
 
     Args:
-        run: Run folder, or checkpoint folder in it.
+        run: Run folder, or a checkpoint's folder in it.
         config: The settings of the evaluation.
 
     Raises:

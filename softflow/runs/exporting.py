@@ -15,7 +15,7 @@ def export_run(run: str, out: Path, format: str) -> tuple[BestOfN, float]:
     """Export the greedy choice of a run's policy.
 
     Args:
-        run: Run folder, or checkpoint folder in it.
+        run: Run folder, or a checkpoint's folder in it.
         out: The file to write. It must not exist.
         format: One of `flows.export.FORMATS`.
 

@@ -88,7 +88,7 @@ def correct(run: str, config: RecordingConfig, errors: EnvironmentErrors | None 
     """Record the corrections of a run's policy by its environment's supervisor.
 
     Args:
-        run: Run folder, or checkpoint folder in it.
+        run: Run folder, or a checkpoint's folder in it.
         config: The settings. `env` and `success` must be those of the run; `env_options` may differ.
         errors: Counts the lost episodes.
 

@@ -128,7 +128,7 @@ class Run:
     """A run of `softflow.train` or `softflow-train`. It may still be training.
 
     Args:
-        path: Run folder, or checkpoint folder in it, whose policy then replaces that of the last checkpoint.
+        path: Run folder, or a checkpoint's folder in it, whose policy then replaces that of the last checkpoint.
 
     Raises:
         UserError: The folder is neither of these.
