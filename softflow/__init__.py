@@ -1,4 +1,4 @@
-"""Fine-tune dexterous robot policies by reinforcement learning: a flow over action chunks and a chunk critic."""
+"""Reinforcement learning of dexterous robot policies, with a flow over action chunks and a chunk critic."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _MODULES = {
     "record_demonstrations": "softflow.runs.run",
     "train": "softflow.runs.run",
 }
-"""Where the public names are. A module is imported when one of its names is first used, because most import torch."""
+"""Modules of the public names. A module is imported on first use of one of its names, because most import torch."""
 
 
 def _refuse_shadows() -> None:
-    """Raise `ImportError` if another `flows` or `critics` comes before ours on Python's path.
+    """Raise `ImportError` if another `flows` or `critics` package precedes softflow's own on Python's path.
 
-    Looks at the source instead of importing it, so that `import softflow` does not import torch.
+    This reads their source instead of importing them, so that `import softflow` does not import torch.
     """
     for package, content in (("flows", "ChunkFlow"), ("critics", "ChunkCritic")):
         spec = find_spec(package)
@@ -59,4 +59,4 @@ def __dir__() -> list[str]:
 
 _refuse_shadows()
 
-from softflow import gymnasium_ids  # noqa: E402, F401  (registers them, like other packages of environments)
+from softflow import gymnasium_ids  # noqa: E402, F401  (registers the environments on import)

@@ -1,4 +1,4 @@
-"""`python -m softflow train ...`: every command, where the scripts `softflow-train` and so on are not at hand."""
+"""`python -m softflow train ...`: run any command without the installed scripts such as `softflow-train`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from softflow.errors import did_you_mean
 
 COMMANDS = {
     "train": ("softflow.cli.train", "train a policy on demonstrations, then by reinforcement learning"),
-    "eval": ("softflow.cli.evaluate", "measure its success on held-out episodes"),
+    "eval": ("softflow.cli.evaluate", "evaluate a policy on held-out episodes"),
     "demo": ("softflow.cli.demonstrate", "record demonstrations, or corrections of a policy"),
     "export": ("softflow.cli.export", "write a policy to a file that runs without softflow"),
     "guard": ("softflow.cli.guard", "calibrate a monitor for the policies of an environment"),
 }
-"""Module, whose `main` runs the command, and what it does."""
+"""Module whose `main` runs the command, and a summary of the command."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names with the others. Returns its exit status."""
+    """Run the command named by the first argument with the remaining arguments. Return its exit status."""
     name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print("usage: python -m softflow COMMAND ...\n")

@@ -1,4 +1,4 @@
-"""Methods, one file each."""
+"""The training methods, one module each."""
 
 from __future__ import annotations
 

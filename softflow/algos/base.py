@@ -1,4 +1,4 @@
-"""What the training loop sees of a method: its stages, the policy it deploys, and the parts a checkpoint holds."""
+"""The interface between a method and the training loop: its stages, deployed policy and checkpointed parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from softflow.task.layout import ObservationSize
 
 @dataclass(frozen=True)
 class Data:
-    """What an update draws its batches from."""
+    """The replays and the random generator from which an update draws its batches."""
 
     offline: Replay
     """Demonstrations."""
@@ -28,7 +28,7 @@ class Data:
 
 
 Scalars = dict[str, torch.Tensor]
-"""Scalars worth logging, named as in `train/actor_loss`, not yet read from the device."""
+"""Scalars to log, with names such as `train/actor_loss`. They stay on the device until they are logged."""
 
 
 def _learn_nothing(data: Data, progress: float) -> Scalars:
@@ -41,22 +41,22 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a method: what it learns, for how long, and how it begins.
+    """One stage of a method: its update, its length, and the functions called at its start and end.
 
-    A stage with `environment_steps` acts and learns in turns and makes `updates_per_step` updates per primitive step.
-    Any other stage makes `updates` updates on the data there are. A stage of length zero is left out.
+    A stage with `environment_steps` alternates between acting and learning, with `updates_per_step` updates per
+    primitive step. Any other stage makes `updates` updates on the existing data. A stage of length zero is skipped.
 
     Attributes:
-        name: A name of its own in the method.
-        update: One update of everything that the stage trains, `update(data, progress)`; `progress` in [0, 1) says how
-            far the stage has come.
+        name: The name of the stage, unique in the method.
+        update: Makes one update of everything that the stage trains, `update(data, progress)`. `progress` is the
+            completed fraction of the stage, in [0, 1).
         updates: The number of updates of a stage that does not act.
         environment_steps: The number of primitive environment steps of a stage that acts.
         updates_per_step: The number of updates per primitive step of a stage that acts.
-        candidates: How many chunks are proposed for each one that is executed; the critic chooses.
-        begin: Called once before the first update.
-        end: Called once before the next stage begins.
-        diagnose: Further scalars that are worth their cost only now and then. It leaves the random states as they were.
+        candidates: The number of chunks proposed for each one that is executed. The critic chooses among them.
+        begin: Called once, before the first update.
+        end: Called once, before the next stage begins.
+        diagnose: Computes further scalars that are too expensive for every update. It preserves the random states.
 
     Raises:
         ValueError: The stage makes updates, but has no `update`.
@@ -78,29 +78,29 @@ class Stage:
 
     @property
     def acts(self) -> bool:
-        """Whether the environment runs."""
+        """Whether the stage steps the environment."""
         return self.environment_steps > 0
 
     @property
     def total(self) -> int:
-        """Length of the stage in the unit of its x axis: primitive steps if it acts, else updates."""
+        """Length of the stage: in primitive steps if it acts, otherwise in updates."""
         return self.environment_steps if self.acts else self.updates
 
 
 class Algorithm(ABC):
     """A method: a policy and everything that trains it.
 
-    A method writes its constructor, `stages` and `parts`, and one function for each update that its stages name.
+    A subclass implements its constructor, `stages`, `parts`, and the update functions of its stages.
 
     Args:
-        config: Settings. A subclass annotates it with a dataclass, whose fields become settings of the run with a flag
-            each.
-        observation_dim: O, or the layout of packed observations; a `FlowPolicy` takes either.
+        config: The settings. A subclass annotates this argument with a dataclass, whose fields become settings and
+            flags of the run.
+        observation_dim: O, or the layout of packed observations; a `FlowPolicy` accepts either.
         action_dim: A.
-        device: Where the networks live.
+        device: The device of the networks.
 
     Attributes:
-        deployed: What acts as well as the method can, and is saved to be used.
+        deployed: The best policy of the method, which is evaluated and saved.
     """
 
     deployed: BestOfN
@@ -114,59 +114,58 @@ class Algorithm(ABC):
 
     @abstractmethod
     def parts(self) -> Mapping[str, Any]:
-        """Return everything that is learnt or remembered, by name: anything with a `state_dict`, or mappings of such.
+        """Return everything that is learnt or remembered, by name: objects with a `state_dict`, or mappings of them.
 
-        A checkpoint holds their states, and the policies among them get the observation statistics.
+        Checkpoints contain their states. The policies among them get the observation statistics.
         """
 
     def schedule(self) -> list[Stage]:
-        """Return the stages that have a length: those that are run."""
+        """Return the stages to run: those whose length is not zero."""
         return [stage for stage in self.stages() if stage.total > 0]
 
     @property
     def n_action_steps(self) -> int:
-        """The number of actions of each chunk that are executed."""
+        """Number of actions of each chunk that are executed."""
         return self.deployed.n_action_steps
 
     @property
     def imitates(self) -> bool:
-        """Whether the policy learns the likelihood of demonstrated chunks, which must then have a density."""
+        """Whether the policy learns the likelihood of demonstrated chunks, so that these must have a density."""
         return True
 
     def explore(self, observation: torch.Tensor) -> torch.Tensor | Decision[torch.Tensor]:
-        """Choose the chunks that own episodes execute, (B, O) -> (B, n_action_steps, A): those of `deployed`, unless
-        overridden.
+        """Choose the chunks that own episodes execute: (B, O) -> (B, n_action_steps, A).
 
-        A method that must know later how it chose them returns a `Decision`.
+        By default they are those of `deployed`. A method that needs a record of its choice returns a `Decision`.
         """
         return self.deployed.act(observation)
 
     def receive(self, episodes: Sequence[Episode]) -> None:
-        """Take note of own episodes that have just ended, before the updates that they pay for.
+        """Receive own episodes that have just ended, before the updates that follow them.
 
-        The replay has them already; this is for methods that learn from their latest episodes alone. Some of the
+        They are already in the replay; this is for methods that learn only from their latest episodes. Some of the
         episodes began under an older policy.
         """
         return
 
     def load_base(self, policy: ChunkPolicy) -> None:
-        """Start from a policy that was trained before. Called before training if the setting `base` names one.
+        """Start from a trained policy. Called before training if the setting `base` names one.
 
         Raises:
             ValueError: The method trains its own policy, or cannot start from this one.
         """
-        raise ValueError("this method starts from no policy that was trained before")
+        raise ValueError("this method cannot start from a trained policy")
 
     def load_corrections(self, corrections: Corrections) -> None:
         """Learn from corrections of the base. Called before training if the setting `corrections` names a file.
 
         Raises:
-            ValueError: The method learns from none, or these are not of its base.
+            ValueError: The method does not learn from corrections, or these do not fit its base.
         """
-        raise ValueError("this method learns from no corrections")
+        raise ValueError("this method does not learn from corrections")
 
     def fit_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Give the observation statistics (O,), or (K,) of packed observations, to every policy among the parts.
+        """Set the observation statistics of every policy among the parts: (O,), or (K,) for packed observations.
 
         Called once, before training.
         """
@@ -176,7 +175,7 @@ class Algorithm(ABC):
                     module.fit(mean, std)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of all parts: what resuming needs beyond the policy."""
+        """Return the states of all parts, from which a run can be resumed."""
         return _states(self.parts())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -185,7 +184,7 @@ class Algorithm(ABC):
 
 
 EARLIER_NAMES = {"imitator": "policy_learner"}
-"""Parts in checkpoints of earlier versions, and what they are called now."""
+"""Names of parts in checkpoints of earlier versions, and their present names."""
 
 
 def _leaves(parts: Mapping[str, Any]) -> Iterator[Any]:

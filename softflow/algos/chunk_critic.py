@@ -1,6 +1,6 @@
-"""What every method with a chunk critic shares: the critic with its slow target, and the arithmetic of their losses.
+"""The chunk critic with its target network, and the losses that methods with such a critic share.
 
-The critic values the first `critic.horizon` actions of a chunk as it is executed.
+The critic values the first `critic.horizon` actions of an executed chunk.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from softflow.data import Windows
 from softflow.policies import ChunkPolicy
 
 MAX_LOG_WEIGHT = 3.0
-"""Upper bound of A / scale in `advantage_weight`: no chunk counts more than e^3 times an average one."""
+"""Upper bound of A / scale in `advantage_weight`: no chunk weighs more than e^3 times an average one."""
 
 
 class CriticLearner:
-    """A critic, its slow target, and its optimiser.
+    """A critic, its target network and its optimiser.
 
     Args:
-        config: Sizes and rates.
-        policy: Makes the features that the critic is given, from which no gradient reaches the policy.
-        device: Where the networks live.
+        config: The sizes and rates of the critic.
+        policy: The policy whose features the critic reads. No gradient reaches the policy through them.
+        device: The device of the networks.
 
     Attributes:
-        critic: What learns.
-        target: Its moving average; frozen.
+        critic: The critic that is trained.
+        target: The moving average of the critic; frozen.
         optimizer: AdamW on the critic's parameters.
     """
 
@@ -48,26 +48,26 @@ class CriticLearner:
         self.optimizer = torch.optim.AdamW(self.critic.parameters(), config.critic_learning_rate, fused=True)
 
     def descend(self, loss: Tensor) -> None:
-        """Make one step of the critic, and move the target after it."""
+        """Make one optimiser step of the critic and update the target."""
         descend(loss, self.optimizer, "critic")
         soft_update(self.target, self.critic, self.target_rate)
 
     def q(self, batch: Windows[Tensor]) -> Tensor:
-        """Q(s, a) of the steps of each window, by each critic: (E, B)."""
+        """Return Q(s, a) of the actions of each window by each critic: (E, B)."""
         return self.critic(self.policy.features(batch.observation), batch.chunk)
 
     def value(self, observation: Tensor, chunks: Tensor) -> Tensor:
-        """The critics' mean value of whole chunks: (B, O), (B, n, H, A) -> (B, n)."""
+        """Return the mean value of whole chunks over the critics: (B, O), (B, n, H, A) -> (B, n)."""
         return self._mean(self.critic, observation, chunks)
 
     def target_value(self, observation: Tensor, chunks: Tensor) -> Tensor:
-        """The same of the target critics."""
+        """Return the mean value of whole chunks over the target critics: (B, O), (B, n, H, A) -> (B, n)."""
         return self._mean(self.target, observation, chunks)
 
     def best_value(self, observation: Tensor, chunks: Tensor) -> Tensor:
-        """The target's value of the chunk that the critic would choose: (B, O), (B, n, H, A) -> (B,).
+        """Return the target value of the chunk that the critic chooses: (B, O), (B, n, H, A) -> (B,).
 
-        One network chooses and another values: what the one overrates, the other may not.
+        As in double Q-learning, one network chooses and another values, so they rarely overrate the same chunk.
         """
         value = self.target_value(observation, chunks)
         if chunks.shape[1] == 1:
@@ -76,15 +76,15 @@ class CriticLearner:
         return value.gather(-1, best)[:, 0]
 
     def td_target(self, batch: Windows[Tensor], next_value: Tensor) -> Tensor:
-        """The discounted reward of the k executed steps and discount^k times the value (B,) after them: (B,).
+        """Return the discounted reward of the k executed steps plus discount^k times the value (B,) after them: (B,).
 
-        Q-chunking, arXiv 2507.07969, eq. 5. Nothing is bootstrapped from a terminal state.
+        Q-chunking, arXiv 2507.07969, eq. 5. Terminal states are not bootstrapped.
         """
         reward = chunk_return(batch.reward, batch.length, self.discount)
         return bootstrap(reward, self.discount, batch.length, batch.terminated, next_value)
 
     def parts(self) -> Mapping[str, Any]:
-        """Everything that a checkpoint must hold."""
+        """Return everything that a checkpoint must contain."""
         return {"critic": self.critic, "target": self.target, "critic_optimizer": self.optimizer}
 
     def _mean(self, critic: ChunkCritic, observation: Tensor, chunks: Tensor) -> Tensor:
@@ -92,20 +92,20 @@ class CriticLearner:
 
 
 def normalized_q_loss(q: Tensor, weight: float = 1.0) -> Tensor:
-    """-weight * Q / |Q|, |Q| being the mean over all values: a scalar as steep whatever the scale of the reward."""
+    """Return -weight * Q / |Q|, where |Q| is the mean over all values, so that the scale of the reward cancels."""
     return -weight * q.mean() / q.abs().mean().detach().clamp_min(1e-3)
 
 
 def advantage_weight(advantage: Tensor, scale: float) -> Tensor:
-    """exp(A / scale), A in standard deviations of the batch, over the largest of them: (B,) -> (B,).
+    """Return exp(A / scale) relative to its largest value, with A in standard deviations of the batch: (B,) -> (B,).
 
     Advantage-weighted regression, arXiv 1910.00177.
     """
     log_weight = (advantage / (scale * advantage.std().clamp_min(1e-6))).clamp(max=MAX_LOG_WEIGHT)
-    return (log_weight - log_weight.max()).exp()  # not all zero, however bad the data's chunks are
+    return (log_weight - log_weight.max()).exp()  # never all zero, however bad the data are
 
 
 def critic_scalars(loss: Tensor, q: Tensor) -> dict[str, Tensor]:
-    """What is logged of a critic: its loss, and the mean and range of its values."""
+    """Return the logged scalars of a critic: its loss, and the mean and range of its values."""
     loss, q = loss.detach(), q.detach()
     return {"train/critic_loss": loss, "critic/q_mean": q.mean(), "critic/q_min": q.min(), "critic/q_max": q.max()}

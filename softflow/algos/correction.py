@@ -1,23 +1,24 @@
-"""Offline correction of a frozen policy by a human's corrections (the real-robot part of RFS, arXiv 2602.01789).
+"""Offline fine-tuning of a frozen policy on human corrections (the real-robot part of RFS, arXiv 2602.01789).
 
-    critic_warmup   the critic learns on the demonstrations, failures included; left out without a critic
+    critic_warmup   the critic learns on all demonstrations including failed ones; skipped without a critic
     correction      the head that steers the base learns from the corrections that ended in success
 
-The environment makes no step. Of each corrected decision s we know the chunk a_b that the base would have executed and
-the chunk a_h of the human. The head minimises, in the manner of TD3+BC (arXiv 2106.06860; d numbers in a chunk),
+The environment is never stepped. Each corrected decision in a state s comes with the chunk a_b that the base would have
+executed and the chunk a_h of the human. As in TD3+BC (arXiv 2106.06860), the head minimises (d is the dimension of a
+chunk)
 
     bc_weight * L(s, a_b, a_h)  +  hold_weight * R(s')  -  q_weight * Q(s, a) / |Q|.
 
-What it learns, L, is decided by what it steers, the residual or the latent:
+The imitation loss L depends on what the head steers, the residual or the latent:
 
     residual    mean (a_r(s) - clip(a_h - a_b, +-residual_bound))^2, the labels of RFS; a = clip(a_b + a_r(s))
     latent      -log p(w = z* | s) / d, with z* = f(a_h; s) the one latent that the base decodes to the human's chunk;
-                a = base(s, w). Normalizing flows alone have it: `SteeredPolicy.bc_loss`, which adds the
-                base's log-determinant, a constant to the head.
+                a = base(s, w). Only normalizing flows have such a z*. See `SteeredPolicy.bc_loss`, which adds
+                the base's log-determinant, a constant for the head.
 
-A few corrections say nothing of the states where nobody had to intervene, and a network says something everywhere.
-R holds it at zero there, on states s' of the demonstrations that reward still comes after: the residual's mean
-square, or the KL of the latent to the base's own, per dimension. Each is in the unit of its L.
+The corrections do not cover the states in which nobody had to intervene, but the network has an output there as well.
+R keeps this output at zero, on states s' of the demonstrations that are still followed by reward. R is the residual's
+mean square, or the KL of the latent from the base's latent, per dimension, so it has the unit of L.
 """
 
 from __future__ import annotations
@@ -42,18 +43,19 @@ from softflow.task.layout import ObservationSize
 
 @dataclass
 class CorrectionStageConfig:
-    """What the head learns from the corrections."""
+    """Training of the head on the corrections."""
 
     updates: int = 2_000
-    """Updates of the head."""
+    """Number of updates of the head."""
     learning_rate: float = 3e-4
-    """Learning rate of the head's Adam."""
+    """Learning rate of Adam for the head."""
     bc_weight: float = 1.0
-    """Weight of the distance from the human's labels."""
+    """Weight of the loss on the human's labels. Higher values follow the corrections more closely."""
     hold_weight: float = 1.0
-    """Weight of what holds the head at zero on the demonstrations' states."""
+    """Weight of the penalty that holds the head at zero in the demonstrations' states.
+    Higher values stay closer to the base."""
     q_weight: float = 0.0
-    """Weight of -Q / |Q| on the steered chunks; needs `warmup.updates`."""
+    """Weight of -Q / |Q| on the steered chunks. Higher values follow the critic more. Requires `warmup.updates`."""
 
 
 @dataclass
@@ -63,7 +65,7 @@ class CorrectionConfig(ChunkCriticConfig):
     base: str = field(kw_only=True)
     """Run folder, or a checkpoint's folder in it, whose flow policy was corrected."""
     corrections: str = field(kw_only=True)
-    """Corrections of that policy (.npz, see docs/corrections.md), as `softflow-demo --corrections RUN` records them."""
+    """File of corrections of that policy (.npz, see docs/corrections.md), recorded by `softflow-demo --corrections`."""
     steering: HeadConfig = field(default_factory=HeadConfig)
     warmup: WarmupConfig = field(default_factory=lambda: WarmupConfig(updates=0))
     correction: CorrectionStageConfig = field(default_factory=CorrectionStageConfig)
@@ -75,24 +77,24 @@ class CorrectionConfig(ChunkCriticConfig):
 
 
 class Corrected(NamedTuple):
-    """Decisions that a human made for the base."""
+    """Decisions in which a human took over from the base."""
 
     observation: Tensor
-    """(B, O)"""
+    """(B, O)."""
     base_chunk: Tensor
-    """What the base would have executed, (B, H, A)."""
+    """The chunks that the base would have executed, (B, H, A)."""
     human_chunk: Tensor
-    """What the human did, (B, H, A)."""
+    """The chunks that the human executed, (B, H, A)."""
 
 
 class Correction(Algorithm):
-    """Learning from corrections, see the module.
+    """Learning from corrections, as described in the module docstring.
 
     Attributes:
         base: The policy that was corrected; frozen.
-        actor: The base with the head that learns.
-        policy: The base with the moving average of the head's weights, which acts.
-        critic_learner: Q(s, chunk), or None where no update is asked for.
+        actor: The base with the head that is trained.
+        policy: The acting policy: the base with the moving average of the head's weights.
+        critic_learner: The learner of Q(s, chunk), or None without `warmup.updates`.
     """
 
     def __init__(
@@ -105,8 +107,8 @@ class Correction(Algorithm):
         base = config.make_policy(observation_dim, action_dim)
         if head.latent and not base.flow.exact_density:
             raise ValueError(
-                f"flow {config.flow!r} has no exact inverse that could name a human chunk's latent: "
-                "take a normalizing flow, or learn a residual"
+                f"flow {config.flow!r} has no exact inverse to compute the latent of a human chunk: "
+                "use a normalizing flow, or learn a residual"
             )
         self.base = base.to(device)
         self.actor = SteeredPolicy(self.base, **asdict(head)).to(device)
@@ -131,12 +133,12 @@ class Correction(Algorithm):
             raise ValueError("none of them ended in success, so nothing is worth learning: record more")
         parts = (getattr(corrections, name)[rows] for name in Corrected._fields)
         self.corrected = Corrected(*(torch.as_tensor(part, device=self.device) for part in parts))
-        if self.config.steering.latent:  # a flow without a density at one of the chunks says so
+        if self.config.steering.latent:  # raises ValueError if the flow has no density at one of the chunks
             chunk = self.corrected.human_chunk
             self.base.flow.log_prob(chunk, chunk.new_zeros(len(chunk), self.base.context_dim))
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        """Nothing to do: the base keeps the statistics it was trained with."""
+        """Do nothing: the base keeps the statistics it was trained with."""
 
     # ------------------------------------------------------------------------------------------------------- stages
 
@@ -148,14 +150,14 @@ class Correction(Algorithm):
         ]
 
     def learn_values(self, data: Data, progress: float) -> Scalars:
-        """One update of the critic, if there is one."""
+        """Update the critic once, if there is one."""
         if self.critic_learner is None:
             return {}
         windows = data.offline.sample(self.config.batch_size, self.critic_learner.critic.horizon, data.rng)
         return self.update_critic(to_torch(windows, self.device))
 
     def correct(self, data: Data, progress: float) -> Scalars:
-        """One update of the critic, if there is one, and of the head."""
+        """Update the critic once, if there is one, then the head."""
         scalars, size = self.learn_values(data, progress), self.config.batch_size
         rows = torch.as_tensor(data.rng.integers(len(self.corrected.observation), size=size))
         ordinary = to_torch(data.offline.sample(size, 1, data.rng, imitable=True), self.device)
@@ -165,7 +167,7 @@ class Correction(Algorithm):
     # ------------------------------------------------------------------------------------------------------- losses
 
     def critic_loss(self, batch: Windows[Tensor]) -> tuple[Tensor, Tensor]:
-        """(Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, a'), a' composed by the policy that acts.
+        """Return (Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, a'), a' proposed by the acting policy.
 
         Returns:
             The loss, and Q(s, a) as (E, B).
@@ -180,7 +182,7 @@ class Correction(Algorithm):
         return (q - target).square().mean(), q
 
     def head_loss(self, corrected: Corrected, ordinary: Tensor) -> tuple[Tensor, Scalars]:
-        """The sum of the three terms, on corrected decisions and on ordinary observations (B, O)."""
+        """Return the sum of the three terms on corrected decisions and ordinary observations (B, O)."""
         observation, base_chunk, human_chunk = corrected
         c, actor, scalars = self.config.correction, self.actor, {}
         said = actor.steer(ordinary)

@@ -1,17 +1,17 @@
-"""Filtered imitation: imitate, act, keep what succeeded, imitate it all anew. No critic.
+"""Filtered imitation: imitate, act, keep the successes, and imitate again from scratch. There is no critic.
 
-The simplest method that learns from its own episodes, and so the one that reinforcement learning has to beat.
+This is the simplest method that learns from its own episodes, so it is the baseline for reinforcement learning.
 
     imitation     maximum likelihood on the demonstrations' chunks
-    collect_1     the policy acts and does not learn
-    retrain_1     a new policy, from scratch, on demonstrations and own episodes
+    collect_1     the policy acts without learning
+    retrain_1     a new policy learns from scratch on demonstrations and own episodes
     collect_2     ...
 
-Cloning only the best episodes is the %BC baseline of arXiv 2106.01345; sampling, keeping what a binary reward approves
-and training on it again, in turns, is ReST-EM, arXiv 2312.06585.
+Cloning only the best episodes is the %BC baseline of arXiv 2106.01345. Alternating between sampling, filtering by a
+binary reward and training on the result is ReST-EM, arXiv 2312.06585.
 
-A window is kept if reward still comes after it in its episode. With a sparse reward these are the windows of
-successes; with a staged one, beginnings of failures are kept as well, up to the last reward they earned.
+A window is kept if it is still followed by reward in its episode. With a sparse reward, these are the windows of
+successes. With a staged reward, failures are kept as well, up to the last reward that they earned.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from softflow.task.layout import ObservationSize
 
 @dataclass
 class CollectionConfig:
-    """Collecting own episodes."""
+    """Collection of own episodes, and retraining on them."""
 
     rounds: int = 2
-    """How often the policy collects and is trained anew."""
+    """Number of rounds of collecting episodes and retraining the policy."""
     steps: int = 75_000
-    """Primitive environment steps in each round."""
+    """Number of primitive environment steps per round."""
     offline_share: float = 0.4
-    """Share of each later batch that comes from the demonstrations."""
+    """Fraction of each batch in retraining that comes from the demonstrations, in [0, 1]."""
 
 
 @dataclass
@@ -55,7 +55,10 @@ class FilteredImitationConfig(PolicyConfig):
 
 
 class FilteredImitation(Algorithm):
-    """See the module. `imitation.updates` are made on the demonstrations, and as many in each retraining."""
+    """Filtered imitation, as described in the module docstring.
+
+    It makes `imitation.updates` updates on the demonstrations, and as many in each retraining.
+    """
 
     def __init__(
         self, config: FilteredImitationConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
@@ -81,7 +84,7 @@ class FilteredImitation(Algorithm):
         return stages
 
     def imitate(self, offline_share: float, data: Data, progress: float) -> Scalars:
-        """One update of imitation on windows of which `offline_share` are demonstrated."""
+        """Make one imitation update on windows, the fraction `offline_share` of which are demonstrated."""
         size, horizon = self.config.batch_size, self.config.horizon
         windows = sample_mixed(data.offline, data.online, size, horizon, data.rng, offline_share, imitable=True)
         return self.policy_learner.imitate(to_torch(windows, self.device), progress)

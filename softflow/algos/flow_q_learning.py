@@ -1,21 +1,22 @@
-"""Flow Q-learning: a one-step policy that a critic improves and a flow holds to the data (FQL, arXiv 2502.02538), here
-over action chunks and with a chunk critic (QC-FQL of arXiv 2507.07969).
+"""Flow Q-learning (FQL, arXiv 2502.02538), here over action chunks with a chunk critic (QC-FQL, arXiv 2507.07969).
+
+A critic improves a one-step policy, and a flow keeps that policy close to the data.
 
     imitation       the flow imitates the demonstrations' chunks, and the one-step policy mu follows the flow
-    critic_warmup   both are frozen, the critic learns to value the chunks of mu
+    critic_warmup   both are frozen, and the critic learns to value the chunks of mu
     offline         flow, mu and critic on the demonstrations
-    online          the same on demonstrations and own episodes, half and half
+    online          flow, mu and critic on half demonstrations, half own episodes
 
-Flow and mu minimise one sum, over observations s of the batch, latents z of the flow and chunks of the data,
+Flow and mu minimise one sum over observations s of the batch, latents z of the flow and chunks of the data,
 
     flow_loss(a_data | s)  +  distillation_weight * mean (mu(s, z) - flow(s, z))^2  -  Q(s, mu(s, z)) / |Q|
 
-(no Q during imitation). The first term moves the flow alone, the other two mu alone: the critic never bends what holds
-mu back, and no gradient passes through the flow's steps. Chunks of the data are those that reward still comes after,
-demonstrated and own, where the paper imitates all of them.
+(without the Q term during imitation). The first term only trains the flow, and the other two only train mu. So the
+critic cannot change the flow that constrains mu, and no gradient passes through the flow's steps. The data chunks are
+all demonstrated and own chunks that are still followed by reward; the paper imitates all chunks.
 
-Latents are drawn at the temperature that acts. What acts, what the target values, and what deploys is the running
-average of mu; the paper's policy acts as it is.
+Latents are sampled at the acting temperature. The moving average of mu acts, proposes the chunks in the critic's target
+and is deployed; the paper uses mu itself.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ from softflow.task.layout import ObservationSize
 
 @dataclass
 class OneStepConfig:
-    """The network of the one-step policy, and how closely it follows the flow."""
+    """The network of the one-step policy, and the weight of its distance from the flow."""
 
     width: int = 256
-    """Units of each of its hidden layers."""
+    """Number of units in each hidden layer of the one-step policy."""
     depth: int = 3
-    """Number of hidden layers."""
+    """Number of hidden layers of the one-step policy."""
     distillation_weight: float = 1_000.0
-    """Weight of the squared distance from the flow's chunk, per dimension: alpha of the paper, which tunes it for each
-    task. `tape_cut` forgives little: with 100, offline RL lost much of what imitation had learnt."""
+    """Weight of the squared distance from the flow's chunk, per dimension: the paper's alpha, which it tunes per task.
+    Higher values stay closer to the data. On `tape_cut`, offline RL with 100 lost much of the imitated skill."""
 
 
 @dataclass
@@ -57,17 +58,17 @@ class FlowQLearningOfflineConfig:
     """Offline RL on the demonstrations."""
 
     learning_rate: float = 3e-4
-    """Learning rate of AdamW for flow and one-step policy at the start of the stage; falls to zero along a cosine."""
+    """Initial learning rate of AdamW for flow and one-step policy. It decays to zero along a cosine over the stage."""
     updates: int = 1_000
-    """Updates of flow, one-step policy and critic."""
+    """Number of updates of flow, one-step policy and critic."""
 
 
 @dataclass
 class FlowQLearningOnlineConfig(OnlineStageConfig):
-    """Online RL."""
+    """Online RL on the demonstrations and the policy's own episodes."""
 
     learning_rate: float = 3e-4
-    """Learning rate of AdamW for flow and one-step policy at the start of the stage; falls to zero along a cosine."""
+    """Initial learning rate of AdamW for flow and one-step policy. It decays to zero along a cosine over the stage."""
 
 
 @dataclass
@@ -81,11 +82,11 @@ class FlowQLearningConfig(OnlineMethodConfig):
 
 
 class FlowQLearning(OnlineMethod):
-    """Flow Q-learning, see the module.
+    """Flow Q-learning, as described in the module docstring.
 
     Attributes:
-        actor: The flow and the one-step policy mu, which learn.
-        policy: The moving average of their weights, which acts.
+        actor: The flow and the one-step policy mu, which are trained.
+        policy: The moving average of the actor's weights, which acts.
         critic: Q(s, chunk).
     """
 
@@ -127,17 +128,17 @@ class FlowQLearning(OnlineMethod):
         ]
 
     def imitate(self, data: Data, progress: float) -> Scalars:
-        """One update of flow and mu without the critic: the flow imitates, and mu follows the flow."""
+        """Update flow and mu once without the critic: the flow imitates, and mu follows the flow."""
         set_learning_rate(self.policy_learner.optimizer, self.config.imitation.learning_rate, progress)
         imitable = self.sample(data, self.config.horizon, imitable=True)
         return self.update_actor(imitable.observation, imitable, improve=False)
 
     def learn_values(self, data: Data, progress: float) -> Scalars:
-        """One update of the critic; flow and mu are frozen."""
+        """Update the critic once. Flow and mu stay frozen."""
         return self.update_critic(self.sample(data, self.critic.horizon))
 
     def improve(self, learning_rate: float, data: Data, progress: float) -> Scalars:
-        """One update of the critic, and then of flow and mu."""
+        """Update the critic once, then flow and mu."""
         batch = self.sample(data, self.critic.horizon)
         scalars = self.update_critic(batch)
         set_learning_rate(self.policy_learner.optimizer, learning_rate, progress)
@@ -147,7 +148,7 @@ class FlowQLearning(OnlineMethod):
     # ------------------------------------------------------------------------------------------------------- losses
 
     def critic_loss(self, batch: Windows[Tensor]) -> tuple[Tensor, Tensor]:
-        """(Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, mu(s_k, z)).
+        """Return (Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, mu(s_k, z)).
 
         Returns:
             The loss, and Q(s, a) as (E, B).
@@ -163,7 +164,7 @@ class FlowQLearning(OnlineMethod):
         return (q - target).square().mean(), q
 
     def actor_loss(self, observation: Tensor, imitable: Windows[Tensor], improve: bool) -> tuple[Tensor, Scalars]:
-        """The sum of the three terms; without the critic's unless the policy is to `improve`."""
+        """Return the sum of the three terms. The Q term is only included with `improve`."""
         latent, chunk = self.actor.draw(observation, 1, self.config.temperature)
         imitation = self.actor.bc_loss(imitable.observation, imitable.chunk)
         distillation = self.actor.distillation_loss(observation, latent, chunk)

@@ -1,4 +1,4 @@
-"""What the methods share whose policy goes on learning online, from demonstrations and own episodes."""
+"""Base class of the methods that train their policy online, on demonstrations and own episodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class OnlineMethod(Algorithm):
     """A method that draws its batches from demonstrations and own episodes.
 
     Attributes:
-        policy_learner: What imitates.
+        policy_learner: The learner of the imitated policy.
     """
 
     config: OnlineMethodConfig
@@ -22,16 +22,18 @@ class OnlineMethod(Algorithm):
     policy_learner: PolicyLearner
 
     def sample(self, data: Data, horizon: int, imitable: bool = False) -> Windows[Tensor]:
-        """Draw a batch of windows, `online.offline_share` of them demonstrated as soon as there are own episodes.
+        """Draw a batch of windows, the fraction `online.offline_share` of which are demonstrated.
+
+        As long as there are no own episodes, all of them are demonstrated.
 
         Args:
-            data: What to draw from.
-            horizon: The number of steps of a window.
-            imitable: Whether to draw only windows that reward still comes after.
+            data: The replays to draw from.
+            horizon: The number of steps in a window.
+            imitable: Whether to draw only windows that are still followed by reward.
         """
         size, share = self.config.batch_size, self.config.online.offline_share
         return to_torch(sample_mixed(data.offline, data.online, size, horizon, data.rng, share, imitable), self.device)
 
     def imitate(self, data: Data, progress: float) -> Scalars:
-        """One update of imitation: behaviour cloning of the demonstrated chunks."""
+        """Make one imitation update: behaviour cloning of the demonstrated chunks."""
         return self.policy_learner.imitate(self.sample(data, self.config.horizon, imitable=True), progress)

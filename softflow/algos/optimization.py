@@ -1,4 +1,4 @@
-"""One optimiser step, as every learner makes it."""
+"""The optimiser step that all learners share."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ GRADIENT_NORM = 10.0
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, learner: str) -> None:
-    """Make one step on `loss` with the gradient clipped to `GRADIENT_NORM`.
+    """Make one optimiser step on `loss` with the gradient clipped to `GRADIENT_NORM`.
 
-    Only the parameters that the optimiser holds get a gradient; a critic that the loss passes through gets none.
+    Only the optimiser's parameters get a gradient; a critic that the loss passes through gets none.
 
     Raises:
-        FloatingPointError: The loss or its gradient is not finite. The message names the `learner`; its parameters are
-            as they were.
+        FloatingPointError: The loss or its gradient is not finite. The message names the `learner`, whose
+            parameters are unchanged.
     """
     held = (parameter for group in optimizer.param_groups for parameter in group["params"])
     learned = [parameter for parameter in held if parameter.requires_grad]
     optimizer.zero_grad()
     loss.backward(inputs=learned)
     norm = nn.utils.get_total_norm([parameter.grad for parameter in learned if parameter.grad is not None])
-    loss_value, norm_value = torch.stack((loss.detach(), norm)).tolist()  # once: a number read from a GPU is waited for
+    loss_value, norm_value = torch.stack((loss.detach(), norm)).tolist()  # in one read, because reads from a GPU block
     if not math.isfinite(norm_value + loss_value):
         what, value = ("gradient", norm_value) if math.isfinite(loss_value) else ("loss", loss_value)
         raise FloatingPointError(f"the {what} of the {learner} is {value}")
@@ -35,6 +35,6 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, learner: str) -> Non
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, start: float, progress: float) -> None:
-    """Set the learning rate on a cosine that falls from `start` at progress 0 to zero at progress 1."""
+    """Set the learning rate on a cosine that decays from `start` at progress 0 to zero at progress 1."""
     for group in optimizer.param_groups:
         group["lr"] = start * 0.5 * (1 + math.cos(math.pi * progress))

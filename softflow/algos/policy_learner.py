@@ -1,4 +1,4 @@
-"""A policy that learns, and the moving average of its weights, which acts."""
+"""A policy that is trained, and the moving average of its weights, which acts."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ class PolicyLearner(Generic[PolicyT]):
     """An actor, its optimiser, and the exponential moving average of its weights.
 
     Args:
-        actor: The policy that learns.
-        config: Settings of imitation.
+        actor: The policy to train.
+        config: The settings of imitation.
         ema_rate: The rate at which the moving average follows the actor.
 
     Attributes:
-        actor: As given.
-        policy: The moving average; frozen.
+        actor: The policy that is trained.
+        policy: The moving average of the actor; frozen.
         optimizer: AdamW on the actor's parameters.
-        loss_name: What the behaviour-cloning loss is logged as: `flow/nll` if it is a likelihood, else `flow/loss`.
+        loss_name: The name of the logged behaviour-cloning loss: `flow/nll` if it is a negative log-likelihood, else
+            `flow/loss`.
     """
 
     def __init__(self, actor: PolicyT, config: ImitationConfig, ema_rate: float) -> None:
@@ -40,31 +41,31 @@ class PolicyLearner(Generic[PolicyT]):
         self.renew_optimizer(config.learning_rate)
 
     def imitate(self, batch: Windows[Tensor], progress: float) -> dict[str, Tensor]:
-        """Make one step on the behaviour-cloning loss; `progress` in [0, 1) of the stage sets the learning rate."""
+        """Make one step on the behaviour-cloning loss. `progress` of the stage, in [0, 1), sets the learning rate."""
         set_learning_rate(self.optimizer, self.config.learning_rate, progress)
         loss = self.actor.bc_loss(batch.observation, batch.chunk)
         self.descend(loss)
         return {"train/actor_loss": loss.detach(), self.loss_name: loss.detach()}
 
     def descend(self, loss: Tensor) -> None:
-        """Make one step of the actor on any loss, and move the average after it."""
+        """Make one optimiser step of the actor on any loss and update the moving average."""
         descend(loss, self.optimizer, "actor")
         soft_update(self.policy, self.actor, self.ema_rate)
 
     def restart(self, learning_rate: float) -> None:
-        """Go on from the policy that acts, with an optimiser that remembers nothing."""
+        """Continue from the acting policy with a fresh optimiser."""
         self.actor.load_state_dict(self.policy.state_dict())
         self.renew_optimizer(learning_rate)
 
     def renew_optimizer(self, learning_rate: float) -> None:
-        """Replace the optimiser by one that remembers nothing."""
+        """Replace the optimiser by a fresh one."""
         parameters = self.actor.parameters()
         self.optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=self.config.weight_decay, fused=True)
 
     def reinitialize(self) -> None:
-        """Draw all weights anew, with a new optimiser.
+        """Reinitialise all weights and the optimiser.
 
-        The observation statistics and the weights of a pretrained encoder stay.
+        The observation statistics and the weights of a pretrained encoder are kept.
         """
         fresh = self.actor.build(**self.actor.describe())
         fresh.normalizer.load_state_dict(self.actor.normalizer.state_dict())
@@ -75,5 +76,5 @@ class PolicyLearner(Generic[PolicyT]):
         self.renew_optimizer(self.config.learning_rate)
 
     def parts(self) -> Mapping[str, Any]:
-        """Everything that a checkpoint must hold."""
+        """Return everything that a checkpoint must contain."""
         return {"actor": self.actor, "policy": self.policy, "optimizer": self.optimizer}

@@ -1,5 +1,7 @@
-"""Algorithms by name. Other packages bring theirs with the decorator, or with an entry point of the group
-`softflow.algorithms` (`my_algorithm = my_package.my_algorithm:MyAlgorithm`); `flows.plugins` says what a name means.
+"""Algorithms by name.
+
+Other packages register theirs with the decorator `register_algorithm`, or with an entry point of the group
+`softflow.algorithms` (`my_algorithm = my_package.my_algorithm:MyAlgorithm`). `flows.plugins` explains the names.
 """
 
 from __future__ import annotations
@@ -18,19 +20,19 @@ ALGORITHMS: Registry[type[Algorithm]] = Registry("algorithm", "softflow.algorith
 
 
 def register_algorithm(name: str) -> Callable[[A], A]:
-    """Class decorator that makes an `Algorithm` available as `algorithm: NAME` in a preset.
+    """Return a class decorator that makes an `Algorithm` available in presets as `algorithm: NAME`.
 
     Raises:
-        ValueError: another class has this name.
+        ValueError: Another class has this name.
     """
     return ALGORITHMS.decorator(name)
 
 
 def find_algorithm(name: str) -> type[Algorithm]:
-    """Return the class that a preset's `algorithm` names: a registered one, or anyone's as `module:Class`.
+    """Return the algorithm class of a name: a registered name, or `module:Class` for any other class.
 
     Raises:
-        UserError: there is none, or its module cannot be imported.
+        UserError: There is no such algorithm, or its module cannot be imported.
     """
     if ":" not in name:
         if name not in (names := ALGORITHMS.names()):
@@ -43,7 +45,7 @@ def find_algorithm(name: str) -> type[Algorithm]:
     module_name, _, class_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+    except (Exception, SystemExit) as error:  # an import runs arbitrary code
         raise UserError(
             f"algorithm {name!r}: cannot import {module_name!r} ({error!r}): is it installed, or its folder in "
             "PYTHONPATH?"

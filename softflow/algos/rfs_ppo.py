@@ -1,24 +1,25 @@
-"""Steering of a frozen flow policy by RFS's own on-policy update (arXiv 2602.01789): PPO on latent and residual.
+"""Steering of a frozen flow policy by the on-policy update of RFS (arXiv 2602.01789): PPO on latent and residual.
 
-    imitation       the base policy learns from the demonstrations, and is frozen from then on; left out with `base`
-    online          the head learns from the episodes that it has just acted, by PPO (arXiv 1707.06347)
+    imitation       the base policy learns from the demonstrations and is frozen afterwards; skipped if `base` is given
+    online          the head learns from its latest episodes by PPO (arXiv 1707.06347)
 
-A decision is a latent w and a residual a_r, drawn together once for each executed chunk a = clip(base(s, w) + a_r):
+A decision is a latent w and a residual a_r, sampled together for each executed chunk a = clip(base(s, w) + a_r):
 
-    w = z * exp(log_std(s)) + mean(s),  z from the base's density at the temperature that acts,
-    a_r = residual(s) + sigma * noise,  noise ~ N(0, I), sigma learned, the same in every state.
+    w = z * exp(log_std(s)) + mean(s),  z from the base's density at the acting temperature,
+    a_r = residual(s) + sigma * noise,  noise ~ N(0, I), sigma learnt and independent of the state.
 
-Both densities are exact, on a flow-matching base too, because nothing is decoded to know them. A clipped chunk tells
-neither w nor a_r; so each decision is recorded with the episode, together with its log-density. With rho the ratio
-of the joint density now to the recorded one, and A the advantage, the head minimises
+Both densities are exact, even on a flow-matching base, because they do not depend on the decoding. A clipped chunk
+determines neither w nor a_r, so the episode records each decision with its log-density. Let rho be the ratio of the
+current joint density to the recorded one, and A the advantage. The head minimises
 
     -mean min(rho * A, clip(rho, 1 - clip, 1 + clip) * A)  -  entropy_weight * entropy.
 
-An episode may have begun under a slightly older head. Its recorded densities are those of the head that decided, so
-rho is right for it all the same.
+An episode may have begun under a slightly older head. Its recorded densities are those of the head that made the
+decisions, so rho is still correct.
 
-Advantages are generalised ones over chunks (`critics.generalized_advantage`). A value network of the head's widths
-regresses on advantage + value. What deploys has the residual's mean, and the latent's noise at `temperature`.
+Advantages are generalised advantage estimates over chunks (`critics.generalized_advantage`). A value network with the
+head's widths regresses on advantage + value. The deployed policy uses the residual's mean, and latents sampled at
+`temperature`.
 """
 
 from __future__ import annotations
@@ -44,25 +45,26 @@ from softflow.task.layout import ObservationSize
 
 @dataclass
 class PpoConfig:
-    """Online RL of the head, on its own latest episodes."""
+    """Online RL of the head, on its latest episodes."""
 
     steps: int = 500_000
-    """Primitive environment steps."""
+    """Number of primitive environment steps."""
     epochs: int = 4
-    """How often each decision is learnt from, in minibatches of `batch_size`, before it is forgotten."""
+    """Number of passes over the latest decisions, in minibatches of `batch_size`.
+    Higher values learn more from each decision but move further from the policy that made it."""
     learning_rate: float = 1e-4
-    """Learning rate of the Adam of head and residual noise. RFS has 3e-4; a density over a whole chunk is of so many
-    numbers that a bout of such steps takes three ratios in four out of the clipped range (`ppo/ratio_clipped`)."""
+    """Learning rate of Adam for the head and the residual noise.
+    With the 3e-4 of RFS, 75 % of the ratios, each over a whole chunk, left the clip range (`ppo/ratio_clipped`)."""
     value_learning_rate: float = 1e-3
-    """Learning rate of the value network's Adam."""
+    """Learning rate of Adam for the value network."""
     clip: float = 0.2
-    """Clip range of the ratio of densities, on either side of 1."""
+    """Clip range of the density ratio around 1. Higher values allow larger changes of the policy per update."""
     gae_lambda: float = 0.95
-    """Lambda of the advantages, per decision."""
+    """Lambda of generalised advantage estimation, per decision. Higher values reduce bias but raise variance."""
     residual_std: float = 0.02
-    """Standard deviation of the residual's noise at the start; actions lie in [-1, 1]."""
+    """Initial standard deviation of the residual's noise; actions lie in [-1, 1]. Higher values explore more."""
     entropy_weight: float = 0.0
-    """Weight of the entropy of a decision, per dimension of it."""
+    """Weight of the entropy bonus, per dimension of a decision. Higher values explore more."""
 
 
 @dataclass
@@ -70,7 +72,7 @@ class RfsPpoConfig(SteeredConfig):
     """Settings of steering by PPO."""
 
     discount: float = 0.99
-    """Per primitive step."""
+    """Discount factor per primitive step. Values closer to 1 look further ahead but are harder to learn."""
     online: PpoConfig = field(default_factory=PpoConfig)
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ class RfsPpoConfig(SteeredConfig):
 
 
 class Decided(NamedTuple):
-    """N decisions of episodes that have ended, and what came of them."""
+    """N decisions of finished episodes, with their advantages and value targets."""
 
     observation: Tensor
     """(N, O)."""
@@ -95,34 +97,34 @@ class Decided(NamedTuple):
     residual: Tensor
     """(N, h, A), see `RfsPpo.density_steps`."""
     log_prob: Tensor
-    """(N,), when they were made."""
+    """Log-density at the time of the decision, (N,)."""
     advantage: Tensor
     """(N,)."""
     value: Tensor
-    """(N,), what the value network is to say."""
+    """Target of the value network, (N,)."""
 
 
 class LatestDecisions:
-    """The decisions of the latest episodes, and the minibatches that are left of the epoch.
+    """The decisions of the latest episodes, and the remaining minibatches of the epoch.
 
     Args:
-        batch_size: The number of decisions in a minibatch, as nearly as their number can be divided.
-        device: Where the decisions lie.
+        batch_size: The approximate number of decisions in a minibatch. Sizes within an epoch differ by at most one.
+        device: The device that stores the decisions.
     """
 
     def __init__(self, batch_size: int, device: str) -> None:
         self.batch_size, self.device = batch_size, device
         self._decided: Decided | None = None
         self._epoch: list[Tensor] = []
-        """Rows of the minibatches."""
+        """Row indices of the remaining minibatches."""
 
     def replace(self, decided: Decided) -> None:
-        """Learn from these from now on."""
+        """Replace the stored decisions and start a new epoch."""
         self._decided, self._epoch = decided, []
 
     def minibatch(self, rng: np.random.Generator) -> Decided:
-        """Return the next minibatch. An epoch goes through all decisions, in an order that is drawn anew."""
-        assert self._decided is not None, "updates online follow an episode"
+        """Return the next minibatch. Each epoch visits all decisions in a new random order."""
+        assert self._decided is not None, "online updates follow an episode"
         if not self._epoch:
             rows = torch.from_numpy(rng.permutation(len(self._decided.log_prob))).to(self.device)
             self._epoch = list(rows.tensor_split(max(1, round(len(rows) / self.batch_size))))
@@ -140,11 +142,11 @@ class LatestDecisions:
 
 
 class ResidualNoise(nn.Module):
-    """The residual's noise: a standard deviation for each number, the same in every state.
+    """The residual's noise, with one standard deviation per dimension that does not depend on the state.
 
     Args:
         shape: (h, A), see `RfsPpo.density_steps`.
-        std: The standard deviation at the start.
+        std: The initial standard deviation.
     """
 
     def __init__(self, shape: tuple[int, int], std: float) -> None:
@@ -152,18 +154,18 @@ class ResidualNoise(nn.Module):
         self.log_std = nn.Parameter(torch.full(shape, std).log())
 
     def forward(self) -> Tensor:
-        """The standard deviations (h, A)."""
+        """Return the standard deviations, (h, A)."""
         return self.log_std.exp()
 
 
 class RfsPpo(SteeringMethod):
-    """Steering by PPO, see the module.
+    """Steering by PPO, as described in the module docstring.
 
     Attributes:
-        density_steps: The number h of steps of a residual that are decided: those executed, or one that all of them
-            share. The rest touches nothing, and its density would only be noise in the ratio.
-        residual_noise: sigma, (h, A).
-        value: V(s).
+        density_steps: The number h of residual steps in a decision: the executed ones, or a single one that all steps
+            share. Later steps have no effect, and their density would only add noise to the ratio.
+        residual_noise: The standard deviation sigma, (h, A).
+        value: The value network V(s).
     """
 
     config: RfsPpoConfig
@@ -185,8 +187,11 @@ class RfsPpo(SteeringMethod):
     # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
-        """A decision is worth `n_action_steps` steps, and is learnt from `epochs` times in minibatches of `batch_size`:
-        that says how many updates a step pays for."""
+        """Return the stages.
+
+        One decision takes `n_action_steps` steps and is used `epochs` times in minibatches of `batch_size`, which
+        determines the number of updates per step.
+        """
         c = self.config
         return [
             Stage("imitation", updates=self.imitation_updates(), update=self.imitate),
@@ -199,19 +204,19 @@ class RfsPpo(SteeringMethod):
         ]
 
     def imitate(self, data: Data, progress: float) -> Scalars:
-        """One update of imitation, on the demonstrations."""
+        """Make one imitation update on the demonstrations."""
         windows = data.offline.sample(self.config.batch_size, self.config.horizon, data.rng, imitable=True)
         return self.policy_learner.imitate(to_torch(windows, self.device), progress)
 
     def learn(self, data: Data, progress: float) -> Scalars:
-        """One update of the head, the residual's noise and the value network on the latest decisions."""
+        """Update the head, the residual's noise and the value network once, on the latest decisions."""
         return self.update_head(self.latest.minibatch(data.rng))
 
-    # ---------------------------------------------------------------------------------------- acting, and what came
+    # ----------------------------------------------------------------------------------------- acting and its results
 
     @torch.inference_mode()
     def explore(self, observation: Tensor) -> Decision[Tensor]:
-        """Chunks of latents and residuals drawn anew, and these with their log-density as the record."""
+        """Sample chunks, and record their latents, residuals and log-densities."""
         steering = self.actor.steer(observation)
         noisy = steering
         if self.config.steering.residual:
@@ -228,9 +233,9 @@ class RfsPpo(SteeringMethod):
     def log_prob(
         self, observation: Tensor, latent: Tensor, residual: Tensor, steering: HeadOutput | None = None
     ) -> Tensor:
-        """Log-density in nats of decisions, of what is steered of them: (B, O), (B, H, A), (B, h, A) -> (B,).
+        """Return the log-density of the steered parts of decisions, in nats: (B, O), (B, H, A), (B, h, A) -> (B,).
 
-        `steering` is what the head says of these observations, if it was asked already.
+        `steering` is the head's output for these observations, if it has been computed already.
         """
         c = self.config
         steering = self.actor.steer(observation) if steering is None else steering
@@ -243,7 +248,7 @@ class RfsPpo(SteeringMethod):
         return log_prob
 
     def receive(self, episodes: Sequence[Episode]) -> None:
-        """Learn from these from now on. As long as none has ended, those before are learnt from further."""
+        """Replace the latest decisions by those of `episodes`. Without any, keep learning from the previous ones."""
         if not episodes:
             return
         decided = Decided(*map(torch.cat, zip(*map(self._assess, episodes), strict=True)))
@@ -254,7 +259,7 @@ class RfsPpo(SteeringMethod):
     @torch.no_grad()
     def _assess(self, episode: Episode) -> Decided:
         c, steps = self.config, len(episode)
-        assert episode.decision is not None, "own episodes are made of decisions"
+        assert episode.decision is not None, "own episodes record their decisions"
         starts = np.arange(0, steps, self.n_action_steps)
         reward = np.pad(episode.reward, (0, -steps % self.n_action_steps)).reshape(-1, self.n_action_steps)
         length = torch.tensor(np.minimum(self.n_action_steps, steps - starts), device=self.device)
@@ -276,7 +281,7 @@ class RfsPpo(SteeringMethod):
     # ------------------------------------------------------------------------------------------------------- losses
 
     def head_loss(self, batch: Decided) -> tuple[Tensor, Scalars]:
-        """-mean min(rho * A, clip(rho, 1 - clip, 1 + clip) * A) - entropy_weight * entropy."""
+        """Return -mean min(rho * A, clip(rho, 1 - clip, 1 + clip) * A) - entropy_weight * entropy."""
         c = self.config.online
         steering = self.actor.steer(batch.observation)
         log_ratio = self.log_prob(batch.observation, batch.latent, batch.residual, steering) - batch.log_prob
@@ -294,11 +299,11 @@ class RfsPpo(SteeringMethod):
         return loss, {name: scalar.detach() for name, scalar in scalars.items()}
 
     def value_loss(self, batch: Decided) -> Tensor:
-        """(V(s) - advantage - value)^2."""
+        """Return (V(s) - advantage - value)^2."""
         return (self.value(self.base.features(batch.observation))[:, 0] - batch.value).square().mean()
 
     def _entropy(self, steering: HeadOutput) -> Tensor:
-        """The entropy of a decision per dimension, less a constant: the mean log standard deviation."""
+        """Return the mean log standard deviation: the entropy of a decision per dimension, up to a constant."""
         parts = []
         if self.config.steering.latent:
             parts.append(steering.log_std.mean(0))
@@ -317,7 +322,7 @@ class RfsPpo(SteeringMethod):
 
     def parts(self) -> Mapping[str, Any]:
         return {
-            "policy_learner": self.policy_learner.parts(),  # the base is in it
+            "policy_learner": self.policy_learner.parts(),  # includes the base
             "head": self.actor.head,
             "residual_noise": self.residual_noise,
             "value": self.value,
@@ -327,7 +332,7 @@ class RfsPpo(SteeringMethod):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if "latest" not in state:  # of an earlier version
+        if "latest" not in state:  # from an earlier version
             latest = {name: state[name] for name in ("decided", "epoch")}
             state = {**state, "latest": latest, "residual_noise": {"log_std": state["residual_log_std"]}}
         super().load_state_dict(state)

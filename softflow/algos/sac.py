@@ -1,24 +1,24 @@
-"""SAC with prior data: soft actor-critic whose batches are half demonstrations (RLPD, arXiv 2302.02948).
+"""SAC with prior data: soft actor-critic on batches that are half demonstrations (RLPD, arXiv 2302.02948).
 
-    imitation   maximum likelihood on the demonstrations' chunks; left out unless it is given updates
-    online      critics, actor and entropy weight, on demonstrations and own episodes, half and half
+    imitation   maximum likelihood on the demonstrations' chunks; skipped by default
+    online      critics, actor and entropy weight, on half demonstrations, half own episodes
 
-Nothing has to be imitated: demonstrations enter by the replay alone. `critic_updates` times in each update, the E
-critics regress on
+Imitation is optional, because the demonstrations also enter through the replay. In each update, the E critics are
+trained `critic_updates` times on the target
 
     y = sum_{i<k} discount^i r_i + discount^k * (min_{j in M} Q_j(s_k, a') - alpha log pi(a' | s_k)),  a' ~ pi(. | s_k),
 
-M a random few of the target critics, drawn anew for each batch (REDQ, arXiv 2101.05982): together with the critics'
-layer normalisation it is what many updates for each step need. Then, once, the actor minimises the first and alpha the
-second of
+where M is a random subset of the target critics, drawn for each batch (REDQ, arXiv 2101.05982). Together with the
+critics' layer normalisation, it allows many updates per step. Then the actor takes one step on the first of these
+losses, and alpha one step on the second:
 
     alpha log pi(a | s) - mean_j Q_j(s, a),  a ~ pi(. | s)        log(alpha) * (entropy - target_entropy)
 
-(arXiv 1812.05905; by log(alpha), as in its authors' code, alpha goes on as fast when it is small). An action is a chunk
-of H steps. With H = 1, the default, this is RLPD; beyond it, entropies are those of whole chunks, so that a chunk must
-be valued and executed whole: the rest of it would be left to chance.
+(arXiv 1812.05905; with log(alpha), as in its authors' code, a small alpha adapts as fast as a large one). An action is
+a chunk of H steps. With H = 1, the default, this is RLPD. With H > 1, entropies are those of whole chunks, so chunks
+must be valued and executed as a whole: otherwise only the entropy term would train their remainder.
 
-Own episodes are draws from the policy; what deploys is its mode.
+Own episodes are sampled from the policy; the deployed policy acts with its mode.
 """
 
 from __future__ import annotations
@@ -45,14 +45,15 @@ from softflow.task.layout import ObservationSize
 
 @dataclass
 class SACOnlineConfig(OnlineStageConfig):
-    """Online RL."""
+    """Online RL on the demonstrations and the policy's own episodes."""
 
     updates_per_step: float = 0.05
-    """Updates of actor and entropy weight for each primitive step."""
+    """Number of updates of actor and entropy weight per primitive step.
+    Higher values learn more from each step but take longer."""
     critic_updates: int = 5
-    """Updates of the critics before each of these. RLPD has 20 of them, and one of the actor, for each step."""
+    """Number of critic updates per update of the actor. RLPD makes 20 per step, with one actor update."""
     learning_rate: float = 3e-4
-    """Learning rate of the actor's AdamW and the entropy weight's Adam."""
+    """Learning rate of AdamW for the actor and of Adam for the entropy weight."""
 
 
 @dataclass
@@ -60,25 +61,26 @@ class SACConfig(OnlineMethodConfig):
     """Settings of SAC with prior data."""
 
     horizon: int = 1
-    """Actions of a chunk that the policy proposes."""
+    """Number of actions in each chunk that the policy proposes."""
     n_action_steps: int = 1
-    """Actions of a chunk that are executed: all of them."""
+    """Number of actions of each chunk that are executed. It must equal the horizon."""
     temperature: float = 0.0
-    """Scale of the base noise of deployed chunks; own episodes are collected at 1."""
+    """Scale of the base noise of deployed chunks; 0 deploys the mode. Own episodes are always collected at 1."""
     ema_rate: float = 1.0
-    """Rate of the running average of the actor's weights, which is the policy that acts; at 1 the actor itself."""
+    """Rate of the exponential moving average of the actor's weights, which is the policy that acts.
+    Higher values track the actor more closely and smooth less; 1 uses the actor itself."""
     critic_members: int = 10
-    """Critics in the ensemble, E; the actor follows their mean."""
+    """Number of critics E in the ensemble. The actor follows their mean."""
     critic_learning_rate: float = 3e-4
-    """Learning rate of the critics' AdamW."""
+    """Learning rate of AdamW for the critics."""
     target_members: int = 2
-    """Critics of which a target takes the least."""
+    """Number of randomly chosen target critics whose minimum enters the target. More critics are more pessimistic."""
     entropy_in_target: bool = True
-    """Whether targets count the entropy to come; RLPD leaves it out where the reward is sparse."""
+    """Whether the targets include the entropy bonus. RLPD omits it if the reward is sparse."""
     entropy_weight: float = 1.0
-    """alpha at the start; learnt from there on."""
+    """Initial entropy weight alpha, which is then learnt. Higher values explore more at first."""
     target_entropy: float = -0.5
-    """Entropy that alpha is learnt to keep, in nats for each number of a chunk."""
+    """Target of the policy's entropy, in nats per dimension of a chunk. Higher values keep the policy more random."""
     imitation: ImitationConfig = field(default_factory=lambda: ImitationConfig(updates=0))
     online: SACOnlineConfig = field(default_factory=SACOnlineConfig)
 
@@ -91,7 +93,7 @@ class SACConfig(OnlineMethodConfig):
             )
         if self.target_candidates != 1:
             raise ValueError(
-                f"a soft target values one draw: target_candidates must be 1, got {self.target_candidates}"
+                f"a soft target uses a single sample: target_candidates must be 1, got {self.target_candidates}"
             )
         if not 1 <= self.target_members <= self.critic_members:
             raise ValueError(
@@ -104,7 +106,7 @@ class SACConfig(OnlineMethodConfig):
 
 
 class EntropyWeight(nn.Module):
-    """alpha: positive, because its logarithm is what is learnt."""
+    """The entropy weight alpha. It is always positive, because its logarithm is learnt."""
 
     def __init__(self, start: float) -> None:
         super().__init__()
@@ -115,12 +117,12 @@ class EntropyWeight(nn.Module):
 
 
 class SAC(OnlineMethod):
-    """SAC with prior data, see the module.
+    """SAC with prior data, as described in the module docstring.
 
     Attributes:
-        actor: The policy that learns.
-        policy: The moving average of its weights, which acts.
-        critic: Q(s, chunk), E of them.
+        actor: The policy that is trained.
+        policy: The moving average of the actor's weights, which acts.
+        critic: The ensemble of E critics Q(s, chunk).
         alpha: The entropy weight.
     """
 
@@ -143,7 +145,7 @@ class SAC(OnlineMethod):
 
     @property
     def imitates(self) -> bool:
-        """A tanh-Gaussian has no density at the bounds of the actions, and needs none to learn by the critic."""
+        """Whether imitation has updates. Without it, a tanh-Gaussian needs no density at the bounds of the actions."""
         return self.config.imitation.updates > 0
 
     # ------------------------------------------------------------------------------------------------------- stages
@@ -164,11 +166,11 @@ class SAC(OnlineMethod):
 
     @torch.inference_mode()
     def explore(self, observation: Tensor) -> Tensor:
-        """A draw from the policy."""
+        """Sample chunks from the policy."""
         return self.policy.propose(observation)[:, 0]
 
     def learn(self, data: Data, progress: float) -> Scalars:
-        """Several updates of the critics, and one of the actor and the entropy weight."""
+        """Update the critics several times, then the actor and the entropy weight once."""
         for _ in range(self.config.online.critic_updates):
             batch = self.sample(data, self.config.horizon)
             scalars = self.update_critic(batch)
@@ -177,7 +179,7 @@ class SAC(OnlineMethod):
     # ------------------------------------------------------------------------------------------------------- losses
 
     def critic_loss(self, batch: Windows[Tensor]) -> tuple[Tensor, Tensor]:
-        """(Q(s, a) - y)^2 with the soft target y of the module, the least of a random few critics in it.
+        """Return (Q(s, a) - y)^2 with the soft target y of the module docstring.
 
         Returns:
             The loss, and Q(s, a) as (E, B).
@@ -195,10 +197,10 @@ class SAC(OnlineMethod):
         return (q - target).square().mean(), q
 
     def actor_loss(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha log pi(a | s) - mean_j Q_j(s, a) for a draw a ~ pi(. | s).
+        """Return alpha log pi(a | s) - mean_j Q_j(s, a) for a sample a ~ pi(. | s).
 
         Returns:
-            The loss, and the entropy of the policy in nats for each number of a chunk.
+            The loss, and the entropy of the policy in nats per dimension of a chunk.
         """
         chunk, log_prob = self.actor.propose_with_log_prob(observation)
         q = self.critic_learner.value(observation, chunk.clamp(-1, 1))
@@ -206,7 +208,7 @@ class SAC(OnlineMethod):
         return (self.alpha().detach() * log_prob - q).mean(), entropy
 
     def alpha_loss(self, entropy: Tensor) -> Tensor:
-        """log(alpha) * (entropy - target_entropy): alpha rises if the policy's entropy is below its target."""
+        """Return log(alpha) * (entropy - target_entropy): alpha rises while the entropy is below its target."""
         return self.alpha.log * (entropy - self.config.target_entropy)
 
     # ------------------------------------------------------------------------------------------------------ updates

@@ -14,43 +14,45 @@ class ImitationConfig:
     """Imitation: maximum likelihood on the demonstrations."""
 
     updates: int = 8_000
-    """Number of updates. Too few leave the policy imprecise; on few demonstrations too many overfit."""
+    """Number of updates. Too few leave the policy imprecise; too many overfit if demonstrations are few."""
     learning_rate: float = 1.5e-3
-    """Learning rate of AdamW at the start of the stage. It falls to zero along a cosine."""
+    """Initial learning rate of AdamW. It decays to zero along a cosine over the stage."""
     weight_decay: float = 0.0
-    """Weight decay of AdamW, in imitation and in every later stage of the policy."""
+    """Weight decay of AdamW, in imitation and in every later stage that trains the policy."""
 
 
 @dataclass
 class PolicyConfig:
-    """Settings of a flow policy and of its imitation, with which every method begins."""
+    """Settings of a flow policy and of its imitation."""
 
     flow: str = DEFAULT_FLOW
-    """Density of the policy: one that `flows.available_flows()` lists."""
+    """Density model of the policy: one of `flows.available_flows()`."""
     flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of the flow, such as its `width`."""
     encoder: str | None = None
     """Encoder of the images, if the observation has any: `conv` (the default) or the pretrained `resnet18`."""
     encoder_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Options of the encoder. `resnet18` needs `weights`, the path of a file."""
+    """Options of the encoder. `resnet18` requires `weights`, the path of a file."""
     horizon: int = 8
-    """Number of actions in a chunk that the policy proposes."""
+    """Number of actions in each chunk that the policy proposes."""
     n_action_steps: int = 4
-    """Number of actions of a chunk that are executed before the next chunk is proposed."""
+    """Number of actions of each chunk that are executed before the policy proposes the next chunk."""
     temperature: float = 0.35
-    """Scale of the base noise of executed chunks. Higher values explore more and act less precisely."""
+    """Scale of the base noise of executed chunks. Higher values explore more but act less precisely."""
     batch_size: int = 256
-    """Number of windows in a batch."""
+    """Number of windows per batch."""
     ema_rate: float = 0.005
-    """Rate of the exponential moving average of the actor's weights, which is the policy that acts. Higher values
-    follow the actor faster and average less; 1 is the actor itself."""
+    """Rate of the exponential moving average of the actor's weights, which is the policy that acts.
+    Higher values track the actor more closely and smooth less; 1 uses the actor itself."""
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_action_steps <= self.horizon:
             raise ValueError(f"n_action_steps must be in 1 ... horizon = {self.horizon}, got {self.n_action_steps}")
         if self.batch_size < 2:
-            raise ValueError(f"batch_size must be at least 2: advantages are compared in it; got {self.batch_size}")
+            raise ValueError(
+                f"batch_size must be at least 2: advantages are normalised within a batch; got {self.batch_size}"
+            )
 
     def make_policy(self, observation_dim: ObservationSize, action_dim: int) -> FlowPolicy:
         """Build the flow policy that these settings describe.
@@ -71,26 +73,27 @@ class PolicyConfig:
 
 @dataclass
 class ChunkCriticConfig(PolicyConfig):
-    """Settings of a policy with a chunk critic beside it."""
+    """Settings of a policy with a chunk critic."""
 
     critic_horizon: int | None = None
-    """Number of actions of a chunk that the critic values. By default those that are executed; 1 is the usual per-step
-    critic."""
+    """Number of leading actions of a chunk that the critic values. By default it is `n_action_steps`.
+    1 gives the usual per-step critic."""
     candidates: int = 1
-    """Number of chunks proposed for each one that is executed; the critic chooses. More candidates follow the critic
-    more closely, its errors included."""
+    """Number of chunks proposed for each one that is executed. The critic chooses among them.
+    More candidates follow the critic more closely, including its errors."""
     target_candidates: int = 1
-    """Number of chunks proposed for the value in a critic's target; the critic chooses."""
+    """Number of chunks proposed for the bootstrapped value of a critic's target. The critic chooses among them.
+    More candidates make the target more optimistic."""
     discount: float = 0.99
-    """Discount per primitive step. Values nearer to 1 look further ahead and are harder to learn."""
+    """Discount factor per primitive step. Values closer to 1 look further ahead but are harder to learn."""
     critic_members: int = 2
-    """Number of critics in the ensemble; their mean is the value."""
+    """Number of critics in the ensemble. The value is their mean."""
     critic_width: int = 256
-    """Hidden width of each critic."""
+    """Number of units in each hidden layer of a critic."""
     critic_learning_rate: float = 5e-4
-    """Learning rate of the critics' AdamW."""
+    """Learning rate of AdamW for the critics."""
     target_rate: float = 0.005
-    """Rate at which the target critics follow the critics. Higher values learn faster and less stably."""
+    """Rate at which the target critics follow the critics. Higher values learn faster but less stably."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,22 +106,22 @@ class ChunkCriticConfig(PolicyConfig):
 
 @dataclass
 class WarmupConfig:
-    """Critic warm-up: the critic learns alone, on the demonstrations, failures included."""
+    """Critic warm-up: only the critic is trained, on all demonstrations including failed ones."""
 
     updates: int = 1_000
-    """Number of updates of the critic."""
+    """Number of critic updates."""
 
 
 @dataclass
 class OnlineStageConfig:
-    """Online RL."""
+    """Online RL on the demonstrations and the policy's own episodes."""
 
     steps: int = 150_000
     """Number of primitive environment steps."""
     updates_per_step: float = 0.03
-    """Number of updates per primitive step. Higher values learn more from each step and take more time."""
+    """Number of updates per primitive step. Higher values learn more from each step but take longer."""
     offline_share: float = 0.5
-    """Share of each batch that comes from the demonstrations, in (0, 1]."""
+    """Fraction of each batch that comes from the demonstrations, in (0, 1]."""
 
     def __post_init__(self) -> None:
         if not 0 < self.offline_share <= 1:

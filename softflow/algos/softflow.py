@@ -3,21 +3,21 @@
 arXiv 2602.09580. Four stages of one loop:
 
     imitation       maximum likelihood on the demonstrations' chunks
-    critic_warmup   the policy is frozen, the critic learns to value its chunks
+    critic_warmup   the critic learns to value the chunks of the frozen policy
     offline         actor and critic on the demonstrations
-    online          actor and critic on demonstrations and own episodes, half and half
+    online          actor and critic on half demonstrations, half own episodes
 
-The actor minimises, over chunks a ~ pi(. | s) and chunks of the data (per dimension d of a chunk),
+The actor minimises, over its own chunks a ~ pi(. | s) and chunks of the data (d is the dimension of a chunk),
 
     q_weight * -Q(s, a) / |Q|  +  kl_weight * KL(pi || pi_imitation) / d  +  nll_weight * -w log pi(a_data | s) / d
 
-Both conservative terms are exact, because the flow's density is; with one whose density is not, flow matching, the KL
-is refused, and the regression that it learns by takes the likelihood's place. Chunks of the data are those that reward
-still comes after, demonstrated and own, each with the weight w = exp(A / advantage_scale) of its advantage A = Q - V:
-what is sloppy but succeeds in the end counts less. With the likelihood alone, the default, the actor never follows the
-critic's gradient, and is never led to chunks that nobody tried.
+Both conservative terms are exact because the flow's density is exact. Flow matching has no exact density: its KL is
+refused, and its regression loss replaces the likelihood. The data chunks are all demonstrated and own chunks that are
+still followed by reward. Each is weighted by w = exp(A / advantage_scale) with its advantage A = Q - V, so sloppy but
+successful chunks count less. With the likelihood alone, the default, the actor does not follow the critic's gradient,
+so it is never drawn to chunks that nobody has tried.
 
-What acts is the running average of the actor's weights, and of the chunks it proposes the critic chooses one.
+The acting policy is the moving average of the actor's weights. The critic chooses among the chunks that it proposes.
 """
 
 from __future__ import annotations
@@ -51,21 +51,23 @@ from softflow.task.layout import ObservationSize
 
 @dataclass
 class ImprovementConfig:
-    """What the actor minimises in an offline or online stage, and how fast."""
+    """The objective and learning rate of the actor in an offline or online stage."""
 
     learning_rate: float = 5e-4
-    """Learning rate of the actor's AdamW at the start of the stage; falls to zero along a cosine."""
+    """Initial learning rate of AdamW for the actor. It decays to zero along a cosine over the stage."""
     q_weight: float = 0.0
-    """Weight of -Q / |Q| on the policy's own chunks."""
+    """Weight of -Q / |Q| on the actor's own chunks. Higher values follow the critic's gradient more."""
     kl_weight: float = 0.0
-    """Weight of the exact KL to the frozen imitation policy, per dimension; needs a flow with an exact density."""
+    """Weight of the exact KL divergence from the frozen imitation policy, per dimension.
+    Higher values stay closer to imitation. Requires a flow with an exact density."""
     final_kl_weight: float | None = None
-    """That weight at the end of the stage, reached in equal ratios; without it the weight stays as it is."""
+    """KL weight at the end of the stage, reached geometrically. By default the weight stays constant."""
     nll_weight: float = 1.0
-    """Weight of the negative log-likelihood of data chunks that reward comes after, per dimension (of the flow's own
-    loss, if it has no likelihood)."""
+    """Weight of the negative log-likelihood, per dimension, of data chunks that are followed by reward.
+    A flow without a likelihood uses its own loss. Higher values stay closer to the data."""
     advantage_scale: float | None = 1.0
-    """Data chunks count exp(A / this), A in standard deviations of the batch; without it all count alike."""
+    """Data chunks are weighted by exp(A / advantage_scale), with the advantage A in standard deviations of the batch.
+    Higher values weight them more evenly; None weights them equally."""
 
     def __post_init__(self) -> None:
         if self.final_kl_weight is not None and not (self.kl_weight > 0 and self.final_kl_weight > 0):
@@ -75,30 +77,30 @@ class ImprovementConfig:
             )
 
     def kl_weight_at(self, progress: float) -> float:
-        """The weight of the KL at `progress` in [0, 1] of the stage."""
+        """Return the weight of the KL at `progress` in [0, 1] of the stage."""
         if self.final_kl_weight is None:
             return self.kl_weight
         return self.kl_weight ** (1 - progress) * self.final_kl_weight**progress
 
     @property
     def trains_actor(self) -> bool:
-        """Whether any term is left; without one the critic alone learns."""
+        """Whether any term has a weight. Without one, only the critic is trained."""
         return any((self.q_weight, self.kl_weight, self.nll_weight))
 
 
 @dataclass
 class OfflineConfig(ImprovementConfig):
-    """Offline RL on the demonstrations: short, because they teach a critic little about what else might be done."""
+    """Offline RL on the demonstrations. It is short, because they teach a critic little about other actions."""
 
     learning_rate: float = 2e-4
-    """Learning rate of the actor's AdamW at the start of the stage; falls to zero along a cosine."""
+    """Initial learning rate of AdamW for the actor. It decays to zero along a cosine over the stage."""
     updates: int = 1_000
-    """Updates of actor and critic."""
+    """Number of updates of actor and critic."""
 
 
 @dataclass
 class OnlineConfig(ImprovementConfig, OnlineStageConfig):
-    """Online RL."""
+    """Online RL on the demonstrations and the policy's own episodes."""
 
     def __post_init__(self) -> None:
         ImprovementConfig.__post_init__(self)
@@ -110,21 +112,22 @@ class SoftFlowConfig(OnlineMethodConfig):
     """Settings of SOFT-FLOW."""
 
     candidates: int = 4
-    """Chunks proposed for each that is executed; the critic chooses."""
+    """Number of chunks proposed for each one that is executed. The critic chooses among them.
+    More candidates follow the critic more closely, including its errors."""
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     offline: OfflineConfig = field(default_factory=OfflineConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
 
 class SoftFlow(OnlineMethod):
-    """SOFT-FLOW, see the module.
+    """SOFT-FLOW, as described in the module docstring.
 
     Attributes:
-        actor: The policy that learns.
-        policy: The moving average of its weights, which acts.
-        imitation_policy: The policy as imitation left it; frozen.
+        actor: The policy that is trained.
+        policy: The moving average of the actor's weights, which acts.
+        imitation_policy: A frozen copy of the policy after imitation.
         critic: Q(s, chunk).
-        state_value: V(s), or None where no advantage is asked for.
+        state_value: V(s), or None if no stage uses advantages.
     """
 
     config: SoftFlowConfig
@@ -137,8 +140,8 @@ class SoftFlow(OnlineMethod):
         for name, stage in (("offline", config.offline), ("online", config.online)):
             if stage.kl_weight and not actor.flow.exact_density:
                 raise ValueError(
-                    f"{name}.kl_weight is {stage.kl_weight:g}, but flow {config.flow!r} has no exact density, which a "
-                    f"KL needs; set {name}.kl_weight to 0, or choose another flow"
+                    f"{name}.kl_weight is {stage.kl_weight:g}, but flow {config.flow!r} has no exact density, which "
+                    f"the KL requires; set {name}.kl_weight to 0, or choose another flow"
                 )
         self.policy_learner = PolicyLearner(actor, config.imitation, config.ema_rate)
         self.actor, self.policy = actor, self.policy_learner.policy
@@ -189,15 +192,15 @@ class SoftFlow(OnlineMethod):
         ]
 
     def freeze_imitation(self) -> None:
-        """Keep the policy that imitation has learnt, which the KL is to."""
+        """Copy the policy after imitation; the KL is measured from this copy."""
         self.imitation_policy.load_state_dict(self.policy.state_dict())
 
     def learn_values(self, data: Data, progress: float) -> Scalars:
-        """One update of critic and state value; the policy is frozen."""
+        """Update the critic and the state value once. The policy stays frozen."""
         return self.update_critic(self.sample(data, self.critic.horizon))
 
     def improve(self, config: ImprovementConfig, data: Data, progress: float) -> Scalars:
-        """One update of critic and state value, and then of the actor."""
+        """Update the critic and the state value once, then the actor."""
         batch = self.sample(data, self.critic.horizon)
         scalars = self.update_critic(batch)
         if config.trains_actor:
@@ -209,7 +212,7 @@ class SoftFlow(OnlineMethod):
     # ------------------------------------------------------------------------------------------------------- losses
 
     def critic_loss(self, batch: Windows[Tensor], context: Tensor) -> tuple[Tensor, Tensor]:
-        """(Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, a'), a' the best of several ~ pi(. | s_k).
+        """Return (Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, a'), a' the best of several ~ pi(. | s_k).
 
         Returns:
             The loss, and Q(s, a) as (E, B).
@@ -225,14 +228,14 @@ class SoftFlow(OnlineMethod):
         return (q - target).square().mean(), q
 
     def value_loss(self, context: Tensor, q: Tensor) -> Tensor:
-        """(V(s) - Q(s, a))^2 on chunks of the data, whose mean in each state V then is; no chunk need be proposed."""
+        """Return (V(s) - Q(s, a))^2 on the data's chunks, so that V learns their mean without any proposed chunk."""
         assert self.state_value is not None
         return (self.state_value(context) - q.detach().mean(0)).square().mean()
 
     def actor_loss(
         self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig, progress: float
     ) -> tuple[Tensor, Scalars]:
-        """The sum of the three terms; a term of weight zero costs nothing."""
+        """Return the sum of the three terms. A term with weight zero is not computed."""
         scalars: Scalars = {}
         loss = torch.zeros((), device=self.device)
         if config.kl_weight:
@@ -253,7 +256,7 @@ class SoftFlow(OnlineMethod):
 
     @torch.no_grad()
     def chunk_weight(self, imitable: Windows[Tensor], scale: float) -> Tensor:
-        """w = exp(A / scale) of the data's chunks, A = Q - V in standard deviations of the batch: (B,)."""
+        """Return w = exp(A / scale) of the data's chunks, (B,), with A = Q - V in standard deviations of the batch."""
         assert self.state_value is not None
         q = self.critic_learner.target_value(imitable.observation, imitable.chunk.unsqueeze(1))[:, 0]
         return advantage_weight(q - self.state_value(self.policy.features(imitable.observation)), scale)
@@ -278,14 +281,14 @@ class SoftFlow(OnlineMethod):
         self.policy_learner.descend(loss)
         return scalars
 
-    # -------------------------------------------------------------------------------------- diagnosis, and what is kept
+    # ----------------------------------------------------------------------------------------- diagnostics and parts
 
     def diagnose_bounds(self, data: Data) -> Scalars:
-        """The share of sampled numbers outside the action box."""
+        """Measure the fraction of sampled action values outside the action bounds."""
         return self._diagnose(data, with_kl=False)
 
     def diagnose_kl(self, data: Data) -> Scalars:
-        """The same, and the KL to imitation if the density is exact."""
+        """Measure the same and, if the density is exact, the KL from imitation."""
         return self._diagnose(data, with_kl=self.policy.flow.exact_density)
 
     @torch.no_grad()

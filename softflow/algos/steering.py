@@ -1,24 +1,24 @@
 """Steering of a frozen flow policy by reinforcement learning: residual, latent, or both (RFS, arXiv 2602.01789).
 
-    imitation       the base policy learns from the demonstrations, and is frozen from then on; left out with `base`
-    base_rollouts   the base acts unsteered, and the critic learns to value what it does
-    online          the head and the critic learn on demonstrations and own episodes, half and half
+    imitation       the base policy learns from the demonstrations and is frozen afterwards; skipped if `base` is given
+    base_rollouts   the base acts without steering, and the critic learns to value its chunks
+    online          the head and the critic learn on half demonstrations, half own episodes
 
-The head minimises, over composed chunks a = clip(base(s, w) + a_r), as they would be executed (d numbers in a chunk),
+The head minimises, over composed chunks a = clip(base(s, w) + a_r) (d is the dimension of a chunk),
 
     -Q(s, a) / |Q|  +  residual_weight * mean a_r^2  +  kl_weight * KL(w || base's own latent) / d,
 
-with the critic's gradient through the decoding of the base; a flow-matching base is differentiated through its steps.
-Steered before it has seen the base's own chunks, a critic is exploited; hence `base_rollouts`, in which nothing is
-steered because the head still says zero.
+with the critic's gradient through the base's decoding; a flow-matching base is differentiated through its steps.
+The head exploits a critic that has not seen the base's own chunks. Hence the stage `base_rollouts`, which does not
+steer because the head still outputs zero.
 
-The critic sees composed chunks alone, the demonstrations' among them. What acts is a policy on the same base with the
-running average of the head's weights. It also proposes the chunks that the critic's target values, so behaviour and
-target are one policy, and it moves slowly enough for the critic to follow.
+The critic only sees composed chunks, including those of the demonstrations. The acting policy is the same base with the
+moving average of the head's weights. It also proposes the chunks in the critic's target, so behaviour and target are
+one policy, which moves slowly enough for the critic to follow.
 
-What deploys may choose its latent once more: of several `candidates` the critic takes the one whose chunk it values
-most. Own episodes are single draws all the same: a critic that chooses what it learns from soon sees nothing else, and
-what it overrates is then never tried beside what it does not.
+The deployed policy may choose among several `candidates`: the critic takes the chunk that it values most. Own episodes
+are single samples nevertheless. A critic that chooses its own training data soon sees nothing else, and chunks that it
+overrates are then never compared with others.
 """
 
 from __future__ import annotations
@@ -45,77 +45,81 @@ from softflow.task.layout import ObservationSize
 
 @dataclass
 class HeadConfig:
-    """What steers the base; see `SteeredPolicy`."""
+    """The head that steers the base; see `SteeredPolicy`."""
 
     latent: bool = True
-    """Whether the latent is moved."""
+    """Whether the head changes the base's latent."""
     residual: bool = True
-    """Whether something is added to the decoded chunk."""
+    """Whether the head adds a residual to the decoded chunk."""
     deterministic: bool = False
-    """Start from the mode of the base's latent density instead of a draw."""
+    """Whether the latent starts from the mode of the base's latent density instead of a sample."""
     latent_shape: Shape = "step"
-    """What is said of the latent: for each step of a chunk, or shared over the chunk."""
+    """Whether the latent's change has separate values for each `step`, or is shared over the whole `chunk`."""
     residual_shape: Shape = "step"
-    """The residual: one for each step of a chunk, or shared over the chunk."""
+    """Whether the residual has separate values for each `step`, or is shared over the whole `chunk`."""
     residual_bound: float = 0.1
-    """Largest magnitude of each number of the residual; actions lie in [-1, 1]."""
+    """Largest absolute value of the residual in each action dimension; actions lie in [-1, 1].
+    Higher values let the head change the base more."""
     log_std_bound: float = 2.0
-    """The latent's noise is multiplied by at most e to the power of this, and divided by at most as much."""
+    """Bound b of the log scale of the latent's noise: the head scales the noise by exp(-b) to exp(b).
+    Higher values let the head change the noise more."""
 
 
 @dataclass
 class SteeredConfig(PolicyConfig):
-    """Settings of a head on a frozen base, however it learns."""
+    """Settings of a head on a frozen base that every steering method shares."""
 
     base: str | None = None
-    """Run folder, or a checkpoint's folder in it, whose flow policy is steered; without it imitation trains one."""
+    """Run folder, or a checkpoint's folder in it, whose flow policy is steered. By default imitation trains a base."""
     steering: HeadConfig = field(default_factory=HeadConfig)
 
 
 @dataclass
 class BaseRolloutsConfig:
-    """The base acts unsteered, the critic alone learns."""
+    """Rollouts of the base without steering, in which only the critic is trained."""
 
     steps: int = 10_000
-    """Primitive environment steps."""
+    """Number of primitive environment steps."""
     updates_per_step: float = 0.1
-    """Updates of the critic for each primitive step."""
+    """Number of critic updates per primitive step. Higher values learn more from each step but take longer."""
 
 
 @dataclass
 class SteeringOnlineConfig(OnlineStageConfig):
-    """Online RL of the head."""
+    """Online RL of the head on the demonstrations and the policy's own episodes."""
 
     steps: int = 90_000
-    """Primitive environment steps."""
+    """Number of primitive environment steps."""
     updates_per_step: float = 0.1
-    """Updates of critic and head for each primitive step."""
+    """Number of updates of critic and head per primitive step.
+    Higher values learn more from each step but take longer."""
     offline_share: float = 0.5
-    """Share of each batch that comes from the demonstrations, in this stage and the one before."""
+    """Fraction of each batch that comes from the demonstrations, in (0, 1], here and in `base_rollouts`."""
     learning_rate: float = 3e-4
-    """Learning rate of the head's Adam."""
+    """Learning rate of Adam for the head."""
     residual_weight: float = 300.0
-    """Weight of the residual's mean square. With 10, and 0.1 on the KL, success on `tape_cut` fell to zero within
-    10,000 steps (one seed)."""
+    """Weight of the residual's mean square. Higher values stay closer to the base.
+    With 10, and `kl_weight` 0.1, success on `tape_cut` fell to zero within 10,000 steps (one seed)."""
     kl_weight: float = 1.0
-    """Weight of the KL of the latent to the base's own, per dimension."""
+    """Weight of the KL divergence of the latent from the base's latent, per dimension.
+    Higher values stay closer to the base."""
 
 
 @dataclass
 class SteeringConfig(OnlineMethodConfig, SteeredConfig):
-    """Settings of steering."""
+    """Settings of steering by a chunk critic."""
 
     base_rollouts: BaseRolloutsConfig = field(default_factory=BaseRolloutsConfig)
     online: SteeringOnlineConfig = field(default_factory=SteeringOnlineConfig)
 
 
 class SteeringMethod(Algorithm):
-    """What every method has that learns to steer a frozen base.
+    """Base class of the methods that learn to steer a frozen base.
 
     Attributes:
-        policy_learner: Imitates, and so trains the base, unless a base is given.
+        policy_learner: The learner that trains the base by imitation, unless a base is given.
         base: The policy that is steered.
-        actor: The policy whose head learns.
+        actor: The steered policy, whose head is trained.
     """
 
     config: SteeredConfig
@@ -130,28 +134,28 @@ class SteeringMethod(Algorithm):
         self.actor = SteeredPolicy(self.base, **asdict(config.steering)).to(device)
 
     def load_base(self, policy: ChunkPolicy) -> None:
-        """Steer this policy. Its weights and observation statistics are copied.
+        """Steer this policy, whose weights and observation statistics are copied.
 
         Raises:
-            ValueError: It is no `FlowPolicy`, or is built otherwise than the configuration says.
+            ValueError: It is not a `FlowPolicy`, or its architecture differs from the configuration.
         """
         copy_base(policy, self.base)
 
     def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        """Give the statistics to the base; one that was trained before keeps its own."""
+        """Give the statistics to the base, unless it is a trained one, which keeps its own."""
         if self.config.base is None:
             super().fit_normalizer(mean, std)
 
     def imitation_updates(self) -> int:
-        """The number of updates of imitation: none if a base is given."""
+        """Return the number of imitation updates: zero if a base is given."""
         return self.config.imitation.updates if self.config.base is None else 0
 
 
 class Steering(SteeringMethod, OnlineMethod):
-    """Steering by a chunk critic, see the module.
+    """Steering by a chunk critic, as described in the module docstring.
 
     Attributes:
-        policy: The base with the moving average of the head's weights, which acts.
+        policy: The acting policy: the base with the moving average of the head's weights.
         critic: Q(s, chunk) of composed chunks.
     """
 
@@ -190,22 +194,22 @@ class Steering(SteeringMethod, OnlineMethod):
 
     @torch.inference_mode()
     def explore(self, observation: Tensor) -> Tensor:
-        """Single draws, however many candidates deploy."""
+        """Sample single chunks, whatever the number of candidates in deployment."""
         return self.policy.propose(observation, 1, self.config.temperature)[:, 0, : self.n_action_steps]
 
     def learn_values(self, data: Data, progress: float) -> Scalars:
-        """One update of the critic; the head still says zero."""
+        """Update the critic once. The head still outputs zero."""
         return self.update_critic(self.sample(data, self.critic.horizon))
 
     def steer(self, data: Data, progress: float) -> Scalars:
-        """One update of the critic, and then of the head."""
+        """Update the critic once, then the head."""
         batch = self.sample(data, self.critic.horizon)
         return self.update_critic(batch) | self.update_head(batch.observation)
 
     # ------------------------------------------------------------------------------------------------------- losses
 
     def critic_loss(self, batch: Windows[Tensor]) -> tuple[Tensor, Tensor]:
-        """(Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, a'), a' composed by the policy that acts.
+        """Return (Q(s, a) - y)^2 with y = sum_{i<k} g^i r_i + g^k Q'(s_k, a'), a' proposed by the acting policy.
 
         Returns:
             The loss, and Q(s, a) as (E, B).
@@ -221,7 +225,7 @@ class Steering(SteeringMethod, OnlineMethod):
         return (q - target).square().mean(), q
 
     def head_loss(self, observation: Tensor) -> tuple[Tensor, Scalars]:
-        """The sum of the three terms, at the temperature that acts."""
+        """Return the sum of the three terms, at the acting temperature."""
         c = self.config
         steering = self.actor.steer(observation)
         chunk = self.actor.draw(observation, 1, c.temperature, steering).chunk
@@ -248,7 +252,7 @@ class Steering(SteeringMethod, OnlineMethod):
 
     def parts(self) -> Mapping[str, Any]:
         return {
-            "policy_learner": self.policy_learner.parts(),  # the base is in it
+            "policy_learner": self.policy_learner.parts(),  # includes the base
             "head": self.actor.head,
             "average_head": self.policy.head,
             "head_optimizer": self.head_optimizer,
@@ -257,10 +261,10 @@ class Steering(SteeringMethod, OnlineMethod):
 
 
 def copy_base(policy: ChunkPolicy, base: FlowPolicy) -> None:
-    """Give `base` the weights and observation statistics of a trained policy.
+    """Copy the weights and observation statistics of a trained policy to `base`.
 
     Raises:
-        ValueError: it is no `FlowPolicy`, or built otherwise than `base`.
+        ValueError: It is not a `FlowPolicy`, or its architecture differs from that of `base`.
     """
     if not isinstance(policy, FlowPolicy):
         raise ValueError(f"a policy of kind {policy.kind!r} cannot be steered, only one of kind 'flow'")

@@ -1,7 +1,7 @@
-"""From a command line to a typed configuration, and from errors to exit statuses.
+"""Parsing of command lines into typed configurations, and conversion of errors into exit statuses.
 
-A command reads its flags in this order, later ones over earlier ones: the preset of the algorithm, the preset of
-the environment, `--preset NAME`, `--config FILE`, and the flags themselves.
+Settings come from the following layers, of which later ones override earlier ones: the preset of the algorithm, the
+preset of the environment, `--preset NAME`, `--config FILE`, and the flags.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class HelpShown(Exception):
-    """Help has been printed, and the command has nothing more to do."""
+    """Raised after help has been printed, to end the command."""
 
 
 def parse_command_line(
@@ -54,24 +54,24 @@ def parse_command_line(
     description: str,
     layers_for: Callable[[Selection], Sequence[Layer]] | None = None,
 ) -> T:
-    """Parse the flags of a command over its presets.
+    """Parse the flags of a command on top of its presets.
 
     `--help` shows the values of the presets as defaults, and lists the options of the chosen flow, encoder, environment
-    and demonstrator. A field of a nested dataclass is given as `--imitation.updates 100`, one of a flat part (`Flat`)
-    without a prefix, and a dict takes any key: `--flow-options.width 192`. A dict of `Any` also takes several keys at
+    and demonstrator. Fields of a nested dataclass take a prefix, as in `--imitation.updates 100`; fields of a flat part
+    (`Flat`) take none. A dict accepts any key: `--flow-options.width 192`. A dict of `Any` also accepts several keys at
     once: `--env-options '{width: 192, maze_map: [[1, 1], [1, 0]]}'`. Earlier names of flags are accepted with a note.
 
     Args:
-        cls: The command's dataclass, also as `TrainConfig[SoftFlowConfig]`, with a docstring below every field; fields
-            without a default are required. Its keys `algo`, `env`, `preset` and `config` choose the layers.
-        argv: The arguments without the program's name.
-        prog: The command's name.
-        description: What the command does, for `--help`.
-        layers_for: The layers below the flags, `preset_layers` by default.
+        cls: The command's dataclass, possibly generic as in `TrainConfig[SoftFlowConfig]`, with a docstring below every
+            field. Fields without a default are required. Its keys `algo`, `env`, `preset` and `config` select layers.
+        argv: The arguments without the program name.
+        prog: The name of the command.
+        description: The description of the command in `--help`.
+        layers_for: Returns the layers below the flags. By default it is `preset_layers`.
 
     Raises:
-        ConfigError: An unknown flag, key, preset or value, in one line.
-        HelpShown: `--help` was among them.
+        ConfigError: A flag, key, preset or value is unknown. The message is one line.
+        HelpShown: The arguments contain `--help`.
     """
     argv = _with_new_names(cls, argv)
     _check_flags(cls, argv)
@@ -97,12 +97,12 @@ def _parse(cls: type[T], argv: Sequence[str], default: T, prog: str, description
         if not stop.code:
             raise HelpShown from None
         raise ConfigError(_one_line(stderr.getvalue())) from None
-    except ValueError as error:  # a dataclass's own check; from 1.0.16 on tyro reports it like any other bad value
+    except ValueError as error:  # from a dataclass's own check; since 1.0.16 tyro reports it as a SystemExit
         raise ConfigError(str(error)) from None
 
 
 def _known_values(cls: type, argv: Sequence[str], default: object) -> dict[str, Any]:
-    """Return the settings by key for `--help`: those of the flags if they are valid, else those of the presets."""
+    """Return the settings by key for `--help`: those of the flags if they are valid, otherwise those of the presets."""
     try:
         config = _parse(cls, [argument for argument in argv if argument not in ("-h", "--help")], default, "", "")
     except ConfigError:
@@ -111,14 +111,14 @@ def _known_values(cls: type, argv: Sequence[str], default: object) -> dict[str, 
 
 
 def read_selection(cls: type, argv: Sequence[str]) -> Selection:
-    """Read a `Selection` from the flags, then from the file that `--config` names, then from the defaults of `cls`."""
+    """Read a `Selection` from the flags, else from the file that `--config` names, else from the defaults of `cls`."""
     names = [field.name for field in dataclasses.fields(Selection)]
     parser = _Parser(add_help=False, allow_abbrev=False)
     for name in names:
         parser.add_argument(f"--{name}")
     flags = {name: value for name, value in vars(parser.parse_known_args(argv)[0]).items() if value is not None}
     defaults = {name: field.default for name, field in keys_of(cls).items() if isinstance(field.default, str)}
-    defaults.pop("flow", None)  # presets may name one
+    defaults.pop("flow", None)  # presets may set the flow
     path = flags.get("config", defaults.get("config"))
     file = {key: value for key, value in load_file(path).values.items() if isinstance(value, str)} if path else {}
     return Selection(**{name: flags.get(name, file.get(name, defaults.get(name))) for name in names})
@@ -127,13 +127,13 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
 def run_main(function: Callable[[Sequence[str]], None], prints_result: bool = True) -> Callable[..., int]:
     """Turn `function(argv)` into a command's `main(argv=None)`, which returns its exit status.
 
-    0 is done, 2 bad input (a `UserError`, or what the operating system refuses, one line on stderr), numbers that are
-    not finite, or other people's code that calls `sys.exit`; 130 interrupted, 143 ended by SIGTERM. Other errors are
-    bugs and keep their traceback.
+    0 means success. 2 means bad input (a `UserError` or an error of the operating system, reported in one line on
+    stderr), numbers that are not finite, or third-party code that called `sys.exit`. 130 means interrupted, 143 ended
+    by SIGTERM. Other errors are bugs and keep their traceback.
 
     Args:
-        function: what the command does.
-        prints_result: whether the command has failed if standard output cannot be written.
+        function: The implementation of the command.
+        prints_result: Whether the command fails if standard output cannot be written.
     """
 
     @functools.wraps(function)
@@ -160,7 +160,7 @@ def _status_of(function: Callable[[Sequence[str]], None], argv: Sequence[str]) -
     except (UserError, FloatingPointError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
-    except OSError as error:  # a path that the machine does not have
+    except OSError as error:  # such as a path that does not exist
         print("error:", one_line(error), file=sys.stderr)
         return 2
     except MemoryError as error:
@@ -173,7 +173,7 @@ def _status_of(function: Callable[[Sequence[str]], None], argv: Sequence[str]) -
 
 
 def as_json(result: Mapping[str, Any]) -> str:
-    """Write a command's result as one JSON object. Numbers that are not finite become null, as JSON has none."""
+    """Convert a command's result to one JSON object. Numbers that are not finite become null, as JSON has none."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -229,7 +229,7 @@ def _check_flags(cls: type, argv: Sequence[str]) -> None:
 
 
 def _take_free_options(cls: type, argv: Sequence[str]) -> tuple[list[str], list[Layer]]:
-    """Split off the flags of dict fields, whose keys no dataclass knows; values are read as YAML."""
+    """Separate the flags of dict fields, whose keys are not fields of a dataclass. Their values are read as YAML."""
     free = {f"--{_flag(key)}": (key, annotation) for key, annotation in dotted_fields(cls) if _is_dict(annotation)}
     kept: list[str] = []
     layers: list[Layer] = []
@@ -247,10 +247,10 @@ def _take_free_options(cls: type, argv: Sequence[str]) -> tuple[list[str], list[
         try:
             values = read_yaml(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"{flag}: {value!r} is no YAML value: {one_line(error)}") from error
+            raise ConfigError(f"{flag}: {value!r} is not valid YAML: {one_line(error)}") from error
         option, dot, inner = flag[len(field) + 1 :].partition(".")
         if dot:
-            raise ConfigError(f"{flag}: give the whole of {option!r}: {field}.{option} '{{{inner}: {value}, ...}}'")
+            raise ConfigError(f"{flag}: give all of {option!r} at once: {field}.{option} '{{{inner}: {value}, ...}}'")
         for name in reversed([*free[field][0].split("."), *([] if is_whole else [option.replace("-", "_")])]):
             values = {name: values}
         layers.append(Layer(values, flag))
@@ -265,7 +265,7 @@ def _is_dict(annotation: Any) -> bool:
 
 
 def _values_like_yaml() -> tyro.constructors.ConstructorRegistry:
-    """Let integer flags take `1e5`, as the YAML files do, and show a dict of anything as one value."""
+    """Make integer flags accept `1e5`, as in YAML files, and show a dict of `Any` as one value."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -294,7 +294,7 @@ def _values_like_yaml() -> tyro.constructors.ConstructorRegistry:
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
             metavar="YAML",
-            instance_from_str=lambda texts: read_yaml(texts[0]),  # `_take_free_options` leaves none
+            instance_from_str=lambda texts: read_yaml(texts[0]),  # unused: `_take_free_options` removes these flags
             is_instance=lambda value: isinstance(value, dict),
             str_from_instance=lambda value: [yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip()],
         )
@@ -303,7 +303,7 @@ def _values_like_yaml() -> tyro.constructors.ConstructorRegistry:
 
 
 def _one_line(box: str) -> str:
-    """The message in the box that tyro draws: the text between the first two rules, the frame taken away."""
+    """Extract the message from the box that tyro draws: the text between the first two rules, without the frame."""
     sections = re.split(r"[─-]{4,}", box)
     words = (sections[1] if len(sections) > 1 else box).translate(dict.fromkeys(map(ord, "│╭╮╰╯"), " ")).split()
     return " ".join(words)

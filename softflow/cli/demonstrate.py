@@ -1,4 +1,4 @@
-"""`softflow-demo`: have an environment's demonstrator record demonstrations, or corrections of a policy that fails."""
+"""`softflow-demo`: record demonstrations by an environment's demonstrator, or corrections of a policy."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class DemoConfig:
 
     recording: Flat[RecordingConfig] = field(default_factory=RecordingConfig)
     corrections: str | None = None
-    """Run folder, or a checkpoint's folder in it: record corrections of its policy, in its environment."""
+    """Run folder, or a checkpoint's folder in it. Records corrections of its policy in its environment."""
     out: str | None = None
-    """File to write, which must not exist; `demonstrations.npz` or `corrections.npz` unless given."""
+    """File to write. It must not exist. By default `demonstrations.npz` or `corrections.npz`."""
     json: bool = False
-    """Print one JSON object instead of a sentence."""
+    """Whether to print the result as one JSON object."""
 
 
 @run_main
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
         DemoConfig,
         argv,
         prog="softflow-demo",
-        description="Record demonstrations of an environment's demonstrator, or its corrections of a policy.",
+        description="Record demonstrations by an environment's demonstrator, or its corrections of a policy.",
         layers_for=_layers,
     )
     path = Path(config.out or ("demonstrations.npz" if config.corrections is None else "corrections.npz"))
@@ -80,14 +80,14 @@ def _of_corrections(corrections: Corrections) -> dict[str, Any]:
 
 
 def _in_words(result: Mapping[str, Any]) -> str:
-    """Success with its interval, and means of what the environment measured."""
+    """Describe the success rate with its interval, and the mean outcomes that the environment measured."""
     low, high = result["success_ci95"]
     measured = "".join(f", mean {name} {mean:.3g}" for name, mean in result.get("outcome", {}).items())
     return f"success {result['success_rate']:.2f} [{low:.2f}, {high:.2f}]{measured}"
 
 
 def _layers(selection: Selection) -> list[Layer]:
-    """The presets of an environment; for corrections, the run's environment as the run has it."""
+    """Return the presets of an environment or, for corrections, the environment settings of the run."""
     if selection.corrections is None:
         return preset_layers(selection)
     run = read_config(str(config_path_of(selection.corrections))).run

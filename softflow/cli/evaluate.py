@@ -1,4 +1,4 @@
-"""`softflow-eval`: success of a trained policy on held-out episodes."""
+"""`softflow-eval`: evaluate a trained policy on held-out episodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EvalConfig:
     """Run folder, or a checkpoint's folder in it."""
     evaluation: Flat[EvaluationConfig] = field(default_factory=EvaluationConfig)
     json: bool = False
-    """Print one JSON object."""
+    """Whether to print the result as one JSON object."""
 
 
 @run_main
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     evaluator = Evaluator(config.run, config.evaluation)
     result, episodes = evaluator.evaluate()
     print(as_json(result.as_dict()) if config.json else _in_words(result))
-    evaluator.write(episodes)  # after the result, which a full disk must not cost
+    evaluator.write(episodes)  # after printing, so that a full disk does not cost the result
 
 
 def _in_words(result: Evaluation) -> str:

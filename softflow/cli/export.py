@@ -1,4 +1,4 @@
-"""`softflow-export`: a trained policy as a file that runs without this package."""
+"""`softflow-export`: write a trained policy to a file that runs without this package."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from softflow.policies.export import EXAMPLES
 from softflow.runs.exporting import export_run
 
 DESCRIPTION = """\
-Write a trained policy's greedy choice to a file that runs without softflow. Its inputs are the parts of an observation
-by name, its actions are in native units, and its metadata describes both. A policy that was saved without a description
-of its task takes rows of numbers and gives actions in [-1, 1]. The greedy choice is the chunk that the policy holds
-likeliest. What softflow-eval runs is another: the chunk that the critic values most among candidates that are drawn.
-Measure the success of the one you deploy."""
+Write a trained policy's greedy choice to a file that runs without softflow. Its inputs are the named parts of an
+observation, its actions are in native units, and its metadata describes both. A policy that was saved without a
+description of its task takes rows of numbers and returns actions in [-1, 1]. The greedy choice is the most likely chunk
+of the policy. What softflow-eval runs is another: the chunk that the critic values most among sampled candidates.
+Measure the success of the one that you deploy."""
 
 
 @dataclass
@@ -29,9 +29,9 @@ class ExportConfig:
     run: Positional[str]
     """Run folder, or a checkpoint's folder in it."""
     format: Literal["onnx", "torchscript", "torch_export"]
-    """Format of the file; onnx needs softflow[onnx]."""
+    """Format of the file. `onnx` requires softflow[onnx]."""
     out: str
-    """File to write; an existing one is refused."""
+    """File to write. It must not exist."""
 
 
 @run_main

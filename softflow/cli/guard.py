@@ -1,4 +1,4 @@
-"""`softflow-guard`: from an imitated policy and held-out demonstrations to what judges chunks on the robot."""
+"""`softflow-guard`: calibrate a guard from an imitated policy and held-out demonstrations."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from softflow.runs.assembly import require_new_file
 from softflow.runs.calibrate_guard import make_guard
 
 DESCRIPTION = """\
-Calibrate a guard: the density of an imitated policy, and the log-likelihood below which a chunk is flagged. Run any
-policy of the same environment and horizon behind it: softflow-eval RUN --guard FOLDER."""
+Calibrate a guard, which flags chunks whose log-likelihood under an imitated policy is below a threshold. It can guard
+any policy with the same environment and horizon: softflow-eval RUN --guard FOLDER."""
 
 
 @dataclass
@@ -26,15 +26,16 @@ class GuardConfig:
     """Settings of `softflow-guard`."""
 
     run: Positional[str]
-    """Run folder of the imitation, or a checkpoint's folder in it."""
+    """Run folder of the imitated policy, or a checkpoint's folder in it."""
     demos: str
-    """Demonstrations (.npz) that the run did not learn from; those that fail count up to their last reward."""
+    """File of demonstrations (.npz) that the run did not learn from. Failed ones are used up to their last reward."""
     out: str
-    """Folder to write; an existing one is refused."""
+    """Folder to write. It must not exist."""
     quantile: float = 0.05
-    """Share of demonstrated chunks, and of their observations, that may be flagged."""
+    """Fraction of demonstrated chunks, and of their observations, that may be flagged. Higher values flag more."""
     rate_factor: float | None = None
-    """Limit the change of each action per step to this many times the largest demonstrated; no limit without it."""
+    """Limit of the change of each action per step, as a multiple of the largest demonstrated change.
+    By default there is no limit."""
 
 
 @run_main

@@ -1,5 +1,5 @@
-"""The part of `--help` that depends on what is chosen: options of the flow, the encoder, the environment and its
-demonstrator, which are known to their constructors alone."""
+"""The part of `--help` that depends on the settings: the options of the chosen flow, encoder, environment and
+demonstrator, which only their constructors declare."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Values = Mapping[str, Any]
 
 
 def option_help(values: Values) -> str:
-    """Describe the free options of a command, one section for each setting that holds some.
+    """Describe the free options of a command, with one section for each setting that contains such options.
 
     Args:
-        values: The command's settings by key. A required one that is not given yet is missing.
+        values: The command's settings by key, without the required ones that are not given yet.
     """
     sections = []
     for key, find in _SECTIONS.items():
@@ -39,7 +39,7 @@ def option_help(values: Values) -> str:
             continue
         try:
             whose, options = find(values)
-        except Exception as error:  # of other people's modules, which --help outlives
+        except Exception as error:  # third-party modules must not break --help
             lines = _wrapped(f"--{_flag(key)} cannot be listed: {one_line(error)}", indent=0)
         else:
             lines = [f"Options of {whose}:"]
@@ -106,7 +106,7 @@ def _demonstrator(values: Values) -> tuple[str, list[Option]]:
 
 
 def _chosen_environment(values: Values) -> tuple[str, Values]:
-    """The environment, and what the run that it is taken from says of its options."""
+    """Return the environment, and its options in the run that names it, if any."""
     run = values.get("corrections") or values.get("run")
     if run is None and "env" not in values:
         raise UserError("they are those of the run's environment, so name the run as well")

@@ -1,4 +1,4 @@
-"""`softflow-train`: from demonstrations to a policy, in the stages of an algorithm."""
+"""`softflow-train`: train a policy in the stages of an algorithm."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from softflow.training.config import RunConfig
 from softflow.training.run_folder import RunFolder
 
 
-@partial(run_main, prints_result=False)  # what it prints is of less worth than the run
+@partial(run_main, prints_result=False)  # failing to print must not fail the run
 def main(argv: Sequence[str]) -> None:
     selection = read_selection(RunConfig, argv)
     if selection.resume is None:
@@ -45,7 +45,7 @@ def _train(config: TrainConfig[Any], folder: RunFolder) -> None:
 
 
 def _resumed_config(folder: RunFolder, argv: Sequence[str]) -> TrainConfig[Any]:
-    """The configuration of a run that goes on in `folder`, with what the flags in `argv` change of it."""
+    """Return the configuration of the run that is resumed in `folder`, with the changes by the flags in `argv`."""
     saved = read_config(str(folder.config_path))
     saved = replace(saved, run=replace(saved.run, resume=folder.given))
     layers = [Layer(to_dict(saved), str(folder.config_path))]
@@ -55,7 +55,7 @@ def _resumed_config(folder: RunFolder, argv: Sequence[str]) -> TrainConfig[Any]:
 
 
 def _command() -> dict[str, str]:
-    """What `--help` says above the flags; a package may have brought a flow."""
+    """Return the name and description for `--help`. The listed flows include those of installed plugins."""
     flows = ", ".join(available_flows())
     return {
         "prog": "softflow-train",

@@ -1,1 +1,1 @@
-"""Runs: from settings to environments, a method, its training and its evaluation."""
+"""Runs: building environments and methods from settings, training and evaluation."""

@@ -1,4 +1,4 @@
-"""A run's environments, algorithm and policy, as its configuration asks for them."""
+"""Construction of a run's environments, algorithm and policy from its configuration."""
 
 from __future__ import annotations
 
@@ -32,39 +32,41 @@ T = TypeVar("T")
 
 
 def config_path_of(run: str) -> Path:
-    """The configuration of a run folder, or of a checkpoint's folder in it. The latter may have been taken out of its
-    run: then there is no such file.
+    """Return the path of the configuration of a run folder, or of a checkpoint folder in it.
+
+    The file does not exist if the checkpoint folder has been moved out of its run.
 
     Raises:
-        UserError: it is neither.
+        UserError: The folder is neither a run folder nor a checkpoint folder.
     """
     path = Path(run).resolve()
     return path.parent.parent / "config.yaml" if (path / "policy.json").is_file() else RunFolder.open(path).config_path
 
 
 def load_run(run: str, device: str = "cpu") -> tuple[BestOfN, TrainConfig[Any]]:
-    """What deploys of a run folder, or of a checkpoint's folder in it, and the run's configuration. The run may go on
-    meanwhile.
+    """Load the deployed policy and the configuration of a run folder, or of a checkpoint folder in it.
+
+    The run may still be training.
 
     Raises:
-        UserError: it is neither, or one of the two cannot be loaded.
+        UserError: The folder is neither a run folder nor a checkpoint folder, or the policy or the configuration cannot
+            be loaded.
     """
-    config = read_config(
-        str(config_path_of(run))
-    )  # first: the module of someone's algorithm may register the policy's flow
+    # The configuration comes first, because the module of the algorithm may register the policy's flow.
+    config = read_config(str(config_path_of(run)))
     return load_deployed(run, device), config
 
 
 def read_base(run: str) -> ChunkPolicy:
-    """The policy of a run that is to be steered. Raises `UserError` if it cannot be loaded."""
+    """Load the policy of a run, to be steered. Raise `UserError` if it cannot be loaded."""
     return load_deployed(run).policy
 
 
 def load_deployed(run: str, device: str = "cpu") -> BestOfN:
-    """Load what deploys of a run folder, or of a checkpoint's folder, without a look at the run's configuration.
+    """Load the deployed policy of a run folder, or of a checkpoint folder, without reading the run's configuration.
 
     Raises:
-        UserError: it is neither, or the policy cannot be loaded.
+        UserError: The folder is neither a run folder nor a checkpoint folder, or the policy cannot be loaded.
     """
     path = Path(run).absolute()
     if (path / "policy.json").is_file():
@@ -73,7 +75,7 @@ def load_deployed(run: str, device: str = "cpu") -> BestOfN:
 
 
 def give(load: Callable[[T], None], what: T, name: str) -> None:
-    """Have an algorithm `load` what a setting names. Raises `UserError`, with the `name`, if it does not take it."""
+    """Pass `what` to an algorithm's method `load`. Raise `UserError` with the `name` if the algorithm refuses it."""
     try:
         load(what)
     except ValueError as error:
@@ -81,24 +83,24 @@ def give(load: Callable[[T], None], what: T, name: str) -> None:
 
 
 def make_environment(config: RunConfig, **options: Any) -> Env:
-    """An environment as the run's configuration asks for; `options` are more of its arguments."""
+    """Make an environment of the run's configuration; `options` are further arguments of it."""
     with environments_turn():
         return make_env(config.env, **{**config.env_options, **options})
 
 
 def environment_maker(config: RunConfig) -> Callable[[], Env]:
-    """`make_environment` for another process, where the class of the configuration may not be known."""
+    """Return a function that makes an environment, for processes in which the configuration's class may be unknown."""
     return partial(make_env, config.env, **config.env_options)
 
 
 def make_environments(config: RunConfig, number: int, n_action_steps: int) -> VectorEnv[Any, Any, Any]:
-    """`number` of them side by side, each executing chunks of `n_action_steps` actions."""
+    """Make `number` parallel environments that execute chunks of `n_action_steps` actions."""
     make, mode = [environment_maker(config)] * number, config.vectorization_mode
     return vectorize(make, n_action_steps, mode, time_limit=config.env_time_limit, success=SuccessRule(config.success))
 
 
 def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], run: str) -> None:
-    """Raises `UserError` if the observations or actions of the run's policy are not those of the environment."""
+    """Raise `UserError` if the observations or actions of the run's policy do not fit the environment."""
     for name, got, space in (
         ("observations", policy.policy.observation_dim, environment.observation_space),
         ("actions", policy.policy.action_dim, environment.action_space),
@@ -112,8 +114,10 @@ def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], ru
 
 
 def make_mirror(config: RunConfig, layout: ObservationLayout | None = None) -> Callable[[Episode], Episode] | None:
-    """What makes the mirror image of an episode; None without the setting, or without the symmetry, which is known of
-    numbers alone: cameras have no mirror image, and `layout`, of packed observations, says whether there are any."""
+    """Return a function that mirrors an episode, or None if the setting is off or the environment has no symmetry.
+
+    Packed observations, which have a `layout`, are not mirrored, because they may contain images.
+    """
     with environments_turn():  # the environment's module may be imported here first
         trajectory = find_mirror(config.env, **config.env_options) if config.mirror and layout is None else None
     if trajectory is None:
@@ -129,40 +133,40 @@ def make_mirror(config: RunConfig, layout: ObservationLayout | None = None) -> C
 def make_algorithm(
     config: TrainConfig[Any], observation_dim: ObservationSize, action_dim: int, checkpoint: Path | None = None
 ) -> Algorithm:
-    """The algorithm that the configuration names.
+    """Build the algorithm that the configuration names.
 
     Args:
-        config: of the run.
-        observation_dim, action_dim: of the environment.
-        checkpoint: the run is resumed from it. Then nothing much larger is built than what it holds: the configuration
-            may be a stranger's.
+        config: The configuration of the run.
+        observation_dim, action_dim: The sizes of the environment's observations and actions.
+        checkpoint: The checkpoint from which the run is resumed. It limits the memory of the networks to not much more
+            than its own size, because the configuration may come from an untrusted source.
 
     Raises:
-        UserError: a setting that it does not take, such as an unknown option of the flow; or a flow or an encoder whose
-            package cannot be imported.
+        UserError: A setting is invalid, such as an unknown option of the flow, or the package of a flow or encoder
+            cannot be imported.
     """
     algorithm = find_algorithm(config.algorithm)
     require_device(config.run.device)
     try:
         with nullcontext() if checkpoint is None else memory_limit("the configuration", checkpoint / "training.pt"):
             return algorithm(config.method, observation_dim, action_dim, config.run.device)
-    except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes beyond torch's
+    except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes too large for torch
         raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
 
 
 def require_device(name: str) -> None:
-    """Raises `UserError` if torch cannot use the device."""
+    """Raise `UserError` if torch cannot use the device."""
     try:
-        torch.zeros(1, device=name).cpu()  # "meta" makes tensors that hold nothing
+        torch.zeros(1, device=name).cpu()  # `cpu()` fails on the device "meta", whose tensors have no data
     except (AssertionError, RuntimeError) as error:
         raise UserError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def require_new_file(path: Path, flag: str, make_folder: bool = False) -> None:
-    """Check, before there is anything to write, that `path` can be written without overwriting anything.
+    """Check in advance that `path` can be written without overwriting anything.
 
     Raises:
-        UserError: it exists, or its folder does not; with `make_folder`, a folder of that name cannot be made.
+        UserError: The path exists, or its folder does not exist (with `make_folder`: and cannot be created).
     """
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists; choose another {flag}")

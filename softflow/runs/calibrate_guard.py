@@ -1,4 +1,4 @@
-"""From an imitated policy and held-out demonstrations to what judges chunks on the robot."""
+"""Calibration of a guard from an imitated policy and held-out demonstrations."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def make_guard(
     Args:
         run: Run folder, or a checkpoint's folder in it.
         held_out: Demonstrations that the policy did not learn from.
-        quantile: Share of demonstrated chunks, and of their observations, that may be flagged.
-        rate_factor: Limits the change of each action per step to this many times the largest demonstrated. None limits
-            nothing.
-        task: What the demonstrations say their robot sees and does. None if they do not say it.
+        quantile: Fraction of demonstrated chunks, and of their observations, that may be flagged.
+        rate_factor: Limit of the change of each action per step, as a multiple of the largest demonstrated change. None
+            sets no limit.
+        task: The task description of the demonstrations. None if they have none.
 
     Returns:
-        The guard, and how many held-out chunks calibrated it.
+        The guard, and the number of held-out chunks that calibrated it.
 
     Raises:
         TaskMismatch: The demonstrations are of another task than the policy.
-        UserError: the run's policy has no exact density; the demonstrations are not of its environment, are among
-            those that it learnt from, or too few.
+        UserError: The run's policy has no exact density. Or the demonstrations do not fit its environment, were used in
+            its training, or are too few.
     """
     deployed, config = load_run(run)
     policy = deployed.policy
@@ -48,14 +48,14 @@ def make_guard(
     learned = _learned_from(run)
     if known := len({_identity(episode) for episode in learned} & {_identity(episode) for episode in held_out}):
         raise UserError(
-            f"{run} has learnt from {known} of these demonstrations, and holds them likelier than any that follow: "
-            "give others, such as of softflow-demo with another --seed"
+            f"{run} has learnt from {known} of these demonstrations, so it finds them likelier than new ones: "
+            "give others, for instance from softflow-demo with another --seed"
         )
     mirror = make_mirror(config.run, learned[0].layout)
     try:
         seen = [*learned, *(map(mirror, learned) if mirror else ())]
     except ValueError as error:
-        raise UserError(f"{run}: its configuration is of another environment: {error}") from error
+        raise UserError(f"{run}: its configuration belongs to another environment: {error}") from error
     observation, chunk = map(torch.as_tensor, whole_chunks(held_out, policy.horizon))
     rate: float | torch.Tensor = torch.inf
     if rate_factor is not None:
@@ -65,12 +65,12 @@ def make_guard(
         guard = ChunkGuard(policy, rate=rate, task=deployed.task)
         guard.calibrate(torch.as_tensor(whole_chunks(seen, 1)[0]), observation, chunk, quantile)
     except ValueError as error:
-        raise UserError(f"no guard of {run}: {error}") from error
+        raise UserError(f"cannot calibrate a guard of {run}: {error}") from error
     return guard, len(chunk)
 
 
 def _learned_from(run: str) -> list[Episode]:
-    """The run's own copy of its demonstrations."""
+    """Load the run's own copy of its demonstrations."""
     return load_demonstrations(config_path_of(run).parent / DEMONSTRATIONS)
 
 

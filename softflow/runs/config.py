@@ -1,4 +1,4 @@
-"""The configuration of a run: the settings of every run, and those of its algorithm."""
+"""The configuration of a run: the settings that all runs share, and those of its algorithm."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Method = TypeVar("Method")
 
 @dataclass(kw_only=True)
 class TrainConfig(Generic[Method]):
-    """Settings of `softflow-train`, flat in YAML and as flags."""
+    """Settings of `softflow-train`, which are flat in YAML and as flags."""
 
     run: Flat[RunConfig] = field(default_factory=RunConfig)
-    """The settings that are the same for every algorithm."""
+    """Settings that every algorithm shares."""
     algorithm: str = "softflow"
-    """Algorithm to train: one of `softflow.algos.ALGORITHMS`, or `module:Class`."""
+    """Algorithm to train: one of `softflow.algos.ALGORITHMS`, or `module:Class`. Usually the preset sets it."""
     method: Flat[Method]
-    """The settings that the algorithm's constructor takes."""
+    """Settings of the algorithm, as its constructor declares them."""
 
 
 def config_class(selection: Selection) -> type[TrainConfig[Any]]:
-    """Return the class of a configuration for the selected algorithm, such as `TrainConfig[SoftFlowConfig]`."""
+    """Return the configuration class of the selected algorithm, such as `TrainConfig[SoftFlowConfig]`."""
     return class_for(_algorithm_of(preset_layers(selection)))
 
 
@@ -40,15 +40,15 @@ def read_config(path: str) -> TrainConfig[Any]:
 
 
 def class_for(algorithm: str) -> type[TrainConfig[Any]]:
-    """Return the class of a configuration for an algorithm, by the dataclass that its constructor takes.
+    """Return the configuration class of an algorithm, from the dataclass that its constructor takes.
 
     Raises:
-        UserError: there is no such algorithm, or its constructor does not say what settings it takes.
+        UserError: There is no such algorithm, or its constructor does not annotate its settings.
     """
     constructor = find_algorithm(algorithm).__init__
     try:
         settings = get_type_hints(constructor).get("config")
-    except NameError:  # a name that is imported for the type checker alone
+    except NameError:  # a name that is only imported for the type checker
         settings = None
     if not (isinstance(settings, type) and is_dataclass(settings)):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Success of a run's policy on held-out episodes, in the run's environment or a harder one, with a guard or without."""
+"""Evaluation of a run's policy on held-out episodes, in the run's environment or a variant of it."""
 
 from __future__ import annotations
 
@@ -36,33 +36,34 @@ class EvaluationConfig:
     """Settings of an evaluation."""
 
     episodes: int = 50
-    """Number of held-out episodes; more of them narrow the interval."""
+    """Number of held-out episodes. More episodes narrow the confidence interval."""
     env_options: EnvOptions = field(default_factory=dict)
-    """Arguments of the environment, over those of the run: its success on a harder task, say."""
+    """Arguments of the environment that override those of the run, for instance to make the task harder."""
     success: str | None = None
-    """Which episodes count as successes: `last`, `any` or `return>=X`, see softflow-train. As in training, unless
-    given."""
+    """Which episodes count as successes: `last`, `any` or `return>=X` (see softflow-train).
+    By default as in training."""
     seed: int = HELD_OUT_SEEDS
-    """Seed of the first episode; the others follow."""
+    """Seed of the first episode. The others use consecutive seeds."""
     num_envs: int = 25
-    """Number of environments that run side by side."""
+    """Number of parallel environments."""
     vectorization_mode: VectorizationMode | None = None
-    """How: all in one process, one after another, or spread over as many processes as there are cores. As in training,
-    unless given."""
+    """How environments run: `sync` steps them in turn in this process, `async` spreads them over a process per core.
+    By default as in training."""
     on_env_error: OnEnvError = "stop"
-    """What an error of an environment does: stop, or count its episode as no success and go on."""
+    """What to do after an environment error: `stop`, or `restart` the environment and count a failure."""
     env_time_limit: float | None = None
-    """Seconds after which an environment that has not finished a reset or a chunk is in error; needs the mode async."""
+    """Seconds of wall time that a reset or a chunk may take before it counts as an error of the environment.
+    Requires vectorization mode `async`."""
     device: str = "cpu"
-    """Device that the policy runs on, as torch names it."""
+    """Device of the policy, in torch's notation: `cpu`, `cuda`, `cuda:1`."""
     guard: str | None = None
-    """Folder that softflow-guard wrote: run the policy behind it, and count what it does."""
+    """Folder that softflow-guard wrote. The policy then acts behind this guard, whose interventions are counted."""
     guard_attempts: int = 8
-    """Chunks that may be drawn in place of one that the guard flags; 0 only flags."""
+    """Maximum number of chunks sampled to replace one that the guard flags. 0 only flags chunks."""
     csv: str | None = None
-    """File to write, one row an episode; an existing one is refused."""
+    """CSV file to write, with one row per episode. It must not exist."""
     video: str | None = None
-    """Film of the first episode to write, .mp4 (needs softflow[video]); an existing one is refused."""
+    """Video of the first episode to write (.mp4, requires softflow[video]). It must not exist."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "num_envs"):
@@ -78,11 +79,11 @@ class Evaluator:
     """A run's policy, ready to be evaluated.
 
     Args:
-        run: run folder, or a checkpoint's folder in it.
-        config: settings of the evaluation.
+        run: Run folder, or a checkpoint's folder in it.
+        config: The settings of the evaluation.
 
     Raises:
-        UserError: the run, the guard or a setting is wrong, or a file to write exists.
+        UserError: The run, the guard or a setting is invalid, or a file to write exists.
     """
 
     def __init__(self, run: str, config: EvaluationConfig) -> None:
@@ -98,12 +99,12 @@ class Evaluator:
                 vectorization_mode=config.vectorization_mode or trained.run.vectorization_mode,
                 env_time_limit=config.env_time_limit,
             )
-        except ValueError as error:  # as a run's configuration checks itself
+        except ValueError as error:  # from the checks of the run's configuration
             raise UserError(str(error)) from error
         self._guarded = None if config.guard is None else _behind_guard(self.policy, config, config.guard)
 
     def evaluate(self) -> tuple[Evaluation, list[Episode]]:
-        """Run the episodes, after seeding the global random states: candidates are drawn, and environments may draw."""
+        """Run the episodes. The global random states are seeded first, for the candidates and the environments."""
         config = self.config
         seed_all(config.seed)
         number, errors = min(config.num_envs, config.episodes), EnvironmentErrors(config.on_env_error)
@@ -114,7 +115,7 @@ class Evaluator:
             return evaluate_guarded(environments, self._guarded, config.episodes, config.seed, errors)
 
     def write(self, episodes: Sequence[Episode]) -> None:
-        """Write the table of these episodes and the film, if the settings name files for them."""
+        """Write the CSV table of these episodes and the video, if the settings name files for them."""
         if self._rows is not None:
             _write_csv(self._rows, episodes)
         if self._film is not None:
@@ -127,7 +128,7 @@ class Evaluator:
 
 
 def _new_file(name: str | None, flag: str) -> Path | None:
-    """The file to write, by an absolute path: an environment may change the current folder."""
+    """Return the absolute path of a file to write, because an environment may change the current folder."""
     if name is None:
         return None
     require_new_file(Path(name), flag)

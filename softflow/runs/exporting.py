@@ -1,4 +1,4 @@
-"""A run's policy as a file that runs without this package."""
+"""Export of a run's policy to a file that runs without this package."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ def export_run(run: str, out: Path, format: str) -> tuple[BestOfN, float]:
     """Export the greedy choice of a run's policy.
 
     Args:
-        run: run folder, or a checkpoint's folder in it.
-        out: file to write; an existing one is refused.
-        format: one of `flows.export.FORMATS`.
+        run: Run folder, or a checkpoint's folder in it.
+        out: The file to write. It must not exist.
+        format: One of `flows.export.FORMATS`.
 
     Returns:
-        What deploys of the run, and the largest difference between the file and the policy in any number of a chunk.
+        The deployed policy of the run, and the largest difference between actions of the file and the policy, in
+        units of half the action range.
 
     Raises:
-        UserError: there is no such format, the run has no policy, its flow cannot be exported, or the file cannot be
+        UserError: The format is unknown, the run has no policy, its flow cannot be exported, or the file cannot be
             written.
     """
     if format not in FORMATS:

@@ -1,4 +1,4 @@
-"""From presets, files and what a user gives to the configuration of a new run, or of one that is resumed."""
+"""Resolution of presets, files and user settings into the configuration of a new or resumed run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from softflow.settings.typed import Layer, from_layers, load_file
 from softflow.training.config import RunConfig
 
 SOURCE = "softflow.train"
-"""What errors call settings that are given in Python."""
+"""The source that errors name for settings given in Python."""
 
 
 def training_layers(selection: Selection, *above: Layer) -> list[Layer]:
-    """Load the presets of a selection, and what follows from the base that it names, if it steers one: above the
-    presets, but below `--config FILE`, the flags and the layers `above`, which may contradict it and are then refused.
+    """Load the layers of a selection, including the settings of the base policy that it names, if any.
+
+    The settings of the base override the presets. `--config FILE`, the flags and the layers `above` come on top; if
+    they contradict the base, loading the base fails later.
 
     Raises:
-        UserError: the base cannot be loaded, or is no policy that can be steered.
+        UserError: The base cannot be loaded, or its policy cannot be steered.
     """
     if selection.base is None:
         return preset_layers(selection, *above)
@@ -48,14 +50,14 @@ def training_layers(selection: Selection, *above: Layer) -> list[Layer]:
 
 
 def resolve(config: Mapping[str, Any], settings: Mapping[str, Any]) -> TrainConfig[Any]:
-    """Resolve what is given in Python, over the presets and the file that it names.
+    """Resolve settings that are given in Python, on top of the presets and the file that they name.
 
     Args:
-        config: Settings with the keys of YAML.
-        settings: More of them, which replace those of `config`.
+        config: Settings, with the same keys as in YAML.
+        settings: Further settings, which override those of `config`.
 
     Raises:
-        UserError: an unknown or missing key, a value of the wrong type, or a preset that does not exist.
+        UserError: A key is unknown or missing, a value has the wrong type, or a preset does not exist.
     """
     above = [Layer(settings_of(values), SOURCE) for values in (config, settings)]
     given = {**above[0].values, **above[1].values}
@@ -68,10 +70,10 @@ def resolve(config: Mapping[str, Any], settings: Mapping[str, Any]) -> TrainConf
 
 
 def resolve_resumed(saved: TrainConfig[Any], changes: Mapping[str, Any]) -> TrainConfig[Any]:
-    """Resolve the configuration of a run that is resumed with changes, given in Python with the keys of YAML.
+    """Resolve the configuration of a resumed run with `changes` given in Python, with the same keys as in YAML.
 
     Raises:
-        UserError: an unknown key, a value of the wrong type, or what `require_resumable` refuses.
+        UserError: A key is unknown, a value has the wrong type, or `require_resumable` refuses a change.
     """
     layers = [Layer(to_dict(saved), "config.yaml"), Layer(settings_of(changes), SOURCE)]
     config = from_layers(class_for(saved.algorithm), layers)
@@ -80,7 +82,7 @@ def resolve_resumed(saved: TrainConfig[Any], changes: Mapping[str, Any]) -> Trai
 
 
 LENGTH = "online.steps"
-"""May grow. What is scheduled over the stage then goes on as if it had been as long from the start."""
+"""May only increase. Schedules over the stage then continue as if it had had the new length from the start."""
 CHANGEABLE = (
     "device", "threads", "vectorization_mode", "env_time_limit", "on_env_error", "eval_episodes", "log_every",
     "save_minutes", LENGTH,
@@ -88,7 +90,7 @@ CHANGEABLE = (
 
 
 def require_resumable(saved: TrainConfig[Any], config: TrainConfig[Any]) -> None:
-    """Raise `UserError` if a resumed run would not keep the settings that have shaped what it has done so far."""
+    """Raise `UserError` if `config` changes settings of a resumed run other than `CHANGEABLE`."""
     before, after = dotted_values(saved), dotted_values(config)
     if changed := [key for key in before if key not in CHANGEABLE and after[key] != before[key]]:
         may_change = ", ".join(key for key in CHANGEABLE if key in before)
@@ -101,7 +103,7 @@ def require_resumable(saved: TrainConfig[Any], config: TrainConfig[Any]) -> None
 
 
 def settings_of(value: Any) -> Any:
-    """Replace paths among the values that are given in Python by texts, which YAML has for them."""
+    """Convert paths among settings given in Python to strings, as in YAML."""
     if isinstance(value, Mapping):
         return {key: settings_of(item) for key, item in value.items()}
     return os.fspath(value) if isinstance(value, os.PathLike) else value

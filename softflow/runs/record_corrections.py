@@ -1,4 +1,4 @@
-"""How corrections are recorded: a policy acts, and where it fails an environment's supervisor takes over."""
+"""Recording of corrections: a policy acts, and an environment's supervisor takes over when it fails."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from softflow.training.progress import StageProgress
 from softflow.training.success import SuccessRule
 
 CORRECTION_SEEDS, SEEDS_PER_RUN = 5_000_000, 10_000
-"""Environment seeds set apart for corrections, between those held out and those of training episodes, and how many for
+"""First environment seed reserved for corrections, between the held-out and the training seeds, and their number for
 each `seed`."""
 
 
 class _Correction(NamedTuple):
     observation: np.ndarray
-    """(T, O), what was seen before each of the human's actions."""
+    """Observation before each of the human's actions, (T, O)."""
     action: np.ndarray
-    """(T, A)"""
+    """(T, A)."""
     is_success: bool
 
 
@@ -43,21 +43,28 @@ def record_corrections(
     errors: EnvironmentErrors | None = None,
     success: SuccessRule | None = None,
 ) -> Corrections:
-    """Let `policy` act until it has been taken over from in `episodes` episodes; `options` are the supervisor's. The
-    environment is what `make` makes, once, and anew after each of its errors.
+    """Let `policy` act until the supervisor has taken over in `episodes` episodes, and record the corrections.
 
-    Every step of the supervisor is a decision: which of them the policy will have to make depends on when it asks for
-    its next chunk, and that differs from episode to episode.
+    Every step of the supervisor is recorded as a decision, because the policy may ask for its next chunk at any step.
+
+    Args:
+        make: Makes the environment, once and again after each of its errors.
+        policy: The policy to correct.
+        episodes: The number of episodes with an intervention.
+        seed: The seed of the supervisor, the policy and the episodes.
+        options: Arguments of the supervisor.
+        errors: Counts the errors of the environment, and decides whether recording continues after them.
+        success: The rule by which episodes count as successes.
 
     Raises:
-        UserError: the environment has no supervisor, that one has no such option, or the policy hardly ever fails.
-        EnvironmentFailed: environment or supervisor raised something, and `errors` wants no more.
+        UserError: The environment has no supervisor, the supervisor has no such option, or the policy fails too rarely.
+        EnvironmentFailed: The environment or the supervisor raised an error, and `errors` stops the recording.
     """
     options, errors = dict(options or {}), errors or EnvironmentErrors()
     with environments_turn():
         environment = CheckedEnvironment(make(), success)
         environment.reset(seed=CORRECTION_SEEDS)
-        # if there is none, say so before anything is done
+        # raises UserError early if there is no supervisor
         make_supervisor(environment, np.random.default_rng(seed), **options)
     torch.manual_seed(seed)
     rng, corrections = np.random.default_rng(seed), list[_Correction]()
@@ -85,7 +92,7 @@ def record_corrections(
 def _watch(
     environment: CheckedEnvironment, policy: BestOfN, rng: np.random.Generator, seed: int, options: dict[str, Any]
 ) -> _Correction | Lost | None:
-    """One episode; None if nobody took over."""
+    """Run one episode. Return None if the supervisor did not take over."""
     try:
         with environments_turn():
             observation, _ = environment.reset(seed=seed)

@@ -1,4 +1,4 @@
-"""How demonstrations are recorded: an environment's demonstrator shows episodes, in as many processes as wanted."""
+"""Recording of demonstrations by an environment's demonstrator, in one or more processes."""
 
 from __future__ import annotations
 
@@ -35,15 +35,24 @@ def record_demonstrations(
     errors: EnvironmentErrors | None = None,
     success: SuccessRule | None = None,
 ) -> Dataset:
-    """Record `episodes` of the demonstrator of the environments that `make` makes; `options` are the demonstrator's.
+    """Record demonstrations by the demonstrator of the environments that `make` creates.
 
-    Each episode has random numbers of its own, so they are the same whatever the number of processes. With 0 it is this
-    one; with more nothing is drawn in this one, so that others can be started from it that draw. Episodes that are lost
-    are made up for by further ones.
+    Each episode has its own random numbers, so the result does not depend on the number of processes. Lost episodes are
+    replaced by further ones.
+
+    Args:
+        make: Makes an environment.
+        episodes: The number of episodes.
+        seed: The seed of the demonstrator and of the episodes.
+        processes: The number of worker processes; 0 records in this process. With workers, nothing is rendered in this
+            process, so that rendering processes can still be forked from it.
+        options: Arguments of the demonstrator.
+        errors: Counts the errors of environments, and decides whether recording continues after them.
+        success: The rule by which episodes count as successes.
 
     Raises:
-        UserError: the environment has no demonstrator, that one has no such option, or a process ended.
-        EnvironmentFailed: environment or demonstrator raised something, and `errors` does not let others go on.
+        UserError: The environment has no demonstrator, the demonstrator has no such option, or a process ended.
+        EnvironmentFailed: The environment or the demonstrator raised an error, and `errors` stops the recording.
     """
     errors, recorded, begun = errors or EnvironmentErrors(), list[Episode](), 0
     recorder = _Recorder(make, seed, dict(options or {}), success)
@@ -53,7 +62,7 @@ def record_demonstrations(
         record: Callable[[Iterable[int]], Iterable[Episode | Lost]] = partial(map, recorder)
         if processes:
             pool = ProcessPoolExecutor(processes, initializer=_keep, initargs=(recorder,))
-            stack.callback(pool.shutdown, cancel_futures=True)  # else a signal would wait for all of them
+            stack.callback(pool.shutdown, cancel_futures=True)  # otherwise a signal would wait for all of them
             record = partial(pool.map, _record)
         while len(recorded) < episodes:
             indices = range(begun, begun + episodes - len(recorded))
@@ -70,18 +79,18 @@ def record_demonstrations(
                     bar.update(1, success=float(np.mean([episode.is_success for episode in recorded])))
             except BrokenProcessPool as error:
                 raise UserError(
-                    "a process that recorded demonstrations ended: see what it wrote, and whether there is memory for "
-                    f"{processes} of them"
+                    "a process that recorded demonstrations ended: see its output, and check that there is enough "
+                    f"memory for {processes} processes"
                 ) from error
     return Dataset(recorded, task)
 
 
 DEMONSTRATION_SEEDS = 10_000
-"""Environment seeds set apart for the demonstrations of each run."""
+"""Number of environment seeds reserved for the demonstrations of each run."""
 
 
 class _Recorder:
-    """Shows the episode of each index, in an environment that is made anew after an error."""
+    """Records the episode of an index, in an environment that is recreated after an error."""
 
     def __init__(
         self, make: Callable[[], Env], seed: int, options: dict[str, Any], success: SuccessRule | None
@@ -90,19 +99,19 @@ class _Recorder:
         self.environment: CheckedEnvironment | None = None
 
     def require_environment(self) -> TaskSpec:
-        """The task of the environment. Raises `UserError` if it cannot be made, before anything is shown."""
+        """Return the task of the environment. Raise `UserError` before any recording if it cannot be made."""
         with environments_turn(), closing(CheckedEnvironment(self.make())) as environment:
             return self._task(environment)
 
     def require_demonstrator(self) -> TaskSpec:
-        """The same. Raises `UserError` if there is nobody who can show an episode, before any is shown."""
+        """Return the task of the environment. Raise `UserError` before any recording if there is no demonstrator."""
         with environments_turn():
             self.environment = CheckedEnvironment(self.make(), self.success)
             try:
                 self._begin(self.environment, 0)
             except UserError:
                 raise
-            except ENVIRONMENT_ERRORS:  # the first episode will say so
+            except ENVIRONMENT_ERRORS:  # the first episode will report it
                 pass
             return self._task(self.environment)
 
@@ -131,7 +140,7 @@ class _Recorder:
         return self.seed * DEMONSTRATION_SEEDS + index
 
     def _begin(self, environment: CheckedEnvironment, index: int) -> tuple[np.ndarray, Demonstrator]:
-        """The first observation of an episode, and who will show how it goes on."""
+        """Return the first observation of an episode, and its demonstrator."""
         observation, _ = environment.reset(seed=self._seed(index))
         return observation, make_demonstrator(environment, np.random.default_rng((self.seed, index)), **self.options)
 
@@ -149,7 +158,7 @@ class _Recorder:
 
 
 _own: list[_Recorder] = []
-"""The recorder of this process, in one that records."""
+"""The recorder of a worker process."""
 
 
 def _keep(recorder: _Recorder) -> None:

@@ -1,4 +1,4 @@
-"""What is recorded in an environment: episodes of its demonstrator, or its supervisor's corrections of a policy."""
+"""Recording of demonstrations by an environment's demonstrator, or of a supervisor's corrections of a policy."""
 
 from __future__ import annotations
 
@@ -31,46 +31,46 @@ class RecordingConfig:
     env: str = "tape_cut"
     """Environment: a short name or a gymnasium id."""
     episodes: int = 200
-    """Episodes to record, failures included; with `corrections`, those taken over from the policy."""
+    """Number of episodes to record, including failures. With `corrections`, only those with an intervention count."""
     seed: int = 0
     """Seed of the demonstrator and of the episodes."""
     num_envs: int | None = None
-    """Demonstrations that are recorded at once, each in a process of its own; 1 unless given, or one for each core."""
+    """Number of worker processes that record demonstrations. By default 1, or one per core with `async`."""
     vectorization_mode: VectorizationMode = "sync"
-    """Which of the two: `async` is one for each core."""
+    """Default of `num_envs`: `sync` uses 1 process, `async` one per core."""
     env_options: EnvOptions = field(default_factory=dict)
-    """Arguments of the environment."""
+    """Arguments of the environment, as YAML."""
     success: str = "last"
-    """Which episodes count as successes: `last`, `any` or `return>=X`, see softflow-train."""
+    """Which episodes count as successes: `last`, `any` or `return>=X` (see softflow-train)."""
     demonstrator_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Arguments of the demonstrator, or of the supervisor who records corrections, such as its `noise`."""
+    """Arguments of the demonstrator, or of the supervisor that corrects the policy, such as its `noise`."""
     on_env_error: OnEnvError = "stop"
-    """What an error of the environment does: stop, or drop the episode and record another in its place."""
+    """What to do after an environment error: `stop`, or `restart` the environment and record another episode."""
 
     def __post_init__(self) -> None:
         for name, number in (("episodes", self.episodes), ("num_envs", self.processes)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
-        if not 0 <= self.seed < 100:  # beyond, the episodes would be those held out
+        if not 0 <= self.seed < 100:  # higher seeds would reuse the held-out episodes
             raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
         SuccessRule(self.success)
 
     @property
     def processes(self) -> int:
-        """The number of processes that record at once."""
+        """Number of processes that record in parallel."""
         if self.num_envs is not None:
             return self.num_envs
         return min(self.episodes, os.cpu_count() or 1) if self.vectorization_mode == "async" else 1
 
     def maker(self) -> Callable[[], Env]:
-        """What makes the environment, also in another process."""
+        """Return a function that makes the environment, which can be sent to other processes."""
         return partial(make_env, self.env, **self.env_options)
 
 
 def demonstrate(config: RecordingConfig, errors: EnvironmentErrors | None = None) -> Dataset:
-    """Record the demonstrator of an environment, after seeding the global random states.
+    """Seed the global random states and record an environment's demonstrator.
 
-    `errors` counts the episodes that were lost; see `record_demonstrations` for what is raised.
+    `errors` counts the lost episodes. The exceptions are those of `record_demonstrations`.
     """
     seed_all(config.seed)
     return record_demonstrations(
@@ -88,12 +88,12 @@ def correct(run: str, config: RecordingConfig, errors: EnvironmentErrors | None 
     """Record the corrections of a run's policy by its environment's supervisor.
 
     Args:
-        run: run folder, or a checkpoint's folder in it.
-        config: `env`, `env_options` and `success` must be those of the run, of which only the options may differ.
-        errors: counts the episodes that were lost.
+        run: Run folder, or a checkpoint's folder in it.
+        config: The settings. `env` and `success` must be those of the run; `env_options` may differ.
+        errors: Counts the lost episodes.
 
     Raises:
-        UserError: the environment is another one; see `record_corrections`.
+        UserError: The environment is not that of the run, or as in `record_corrections`.
     """
     make = config.maker()
     seed_all(config.seed)

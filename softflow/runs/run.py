@@ -1,4 +1,4 @@
-"""What the commands do, from Python: train a run, look at it, evaluate, export and resume it.
+"""The Python interface of the commands: train, inspect, evaluate, export and resume a run.
 
 run = softflow.train("softflow", env="tape_cut", preset="quick", imitation={"updates": 600})
 print(run.evaluate(episodes=100).success_rate)
@@ -42,23 +42,23 @@ def train(
 ) -> Run:
     """Train a policy as `softflow-train` does: the same settings, checks and, for the same seed, the same metrics.
 
-    The global random states are seeded, and torch's number of threads is set. Ctrl-C, in the main thread, saves a
-    checkpoint before it raises KeyboardInterrupt; `Run.resume` continues from there.
+    This seeds the global random states and sets torch's number of threads. Ctrl-C in the main thread saves a checkpoint
+    and raises KeyboardInterrupt; `Run.resume` continues from there.
 
     Args:
-        preset_or_config: Preset of an algorithm, by its name or as a YAML file; or a mapping of settings with the keys
-            of YAML, `algo` among them, over that algorithm's preset.
+        preset_or_config: Preset of an algorithm, as a name or a YAML file; or a mapping of settings with the same keys
+            as in YAML. Its key `algo` names the preset below these settings.
         env: Environment: a short name, or a gymnasium id such as `module:Id-v0`.
-        demos: Demonstrations: a file of a known format, a `Dataset`, or episodes, of which the first `num_demos` are
-            used. Without them the environment's own demonstrator records some.
-        run_dir: Run folder, which must be new; by default one is named below `runs`.
-        settings: Every other setting of `softflow-train --help`, nested ones as mappings: `seed=3`, `preset="quick"`,
+        demos: Demonstrations: a file in a known format, a `Dataset`, or episodes. The first `num_demos` are used. By
+            default the environment's own demonstrator records them.
+        run_dir: The run folder, which must not exist. By default a new one is created in `runs`.
+        settings: Any other settings of `softflow-train --help`, nested ones as mappings: `seed=3`, `preset="quick"`,
             `imitation={"updates": 600}`.
 
     Raises:
-        UserError: A setting, file or demonstration is wrong. Nothing is left of the run if it has no checkpoint yet.
-        FloatingPointError: The training diverged before its first checkpoint.
-        KeyboardInterrupt: It was interrupted.
+        UserError: A setting, file or demonstration is invalid. A run without a checkpoint leaves nothing behind.
+        FloatingPointError: Training diverged before its first checkpoint.
+        KeyboardInterrupt: Training was interrupted.
     """
     given = None
     if demos is not None and not isinstance(demos, str | PathLike):
@@ -83,17 +83,17 @@ def train(
 
 
 def load(path: AnyPath, device: str = "cpu", guard: AnyPath | None = None) -> Policy:
-    """Load the policy of a run folder, or of a checkpoint's folder, which may lie anywhere.
+    """Load the policy of a run folder, or of a checkpoint folder at any location.
 
-    If the folder has a run's `config.yaml`, the module of an algorithm that it names is imported.
+    If the folder belongs to a run with a `config.yaml`, this imports the module of the algorithm that it names.
 
     Args:
         path: The folder.
-        device: Where the policy runs, as torch names it.
-        guard: A folder that `softflow-guard` wrote; the policy then acts behind this guard.
+        device: The device of the policy, in torch's notation.
+        guard: A folder that `softflow-guard` wrote. The policy then acts behind this guard.
 
     Raises:
-        UserError: There is no policy or guard, one cannot be loaded, or they are of different tasks.
+        UserError: The policy or guard is missing or cannot be loaded, or they belong to different tasks.
     """
     given = fspath(path)
     deployed = load_run(given, device)[0] if config_path_of(given).is_file() else load_deployed(given, device)
@@ -105,11 +105,11 @@ def record_demonstrations(env: str = "tape_cut", episodes: int = 200, **settings
 
     Args:
         env: Environment: a short name or a gymnasium id.
-        episodes: Number of episodes, failures included.
+        episodes: Number of episodes, including failures.
         settings: Fields of `softflow.runs.recording.RecordingConfig`, such as `seed` and `env_options`.
 
     Raises:
-        UserError: A setting is wrong, or the environment has no demonstrator or misbehaved.
+        UserError: A setting is invalid, or the environment has no demonstrator or failed.
     """
     given = settings_of({"env": env, "episodes": episodes, **settings})
     return demonstrate(from_dict(RecordingConfig, given, "record_demonstrations"))
@@ -120,21 +120,21 @@ class Metric(NamedTuple):
 
     stage: str
     step: int
-    """Updates of the stage, or primitive environment steps in a stage that acts."""
+    """Number of updates in the stage so far, or of primitive environment steps if the stage acts."""
     value: float
 
 
 class Run:
-    """A run that was trained by `softflow.train` or `softflow-train`. It may go on meanwhile.
+    """A run of `softflow.train` or `softflow-train`. It may still be training.
 
     Args:
-        path: Run folder, or a checkpoint's folder in it: the policy then is that checkpoint's, not the newest.
+        path: Run folder, or a checkpoint's folder in it, whose policy then replaces that of the last checkpoint.
 
     Raises:
-        UserError: The folder is neither.
+        UserError: The folder is neither of these.
 
     Attributes:
-        path: The run folder, absolute.
+        path: The absolute path of the run folder.
     """
 
     def __init__(self, path: AnyPath) -> None:
@@ -142,7 +142,7 @@ class Run:
         self.path = RunFolder.open(config_path_of(self._given).parent).path
 
     def __fspath__(self) -> str:
-        """The folder as it was given, so that a run can be named where a path can: `softflow.train(..., base=run)`."""
+        """Return the folder as it was given, so that a run can be used as a path: `softflow.train(..., base=run)`."""
         return self._given
 
     def __repr__(self) -> str:
@@ -150,31 +150,31 @@ class Run:
 
     @property
     def config(self) -> TrainConfig[Any]:
-        """Every setting: `config.run` holds those of all runs, `config.method` those of the algorithm."""
+        """All settings: `config.run` has those that all algorithms share, `config.method` those of this one."""
         return read_config(str(self.path / "config.yaml"))
 
     def policy(self, device: str = "cpu") -> Policy:
-        """Load the policy, on a device that torch names."""
+        """Load the policy onto a device, given in torch's notation."""
         return load(self, device)
 
     def evaluate(self, episodes: int = 50, *, seed: int = HELD_OUT_SEEDS, **settings: Any) -> Evaluation:
-        """Evaluate the policy on held-out episodes, as `softflow-eval` does. Seeds the global random states.
+        """Evaluate the policy on held-out episodes, as `softflow-eval` does. This seeds the global random states.
 
         Args:
             episodes: Number of episodes.
-            seed: Seed of the first; the others follow.
-            settings: Fields of `softflow.runs.evaluator.EvaluationConfig`: `env_options`, `success`, `guard` and so
-                on; files that `csv` and `video` name are written.
+            seed: Seed of the first episode. The others use consecutive seeds.
+            settings: Fields of `softflow.runs.evaluator.EvaluationConfig`, such as `env_options` and `guard`. The
+                fields `csv` and `video` name files to write.
 
         Raises:
-            UserError: A setting is wrong, or the environment misbehaved.
+            UserError: A setting is invalid, or the environment failed.
         """
         return self.evaluate_episodes(episodes, seed=seed, **settings)[0]
 
     def evaluate_episodes(
         self, episodes: int = 50, *, seed: int = HELD_OUT_SEEDS, **settings: Any
     ) -> tuple[Evaluation, list[Episode]]:
-        """`evaluate`, with the episodes that ended, in the order in which they did."""
+        """Evaluate as `evaluate` does, and also return the finished episodes in the order in which they ended."""
         given = settings_of({"episodes": episodes, "seed": seed, **settings})
         evaluator = Evaluator(self._given, from_dict(EvaluationConfig, given, "evaluate"))
         result, ended = evaluator.evaluate()
@@ -182,7 +182,7 @@ class Run:
         return result, ended
 
     def metrics(self) -> dict[str, list[Metric]]:
-        """Read the scalars that were logged so far, by name, each as (stage, step, value) in the order of the run.
+        """Read the scalars logged so far, by name. Each is a list of (stage, step, value) in chronological order.
 
             stage, step, value = zip(*run.metrics()["rollout/success_rate"])
             table = pandas.DataFrame(run.metrics()["flow/nll"])
@@ -208,11 +208,11 @@ class Run:
         """Write the policy's greedy choice to a file that runs without softflow, as `softflow-export` does.
 
         Args:
-            path: File to write; an existing one is refused.
+            path: The file to write. It must not exist.
             format: `onnx`, `torchscript` or `torch_export`.
 
         Returns:
-            The largest difference between the file and the policy in any number of a chunk.
+            The largest difference between actions of the file and the policy, in units of half the action range.
 
         Raises:
             UserError: The policy cannot be exported, or the file cannot be written.
@@ -220,16 +220,16 @@ class Run:
         return export_run(self._given, Path(path), format)[1]
 
     def resume(self, **changes: Any) -> Run:
-        """Continue the run from its last checkpoint, to its end or, with `online={"steps": ...}`, beyond.
+        """Resume the run from its last checkpoint to its end or, with `online={"steps": ...}`, beyond it.
 
         Args:
-            changes: Settings that may change, with the keys of YAML (docs/architecture.md).
+            changes: Settings to change, with the same keys as in YAML (allowed ones: docs/architecture.md).
 
         Returns:
             This run.
 
         Raises:
-            UserError: A change is refused, another process trains the run, or as `train`.
+            UserError: A change is not allowed, another process is training the run, or as in `train`.
         """
         with RunFolder.resume(self._given) as folder:
             saved = self.config
@@ -245,7 +245,7 @@ class Run:
             settings: Fields of `softflow.runs.recording.RecordingConfig`, such as `seed` and `demonstrator_options`.
 
         Raises:
-            UserError: A setting is wrong, the environment has no supervisor, or the policy hardly ever fails.
+            UserError: A setting is invalid, the environment has no supervisor, or the policy fails too rarely.
         """
         run = self.config.run
         known = {"env": run.env, "env_options": run.env_options, "success": run.success, "episodes": episodes}
@@ -258,11 +258,11 @@ class Run:
 
         Args:
             held_out: The demonstrations.
-            quantile: Share of their chunks, and of their observations, that may be flagged.
-            rate_factor: Limits the change of each action per step to this many times the largest demonstrated. None
-                limits nothing.
+            quantile: Fraction of their chunks, and of their observations, that may be flagged.
+            rate_factor: Limit of the change of each action per step, as a multiple of the largest demonstrated change.
+                None sets no limit.
 
         Raises:
-            UserError: The policy has no exact density, or the demonstrations do not serve.
+            UserError: The policy has no exact density, or the demonstrations cannot calibrate it.
         """
         return make_guard(self._given, held_out, quantile, rate_factor)[0]

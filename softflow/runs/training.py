@@ -1,4 +1,4 @@
-"""A run from its settings to its last evaluation."""
+"""Training of a run, from its settings to its last evaluation."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ from softflow.training.success import SuccessRule
 from softflow.training.vector import closing
 
 DEMONSTRATIONS = "demonstrations.npz"
-"""Name of the demonstrations' copy in the run folder."""
+"""File name of the copy of the demonstrations in the run folder."""
 CORRECTIONS = "corrections.npz"
-"""Name of the corrections' copy there."""
+"""File name of the copy of the corrections in the run folder."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training ended.
+    """Results of a training.
 
     Attributes:
-        evaluations: on held-out episodes, in order, as (stage, its updates or steps so far, result).
-        errors: own episodes that were lost to errors of their environment.
+        evaluations: The evaluations on held-out episodes, in order, as (stage, updates or steps in the stage, result).
+        errors: The number of own episodes that were lost to errors of their environment.
     """
 
     evaluations: list[tuple[str, int, Evaluation]]
@@ -76,22 +76,22 @@ class Trained:
 
 
 def new_folder(config: TrainConfig[Any]) -> RunFolder:
-    """Make and lock the folder of a new run. Raises `UserError` if it cannot be made."""
+    """Create and lock the folder of a new run. Raise `UserError` if it cannot be created."""
     run = config.run
     return RunFolder.create(run.runs, run.env, Path(run.algo).stem, run.seed, run.run_dir)
 
 
 def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None = None) -> Trained:
-    """Train a run to its end, from its beginning or from its last checkpoint, as `config.run.resume` says.
+    """Train a run to its end, from the beginning or, with `config.run.resume`, from its last checkpoint.
 
     Args:
-        config: every setting.
-        folder: of the run, locked.
-        given: demonstrations in place of those that `config.run.demos` names.
+        config: The settings.
+        folder: The locked folder of the run.
+        given: Demonstrations to use instead of those that `config.run.demos` names.
 
     Raises:
-        UserError: the settings, the files that they name or the demonstrations are wrong; or an environment misbehaved.
-        KeyboardInterrupt: SIGINT or SIGTERM came. The folder has a checkpoint, unless training had not begun.
+        UserError: The settings, the files that they name or the demonstrations are invalid; or an environment failed.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived. The folder contains a checkpoint if training had begun.
     """
     run, resume = config.run, config.run.resume
     torch.set_num_threads(run.threads)
@@ -99,7 +99,7 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
     # Files that the configuration names are read first: environments may change the current folder.
     base_run, corrections_file = (getattr(config.method, name, None) for name in ("base", "corrections"))
     base = corrections = None
-    if base_run is not None and not resume:  # a checkpoint holds it
+    if base_run is not None and not resume:  # a checkpoint contains it
         base = load_deployed(base_run)
     if corrections_file is not None:
         corrections = load_corrections(folder.path / CORRECTIONS if resume else corrections_file)
@@ -132,7 +132,7 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
         for what, other in ((f"base {base_run}", base), (f"corrections {corrections_file}", corrections)):
             if other is not None and other.task is not None:
                 task.require_same(other.task, what)
-        if not resume:  # only now, when nothing of the input can be wrong any more
+        if not resume:  # only now, after all checks of the input
             _require_whole_episodes(run, algorithm, demonstrations, time_limit(environments))
             folder.save_settings(partial(dump_yaml, config))
             with folder.writing():
@@ -156,7 +156,7 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
 
 
 def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
-    """Write the configuration of a resumed run to its folder if it has changed: the next `--resume` goes on with it."""
+    """Write the configuration of a resumed run to its folder if it has changed, for the next `--resume`."""
     settings = replace(config, run=replace(config.run, resume=None))
     if to_dict(settings) != to_dict(read_config(str(folder.config_path))):
         folder.save_settings(partial(dump_yaml, settings))
@@ -190,7 +190,7 @@ def _demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
 
 
 def _require_room(config: RunConfig, folder: RunFolder, episode: Episode) -> None:
-    """Raises `UserError` if memory or disk has no room for a replay of this capacity."""
+    """Raise `UserError` if a replay of this capacity does not fit in memory or on disk."""
     sizes = episode.observation_dim, episode.action_dim, episode.observation.dtype
     if config.replay_storage == "disk":
         needed, free = config.replay_capacity * row_dtype(*sizes).itemsize, shutil.disk_usage(folder.path).free
@@ -209,7 +209,7 @@ def _require_room(config: RunConfig, folder: RunFolder, episode: Episode) -> Non
 def _require_whole_episodes(
     config: RunConfig, algorithm: Algorithm, demonstrations: Sequence[Episode], limit: int | None
 ) -> None:
-    """Raises `UserError` if the replay cannot hold an episode as long as the time limit, or else the demonstrations."""
+    """Raise `UserError` if the replay cannot hold the longest episode, by the time limit or else the demonstrations."""
     longest = limit or max(map(len, demonstrations))
     if longest < config.replay_capacity or not any(stage.acts for stage in algorithm.stages()):
         return
@@ -221,7 +221,7 @@ def _require_whole_episodes(
 
 
 def _what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:
-    """What observations and actions were taken for, and which numbers the normalisation knows nothing of."""
+    """Describe how observations and actions are interpreted, and which dimensions are not scaled."""
     constant, described = constant_dimensions(learned_from), describe_spaces(environments)
     if constant.any():
         described += (
@@ -232,7 +232,7 @@ def _what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence
 
 
 def _require_imitable(demonstrations: Sequence[Episode]) -> None:
-    """Raises `UserError` if no step of the demonstrations has reward after it."""
+    """Raise `UserError` if no step of the demonstrations is followed by reward."""
     if not any((np.cumsum(episode.reward[::-1], dtype=np.float64) > 0).any() for episode in demonstrations):
         raise UserError(
             "no step has reward after it, so nothing is worth imitating: give demonstrations with a positive reward, "
@@ -242,7 +242,7 @@ def _require_imitable(demonstrations: Sequence[Episode]) -> None:
 
 @torch.no_grad()
 def _require_density(algorithm: Algorithm, demonstrations: Sequence[Episode]) -> None:
-    """Raises `UserError` if the flow has no density at the extremes of the demonstrated actions."""
+    """Raise `UserError` if the flow has no density at the extremes of the demonstrated actions."""
     policy = algorithm.deployed.policy
     actions = np.concatenate([episode.action for episode in demonstrations])
     extremes = torch.as_tensor(np.stack([actions.min(0), actions.max(0)]), dtype=torch.float32)
@@ -258,5 +258,5 @@ def _resume(trainer: Trainer, run: str) -> None:
         trainer.resume()
     except UserError:
         raise
-    except Exception as error:  # whatever of a checkpoint does not fit
-        raise UserError(f"{run}: its checkpoint is not of its configuration: {one_line(error)}") from error
+    except Exception as error:  # anything in the checkpoint may not fit
+        raise UserError(f"{run}: its checkpoint does not match its configuration: {one_line(error)}") from error

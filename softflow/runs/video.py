@@ -1,4 +1,4 @@
-"""One episode as a film."""
+"""Videos of episodes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from softflow.training.rollout import Act
 
 
 def write_video(path: Path, environment: CheckedEnvironment, act: Act, n_action_steps: int, seed: int) -> None:
-    """Run one episode in an environment with `render_mode="rgb_array"` and write it.
+    """Run one episode in an environment with `render_mode="rgb_array"` and write it as a video.
 
     Raises:
         UserError: imageio with ffmpeg is not installed, or the file cannot be written.
-        EnvironmentFailed: the environment misbehaved.
+        EnvironmentFailed: The environment raised an error.
     """
     try:
         import imageio.v2 as imageio
@@ -31,13 +31,13 @@ def write_video(path: Path, environment: CheckedEnvironment, act: Act, n_action_
         raise UserError("a video needs imageio and ffmpeg: pip install 'softflow[video]'") from error
     frames_per_second = environment.metadata.get("render_fps", 20)
     with written_whole(path) as file:
-        writer: Any = imageio.get_writer(file, fps=frames_per_second)  # its type does not say what it can do
+        writer: Any = imageio.get_writer(file, fps=frames_per_second)  # its declared type lacks `append_data`
         with writer as film:
             for frame in _frames(environment, act, n_action_steps, seed):
                 film.append_data(frame)
         try:
             imageio.get_reader(file).close()
-        except Exception as error:  # ffmpeg ends in silence when the disk is full
+        except Exception as error:  # ffmpeg reports no error when the disk is full
             raise OSError(errno.EIO, "ffmpeg left a film that cannot be read: is the disk full?") from error
 
 

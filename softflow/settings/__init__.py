@@ -1,1 +1,1 @@
-"""Strict typed settings from YAML files and presets."""
+"""Strictly typed settings from YAML files and presets."""

@@ -1,4 +1,4 @@
-"""The keys of a configuration: the fields of a dataclass, with those of its flat parts among them.
+"""The keys of a configuration: the fields of a dataclass, including those of its flat parts.
 
     @dataclass
     class TrainConfig(Generic[Method]):
@@ -6,8 +6,8 @@
         run: Flat[RunConfig]
         method: Flat[Method]
 
-`TrainConfig[SoftFlowConfig]` then takes the keys of `RunConfig` and `SoftFlowConfig` beside `algorithm`, in YAML and as
-flags. A nested dataclass that is not flat takes its keys below its own name.
+`TrainConfig[SoftFlowConfig]` then accepts `algorithm` and the keys of `RunConfig` and `SoftFlowConfig`, in YAML and as
+flags. The keys of a nested dataclass that is not flat are below its own name.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from softflow.errors import UserError
 
 T = TypeVar("T")
 
-_FLAT = tyro.conf.arg(name="")  # tyro then puts no prefix before the part's flags
+_FLAT = tyro.conf.arg(name="")  # tyro then adds no prefix to the part's flags
 Flat = Annotated[T, _FLAT]
-"""A part of a composed dataclass whose keys are keys of the whole."""
+"""A part of a dataclass whose keys are keys of the whole."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One argument of a dataclass."""
+    """One field of a dataclass."""
 
     annotation: Any
     default: Any
-    """`dataclasses.MISSING` if it is required."""
+    """Default value, or `dataclasses.MISSING` if the field is required."""
     is_flat: bool
 
 
 def class_of(annotation: Any) -> Any:
-    """Return the class behind `TrainConfig[SoftFlowConfig]`, or any other annotation as it is."""
+    """Return the class behind a generic such as `TrainConfig[SoftFlowConfig]`, or any other annotation unchanged."""
     return get_origin(annotation) or annotation
 
 
 def is_nested(annotation: Any) -> bool:
-    """Tell whether values of this type have keys of their own."""
+    """Return whether values of this type have keys of their own."""
     return dataclasses.is_dataclass(class_of(annotation))
 
 
 def fields_of(cls: Any, base: object = None) -> dict[str, Field]:
-    """Return the arguments of a dataclass by name. If `base`, an instance, is given, its values are the defaults."""
+    """Return the fields of a dataclass by name. If an instance `base` is given, its values are the defaults."""
     plain, marked = (get_type_hints(class_of(cls), include_extras=extras) for extras in (False, True))
     chosen = dict(zip(getattr(class_of(cls), "__parameters__", ()), get_args(cls), strict=False))
     found = {}
@@ -66,7 +66,7 @@ def fields_of(cls: Any, base: object = None) -> dict[str, Field]:
 
 
 def keys_of(cls: Any, base: object = None) -> dict[str, Field]:
-    """Return the keys of a dataclass in YAML and as flags: its fields, each flat part replaced by the part's own keys.
+    """Return the keys of a dataclass in YAML and as flags: its fields, with flat parts replaced by their own keys.
 
     Raises:
         UserError: Two parts have a key of the same name.
@@ -105,7 +105,7 @@ def dotted_values(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Convert a dataclass to nested dicts of YAML's types: tuples become lists and paths strings."""
+    """Convert a dataclass to nested dicts of YAML types. Tuples become lists, and paths become strings."""
     values: dict[str, Any] = {}
     for name, field in fields_of(type(config)).items():
         value = getattr(config, name)

@@ -1,4 +1,4 @@
-"""Presets, settings that have a name: `configs/algos`, `configs/envs`, `configs/presets`."""
+"""Presets: named settings in `configs/algos`, `configs/envs` and `configs/presets`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOUNS: dict[Kind, str] = {"algos": "algorithm", "envs": "environment", "presets
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The settings that decide which presets, or which run's settings, a command starts from."""
+    """The settings that select the presets, or the run, from which a command takes its other settings."""
 
     algo: str | None = None
     env: str | None = None
@@ -39,10 +39,10 @@ def available_presets(kind: Kind) -> list[str]:
 
 
 def load_preset(kind: Kind, name: str) -> Layer:
-    """Load `configs/<kind>/<name>.yaml` from the installed package, or the preset of someone else's registered task.
+    """Load `configs/<kind>/<name>.yaml` from the installed package, or the preset of a third-party registered task.
 
     Raises:
-        ConfigError: the name is unknown, or the preset cannot be read.
+        ConfigError: The name is unknown, or the preset cannot be read.
     """
     available = available_presets(kind)
     if name not in available:
@@ -55,7 +55,7 @@ def load_preset(kind: Kind, name: str) -> Layer:
 
 
 def _preset_of_task(name: str) -> Layer | None:
-    from softflow.envs.tasks import find_task  # here, because it brings the simulators
+    from softflow.envs.tasks import find_task  # imported here, because it loads the simulators
 
     task = find_task(name)
     if task is None or task.short_name != name:
@@ -73,13 +73,14 @@ def _presets() -> Traversable:
 
 
 def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
-    """Load the layers that a selection names; those `above` follow them. The preset of an algorithm may be anyone's
-    file, `my_preset.yaml`; a gymnasium id (`module:Id-v0`) needs no preset.
+    """Load the layers that a selection names, followed by the layers `above`.
 
-    A preset of an environment, or one such as `quick`, gives the settings that only one algorithm takes below
-    `algorithms: NAME:`. Those for one preset of an algorithm stand there under the preset's name and lie over them.
+    The preset of an algorithm may be any file, `my_preset.yaml`. A gymnasium id (`module:Id-v0`) needs no preset.
+
+    Presets of environments, and presets such as `quick`, may contain settings for one algorithm below
+    `algorithms: NAME:`. NAME can also be a preset of an algorithm, whose settings override those of the algorithm.
     If a layer names a flow, and a later layer or the selection names another, the earlier layer's `flow_options` are
-    left out.
+    dropped.
     """
     layers = []
     algorithm = None
@@ -105,7 +106,7 @@ def _without(layer: Layer, key: str) -> Layer:
 
 
 def _for_algorithm(layer: Layer, names: Iterable[str | None]) -> list[Layer]:
-    """Split a preset into what holds for every algorithm and what it gives below `algorithms:` for each of `names`."""
+    """Split a preset into the settings for every algorithm, and those below `algorithms:` for each of `names`."""
     values = dict(layer.values)
     special = values.pop("algorithms", {})
     special_layers = [Layer(special[name], f"{layer.source} ({name})") for name in names if name in special]

@@ -1,4 +1,4 @@
-"""Options that a constructor takes by name, as its signature and its docstring describe them for `--help`."""
+"""Options of a constructor, as its signature and docstring describe them for `--help`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Option:
 
     name: str
     metavar: str
-    """What it takes, such as `INT` or `true|false`; `YAML` where the signature does not say."""
+    """Placeholder of the value, such as `INT` or `true|false`. It is `YAML` if the signature has no type."""
     default: Any
-    """`inspect.Parameter.empty` if it is required."""
+    """Default value, or `inspect.Parameter.empty` if the option is required."""
     text: str
-    """What the docstring says of it; empty if nothing."""
+    """Description from the docstring. Empty if there is none."""
 
 
 def options_of(constructor: Callable[..., Any]) -> list[Option]:
     """Return the arguments of a class or a function, in order, without `*args` and `**kwargs`.
 
     Raises:
-        ValueError: It has no signature, like some that are written in C.
+        ValueError: The constructor has no signature, like some that are written in C.
     """
     hints, texts = _hints(constructor), _texts(constructor)
     return [
@@ -46,12 +46,12 @@ def _type_of(default: Any) -> Any:
 def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
-    except (NameError, TypeError):  # of something that is imported for type checkers alone
+    except (NameError, TypeError):  # the name is only imported for type checkers
         return {}
 
 
 def _texts(constructor: Callable[..., Any]) -> dict[str, str]:
-    """Return the descriptions by argument; a class inherits those of its bases."""
+    """Return the descriptions by argument. A class inherits those of its bases."""
     texts: dict[str, str] = {}
     for owner in _owners(constructor):
         try:
@@ -81,7 +81,7 @@ _METAVARS = {bool: "true|false", int: "INT", float: "FLOAT", str: "STR"}
 
 
 def metavar(annotation: Any) -> str:
-    """Return what stands for a value of this type in `--help`."""
+    """Return the placeholder for a value of this type in `--help`."""
     if annotation is types.NoneType:
         return "null"
     if get_origin(annotation) in (Union, types.UnionType):

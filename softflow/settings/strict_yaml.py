@@ -1,4 +1,4 @@
-"""The YAML that settings are written in: no duplicate keys, no endless aliases, and numbers as in YAML 1.2."""
+"""The YAML dialect of settings: no duplicate keys, no endless aliases, and numbers as in YAML 1.2."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from softflow.errors import one_line
 from softflow.files import TEXT_LIMIT
 
 DEEPEST = 20
-"""Levels of nesting that a text may have. With aliases, even a short text could have any number."""
+"""Maximum number of nesting levels. With aliases, even a short text could have arbitrarily many."""
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader that reads `1e-4` as a number, as YAML 1.2 does, and refuses duplicate keys."""
+    """A loader that reads `1e-4` as a number, as in YAML 1.2, and rejects duplicate keys and endless aliases."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._most = max(TEXT_LIMIT, len(text))  # values; without aliases there are fewer than characters
+        self._most = max(TEXT_LIMIT, len(text))  # number of values; without aliases it is below that of characters
         self._sizes: dict[yaml.Node, tuple[int, int]] = {}
 
     def get_single_node(self) -> yaml.Node | None:
@@ -30,13 +30,13 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _size(self, node: yaml.Node) -> tuple[int, int]:
-        """Count the values that a node stands for, and its levels. What aliases repeat counts every time.
+        """Count the values and the nesting levels of a node. Values that aliases repeat count each time.
 
         Raises:
-            ConstructorError: Either is larger than anyone would write, or endless.
+            ConstructorError: Either number is unreasonably large or infinite.
         """
         if node not in self._sizes:
-            self._sizes[node] = self._most + 1, 1  # if it is met again within itself
+            self._sizes[node] = self._most + 1, 1  # in case the node contains itself
             children = [] if isinstance(node, yaml.ScalarNode) else node.value
             if isinstance(node, yaml.MappingNode):
                 children = [one for pair in node.value for one in pair]
@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
         given = set[Hashable]()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):  # else PyYAML refuses it
+            if isinstance(key, Hashable):  # otherwise PyYAML rejects it
                 if key in given:
                     problem = f"the key {key!r} is given twice"
                     raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
@@ -67,21 +67,21 @@ class _Dumper(yaml.SafeDumper):
     """A dumper that quotes the strings that `_Loader` would read as numbers."""
 
 
-_FLOAT = re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$")  # the floats that PyYAML takes for strings
+_FLOAT = re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$")  # the floats that PyYAML reads as strings
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 def read_yaml(text: str) -> Any:
-    """Parse YAML text. Raises `yaml.YAMLError`."""
+    """Parse YAML text. Raise `yaml.YAMLError` if it is invalid."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise
-    except Exception as error:  # PyYAML's own, of `!!int ''`, of the 31st of February, of a thousand brackets
+    except Exception as error:  # PyYAML fails on `!!int ''`, the 31st of February, a thousand brackets
         raise yaml.YAMLError(f"a value that cannot be read ({one_line(error)})") from error
 
 
 def write_yaml(values: Any) -> str:
-    """Write YAML text that `read_yaml` turns back into the same values. It is ASCII: other characters are escaped."""
+    """Return YAML text that `read_yaml` converts back to the same values. Characters beyond ASCII are escaped."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)

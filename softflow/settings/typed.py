@@ -1,19 +1,19 @@
-"""Strict typed configuration: layers of YAML, later ones over earlier ones, become a (nested) dataclass.
+"""Strictly typed configuration: YAML layers, of which later ones override earlier ones, become a nested dataclass.
 
     layers = [load_preset("algos", "softflow"), load_preset("presets", "quick"), load_file("mine.yaml")]
     config = from_layers(TrainConfig, layers)
     dump_yaml(config, "config.yaml")
 
-Every key is checked against the dataclass in the layer that it comes from, so an error names the file, the
-full dotted key and the nearest valid one. Nothing unknown is ignored and nothing is converted with loss.
+Each layer's keys are checked against the dataclass, so an error names the file, the full dotted key and the nearest
+valid key. Unknown keys are errors, and no conversion loses information.
 
-Why settings are not OmegaConf's: a trial put 66 lines over OmegaConf 2.4.0 in place of the 384 that read YAML, merge
-and convert. Of the 31 wrong values in tests/settings/test_typed.py it accepted 10 silently: `augment: "true"`, `name:
-3`, NaN, integers beyond 64 bits, null characters, a list among a flow's options. It refused `1e5` as a whole number,
-ran into a RecursionError on a list that contains itself, took `name: ???` for the default, and read the environment
-for `${oc.env:NAME}` in a stranger's config.yaml. It has no flat parts. Checking all this on top of it needs the walk
-over annotations that `_convert` is, the texts of the errors and the flat parts, which leaves an estimated 40 lines
-saved, for some 30 ms at every start and another dependency.
+Why this does not use OmegaConf: in a trial, 66 lines on top of OmegaConf 2.4.0 replaced the 384 lines that read YAML,
+merge and convert. Of the 31 invalid values in tests/settings/test_typed.py, it silently accepted 10, including
+`augment: "true"`, `name: 3`, NaN, integers beyond 64 bits, null characters and a list among a flow's options. It
+rejected `1e5` as an integer, raised a RecursionError on a list that contains itself, read `name: ???` as the default,
+and expanded `${oc.env:NAME}` from an untrusted config.yaml. It has no flat parts. Adding these checks requires
+`_convert`'s walk over the annotations, the error messages and the flat parts. This would save an estimated 40 lines, at
+the cost of 30 ms per start and another dependency.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ T = TypeVar("T")
 
 
 class ConfigError(UserError):
-    """A key or a value that the configuration does not accept."""
+    """A configuration has an invalid key or value."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """Values of some keys of a configuration, nested as in YAML, and where they come from."""
+    """Values of some keys of a configuration, nested as in YAML, with their source."""
 
     values: Mapping[str, Any]
     source: str
-    """What errors call this layer: a file or a flag."""
+    """Name of this layer in errors: a file or a flag."""
 
 
 # ---------------------------------------------------------------------------------------------------- YAML files
 
 
 def load_file(path: str | Path | Traversable, source: str | None = None) -> Layer:
-    """Read a YAML file of keys and values. Raises `ConfigError` if it is missing, too large, not YAML or no mapping."""
+    """Read a YAML file. Raise `ConfigError` if it is missing, too large, invalid YAML or not a mapping."""
     source = source or str(path)
     file = Path(path) if isinstance(path, str) else path
     if not file.is_file():
@@ -67,7 +67,7 @@ def load_file(path: str | Path | Traversable, source: str | None = None) -> Laye
         raise ConfigError(f"{source}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: not valid YAML: {one_line(error)}") from error
-    if values is None:  # a file of comments
+    if values is None:  # the file has only comments
         values = {}
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: expected keys and values (`key: value`), got {_kind(values)}")
@@ -75,7 +75,7 @@ def load_file(path: str | Path | Traversable, source: str | None = None) -> Laye
 
 
 def dump_yaml(config: Any, path: str | Path) -> None:
-    """Write a configuration so that `from_dict(cls, load_file(path).values)` gives it back."""
+    """Write a configuration such that `from_dict(cls, load_file(path).values)` restores it."""
     Path(path).write_text(write_yaml(to_dict(config)), encoding="utf-8")
 
 
@@ -83,8 +83,10 @@ def dump_yaml(config: Any, path: str | Path) -> None:
 
 
 def merge(cls: Any, *layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge values of the dataclass `cls`, later ones over earlier ones: nested dataclasses key by key, and fields that
-    are dicts option by option. An option that is itself a mapping is replaced as a whole."""
+    """Merge values of the dataclass `cls`, of which later ones override earlier ones.
+
+    Nested dataclasses are merged by key, and dict fields by option. An option that is a mapping is replaced as a whole.
+    """
     keys, merged = keys_of(cls), dict[str, Any]()
     for layer in layers:
         for name, value in layer.items():
@@ -99,21 +101,21 @@ def merge(cls: Any, *layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], mapping: Mapping[str, Any], source: str = "config") -> T:
-    """Build the dataclass `cls` from a nested mapping. Raises `ConfigError` naming `source` and the dotted key."""
+    """Build the dataclass `cls` from a nested mapping. Raise `ConfigError` that names `source` and the dotted key."""
     return from_layers(cls, [Layer(mapping, source)])
 
 
 def from_layers(cls: type[T], layers: Sequence[Layer], missing: Any = dataclasses.MISSING) -> T:
-    """Build the dataclass `cls` from layers, later ones over earlier ones over the defaults of the fields.
+    """Build the dataclass `cls` from layers. Later ones override earlier ones, which override the fields' defaults.
 
     Args:
-        cls: A dataclass of bool, int, float, str, Path, Literal, Optional and unions of these, tuple, dict and
-            nested dataclasses, flat or not (`Flat`). `Any` stands for whatever YAML can express.
-        layers: Values and where they come from.
-        missing: Value of the required keys that no layer gives; by default they are an error.
+        cls: A dataclass with fields of type bool, int, float, str, Path, Literal, Optional and unions of these, tuple,
+            dict and nested dataclasses, flat or not (`Flat`). `Any` accepts anything that YAML can express.
+        layers: The values with their sources.
+        missing: The value of required keys that no layer sets. By default they are an error.
 
     Raises:
-        ConfigError: An unknown key, a value of the wrong type or a missing required key.
+        ConfigError: A key is unknown, a value has the wrong type, or a required key is missing.
     """
     values = merge(cls, *(_convert_fields(cls, layer.values, layer.source, "", cls) for layer in layers))
     return _build(cls, values, None, "", missing, " and ".join(layer.source for layer in layers) or "config")
@@ -178,7 +180,7 @@ def _with_new_names(mapping: Mapping[str, Any], keys: Mapping[str, Any], place: 
 
 
 def _convert(value: Any, annotation: Any, place: str) -> Any:
-    """Convert without loss: 1 to 1.0, 1e5 and "1e5" to 100000, "1e-4" to 0.0001, a list to a tuple."""
+    """Convert a value without loss: 1 to 1.0, 1e5 and "1e5" to 100000, "1e-4" to 0.0001, a list to a tuple."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return _convert_plain(value, place)
@@ -218,7 +220,7 @@ def _convert_union(value: Any, annotation: Any, members: tuple[Any, ...], place:
         return None
     if len(concrete) == 1:
         return _convert(value, concrete[0], place)
-    for member in sorted(concrete, key=lambda member: member is not type(value)):  # its own type before conversions
+    for member in sorted(concrete, key=lambda member: member is not type(value)):  # the exact type before conversions
         try:
             return _convert(value, member, place)
         except ConfigError:
@@ -227,7 +229,7 @@ def _convert_union(value: Any, annotation: Any, members: tuple[Any, ...], place:
 
 
 def _convert_plain(value: Any, place: str) -> Any:
-    """Copy lists and mappings of numbers, texts, true, false and null."""
+    """Copy nested lists and mappings of numbers, strings, true, false and null."""
     if isinstance(value, Mapping):
         return {_convert_plain(key, place): _convert_plain(item, place) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -239,7 +241,7 @@ def _convert_plain(value: Any, place: str) -> Any:
 
 
 def as_number(value: Any) -> int | float | None:
-    """Return the number that `value` is or spells, None if there is none or it is NaN."""
+    """Return the number that `value` is or represents as a string, or None if there is none or it is NaN."""
     if isinstance(value, str):
         for parse in (int, float):
             try:
@@ -250,7 +252,7 @@ def as_number(value: Any) -> int | float | None:
         return None
     try:
         return None if math.isnan(value) else value
-    except OverflowError:  # an integer beyond any float
+    except OverflowError:  # an integer too large for a float
         return None
 
 
@@ -273,13 +275,13 @@ def _kind(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     try:
-        return repr(value) if isinstance(value, str) else reprlib.repr(value)  # by aliases YAML may nest without end
-    except ValueError:  # Python prints no integer of thousands of digits
+        return repr(value) if isinstance(value, str) else reprlib.repr(value)  # YAML aliases may nest endlessly
+    except ValueError:  # Python refuses to print integers of thousands of digits
         return "a value with an integer that is too long to show"
 
 
 def _is_path_safe(text: str) -> bool:
-    """Tell whether the operating system accepts the text: no null character, no unpaired surrogate."""
+    """Return whether the operating system accepts the text, which excludes null characters and unpaired surrogates."""
     try:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Settings of a run that are the same whatever the algorithm."""
+"""Settings of a run that every algorithm shares."""
 
 from __future__ import annotations
 
@@ -10,79 +10,82 @@ from softflow.training.success import SuccessRule
 from softflow.training.vector import VectorizationMode, check_time_limit
 
 EnvOptions = dict[str, Any]
-"""Arguments of an environment by name; each is whatever YAML can say: a number, a text, null, a list or a mapping."""
+"""Arguments of an environment by name. Values are anything YAML expresses: numbers, strings, null, lists, mappings."""
 
 
 @dataclass
 class RunConfig:
-    """Settings of a run."""
+    """Settings of a run that do not depend on the algorithm."""
 
     algo: str = "softflow"
-    """Preset of the algorithm: a name, or a YAML file of your own."""
+    """Preset of the algorithm: its name, or the path of your own YAML file."""
     env: str = "tape_cut"
     """Environment: a short name, or a gymnasium id (`module:Id-v0` imports the module first)."""
     preset: str | None = None
-    """Preset on top of those of algorithm and environment, such as `quick`."""
+    """Additional preset, such as `quick`, applied on top of those of the algorithm and the environment."""
     config: str | None = None
-    """YAML file of settings, on top of the presets."""
+    """YAML file of settings, applied on top of the presets."""
     env_options: EnvOptions = field(default_factory=dict)
     """Arguments of the environment, as YAML: `--env-options.maze-map '[[1, 1], [1, 0]]'`."""
     success: str = "last"
-    """Which episodes count as successes: `last`, if their last step says `is_success`; `any`, if some step does; or
-    `return>=X`, if their return is at least the number X."""
+    """Which episodes count as successes: `last` if the last step reports `is_success`, `any` if some step does, or
+    `return>=X` if the return is at least X."""
     demos: str | None = None
-    """Demonstrations (.npz, see docs/demonstrations.md); without it the environment's own demonstrator makes them."""
+    """File of demonstrations (.npz, see docs/demonstrations.md).
+    By default the environment's own demonstrator records them."""
     num_demos: int = 200
-    """Episodes taken from the file, or made by the demonstrator; failures among them teach the critic."""
+    """Number of demonstrations to use, from the file or the demonstrator. Failed ones help to train the critic."""
     mirror: bool = True
-    """Learn from the mirror image of every episode as well, where the environment has that symmetry."""
+    """Whether to train on the mirror image of every episode as well, if the environment has that symmetry."""
     seed: int = 0
-    """Seed of everything random."""
+    """Random seed of the whole run, 0 to 99."""
     device: str = "cpu"
-    """Where the networks live, as torch names it."""
+    """Device of the networks, in torch's notation: `cpu`, `cuda`, `cuda:1`."""
     threads: int = 2
-    """CPU threads of torch."""
+    """Number of CPU threads that torch uses."""
     num_envs: int = 25
-    """Environments that run side by side."""
+    """Number of parallel environments."""
     vectorization_mode: VectorizationMode = "sync"
-    """How: all in one process, one after another, or spread over as many processes as there are cores."""
+    """How environments run: `sync` steps them in turn in this process, `async` spreads them over a process per core."""
     on_env_error: OnEnvError = "stop"
-    """What an error of an environment does: stop the run, or make the environment anew and drop the episode."""
+    """What to do after an environment error: `stop` the run, or `restart` the environment and drop the episode."""
     env_time_limit: float | None = None
-    """Seconds after which an environment that has not finished a reset or a chunk is in error; needs the mode async."""
+    """Seconds of wall time that a reset or a chunk may take before it counts as an error of the environment.
+    Requires vectorization mode `async`."""
     replay_capacity: int = 1_000_000
-    """Rows of the replay of own episodes, one per step; the oldest are overwritten."""
+    """Number of primitive steps of own episodes that the replay holds. A full replay overwrites the oldest."""
     replay_storage: Literal["memory", "disk"] = "memory"
-    """Where they are: `disk` for a replay larger than the memory, in files of the run folder."""
+    """Where the replay is stored: in `memory`, or on `disk` (in the run folder) if it is larger than the memory."""
     collect_steps: int = 1_000
-    """Primitive steps between two bouts of updates, in stages that act."""
+    """Number of primitive steps collected between two rounds of updates, in stages that act.
+    Higher values update the policy less often, with more updates at a time."""
     eval_episodes: int = 50
-    """Held-out episodes after each stage."""
+    """Number of held-out episodes per evaluation. More episodes narrow the confidence interval."""
     eval_every: int = 25_000
-    """Primitive steps between evaluations in stages that act."""
+    """Number of primitive steps between two evaluations, in stages that act."""
     save_minutes: float = 5.0
-    """Minutes between checkpoints; 0 saves one after every round of acting and learning. The end of a stage and an
-    evaluation within it save one as well."""
+    """Minutes between checkpoints. 0 saves one after every round of collecting and updating.
+    Every evaluation and every end of a stage also save one."""
     log_every: int = 100
-    """Updates between two rows of scalars."""
+    """Number of updates between two rows of logged scalars."""
     runs: str = "runs"
-    """Folder of run folders."""
+    """Parent folder of the run folders."""
     run_dir: str | None = None
-    """Run folder; without it one is named after environment, algorithm, time and seed."""
+    """Run folder. By default it is named after the environment, algorithm, time and seed."""
     resume: str | None = None
-    """Run folder to continue, with the settings it was started with; a few may change (docs/architecture.md)."""
+    """Run folder to resume, with its original settings. A few of them may be changed (see docs/architecture.md)."""
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.threads > 1024:  # so many crash the process
+        if self.threads > 1024:  # more of them crash the process
             raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
         SuccessRule(self.success)
         check_time_limit(self.env_time_limit, self.vectorization_mode)
         if not self.save_minutes >= 0:
             raise ValueError(f"save_minutes must be 0 or more, got {self.save_minutes}")
-        if not 0 <= self.seed < 100:  # beyond, the demonstrations' episodes would be those held out
+        if not 0 <= self.seed < 100:  # higher seeds would reuse the held-out episodes
             raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
 
 
