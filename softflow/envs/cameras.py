@@ -29,8 +29,8 @@ def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
     global _drawing_process
     if _drawing_process not in (None, os.getpid()):
         raise RuntimeError(
-            "no OpenGL in a process forked from one that has drawn pictures: make the environments that run in "
-            "processes of their own before any picture is drawn in this one"
+            "no OpenGL in a process forked from one that has drawn pictures: create environments in subprocesses "
+            "before the main process renders anything"
         )
     try:
         renderer = mujoco.Renderer(model, height, width)

@@ -71,7 +71,7 @@ class CubeRotateEnv(SimulatedTask):
 
     Args:
         render_mode: ``"rgb_array"`` or None. None never initializes OpenGL.
-        reward: ``"sparse"``, 1 at the success, or ``"staged"``, a reward for every bit of turning.
+        reward: ``"sparse"``, 1 at the success, or ``"staged"``, the turning in each step minus costs.
         success_turns: Number of turns required for a success. Higher values make the task harder.
         randomize: Whether to draw the cube's mass, size, friction and pose (``RESET_RANGES``) and to push it at random.
             Otherwise every episode starts from the same state, without pushes.
