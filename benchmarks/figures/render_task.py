@@ -110,8 +110,7 @@ TASKS: dict[str, tuple[Callable[[int], Frames], dict[str, str], int]] = {
     "tape_cut_adroit": (partial(frames_of_tape_cut, hand="adroit"), TAPE_CUT, 0),
     "tape_cut_pixels": (frames_of_tape_cut_pixels, TAPE_CUT, 0),
 }
-"""For each task: the function that renders it, the captions in order, and a seed with which the demonstrator succeeds.
-"""
+"""For each task, the function that renders it, the captions in order, and a seed in which the demonstrator succeeds."""
 
 
 def contact_sheet(frames: Frames, captions: dict[str, str]) -> Image.Image:

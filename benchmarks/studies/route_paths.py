@@ -77,7 +77,7 @@ class RoutePaths:
         return mean + self.noise @ torch.randn(mean.shape, generator=self.generator)
 
     def log_prob(self, path: Tensor, scene: Tensor) -> Tensor:
-        """(B, n, H, A), (B, 5) -> (B, n)."""
+        """Return the log-density of paths: (B, n, H, A), (B, 5) -> (B, n)."""
         routes, probability = self.routes(scene)
         error = path.unsqueeze(2) - routes.unsqueeze(1)  # (B, n, 2, H, A)
         standard = torch.linalg.solve_triangular(self.noise, error, upper=False)
