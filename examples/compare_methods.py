@@ -1,11 +1,11 @@
 """Compare methods on one task, with the same demonstrations, environment steps and seeds: a table and a figure.
 
-    python examples/compare_methods.py                       # some minutes: shows how, not which
+    python examples/compare_methods.py                       # a few minutes: too short to rank the methods
     python examples/compare_methods.py --full --algos softflow rfs sac_prior_data --seeds 0 1 2 --num-demos 100 \
         --steps 25000 --jobs 2 -- --threads 1
 
-What stands after `--` goes to every run. A method's demonstrations depend on the seed alone. It is two of the project's
-own commands, `benchmarks.studies.study`, which goes on where it was interrupted, and
+Arguments after `--` are passed to every run. The demonstrations depend only on the seed, not on the method. The script
+runs two commands of the project: `benchmarks.studies.study`, which resumes where it was interrupted, and
 `benchmarks.figures.plot_learning_curves`.
 """
 
@@ -25,14 +25,14 @@ def main() -> None:
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--algos", nargs="+", default=["softflow", "rfs", "filtered_imitation"], help="presets of algorithms"
+        "--algos", nargs="+", default=["softflow", "rfs", "filtered_imitation"], help="algorithm presets to compare"
     )
-    parser.add_argument("--seeds", nargs="+", default=["0"], help="seeds")
-    parser.add_argument("--num-demos", default="20", help="demonstrations")
-    parser.add_argument("--steps", type=int, default=4_000, help="environment steps at which they are compared")
-    parser.add_argument("--full", action="store_true", help="the presets as they are, without `quick` on top")
-    parser.add_argument("--jobs", default="1", help="runs at a time")
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder of the runs and their results")
+    parser.add_argument("--seeds", nargs="+", default=["0"], help="one run per method and seed")
+    parser.add_argument("--num-demos", default="20", help="number of demonstrations")
+    parser.add_argument("--steps", type=int, default=4_000, help="environment steps at which methods are compared")
+    parser.add_argument("--full", action="store_true", help="use the full presets instead of the preset `quick`")
+    parser.add_argument("--jobs", default="1", help="number of runs in parallel")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder for runs and results")
     arguments = parser.parse_args(sys.argv[1:split])
 
     every_run = ["--eval-every", str(arguments.steps // 2), *sys.argv[split + 1 :]]
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def run(module: str, *arguments: str | Path) -> None:
-    """Run a module of the checkout as a command."""
+    """Run a module from the checkout as a command."""
     path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
     subprocess.run([sys.executable, "-m", module, *arguments], check=True, env=os.environ | {"PYTHONPATH": path})
 

@@ -1,8 +1,8 @@
-"""Bring your own algorithm: one file, and one preset that names it, custom_algorithm.yaml.
+"""Add your own algorithm with one Python file and a preset that names it, custom_algorithm.yaml.
 
     python examples/custom_algorithm.py
 
-The same from a shell:
+The same from the shell:
 
     PYTHONPATH=examples softflow-train --algo examples/custom_algorithm.yaml --practice-steps 100000
 """
@@ -28,18 +28,18 @@ from softflow.policies import BestOfN
 
 @dataclass
 class SelfImitationConfig(PolicyConfig):
-    """Settings of self-imitation; each becomes a flag."""
+    """Settings of self-imitation; each becomes a command-line flag."""
 
     practice_steps: int = 50_000
-    """Primitive environment steps."""
+    """Number of primitive environment steps."""
     practice_updates_per_step: float = 0.05
-    """Updates of the policy for each of them."""
+    """Number of policy updates per primitive step. Higher values learn more from each step and take more time."""
 
 
 class SelfImitation(Algorithm):
-    """Imitate the demonstrations, then act, and imitate own successes beside them (after Oh et al., arXiv 1806.05635).
+    """Imitate the demonstrations, then act and also imitate the policy's own successes (after arXiv 1806.05635).
 
-    No critic: what chooses among own steps is whether reward came after them.
+    There is no critic: of its own steps, the policy imitates those that are followed by a reward.
     """
 
     def __init__(self, config: SelfImitationConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:
@@ -62,7 +62,7 @@ class SelfImitation(Algorithm):
         ]
 
     def imitate(self, data: Data, progress: float) -> dict[str, Tensor]:
-        """One update, on half demonstrations and half own successes as soon as there are any."""
+        """Make one update, on half demonstrations and half own successes once there are any."""
         c = self.config
         windows = sample_mixed(data.offline, data.online, c.batch_size, c.horizon, data.rng, 0.5, imitable=True)
         return self.learner.imitate(to_torch(windows, self.device), progress)
@@ -72,7 +72,14 @@ class SelfImitation(Algorithm):
 
 
 def main(demonstrations: int = 20, updates: int = 300, steps: int = 4_000, episodes: int = 20) -> None:
-    """Imitate demonstrations of tape_cut in so many updates, practise for so many steps, and evaluate."""
+    """Imitate demonstrations of tape_cut, practise online, and evaluate on held-out episodes.
+
+    Args:
+        demonstrations: Number of demonstrations.
+        updates: Number of imitation updates.
+        steps: Number of environment steps to practise.
+        episodes: Number of held-out episodes.
+    """
     run = softflow.train(
         Path(__file__).with_suffix(".yaml"),
         preset="quick",

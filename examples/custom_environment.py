@@ -1,12 +1,12 @@
-"""Bring your own environment and demonstrations: any gymnasium environment, and one .npz file.
+"""Use your own environment and demonstrations: any gymnasium environment, and one .npz file.
 
     python examples/custom_environment.py
 
-records scripted demonstrations into docking.npz and trains on them. The same from a shell:
+records scripted demonstrations into docking.npz and trains on them. The same from the shell:
 
     PYTHONPATH=examples softflow-train --env custom_environment:Docking-v0 --demos docking.npz
 
-As a demonstrator is registered, too, the commands can also record them: leave out `--demos`, or
+A demonstrator is registered as well, so the commands can also record demonstrations: leave out `--demos`, or run
 
     PYTHONPATH=examples softflow-demo --env custom_environment:Docking-v0 --out docking.npz
 """
@@ -25,14 +25,14 @@ from softflow.data import Episode, EpisodeBuilder, save_demonstrations
 from softflow.envs import make_demonstrator, make_env, register_task
 from softflow.training.checked_environment import CheckedEnvironment
 
-ENVIRONMENT = "custom_environment:Docking-v0"  # gymnasium's way to name the module that registers it
+ENVIRONMENT = "custom_environment:Docking-v0"  # gymnasium imports the module, which registers the environment
 STEP = 0.1
 
 
 class Docking(gymnasium.Env[np.ndarray, np.ndarray]):
-    """A cart without brakes stops at a mark on its rail. Beyond the mark is a wall, and touching it ends the episode.
+    """A cart must stop at a mark on its rail. A wall is behind the mark, and touching it ends the episode.
 
-    Observation: distance to the mark and speed, (2,). Action: acceleration, (1,) in [-1, 1].
+    Observation (2,): distance to the mark, and speed. Action (1,): acceleration in [-1, 1].
     """
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -54,7 +54,7 @@ class Docking(gymnasium.Env[np.ndarray, np.ndarray]):
 
 
 class DockingDemonstrator:
-    """A spring and a damper, with noise; soft or stiff."""
+    """A noisy spring and damper, soft in mode 0 and stiff in mode 1."""
 
     def __init__(self, env: gymnasium.Env, rng: np.random.Generator) -> None:
         self.cart, self.rng, self.mode = env.unwrapped, rng, int(rng.integers(2))
@@ -71,7 +71,7 @@ if "Docking-v0" not in gymnasium.registry:
 
 
 def demonstrate(env: CheckedEnvironment, rng: np.random.Generator, seed: int) -> Episode:
-    """Record one episode as an own loop would, of a robot or of files."""
+    """Record one episode in an explicit loop, as you would with a robot or with existing files."""
     observation, _ = env.reset(seed=seed)
     demonstrator = make_demonstrator(env, rng)
     builder = EpisodeBuilder()
@@ -85,7 +85,13 @@ def demonstrate(env: CheckedEnvironment, rng: np.random.Generator, seed: int) ->
 
 
 def main(updates: int = 300, steps: int = 5_000, episodes: int = 50) -> None:
-    """Record 20 demonstrations, imitate them in so many updates, learn online for so many steps, and evaluate."""
+    """Record 20 demonstrations, imitate them, learn online, and evaluate on held-out episodes.
+
+    Args:
+        updates: Number of imitation updates.
+        steps: Number of environment steps to learn online.
+        episodes: Number of held-out episodes.
+    """
     env, rng = CheckedEnvironment(make_env(ENVIRONMENT)), np.random.default_rng(0)  # copies and checks every step
     shown = [demonstrate(env, rng, seed) for seed in range(20)]
     save_demonstrations("docking.npz", shown, softflow.TaskSpec.from_env(env))  # training compares it

@@ -1,8 +1,8 @@
-"""Bring your own density: register a flow, and train it by its name.
+"""Add your own density: register a flow, and train it by its name.
 
     python examples/custom_flow.py
 
-An installed package can offer its flow to all commands instead, with an entry point of the group `softflow.flows`.
+An installed package can make its flow available to all commands with an entry point in the group `softflow.flows`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flows import ChunkFlow, MixtureBase, register_flow
 
 @register_flow("nice")
 class NiceFlow(ChunkFlow):
-    """Additive coupling, which keeps volumes (Dinh et al., NICE, arXiv 1410.8516), on a conditional mixture base."""
+    """Volume-preserving additive coupling (NICE, Dinh et al., arXiv 1410.8516) on a conditional mixture base."""
 
     def __init__(self, *, layers: int = 4, width: int = 128, **sizes: int) -> None:
         super().__init__(**sizes)
@@ -40,13 +40,20 @@ class NiceFlow(ChunkFlow):
         return latent, latent.new_zeros(latent.shape[:-1])
 
     def _shift(self, i: int, x: Tensor, context: Tensor) -> Tensor:
-        """How far layer i moves every second number: the others, which stay, and the context decide it."""
+        """Return the shift of layer i for every second number, computed from the other numbers and the context."""
         stays = torch.arange(x.shape[-1], device=x.device) % 2 == i % 2
         return ~stays * self.layers[i](torch.cat((stays * x, context.expand(*x.shape[:-1], -1)), -1))
 
 
 def main(demonstrations: int = 20, updates: int = 300, steps: int = 4_000, episodes: int = 20) -> None:
-    """Imitate demonstrations of tape_cut in so many updates, learn online for so many steps, and evaluate."""
+    """Imitate demonstrations of tape_cut, learn online, and evaluate on held-out episodes.
+
+    Args:
+        demonstrations: Number of demonstrations.
+        updates: Number of imitation updates.
+        steps: Number of environment steps to learn online.
+        episodes: Number of held-out episodes.
+    """
     run = softflow.train(
         flow="nice",
         preset="quick",

@@ -1,11 +1,11 @@
-"""Run a policy behind a guard, break things, and see what is flagged: by what it does, and by what it sees.
+"""Run a policy with a guard, inject faults, and see which ones the guard flags by the actions or the observations.
 
-    python examples/guarded_policy.py            # some minutes
-    python examples/guarded_policy.py --quick    # half a minute: shows how, tells nothing
+    python examples/guarded_policy.py            # a few minutes
+    python examples/guarded_policy.py --quick    # half a minute; the numbers mean nothing
 
-A normalizing flow imitates demonstrations of tape_cut, and others, which it has not seen, calibrate the guard. The
-table has a row for each fault: success and shares of chunks where the guard only watches, and success where it also
-replaces what it flags.
+A normalizing flow imitates demonstrations of tape_cut, and held-out demonstrations calibrate the guard. The table has a
+row for each fault: success and shares of flagged chunks if the guard only monitors, and success if it also replaces
+flagged chunks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ Choose = Callable[[Tensor], Tensor]
 
 
 def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int = 0, quick: bool = False) -> None:
-    """Imitate, calibrate, and run `episodes` held-out episodes with each fault, watched and guarded."""
+    """Imitate, calibrate the guard, and run held-out episodes with each fault, monitored and guarded.
+
+    Args:
+        runs: Folder for the run and the guard.
+        episodes: Number of held-out episodes per fault.
+        seed: Seed of everything random.
+        quick: Use the smallest budgets.
+    """
     base = softflow.train(
         "imitation",
         run_dir=runs / "base",
@@ -48,7 +55,7 @@ def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int 
     )
     held_out = softflow.record_demonstrations("tape_cut", 8 if quick else 60, seed=seed + 1).episodes
     judge = base.make_guard(held_out, rate_factor=1.5)
-    judge.save(runs / "guard")  # for softflow-eval, or the robot: ChunkGuard.load
+    judge.save(runs / "guard")  # for softflow-eval, or for ChunkGuard.load on the robot
 
     policy, config = base.policy().deployed, base.config.run
     check_calibration(judge, held_out, base.demonstrations().episodes)
@@ -72,14 +79,14 @@ def experiment(runs: Path = Path("runs/guarded"), episodes: int = 30, seed: int 
 
 
 def shares(episodes: Sequence[Episode]) -> str:
-    """The mean shares of flagged and of unfamiliar chunks, in two columns."""
+    """Return the mean shares of flagged and of unfamiliar chunks in two columns."""
     each = [guard_shares(episode) for episode in episodes]
     flagged, unfamiliar = (np.mean([share[name] for share in each]) for name in ("flagged", "unfamiliar"))
     return f"{flagged:9.3f}{unfamiliar:12.3f}"
 
 
 def check_calibration(judge: ChunkGuard, held_out: Sequence[Episode], learned: Sequence[Episode]) -> None:
-    """Shares flagged of half of the held-out demonstrations, by the other half and by what the density learnt from."""
+    """Print how much of one held-out half is flagged after calibration on the other half or on the training data."""
     half, horizon = len(held_out) // 2, judge.density.horizon
     observation, chunk = map(torch.as_tensor, whole_chunks(held_out[half:], horizon))
     seen = torch.as_tensor(whole_chunks(learned, 1)[0])
@@ -92,10 +99,10 @@ def check_calibration(judge: ChunkGuard, held_out: Sequence[Episode], learned: S
 
 
 def faults(choose: Choose, judge: ChunkGuard) -> dict[str, tuple[Choose, Callable | None]]:
-    """What goes wrong: with the chunks of the policy, or with the observation that both policy and guard are given."""
+    """Return the faults by name: of the policy's chunks, or of the observation that both policy and guard receive."""
     mean, std = judge.density.normalizer.mean, judge.density.normalizer.std
     names = [name for name, size, _ in OBSERVATION_BLOCKS for _ in range(size)]
-    scissors = np.array([names.index("pivot"), names.index("opening")])  # their pose and velocity
+    scissors = np.array([names.index("pivot"), names.index("opening")])  # range of the scissors' pose and velocity
 
     def noisy(share: float) -> Choose:
         def act(observation: Tensor) -> Tensor:
@@ -133,7 +140,7 @@ def faults(choose: Choose, judge: ChunkGuard) -> dict[str, tuple[Choose, Callabl
 
 
 class Sensors(gymnasium.ObservationWrapper):
-    """Changes what is seen; `change` is also given what was seen first."""
+    """Wrapper that changes observations; `change` also receives the first observation of the episode."""
 
     def __init__(self, env: gymnasium.Env, change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
         super().__init__(env)
@@ -151,7 +158,7 @@ class Sensors(gymnasium.ObservationWrapper):
 def side_by_side(
     config: RunConfig, change: Callable | None, n_action_steps: int, number: int
 ) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
-    """Environments of a run, with other sensors if there is a change."""
+    """Make vectorized environments of a run, with faulty sensors if there is a change."""
 
     def make() -> gymnasium.Env:
         environment = make_environment(config)
@@ -161,7 +168,7 @@ def side_by_side(
 
 
 def report_latency(policy: BestOfN, judge: ChunkGuard, calls: int = 200) -> None:
-    """Time of one decision at best, as of an idle machine: without a guard, and behind one that replaces nothing."""
+    """Print the shortest time of one decision, alone and with a guard that replaces nothing."""
     guarded = GuardedPolicy(policy.choose, judge, policy.n_action_steps, attempts=0)
     observation = judge.density.normalizer.mean[None]
 

@@ -1,11 +1,11 @@
-"""Correct a policy from fifty takeovers, without another step of the environment: by a residual, and by exact latents.
+"""Correct a policy from fifty takeovers, without further environment steps: by a residual, and by exact latents.
 
     python examples/human_corrections.py            # about five minutes
     python examples/human_corrections.py --quick    # half a minute, and learns little
 
-A normalizing flow imitates demonstrations of tape_cut. It acts; where it fails the scripted demonstrator takes over, as
-a human beside a robot would. The frozen policy is then corrected from what the demonstrator did, in two ways. With
---careful the one who takes over has a steady hand: without the noise and the offsets of the demonstrations.
+A normalizing flow imitates demonstrations of tape_cut. When the policy fails, the scripted demonstrator takes over, as
+a human operator would. The frozen policy is then corrected from these takeovers in two ways. With --careful the
+takeovers have none of the noise and errors of the demonstrations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ def compare(
     careful: bool = False,
     quick: bool = False,
 ) -> None:
-    """Imitate, record corrections of `episodes` episodes, learn from them, and judge on held-out episodes."""
+    """Imitate, record corrections, learn from them, and evaluate on held-out episodes.
+
+    Args:
+        runs: Folder for the runs and the corrections.
+        episodes: Number of episodes with a takeover to record.
+        seed: Seed of everything random.
+        careful: Record takeovers without noise and errors.
+        quick: Use the smallest budgets.
+    """
     size: dict[str, Any] = {"num_demos": 100, "eval_episodes": 100, "seed": seed}
     imitation, correction = {}, {}
     if quick:

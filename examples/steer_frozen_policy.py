@@ -1,10 +1,10 @@
-"""Steer a frozen policy: imitate tape_cut by flow matching, then learn what to change of its chunks (RFS).
+"""Steer a frozen policy: imitate tape_cut by flow matching, then learn to steer its chunks (RFS).
 
-    python examples/steer_frozen_policy.py                        # some minutes: shows how, learns little
+    python examples/steer_frozen_policy.py                        # a few minutes, learns little
     python examples/steer_frozen_policy.py --full
     python examples/steer_frozen_policy.py --full --base runs/mine --steps 100000
 
-The base may be the run of any flow policy, trained by any method.
+The base can be the run of any flow policy, trained by any method.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ def main(base: Path | None = None, full: bool = False, steps: int | None = None,
     """Steer a policy, and evaluate it before and after.
 
     Args:
-        base: Run folder of the policy to steer; without it one is trained.
-        full: Train as the presets say, without `quick` on top.
-        steps: Environment steps; without it as the preset says.
-        episodes: Held-out episodes of each evaluation.
+        base: Run folder of the policy to steer. By default a policy is trained first.
+        full: Use the full presets instead of the preset `quick`.
+        steps: Number of environment steps of the steering. By default the preset's number.
+        episodes: Number of held-out episodes per evaluation.
     """
     folder = Path(f"runs/steer/{datetime.now():%Y-%m-%d_%H-%M-%S}")
     settings: dict[str, Any] = {} if full else {"preset": "quick"}
     settings["eval_episodes"] = min(episodes, 50)
     if base is None:
-        solver = {"solver": "euler", "steps": 5}  # as the preset of RFS has it
+        solver = {"solver": "euler", "steps": 5}  # as in the preset of RFS
         before = softflow.train(
             "imitation", flow="flow_matching", flow_options=solver, run_dir=folder / "base", **settings
         )

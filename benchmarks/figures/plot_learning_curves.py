@@ -1,11 +1,10 @@
-"""Plot success against environment steps from run folders, one colour for each algorithm and number of demonstrations.
+"""Plot success against environment steps from run folders, one colour per algorithm and number of demonstrations.
 
     python -m benchmarks.figures.plot_learning_curves runs/study/*/ --out docs/images/learning_curve.png
 
-Thick: success on held-out episodes, pooled over the seeds, with its Wilson 95 % interval; the circle at 0 steps is
-imitation alone. Thin: running success of the policy's own episodes, which explore, mean over the seeds; its first
-points flatter, because successes end sooner than failures.
-Needs softflow[plot].
+Thick lines show success on held-out episodes, pooled over the seeds, with Wilson 95 % intervals; the circle at 0 steps
+is imitation alone. Thin lines show the running success of the training episodes, which explore, averaged over the
+seeds. Their first points are too high because successes end sooner than failures. Needs softflow[plot].
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from benchmarks.studies.run_results import Run, by_configuration, pool, read_run
 
 
 def plot(runs: Sequence[Run], path: Path) -> None:
-    """Draw the runs' learning curves into a PNG."""
+    """Plot the runs' learning curves to a PNG file."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     groups = by_configuration(runs)
     several = len({num_demos for _, num_demos in groups}) > 1
@@ -50,7 +49,7 @@ def plot(runs: Sequence[Run], path: Path) -> None:
 
 
 def mean_of_own_episodes(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean running success over the runs that have acted, as far as all of them have come."""
+    """Return the mean running success over the runs that have acted, up to the last step that all of them reached."""
     curves = [run.own_episodes for run in runs if len(run.own_episodes)]
     if not curves:
         return np.empty(0), np.empty(0)
@@ -61,7 +60,7 @@ def mean_of_own_episodes(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
-    parser.add_argument("--out", type=Path, default=Path("learning_curve.png"), help="PNG to write")
+    parser.add_argument("--out", type=Path, default=Path("learning_curve.png"), help="PNG file to write")
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     plot([read_run(path) for path in arguments.runs], arguments.out)

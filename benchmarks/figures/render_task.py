@@ -1,8 +1,8 @@
-"""Draw the stages of a task, from an episode of its demonstrator, side by side into one PNG.
+"""Render the stages of a task, from an episode of its demonstrator, side by side in one PNG file.
 
     MUJOCO_GL=egl python -m benchmarks.figures.render_task --env cube_rotate --out docs/images/cube_rotate.png
 
-Needs softflow[plot] for Pillow, and an OpenGL that MuJoCo can use (`MUJOCO_GL=egl` without a display).
+Needs softflow[plot] for Pillow, and OpenGL for MuJoCo (`MUJOCO_GL=egl` without a display).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv, TapeCutDemonstr
 
 Frames = dict[str, np.ndarray]
 
-WIDTH, HEIGHT = 400, 360  # pixels of one picture
-MAGNIFIED = 4  # times, where a policy's pictures are shown
-FALL_STEPS = 6  # after the cut, for the ribbon to fall apart
+WIDTH, HEIGHT = 400, 360  # pixels of one image
+MAGNIFIED = 4  # magnification of a policy's observed images
+FALL_STEPS = 6  # steps after the cut, for the ribbon to fall apart
 
 TAPE_CUT = {
     "start": "scissors in their case",
@@ -41,7 +41,7 @@ CUBE_ROTATE = {
 
 
 def frames_of_tape_cut(seed: int, hand: str = "compact") -> Frames:
-    """A close-up (height, width, 3) of the start and of each stage when it is first reached."""
+    """Render close-ups (height, width, 3) of the start and of each stage when it is first reached."""
     env = TapeCutEnv(terminate_on_success=False, hand=hand)
     camera = mujoco.MjvCamera()
     camera.azimuth, camera.elevation = 110, -22
@@ -58,7 +58,7 @@ def frames_of_tape_cut(seed: int, hand: str = "compact") -> Frames:
 
 
 def frames_of_tape_cut_pixels(seed: int) -> Frames:
-    """What a policy sees then, the front camera's picture above the wrist's, each pixel `MAGNIFIED` times as large."""
+    """Render a policy's observed images, the front camera's above the wrist's, magnified by `MAGNIFIED`."""
     env = TapeCutEnv(observation="pixels", terminate_on_success=False)
 
     def look() -> np.ndarray:
@@ -85,8 +85,10 @@ def _at_each_stage(env: TapeCutEnv, seed: int, look: Callable[[], np.ndarray]) -
 
 
 def frames_of_cube_rotate(seed: int) -> Frames:
-    """A look from below (height, width, 3) at the start, at the end of the first stroke and of the first time that the
-    fingers change roles, and after half a turn and a whole one."""
+    """Render the cube from below (height, width, 3).
+
+    The frames show the start, the end of the first stroke, the end of the first hand-over, half a turn and a full turn.
+    """
     env = CubeRotateEnv(render_mode="rgb_array", width=WIDTH, height=HEIGHT, camera="below")
     env.reset(seed=seed)
     demonstrator = CubeRotateDemonstrator(env, np.random.default_rng(seed), mode=2)
@@ -108,11 +110,11 @@ TASKS: dict[str, tuple[Callable[[int], Frames], dict[str, str], int]] = {
     "tape_cut_adroit": (partial(frames_of_tape_cut, hand="adroit"), TAPE_CUT, 0),
     "tape_cut_pixels": (frames_of_tape_cut_pixels, TAPE_CUT, 0),
 }
-"""For each task its pictures, their captions in order, and a seed with which the demonstrator succeeds."""
+"""For each task, the function that renders it, the captions in order, and a seed in which the demonstrator succeeds."""
 
 
 def contact_sheet(frames: Frames, captions: dict[str, str]) -> Image.Image:
-    """The frames in a row, captions below."""
+    """Arrange the frames in a row with their captions below."""
     height, width, _ = next(iter(frames.values())).shape
     sheet = Image.new("RGB", (width * len(captions), height + 40), "white")
     draw = ImageDraw.Draw(sheet)
@@ -124,16 +126,16 @@ def contact_sheet(frames: Frames, captions: dict[str, str]) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env", choices=sorted(TASKS), default="tape_cut", help="the task")
-    parser.add_argument("--out", type=Path, help="PNG to write; named after the task unless given")
-    parser.add_argument("--seed", type=int, help="of the episode; the demonstrator must succeed in it")
+    parser.add_argument("--env", choices=sorted(TASKS), default="tape_cut", help="task to render")
+    parser.add_argument("--out", type=Path, help="PNG file to write (default: named after the task)")
+    parser.add_argument("--seed", type=int, help="seed of the episode, in which the demonstrator must succeed")
     arguments = parser.parse_args()
     frames_of, captions, seed = TASKS[arguments.env]
     seed = seed if arguments.seed is None else arguments.seed
     out = arguments.out or Path(f"{arguments.env}.png")
     frames = frames_of(seed)
     if len(frames) < len(captions):
-        raise SystemExit(f"with seed {seed} the demonstrator only came to {list(frames)}: try another")
+        raise SystemExit(f"with seed {seed} the demonstrator only reached {list(frames)}: try another seed")
     out.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(frames, captions).save(out, optimize=True)
     print(out)

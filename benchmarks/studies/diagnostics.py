@@ -1,11 +1,12 @@
-"""What each diagnostic task is to tell apart, told apart by the project's own methods: a markdown table.
+"""Compare the project's methods on each diagnostic task, as a Markdown table.
 
     python -m benchmarks.studies.diagnostics runs/diagnostics --seeds 0 1 2
     python -m benchmarks.studies.diagnostics runs/one --tasks delayed_corridor --settings '{warmup: {updates: 2000}}'
 
-Every run is one of the preset `diagnostic`, on one thread, with what `--settings` says. Methods of one task and seed
-learn from the same demonstrations, make equally many updates, and those that steer, steer the same base. Prints success
-and mean return on held-out episodes at the end of the runs, and seconds of CPU time. The folder must be new.
+All runs use the preset `diagnostic`, one thread, and the overrides in `--settings`. For a given task and seed, all
+methods learn from the same demonstrations and make the same number of updates, and steering methods share the base. The
+table gives success and mean return on held-out episodes at the end of the runs, and CPU time in seconds. The folder
+must be new.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from softflow.settings.strict_yaml import read_yaml
 from softflow.training.intervals import wilson_interval
 
 BASE = "base"
-"""The method whose policy those after it steer."""
-# A policy that is steered is imitated here, and drawn from at the temperature that it is steered at.
+"""The method whose policy the methods after it steer."""
+# The base policy acts at the temperature at which it is steered.
 FLOW_MATCHING = {"flow": "flow_matching", "flow_options": {"solver": "euler", "steps": 5}, "temperature": 1.0}
 STEERED: dict[str, tuple[str, dict[str, Any]]] = {
     BASE: ("imitation", FLOW_MATCHING),
@@ -39,12 +40,12 @@ METHODS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "drifting_goal": STEERED,
     "wrong_mode": STEERED,
 }
-"""For each task, what is compared: the preset of the algorithm, and settings."""
+"""For each task and method, the algorithm's preset and its settings."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A run's last evaluation, and the CPU time of the whole run in seconds."""
+    """Last evaluation of a run, and the CPU time of the whole run in seconds."""
 
     success_rate: float
     mean_return: float
@@ -53,7 +54,7 @@ class Result:
 
 
 def compare(task: str, folder: Path, seed: int, settings: Mapping[str, Any]) -> dict[str, Result]:
-    """Train every method of a task; the runs are left in `folder`."""
+    """Train every method of a task, and keep the runs in `folder`."""
     results, trained = {}, dict[str, softflow.Run]()
     for method, (algo, own) in METHODS[task].items():
         base = {"base": trained[BASE]} if BASE in trained else {}
@@ -68,7 +69,7 @@ def compare(task: str, folder: Path, seed: int, settings: Mapping[str, Any]) -> 
 
 
 def table(results: dict[str, list[dict[str, Result]]]) -> str:
-    """Markdown, one row for each task and method; `results` of a task are those of each seed."""
+    """Return a Markdown table with a row per task and method; `results` has one entry per task and seed."""
     rows = [["task", "method", "success of each seed", "together", "return", "s"], ["---"] * 6]
     for task, seeds in results.items():
         for method in METHODS[task]:
@@ -86,9 +87,9 @@ def table(results: dict[str, list[dict[str, Result]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the runs go")
-    parser.add_argument("--tasks", nargs="+", choices=METHODS, default=list(METHODS), help="all, unless given")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds")
+    parser.add_argument("folder", type=Path, help="folder for the runs")
+    parser.add_argument("--tasks", nargs="+", choices=METHODS, default=list(METHODS), help="tasks (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per method and seed")
     parser.add_argument("--settings", type=read_yaml, default={}, help="settings of every run, as YAML")
     arguments = parser.parse_args()
     results: dict[str, list[dict[str, Result]]] = {}

@@ -2,16 +2,16 @@
 
     python -m benchmarks.studies.flow_fit [--families spline nflows_nsf ...] [--seeds 0 1 2] [--seconds 30] [--jobs 2]
 
-Every family trains for the same CPU time, one thread each, on paths drawn anew for every batch of 256, with Adam (betas
-0.9, 0.99) and a learning rate that falls from 3e-3 to zero along a cosine over that time: the schedule that suits the
-default flow best of those tried. Then, on 1,000 scenes never seen, with ten paths and fifty samples each:
+Every family trains for the same CPU time on one thread, with fresh paths in every batch of 256. The optimizer is Adam
+(betas 0.9, 0.99), and the learning rate falls from 3e-3 to zero along a cosine; of the schedules tried, this one suits
+the default flow best. Metrics on 1,000 held-out scenes, with ten paths and fifty samples each:
 
-* gap: nats per dimension by which the mean log-density falls short of the true one;
+* gap: difference in nats per dimension between the true and the model's mean log-density;
 * between: share of samples in the middle half of the line from one route to the other;
 * dropped: share of scenes in which one route has less than a tenth of its true probability;
-* ms/update, and ms/chunk: a sample for one context; medians of CPU time.
+* ms/update, and ms/chunk, a sample for one context: medians of CPU time.
 
-Prints a table in Markdown: means over seeds and, after +-, the largest distance of a seed from the mean.
+Prints a Markdown table with means over seeds and, after +-, the largest deviation of a seed from the mean.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from flows import ChunkFlow, make_flow
 BATCH = 256
 ACTION_DIMS = (2, 10)
 
-# glibc hands large blocks back to the system as they are freed, and pays page faults for each of the next batch's: up
+# By default glibc returns large freed blocks to the system, and the next batch causes page faults again. They take up
 # to a fifth of an update at D = 80.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 
-# The name of a row: a registered flow and its options.
+# Maps the name of a row to a registered flow and its options.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "coupling (default)": ("coupling", {}),
     "coupling, 8 components": ("coupling", dict(components=8)),
@@ -65,7 +65,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Fit(NamedTuple):
-    """What one fit measured; `between`, `dropped` in percent."""
+    """Measurements of one fit; `between` and `dropped` are shares between 0 and 1."""
 
     gap: float
     between: float
@@ -81,7 +81,7 @@ def build(family: str, action_dim: int) -> ChunkFlow:
 
 
 def nflows_as_shipped(action_dim: int) -> ChunkFlow:
-    """nflows' own affine coupling, whose scale is at most 1.001."""
+    """Build nflows' own affine coupling, whose scale is at most 1.001."""
     from flows.nflows_backend import NflowsFlow
 
     def conditioner(inputs: int, outputs: int) -> ResidualNet:
@@ -102,7 +102,7 @@ def fit(family: str, action_dim: int, seed: int, seconds: float) -> Fit:
 
 
 def train(flow: ChunkFlow, data: RoutePaths, seconds: float, learning_rate: float = 3e-3) -> float:
-    """Train for CPU seconds, the drawing of data not counted; median milliseconds of an update."""
+    """Train for `seconds` of CPU time, excluding data generation; return the median milliseconds of an update."""
     optimizer = torch.optim.Adam(flow.parameters(), betas=(0.9, 0.99), fused=True)
     times: list[float] = []
     spent = 0.0
@@ -123,9 +123,9 @@ def train(flow: ChunkFlow, data: RoutePaths, seconds: float, learning_rate: floa
 
 @torch.no_grad()
 def measure(flow: ChunkFlow, data: RoutePaths) -> tuple[float, float, float]:
-    """Gap, share between the routes and share of scenes with a dropped route."""
+    """Return the gap, the share between the routes and the share of scenes with a dropped route."""
     gaps, between, dropped = [], [], []
-    for _ in range(10):  # in parts, for those that need much memory
+    for _ in range(10):  # in parts, because some families need much memory
         scene = data.scenes(100)
         context, probability = data.context(scene), data.routes(scene)[1]
         path = data.paths(scene, 10)
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="CPU time of each fit")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    os.environ |= KEEP_MEMORY  # read when a worker starts
+    os.environ |= KEEP_MEMORY  # glibc reads these when a worker starts
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
         fits = {
             (family, dim): [pool.submit(fit, family, dim, seed, arguments.seconds) for seed in arguments.seeds]
@@ -172,7 +172,7 @@ def main() -> None:
 
 
 def summary(fits: list[Fit]) -> list[str]:
-    """Cells of a table: mean and largest distance from it."""
+    """Return the cells of a row: means and largest deviations from them."""
     digits = Fit(gap=4, between=2, dropped=1, update_ms=1, chunk_ms=2)
     scale = Fit(gap=1, between=100, dropped=100, update_ms=1, chunk_ms=1)
     cells = []

@@ -1,10 +1,10 @@
-"""What decides a cut: how far to one side of the ribbon the blades are when they come in.
+"""Success on tape_cut by the lateral error of the blades when they are inserted at the ribbon.
 
     python -m benchmarks.studies.insertion_error runs/study/softflow_d200_s2 --episodes 200
 
-For the run's demonstrations, and for held-out episodes of its policy: how many came in how far off, and which share of
-them cut. Blades come in when the seam is first within REACH of the pivot along the blades, which are lifted and square
-to the ribbon.
+Prints the number of episodes and their success rate by insertion error, for the run's demonstrations and for held-out
+episodes of its policy. Insertion is the first step at which the seam is within REACH of the pivot along the blades,
+with the scissors lifted and square to the ribbon.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ EDGES = (0, 5, 10, 15, 50)  # mm
 
 
 def insertion_error(episode: Episode) -> float:
-    """Distance in mm from the blades' middle to the ribbon, square to its face, when they come in; NaN if never."""
+    """Return the distance in mm from the blades' middle to the ribbon, perpendicular to its face, at insertion.
+
+    It is NaN if the blades are never inserted.
+    """
     block = {name: episode.observation[:, part] for name, part in OBSERVATION_SLICES.items()}
     [scale] = [scale for name, _, scale in FINE_BLOCKS if name == "seam_in_fixture_coarse"]
     aside, along = scale * np.arctanh(block["seam_in_fixture_coarse"].astype(float).clip(-0.9999, 0.9999)).T
@@ -48,8 +51,8 @@ def row(label: str, episodes: Sequence[Episode]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--episodes", type=int, default=200, help="held-out episodes of the policy")
-    parser.add_argument("--seed", type=int, default=HELD_OUT_SEEDS, help="seed of the first")
+    parser.add_argument("--episodes", type=int, default=200, help="number of held-out episodes of the policy")
+    parser.add_argument("--seed", type=int, default=HELD_OUT_SEEDS, help="seed of the first held-out episode")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     run = softflow.Run(arguments.run)

@@ -1,12 +1,12 @@
-"""Conditional two-route paths of known density: what a density over action chunks has to represent, and nothing else.
+"""Conditional two-route paths with known density, a minimal model of the chunks that a policy's density must represent.
 
-A scene of five numbers says where an obstacle lies, how large it is, where the goal is, and how likely each of two
-smooth routes past the obstacle is. A density sees the scene only through a context of 64 numbers. A chunk is a path of
+A scene of five numbers gives the position and size of an obstacle, the position of the goal, and the probabilities of
+two smooth routes past the obstacle. A density sees the scene only through a context of 64 numbers. A chunk is a path of
 eight steps: one of the routes, with smooth noise of 3 % (a Gaussian process over time) and white noise.
 
 In the plane (D = 16) the white noise is 1 %. For D = 80, a fixed random linear map at each step lifts the routes from
-two dimensions to ten, each of which has smooth noise of its own and 2 % of white noise. Either way a path is drawn from
-a mixture of two Gaussians whose density is known exactly. Nearly all numbers lie in (-1, 1).
+two dimensions to ten, each with independent smooth noise and 2 % of white noise. In both cases a path is drawn from a
+mixture of two Gaussians whose density is known exactly. Nearly all numbers lie in (-1, 1).
 
 Shapes: B scenes, n paths for each, H = 8 steps, A = 2 or 10 dimensions.
 """
@@ -21,16 +21,16 @@ from torch import Tensor
 SCENE_DIM, CONTEXT_DIM, HORIZON = 5, 64, 8
 SMOOTH_NOISE = 0.03
 CORRELATED_STEPS = 2.0  # length scale of the smooth noise
-RADIUS = (0.11, 0.30)  # of the obstacle, from the smallest to the largest
+RADIUS = (0.11, 0.30)  # of the smallest and the largest obstacle
 REACH = 0.8  # paths start at x = -REACH and end at x = REACH
 
 
 class RoutePaths:
-    """The data: scenes, contexts, paths and their log-density, float32 and all drawn from one generator.
+    """Scenes, contexts, paths and their log-density, in float32 and drawn from one generator.
 
     Args:
-        action_dim: A; 2 leaves the paths in the plane, any other number lifts them.
-        seed: of what is drawn later. The lift and the context's map are the same whatever the seed.
+        action_dim: A. 2 keeps the paths in the plane; any other number lifts them.
+        seed: Seed of the scenes and paths. The lift and the map to the context do not depend on it.
     """
 
     def __init__(self, action_dim: int, seed: int) -> None:
@@ -46,18 +46,18 @@ class RoutePaths:
         step = torch.arange(HORIZON, dtype=torch.float64)
         apart = (step - step.unsqueeze(1)) / CORRELATED_STEPS
         covariance = SMOOTH_NOISE**2 * (-0.5 * apart.square()).exp() + white_noise**2 * torch.eye(HORIZON)
-        self.noise = torch.linalg.cholesky(covariance).float()  # (H, H), of each dimension on its own
+        self.noise = torch.linalg.cholesky(covariance).float()  # (H, H), for each dimension independently
 
     def scenes(self, n: int) -> Tensor:
-        """(n, 5), uniform in [-1, 1]."""
+        """Draw scenes (n, 5), uniform in [-1, 1]."""
         return 2 * torch.rand(n, SCENE_DIM, generator=self.generator) - 1
 
     def context(self, scene: Tensor) -> Tensor:
-        """(B, 5) -> (B, 64)."""
+        """Return the context of each scene: (B, 5) -> (B, 64)."""
         return torch.tanh(scene @ self.embedding)
 
     def routes(self, scene: Tensor) -> tuple[Tensor, Tensor]:
-        """Both routes, and the probability of each: (B, 5) -> (B, 2, H, A), (B, 2)."""
+        """Return both routes and their probabilities: (B, 5) -> (B, 2, H, A), (B, 2)."""
         across, height, size, goal, preference = scene.unsqueeze(-1).unbind(1)  # (B, 1) each
         x = torch.linspace(-REACH, REACH, HORIZON)
         centre_x, centre_y = 0.3 * across, 0.3 * height
@@ -70,14 +70,14 @@ class RoutePaths:
         return torch.einsum("brhp,hpa->brha", plane, self.lift), torch.cat((preference, -preference), -1).softmax(-1)
 
     def paths(self, scene: Tensor, n: int = 1) -> Tensor:
-        """(B, 5) -> (B, n, H, A)."""
+        """Draw n paths for each scene: (B, 5) -> (B, n, H, A)."""
         routes, probability = self.routes(scene)
         route = torch.multinomial(probability, n, replacement=True, generator=self.generator)  # (B, n)
         mean = routes[torch.arange(len(scene)).unsqueeze(1), route]
         return mean + self.noise @ torch.randn(mean.shape, generator=self.generator)
 
     def log_prob(self, path: Tensor, scene: Tensor) -> Tensor:
-        """(B, n, H, A), (B, 5) -> (B, n)."""
+        """Return the log-density of paths: (B, n, H, A), (B, 5) -> (B, n)."""
         routes, probability = self.routes(scene)
         error = path.unsqueeze(2) - routes.unsqueeze(1)  # (B, n, 2, H, A)
         standard = torch.linalg.solve_triangular(self.noise, error, upper=False)
@@ -85,8 +85,10 @@ class RoutePaths:
         return torch.logsumexp(probability.log().unsqueeze(1) - 0.5 * standard.square().sum((-2, -1)), -1) + log_peak
 
     def side(self, path: Tensor, scene: Tensor) -> Tensor:
-        """Where a path lies on the line from one route to the other, -1 on the first and 1 on the second:
-        (B, n, H, A), (B, 5) -> (B, n)."""
+        """Project paths onto the line between the routes: (B, n, H, A), (B, 5) -> (B, n).
+
+        The result is -1 on the first route and 1 on the second.
+        """
         first, second = self.routes(scene)[0].unsqueeze(1).unbind(2)
         half = (second - first) / 2
         return ((path - (first + second) / 2) * half).sum((-2, -1)) / half.square().sum((-2, -1))

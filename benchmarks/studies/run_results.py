@@ -1,4 +1,4 @@
-"""What run folders say: success on held-out episodes, and of own episodes, against environment steps."""
+"""Results from run folders: success on held-out episodes and in training episodes, against environment steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from softflow.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of a run: the `number`-th of its stage, after `steps` environment steps of the whole run."""
+    """One evaluation of a run, with index `number` in its stage, after `steps` environment steps of the whole run."""
 
     stage: str
     number: int
@@ -27,7 +27,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder's settings and results; `own_episodes` (N, 2) are steps and running success rate."""
+    """Settings and results of a run; `own_episodes` (N, 2) has the steps and running success of training episodes."""
 
     algo: str
     num_demos: int
@@ -36,7 +36,10 @@ class Run:
     own_episodes: np.ndarray
 
     def longest_dip(self, depth: float = 0.1) -> float:
-        """Most steps in a row that own success was more than `depth` below what the policy began to act with."""
+        """Return the longest span of steps in which own success stayed more than `depth` below its initial value.
+
+        The initial value is the success on held-out episodes before the policy starts to act.
+        """
         began = [e for e in self.evaluations if e.steps == 0][-1:]
         longest, start = 0.0, None
         for steps, success in self.own_episodes if began else []:
@@ -50,7 +53,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Pooled:
-    """The same evaluation of several runs, their episodes taken together; the interval is Wilson's at 95 %."""
+    """One evaluation pooled over the episodes of several runs, with Wilson's 95 % interval."""
 
     stage: str
     steps: float
@@ -71,9 +74,12 @@ class Pooled:
 
 
 def read_run(path: str | Path) -> Run:
-    """Read a run folder, of a run that may still be going on. Raises `UserError` if it is none.
+    """Read a run folder; the run may be unfinished.
 
-    A stage is taken to act if own episodes have ended in it.
+    A stage counts as acting if training episodes have ended in it.
+
+    Raises:
+        UserError: The path is not a run folder.
     """
     folder = RunFolder.open(path)
     settings = load_file(folder.config_path).values
@@ -82,7 +88,7 @@ def read_run(path: str | Path) -> Run:
     acting = {stage for stage, _, name, _ in rows if name.startswith("rollout/")}
     evaluations: list[Evaluation] = []
     own_episodes: list[tuple[int, float]] = []
-    before, last_stage, last_step = 0, None, 0  # steps of the stages before; a stage's own begin at 0 again
+    before, last_stage, last_step = 0, None, 0  # steps of earlier stages, because each stage counts from 0
     for stage, step, name, value in rows:
         if stage != last_stage:
             before += last_step if last_stage in acting else 0
@@ -100,9 +106,9 @@ def read_run(path: str | Path) -> Run:
 
 
 def pool(runs: Sequence[Run]) -> list[Pooled]:
-    """The evaluations of runs that differ in their seed alone, in order; one that a run lacks is pooled over the rest.
+    """Pool the evaluations of runs that differ only in their seed; an evaluation may be missing in some of them.
 
-    Held-out episodes are the same for every run, so the interval is of the policies' success on them.
+    The held-out episodes are the same for every run, so the interval concerns the policies' success on these.
     """
     groups: dict[tuple[str, int], list[Evaluation]] = {}
     for run in sorted(runs, key=lambda run: -len(run.evaluations)):
@@ -121,7 +127,7 @@ def pool(runs: Sequence[Run]) -> list[Pooled]:
 
 
 def by_configuration(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
-    """Runs by (algo, num_demos), in the order in which these first appear."""
+    """Group runs by (algo, num_demos), in order of first appearance."""
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.algo, run.num_demos), []).append(run)

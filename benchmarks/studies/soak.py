@@ -1,10 +1,9 @@
-"""Does memory grow? Collects and learns on tape_cut for a while, saves and evaluates now and then, and prints what is
-resident.
+"""Check for memory leaks: train on tape_cut with regular checkpoints and evaluations, and print the resident memory.
 
     python -m benchmarks.studies.soak --minutes 30 --settings '{run_dir: runs/soak}'
 
-`own` is the memory that this process alone has, `rows` what the replay's rows take of it. Their difference may not
-grow: the last line is its slope over the second half, by least squares.
+`own` is the private memory of this process, and `rows` is the part that the replay's rows take. Their difference must
+not grow; the last line is its slope over the second half, by least squares.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ TRAIN: dict[str, Any] = {
     "threads": 1,
 }
 LINES = 60
-"""Measurements in a run."""
+"""Number of measurements in a run."""
 
 
 def own_memory() -> int:
-    """Bytes."""
+    """Return the private resident memory of this process in bytes."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
     return 1024 * int(line.split()[1])
 
 
 class Soak(Trainer):
-    """One that is watched from its beginning, and interrupted after so many minutes."""
+    """Trainer whose memory is sampled from the start, and which is interrupted after `minutes`."""
 
     minutes: float
     samples: list[tuple[float, int, int]]
-    """Minutes, bytes of the process, bytes of the rows of own episodes."""
+    """Minutes passed, bytes of the process, and bytes of the rows of own episodes."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -66,13 +65,13 @@ class Soak(Trainer):
             self.samples.append((passed, own, rows))
             shown = f"own {own / 1e6:.1f} MB, rows {rows / 1e6:.1f} MB, the rest {(own - rows) / 1e6:.1f} MB"
             print(f"{passed:.2f} minutes, {self.progress.steps:,} steps: {shown}", flush=True)
-        signal.raise_signal(signal.SIGTERM)  # a job in the background ignores SIGINT
+        signal.raise_signal(signal.SIGTERM)  # not SIGINT, which background jobs ignore
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--settings", type=read_yaml, default={}, help="further settings of softflow.train, as YAML")
+    parser.add_argument("--minutes", type=float, default=30, help="duration of the run in minutes")
+    parser.add_argument("--settings", type=read_yaml, default={}, help="additional settings of softflow.train, as YAML")
     arguments = parser.parse_args()
     Soak.minutes, Soak.samples = arguments.minutes, []
     training.Trainer = Soak  # type: ignore[misc]
@@ -80,7 +79,7 @@ def main() -> None:
         softflow.train(TRAIN, **arguments.settings)
     minutes, memory, rows = np.array(Soak.samples[LINES // 2 :]).T
     slope = np.polyfit(minutes, memory - rows, 1)[0]
-    print(f"all but the rows grows by {slope / 1e6:+.3f} MB a minute in the second half")
+    print(f"memory without the rows grows by {slope / 1e6:+.3f} MB per minute in the second half")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Run `softflow-train` for algorithms x numbers of demonstrations x seeds, and tabulate what they reached.
+"""Run `softflow-train` for algorithms x numbers of demonstrations x seeds, and tabulate the results.
 
     python -m benchmarks.studies.study runs/study --algos softflow filtered_imitation --seeds 0 1 2 \
         --num-demos 100 200 --jobs 2 -- --threads 1
 
-What stands after `--` goes to every run; `{seed}` in it is the run's seed. Runs lie in
-FOLDER/<algo>_d<demonstrations>_s<seed>, their output beside them in a .log. Called again, finished runs are skipped
-and interrupted ones resumed. After each run summary.md (success after each stage and at given environment steps) and
+Arguments after `--` are passed to every run, with `{seed}` replaced by the run's seed. The run folders are
+FOLDER/<algo>_d<demonstrations>_s<seed>, with the output in a .log file next to them. A second call skips finished runs
+and resumes interrupted ones. After each run, summary.md (success after each stage and at given environment steps) and
 summary.csv (every evaluation) are written to FOLDER, with Wilson intervals over the episodes of all seeds. The longest
-dip is for how many steps, in the worst seed, the success of the last 50 own episodes lay more than 0.10 below what the
-policy began to act with.
+dip is the number of steps, in the worst seed, for which the success of the last 50 training episodes stayed more than
+0.10 below its value when the policy started to act.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class Job:
 
     @property
     def minutes(self) -> float:
-        """Wall time, of all parts of a run that was interrupted."""
+        """Wall time in minutes, summed over the parts of an interrupted run."""
         times = re.findall(rf"^(?:{FINISHED}|{STOPPED}) (\d+) s$", self.log.read_text(encoding="utf-8"), re.MULTILINE)
         return sum(map(int, times)) / 60
 
     def run(self, arguments: Sequence[str]) -> bool:
-        """Start or resume it; returns whether it came to its end."""
+        """Start or resume the run, and return whether it has finished."""
         command = [sys.executable, "-m", "softflow.cli.train"]
         if (self.run_dir / "checkpoints" / "last").is_file():
             command += ["--resume", str(self.run_dir)]
@@ -78,7 +78,7 @@ class Job:
 
 
 def summarize(folder: Path, jobs: Sequence[Job], at_steps: Sequence[int]) -> str:
-    """Write summary.md and summary.csv of the finished jobs; returns the former."""
+    """Write summary.md and summary.csv for the finished jobs, and return the text of summary.md."""
     finished = [job for job in jobs if job.finished]
     groups = by_configuration([read_run(job.run_dir) for job in finished])
     results = {configuration: pool(runs) for configuration, runs in groups.items()}
@@ -109,7 +109,7 @@ def _table(
     rows.append(["---"] * len(rows[0]))
     for (algo, num_demos), evaluations in results.items():
         last = {e.stage: str(e) for e in evaluations}
-        # an evaluation comes a little after the step it was due at; of several, the last is of what acts from there on
+        # An evaluation comes shortly after the step at which it was due. The last one is of the policy that acts next.
         near = [[str(e) for e in evaluations if steps <= e.steps <= 1.05 * steps] for steps in at_steps]
         spent = minutes[algo, num_demos]
         rows.append([algo, str(num_demos), str(len(groups[algo, num_demos])), f"{sum(spent) / len(spent):.0f}"])
@@ -122,12 +122,12 @@ def main() -> int:
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     own, passed_on = sys.argv[1:split], sys.argv[split + 1 :]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the runs and the tables go")
-    parser.add_argument("--algos", nargs="+", default=["softflow"], help="presets of algorithms")
+    parser.add_argument("folder", type=Path, help="folder for the runs and the tables")
+    parser.add_argument("--algos", nargs="+", default=["softflow"], help="algorithm presets to run")
     parser.add_argument("--num-demos", nargs="+", type=int, default=[200], help="numbers of demonstrations")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="one run per configuration and seed")
     parser.add_argument("--at-steps", nargs="+", type=int, default=[25_000], help="environment steps to tabulate")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs in parallel")
     arguments = parser.parse_args(own)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     combinations = product(arguments.num_demos, arguments.algos, arguments.seeds)

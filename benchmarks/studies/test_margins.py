@@ -1,14 +1,14 @@
-"""Would the tests pass on another processor? Reruns those that ask for the fixture `measured`, with other rounding and
-other seeds, and prints how far what they measure is from its bounds.
+"""Check whether the tests would pass on another processor.
 
     python -m benchmarks.studies.test_margins runs/margins
     python -m benchmarks.studies.test_margins runs/precision --seeds 50 --jobs 2 -- tests/flows -k precision
 
-Every kind of rounding is run with the seeds as they are, and then `--seeds` others, with the kinds in turn. A line of
-the table is a comparison in a test: the mean, the standard deviation over all runs and over those that differ in
-rounding alone, the value nearest to the bound, the bound, and by how many standard deviations the mean is inside it.
-Nearest first. What follows `--` goes to pytest. The folder keeps the values and the output of pytest; called again,
-it runs what is not there yet.
+Reruns the tests with the fixture `measured` under other rounding and other seeds, and prints how far the measured
+values are from their bounds. Every kind of rounding is run with the original seeds; then `--seeds` further seeds
+follow, with the kinds in rotation. A line of the table is a comparison in a test: the distance of the mean from the
+bound in standard deviations, the mean, the standard deviations over all runs and over those that differ only in
+rounding, the value nearest to the bound, and the bound. The smallest distances come first. Arguments after `--` are
+passed to pytest. The folder keeps the values and the output of pytest; a second call runs only what is missing.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ ROUNDING: dict[str, dict[str, str]] = {
     "two threads": {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
     "batches reversed": {},
 }
-"""Environment variables; `batches reversed` is an option of the tests."""
+"""Environment variables of each kind of rounding; `batches reversed` is an option of the tests."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """All measured tests, with one kind of rounding and one offset to their seeds."""
+    """All measured tests with one kind of rounding and one offset to their seeds."""
 
     folder: Path
     rounding: str
@@ -97,18 +97,21 @@ class Run:
 
 @dataclass
 class Margin:
-    """What one comparison of a test was given in all runs."""
+    """Values of one comparison of a test in all runs."""
 
     bound: float
     side: str
     values: list[float] = field(default_factory=list)
     by_rounding: list[float] = field(default_factory=list)
-    """Those of the runs with the seeds as they are."""
+    """Values of the runs with the original seeds."""
 
     @property
     def distance(self) -> float:
-        """How many standard deviations the mean is inside the bound. For a positive value with a lower bound both are
-        taken of the logarithms, because such a value does not come nearer to zero the farther it spreads upwards."""
+        """Distance of the mean from the bound, in standard deviations; positive inside.
+
+        For positive values with a lower bound it is computed from their logarithms, because a larger upward spread does
+        not bring such values closer to zero.
+        """
         values, bound = self.values, self.bound
         if self.side == "above" and min(bound, *values) > 0:
             values, bound = [math.log(value) for value in values], math.log(bound)
@@ -132,7 +135,7 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def collect(runs: Iterable[Run]) -> dict[tuple[str, str, str, int], Margin]:
-    """By test, line and side of the comparison, and which time it was made."""
+    """Return the margins by test, line and side of the comparison, and the count of its executions."""
     margins: dict[tuple[str, str, str, int], Margin] = {}
     for run in runs:
         made: Counter[tuple[str, str, str]] = Counter()
@@ -147,7 +150,7 @@ def collect(runs: Iterable[Run]) -> dict[tuple[str, str, str, int], Margin]:
 
 
 def table(margins: dict[tuple[str, str, str, int], Margin]) -> str:
-    """Two lines for each comparison in a test function: of those that parameters and loops make, the nearest."""
+    """Return two lines per comparison in a test function, for the parameters and iteration nearest to the bound."""
     groups: dict[tuple[str, str, str], list[tuple[Margin, str]]] = {}
     for (test, line, side, _), margin in margins.items():
         groups.setdefault((test.partition("[")[0], line, side), []).append((margin, test))
@@ -162,9 +165,9 @@ def table(margins: dict[tuple[str, str, str, int], Margin]) -> str:
 def main() -> None:
     split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where values and logs go")
-    parser.add_argument("--seeds", type=int, default=20, help="other seeds than those in the tests")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once")
+    parser.add_argument("folder", type=Path, help="folder for values and logs")
+    parser.add_argument("--seeds", type=int, default=20, help="number of additional seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs in parallel")
     arguments = parser.parse_args(sys.argv[1:split])
     arguments.folder.mkdir(parents=True, exist_ok=True)
     kinds = list(ROUNDING)

@@ -1,10 +1,10 @@
-"""Control steps per second of CPU time, and what of it is not MuJoCo's: under a random walk of actions, and under the
-demonstrator where there is one.
+"""Measure control steps per second of CPU time, and the share of the time spent outside MuJoCo.
 
     python -m benchmarks.timing.env_speed --env cube_rotate --steps 5000
 
-`reset` counts for the speed, not for the share; the demonstrator's own time for neither.  Times are CPU time of this
-process, so a busy machine matters less.
+Actions are a random walk, and those of the demonstrator if there is one. The speed includes `reset`, the share does
+not; the demonstrator's own time is excluded from both. Times are CPU time of this process, so other load on the machine
+matters less.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Act = Callable[[], NDArray[np.floating]]
 
 @dataclass
 class PhysicsClock:
-    """Takes the place of `mujoco.mj_step` and adds up the CPU seconds spent in it."""
+    """Replacement for `mujoco.mj_step` that adds up the CPU seconds spent in it."""
 
     mj_step: Callable[..., None]
     seconds: float = 0.0
@@ -40,7 +40,7 @@ class PhysicsClock:
 
 
 def random_walk(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Act:
-    """Actions of (A,) that wander between the bounds, correlated in time."""
+    """Return a function that gives time-correlated random actions (A,) within the bounds."""
     action = np.zeros(env.action_space.shape, np.float32)
 
     def act() -> NDArray[np.floating]:
@@ -51,7 +51,7 @@ def random_walk(env: gymnasium.Env[Any, Any], rng: np.random.Generator) -> Act:
 
 
 def measure(env: gymnasium.Env[Any, Any], make_act: Callable[[], Act], steps: int, clock: PhysicsClock) -> str:
-    """Steps over the CPU time of `reset` and `step`, and the share of `step` outside `mj_step`, in words."""
+    """Describe the steps per CPU second of `reset` and `step`, and the share of `step` outside `mj_step`."""
     resetting, stepping, physics, taken, episode = 0.0, 0.0, 0.0, 0, 0
     while taken < steps:
         start = time.process_time()
@@ -71,7 +71,7 @@ def measure(env: gymnasium.Env[Any, Any], make_act: Callable[[], Act], steps: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env", default="tape_cut", help="short name or gymnasium id")
+    parser.add_argument("--env", default="tape_cut", help="short name or gymnasium id of the environment")
     parser.add_argument("--steps", type=int, default=5000, help="control steps per measurement")
     arguments = parser.parse_args()
     env, rng = make_env(arguments.env), np.random.default_rng(0)

@@ -1,10 +1,11 @@
-"""Time of one chunk at batch 1: a flow as it is, and exported in each format.
+"""Measure the time of one chunk at batch size 1, with an eager flow and with its export in each format.
 
     python -m benchmarks.timing.export_speed [rounds]
 
-One thread, one interleaved run: each round times every case once, so that a noisy machine is noisy for all. The flow is
-the default, at 8 steps of 10 numbers; the latent is given, or for the greedy chunk that of the base's mode. Prints the
-median and the 99th percentile of the wall time in milliseconds, and the median's ratio to eager.
+The benchmark uses one thread, and every round times each case once, so that load on the machine affects all cases
+equally. The flow is the default for chunks of 8 x 10 numbers. The latent is given; for the greedy chunk it is the mode
+of the base. Prints the median and the 99th percentile of the wall time in milliseconds, and the ratio of the median to
+eager.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ HORIZON, ACTION_DIM, CONTEXT_DIM = 8, 10, 64
 
 
 def make_cases(folder: Path) -> dict[str, dict[str, Callable[[], Tensor]]]:
-    """For each of the two maps, a call on one row of the eager module and of every file."""
+    """Return, for each of the two maps, calls on one row of the eager module and of every exported file."""
     flow = make_flow(DEFAULT_FLOW, horizon=HORIZON, action_dim=ACTION_DIM, context_dim=CONTEXT_DIM).eval()
     latent, context = torch.randn(8, HORIZON, ACTION_DIM), torch.randn(8, CONTEXT_DIM)
     maps: dict[str, tuple[nn.Module, dict[str, Tensor]]] = {

@@ -1,13 +1,13 @@
-"""Speed of our affine coupling against nflows' and zuko's of the same size: updates, and one chunk.
+"""Compare the speed of our affine coupling with nflows' and zuko's of the same size, for updates and for one chunk.
 
     python -m benchmarks.timing.flow_speed [rounds]
 
-One thread; each round times every case once, so that a noisy machine is noisy for all. Every flow has 6 layers,
-conditioners of 2 x 256 and a context of 64; nflows and zuko are used as they come, without our wrappers, and get the
-context beside the conditioners' input, as their interfaces want it. An update is forward and backward pass at batch
-256, of the negative log-likelihood or through a sample and its log-density; a chunk is drawn for one context, in
-inference mode. Prints median milliseconds of CPU time, and ratios of ours, on a Gaussian base like theirs, to either
-library's.
+The benchmark uses one thread, and every round times each case once, so that load on the machine affects all cases
+equally. Every flow has 6 layers, conditioners of 2 x 256 and a context of 64. nflows and zuko are used without our
+wrappers, and concatenate the context to the conditioners' input, as their interfaces require. An update is a forward
+and backward pass at batch size 256, either of the negative log-likelihood or through a sample and its log-density. A
+chunk is drawn for one context in inference mode. Prints median milliseconds of CPU time, and the ratios of our flow on
+a Gaussian base, like theirs, to each library's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CASES = ("ours", "ours, mixture base", "nflows", "zuko")
 
 
 class Conditioner(nn.Module):
-    """The coupling flow's conditioner, in the form nflows calls."""
+    """The coupling flow's conditioner with the interface that nflows expects."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def nflows_coupling(dim: int) -> Flow:
 
 
 def work(dim: int) -> dict[str, dict[str, Call]]:
-    """For each kind of work, a call for each of `CASES`."""
+    """Return, for each kind of work, a call for each of `CASES`."""
     sizes = dict(horizon=HORIZON, action_dim=dim // HORIZON, context_dim=CONTEXT_DIM, layers=LAYERS, width=WIDTH)
     gaussian = make_flow("coupling", **sizes, base="gaussian")
     mixture = make_flow("coupling", **sizes, base="mixture")

@@ -1,4 +1,4 @@
-"""Times of several calls, taken in turn, so that a machine that is busy is busy for all of them."""
+"""Interleaved timing of several calls, so that load on the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def interleaved(
     """Return the milliseconds of every call, by case.
 
     Args:
-        cases: the calls.
-        rounds: in each of which every case has its turn.
-        warm_up: rounds before, which are not counted.
-        repeats: calls of a case in its turn.
-        clock: in seconds; CPU time of this process, unless given.
+        cases: The calls to time.
+        rounds: Number of rounds. Every round times each case.
+        warm_up: Number of rounds at the start that are not counted.
+        repeats: Number of calls of a case per round.
+        clock: Function that returns the time in seconds. The default is CPU time of this process.
     """
     times: dict[Case, list[float]] = {case: [] for case in cases}
     for i in range(warm_up + rounds):
@@ -40,5 +40,5 @@ def interleaved(
 
 
 def ratio(times: list[float], to: list[float]) -> float:
-    """Return the median over the rounds of one case's time divided by another's."""
+    """Return the median over the rounds of the ratio of one case's time to another's."""
     return statistics.median(one / other for one, other in zip(times, to, strict=True))

@@ -1,7 +1,7 @@
-"""The matrix products that an update of SOFT-FLOW cannot do without, counted from its layers.
+"""Minimal set of matrix products in an update of SOFT-FLOW, counted from its layers.
 
-Of the backward pass a layer needs the product that gives the gradient of its weights, if it learns, and the one that
-gives the gradient of its input, if anything before it learns. `Floor` makes nothing but these.
+In the backward pass, a layer needs one product for the gradient of its weights, if it is trained, and one for the
+gradient of its input, if anything before it is trained. `Floor` computes only these products.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Product(NamedTuple):
 
 
 def linear(rows: int, inputs: int, outputs: int, weight: bool, input: bool, members: int = 1) -> list[Product]:
-    """A linear layer's forward pass, and the gradients that are needed: of its `weight`, of its `input`."""
+    """Return the products of a linear layer's forward pass, and of the gradients of its `weight` and its `input`."""
     products = [Product(members, rows, inputs, outputs)]
     if weight:
         products.append(Product(members, inputs, rows, outputs))
@@ -49,12 +49,15 @@ def flow_products(
     learns: bool = False,
     through: bool = False,
 ) -> list[Product]:
-    """One pass of a coupling flow on a mixture base, in either direction, over `samples` chunks of each row.
+    """Return the products of one pass of a coupling flow on a mixture base, in either direction.
 
     Args:
-        length: only the first so many actions are asked for, which the layer that acts last may not move.
-        learns: the flow's own weights get gradients.
-        through: so does what comes in, a chunk or a latent.
+        flow: The coupling flow.
+        batch: Number of rows.
+        samples: Number of chunks per row.
+        length: Number of leading actions that are needed; the last layer may not change these. None needs all.
+        learns: Whether the flow's weights get gradients.
+        through: Whether the input, a chunk or a latent, gets a gradient.
     """
     products = linear(batch, flow.context_dim, flow.layers * flow.width, weight=learns, input=False)
     first, second = flow.base.hidden[0], flow.base.hidden[3]
@@ -66,7 +69,7 @@ def flow_products(
         if spared and i == 0:
             continue
         for layer in (conditioner.input, conditioner.hidden, conditioner.output):
-            given = i == 0 and layer is conditioner.input  # reads what comes in
+            given = i == 0 and layer is conditioner.input  # reads the input of the flow
             needed = through or (learns and not given)
             products += linear(batch * samples, layer.in_features, layer.out_features, weight=learns, input=needed)
     return products
@@ -75,7 +78,7 @@ def flow_products(
 def critic_products(
     critic: ChunkCritic, batch: int, samples: int = 1, *, learns: bool = False, through: bool = False
 ) -> list[Product]:
-    """One pass of the ensemble over `samples` chunks of each row; see `flow_products`."""
+    """Return the products of one pass of the ensemble over `samples` chunks per row; see `flow_products`."""
     members, chunk_size, width = critic.chunk_weight.shape
     rows = batch * samples
     products = linear(batch, critic.context_dim, width, weight=learns, input=False, members=members)
@@ -87,7 +90,7 @@ def critic_products(
 
 
 def state_value_products(state_value: StateValue, batch: int, *, learns: bool) -> list[Product]:
-    """One pass of V; see `flow_products`."""
+    """Return the products of one pass of the state value V; see `flow_products`."""
     layers = [layer for layer in state_value if isinstance(layer, nn.Linear)]
     products: list[Product] = []
     for layer in layers:
@@ -97,13 +100,13 @@ def state_value_products(state_value: StateValue, batch: int, *, learns: bool) -
 
 
 def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Product]:
-    """All of one update: the critic's, and what the actor of that stage minimises."""
+    """Return all products of one update: those of the critic, and of the actor's loss in that stage."""
     config, flow, critic = algorithm.config, algorithm.actor.flow, algorithm.critic
     batch, candidates = config.batch_size, config.target_candidates
     products = flow_products(flow, batch, candidates, length=critic.horizon)
     products += critic_products(critic, batch, candidates)
     if candidates > 1:
-        products += critic_products(critic, batch, candidates)  # the online one chooses
+        products += critic_products(critic, batch, candidates)  # the online critic chooses among the candidates
     products += critic_products(critic, batch, learns=True)
     state_value = algorithm.state_value
     if state_value is not None:
@@ -123,7 +126,7 @@ def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Produ
 
 
 class Floor:
-    """Calling it makes the products, one after another, into memory that is there already."""
+    """Callable that computes the products one after another into preallocated memory."""
 
     def __init__(self, products: list[Product]) -> None:
         made = {p: tuple(torch.randn(p.members, *shape) for shape in _shapes(p)) for p in set(products)}

@@ -1,9 +1,9 @@
-"""Where the time of a training run goes: its CPU seconds by what they are spent on.
+"""Profile a training run: its CPU seconds by part.
 
     python -m benchmarks.timing.profile_run --settings '{run_dir: runs/profile}'
 
-The run has one thread and all environments in this process. Each second counts for
-the innermost of the parts below that is at work: a chunk proposed for the critic's target is the flow's.
+The run has one thread and all environments in this process. Time counts only for the innermost of the active parts: a
+chunk proposed for the critic's target belongs to the flow.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
 
 
 class Clock:
-    """CPU seconds of each part, those of the parts within it left out."""
+    """CPU seconds of each part, excluding nested parts."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()

@@ -1,10 +1,10 @@
-"""Replays with rows of 97 and 15 numbers: milliseconds to sample a batch of 256 windows of 8 steps, in memory and in
-files, and seconds to save and to load a checkpoint.
+"""Measure how long replays take to sample a batch, and to save and load a checkpoint, in memory and in files.
 
     python -m benchmarks.timing.replay_speed --rows 1e4 1e5 1e6 1e7 --folder runs/replay_speed
 
-Sampling is measured in turn, of all sizes, and given as a median. Only the first 1e6 rows of a replay that is larger
-are compared in memory; in files, one larger than the memory shows what the disk takes. The files are deleted.
+Rows have 97 and 15 numbers, and a batch has 256 windows of 8 steps. The sampling times of all sizes are interleaved and
+reported as medians in milliseconds; saving and loading are in seconds. Replays of more than 1e6 rows are measured only
+in files; one larger than the memory shows the cost of disk access. The files are deleted.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def seconds(action: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=float, nargs="+", default=[1e4, 1e5, 1e6], help="sizes of the replays")
-    parser.add_argument("--folder", type=Path, default=Path("runs/replay_speed"), help="a new one, for the files")
+    parser.add_argument("--rows", type=float, nargs="+", default=[1e4, 1e5, 1e6], help="sizes of the replays in rows")
+    parser.add_argument("--folder", type=Path, default=Path("runs/replay_speed"), help="new folder for the files")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True)
     replays = {}

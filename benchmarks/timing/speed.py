@@ -1,19 +1,19 @@
-"""Speed of updates, of a chunk and of a rollout, and how an update's time grows: tables in markdown.
+"""Measure the speed of updates, chunks and rollouts, and how an update's time scales, as Markdown tables.
 
-    python -m benchmarks.timing.speed                          all of them
+    python -m benchmarks.timing.speed                          all tables
     python -m benchmarks.timing.speed update chunk --rounds 100
 
-One thread, CPU time of this process. The cases of a table are timed in turn, once in each round, so that a busy machine
-is busy for all, and a ratio is the median of those within a round. The sizes are those of `tape_cut`: observations of
-153 numbers, chunks 8 x 15 of which 4 are executed, batches of 256, the default flow and critics. Networks are as
-initialised, and data random.
+Times are CPU time of this process on one thread. Every round times each case of a table once, so that load on the
+machine affects all cases equally, and a ratio is the median over the rounds. The sizes are those of `tape_cut`:
+observations of 153 numbers, chunks of 8 x 15 numbers with 4 executed actions, batches of 256, and the default flow and
+critics. Networks are untrained, and data are random.
 
-* `update`: SOFT-FLOW's online update, as its preset has it and with the critic's gradient and the KL, against its
-  floor, the same matrix products alone (`matrix_products.py`); and against the update of stable-baselines3's SAC, whose
-  critics have as many layers of the same width and take the whole chunk. `pip install stable-baselines3` adds that row.
-* `chunk`: from one observation to its chunk, both numpy, against zuko's coupling of the same size, and exported.
-* `rollout`: policy and environment against the environment alone, given the same actions.
-* `growth`: an update's time against each size; beside it, the exponent of the growth since the size before.
+* `update`: SOFT-FLOW's online update, with its preset and with the critic's gradient and the KL. It is compared with
+  its floor, the matrix products alone (`matrix_products.py`), and with the update of stable-baselines3's SAC, whose
+  critics have the same layers and take the whole chunk. `pip install stable-baselines3` adds that row.
+* `chunk`: from one observation to its chunk, both in numpy, against zuko's coupling of the same size, and exported.
+* `rollout`: policy and environment, against the environment alone with the same actions.
+* `growth`: an update's time against each size, with the exponent of the growth from the previous size.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from softflow.training.rollout import Rollout
 from softflow.training.vector import closing, vectorize
 
 OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE, CRITIC_WIDTH = 153, 15, 8, 4, 256
-STEPS = 200  # of an episode
+STEPS = 200  # length of an episode
 Q_AND_KL = dict(q_weight=0.2, kl_weight=0.2)
 
 
@@ -65,7 +65,7 @@ def header(*cells: str) -> None:
 
 
 def make_data(action_dim: int = ACTION_DIM, rows: int = 20 * (STEPS + 1)) -> Data:
-    """Successes of random numbers, `rows` rows of them as demonstrations and as many own."""
+    """Make successful episodes of random numbers: `rows` rows of demonstrations and as many rows of own episodes."""
     rng = np.random.default_rng(0)
     observation = rng.normal(size=(STEPS + 1, OBSERVATION_DIM)).astype(np.float32)
     action = rng.uniform(-1, 1, (STEPS, action_dim)).astype(np.float32)
@@ -80,7 +80,7 @@ def make_data(action_dim: int = ACTION_DIM, rows: int = 20 * (STEPS + 1)) -> Dat
 def make_algorithm(
     online: Mapping[str, Any] | None = None, action_dim: int = ACTION_DIM, **settings: Any
 ) -> tuple[SoftFlow, Stage]:
-    """SOFT-FLOW at the start of its online stage; `online` and `settings` differ from the preset."""
+    """Make SOFT-FLOW at the start of its online stage; `online` and `settings` override the preset."""
     torch.manual_seed(0)
     config = SoftFlowConfig(**settings)
     for name, value in (online or {}).items():
@@ -99,14 +99,18 @@ def make_update(data: Data, action_dim: int = ACTION_DIM, **settings: Any) -> Ca
 
 
 class Blank(gym.Env[np.ndarray, np.ndarray]):
-    """Nothing but the spaces, for SAC."""
+    """Environment that only defines the spaces, for SAC."""
 
     observation_space = gym.spaces.Box(-1, 1, (OBSERVATION_DIM,), np.float32)
     action_space = gym.spaces.Box(-1, 1, (HORIZON * ACTION_DIM,), np.float32)
 
 
 def sac_update(batch: int) -> Call:
-    """Raises ImportError if stable-baselines3 is not installed."""
+    """Return an update of stable-baselines3's SAC.
+
+    Raises:
+        ImportError: stable-baselines3 is not installed.
+    """
     from stable_baselines3 import SAC
     from stable_baselines3.common.logger import Logger
 
@@ -145,7 +149,7 @@ def updates(rounds: int) -> None:
 
 
 class ZukoPolicy(nn.Module):
-    """zuko's affine coupling with as many layers of the same width, as it comes."""
+    """zuko's affine coupling with the same number of layers of the same width, without our wrapper."""
 
     def __init__(self, algorithm: SoftFlow) -> None:
         super().__init__()
@@ -201,7 +205,7 @@ def rollouts(rounds: int) -> None:
 
 
 def rollout(policy: BestOfN, number: int, turns: int) -> tuple[float, float]:
-    """CPU seconds per step with the policy and without it, which is given the same chunks: one with each, in turn."""
+    """Return the CPU seconds per step with the policy, and without it for the same chunks, interleaved."""
     chunk = np.empty(0)
 
     def act(observation: np.ndarray) -> np.ndarray:
@@ -217,7 +221,7 @@ def rollout(policy: BestOfN, number: int, turns: int) -> tuple[float, float]:
             for name, (environments, choose) in cases.items():
                 start = time.process_time()
                 _, made = environments.execute_chunks(choose)
-                if i:  # the first turn loads and resets
+                if i:  # not the first turn, which loads and resets
                     seconds[name] += time.process_time() - start
                     steps += made if name == "both" else 0
     return seconds["both"] / steps, seconds["alone"] / steps
@@ -257,7 +261,7 @@ def growth(rounds: int, plot: Path | None = None) -> None:
 
 
 def draw(curves: Mapping[str, tuple[list[int], list[float]]], path: Path) -> None:
-    """Each size against its smallest, and the time against the time of that one."""
+    """Plot the time of an update against the size, both relative to the smallest size."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
@@ -274,14 +278,14 @@ TABLES = "update", "chunk", "rollout", "growth"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; all, unless given")
-    parser.add_argument("--rounds", type=int, default=30, help="updates of each case; others in proportion")
-    parser.add_argument("--plot", type=Path, help="picture of the growth to write (needs softflow[plot])")
+    parser.add_argument("tables", nargs="*", help=f"tables to print: {', '.join(TABLES)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=30, help="updates per case; other counts are proportional")
+    parser.add_argument("--plot", type=Path, help="image file for a plot of `growth` (needs softflow[plot])")
     arguments = parser.parse_args()
     if unknown := set(arguments.tables) - set(TABLES):
         parser.error(f"no table {', '.join(sorted(unknown))}: choose from {', '.join(TABLES)}")
     torch.set_num_threads(1)
-    # In a run hardly any page is fetched anew from the system. glibc keeps freed memory once a large block was freed.
+    # Freeing a large block makes glibc keep freed memory, as in a training run, where page faults are rare.
     torch.empty(31 << 20, dtype=torch.uint8)
     print(f"torch {torch.__version__}, one thread, CPU time, {arguments.rounds} rounds")
     for name in arguments.tables or TABLES:

@@ -1,10 +1,10 @@
-"""Environments side by side in processes, against one environment: control steps per second of wall time.
+"""Measure control steps per second of wall time: vector environments in several processes against one environment.
 
     python -m benchmarks.timing.vector_speed --env tape_cut --processes 2
 
-The last line is as many processes of one environment each, which do not wait for each other: what the machine has to
-give. Chunks of four random actions. Everything is measured in turn, five times, on a machine that has nothing else to
-do; a ratio is the median of those within a turn.
+The last line is the limit of the machine: as many independent processes with one environment each. Actions are random
+chunks of four. The cases are measured five times in turn, and a ratio is the median over the turns. The machine should
+be idle.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from softflow.envs import make_env
 from softflow.training.rollout import Rollout
 from softflow.training.vector import closing, vectorize
 
-EXECUTE = 4  # actions of a chunk
+EXECUTE = 4  # actions per chunk
 TURNS = 5
 
 
 def rate(name: str, steps: int, number: int = 1, processes: int = 1) -> float:
-    """Control steps per second of `number` environments in `processes`, this one included."""
+    """Return the control steps per second of `number` environments in `processes`, including this one."""
     with closing(vectorize([partial(make_env, name)] * number, EXECUTE, "async", processes)) as environments:
         rng, rollout = np.random.default_rng(0), Rollout(environments, count())
 
         def act(observation: NDArray[np.floating]) -> NDArray[np.floating]:
             return rng.uniform(-1, 1, (len(observation), EXECUTE, environments.single_action_space.shape[-1]))
 
-        rollout.collect(act, 100 * number)  # until every process is under way
+        rollout.collect(act, 100 * number)  # warm-up, until every process has started
         start = time.perf_counter()
         _, made = rollout.collect(act, steps)
         return made / (time.perf_counter() - start)
 
 
 def independent_rate(name: str, steps: int, processes: int) -> float:
-    """The same of one environment in each of `processes` other ones."""
+    """Return the total control steps per second of independent processes with one environment each."""
     with ProcessPoolExecutor(processes) as pool:
         return sum(pool.map(partial(rate, name), [steps] * processes))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env", default="tape_cut", help="short name or gymnasium id")
-    parser.add_argument("--processes", type=int, default=2, help="how many, this one included")
+    parser.add_argument("--env", default="tape_cut", help="short name or gymnasium id of the environment")
+    parser.add_argument("--processes", type=int, default=2, help="number of processes, including this one")
     parser.add_argument("--steps", type=int, default=5000, help="control steps per measurement")
     arguments = parser.parse_args()
     name, steps, processes = arguments.env, arguments.steps, arguments.processes

@@ -1,4 +1,4 @@
-"""Environments, registered with gymnasium, and their demonstrators."""
+"""Environments registered with gymnasium, and their demonstrators."""
 
 from softflow.envs import cube_rotate, diagnostics, external, tape_cut  # noqa: F401  (each registers its tasks)
 from softflow.envs.cube_rotate.demonstrator import CubeRotateDemonstrator

@@ -1,4 +1,4 @@
-"""Actions of other people's environments as numbers in [-1, 1]."""
+"""Rescaling of third-party environments' actions to [-1, 1]."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from softflow.task import TaskSpec
 
 
 def unit_actions(env: gymnasium.Env[Any, Any], spec: TaskSpec) -> gymnasium.Env[Any, Any]:
-    """Rescale actions to ``Box(-1, 1, (A,), float32)``; an environment that takes such actions stays as it is.
+    """Rescale actions to ``Box(-1, 1, (A,), float32)``; an environment with that action space is returned unchanged.
 
-    Dimensions with one possible value, such as locked joints, always get it, and are not among the A.
+    Dimensions with a single possible value, such as locked joints, always get that value and are not among the A.
 
     Args:
-        env: An environment whose actions are a Box of real numbers.
-        spec: What `TaskSpec.from_env` reads from its spaces.
+        env: An environment whose action space is a Box of real numbers.
+        spec: The result of `TaskSpec.from_env` for this environment.
     """
     space, unit = env.action_space, spaces.Box(-1.0, 1.0, (spec.action_dim,), np.float32)
     if space == unit:

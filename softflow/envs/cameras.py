@@ -1,4 +1,4 @@
-"""Pictures of a scene. No graphics are touched before the first is drawn."""
+"""Camera images of a scene. OpenGL is not initialized before the first image is rendered."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from softflow.errors import UserError
 Picture = NDArray[np.uint8]
 
 OVERSAMPLING = 2
-"""Pictures for a policy are drawn this many times as large and averaged: half the cost of OpenGL's own smoothing."""
+"""Factor by which observed images are rendered larger before averaging; half the cost of OpenGL's antialiasing."""
 
 _drawing_process: int | None = None
 
 
 def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
-    """A renderer of pictures (height, width, 3).
+    """Return a renderer of images (height, width, 3).
 
     Raises:
-        RuntimeError: no OpenGL context could be made, or the process that this one was forked from has drawn: its
-            OpenGL is dead here.
+        RuntimeError: No OpenGL context can be created, or the parent process had already rendered when it forked
+            this one, so that the inherited OpenGL context is unusable.
     """
     global _drawing_process
     if _drawing_process not in (None, os.getpid()):
         raise RuntimeError(
-            "no OpenGL in a process forked from one that has drawn pictures: make the environments that run in "
-            "processes of their own before any picture is drawn in this one"
+            "no OpenGL in a process forked from one that has drawn pictures: create environments in subprocesses "
+            "before the main process renders anything"
         )
     try:
         renderer = mujoco.Renderer(model, height, width)
@@ -44,12 +44,12 @@ def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
 
 
 class Cameras:
-    """What a policy sees of a scene: small square pictures without shadows, which cost most of the time.
+    """Cameras for image observations: small square images, without shadows because these take most of the time.
 
     Args:
-        model: of the scene.
-        names: of its cameras.
-        size: pixels of a picture's height and width.
+        model: The scene's model.
+        names: Names of the cameras to render.
+        size: Height and width of an image in pixels.
     """
 
     def __init__(self, model: mujoco.MjModel, names: Sequence[str], size: int) -> None:
@@ -58,10 +58,10 @@ class Cameras:
         self._renderer: mujoco.Renderer | None = None
 
     def draw(self, data: mujoco.MjData) -> dict[str, Picture]:
-        """A picture (size, size, 3) of each camera.
+        """Render an image (size, size, 3) from each camera.
 
         Raises:
-            UserError: no OpenGL context could be made.
+            UserError: No OpenGL context can be created.
         """
         if self._renderer is None:
             self._renderer = self._open()
@@ -80,7 +80,7 @@ class Cameras:
             self._renderer = None
 
     def _open(self) -> mujoco.Renderer:
-        """A renderer with buffers no larger than it needs: the model's are for films, 170 MB of them."""
+        """Return a renderer with buffers of the required size; the model's own, meant for videos, take 170 MB."""
         size, quality, film = self.size * OVERSAMPLING, self._model.vis.quality, self._model.vis.global_
         before = quality.shadowsize, quality.offsamples, film.offwidth, film.offheight
         quality.shadowsize, quality.offsamples, film.offwidth, film.offheight = 0, 0, size, size

@@ -1,4 +1,4 @@
-"""What was found out about an environment when it was made."""
+"""Descriptions of an environment's spaces and time limit, from the metadata that `make_env` attaches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 
 
 def describe_spaces(env: AnyEnv) -> str:
-    """One line, such as `observation: camera image 64x64x3 (uint8), joints 9 numbers; action: 15 numbers in [-1, 1]`.
+    """Describe the spaces in one line: `observation: camera image 64x64x3 (uint8); action: 15 numbers in [-1, 1]`.
 
     Args:
-        env: an environment of `make_env`, or several side by side.
+        env: An environment made by `make_env`, or a vector environment of such.
     """
     spec = TaskSpec.from_env(env)
     observed = ", ".join(map(_describe, spec.observation))
@@ -32,12 +32,12 @@ def describe_spaces(env: AnyEnv) -> str:
 
 
 def time_limit(env: AnyEnv) -> int | None:
-    """Steps after which the environment cuts an episode off, None if that is not known."""
+    """Return the number of steps after which the environment truncates an episode, or None if it is unknown."""
     return env.metadata["time_limit"]
 
 
 def name_dimensions(env: AnyEnv, chosen: NDArray[np.bool_]) -> str:
-    """The chosen (K,) of an observation's numbers: `joints[3-5, 17], touch[0]`, or `3-5, 17` if it has one part."""
+    """Name the chosen (K,) entries of an observation: `joints[3-5, 17], touch[0]`, or `3-5, 17` if it has one part."""
     numbers = [part for part in TaskSpec.from_env(env).observation if not part.is_image]
     named, start = list[str](), 0
     for part in numbers:
@@ -51,7 +51,7 @@ def name_dimensions(env: AnyEnv, chosen: NDArray[np.bool_]) -> str:
 
 
 def _describe(part: ObservationPart) -> str:
-    """The part in words, such as `camera image 64x64x12 (4x64x64x3 uint8)`."""
+    """Describe one part, such as `camera image 64x64x12 (4x64x64x3 uint8)`."""
     if part.is_image:
         given = "" if part.shape == part.packed.shape else f"{_by(part.shape)} "
         return f"{part.name} image {_by(part.packed.shape)} ({given}{part.dtype})"

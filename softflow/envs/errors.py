@@ -1,4 +1,4 @@
-"""Errors that an environment may raise while it runs."""
+"""Errors that an environment may raise during an episode."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from softflow.errors import EpisodeLost
 
 
 class UnstableSimulationError(EpisodeLost):
-    """The physics diverged: the state after this step means nothing and was not returned.
+    """The physics diverged. The state after this step is meaningless and was not returned.
 
     The episode is lost; ``reset`` (or ``set_state``) makes the environment usable again.
 
     Args:
-        step: which step of the episode it was, 0 for ``reset``.
-        reason: what gave it away.
+        step: Index of the step within the episode; 0 is ``reset``.
+        reason: How the instability was detected.
     """
 
     def __init__(self, step: int, reason: str) -> None:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 
 def save_random_state(rng: np.random.Generator) -> NDArray[Any]:
-    """One string, ()."""
+    """Return the generator's state as an array () of one string."""
     return np.array(json.dumps(rng.bit_generator.state))
 
 
 def load_random_state(rng: np.random.Generator, state: NDArray[Any]) -> None:
-    """Have ``rng`` go on as the generator of `save_random_state` would."""
+    """Restore in ``rng`` a state returned by `save_random_state`."""
     rng.bit_generator.state = json.loads(str(state))

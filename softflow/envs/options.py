@@ -1,4 +1,4 @@
-"""Options that a user gives by name, checked against what the constructor that takes them says of itself."""
+"""Checks of options that a user gives by name, against the annotations of the constructor that takes them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a finite number"
 
 
 def check_options(constructor: Callable[..., Any], options: Mapping[str, Any], what: str) -> None:
-    """Check that each option is of the type that the constructor annotates, if that is one that files and flags have.
+    """Check that each option has the type of the constructor's annotation, if files and flags can express that type.
 
-    Options without an annotation, such as those of many foreign environments, are left to the constructor.
+    Options without an annotation, as in many third-party environments, are left to the constructor.
 
     Raises:
-        UserError: an option of `what` is of another type, or is a number that is not finite.
+        UserError: An option of `what` has another type, or is a number that is not finite.
     """
     annotations = _annotations(constructor)
     for name, value in options.items():
@@ -38,7 +38,7 @@ def _floats(value: Any) -> Iterator[float]:
 
 
 def _annotations(constructor: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of the constructor's arguments; for a class, also of those that it hands on to its bases."""
+    """Return the annotations of the constructor's arguments; for a class, including those passed on to its bases."""
     if not inspect.isclass(constructor):
         return _hints(constructor)
     annotations: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def _hints(function: Any) -> dict[str, Any]:
         return {}
     try:
         return get_type_hints(function)
-    except (NameError, TypeError):  # of something that is imported for type checkers alone
+    except (NameError, TypeError):  # an annotation names something that only type checkers import
         return {}
 
 
@@ -60,7 +60,7 @@ def _is(value: Any, annotation: Any) -> bool:
     if get_origin(annotation) in (Union, types.UnionType):
         return any(_is(value, member) for member in get_args(annotation))
     if get_origin(annotation) is Literal:
-        return isinstance(value, str)  # which text it may be, the constructor says best
+        return isinstance(value, str)  # the constructor's own error lists the allowed texts
     if annotation is float:
         return type(value) in (int, float)
     return type(value) is annotation if annotation in _NAMES else True

@@ -1,4 +1,4 @@
-"""Observations as one array: of numbers, or of bytes where there are images."""
+"""Observations packed into one array: numbers, or bytes if there are images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from softflow.task.spaces import observation_leaves, part_name
 
 
 class ObservationRows(gymnasium.ObservationWrapper[NDArray[Any], Any, Any]):
-    """Turns observations into rows of their `TaskSpec`: float32, or uint8 where there are images.
+    """Wrapper that turns observations into rows of their `TaskSpec`: float32, or uint8 if there are images.
 
     Args:
         env: The environment.
-        spec: What `TaskSpec.from_env` reads from its spaces.
+        spec: The result of `TaskSpec.from_env` for this environment.
 
     Raises:
-        MalformedStep: From `reset` and `step`, if a part of the observation is missing or does not fit its space.
+        MalformedStep: In `reset` and `step`, a part of the observation is missing or does not fit its space.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], spec: TaskSpec) -> None:
@@ -36,13 +36,13 @@ class ObservationRows(gymnasium.ObservationWrapper[NDArray[Any], Any, Any]):
 
 
 def flatten_observations(env: gymnasium.Env[Any, Any], spec: TaskSpec) -> gymnasium.Env[Any, Any]:
-    """Turn observations into rows; an environment whose observations are numbers along one axis stays as it is."""
+    """Turn observations into rows; an environment with one-dimensional Box observations is returned unchanged."""
     space = env.observation_space
     return env if isinstance(space, spaces.Box) and len(space.shape) == 1 else ObservationRows(env, spec)
 
 
 def find_layout(env: gymnasium.Env[Any, Any]) -> ObservationLayout | None:
-    """The layout of the packed observations of an environment of `make_env`; None if they are not packed."""
+    """Return the layout of packed observations of an environment made by `make_env`, or None if they are not packed."""
     spec: TaskSpec | None = env.metadata.get("task_spec")
     return spec.layout if spec is not None else None
 
@@ -52,7 +52,7 @@ def _space_of_rows(space: spaces.Space[Any], spec: TaskSpec) -> spaces.Box:
         return spaces.Box(0, 255, (spec.layout.size,), np.uint8)
     flat = spaces.flatten_space(space)
     assert isinstance(flat, spaces.Box)
-    with np.errstate(over="ignore"):  # bounds beyond float32 are none
+    with np.errstate(over="ignore"):  # bounds beyond the range of float32 become infinite
         return spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32))
 
 

@@ -1,4 +1,4 @@
-"""Environments and demonstrators by name.  Whatever comes out has flat observations and actions in [-1, 1]."""
+"""Environments and demonstrators by name. All environments have flat observations and actions in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ def make_env(
 ) -> Env:
     """Make an environment with observation ``Box (O,)`` and action ``Box(-1, 1, (A,), float32)``.
 
-    A ``Dict``, or a box of more axes, is flattened; with images in it, it is packed (`ObservationRows`); other bounds
-    of actions are rescaled; an ``info`` that says ``success`` says ``is_success`` too. Its names, shapes and native
-    bounds are in its ``metadata["task_spec"]``, which wrappers and vector environments hand on.
+    Dict observations and boxes with several axes are flattened, and packed if they contain images (`ObservationRows`).
+    Actions with other bounds are rescaled. An ``info`` with ``success`` gets ``is_success`` as well. The native names,
+    shapes and bounds are in ``metadata["task_spec"]``, which wrappers and vector environments pass on.
 
     Args:
-        name: a short name (``available_envs``) or a registered gymnasium id, also as ``module:Id-v0``.
-        sparse_success: True or False; the first success ends the episode with reward 1, and all else is worth 0,
-            whatever the environment's own rewards and ends (`SparseSuccess`).
-        observed_as: by name of a part of the observation, what to take it for (`TaskSpec.from_env`).
-        options: keyword arguments of ``gymnasium.make``, such as ``render_mode``, and of the environment, which gets
-            copies.
+        name: A short name (``available_envs``) or a registered gymnasium id, optionally as ``module:Id-v0``.
+        sparse_success: True or False; the first success ends the episode with reward 1, and all other rewards are 0.
+            This replaces the environment's own rewards (`SparseSuccess`).
+        observed_as: How to interpret parts of the observation, by their names (`TaskSpec.from_env`).
+        options: Keyword arguments of ``gymnasium.make``, such as ``render_mode``, and of the environment, which
+            receives copies.
 
     Raises:
-        UserError: nothing of that name, an option it does not have or cannot take, or spaces that cannot be brought
-            into this form.
+        UserError: The name is unknown, the environment does not accept an option, or its spaces cannot be converted to
+            this form.
     """
     env_id, what = resolve_env_id(name), f"environment {name!r}"
     if not isinstance(sparse_success, bool):
         raise UserError(f"{what}: sparse_success must be true or false, got {sparse_success!r}")
-    check_options(gymnasium.make, options, what)  # it has some of its own
+    check_options(gymnasium.make, options, what)  # gymnasium.make takes some of them itself
     try:
         with _options_of(what, _constructor(env_id), options):
             env: Env = SuccessInfo(gymnasium.make(env_id, **copy.deepcopy(options)))
@@ -77,15 +77,15 @@ def make_env(
 
 
 def available_envs() -> list[str]:
-    """The short names that `make_env` takes besides gymnasium's ids."""
+    """Return the short names that `make_env` accepts besides gymnasium's ids."""
     return short_names()
 
 
 def resolve_env_id(name: str) -> str:
-    """The registered gymnasium id behind a short name or an id, importing the module of ``module:Id-v0``.
+    """Return the registered gymnasium id for a short name or an id, importing the module of ``module:Id-v0``.
 
     Raises:
-        UserError: there is none.
+        UserError: No such environment is registered.
     """
     task = None if ":" in name else find_task(name)
     module, _, env_id = (task.id if task else name).rpartition(":")
@@ -105,7 +105,7 @@ def resolve_env_id(name: str) -> str:
 def _import(module: str, name: str) -> None:
     try:
         importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+    except (Exception, SystemExit) as error:  # importing a module can raise anything
         hint = _import_hint(module, error.name) if isinstance(error, ModuleNotFoundError) else ""
         raise UserError(f"environment {name!r}: cannot import {module!r} ({error!r}){hint}") from error
 
@@ -115,7 +115,7 @@ def _import_hint(module: str, missing: str | None) -> str:
         if task.module == module and task.install:
             return f": pip install '{task.install}'"
     if missing and not f"{module}.".startswith(f"{missing}."):
-        return f": is {missing!r} installed?"  # the module itself is there
+        return f": is {missing!r} installed?"  # the module itself exists; one of its imports is missing
     if module.endswith(".py"):
         return f": name it {module.removesuffix('.py')!r}, without the .py"
     package = module.partition(".")[0]
@@ -125,7 +125,7 @@ def _import_hint(module: str, missing: str | None) -> str:
 
 
 def _registered_by(module: str) -> set[str]:
-    """Ids whose environments are made in the module's package."""
+    """Return the ids of environments whose entry points are in the module's package."""
     package = module.partition(".")[0]
     return {env_id for env_id, spec in gymnasium.registry.items() if _module(spec.entry_point).split(".")[0] == package}
 
@@ -135,24 +135,24 @@ def _module(entry_point: Any) -> str:
 
 
 def make_demonstrator(env: Env, rng: np.random.Generator, /, **options: Any) -> Demonstrator:
-    """Make the demonstrator of one episode of ``env``, an environment of `make_env` that has just been reset.
+    """Make the demonstrator for one episode of ``env``, an environment from `make_env` that has just been reset.
 
     Args:
-        env: the environment to be demonstrated in.
-        rng: source of everything random in the demonstration.
-        options: keyword arguments of the demonstrator, such as ``mode``.
+        env: The environment to demonstrate in.
+        rng: Source of all randomness in the demonstration.
+        options: Keyword arguments of the demonstrator, such as ``mode``.
 
     Raises:
-        UserError: there is no demonstrator for this environment, or it has no such option.
+        UserError: This environment has no demonstrator, or the demonstrator has no such option.
     """
     return _make("demonstrator", env, rng, options, NO_DEMONSTRATOR)
 
 
 def make_supervisor(env: Env, rng: np.random.Generator, /, **options: Any) -> Supervisor:
-    """Make the supervisor of one episode of ``env``; arguments as for `make_demonstrator`.
+    """Make the supervisor for one episode of ``env``; the arguments are those of `make_demonstrator`.
 
     Raises:
-        UserError: there is no supervisor for this environment, or it has no such option.
+        UserError: This environment has no supervisor, or the supervisor has no such option.
     """
     return _make("supervisor", env, rng, options, NO_SUPERVISOR)
 
@@ -167,7 +167,7 @@ def _make(part: str, env: Env, rng: np.random.Generator, options: Mapping[str, A
 
 
 def find_mirror(name: str, /, **options: Any) -> Mirror | None:
-    """What makes an episode's mirror image in `make_env` of the same arguments; None if it has none."""
+    """Return the function that mirrors episodes of `make_env(name, **options)`, or None without such a symmetry."""
     find = _part_of(resolve_env_id(name), "mirror")
     return None if find is None else find(**options)
 
@@ -179,14 +179,14 @@ def _part_of(env_id: str, part: str) -> Callable[..., Any] | None:
 
 @contextmanager
 def _options_of(what: str, constructor: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[None]:
-    """Say of `what` that it does not take the options, where that is why it cannot be made."""
+    """Check the options, and turn an error raised while making `what` with them into a `UserError` that lists them."""
     check_options(constructor, options, what)
     try:
         yield
     except (UserError, gymnasium.error.DependencyNotInstalled, ImportError):
         raise
     except Exception as error:
-        if not options:  # then it is a bug of whoever wrote it
+        if not options:  # no option can be at fault, so it is a bug in the constructor
             raise
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise UserError(f"{what} cannot be made with {given}: {type(error).__name__}: {one_line(error)}") from error
@@ -198,7 +198,7 @@ def _constructor(env_id: str) -> Callable[..., Any]:
 
 
 def _time_limit(env: Env) -> int | None:
-    """Steps after which episodes are cut off, by gymnasium or by an environment of softflow itself."""
+    """Return the number of steps after which gymnasium or one of softflow's own environments truncates an episode."""
     limits, task = [env.spec.max_episode_steps if env.spec else None], env.unwrapped
     if isinstance(task, SimulatedTask):
         limits.append(task.max_steps)

@@ -1,4 +1,4 @@
-"""What the simulated tasks share: a MuJoCo model with its complete state, and an environment's checks and pictures."""
+"""Base classes of the simulated tasks: a MuJoCo model with its complete state, and an environment around it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ RewardKind = Literal["sparse", "staged"]
 
 SUBSTEPS = 10  # of 5 ms: 20 control steps per second
 
-# What is integrated is all that the next step depends on.  The poses and forces below are read by observations and
-# pictures, lag it by one substep, and so belong to a complete state as well.
+# The next step depends only on the integrated state. Observations and images read the poses and forces below, which lag
+# it by one substep, so a complete state includes them as well.
 INTEGRATED = mujoco.mjtState.mjSTATE_INTEGRATION
 DERIVED = (
     "xpos", "xmat", "site_xpos", "sensordata",
@@ -37,10 +37,10 @@ INSTABILITIES = {int(getattr(mujoco.mjtWarning, f"mjWARN_{name}")): name for nam
 class Simulation:
     """A MuJoCo model and its data.
 
-    A scene that changes its model adds what it changed to ``save``, and changes it likewise before ``load``.
+    A scene that modifies its model must save the modification in ``save`` and apply it again in ``load``.
 
     Args:
-        spec: the model, such as ``read_spec`` reads.
+        spec: The model, for example from ``read_spec``.
     """
 
     def __init__(self, spec: mujoco.MjSpec) -> None:
@@ -54,23 +54,23 @@ class Simulation:
         mujoco.mj_step(self.model, self.data, SUBSTEPS)
 
     def instability(self) -> str | None:
-        """What is wrong with the state since MuJoCo's data were last reset; None if all is well."""
+        """Return how the simulation has diverged since MuJoCo's data were last reset, or None if it is stable."""
         counts = self.data.warning.number.tolist()
         for warning, name in INSTABILITIES.items():
             if counts[warning]:
                 return f"MuJoCo warns of {name}"
-        if not math.isfinite(self.data.qpos.sum() + self.data.qvel.sum()):  # as all of them are, but sooner told
+        if not math.isfinite(self.data.qpos.sum() + self.data.qvel.sum()):  # cheaper than checking each number
             return "positions or velocities are not finite"
         return None
 
     def save(self) -> dict[str, Array]:
-        """The complete state: what is integrated, and the poses and forces derived from it."""
+        """Return the complete state: the integrated state, and the poses and forces derived from it."""
         integrated = np.empty(mujoco.mj_stateSize(self.model, INTEGRATED))
         mujoco.mj_getState(self.model, self.data, integrated, INTEGRATED)
         return {"integrated": integrated, **{name: getattr(self.data, name).copy() for name in DERIVED}}
 
     def load(self, state: Mapping[str, Array]) -> None:
-        """Return to a state of ``save``, of this scene or of another one of the same model."""
+        """Restore a state from ``save``, of this scene or of another one with the same model."""
         mujoco.mj_resetData(self.model, self.data)
         mujoco.mj_setState(self.model, self.data, np.array(state["integrated"], np.float64), INTEGRATED)
         for name in DERIVED:
@@ -83,20 +83,22 @@ def read_spec(package: str) -> mujoco.MjSpec:
 
 
 class SimulatedTask(gymnasium.Env[Any, NDArray[np.floating]]):
-    """An environment around a scene: options and actions are checked, the physics is watched, pictures are drawn.
+    """Environment around a scene that checks options and actions, detects unstable physics and renders images.
 
     Args:
-        scene: what is simulated.
-        observation_size: O, numbers in an observation.
-        render_mode: ``"rgb_array"`` or None; without it no graphics are touched.
+        scene: The scene to simulate.
+        observation_size: O, the length of an observation.
+        render_mode: ``"rgb_array"`` or None. None never initializes OpenGL.
         reward: ``"sparse"`` or ``"staged"``.
-        terminate_on_success: end the episode at a success.
-        max_steps: time limit in steps.
-        latency: steps by which actions arrive late; until the first arrives, the targets stay as they are.
-        width, height, camera: size in pixels and camera of ``render``.
+        terminate_on_success: Whether a success ends the episode.
+        max_steps: Time limit of an episode in steps.
+        latency: Delay of actions in steps. The initial targets hold until the first action arrives.
+        width: Width of rendered images in pixels.
+        height: Height of rendered images in pixels.
+        camera: Name of the camera for ``render``.
 
     Raises:
-        UserError: an option outside of these.
+        UserError: An option has an invalid value.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20, "control_rate": 20.0}  # noqa: RUF012 (gymnasium's way)
@@ -141,11 +143,11 @@ class SimulatedTask(gymnasium.Env[Any, NDArray[np.floating]]):
         self._running = False
 
     def _forget_actions(self) -> None:
-        """Nothing is on its way: to be called by ``reset``."""
+        """Clear the queue of delayed actions; ``reset`` must call this."""
         self._on_their_way = np.full((self.latency, self._simulation.model.nu), np.nan)
 
     def _arriving(self, action: Array) -> Array | None:
-        """The action (A,) that arrives as this one is sent; None before the first does."""
+        """Return the delayed action (A,) that takes effect in this step, or None if none has arrived yet."""
         if not self.latency:
             return action
         arriving = self._on_their_way[0]
@@ -153,11 +155,11 @@ class SimulatedTask(gymnasium.Env[Any, NDArray[np.floating]]):
         return None if np.isnan(arriving[0]) else arriving
 
     def _checked(self, action: NDArray[np.floating]) -> Array:
-        """The action (A,) to execute, within the bounds.
+        """Return the action (A,) clipped to the bounds.
 
         Raises:
-            ResetNeeded: there is no episode to step in.
-            ValueError: another shape, or not finite.
+            ResetNeeded: No episode is running.
+            ValueError: The action has another shape or is not finite.
         """
         if not self._running:
             raise gymnasium.error.ResetNeeded("call reset() before step(), also after an UnstableSimulationError")
@@ -175,10 +177,10 @@ class SimulatedTask(gymnasium.Env[Any, NDArray[np.floating]]):
             raise UnstableSimulationError(self.steps, reason)
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Picture (height, width, 3); None if the environment was not made with ``render_mode="rgb_array"``.
+        """Return an image (height, width, 3), or None unless ``render_mode`` is ``"rgb_array"``.
 
         Raises:
-            RuntimeError: no OpenGL context could be made.
+            RuntimeError: No OpenGL context can be created.
         """
         if self.render_mode is None:
             return None
@@ -194,9 +196,9 @@ class SimulatedTask(gymnasium.Env[Any, NDArray[np.floating]]):
 
 
 def clip(values: Array, low: Any, high: Any) -> Array:
-    return np.minimum(np.maximum(values, low), high)  # np.clip's checks cost more than the clipping
+    return np.minimum(np.maximum(values, low), high)  # np.clip spends more time on checks than on clipping
 
 
 def yaw_quaternion(angle: float) -> Array:
-    """Rotation by ``angle`` rad about the vertical, (4,) in MuJoCo's order."""
+    """Return the quaternion (4,), in MuJoCo's order, of a rotation by ``angle`` rad about the vertical."""
     return np.array([np.cos(angle / 2), 0.0, 0.0, np.sin(angle / 2)])

@@ -1,4 +1,4 @@
-"""What other people's environments say of success, in the words that everything here reads: `info["is_success"]`."""
+"""Wrappers that report the success of third-party environments as `info["is_success"]`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Step = tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]
 
 
 class SuccessInfo(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Says `is_success` where the environment says `success`, as gymnasium-robotics' Adroit and mazes and OGBench do.
+    """Wrapper that copies `info["success"]`, which Adroit, gymnasium-robotics' mazes and OGBench set, to `is_success`.
 
-    An environment that says `is_success` keeps its word, and one that says neither stays silent: none of its episodes
-    counts as a success.
+    An existing `is_success` takes precedence. If the environment sets neither, no `is_success` is added, and none of
+    its episodes counts as a success.
 
     Raises:
-        MalformedStep: from `step`, if what is said is neither true nor false.
+        MalformedStep: In `step`, the value is neither true nor false.
     """
 
     def step(self, action: Any) -> Step:
@@ -31,13 +31,13 @@ class SuccessInfo(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class SparseSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Reward 1 on the first step that is a success, which ends the episode; 0 on all before.
+    """Wrapper that gives reward 1 at the first success, which ends the episode, and 0 before.
 
-    For tasks that go on after their success, or whose own rewards are negative or large. Where those are -1 a step
-    until the success, nothing but the scale changes: with a discount g, a value V becomes 1 + (1 - g) V.
+    It is meant for tasks that continue after a success, or whose own rewards are negative or large. For rewards of -1
+    per step until the success it only rescales values: with discount g, a value V becomes 1 + (1 - g) V.
 
     Raises:
-        UserError: on a step whose info has no `is_success`.
+        UserError: In `step`, the info has no `is_success`.
     """
 
     def step(self, action: Any) -> Step:

@@ -1,8 +1,9 @@
-"""What softflow knows of an environment beyond gymnasium: its short name, who solves it, its symmetry and its preset.
+"""What softflow registers about an environment besides gymnasium: short name, demonstrator, symmetry and preset.
 
-A task is an environment that is registered with gymnasium, and one call of `register_task`. Another package makes the
-call when its module is imported, which ``module:Id-v0`` asks for. Its short name is known without that if an entry
-point of the group ``softflow.tasks`` has the same name; it leads to a module or a function that calls `register_task`:
+A task is an environment registered with gymnasium plus one call of `register_task`. Another package makes this call
+when its module is imported; ``module:Id-v0`` triggers the import. To make the short name available without it, the
+package declares an entry point of that name in the group ``softflow.tasks``. The entry point refers to a module or a
+function that calls `register_task`:
 
     [options.entry_points]
     softflow.tasks =
@@ -30,29 +31,29 @@ if TYPE_CHECKING:
 Trajectory = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Observations (T + 1, O) and actions (T, A)."""
 Mirror = Callable[..., Trajectory]
-"""Observations (T + 1, O) and actions (T, A) of an episode -> those of its mirror image."""
+"""Maps the observations (T + 1, O) and actions (T, A) of an episode to those of its mirror image."""
 
 
 class Demonstrator(Protocol):
-    """Shows how to solve one episode; made after a ``reset`` and asked once per step."""
+    """Demonstrates one episode. It is made after a ``reset``, and `act` is called once per step."""
 
     mode: int
-    """Which of its ways to solve the task this one takes."""
+    """Index of the way in which it solves the task."""
 
     def act(self) -> NDArray[np.floating]:
-        """The action (A,) in [-1, 1] for the environment's current state."""
+        """Return the action (A,) in [-1, 1] for the environment's current state."""
         ...
 
 
 class Supervisor(Demonstrator, Protocol):
-    """Watches a policy solve one episode, and when it fails, shows how to go on; made after a ``reset``."""
+    """Watches a policy during one episode and takes over when it fails. It is made after a ``reset``."""
 
     def watch(self) -> bool:
-        """Whether the policy has failed; asked once after each of its steps."""
+        """Return whether the policy has failed; called once after each of its steps."""
         ...
 
     def take_over(self) -> None:
-        """From the environment's current state on, the supervisor is the demonstrator."""
+        """Become the demonstrator from the environment's current state on."""
         ...
 
 
@@ -70,26 +71,26 @@ class Task:
 
     @property
     def module(self) -> str:
-        """The module that registers the environment with gymnasium when it is imported, or an empty string."""
+        """Name of the module that registers the environment with gymnasium on import, or an empty string."""
         return self.id.rpartition(":")[0]
 
     @property
     def env_id(self) -> str:
-        """The environment's id in gymnasium's registry."""
+        """Id of the environment in gymnasium's registry."""
         return self.id.rpartition(":")[2]
 
     def load(self, part: str) -> Any:
-        """Return the ``demonstrator``, ``supervisor`` or ``mirror``, importing it if need be; None if there is none.
+        """Return the ``demonstrator``, ``supervisor`` or ``mirror``, importing it if needed; None if there is none.
 
         Raises:
-            UserError: importing it fails.
+            UserError: The import fails.
         """
         thing = getattr(self, part)
         if not isinstance(thing, str):
             return thing
         try:
             return EntryPoint(part, thing, "").load()
-        except Exception as error:  # whatever a module does when it is imported
+        except Exception as error:  # importing a module can raise anything
             raise UserError(f"the {part} of {self.env_id!r}: cannot import {thing!r} ({one_line(error)})") from error
 
 
@@ -106,24 +107,25 @@ def register_task(
     preset: Mapping[str, Any] | str | Path | None = None,
     install: str | None = None,
 ) -> None:
-    """Tell softflow what it cannot know of an environment from gymnasium.
+    """Register with softflow what gymnasium does not record about an environment.
+
+    ``demonstrator``, ``supervisor`` and ``mirror`` may be strings "module:attribute", which are imported when needed.
 
     Args:
-        id: the environment's id as ``gymnasium.make`` takes it, ``Id-v0``; ``module:Id-v0`` if importing a module
-            registers it, which is then imported when the environment is made.
-        short_name: what ``--env`` takes beside the id.
-        demonstrator: called with an environment that has just been reset, a ``numpy.random.Generator`` and the options
-            that a user gives; returns the `Demonstrator` of one episode. May be "module:attribute", which is imported
-            when it is needed, as may the next two.
-        supervisor: the same for a `Supervisor`.
-        mirror: called with the options of an environment; returns what makes an episode's mirror image, None if with
-            these options the task has no such symmetry.
-        preset: settings that ``--env SHORT_NAME`` starts from: a mapping or a YAML file. None for those of softflow's
-            own ``configs/envs``.
-        install: what to give to ``pip install`` if the module of the id is missing.
+        id: The environment's id as ``gymnasium.make`` takes it: ``Id-v0``, or ``module:Id-v0`` if the module must be
+            imported to register it.
+        short_name: Name that ``--env`` accepts besides the id.
+        demonstrator: Called with an environment that has just been reset, a ``numpy.random.Generator`` and the user's
+            options. Returns the `Demonstrator` of one episode.
+        supervisor: Called with the same arguments as ``demonstrator``. Returns a `Supervisor`.
+        mirror: Called with the options of an environment. Returns the function that mirrors its episodes, or None if
+            the task has no such symmetry with these options.
+        preset: Settings that ``--env SHORT_NAME`` starts from: a mapping or a YAML file. None uses softflow's own file
+            in ``configs/envs``, if there is one.
+        install: Argument for ``pip install`` that the error suggests when the id's module is missing.
 
     Raises:
-        ValueError: the environment, or another one of this short name, is registered already.
+        ValueError: The environment, or another one with this short name, is already registered.
     """
     task = Task(id, short_name, demonstrator, supervisor, mirror, preset, install)
     if task.env_id in _tasks:
@@ -134,30 +136,30 @@ def register_task(
 
 
 def known_tasks() -> list[Task]:
-    """The tasks that have been registered so far."""
+    """Return the tasks that have been registered so far."""
     return list(_tasks.values())
 
 
 def short_names() -> list[str]:
-    """Short names of tasks, also of those that installed packages bring, sorted. Nothing of theirs is imported."""
+    """Return the sorted short names of all tasks, including those of installed packages, without importing these."""
     ours = (task.short_name for task in _tasks.values() if task.short_name)
     return sorted({*ours, *_packages().names()})
 
 
 def find_task(name: str) -> Task | None:
-    """The task of a short name, a gymnasium id or ``module:Id-v0``, None if there is none.
+    """Return the task for a short name, a gymnasium id or ``module:Id-v0``, or None if there is none.
 
-    A short name that is not registered is looked for among the entry points of installed packages, and imported.
+    An unregistered short name is looked up among the entry points of installed packages, and imported.
 
     Raises:
-        UserError: the package that brings the short name cannot be imported, or does not register it.
+        UserError: The package that declares the short name cannot be imported, or does not register it.
     """
     task = _by_short_name(name) or _tasks.get(name.rpartition(":")[2])
     if task or ":" in name or name in gymnasium.registry or name not in _packages().names():
         return task
     try:
         register = _packages().find(name)
-        if callable(register):  # else it is a module, which has now been imported
+        if callable(register):  # otherwise it is a module, and importing it has registered the task
             register()
     except (ValueError, ImportError) as error:
         raise UserError(f"environment {name!r}: {one_line(error)}") from error
@@ -176,6 +178,6 @@ def _by_short_name(name: str) -> Task | None:
 
 @cache
 def _packages() -> Registry[Any]:
-    from flows.plugins import Registry  # here, because it brings torch, which environments do without
+    from flows.plugins import Registry  # imported here because it imports torch, which environments do not need
 
     return Registry("environment", group="softflow.tasks")

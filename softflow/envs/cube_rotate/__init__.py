@@ -1,4 +1,4 @@
-"""Turning a cube in the hand."""
+"""CubeRotate: a hand turns a cube with its fingertips."""
 
 from softflow.envs.tasks import register_task
 

@@ -1,8 +1,8 @@
-"""A scripted demonstrator of CubeRotate: a finger gait that sees the cube's pose, and drops it every other time.
+"""Scripted demonstrator of CubeRotate: a finger gait that reads the cube's pose and drops the cube every other time.
 
-Opposite fingers work in pairs, thumb and middle, index and ring.  One pair holds the cube and goes around its axis with
-it, a *stroke*, while the other lets go, goes back and takes hold of the faces that come next; then they change roles.
-Azimuths are in degrees, a finger's relative to the face it works on when the cube's yaw is 0.
+Opposite fingers work in pairs: thumb and middle, index and ring. One pair holds the cube and turns it about its axis,
+which is called a *stroke*. Meanwhile the other pair lets go, moves back and grasps the next faces; then they swap
+roles. Azimuths are in degrees; a finger's azimuth is relative to the face it works on when the cube's yaw is 0.
 """
 
 from __future__ import annotations
@@ -20,56 +20,57 @@ from softflow.envs.cube_rotate.scene import TIP_HEIGHT, Cube
 from softflow.envs.simulation import Array
 from softflow.errors import UserError
 
-# Of a fingertip's target (m): so far inside the cube it only touches, so far outside it is near or free.
-LIGHT = 0.006
-NEAR = 0.004
-FREE_RADIUS = 0.054  # from the axis
+# Targets of the fingertips (m)
+LIGHT = 0.006  # depth inside the cube at which a finger only touches it
+NEAR = 0.004  # distance outside the cube of an approaching finger
+FREE_RADIUS = 0.054  # distance of a free finger from the axis
 
 # Azimuths (degrees)
-STROKE_END = 30.0  # where a stroke ends at the latest;
-LONGER = 10.0  # the pair that takes the long strokes goes so much farther, the other pair stops so much sooner
+STROKE_END = 30.0  # latest end of a stroke
+LONGER = 10.0  # added to STROKE_END for the pair with the long strokes, subtracted for the other pair
 SHORTEST_STROKE = 6.0
-GRASP_START = -38.0  # where a pair takes hold at the earliest
-CLEARANCE = 42.0  # between the fingers of both pairs
-GRASP_REACH = 15.0  # how far past the end of the other pair's stroke a pair may take hold
-RETURN_RATE = 12.0  # of a free finger in a step
-GEAR = 1.33  # turn of the cube per azimuth of the fingers that turn it: the tips roll on the faces
-FACE_OFFSET = 4.0  # a good grasp is so far from the middle of the face,
-FACE_TOLERANCE = 20.0  # and a bearable one this much around it,
-END_TOLERANCE = 24.0  # for a holding pair at the end of its stroke
+GRASP_START = -38.0  # earliest azimuth at which a pair grasps
+CLEARANCE = 42.0  # between the fingers of the two pairs
+GRASP_REACH = 15.0  # how far beyond the end of the other pair's stroke a pair may grasp
+RETURN_RATE = 12.0  # of a free finger per step
+GEAR = 1.33  # turn of the cube per azimuth of the fingers that turn it; the tips roll on the faces
+FACE_OFFSET = 4.0  # best offset of a grasp from the middle of the face
+FACE_TOLERANCE = 20.0  # deviation from FACE_OFFSET beyond which a grasp is penalized
+END_TOLERANCE = 24.0  # largest unpenalized offset of a holding pair at the end of its stroke
 
 # Steps
-GRIP_STEPS = 4  # at the start, until the first pair holds alone
+GRIP_STEPS = 4  # at the start, until the first pair holds the cube alone
 RETRACT_STEPS = 2
 SHORTEST_STROKE_STEPS = 4
-MAX_WAIT = 5  # for a touch of both fingers
+MAX_WAIT = 5  # until both fingers touch
 TOUCH_FORCE = 0.5  # N
-PRESSING = 0.001  # m further in, in each step without a touch
+PRESSING = 0.001  # m, additional depth in each step without a touch
 
-CENTRING = 0.15  # share of the cube's offset from the palm's axis that a holding pair takes back in a step
-LEVELLING = 0.001  # m towards the home height in a step
-SEEN_POSITION = 0.7e-3  # m, standard deviation of the error in what the demonstrator sees
-SEEN_YAW = 1.4  # degrees
+CENTRING = 0.15  # share of the cube's offset from the palm's axis that a holding pair removes per step
+LEVELLING = 0.001  # m per step towards the home height
+SEEN_POSITION = 0.7e-3  # m, standard deviation of the demonstrator's error in the cube's position
+SEEN_YAW = 1.4  # degrees, standard deviation of its error in the cube's yaw
 
 
 class CubeRotateDemonstrator:
-    """Demonstrates one episode; make one after each ``reset``.
-
-    Attributes:
-        mode: which of four gaits is taken from the same start: bit 0 (value 1) set, index and ring finger make the
-            first stroke, else thumb and middle finger; bit 1 (value 2) set, thumb and middle finger may take the
-            longer strokes, else index and ring finger.
-        phase: ``grip`` the cube with the first pair, then in turn ``stroke``, ``approach`` of the free pair to the
-            faces, ``close`` until it touches, ``hand_over``.
-        holding: the pair that holds the cube, 0 thumb and middle finger, 1 index and ring finger.
+    """Demonstrates one episode; make a new one after each ``reset``.
 
     Args:
-        env: a CubeRotate environment, wrapped or not, as long as the action space is its own.
-        rng: source of the mode, of what differs between episodes, and of the noise.
-        mode: 0 to 3; drawn from ``rng`` if None.
-        sloppiness: scale of what is drawn once per episode (how fast and how firmly it turns, how soon it closes and
-            hands over) and of the errors in what it sees of the cube.
-        noise: standard deviation of the white noise on the actions.
+        env: A CubeRotate environment. It may be wrapped if its action space is unchanged.
+        rng: Source of the mode, the variation between episodes and the noise.
+        mode: Which of four gaits to use, 0 to 3; None draws one. Index and ring finger make the first stroke in modes 1
+            and 3, thumb and middle finger in modes 0 and 2. Index and ring finger make the longer strokes in modes 0
+            and 1, thumb and middle finger in modes 2 and 3.
+        sloppiness: Scale of the variation between episodes (speed, grip, timing) and of the errors in the cube's
+            observed pose. 0 removes both.
+        noise: Standard deviation of the white noise on the actions, which lie in [-1, 1].
+
+    Attributes:
+        mode: The mode of this episode: bit 0 (value 1) selects the pair that makes the first stroke, bit 1 (value 2)
+            the pair with the longer strokes.
+        phase: ``grip`` of the cube by the first pair, then in turn ``stroke``, ``approach`` of the free pair to the
+            faces, ``close`` until it touches, and ``hand_over``.
+        holding: The pair that holds the cube: 0 is thumb and middle finger, 1 is index and ring finger.
     """
 
     def __init__(
@@ -94,22 +95,22 @@ class CubeRotateDemonstrator:
             return clean + sloppiness * (drawn - clean)
 
         self._stroke_rate = sloppy(4.5, rng.uniform(3.5, 7.0))  # degrees per step
-        self._squeeze = sloppy(0.011, rng.uniform(0.0105, 0.0155))  # m inside the cube
+        self._squeeze = sloppy(0.011, rng.uniform(0.0105, 0.0155))  # m, depth of the targets inside the cube
         self._close_steps = max(1, round(sloppy(2, int(rng.integers(1, 4)))))
         self._hand_over_steps = max(1, round(sloppy(3, int(rng.integers(2, 4)))))
         self._sloppiness, self._noise = sloppiness, noise
 
         self.phase, self._elapsed = "grip", 0
         self._look(sloppiness=0)
-        # Targets of each pair, (2,): azimuth, distance from the centre, height.
+        # Targets (2,) of the two pairs: azimuth, distance from the centre, height.
         self._azimuth = np.full(2, _to_nearest_face(self._yaw))
         self._radius = np.full(2, self._contact_radius(0) - self._squeeze)
         self._height = np.full(2, self._centre[2] + TIP_HEIGHT)
-        self._held_at = self._centre[:2].copy()  # the axis that the holding pair goes around
-        self._held_radius = self._contact_radius(0)  # of its fingertips when they touch
+        self._held_at = self._centre[:2].copy()  # position of the axis that the holding pair turns about
+        self._held_radius = self._contact_radius(0)  # radius at which its fingertips touch
 
     def act(self) -> NDArray[np.float64]:
-        """The action (12,) in [-1, 1] for the environment's current state; the noise makes each call a new draw."""
+        """Return the action (12,) in [-1, 1] for the environment's current state; every call draws new noise."""
         self._look(self._sloppiness)
         self._elapsed += 1
         getattr(self, f"_{self.phase}")()
@@ -129,7 +130,7 @@ class CubeRotateDemonstrator:
         return 1 - self.holding
 
     def _look(self, sloppiness: float) -> None:
-        """See the cube: its centre (m, palm frame) and yaw (degrees)."""
+        """Observe the cube's centre (m, palm frame) and yaw (degrees), with errors."""
         self._centre = self.env.scene.cube_position + sloppiness * SEEN_POSITION * self.rng.standard_normal(3)
         self._yaw = math.degrees(self.env.yaw) + sloppiness * SEEN_YAW * float(self.rng.standard_normal())
 
@@ -146,7 +147,7 @@ class CubeRotateDemonstrator:
             self._begin_stroke()
 
     def _stroke(self) -> None:
-        """The holding pair turns the cube; the free pair lets go and moves to where it will take hold."""
+        """Turn the cube with the holding pair, while the free pair lets go and moves to its next grasp."""
         self._azimuth[self.holding] += min(self._stroke_rate, self._end - self._azimuth[self.holding])
         if self._elapsed <= RETRACT_STEPS:
             self._move_radius(self.free, FREE_RADIUS, RETRACT_STEPS + 1 - self._elapsed)
@@ -173,7 +174,7 @@ class CubeRotateDemonstrator:
             self._go("hand_over")
 
     def _hand_over(self) -> None:
-        """Once the free pair touches, it presses and the holding pair loosens; then they change roles."""
+        """Once the free pair touches, tighten it and loosen the holding pair; then swap their roles."""
         if self.env.scene.touch[self.free :: 2].min() <= TOUCH_FORCE and self._waited < MAX_WAIT:
             self._waited += 1
             self._radius[self.free] -= PRESSING
@@ -192,31 +193,31 @@ class CubeRotateDemonstrator:
         self._go("stroke")
 
     def _contact_radius(self, offset: float) -> float:
-        """Distance of a fingertip that touches the nominal cube, ``offset`` degrees from the middle of a face."""
+        """Return the radius at which a fingertip touches the nominal cube, ``offset`` degrees from a face's middle."""
         return (Cube().half_size + self.env.scene.tip_radius) / math.cos(math.radians(offset))
 
     def _move_radius(self, pair: int, goal: float, steps: int) -> None:
-        """The first of ``steps`` equal steps to ``goal``."""
+        """Make the first of ``steps`` equal steps to ``goal``."""
         self._radius[pair] += (goal - self._radius[pair]) / steps
 
     # -- plans
 
     def _plan(self) -> tuple[float, float]:
-        """Azimuths at which the stroke that begins now ends, and at which the free pair takes hold then."""
+        """Return the azimuths at which the new stroke ends and at which the free pair then grasps."""
         start, latest = self._azimuth[self.holding], self._stroke_end[self.holding]
 
         def merit(plan: tuple[float, float]) -> float:
             end, grasp = plan
             stroke = end - start
-            slip = _to_nearest_face(start - self._yaw) - (GEAR - 1) * stroke  # of the holding tips, off their faces
+            slip = _to_nearest_face(start - self._yaw) - (GEAR - 1) * stroke  # of the holding tips on their faces
             cost = _beyond(slip, END_TOLERANCE) + self._grasp_cost(grasp, self._yaw + GEAR * stroke)
-            return stroke + 0.9 * (STROKE_END - grasp) - cost  # this stroke's length and the next one's
+            return stroke + 0.9 * (STROKE_END - grasp) - cost  # the lengths of this stroke and of the next one
 
         ends = np.arange(start + SHORTEST_STROKE, latest + 0.1, 3.0).tolist() or [start + SHORTEST_STROKE]
         return max(((end, grasp) for end in ends for grasp in self._grasps(end, 3.0)), key=merit)
 
     def _adjust_grasp(self) -> float:
-        """Azimuth near the planned one at which the free pair takes hold of the cube as it is turned now."""
+        """Return the azimuth, near the planned one, at which the free pair grasps the cube at its current yaw."""
 
         def merit(grasp: float) -> float:
             return -0.9 * grasp - self._grasp_cost(grasp, self._yaw) - 0.2 * abs(grasp - self._grasp)
@@ -225,7 +226,7 @@ class CubeRotateDemonstrator:
 
     @staticmethod
     def _grasps(end: float, step: float) -> list[float]:
-        """Azimuths that a pair can reach while the other one is at ``end``."""
+        """Return the azimuths that a pair can reach while the other one is at ``end``."""
         return np.arange(max(GRASP_START, end - 90 + CLEARANCE), end + GRASP_REACH, step).tolist()
 
     @staticmethod
@@ -235,12 +236,12 @@ class CubeRotateDemonstrator:
 
 
 def _to_nearest_face(angle: float) -> float:
-    """Degrees to it from the nearest multiple of 90, in [-45, 45)."""
+    """Return the angle relative to the nearest multiple of 90 degrees, in [-45, 45)."""
     return (angle + 45) % 90 - 45
 
 
 def _beyond(angle: float, tolerance: float) -> float:
-    """Cost of an angle in degrees that is more than bearable."""
+    """Return the cost of an angle in degrees beyond the tolerance."""
     return 0.15 * max(0.0, abs(angle) - tolerance) ** 2
 
 
@@ -249,5 +250,5 @@ def _bounded(value: float, limit: float) -> float:
 
 
 def _of_fingers(of_pairs: Array) -> Array:
-    """What holds for each pair (2, ...), for thumb, index, middle and ring finger (4, ...)."""
+    """Expand values of the pairs (2, ...) to thumb, index, middle and ring finger (4, ...)."""
     return np.concatenate([of_pairs, of_pairs])

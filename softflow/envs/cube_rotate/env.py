@@ -1,8 +1,7 @@
-"""CubeRotate: a hand, palm down, turns a cube about the vertical and must not drop it.  Actions, rules, rewards,
-episodes.
+"""CubeRotate: a hand, palm down, turns a cube about the vertical and must not drop it.
 
-The scene is in ``cube_rotate_scene.py``, the hand's kinematics in ``cube_rotate_kinematics.py``, what a policy sees in
-``cube_rotate_observation.py``.
+This module defines actions, rules, rewards and episodes. The scene is in ``scene.py``, the hand's kinematics in
+``kinematics.py``, and the observation in ``observation.py``.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ from softflow.envs.simulation import Array, Info, Observation, RewardKind, Simul
 from softflow.errors import UserError
 
 # Rules
-SUCCESS_TURNS = (1.25, 3.0)  # without a drop, the two that `info` speaks of
-FALL_DEPTH = 0.035  # m below its home at which the cube counts as dropped,
-MAX_OFFSET = 0.04  # m beside it,
-MIN_UPRIGHT = 0.5  # and cosine of its tilt
+SUCCESS_TURNS = (1.25, 3.0)  # turns without a drop, the two thresholds that `info` reports
+FALL_DEPTH = 0.035  # m below its home position at which the cube counts as dropped
+MAX_OFFSET = 0.04  # m, horizontal distance from its home position at which it counts as dropped
+MIN_UPRIGHT = 0.5  # cosine of the tilt below which it counts as dropped
 STEPS_PER_MINUTE = 1200  # at 20 Hz
 
-# Staged reward, all in turns: a turn pays 1, and what costs, costs as much as so many turns.
-REWARDED_TURNS = 3.0  # turns for which an episode pays 1
+# Staged reward, in units of turns: a turn is worth 1.
+REWARDED_TURNS = 3.0  # turns for which an episode's rewards sum to 1
 DROP_COST = 0.2
-TILT_COST = 0.02  # of a step at a right angle; in proportion to 1 - cos(tilt)
-EFFORT_COST = 8e-5  # of a step, times the squared length of the action
+TILT_COST = 0.02  # per step at a tilt of 90 degrees; proportional to 1 - cos(tilt)
+EFFORT_COST = 8e-5  # per step, times the squared norm of the action
 
-# Actions: rad by which a full action moves abduction, proximal and distal joint away from the nominal pose.
+# Actions: rad by which an action of 1 moves abduction, proximal and distal joint away from the nominal pose.
 ACTION_SPAN = np.tile([0.7, 0.8, 0.9], 4)
 
-# Uniform ranges of what `reset` draws, in the order of the draws (m, rad; the place relative to the cube's home).
+# Ranges of the uniform draws in `reset`, in the order of the draws (m, rad; positions relative to the cube's home).
 RESET_RANGES = {
     "mass_scale": (0.75, 1.4), "half_size": (0.026, 0.029), "friction": (0.6, 1.0), "yaw": (-0.35, 0.35),
     "x": (-0.003, 0.003), "y": (-0.003, 0.003), "z": (-0.003, 0.003),
 }  # fmt: skip
 RESET_TRIES = 20
-PUSH_PROBABILITY = 0.02  # in a step, that somebody begins to push the cube
-PUSH_FORCE = (0.2, 0.8)  # N, uniform, in any direction
+PUSH_PROBABILITY = 0.02  # per step, that a push of the cube begins
+PUSH_FORCE = (0.2, 0.8)  # N, range of the uniform draw; the direction is random
 PUSH_STEPS = 2
 
 
@@ -51,41 +50,44 @@ class CubeRotateEnv(SimulatedTask):
     """Turn the cube about the vertical, counterclockwise as seen from above, at 20 Hz for 200 steps.
 
     Action, ``Box(-1, 1, (12,))``: absolute joint targets, ``ACTION_SPAN`` rad around the pose that holds the nominal
-    cube; abduction, proximal and distal joint of thumb, index, middle and ring finger.
+    cube. The order is abduction, proximal and distal joint of thumb, index, middle and ring finger.
 
-    Observation (O,): the blocks of ``OBSERVATION_BLOCKS`` (``cube_rotate_observation.py``), with units there. The turns
-    made so far are not among them.
+    Observation (O,): the blocks of ``OBSERVATION_BLOCKS`` (``observation.py``, which gives their units). They do not
+    include the turns made so far.
 
-    Rules.  *dropped*: the cube has been ``FALL_DEPTH`` under its home, ``MAX_OFFSET`` beside it, or tilted by 60
-    degrees. Its *turns* are the changes of its yaw added up, until it is dropped; its yaw is the angle of the rotation
-    about the vertical that is left when the tilt is undone, so that wobbling is no turning. *success*:
-    ``success_turns`` turns, and not dropped.
+    Rules. *dropped*: the cube has been ``FALL_DEPTH`` below its home position, ``MAX_OFFSET`` to its side, or tilted by
+    60 degrees. *turns*: the sum of the changes of the cube's yaw until it is dropped. The yaw is the angle of the
+    rotation about the vertical that remains when the tilt is undone, so wobbling does not count as turning. *success*:
+    ``success_turns`` turns without a drop.
 
-    Reward.  ``"staged"``: the turns made in this step less tilt, effort and a drop (``TILT_COST``, ``EFFORT_COST``,
-    ``DROP_COST``), scaled so that ``REWARDED_TURNS`` turns pay 1 in an episode.  ``"sparse"``: 1 at the success, taken
-    back when the cube is dropped or turned back later: an episode's sum is 1 for a success and 0 for a failure.
+    Reward. ``"staged"``: the turns made in this step minus the costs of tilt, effort and a drop (``TILT_COST``,
+    ``EFFORT_COST``, ``DROP_COST``), scaled so that ``REWARDED_TURNS`` turns give 1. ``"sparse"``: 1 at the success, and
+    -1 if the cube is later dropped or turned back, so that the sum is 1 for a success and 0 for a failure.
 
-    Episode.  ``terminated`` at a drop, and at the success if ``terminate_on_success``; ``truncated`` at ``max_steps``.
-    ``info``: ``is_success``; ``success_by_turns``, the same for each of ``SUCCESS_TURNS``, by ``"1.25"`` and ``"3"``;
-    ``turns``; ``rpm``, turns per minute of the episode so far; ``dropped``; ``peak_torque`` (N m, of any joint) and
-    ``penetration`` (m, of the cube's contacts), the largest so far, each looked at once per step.
+    Episode. ``terminated`` at a drop, and at the success if ``terminate_on_success``; ``truncated`` at ``max_steps``.
+    ``info``: ``is_success``; ``success_by_turns``, the success for each of ``SUCCESS_TURNS``, with the keys ``"1.25"``
+    and ``"3"``; ``turns``; ``rpm``, the mean turns per minute so far; ``dropped``; ``peak_torque`` (N m, of any joint)
+    and ``penetration`` (m, of the cube's contacts), the largest values so far, sampled once per step.
 
     Args:
-        render_mode: ``"rgb_array"`` or None; without it no graphics are touched.
-        reward: ``"sparse"`` or ``"staged"``.
-        success_turns: turns that make a success.
-        randomize: draw the cube's mass, size, friction and place (``RESET_RANGES``) and push it now and then; otherwise
-            every episode starts from the same state and nothing pushes.
-        terminate_on_success: end the episode at the success; otherwise it goes on, to see how far it comes.
-        max_steps: time limit in steps.
-        latency: steps by which actions arrive late; until the first arrives, the targets stay as they are.
-        width, height, camera: size in pixels and camera (``"front"`` or ``"below"``) of ``render``.
+        render_mode: ``"rgb_array"`` or None. None never initializes OpenGL.
+        reward: ``"sparse"``, 1 at the success, or ``"staged"``, the turning in each step minus costs.
+        success_turns: Number of turns required for a success. Higher values make the task harder.
+        randomize: Whether to draw the cube's mass, size, friction and pose (``RESET_RANGES``) and to push it at random.
+            Otherwise every episode starts from the same state, without pushes.
+        terminate_on_success: Whether a success ends the episode. Otherwise it continues, and the cube can still be
+            dropped.
+        max_steps: Time limit of an episode in steps of 0.05 s.
+        latency: Delay of actions in steps of 0.05 s. The initial targets hold until the first action arrives.
+        width: Width of rendered images in pixels.
+        height: Height of rendered images in pixels.
+        camera: Camera for ``render``: ``"front"`` or ``"below"``.
 
     Raises:
-        UserError: an argument outside of these.
-        UnstableSimulationError: from ``reset`` or ``step`` when the physics diverges.
-        RuntimeError: from ``reset`` when the hand does not hold the cube.
-        ValueError: from ``step`` when an action has another shape or is not finite.
+        UserError: An argument has an invalid value.
+        UnstableSimulationError: In ``reset`` or ``step``, the physics diverges.
+        RuntimeError: In ``reset``, the hand does not hold the cube.
+        ValueError: In ``step``, the action has another shape or is not finite.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class CubeRotateEnv(SimulatedTask):
         self.steps = 0
         self._forget_actions()
         self._place_cube()
-        self.push_steps = 0  # for which the present push goes on
+        self.push_steps = 0  # remaining steps of the current push
         self.turns = 0.0
         self.dropped = False
         self.peak_torque, self.penetration = 0.0, 0.0
@@ -158,7 +160,7 @@ class CubeRotateEnv(SimulatedTask):
     # -- what happens to the cube
 
     def _place_cube(self) -> None:
-        """Draw a cube and its place until the hand holds it."""
+        """Draw cubes and poses until the hand holds one."""
         for _ in range(RESET_TRIES):
             if self.randomize:
                 drawn = {name: self.np_random.uniform(low, high) for name, (low, high) in RESET_RANGES.items()}
@@ -203,7 +205,7 @@ class CubeRotateEnv(SimulatedTask):
         return z < -FALL_DEPTH or math.hypot(x, y) > MAX_OFFSET or bool(self.scene.cube_rotation[2, 2] < MIN_UPRIGHT)
 
     def _turn(self) -> float:
-        """Note the yaw of now; returns the turns since it was last noted, none of a dropped cube."""
+        """Record the current yaw, and return the turns since the last call, or 0 if the cube was dropped."""
         yaw = self._measured_yaw()
         turned = 0.0 if self.dropped else math.remainder(yaw - self.yaw, 2 * math.pi) / (2 * math.pi)
         self.turns += turned
@@ -211,9 +213,9 @@ class CubeRotateEnv(SimulatedTask):
         return turned
 
     def _measured_yaw(self) -> float:
-        """Angle in [-pi, pi] of the twist about the vertical, R = tilt * twist.
+        """Return the angle in [-pi, pi] of the twist about the vertical, R = tilt * twist.
 
-        It changes at the rate of the spin about the axis halfway between the vertical and the cube's own.
+        It changes at the rate of the spin about the axis halfway between the vertical and the cube's own axis.
         """
         (xx, xy, _), (yx, yy, _), _ = self.scene.cube_rotation.tolist()
         return math.atan2(yx - xy, xx + yy)
@@ -232,7 +234,7 @@ class CubeRotateEnv(SimulatedTask):
     # -- state
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """All that the future depends on, as arrays that need no pickling: physics, cube, episode, random numbers."""
+        """Return the complete state, including the random generator, as arrays that need no pickling."""
         return {
             **self.scene.save(),
             "steps": np.array(self.steps),
@@ -246,13 +248,13 @@ class CubeRotateEnv(SimulatedTask):
         }
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observation:
-        """Return to a state of ``get_state``, of this or another instance; steps from here are the same to the bit.
+        """Restore a state from ``get_state`` of this or another instance; later steps are reproduced bit for bit.
 
         Returns:
             The observation (O,) of that state.
 
         Raises:
-            KeyError: an entry is missing.
+            KeyError: An entry is missing.
         """
         self._running = False
         self.scene.load(state)
@@ -267,5 +269,5 @@ class CubeRotateEnv(SimulatedTask):
         return observe(self.scene, self.yaw)
 
     def joint_action(self, angles: Array) -> Array:
-        """The action (12,) whose targets are the joint angles (12,), as far as an action goes."""
+        """Return the action (12,) whose targets are the joint angles (12,), clipped to [-1, 1]."""
         return clip((angles - self.scene.nominal_pose) / ACTION_SPAN, -1.0, 1.0)

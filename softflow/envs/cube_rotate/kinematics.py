@@ -1,4 +1,4 @@
-"""Where the fingertips of CubeRotate's hand are to go, and the joint angles that take them there."""
+"""Fingertip targets of CubeRotate's hand, and inverse kinematics of its joints."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from softflow.envs.simulation import Array
 
 FINGERS = ("thumb", "index", "middle", "ring")
 JOINTS = ("abduction", "proximal", "distal")  # of each finger
-FACE_AZIMUTHS = np.radians([180.0, 90.0, 0.0, -90.0])  # of the face that each finger works on when the cube's yaw is 0
-MAX_REACH = 0.999  # of a finger's length
+FACE_AZIMUTHS = np.radians([180.0, 90.0, 0.0, -90.0])  # azimuth of each finger's face when the cube's yaw is 0
+MAX_REACH = 0.999  # share of a finger's length
 
 
 class HandKinematics:
     """Inverse kinematics of four fingers with three hinges each, in the palm's frame.
 
     Args:
-        model: the compiled ``scene.xml``, which has the lengths and places of the fingers.
+        model: The compiled ``scene.xml``, which contains the lengths and positions of the fingers.
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
@@ -32,9 +32,9 @@ class HandKinematics:
         self.lower_length = -float(model.site("thumb_tip").pos[2])
 
     def joint_angles(self, tips: Array) -> Array:
-        """Joint angles (12,) that put the centres of the fingertips at ``tips`` (4, 3), in the order of ``FINGERS``.
+        """Return joint angles (12,) for fingertip centres at ``tips`` (4, 3), in the order of ``FINGERS``.
 
-        A finger that is too short reaches in the right direction. Joint limits are not looked at.
+        If a target is out of reach, the finger stretches in its direction. Joint limits are ignored.
         """
         angles = [self._finger_angles(*base, *tip) for base, tip in zip(self._bases, tips.tolist(), strict=True)]
         return np.array(angles).ravel()
@@ -55,9 +55,9 @@ class HandKinematics:
 
 
 def tips_around(centre: Array, azimuth: Array | float, radius: Array | float, height: Array | float) -> Array:
-    """Fingertips (4, 3) on circles: each at ``azimuth`` rad from its ``FACE_AZIMUTHS``, ``radius`` m from ``centre``.
+    """Return fingertips (4, 3) at ``azimuth`` rad from their ``FACE_AZIMUTHS`` and ``radius`` m from ``centre``.
 
-    The arguments may differ between the fingers: ``centre`` (2,) or (4, 2), the others one number or (4,).
+    The arguments may differ between the fingers: ``centre`` is (2,) or (4, 2), the others are a number or (4,).
     """
     tips = np.empty((len(FINGERS), 3))
     angle = FACE_AZIMUTHS + azimuth
@@ -68,6 +68,6 @@ def tips_around(centre: Array, azimuth: Array | float, radius: Array | float, he
 
 
 def _angle(a: float, b: float, *, opposite: float) -> float:
-    """The angle between the sides a and b of a triangle."""
+    """Return the angle between the sides a and b of a triangle."""
     cosine = (a * a + b * b - opposite * opposite) / (2 * a * b)
     return math.acos(max(-1.0, min(1.0, cosine)))

@@ -1,4 +1,4 @@
-"""What a policy sees of CubeRotate: numbers in named blocks."""
+"""CubeRotate's observation, a vector of named blocks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from softflow.envs.simulation import Observation
 
 MAX_TOUCH = 10.0  # N
 
-# Name, size and factor of each block, in order.  SI units times the factor; world frame unless said otherwise; fingers
-# in the order of FINGERS, the joints of each in the order of JOINTS.
+# Name, size and factor of each block, in order. Values are in SI units times the factor, and in the world frame unless
+# stated otherwise. Fingers are in the order of FINGERS, and each finger's joints in the order of JOINTS.
 OBSERVATION_BLOCKS = (
-    ("joint_position", 12, 1.0),  # from the nominal pose
+    ("joint_position", 12, 1.0),  # relative to the nominal pose
     ("joint_velocity", 12, 0.1),
-    ("joint_target", 12, 1.0),  # from the nominal pose
-    ("cube_position", 3, 20.0),  # from its home under the palm
-    ("cube_z_axis", 3, 1.0),  # unit vector; up when the cube is upright
+    ("joint_target", 12, 1.0),  # relative to the nominal pose
+    ("cube_position", 3, 20.0),  # relative to its home position under the palm
+    ("cube_z_axis", 3, 1.0),  # unit vector, which points up when the cube is upright
     ("cube_velocity", 3, 2.0),
     ("cube_spin", 3, 0.2),  # angular velocity
-    ("tips", 12, 20.0),  # from the cube's centre
-    ("touch", 4, 0.2),  # force on the rubber of each finger, at most MAX_TOUCH
-    ("quarter_turn", 2, 1.0),  # cos and sin of four times the cube's yaw: the same for all four sides
+    ("tips", 12, 20.0),  # relative to the cube's centre
+    ("touch", 4, 0.2),  # force on the rubber of each finger, clipped at MAX_TOUCH
+    ("quarter_turn", 2, 1.0),  # cos and sin of four times the cube's yaw, the same for all four sides
 )
 _ENDS = accumulate(size for _, size, _ in OBSERVATION_BLOCKS)
 OBSERVATION_SLICES = {
@@ -35,7 +35,7 @@ _FACTORS = np.repeat([factor for *_, factor in OBSERVATION_BLOCKS], [size for _,
 
 
 def observe(scene: CubeRotateScene, yaw: float) -> Observation:
-    """The observation (O,) of a scene in which the cube's yaw is ``yaw``."""
+    """Return the observation (O,) of a scene in which the cube's yaw is ``yaw``."""
     values = {
         "joint_position": scene.joint_position - scene.nominal_pose,
         "joint_velocity": scene.joint_velocity,

@@ -1,4 +1,4 @@
-"""What CubeRotate simulates: hand and cube of ``scene.xml``, free of rules and rewards."""
+"""CubeRotate's scene: the hand and cube of ``scene.xml``, without rules and rewards."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import numpy as np
 from softflow.envs.cube_rotate.kinematics import FINGERS, HandKinematics, tips_around
 from softflow.envs.simulation import Array, Simulation, clip, read_spec, yaw_quaternion
 
-TIP_HEIGHT = 0.004  # m of the fingertips above the cube's centre
-NOMINAL_SQUEEZE = 0.003  # m by which the fingertips of the nominal pose are inside the nominal cube
-OPEN_GAP = 0.006  # m between fingertips and faces before they close
-CLOSED_SQUEEZE = 0.010  # m by which the targets of closed fingertips are inside the cube
-HANDED_SUBSTEPS = 60  # for which the cube is held in place while the fingers close
+TIP_HEIGHT = 0.004  # m, height of the fingertips above the cube's centre
+NOMINAL_SQUEEZE = 0.003  # m, depth of the nominal pose's fingertips inside the nominal cube
+OPEN_GAP = 0.006  # m, gap between fingertips and faces before they close
+CLOSED_SQUEEZE = 0.010  # m, depth of the closed fingertips' targets inside the cube
+HANDED_SUBSTEPS = 60  # during which the cube is fixed while the fingers close
 SETTLING_SUBSTEPS = 40
-PLACED_OFFSET = 0.01  # m that the cube may have moved by then
-PLACED_UPRIGHT = 0.95  # cosine of its tilt
+PLACED_OFFSET = 0.01  # m, largest displacement of a cube that counts as held
+PLACED_UPRIGHT = 0.95  # smallest cosine of its tilt
 
 
 @dataclass(frozen=True)
 class Cube:
-    """What differs from cube to cube."""
+    """Properties that vary between cubes."""
 
     mass_scale: float = 1.0
-    """Times the mass in the model."""
+    """Factor of the model's mass."""
     half_size: float = 0.0275
-    """m"""
+    """Half of the edge length in m."""
     friction: float = 1.0
-    """Coefficient of the fingers' rubber, sliding."""
+    """Sliding friction coefficient of the fingers' rubber."""
 
 
 class CubeRotateScene(Simulation):
-    """Model and data of the scene, views into them, and the few operations that change them.
+    """Model and data of the scene, views of them, and the operations that change them.
 
-    Attributes of poses and velocities are live views into MuJoCo's memory (metres, radians, seconds, newtons). Poses
-    and positions of joints and of the cube are those of now, rotations and fingertips lag by one substep of 5 ms.
+    Poses and velocities are live views of MuJoCo's memory (metres, radians, seconds, newtons). Positions of the joints
+    and the cube are current; rotations and fingertips lag by one substep of 5 ms.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class CubeRotateScene(Simulation):
         self.kinematics = HandKinematics(model)
         body, geom, joint = model.body("cube").id, model.geom("cube").id, model.joint("cube")
         self.palm_position = model.body("palm").pos.copy()
-        self.cube_home = model.body("cube").pos - self.palm_position  # where it shall be, palm frame
+        self.cube_home = model.body("cube").pos - self.palm_position  # target position of the cube, palm frame
         self.tip_radius = float(model.geom("thumb_tip").size[0])
 
         fingers = slice(0, 3 * len(FINGERS))
@@ -60,7 +60,7 @@ class CubeRotateScene(Simulation):
         self.cube_rotation = data.xmat[body].reshape(3, 3)
         self.push = data.xfrc_applied[body, :3]
         self.touch = data.sensordata[: len(FINGERS)]
-        self.depth = data.sensordata[len(FINGERS) :]  # (1,), of the cube's deepest contact: 0 or negative
+        self.depth = data.sensordata[len(FINGERS) :]  # (1,), distance in the cube's deepest contact, at most 0
         self._tips = np.array([model.site(f"{finger}_tip").id for finger in FINGERS])
 
         self._body, self._geom = body, geom
@@ -80,32 +80,34 @@ class CubeRotateScene(Simulation):
 
     @property
     def cube_position(self) -> Array:
-        """Centre of the cube (3,) in the palm's frame."""
+        """Position (3,) of the cube's centre in the palm's frame."""
         return self.cube_pose[:3] - self.palm_position
 
     @property
     def tips_from_cube(self) -> Array:
-        """Fingertips (4, 3) from the cube's centre, world frame."""
+        """Fingertips (4, 3) relative to the cube's centre, world frame."""
         return self.data.site_xpos[self._tips] - self.cube_centre
 
     def shape(self, cube: Cube) -> None:
-        """Give the cube its mass and size, and the fingers their friction; to be followed by ``place`` or ``load``."""
+        """Set the cube's mass and size and the fingers' friction; call ``place`` or ``load`` afterwards."""
         model, nominal, half = self.model, self._nominal, cube.half_size
         ratio = half / nominal["size"]
         model.body_mass[self._body] = nominal["mass"] * cube.mass_scale
         model.body_inertia[self._body] = nominal["inertia"] * cube.mass_scale * ratio**2
         model.geom_size[self._geom] = half
         model.geom_aabb[self._geom, 3:] = half
-        model.bvh_aabb[model.body_bvhadr[self._body], 3:] = half  # else touches outside the nominal cube are missed
+        model.bvh_aabb[model.body_bvhadr[self._body], 3:] = half  # or contacts outside the nominal cube are missed
         model.geom_rbound[self._geom] = half * math.sqrt(3)
         model.geom_pos[self._marks] = nominal["marks"] * ratio
         model.geom_friction[self._rubber, 0] = cube.friction
-        mujoco.mj_setConst(model, self.data)  # what MuJoCo derives from masses
+        mujoco.mj_setConst(model, self.data)  # recompute the constants that MuJoCo derives from masses
         self.cube = cube
 
     def place(self, centre: Array, yaw: float) -> bool:
-        """Hand the cube over: it is held at ``centre`` (3,) in the palm's frame and at ``yaw`` for 0.3 s while the
-        fingers close on it, and then let go for 0.2 s.
+        """Place the cube in the hand.
+
+        The cube is fixed at ``centre`` (3,) in the palm's frame and at ``yaw`` for 0.3 s while the fingers close on it.
+        It is then released and settles for 0.2 s.
 
         Returns:
             Whether the hand holds it.
@@ -130,7 +132,7 @@ class CubeRotateScene(Simulation):
         return bool(moved < PLACED_OFFSET and self.cube_rotation[2, 2] > PLACED_UPRIGHT)
 
     def save(self) -> dict[str, Array]:
-        """The complete state, mass, size and friction included."""
+        """Return the complete state, including mass, size and friction."""
         return {**super().save(), "cube": np.array(astuple(self.cube))}
 
     def load(self, state: Mapping[str, Array]) -> None:

@@ -1,4 +1,4 @@
-"""Small tasks, each of which one fault of a method fails."""
+"""Diagnostic tasks: small tasks, each of which exposes one weakness of a method."""
 
 from softflow.envs.tasks import register_task
 

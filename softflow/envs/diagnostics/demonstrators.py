@@ -1,4 +1,4 @@
-"""Demonstrators of the diagnostic tasks: a rule and some noise each, none cleverer than its task's claim allows."""
+"""Demonstrators of the diagnostic tasks. Each is a simple rule plus noise, as its task's claim requires."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from softflow.errors import UserError
 
 
 class DiagnosticDemonstrator(ABC):
-    """Demonstrates one episode; make one after each ``reset``.
-
-    Attributes:
-        mode: which of ``MODES`` equally frequent ways it takes.
+    """Demonstrates one episode; make a new one after each ``reset``.
 
     Args:
-        env: an environment of ``TASK``, wrapped or not, as long as the action space is its own.
-        rng: source of the mode and the noise.
-        mode: drawn from ``rng`` if None.
-        noise: scale of everything that is drawn but the mode; 0 shows the rule itself.
+        env: An environment of ``TASK``. It may be wrapped if its action space is unchanged.
+        rng: Source of the mode and the noise.
+        mode: Which of the ``MODES`` ways to solve the task to use, counted from 0; None draws one with equal
+            probabilities.
+        noise: Scale of the noise in each demonstration, relative to the default of 1. Higher values give less accurate
+            demonstrations; 0 follows the rule exactly.
+
+    Attributes:
+        mode: The mode of this episode.
     """
 
     TASK: ClassVar[type[DiagnosticTask]]
     MODES: ClassVar[int] = 2
     ACTION_NOISE: ClassVar[float]
-    """Standard deviation of what is added to each number of an action."""
+    """Standard deviation of the noise added to each number of an action."""
 
     def __init__(
         self, env: gymnasium.Env[Any, Any], rng: np.random.Generator, mode: int | None = None, noise: float = 1.0
@@ -50,7 +52,7 @@ class DiagnosticDemonstrator(ABC):
 
     @abstractmethod
     def rule(self) -> Array:
-        """The action without noise."""
+        """Return the action without noise."""
 
     def act(self) -> Array:
         action = self.rule()
@@ -58,12 +60,12 @@ class DiagnosticDemonstrator(ABC):
 
 
 class TwoRoutesDemonstrator(DiagnosticDemonstrator):
-    """Passes the disc above (mode 0) or below (mode 1), straight from one corner of its way to the next."""
+    """Passes the disc above (mode 0) or below (mode 1), along straight lines between waypoints."""
 
     TASK = TwoRoutesEnv
     ACTION_NOISE = 0.1
     SPEED = 0.9
-    CORNERS = ((-0.2, 0.75), (0.3, 0.75))  # m, of the way above
+    CORNERS = ((-0.2, 0.75), (0.3, 0.75))  # m, waypoints of the upper route
 
     def rule(self) -> Array:
         position = self.env.state
@@ -73,7 +75,7 @@ class TwoRoutesDemonstrator(DiagnosticDemonstrator):
 
 
 class DelayedCorridorDemonstrator(DiagnosticDemonstrator):
-    """Takes lane 0 or 1, as its mode says."""
+    """Takes lane 0 in mode 0 and lane 1 in mode 1."""
 
     TASK = DelayedCorridorEnv
     ACTION_NOISE = 0.1
@@ -84,7 +86,7 @@ class DelayedCorridorDemonstrator(DiagnosticDemonstrator):
 
 
 class DriftingGoalDemonstrator(DiagnosticDemonstrator):
-    """Goes to where the goal is shown, evenly in the time that is left; aims a little off, each time otherwise."""
+    """Moves to the displayed goal at a constant speed over the remaining time, with an aiming error per episode."""
 
     TASK = DriftingGoalEnv
     MODES = 1
@@ -100,7 +102,7 @@ class DriftingGoalDemonstrator(DiagnosticDemonstrator):
 
 
 class WrongModeDemonstrator(DiagnosticDemonstrator):
-    """Goes straight to the upper goal (mode 0) or the lower (mode 1), whatever the signal says."""
+    """Moves straight to the upper goal (mode 0) or the lower one (mode 1), regardless of the signal."""
 
     TASK = WrongModeEnv
     ACTION_NOISE = 0.05

@@ -1,13 +1,12 @@
-"""Diagnostic tasks: small, without physics, and each made to tell one claim from its contrary.
+"""Diagnostic tasks: small tasks without physics, each designed to test one claim about methods.
 
-    two_routes         the mean of two good ways is a bad one: a Gaussian fails, a density with two modes does not
-    delayed_corridor   credit over many steps: values of chunks reach the decision in fewer updates than those of steps
-    drifting_goal      every demonstration is off by the same little: a bounded residual corrects it, the latent cannot
-    wrong_mode         half of the demonstrations go to the wrong place: the latent chooses, a bounded residual cannot
+    two_routes         the mean of two good routes is bad: a Gaussian fails, a density with two modes does not
+    delayed_corridor   credit over many steps: chunk values reach the decision in fewer updates than step values
+    drifting_goal      every demonstration has the same small error: a bounded residual corrects it, the latent cannot
+    wrong_mode         half of the demonstrations go to the wrong goal: the latent chooses, a bounded residual cannot
 
-The most that can be earned in an episode is known, ``OPTIMAL_RETURN``: no step but the last is paid, and that one
-never more than 1. Their demonstrators are in ``diagnostics_demonstrators.py``, what methods make of them in
-``docs/diagnostics.md``.
+The optimal return of an episode is known (``OPTIMAL_RETURN``): only the last step is rewarded, with at most 1. The
+demonstrators are in ``demonstrators.py``, and the results of the methods in ``docs/diagnostics.md``.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ Observation = NDArray[np.float32]
 Info = dict[str, Any]
 
 STEP = 0.1
-"""m that an action of 1 moves a point in a step."""
+"""Distance in m that an action of 1 moves a point per step."""
 
 
 class Outcome(NamedTuple):
-    """What an action led to."""
+    """Outcome of an action."""
 
     reward: float = 0.0
     terminated: bool = False
@@ -40,23 +39,23 @@ class Outcome(NamedTuple):
 
 
 class DiagnosticTask(gymnasium.Env[Observation, NDArray[np.floating]]):
-    """What the tasks share: episodes, checks of actions, and states that can be returned to.
+    """Base class of the tasks: episodes, checks of actions, and saving and restoring of states.
 
-    A task says where an episode starts, what an action does to its ``state``, and what of it is seen.
+    A task defines the initial state, the effect of an action on ``state``, and the observation.
 
     Attributes:
-        state: (K,), everything that the rest of the episode depends on, besides the steps made.
-        steps: made in this episode.
+        state: State (K,) that, together with ``steps``, determines the rest of the episode.
+        steps: Number of steps made in this episode.
 
     Raises:
-        ValueError: from ``step`` when an action has another shape or is not finite.
-        gymnasium.error.ResetNeeded: from ``step`` before the first ``reset`` or after the end of the episode.
+        ValueError: In ``step``, the action has another shape or is not finite.
+        gymnasium.error.ResetNeeded: In ``step``, no episode is running.
     """
 
     OPTIMAL_RETURN: ClassVar[float] = 1.0
-    """Undiscounted; nothing earns more."""
+    """Highest possible undiscounted return."""
     MAX_STEPS: ClassVar[int]
-    """Time limit, after which an episode that has not ended is truncated."""
+    """Time limit in steps, after which an episode is truncated."""
 
     def __init__(self, observation_dim: int, action_dim: int) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (observation_dim,), np.float32)
@@ -65,11 +64,11 @@ class DiagnosticTask(gymnasium.Env[Observation, NDArray[np.floating]]):
 
     @abstractmethod
     def _start(self, rng: np.random.Generator) -> Array:
-        """The state that an episode starts from."""
+        """Return the initial state of an episode."""
 
     @abstractmethod
     def _move(self, action: Array) -> Outcome:
-        """Change the state; ``steps`` counts this one."""
+        """Apply the action to the state; ``steps`` already counts this step."""
 
     @abstractmethod
     def _observe(self) -> Array: ...
@@ -95,7 +94,7 @@ class DiagnosticTask(gymnasium.Env[Observation, NDArray[np.floating]]):
         return observation, outcome.reward, outcome.terminated, truncated, {"is_success": outcome.is_success}
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """All that the future depends on, random numbers included, as arrays that need no pickling."""
+        """Return the complete state, including the random generator, as arrays that need no pickling."""
         return {
             "state": self.state.copy(),
             "steps": np.array(self.steps),
@@ -104,13 +103,13 @@ class DiagnosticTask(gymnasium.Env[Observation, NDArray[np.floating]]):
         }
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observation:
-        """Return to a state of ``get_state``, of this or another instance; steps from here are the same to the bit.
+        """Restore a state from ``get_state`` of this or another instance; later steps are reproduced bit for bit.
 
         Returns:
             The observation (O,) of that state.
 
         Raises:
-            KeyError: an entry is missing.
+            KeyError: An entry is missing.
         """
         self.state, self.steps, self._running = state["state"].copy(), int(state["steps"]), bool(state["running"])
         load_random_state(self.np_random, state["random"])
@@ -118,19 +117,19 @@ class DiagnosticTask(gymnasium.Env[Observation, NDArray[np.floating]]):
 
 
 class TwoRoutesEnv(DiagnosticTask):
-    """A point goes to a goal behind a disc, past it on either side.
+    """A point moves to a goal behind a disc, passing it on either side.
 
-    Claim: the mean of good ways is a bad one. Both sides are as good, the demonstrations take them in equal shares from
-    the same place, and the disc is so near that whoever goes between the two runs into it within four steps.
+    Claim: the mean of two good routes is bad. Both sides are equally good, and the demonstrations take them equally
+    often from the same start. The disc is so near that the mean route runs into it within four steps.
 
-    Observation (2,): position in m. Action (2,): velocity, 1 is 0.1 m a step.
+    Observation (2,): position in m. Action (2,): velocity; 1 is 0.1 m per step.
 
-    Reward: 1 within 0.15 m of the goal, which ends the episode. So does a step that ends in the disc, with 0.
-    Truncated after 60 steps. Demonstrations earn 1.00.
+    Reward: 1 within 0.15 m of the goal, which ends the episode. A step that ends in the disc also ends it, with reward
+    0. The episode is truncated after 60 steps. Demonstrations have a return of 1.00.
     """
 
     MAX_STEPS = 60
-    START_X, START_Y = -0.65, 0.02  # m; y is drawn within +- this
+    START_X, START_Y = -0.65, 0.02  # m; y is drawn from [-START_Y, START_Y]
     RADIUS = 0.5  # m, of the disc, which is centred at the origin
     GOAL = np.array([1.0, 0.0])
     TOLERANCE = 0.15  # m
@@ -151,26 +150,26 @@ class TwoRoutesEnv(DiagnosticTask):
 
 
 class DelayedCorridorEnv(DiagnosticTask):
-    """At a fork the first action chooses one of two lanes; which of them was right is told 31 steps later.
+    """At a fork the first action chooses one of two lanes; the reward reveals 31 steps later whether it was correct.
 
-    Claim: what a critic learns travels back from the reward by one backup after another. A critic of single steps needs
-    32 of them, a critic of chunks of four needs 8; and what it values is what was executed, so its target is not biased
-    as an n-step return of another policy's actions would be. Each cell has a number of its own in the observation: a
-    value cannot be guessed from the cells nearby. There are four corridors, so that a critic that knows nothing is
-    right in about half of them.
+    Claim: a critic learns backwards from the reward, one backup at a time. A per-step critic needs 32 backups, and a
+    critic of chunks of four needs 8. The chunk critic values the actions that were executed, so its target lacks the
+    bias of an n-step return over another policy's actions. The observation has one number per cell, so a value cannot
+    be generalized from nearby cells. With four corridors, an untrained critic is right in about half of them.
 
-    Observation (260,): 1 for the cell, 0 for the others. Action (1,): at the fork its sign says the lane; the point
-    advances by itself, and no later action does anything.
+    Observation (260,): 1 for the current cell, 0 for the others. Action (1,): at the fork its sign chooses the lane.
+    The point advances by itself, and later actions have no effect.
 
-    Reward: with the 32nd step, which ends the episode, 1 in the right lane and 0.5 in the other (not 0: methods that
-    imitate what is rewarded are to imitate both). Demonstrations take both in equal shares and earn 0.75.
+    Reward: at the 32nd step, which ends the episode, 1 in the correct lane and 0.5 in the other. The latter is not 0
+    so that methods that imitate rewarded actions imitate both. Demonstrations take both lanes equally often and have a
+    mean return of 0.75.
     """
 
     MAX_STEPS = 32
     CORRECT_LANE = (0, 1, 1, 0)  # of each corridor
     WRONG_REWARD = 0.5
     CELLS = 1 + 2 * MAX_STEPS  # of a corridor: the fork, then two lanes
-    AT_FORK = -1  # in place of a lane
+    AT_FORK = -1  # stands for the lane before it is chosen
 
     def __init__(self) -> None:
         super().__init__(observation_dim=len(self.CORRECT_LANE) * self.CELLS, action_dim=1)
@@ -196,23 +195,23 @@ class DelayedCorridorEnv(DiagnosticTask):
 
 
 class DriftingGoalEnv(DiagnosticTask):
-    """A point has four steps to reach a goal that has drifted by 0.05 m from where it is shown.
+    """A point has four steps to reach a goal that has drifted by 0.05 m from its displayed position.
 
-    Claim: the demonstrations aim at where the goal is shown, so no demonstrated chunk goes where it is, and a latent
-    that stays near those of the demonstrations has nothing to choose. A small residual is enough: 0.125 of the action
-    box in each step.
+    Claim: the demonstrations aim at the displayed goal, so no demonstrated chunk reaches the true one, and latents near
+    those of the demonstrations do not help. A small residual is enough: 0.125 of the action box in each step.
 
-    Observation (5,): position in m, the vector to where the goal is shown in m, and the share of the time that is left.
-    Action (2,): velocity, 1 is 0.1 m a step.
+    Observation (5,): position in m, the vector to the displayed goal in m, and the share of the time that is left.
+    Action (2,): velocity; 1 is 0.1 m per step.
 
-    Reward: with the last step, which ends the episode, 1 / (1 + (distance / 0.05 m)^2) of the goal. Success: 0.025 m
-    or less. Demonstrations end 0.05 m away, give or take 0.007, never succeed and earn 0.5.
+    Reward: at the last step, which ends the episode, 1 / (1 + (distance / 0.05 m)^2), with the distance to the true
+    goal. Success: a distance of at most 0.025 m. Demonstrations end 0.05 +- 0.007 m away, never succeed and have a
+    mean return of 0.5.
     """
 
     MAX_STEPS = 4
     DRIFT = np.array([0.03, 0.04])  # m
-    SHOWN_LOW, SHOWN_HIGH = (0.2, -0.1), (0.3, 0.1)  # m, where the goal is shown
-    HALF_REWARD = 0.05  # m from the goal at which the reward is 1/2
+    SHOWN_LOW, SHOWN_HIGH = (0.2, -0.1), (0.3, 0.1)  # m, range of the displayed goal
+    HALF_REWARD = 0.05  # m, distance from the goal at which the reward is 1/2
     TOLERANCE = 0.025  # m
 
     def __init__(self) -> None:
@@ -235,21 +234,22 @@ class DriftingGoalEnv(DiagnosticTask):
 
 
 class WrongModeEnv(DiagnosticTask):
-    """There are two goals, and a signal says which one counts. The demonstrations go to either, whatever it says.
+    """A signal tells which of two goals is correct, but the demonstrations go to either one regardless of it.
 
-    Claim: what is needed is demonstrated, and only has to be chosen. The latent chooses between the two; a residual,
-    bounded to 0.2 of the action box, moves the point by 0.15 m on its way, and the goals are 1.2 m apart.
+    Claim: the demonstrations contain the right behaviour, which only has to be chosen. The latent can choose between
+    the goals. A residual, bounded to 0.2 of the action box, moves the point by only 0.15 m, and the goals are 1.2 m
+    apart.
 
-    Observation (3,): position in m, and the signal, 1 for the upper goal and -1 for the lower. Action (2,): velocity, 1
-    is 0.1 m a step.
+    Observation (3,): position in m, and the signal: 1 for the upper goal, -1 for the lower one. Action (2,): velocity;
+    1 is 0.1 m per step.
 
-    Reward: within 0.15 m of a goal, which ends the episode, 1 if it is the one that counts, 0.25 if it is the other
-    (not 0: methods that imitate what is rewarded are to imitate both). Truncated after 16 steps. Demonstrations earn
-    0.625.
+    Reward: within 0.15 m of a goal, which ends the episode, 1 if the goal is correct and 0.25 otherwise. The latter is
+    not 0 so that methods that imitate rewarded actions imitate both. The episode is truncated after 16 steps.
+    Demonstrations have a mean return of 0.625.
     """
 
     MAX_STEPS = 16
-    GOAL_X, GOAL_Y = 0.4, 0.6  # m; the upper goal, the lower is at -y
+    GOAL_X, GOAL_Y = 0.4, 0.6  # m, the upper goal; the lower one is at -GOAL_Y
     TOLERANCE = 0.15  # m
     WRONG_REWARD = 0.25
 

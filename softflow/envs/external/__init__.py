@@ -1,4 +1,4 @@
-"""Tasks of other packages, which register the environments when they are imported, and demonstrators for them."""
+"""Tasks from other packages, which register their environments on import, and demonstrators for these tasks."""
 
 from softflow.envs.tasks import register_task
 

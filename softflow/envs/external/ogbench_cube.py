@@ -1,4 +1,4 @@
-"""The demonstrator of OGBench's `cube-single`: its own scripted oracle, in its single-task environments."""
+"""Demonstrator of OGBench's single-task `cube-single` environments, based on OGBench's scripted oracle."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 
 from softflow.errors import UserError
 
-NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 3.0, 10.0])  # of x, y, z, yaw, gripper: that of OGBench's `noisy` datasets
+NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 3.0, 10.0])  # for x, y, z, yaw, gripper, as in OGBench's `noisy` datasets
 
 
 class OgbenchCubeDemonstrator:
-    """Demonstrates one episode by OGBench's closed-loop oracle (arXiv 2410.20092); make one after each ``reset``.
+    """Demonstrates one episode with OGBench's closed-loop oracle (arXiv 2410.20092); make one after each ``reset``.
 
-    The oracle wants to be told the target, which the environment does only where it collects data without a task.
-
-    Attributes:
-        mode: -1, the oracle has one way.
+    The oracle needs the target, which the environment itself reports only when it collects data without a task.
 
     Args:
-        env: a ``cube-single-singletask-...-v0`` environment, wrapped or not.
-        rng: source of the noise.
-        noise: the most that the standard deviation of the noise on the action's x, y and z may be; drawn anew for each
-            episode, from zero on. Three times as much on the yaw, ten times on the gripper.
+        env: A ``cube-single-singletask-...-v0`` environment, wrapped or not.
+        rng: Source of the noise.
+        noise: Upper bound of the noise's standard deviation on the action's x, y and z; each episode draws it uniformly
+            from 0 to this bound. The noise is three times as large on the yaw and ten times on the gripper.
+
+    Attributes:
+        mode: Always -1, because the oracle has no modes.
 
     Raises:
-        UserError: `noise` is negative.
+        UserError: ``noise`` is negative.
     """
 
     mode = -1
@@ -41,11 +41,11 @@ class OgbenchCubeDemonstrator:
         self._env = cast(Any, env.unwrapped)
         self._rng, self._deviation = rng, rng.uniform(0, noise) * NOISE_SHAPE
         self._oracle = CubeMarkovOracle(env=self._env)
-        # Draws from numpy's global generator where the arm goes when the cube is placed; the episode is over by then.
+        # This draws from numpy's global generator where the arm goes after placing the cube; the episode ends before.
         self._oracle.reset(None, None)
 
     def act(self) -> NDArray[np.floating]:
-        """The action (5,) in [-1, 1] for the environment's current state; the noise makes each call a new draw."""
+        """Return the action (5,) in [-1, 1] for the environment's current state; every call draws new noise."""
         target = {
             "privileged/target_block": 0,
             "privileged/target_block_pos": self._env.cur_task_info["goal_xyzs"][0],

@@ -1,4 +1,4 @@
-"""A scripted demonstrator of gymnasium-robotics' PointMaze: a shortest way through the cells, followed by a PD law."""
+"""Scripted demonstrator of gymnasium-robotics' PointMaze: a PD controller follows a shortest path of cells."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from softflow.errors import UserError
 
 Cell = tuple[int, int]
 
-# Those of D4RL's waypoint controller (arXiv 2004.07219); the force of an action of 1 accelerates the ball by 24 m/s2.
-GAIN, DAMPING = 10.0, 1.0  # of an action per m and per m/s
-REACHED = 0.2  # m from a cell's centre, where the next one becomes the aim
+# Gains of D4RL's waypoint controller (arXiv 2004.07219). An action of 1 accelerates the ball by 24 m/s2.
+GAIN, DAMPING = 10.0, 1.0  # action per m and per m/s
+REACHED = 0.2  # m, distance from a waypoint at which the next one becomes the target
 
 
 class PointMazeDemonstrator:
-    """Demonstrates one episode to a goal that stays where it is; make one after each ``reset``.
-
-    Attributes:
-        mode: -1, the ways through a maze have no numbers.
-        waypoints: (2,) each, in m: the cells' centres still to be passed, and the goal.
+    """Demonstrates one episode with a fixed goal; make a new one after each ``reset``.
 
     Args:
-        env: a PointMaze environment, wrapped or not.
-        rng: source of the noise, and of the choice where several ways are equally short.
-        noise: standard deviation of the noise on both components of each action.
+        env: A PointMaze environment, wrapped or not.
+        rng: Source of the noise, and of the choice between equally short paths.
+        noise: Standard deviation of the noise on both components of each action, which lie in [-1, 1].
+
+    Attributes:
+        mode: Always -1, because the paths through a maze are not numbered.
+        waypoints: Points (2,) in m still to be passed: the centres of cells, then the goal.
 
     Raises:
-        UserError: walls lie all round the goal.
+        UserError: No path leads to the goal.
     """
 
     mode = -1
@@ -45,7 +45,7 @@ class PointMazeDemonstrator:
         self.waypoints = [*(maze.cell_rowcol_to_xy(cell) for cell in way[1:-1]), goal.copy()]
 
     def act(self) -> NDArray[np.floating]:
-        """The action (2,) in [-1, 1] for the environment's current state; the noise makes each call a new draw."""
+        """Return the action (2,) in [-1, 1] for the environment's current state; every call draws new noise."""
         position, velocity = self._env.data.qpos[:2], self._env.data.qvel[:2]
         while len(self.waypoints) > 1 and np.linalg.norm(self.waypoints[0] - position) < REACHED:
             self.waypoints.pop(0)
@@ -54,12 +54,12 @@ class PointMazeDemonstrator:
 
 
 def shortest_way(maze_map: list[list[Any]], start: Cell, end: Cell, rng: np.random.Generator) -> list[Cell]:
-    """The cells (row, column) of a shortest way, both ends included, by breadth-first search; 1 is a wall.
+    """Return the cells (row, column) of a shortest path, including both ends, by breadth-first search; 1 is a wall.
 
-    Of several, which one is decided by the order in which neighbours are tried, a new one for each cell.
+    The neighbours of each cell are tried in random order, which decides between equally short paths.
 
     Raises:
-        UserError: there is none.
+        UserError: There is no path.
     """
     free = {(i, j) for i, row in enumerate(maze_map) for j, cell in enumerate(row) if cell != 1}
     came_from: dict[Cell, Cell | None] = {start: None}

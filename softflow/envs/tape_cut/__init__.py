@@ -1,4 +1,4 @@
-"""Cutting tape with scissors that a hand takes from their case."""
+"""TapeCut: a hand takes scissors out of their case and cuts a tape."""
 
 from softflow.envs.tasks import register_task
 

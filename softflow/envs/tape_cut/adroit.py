@@ -1,8 +1,8 @@
-"""The Adroit hand (Shadow-like, 22 finger joints) in place of TapeCut's compact one; needs ``softflow[robotics]``.
+"""The Adroit hand (Shadow-like, 22 finger joints) as a replacement for the compact hand; needs ``softflow[robotics]``.
 
-Bodies, joints, inertias and collision capsules are those of gymnasium-robotics, read from the installed package. What
-is ours: no wrist or forearm of its own, it hangs from TapeCut's; the compact hand's actuators on its joints, and the
-compact hand's pads' friction on its fingertips.
+Bodies, joints, inertias and collision capsules come from the installed gymnasium-robotics package. TapeCut differs in
+three ways: its own wrist replaces the hand's wrist and forearm, the joints have the compact hand's actuators, and the
+fingertips have the friction of the compact hand's pads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from softflow.envs.simulation import Array
 from softflow.envs.tape_cut.hand import Hand
 from softflow.errors import UserError
 
-PREFIX = "adroit_"  # of its names in the scene
+PREFIX = "adroit_"  # prefix of the hand's names in the scene
 FINGERS = ("FF", "MF", "RF")
 JOINTS = (
     *(f"{finger}J{i}" for finger in FINGERS for i in (3, 2, 1, 0)), "LFJ4", "LFJ3", "LFJ2", "LFJ1", "LFJ0",
@@ -26,17 +26,17 @@ JOINTS = (
 )  # fmt: skip
 TIPS = {"thumb": "thdistal", "first": "ffdistal", "middle": "mfdistal", "ring": "rfdistal"}
 PADS = tuple(f"{PREFIX}C_{tip}" for tip in (*TIPS.values(), "lfdistal"))
-PAD_PROPERTIES = ("friction", "condim", "priority", "solref", "solimp", "margin")  # taken from the compact hand
-# What the scene says; MuJoCo would warn that the hand's file differs.
+PAD_PROPERTIES = ("friction", "condim", "priority", "solref", "solimp", "margin")  # copied from the compact hand
+# Settings copied from the scene; MuJoCo would warn that the hand's file differs.
 SOLVER_SETTINGS = ("iterations", "noslip_iterations")
 SIZES = ("njmax", "nconmax", *(f"nuser_{kind}" for kind in ("body", "jnt", "site", "tendon", "actuator", "sensor")))
 
-# The hand's place was searched for so that straight fingers and the thumb reach the handles from above: z of its palm,
-# along the fingers when stretched, points across the scissors and PALM_PITCH away from straight down.
+# A search found this pose of the hand, in which straight fingers and the thumb reach the handles from above. The palm's
+# z axis, which runs along the stretched fingers, points across the scissors and is PALM_PITCH away from straight down.
 PALM_PITCH = 1.435  # rad
-GRIP_IN_PALM = (0.018, -0.0931, 0.0839)  # m, what is pinched
+GRIP_IN_PALM = (0.018, -0.0931, 0.0839)  # m, position of the pinched object
 
-# Joint angles, by inverse kinematics, that hold the pads `width` m from the mid plane: width; thumb 4 to 0; knuckles.
+# Joint angles from inverse kinematics for pads at `width` m from the mid plane. Columns: width; thumb 4 to 0; knuckles.
 PINCHES = np.array([
     [0.0000, 0.54, 1.22, 0.09, 0.11, 0.00, 1.457],
     [0.0100, 0.46, 1.28, 0.13, 0.14, 0.00, 1.348],
@@ -45,21 +45,21 @@ PINCHES = np.array([
     [0.0420, 0.16, 1.30, 0.26, 0.41, 0.00, 0.983],
 ])  # fmt: skip
 BENT = {"FF": (0.22, 0.17), "MF": (0.39, 0.0), "RF": (0.22, 0.17)}  # rad, the two joints beyond the knuckle
-LITTLE_FINGER = (0.0, 0.0, 0.7, 0.2, 0.1)  # rad: out of the way
+LITTLE_FINGER = (0.0, 0.0, 0.7, 0.2, 0.1)  # rad, out of the way
 
 
 def adroit_pinch(width: float) -> Array:
-    """Joint targets (22,) that hold the pads of thumb and three fingers ``width`` m from the palm's mid plane."""
+    """Return joint targets (22,) that hold the pads of thumb and fingers ``width`` m from the palm's mid plane."""
     *thumb, knuckle = (np.interp(width, PINCHES[:, 0], angles) for angles in PINCHES.T[1:])
     fingers = [angle for finger in FINGERS for angle in (0.0, knuckle, *BENT[finger])]
     return np.array([*fingers, *LITTLE_FINGER, *thumb])
 
 
 def mount_adroit(scene: mujoco.MjSpec) -> None:
-    """Put the Adroit hand in the place of the compact hand of ``scene.xml``.
+    """Replace the compact hand of ``scene.xml`` with the Adroit hand.
 
     Raises:
-        UserError: gymnasium-robotics is not installed, or has the hand no longer.
+        UserError: gymnasium-robotics is not installed, or its version does not include the hand.
     """
     hand = _read_adroit()
     for part in (*hand.actuators, *hand.tendons, *hand.sensors, hand.joint("WRJ0")):
@@ -70,7 +70,7 @@ def mount_adroit(scene: mujoco.MjSpec) -> None:
     palm = hand.body("palm")
     palm.pos = 0, 0, 0
     sine, cosine = math.sin(PALM_PITCH), math.cos(PALM_PITCH)
-    rotation = np.array([[-1, 0, 0], [0, cosine, sine], [0, sine, -cosine]])  # from its palm's axes to ours
+    rotation = np.array([[-1, 0, 0], [0, cosine, sine], [0, sine, -cosine]])  # from the Adroit palm's axes to TapeCut's
     quaternion = np.empty(4)
     mujoco.mju_mat2Quat(quaternion, rotation.ravel())
     place = scene.site("grip").pos - rotation @ GRIP_IN_PALM
@@ -83,7 +83,7 @@ def mount_adroit(scene: mujoco.MjSpec) -> None:
     for finger, tip in TIPS.items():
         scene.sensor(f"touch_{finger}").objname = PREFIX + tip
     for part in (scene.geom("palm"), scene.geom("forearm"), *(scene.body(f"{finger}_base") for finger in TIPS)):
-        scene.delete(part)  # and the actuators with the joints
+        scene.delete(part)  # deletes the actuators along with the joints
     for body in scene.bodies:
         if body.name.startswith(PREFIX):
             body.gravcomp = 1

@@ -1,4 +1,4 @@
-"""A scripted demonstrator of TapeCut: sees the simulator's state, moves through phases, succeeds in two of three."""
+"""Scripted demonstrator of TapeCut, which reads the simulator's state and succeeds in two episodes of three."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ from softflow.envs.tape_cut.env import WRIST_STEP, TapeCutEnv
 from softflow.envs.tape_cut.scene import HAND, WRIST
 from softflow.errors import UserError
 
-OPEN_WIDTH = 0.042  # m, half the distance of the pads
-HOLD_WIDTH = 0.0205  # m: holds the handles without closing the blades
-HOVER_HEIGHT = 0.20  # m of the palm above the table while it lines up
+OPEN_WIDTH = 0.042  # m, half the distance between the pads
+HOLD_WIDTH = 0.0205  # m, holds the handles without closing the blades
+HOVER_HEIGHT = 0.20  # m, height of the palm above the table while it lines up
 CARRY_HEIGHT = 0.24
 RETREAT_HEIGHT = 0.26
-STANDOFF = 0.055  # m that the blades stop short of the ribbon before they are pushed over it
-CUT_POINT = 0.047  # m from the pivot where the ribbon is to lie
-SLIP_STEPS = 6  # without any touch before the scissors count as dropped
+STANDOFF = 0.055  # m, distance at which the blades stop in front of the ribbon before they are pushed over it
+CUT_POINT = 0.047  # m, target distance of the ribbon from the pivot
+SLIP_STEPS = 6  # steps without any touch after which the scissors count as dropped
 HOLDING = ("lift", "carry", "insert", "cut", "reopen")
 
 
 class TapeCutDemonstrator:
-    """Demonstrates one episode; make one after each ``reset``.
-
-    Attributes:
-        mode: which of four equally good ways is taken from the same start: bit 1 (value 2) set, the hand is turned by
-            pi about the vertical when it grasps; bit 0 (value 1) set, the ribbon is cut from its other side.
-        phase: ``above``, ``down``, ``close`` on the handles, ``lift``, ``carry`` to the ribbon, ``insert`` the blades
-            over it, ``cut``, ``reopen`` to try again, ``retreat`` after a drop.
-        crossing_offset: (3,) where the ribbon shall lie: m from the pivot along the blades, lateral, up.
-        crossing_yaw: rad by which the blades are turned away from straight on.
+    """Demonstrates one episode; make a new one after each ``reset``.
 
     Args:
-        env: a TapeCut environment, wrapped or not, as long as the action space is its own.
-        rng: source of the mode, the offsets and the noise.
-        mode: 0 to 3; drawn from ``rng`` if None.
-        sloppiness: scale of the offsets drawn once per episode (where it grasps, how firmly, where it cuts).
-        noise: standard deviation of the time-correlated noise on the wrist's actions; 0.15 of it on the fingers'.
+        env: A TapeCut environment. It may be wrapped if its action space is unchanged.
+        rng: Source of the mode, the offsets and the noise.
+        mode: Which of four equally good strategies to use, 0 to 3; None draws one. Modes 2 and 3 grasp with the hand
+            turned by 180 degrees. Modes 1 and 3 cut the ribbon from its other side.
+        sloppiness: Scale of the errors drawn once per episode: grasp position, grip width and cutting position.
+            Higher values give more varied demonstrations that fail more often; 0 removes these errors.
+        noise: standard deviation of the time-correlated noise on the wrist's actions, which lie in [-1, 1]. The noise
+            on the fingers is 0.15 times as large.
+
+    Attributes:
+        mode: The mode of this episode: bit 1 (value 2) turns the hand for the grasp, bit 0 (value 1) selects the side
+            from which the ribbon is cut.
+        phase: ``above``, ``down``, ``close`` on the handles, ``lift``, ``carry`` to the ribbon, ``insert`` the blades
+            over it, ``cut``, ``reopen`` to try again, or ``retreat`` after a drop.
+        crossing_offset: Target position (3,) of the ribbon in m from the pivot: along the blades, lateral, up.
+        crossing_yaw: Angle in rad by which the blades are turned away from square to the ribbon.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class TapeCutDemonstrator:
         def offset(deviation: float) -> float:
             return rng.normal(0, deviation) * sloppiness
 
-        self._grasp_offset = np.array([offset(0.005), offset(0.004), offset(0.004)])  # m along, across, up
+        self._grasp_offset = np.array([offset(0.005), offset(0.004), offset(0.004)])  # m: along, across, up
         self._grasp_yaw = offset(0.06)
         self._hold_width = float(np.clip(HOLD_WIDTH + offset(0.0015), 0.016, 0.024))
         self.crossing_offset = np.array([CUT_POINT + offset(0.006), offset(0.0025), offset(0.003)])
@@ -76,13 +79,13 @@ class TapeCutDemonstrator:
         self._noise = np.zeros(self._noise_scale.size)
         self.phase, self._elapsed, self._untouched = "above", 0, 0
         self._width = OPEN_WIDTH
-        self._grasp_target = self._targets[:4].copy()  # wrist x, y, z, yaw when the hand began to close
+        self._grasp_target = self._targets[:4].copy()  # wrist x, y, z, yaw at the start of closing
 
     def act(self) -> NDArray[np.float64]:
-        """The action (A,) in [-1, 1] for the environment's current state; the noise makes each call a new draw."""
+        """Return the action (A,) in [-1, 1] for the environment's current state; every call draws new noise."""
         self._elapsed += 1
         self._notice_drop()
-        motion = getattr(self, f"_{self.phase}")()  # m and rad by which the wrist's targets shall move
+        motion = getattr(self, f"_{self.phase}")()  # change of the wrist's targets in m and rad
         scene = self.env.scene
         low, high = scene.control_low[HAND], scene.control_high[HAND]
         fingers = 2 * (scene.hand.pinch(self._width) - low) / (high - low) - 1
@@ -93,8 +96,8 @@ class TapeCutDemonstrator:
     def _choose(self, mode: int) -> None:
         self.mode = mode
         self._turned, self._side = bool(mode & 2), -1 if mode & 1 else 1
-        self._sign = -1.0 if self._turned else 1.0  # of wrist pitch and roll as seen by the scissors
-        self._turn = -self._side * math.pi if self._turned else 0.0  # this way round leaves the wrist room for the cut
+        self._sign = -1.0 if self._turned else 1.0  # sign of wrist pitch and roll relative to the scissors
+        self._turn = -self._side * math.pi if self._turned else 0.0  # this direction leaves the wrist room for the cut
 
     def _go(self, phase: str) -> None:
         self.phase, self._elapsed = phase, 0
@@ -147,7 +150,7 @@ class TapeCutDemonstrator:
         return np.array([0, 0, RETREAT_HEIGHT - self._targets[2], 0, *self._level()])
 
     def _approach(self, height: float) -> Array:
-        """Wrist motion that brings the open hand over the handles, palm at ``height``."""
+        """Return the wrist motion (6,) that moves the open hand over the handles, with the palm at ``height``."""
         geometry, targets = self.env.geometry, self._targets
         forward, left = _level_axes(geometry.axes[0, 0], geometry.axes[0, 1])
         goal = geometry.grip_point + self._grasp_offset[0] * forward + self._grasp_offset[1] * left
@@ -192,10 +195,11 @@ class TapeCutDemonstrator:
         return self._shift(0.5 * error, 0.010, 0.4 * yaw_error)
 
     def _crossing_error(self, standoff: float = 0.0) -> tuple[Array, float, Array, Array]:
-        """What is missing until the ribbon lies at the crossing offset (plus ``standoff`` in front of the blades).
+        """Return how far the ribbon is from the crossing offset (plus ``standoff`` in front of the blades).
 
         Returns:
-            Error of the pivot (3,) and of the blades' yaw; the unit vectors forward, through the ribbon, and left.
+            The errors of the pivot (3,) and of the blades' yaw, and the unit vectors forward (through the ribbon) and
+            left.
         """
         geometry, fixture = self.env.geometry, self.env.fixture
         yaw = fixture[3] + self._side * math.pi / 2
@@ -208,28 +212,28 @@ class TapeCutDemonstrator:
         return goal - geometry.pivot - coming[:3] - self._swing(coming[3]), yaw_error, forward, left
 
     def _swing(self, turn: float) -> Array:
-        """How far the pivot moves as the wrist turns about the palm."""
+        """Return the displacement (3,) of the pivot when the wrist turns about the palm."""
         lever = self.env.geometry.pivot - self.env.scene.palm_position
         return turn * np.array([-lever[1], lever[0], 0.0])
 
     def _shift(self, shift: Array, limit: float, turn: float) -> Array:
-        """Wrist motion by ``shift`` (3,), each axis within ``limit``, and ``turn`` about the vertical, blades level."""
+        """Return a wrist motion (6,) by ``shift`` (3,), limited per axis, and ``turn`` that keeps the blades level."""
         roll = self._sign * _bounded(-0.2 * self.env.geometry.axes[1, 2], 0.03)
         return np.array([*np.clip(shift, -limit, limit), turn, self._straighten(), roll])
 
     # -- wrist
 
     def _straighten(self) -> float:
-        """Pitch that levels the blades."""
+        """Return the change of pitch that levels the blades."""
         return self._sign * 0.3 * self.env.geometry.axes[0, 2]
 
     def _level(self) -> Array:
-        """Pitch and roll that level the palm."""
+        """Return the changes of pitch and roll that level the palm."""
         return -self._targets[4:6]
 
     @property
     def _targets(self) -> Array:
-        """The wrist's (6,), as soon as everything that is on its way has arrived."""
+        """Targets (6,) of the wrist once all delayed actions have arrived."""
         return self.env.targets[WRIST] + self.env.coming_motion
 
     @property
@@ -238,17 +242,17 @@ class TapeCutDemonstrator:
 
     @property
     def _heading(self) -> float:
-        """Yaw of the scissors."""
+        """Yaw of the scissors in rad."""
         return np.arctan2(self.env.geometry.axes[0, 1], self.env.geometry.axes[0, 0])
 
     @property
     def _touches(self) -> bool:
-        """Whether any finger is on the scissors."""
+        """Whether any finger touches the scissors."""
         return bool(self.env.geometry.touch.max() > 0.05)
 
 
 def wrapped(angle: float) -> float:
-    """The same angle in [-pi, pi)."""
+    """Wrap the angle to [-pi, pi)."""
     return (angle + math.pi) % (2 * math.pi) - math.pi
 
 
@@ -257,5 +261,5 @@ def _bounded(value: float, limit: float) -> float:
 
 
 def _level_axes(x: float, y: float) -> tuple[Array, Array]:
-    """The horizontal vector (x, y, 0) and the one a quarter turn to its left."""
+    """Return the horizontal vector (x, y, 0) and the vector a quarter turn to its left."""
     return np.array([x, y, 0.0]), np.array([-y, x, 0.0])

@@ -1,7 +1,7 @@
-"""TapeCut: a hand takes spring scissors out of an open case and cuts a taut ribbon.  Actions, rules, rewards, episodes.
+"""TapeCut: a hand takes spring scissors out of an open case and cuts a taut ribbon.
 
-The scene is in ``tape_cut_scene.py``, the geometry the rules speak of in ``tape_cut_geometry.py``, what a policy sees
-in ``tape_cut_observation.py``.
+This module defines actions, rules, rewards and episodes. The scene is in ``scene.py``, the geometry for the rules in
+``geometry.py``, and the observation in ``observation.py``.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ Observed = Observation | dict[str, NDArray[Any]]
 CAMERAS = ("front", "wrist")
 
 # Rules
-CUT_FORCE = 3.0  # N with which each blade must press on the ribbon, against the other
-OPEN_GAP = 0.008  # m: the jaws must have been this wide with the ribbon between them
-CUT_GAP = 0.006  # m: and have closed to this
-GRASP_FORCE = 0.15  # N of the thumb and of any finger on the scissors
-LIFT_HEIGHT = 0.075  # m of the pivot above its place in the case
-TABLE_EXTENT = 0.8  # m from the origin in x or y beyond which the scissors are lost
-FALL_DEPTH = 0.05  # m below the table's top
+CUT_FORCE = 3.0  # N, force of each blade on the ribbon, in opposite directions
+OPEN_GAP = 0.008  # m, minimum gap of the open jaws with the ribbon between them
+CUT_GAP = 0.006  # m, gap to which the jaws must close from there
+GRASP_FORCE = 0.15  # N, minimum force of the thumb and of any one finger on the scissors
+LIFT_HEIGHT = 0.075  # m, height of the pivot above its position in the case
+TABLE_EXTENT = 0.8  # m, distance from the origin in x or y beyond which the scissors are lost
+FALL_DEPTH = 0.05  # m, depth below the table top at which the scissors are lost
 
 STAGE_REWARDS = {"grasped": 0.125, "lifted": 0.125, "at_tape": 0.25, "cut": 0.5}  # sum 1
 
-# Actions: a full action moves a wrist target by this much, and the target stays this close to the wrist (m or rad).
+# Actions: the change of a wrist target for an action of 1, and its largest distance from the wrist (m or rad).
 WRIST_STEP = np.array([0.02, 0.02, 0.02, 0.15, 0.08, 0.08])
 WRIST_LEASH = np.array([0.05, 0.05, 0.05, 0.35, 0.25, 0.25])
-HAND_STEP = 0.20  # rad by which a finger target may move
+HAND_STEP = 0.20  # rad, largest change of a finger target per step
 
-# Uniform ranges of what `reset` draws, in the order of the draws (m, rad; the scissors' relative to the case).
+# Ranges of the uniform draws in `reset`, in the order of the draws (m, rad; the scissors' are relative to the case).
 RESET_RANGES = {
     "case_x": (-0.03, 0.03), "case_y": (-0.04, 0.04), "case_yaw": (-0.25, 0.25),
     "fixture_x": (0.28, 0.33), "fixture_y": (-0.05, 0.05), "fixture_z": (0.0, 0.02), "fixture_yaw": (-0.3, 0.3),
     "scissors_x": (-0.006, 0.006), "scissors_y": (-0.008, 0.008), "scissors_yaw": (-0.12, 0.12),
     "wrist_x": (0.0, 0.10), "wrist_y": (-0.06, 0.06), "wrist_z": (0.23, 0.27), "wrist_yaw": (-0.25, 0.25),
 }  # fmt: skip
-# The same for `randomize`: times what the model has.
+# Ranges of the uniform draws for `randomize`: factors of the model's values.
 VARIATION_RANGES = {"pad_friction": (0.7, 1.3), "scissors_mass": (0.75, 1.4), "spring": (0.8, 1.25)}
 HANDS = {"compact": COMPACT_HAND, "adroit": ADROIT_HAND}
 
@@ -58,47 +58,48 @@ HANDS = {"compact": COMPACT_HAND, "adroit": ADROIT_HAND}
 class TapeCutEnv(SimulatedTask):
     """Take the scissors out of the case and cut the ribbon, at 20 Hz within 200 steps.
 
-    Action, ``Box(-1, 1, (6 + J,))``: six changes of the wrist's target (``WRIST_STEP`` at 1; x, y, z, yaw, pitch, roll)
-    and the absolute targets of the hand's J joints (-1 to 1 spans the joint's range; moves at most ``HAND_STEP`` per
-    step).
+    Action, ``Box(-1, 1, (6 + J,))``: six changes of the wrist's target (x, y, z, yaw, pitch, roll; 1 is ``WRIST_STEP``)
+    and the absolute targets of the hand's J joints (-1 to 1 spans the joint's range; a target moves by at most
+    ``HAND_STEP`` per step).
 
-    Observation.  ``"state"``, (O,): the blocks of ``OBSERVATION_BLOCKS`` and ``FINE_BLOCKS``
-    (``tape_cut_observation.py``), with units there.  ``"pixels"``, a Dict: pictures (image_size, image_size, 3), uint8,
-    of the cameras ``front`` and ``wrist``, and ``proprioception``, those of these blocks that the hand itself feels and
-    knows (``FELT_BLOCKS``).
+    Observation. ``"state"``, (O,): the blocks of ``OBSERVATION_BLOCKS`` and ``FINE_BLOCKS`` (``observation.py``, which
+    gives their units). ``"pixels"``, a Dict: images (image_size, image_size, 3), uint8, from the cameras ``front`` and
+    ``wrist``, and ``proprioception``, the blocks that the hand's own sensors provide (``FELT_BLOCKS``).
 
-    Rules.  *grasped*: thumb and a finger press on the scissors.  *lifted*: grasped, and the pivot ``LIFT_HEIGHT``
-    above its place in the case.  *at_tape*: lifted, with both edges of the ribbon between the blades.  *cut*: the
-    jaws have closed from ``OPEN_GAP`` to ``CUT_GAP`` with the ribbon between them all the while, and both blades press
-    on it from opposite sides with ``CUT_FORCE``.
+    Rules. *grasped*: the thumb and a finger press on the scissors. *lifted*: grasped, and the pivot is ``LIFT_HEIGHT``
+    above its position in the case. *at_tape*: lifted, and both edges of the ribbon are between the blades. *cut*: the
+    jaws have closed from ``OPEN_GAP`` to ``CUT_GAP`` while the ribbon stayed between them, and both blades press on it
+    from opposite sides with ``CUT_FORCE``.
 
-    Reward.  ``"sparse"``: 1 at the cut.  ``"staged"``: ``STAGE_REWARDS`` when a stage is reached for the first time in
-    the episode, in whatever order; all four together give 1.
+    Reward. ``"sparse"``: 1 at the cut. ``"staged"``: ``STAGE_REWARDS`` when a stage is first reached in the episode,
+    in any order; the four rewards sum to 1.
 
-    Episode.  ``terminated`` at the cut (unless ``terminate_on_success=False``) or when the scissors have left the
-    table; ``truncated`` at ``max_steps``.  ``info``: ``is_success`` and ``stages``, which were reached so far.
+    Episode. ``terminated`` at the cut (unless ``terminate_on_success=False``) or when the scissors have left the
+    table; ``truncated`` at ``max_steps``. ``info`` has ``is_success`` and ``stages``, the stages reached so far.
 
     Args:
-        render_mode: ``"rgb_array"`` or None; without it no graphics are touched, unless they are observed.
-        reward: ``"sparse"`` or ``"staged"``.
-        terminate_on_success: end the episode at the cut.
-        max_steps: time limit in steps.
-        randomize: draw the pads' friction, the scissors' mass and their spring anew in each episode
+        render_mode: ``"rgb_array"`` or None. None never initializes OpenGL, unless the observation is ``"pixels"``.
+        reward: ``"sparse"``, 1 at the cut, or ``"staged"``, rewards for four stages that sum to 1.
+        terminate_on_success: Whether the cut ends the episode.
+        max_steps: Time limit of an episode in steps of 0.05 s.
+        randomize: Whether each episode draws the pads' friction, the scissors' mass and the spring's stiffness
             (``VARIATION_RANGES``).
-        latency: steps by which actions arrive late; until the first arrives, the targets stay as they are.
-        sensor_noise: m, standard deviation of the error with which the positions of scissors and ribbon are seen, anew
-            at each step; the scissors' yaw errs by 10 rad per m of it. Flags, forces and the hand's joints are exact.
-            Of a state: pictures have no such error.
-        hand: ``"compact"``, of 9 joints, or ``"adroit"``, the Adroit hand of gymnasium-robotics, of 22.
-        observation: ``"state"`` or ``"pixels"``.
-        image_size: height and width of the pictures observed, in pixels.
-        width, height, camera: size in pixels and camera (``"front"``, ``"side"`` or ``"wrist"``) of ``render``.
+        latency: Delay of actions in steps of 0.05 s. The initial targets hold until the first action arrives.
+        sensor_noise: Standard deviation in m of the error, drawn at each step, in the observed positions of scissors
+            and ribbon. The error of the scissors' yaw is 10 rad per m of it. Flags, forces and joints are exact. Only
+            for the observation ``"state"``.
+        hand: ``"compact"`` with 9 joints, or ``"adroit"``, gymnasium-robotics' Adroit hand, with 22 joints.
+        observation: ``"state"`` for one vector, or ``"pixels"`` for camera images and proprioception.
+        image_size: Height and width of the observed images in pixels.
+        width: Width of rendered images in pixels.
+        height: Height of rendered images in pixels.
+        camera: Camera for ``render``: ``"front"``, ``"side"`` or ``"wrist"``.
 
     Raises:
-        UserError: an argument outside of these, or gymnasium-robotics is not installed; from ``reset``, pictures are
-            observed and no OpenGL can be had.
-        UnstableSimulationError: from ``reset`` or ``step`` when the physics diverges.
-        ValueError: from ``step`` when an action has another shape or is not finite.
+        UserError: An argument has an invalid value, or gymnasium-robotics is needed but not installed. In ``reset``:
+            images are observed, but no OpenGL context can be created.
+        UnstableSimulationError: In ``reset`` or ``step``, the physics diverges.
+        ValueError: In ``step``, the action has another shape or is not finite.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class TapeCutEnv(SimulatedTask):
 
     @property
     def coming_motion(self) -> Array:
-        """What late actions will still move the wrist's targets by, (6,) in m and rad."""
+        """Change (6,) of the wrist's targets, in m and rad, from delayed actions that have not arrived yet."""
         return np.nansum(self._on_their_way[:, WRIST], 0) * WRIST_STEP
 
     def _move_targets(self, action: Array) -> Array:
@@ -225,7 +226,7 @@ class TapeCutEnv(SimulatedTask):
             self.scene.sever(seen.crossing)
 
     def _reach_stages(self) -> float:
-        """Note the stages reached now; returns the reward for those that are new."""
+        """Record the stages reached now, and return the reward for new ones."""
         now = {
             "grasped": self.grasped,
             "lifted": self.lifted,
@@ -275,7 +276,7 @@ class TapeCutEnv(SimulatedTask):
     # -- state
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """All that the future depends on, as arrays that need no pickling: physics, cut, episode, random numbers."""
+        """Return the complete state, including the random generator, as arrays that need no pickling."""
         return {
             **self.scene.save(),
             "targets": self.targets.copy(),
@@ -289,13 +290,13 @@ class TapeCutEnv(SimulatedTask):
         }
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observed:
-        """Return to a state of ``get_state``, of this or another instance; steps from here are the same to the bit.
+        """Restore a state from ``get_state`` of this or another instance; later steps are reproduced bit for bit.
 
         Returns:
             The observation of that state.
 
         Raises:
-            KeyError: an entry is missing.
+            KeyError: An entry is missing.
         """
         self.scene.load(state)
         self.targets, self.fixture, self.case = (np.array(state[name]) for name in ("targets", "fixture", "case"))

@@ -1,4 +1,4 @@
-"""Where blades, ribbon and hand are to each other and how hard they press: read off the scene, nothing judged."""
+"""Relative poses of blades, ribbon and hand, and the forces between them, measured from the scene."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ import numpy as np
 from softflow.envs.simulation import Array
 from softflow.envs.tape_cut.scene import TapeCutScene
 
-BLADE_REACH = (0.010, 0.074)  # m from the pivot: the part of the blades that cuts
+BLADE_REACH = (0.010, 0.074)  # m from the pivot, start and end of the blades' cutting part
 BLADE_MARGIN = 0.004  # m by which an edge of the ribbon may lie outside the blades' centre lines
 CUT_ZONE = 0.025  # m above and below the seam in which the ribbon can be cut
-MIN_INCLINATION = 0.3  # cosine between ribbon and blade plane's normal below which they count as parallel
+MIN_INCLINATION = 0.3  # cosine between the ribbon and the blade plane's normal below which they count as parallel
 
 
 @dataclass(slots=True)
 class TapeCutGeometry:
-    """What ``measure`` found.  Metres, radians, newtons; world frame unless said otherwise.
+    """Result of ``measure``, in metres, radians and newtons; world frame unless stated otherwise.
 
-    The scissors' frame has its origin at the pivot and the axes heading (along the closed blades), lateral, normal
-    (of the plane the blades move in).
+    The scissors' frame has its origin at the pivot. Its axes are heading (along the closed blades), lateral, and normal
+    (perpendicular to the plane in which the blades move).
     """
 
     axes: Array
-    """(3, 3), rows: heading, lateral and normal of the scissors."""
+    """Heading, lateral and normal of the scissors, as the rows of (3, 3)."""
     pivot: Array
-    """(3,)"""
+    """Position (3,) of the pivot."""
     opening: float
     """Angle between the blades."""
     opening_rate: float
     grip_point: Array
-    """(3,), between the handles."""
+    """Point (3,) between the handles."""
     hand_point: Array
-    """(3,), between the pads of a closing hand."""
+    """Point (3,) between the pads of a closing hand."""
     seam: Array
-    """(3,), where the two halves of the ribbon meet."""
+    """Point (3,) where the two halves of the ribbon meet."""
     seam_in_scissors: Array
-    """(3,), in the scissors' frame."""
+    """Position (3,) of the seam in the scissors' frame."""
     ribbon_across: Array
-    """(3,), unit vector across the ribbon, in the scissors' frame."""
+    """Unit vector (3,) across the ribbon, in the scissors' frame."""
     crossing: float
     """Distance along the ribbon from the seam up to the plane of the blades; infinite if they are parallel."""
     between_blades: bool
-    """Both edges of the ribbon lie between the blades' cutting parts, within the cut zone."""
+    """Whether both edges of the ribbon are between the blades' cutting parts, within the cut zone."""
     gap: float
-    """Distance of the blades at the ribbon's farther edge; infinite outside the cut zone."""
+    """Distance between the blades at the ribbon's farther edge; infinite outside the cut zone."""
     touch: Array
-    """(4,), force of thumb, first, middle and ring fingertip on the scissors."""
+    """Forces (4,) of thumb, first, middle and ring fingertip on the scissors."""
     pinch: float
-    """The weaker of the two blades' forces on the ribbon along lateral; 0 unless they oppose each other."""
+    """Smaller of the two blades' lateral forces on the ribbon; 0 unless they oppose each other."""
 
 
 def measure(scene: TapeCutScene) -> TapeCutGeometry:
-    """Read the geometry off the scene's current state; costs no simulation."""
+    """Measure the geometry in the scene's current state, without simulating."""
     half_a, half_b = scene.rotation["scissors_a"], scene.rotation["scissors_b"]
     heading = half_a[:, 0] + half_b[:, 0]
     heading = heading / math.sqrt(heading @ heading)
@@ -68,7 +68,7 @@ def measure(scene: TapeCutScene) -> TapeCutGeometry:
     seam = scene.upper_link_position - scene.link_length * upper[:, 2]
     seam_in_scissors = axes @ (seam - scene.pivot)
     across = axes @ upper[:, 1]
-    # The blades meet the upper link if the seam lies below their plane, else the lower one.
+    # The blades meet the upper link if the seam lies below their plane, and the lower one otherwise.
     along = axes @ (upper[:, 2] if seam_in_scissors[2] < 0 else lower[:, 2])
     crossing, between_blades, gap = _cross(seam_in_scissors, along, across, opening, scene.ribbon_half_width)
 
@@ -95,16 +95,16 @@ def measure(scene: TapeCutScene) -> TapeCutGeometry:
 def mistake(
     geometry: TapeCutGeometry, grip_x: float, deviation: float, rng: np.random.Generator
 ) -> tuple[TapeCutGeometry, Array]:
-    """What somebody sees who errs about where scissors and ribbon are; what blades and fingers do is not mistaken.
+    """Add errors to the poses of scissors and ribbon; forces, opening and fingers stay exact.
 
     Args:
-        geometry: the truth.
-        grip_x: of the handles in the scissors' frame.
-        deviation: m, standard deviation of each coordinate; 10 rad per m for the scissors' yaw.
-        rng: source of the errors.
+        geometry: The true geometry.
+        grip_x: Position of the handles along the scissors' heading in m.
+        deviation: Standard deviation of each coordinate's error in m; that of the scissors' yaw is 10 rad per m.
+        rng: Source of the errors.
 
     Returns:
-        The geometry, and the error (3,) of the ribbon's place.
+        The geometry with errors, and the error (3,) of the ribbon's position.
     """
     scissors_error, ribbon_error = rng.normal(0, deviation, (2, 3))
     yaw_error = rng.normal(0, 10 * deviation)
@@ -124,7 +124,7 @@ def mistake(
 
 
 def _cross(seam: Array, along: Array, across: Array, opening: float, half_width: float) -> tuple[float, bool, float]:
-    """Crossing, whether it is between the blades, and gap; vectors in the scissors' frame, ``along`` up the ribbon."""
+    """Return ``crossing``, ``between_blades`` and ``gap`` for vectors in the scissors' frame; ``along`` points up."""
     (x, y, z), (along_x, along_y, along_z) = seam.tolist(), along.tolist()
     if abs(along_z) <= MIN_INCLINATION:
         return math.inf, False, math.inf

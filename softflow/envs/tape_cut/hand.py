@@ -1,4 +1,4 @@
-"""What the rest of TapeCut knows of a hand: its joints, its pads, how it pinches; and TapeCut's own compact hand."""
+"""Interface between TapeCut and a hand, and the compact hand."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import numpy as np
 
 from softflow.envs.simulation import Array
 
-FINGER_LENGTH, FINGER_ROOT, PAD_RADIUS = 0.045, 0.020, 0.0075  # m, of the compact hand's geometry
+FINGER_LENGTH, FINGER_ROOT, PAD_RADIUS = 0.045, 0.020, 0.0075  # m, dimensions of the compact hand
 PAD_TILT = 0.1  # rad inwards
 
 
 @dataclass(frozen=True)
 class Hand:
-    """A hand with thumb, first, middle and ring finger, and J joints, that hangs from the body ``palm``.
+    """A hand with thumb, first, middle and ring finger and J joints, attached to the body ``palm``.
 
-    It pinches what lies at the site ``grip``, thumb on -y and fingers on +y.
+    It pinches objects at the site ``grip``, with the thumb at -y and the fingers at +y.
     """
 
     joints: tuple[str, ...]
-    """In the order of actions, targets and observations."""
+    """Names of the joints, in the order of actions, targets and observations."""
     pads: tuple[str, ...]
-    """Geoms that hold the scissors."""
+    """Names of the geoms that hold the scissors."""
     open_pose: Array
-    """(J,) rad, at the start of an episode."""
+    """Joint angles (J,) in rad at the start of an episode."""
     pinch: Callable[[float], Array]
-    """Joint targets (J,) in rad that hold the pads so many m from the palm's mid plane."""
+    """Maps a distance in m to joint targets (J,) in rad that hold the pads this far from the palm's mid plane."""
     mount: Callable[[mujoco.MjSpec], None]
-    """Puts the hand on the palm of the scene of ``scene.xml``."""
+    """Attaches the hand to the palm of the scene in ``scene.xml``."""
 
 
 def compact_pinch(width: float) -> Array:
-    """Joint targets (9,) that hold the pads ``width`` m from the palm's mid plane, the last links nearly vertical."""
+    """Return joint targets (9,) for pads ``width`` m from the palm's mid plane and nearly vertical last links."""
     base = -np.arcsin(np.clip((width + PAD_RADIUS - FINGER_ROOT) / FINGER_LENGTH, -1, 1))
     return np.array([0.0, *(base, PAD_TILT - base) * 4])
 
@@ -47,5 +47,5 @@ COMPACT_HAND = Hand(
     pads=("thumb_pad_left", "thumb_pad_right", "first_pad", "middle_pad", "ring_pad"),
     open_pose=np.array([0.0, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5]),
     pinch=compact_pinch,
-    mount=lambda scene: None,  # the file has it
+    mount=lambda scene: None,  # scene.xml already contains this hand
 )  # fmt: skip

@@ -1,8 +1,8 @@
-"""What a policy sees of TapeCut: numbers in named blocks.
+"""TapeCut's observation, a vector of named blocks.
 
-The last blocks repeat what decides success (is the hand at the grips, are the blades at the ribbon) as displacements
-in the world frame, in which the wrist is commanded, squashed on a fine scale. A centimetre makes the difference
-between a cut and none, but is lost among standardised numbers that span half a metre.
+The last blocks repeat the quantities that decide success (hand to grips, blades to ribbon) as displacements in the
+world frame, in which the wrist is commanded, squashed on a fine scale. One centimetre decides whether the ribbon is
+cut, but it is hardly visible in standardised numbers that span half a metre.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from softflow.envs.simulation import Array, Observation
 from softflow.envs.tape_cut.geometry import TapeCutGeometry
 from softflow.envs.tape_cut.scene import HAND, WRIST, TapeCutScene
 
-# Name, size and factor of each block, in order.  SI units times the factor; world frame unless said otherwise.  The
-# blocks of HAND_BLOCKS have as many numbers as the hand has joints; the size here is the compact hand's.
+# Name, size and factor of each block, in order. Values are in SI units times the factor, and in the world frame unless
+# stated otherwise. HAND_BLOCKS have one number per joint of the hand; the sizes here are those of the compact hand.
 HAND_BLOCKS = ("hand_position", "hand_velocity", "hand_target")
 OBSERVATION_BLOCKS = (
     ("wrist_position", 6, 1.0),  # x, y, z, yaw, pitch, roll
     ("wrist_velocity", 6, 1.0),
-    ("hand_position", 9, 1.0),  # order of Hand.joints
+    ("hand_position", 9, 1.0),  # in the order of Hand.joints
     ("hand_velocity", 9, 0.1),
     ("wrist_target_lead", 6, 1.0),  # target minus position
     ("hand_target", 9, 1.0),
-    ("touch", 4, 0.2),  # force of thumb, first, middle, ring on the scissors, at most MAX_TOUCH
-    ("grip_from_hand", 3, 10.0),  # from between the pads to between the handles, palm frame
+    ("touch", 4, 0.2),  # forces of thumb, first, middle, ring on the scissors, clipped at MAX_TOUCH
+    ("grip_from_hand", 3, 10.0),  # from the point between the pads to the point between the handles, palm frame
     ("heading_in_palm", 3, 1.0),  # scissors' axis along the blades, palm frame
     ("normal_in_palm", 3, 1.0),  # normal of the blades' plane, palm frame
     ("pivot", 3, 1.0),
@@ -43,39 +43,39 @@ OBSERVATION_BLOCKS = (
     ("seam", 3, 1.0),
     ("fixture", 4, 1.0),  # x, y, z, yaw
     ("case", 3, 1.0),  # x, y, yaw
-    ("grasped", 1, 1.0),  # 0 or 1, now
-    ("lifted", 1, 1.0),  # 0 or 1, now
-    ("between_blades", 1, 1.0),  # 0 or 1, now: the ribbon
+    ("grasped", 1, 1.0),  # 0 or 1, in the current state
+    ("lifted", 1, 1.0),  # 0 or 1, in the current state
+    ("between_blades", 1, 1.0),  # 0 or 1, in the current state: whether the ribbon is between the blades
     ("armed", 1, 1.0),  # 0 or 1: the ribbon has been between open jaws and has not left them since
     ("cut", 1, 1.0),  # 0 or 1
-    ("pinch", 1, 0.2),  # force of the blades on the ribbon, at most MAX_PINCH
-    ("yaw_from_scissors", 4, 1.0),  # the hand's: sin, cos, sin and cos of twice it
-    ("yaw_from_fixture", 2, 1.0),  # the scissors': sin, cos
-    ("yaw", 2, 1.0),  # the hand's: sin, cos
+    ("pinch", 1, 0.2),  # force of the blades on the ribbon, clipped at MAX_PINCH
+    ("yaw_from_scissors", 4, 1.0),  # yaw of the hand: sin, cos, and sin, cos of twice the angle
+    ("yaw_from_fixture", 2, 1.0),  # yaw of the scissors: sin, cos
+    ("yaw", 2, 1.0),  # yaw of the hand: sin, cos
 )
-# Further blocks, each tanh(value / scale): name, size, scale.
+# Name, size and scale of further blocks, each tanh(value / scale).
 FINE_BLOCKS = (
     ("grip_offset_coarse", 3, 0.1),  # m, hand to grips, world frame
     ("grip_offset_fine", 3, 0.02),
-    ("grip_lead_coarse", 3, 0.1),  # m, the same from where the wrist's target will take the hand
+    ("grip_lead_coarse", 3, 0.1),  # m, as before, but from the hand's position at the wrist's target
     ("grip_lead_fine", 3, 0.02),
     ("seam_offset_coarse", 3, 0.3),  # m, pivot to seam, world frame
     ("seam_offset_fine", 3, 0.1),
-    ("left_cut_coarse", 3, 0.1),  # m, pivot to its place for a cut from the left: blades square to the ribbon, their
-    ("left_cut_fine", 3, 0.02),  # middle at the seam
-    ("right_cut_coarse", 3, 0.1),  # m, and from the right
+    ("left_cut_coarse", 3, 0.1),  # m, pivot to its position for a cut from the left: blades square to the ribbon,
+    ("left_cut_fine", 3, 0.02),  # with their middle at the seam
+    ("right_cut_coarse", 3, 0.1),  # m, pivot to its position for a cut from the right
     ("right_cut_fine", 3, 0.02),
     ("seam_in_fixture_coarse", 2, 0.1),  # m, pivot to seam, fixture frame: square to the ribbon, across it
     ("seam_in_fixture_fine", 2, 0.01),
     ("seam_from_blades_coarse", 3, 0.05),  # m, from the blades' middle, scissors' frame: along, lateral, normal
     ("seam_from_blades_fine", 3, 0.01),
-    ("yaw_from_scissors_fine", 1, 0.1),  # sin of the hand's
-    ("yaw_from_fixture_fine", 1, 0.15),  # cos of the scissors': 0 is square to the ribbon
-    ("pitch_fine", 1, 0.1),  # vertical part of the heading
-    ("lift_fine", 1, 0.02),  # m, pivot above its place in the case
-    ("touch_fine", 4, 0.25),  # N, of thumb, first, middle, ring
+    ("yaw_from_scissors_fine", 1, 0.1),  # sin of the hand's yaw
+    ("yaw_from_fixture_fine", 1, 0.15),  # cos of the scissors' yaw: 0 is square to the ribbon
+    ("pitch_fine", 1, 0.1),  # vertical component of the heading
+    ("lift_fine", 1, 0.02),  # m, height of the pivot above its position in the case
+    ("touch_fine", 4, 0.25),  # N, forces of thumb, first, middle, ring
 )
-# What the hand itself knows and feels: what is beside the pictures of its cameras.
+# Blocks that the hand's own sensors provide: the proprioception next to the camera images.
 FELT_BLOCKS = (
     "wrist_position", "wrist_velocity", "hand_position", "hand_velocity", "wrist_target_lead", "hand_target",
     "touch", "touch_fine", "yaw",
@@ -89,14 +89,14 @@ def _sizes(joints: int) -> dict[str, int]:
 
 
 def observation_slices(joints: int) -> dict[str, slice]:
-    """Where each block lies in an observation with a hand of so many joints."""
+    """Return the slice of each block in the observation for a hand with this number of joints."""
     sizes = _sizes(joints)
     ends = accumulate(sizes.values())
     return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
 
 def observation_size(joints: int) -> int:
-    """O with a hand of so many joints."""
+    """Return O, the length of an observation, for a hand with this number of joints."""
     return sum(_sizes(joints).values())
 
 
@@ -107,15 +107,15 @@ def _factors(joints: int) -> Array:
 
 
 def felt(joints: int) -> NDArray[np.intp]:
-    """Where in an observation with a hand of so many joints the numbers of `FELT_BLOCKS` lie."""
+    """Return the indices of `FELT_BLOCKS` in the observation for a hand with this number of joints."""
     numbers, slices = np.arange(observation_size(joints)), observation_slices(joints)
     return np.concatenate([numbers[slices[name]] for name in FELT_BLOCKS])
 
 
-OBSERVATION_SLICES, OBSERVATION_SIZE = observation_slices(9), observation_size(9)  # of the compact hand
+OBSERVATION_SLICES, OBSERVATION_SIZE = observation_slices(9), observation_size(9)  # for the compact hand
 
-MAX_TOUCH, MAX_PINCH = 10.0, 5.0  # N that are told of
-BLADE_MIDDLE = 0.047  # m from the pivot: where on the blades a ribbon is cut best
+MAX_TOUCH, MAX_PINCH = 10.0, 5.0  # N, at which observed forces are clipped
+BLADE_MIDDLE = 0.047  # m from the pivot, the best point of the blades for a cut
 
 
 def observe(
@@ -130,9 +130,9 @@ def observe(
     armed: bool,
     cut: bool,
 ) -> Observation:
-    """The observation (O,) of a scene measured as ``geometry``; the other arguments are as the blocks say.
+    """Return the observation (O,) of a scene with the measured ``geometry``; other arguments are named after blocks.
 
-    ``targets`` (6 + J,) are those of the wrist (6,) and the fingers (J,).
+    ``targets`` (6 + J,) are the targets of the wrist (6,) and the fingers (J,).
     """
     palm = scene.rotation["palm"]
     heading, _, normal = geometry.axes
@@ -142,7 +142,7 @@ def observe(
     grip_offset = geometry.grip_point - geometry.hand_point
     lead = targets[WRIST] - scene.wrist_position
     touch = geometry.touch.tolist()
-    # As lists: that many small arrays cost several times as much to put together.
+    # Lists, because concatenating so many small arrays takes several times as long.
     values = {
         "wrist_position": scene.wrist_position.tolist(),
         "wrist_velocity": scene.wrist_velocity.tolist(),

@@ -1,4 +1,4 @@
-"""What TapeCut simulates: a hand, and scissors, ribbon and fixture of ``scene.xml``, free of rules and rewards."""
+"""TapeCut's scene: a hand, and the scissors, ribbon and fixture of ``scene.xml``, without rules and rewards."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from softflow.envs.simulation import Array, Simulation, read_spec, yaw_quaternio
 from softflow.envs.tape_cut.hand import COMPACT_HAND, Hand
 
 WRIST_JOINTS = ("wrist_x", "wrist_y", "wrist_z", "wrist_yaw", "wrist_pitch", "wrist_roll")
-WRIST = slice(0, len(WRIST_JOINTS))  # of actions and targets, which list the wrist's joints, then the hand's
+WRIST = slice(0, len(WRIST_JOINTS))  # in actions and targets, which list the wrist's joints, then the hand's
 HAND = slice(len(WRIST_JOINTS), None)
 RIBBON = ("ribbon_upper_end", "ribbon_upper", "ribbon_lower", "ribbon_lower_end")
 
 SETTLING_SUBSTEPS = 20
-LINK_CLEARANCE = 0.001  # m by which a ribbon link's box is shorter than its hinge distance
+LINK_CLEARANCE = 0.001  # m, difference between the distance of a ribbon link's hinges and the length of its box
 
 
 @dataclass(frozen=True)
 class Variation:
-    """What differs from one pair of scissors and one hand to another, times what the model has."""
+    """Properties of the scissors and the hand that vary between episodes, as factors of the model's values."""
 
     pad_friction: float = 1.0
     """Sliding friction of the fingers' pads."""
@@ -32,9 +32,9 @@ class Variation:
 
 
 class TapeCutScene(Simulation):
-    """Model and data of the scene, views into them, and the few operations that change them.
+    """Model and data of the scene, views of them, and the operations that change them.
 
-    Attributes ending in a pose or a velocity are live views into MuJoCo's memory (metres, radians, seconds, newtons).
+    Poses, velocities and forces are live views of MuJoCo's memory (metres, radians, seconds, newtons).
     """
 
     def __init__(self, hand: Hand = COMPACT_HAND) -> None:
@@ -44,13 +44,13 @@ class TapeCutScene(Simulation):
         self.hand = hand
         model, data = self.model, self.data
 
-        self.rest_height = float(model.body("scissors_a").pos[2])  # of the pivot, scissors in the case
+        self.rest_height = float(model.body("scissors_a").pos[2])  # height of the pivot with the scissors in the case
         self.hinge_limit = float(model.joint("hinge").range[1])  # angle between the open blades
-        self.grip_x = float(model.geom("grip_a").pos[0])  # of the handles in the scissors' frame
+        self.grip_x = float(model.geom("grip_a").pos[0])  # position of the handles in the scissors' frame
         self.palm_above_grip = -float(model.site("grip").pos[2])
         self.link_length = float(model.body("ribbon_lower").pos[2])
         self.ribbon_half_thickness, self.ribbon_half_width = map(float, model.geom("ribbon_upper").size[:2])
-        # above the foot of the fixture
+        # height above the foot of the fixture
         self.seam_height = float(model.body("ribbon_upper_end").pos[2]) - 2 * self.link_length
 
         wrist, wrist_dof = _joint_slices(model, WRIST_JOINTS)
@@ -83,7 +83,7 @@ class TapeCutScene(Simulation):
             name: getattr(model, name)[self._ribbon].copy()
             for name in ("geom_size", "geom_pos", "geom_aabb", "geom_rbound", "geom_contype", "geom_conaffinity")
         }
-        self._boxes = model.body_bvhadr[model.geom_bodyid[self._ribbon]]  # of the links, in bvh_aabb
+        self._boxes = model.body_bvhadr[model.geom_bodyid[self._ribbon]]  # indices of the links' boxes in bvh_aabb
         self._whole_boxes = model.bvh_aabb[self._boxes].copy()
         self.severed_at: float | None = None
 
@@ -99,25 +99,25 @@ class TapeCutScene(Simulation):
         self.variation = Variation()
 
     def vary(self, variation: Variation) -> None:
-        """Change friction, mass and spring; to be followed by ``place`` or ``load``."""
+        """Change friction, mass and spring; call ``place`` or ``load`` afterwards."""
         model, nominal = self.model, self._nominal
-        self._mend()  # what is derived below shall be of a whole ribbon
+        self._mend()  # the constants derived below must be those of an uncut ribbon
         model.geom_friction[self._pads, 0] = nominal["friction"] * variation.pad_friction
         model.body_mass[self._scissors] = nominal["mass"] * variation.scissors_mass
         model.body_inertia[self._scissors] = nominal["inertia"] * variation.scissors_mass
         model.jnt_stiffness[self._hinge] = nominal["stiffness"] * variation.spring
-        mujoco.mj_setConst(model, self.data)  # what MuJoCo derives from masses
+        mujoco.mj_setConst(model, self.data)  # recompute the constants that MuJoCo derives from masses
         self.variation = variation
 
     def place(self, case: Array, fixture: Array, scissors: Array, wrist: Array, hand: Array) -> None:
-        """Put everything at its start, whole and at rest, and let it settle for 0.1 s.
+        """Place all bodies at their initial poses, at rest and with an uncut ribbon, and let them settle for 0.1 s.
 
         Args:
-            case: x, y, yaw of the open case on the table.
-            fixture: x, y, z, yaw of the ribbon's fixture.
-            scissors: x, y, yaw of the scissors, which lie almost fully open at the height of the case's foam.
-            wrist: positions (6,) of the wrist joints, also their targets.
-            hand: angles (J,) of the finger joints, also their targets.
+            case: Position x, y and yaw of the open case on the table.
+            fixture: Position x, y, z and yaw of the ribbon's fixture.
+            scissors: Position x, y and yaw of the scissors, which lie almost fully open on the case's foam.
+            wrist: Positions (6,) of the wrist joints, also used as their targets.
+            hand: Angles (J,) of the finger joints, also used as their targets.
         """
         data = self.data
         mujoco.mj_resetData(self.model, data)
@@ -128,7 +128,7 @@ class TapeCutScene(Simulation):
         data.mocap_quat[self._fixture] = yaw_quaternion(fixture[3])
         opening = self.hinge_limit - 0.005
         self.scissors_pose[:3] = scissors[0], scissors[1], self.rest_height + 0.0005
-        self.scissors_pose[3:] = yaw_quaternion(scissors[2] + opening / 2)  # half a's frame is half an opening ahead
+        self.scissors_pose[3:] = yaw_quaternion(scissors[2] + opening / 2)  # the frame of half a leads by opening / 2
         data.qpos[self.hinge_qpos] = opening
         data.qpos[self.tensioner_qpos] = -0.0015
         self.wrist_position[:] = wrist
@@ -137,9 +137,9 @@ class TapeCutScene(Simulation):
         mujoco.mj_step(self.model, data, SETTLING_SUBSTEPS)
 
     def sever(self, height: float) -> None:
-        """Cut the ribbon ``height`` metres above the seam (below it if negative): both links now end there.
+        """Cut the ribbon ``height`` metres above the seam (below it if negative), so that both links end there.
 
-        The blades pass through the pieces from now on, the fingers still touch them.
+        From then on the blades pass through the pieces; the fingers still collide with them.
         """
         model = self.model
         self.data.eq_active[self._seam] = 0
@@ -152,7 +152,7 @@ class TapeCutScene(Simulation):
             model.geom_pos[geom, 2] = direction * length / 2
             model.geom_rbound[geom] = np.sqrt(half**2 + self.ribbon_half_width**2 + self.ribbon_half_thickness**2)
             body = model.geom_bodyid[geom]
-            box = model.bvh_aabb[model.body_bvhadr[body]]  # else the thumb passes through what is longer now
+            box = model.bvh_aabb[model.body_bvhadr[body]]  # without this the thumb passes through the lengthened link
             box[2], box[5] = model.geom_pos[geom, 2] - model.body_ipos[body, 2], half
         model.geom_contype[self._ribbon] = 0
         model.geom_conaffinity[self._ribbon] = 1
@@ -165,7 +165,7 @@ class TapeCutScene(Simulation):
         self.severed_at = None
 
     def save(self) -> dict[str, Array]:
-        """The complete state, the cut (NaN for a whole ribbon) and the variation included."""
+        """Return the complete state, including the cut (NaN for an uncut ribbon) and the variation."""
         severed_at = np.nan if self.severed_at is None else self.severed_at
         return {
             **super().save(), "severed_at": np.array(severed_at), "variation": np.array(astuple(self.variation))
@@ -182,7 +182,7 @@ class TapeCutScene(Simulation):
 
 
 def _joint_slices(model: mujoco.MjModel, names: tuple[str, ...]) -> tuple[slice, slice]:
-    """Where hinge or slide joints that follow each other in the model lie in qpos and in qvel."""
+    """Return the slices in qpos and in qvel of consecutive hinge or slide joints."""
     first = model.joint(names[0])
     qpos, dof = int(first.qposadr[0]), int(first.dofadr[0])
     return slice(qpos, qpos + len(names)), slice(dof, dof + len(names))

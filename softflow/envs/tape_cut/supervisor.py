@@ -1,4 +1,4 @@
-"""A supervisor of TapeCut: watches a policy act, and where that fails, takes over and shows how to go on."""
+"""Supervisor of TapeCut, which watches a policy and takes over when it fails."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import numpy as np
 from softflow.envs.tape_cut.demonstrator import SLIP_STEPS, TapeCutDemonstrator, wrapped
 
 PATIENCE = 40
-"""Steps (2 s) within which the next stage must be reached: in episodes that succeed, of demonstrator and imitated
-policies alike, each takes 30 in the median at most, and 40 in 19 cases of 20; only the demonstrator's carry to the
-ribbon takes 49."""
+"""Number of steps (40 steps are 2 s) within which the next stage must be reached.
+
+In successful episodes, of the demonstrator and of imitated policies alike, a stage takes at most 30 steps in the median
+and 40 at the 95th percentile. The only exception is the demonstrator's carry to the ribbon, which takes 49.
+"""
 YAW_RANGE = 3.6
-"""rad that the wrist may turn to either side, a little less than its joint allows."""
+"""Largest yaw of the wrist to either side in rad, slightly less than its joint allows."""
 
 
 class TapeCutSupervisor(TapeCutDemonstrator):
-    """Watches one episode; make one after each ``reset``. After ``take_over`` it is the demonstrator of the rest.
+    """Watches one episode, and demonstrates the rest of it after ``take_over``; make a new one after each ``reset``.
 
-    A policy has failed, as somebody beside it would see, when the scissors that it had lifted have left its hand, or
-    when none of the stages ``grasped``, ``lifted``, ``at_tape``, ``cut`` was new for ``PATIENCE`` steps.
+    A policy has failed when it has dropped the scissors after lifting them, or when it has reached no new stage
+    (``grasped``, ``lifted``, ``at_tape``, ``cut``) for ``PATIENCE`` steps. A human observer could tell the same.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator, **options: Any) -> None:
@@ -30,7 +32,7 @@ class TapeCutSupervisor(TapeCutDemonstrator):
         self._stages, self._waited = 0, 0
 
     def watch(self) -> bool:
-        """Whether the policy has failed; to be asked after each of its steps."""
+        """Return whether the policy has failed; call it after each of the policy's steps."""
         stages = sum(self.env.reached.values())
         self._waited = 0 if stages > self._stages else self._waited + 1
         self._stages = stages
@@ -39,8 +41,8 @@ class TapeCutSupervisor(TapeCutDemonstrator):
         return dropped or self._waited >= PATIENCE
 
     def take_over(self) -> None:
-        """Go on from the environment's current state, in the phase that it asks for, whichever of the four ways turns
-        the wrist least."""
+        """Continue from the environment's current state, in the phase that fits it and the mode that turns the wrist
+        least."""
         held = self.env.grasped
         self._choose(min(range(4), key=lambda mode: self._turning(mode, held)))
         if not held:
@@ -52,7 +54,7 @@ class TapeCutSupervisor(TapeCutDemonstrator):
         return self._go("insert" if self.env.geometry.between_blades else "carry")
 
     def _turning(self, mode: int, held: bool) -> float:
-        """rad that the wrist has to turn until the blades face the ribbon; infinite where it cannot."""
+        """Return the angle in rad that the wrist must turn for the cut, or infinity if it cannot."""
         self._choose(mode)
         wrist, heading = self._targets[3], self._heading
         if held and self._turned != (math.cos(heading - wrist) < 0):

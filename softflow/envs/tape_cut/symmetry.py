@@ -1,12 +1,11 @@
-"""TapeCut seen in a mirror: a second episode for every one.
+"""Mirror symmetry of TapeCut, which turns every episode into a second one.
 
-The task has a mirror image in the plane y = 0: case and fixture keep their kind, left and right cuts change places,
-and so do the first and the ring finger. The hand's image is a left hand; turned by pi about the vertical it is the
-same hand again, so a plain grasp becomes a turned one. Only the scissors break the symmetry, by the millimetre and a
-half between their halves.
+The task is symmetric about the plane y = 0. Mirroring swaps left and right cuts, and the first and the ring finger. The
+mirror image of the hand is a left hand; turned by pi about the vertical it is the same hand again, so a plain grasp
+becomes a turned one. Only the scissors break the symmetry, by the 1.5 mm between their halves.
 
 With R the palm's rotation (yaw, pitch, roll), M = diag(1, -1, 1) and S = diag(-1, 1, 1), the image is M R S: yaw
-becomes pi - yaw, pitch its negative, roll stays.
+becomes pi - yaw, pitch changes its sign, and roll stays the same.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from softflow.envs.tape_cut.observation import OBSERVATION_SIZE, OBSERVATION_SLI
 Array = NDArray[np.float32]
 Trajectory = tuple[Array, Array]
 
-WORLD = (1, -1, 1)  # a vector in the world frame
-PALM = (-1, 1, 1)  # in the palm frame
-SCISSORS = (1, -1, 1)  # in the scissors' frame: along, lateral, normal
+WORLD = (1, -1, 1)  # vector in the world frame
+PALM = (-1, 1, 1)  # vector in the palm frame
+SCISSORS = (1, -1, 1)  # vector in the scissors' frame: along, lateral, normal
 WRIST = (1, -1, 1, -1, -1, 1)  # x, y, z, yaw, pitch, roll
-HAND = (-1, 1, 1, 1, 1, 1, 1, 1, 1)  # thumb's abduction and two joints, two joints of first, middle and ring finger
+HAND = (-1, 1, 1, 1, 1, 1, 1, 1, 1)  # thumb: abduction and two joints; first, middle, ring finger: two joints each
 HAND_ORDER = (0, 1, 2, 7, 8, 5, 6, 3, 4)
 TOUCH_ORDER = (0, 3, 2, 1)
 
-# Sign of each number of a block in the image; blocks that are not named keep theirs.
+# Signs that a block's numbers are multiplied by; blocks that are not listed keep their signs.
 SIGNS = {
     "wrist_position": WRIST,
     "wrist_velocity": WRIST,
@@ -68,7 +67,7 @@ SIGNS = {
     "seam_from_blades_coarse": SCISSORS,
     "seam_from_blades_fine": SCISSORS,
 }
-# Blocks whose numbers change places, and blocks that change places with each other.
+# ORDERS permutes the numbers within a block; PARTNERS swaps two blocks.
 ORDERS = {
     "hand_position": HAND_ORDER,
     "hand_velocity": HAND_ORDER,
@@ -100,30 +99,30 @@ OBSERVATION_ORDER, OBSERVATION_SIGN = _observation_map()
 
 
 def mirror_observations(observation: Array, half_turns: int) -> Array:
-    """The image of observations (..., O); the image's yaw is half_turns * pi minus the yaw, half_turns odd."""
+    """Mirror observations (..., O); the new yaw is half_turns * pi minus the yaw, with an odd half_turns."""
     image = observation[..., OBSERVATION_ORDER] * OBSERVATION_SIGN
     image[..., OBSERVATION_SLICES["wrist_position"].start + 3] += np.float32(half_turns * np.pi)
     return image
 
 
 def mirror_actions(action: Array) -> Array:
-    """The image of actions (..., 15); an involution."""
+    """Mirror actions (..., 15); mirroring twice gives the original."""
     return action[..., ACTION_ORDER] * ACTION_SIGN
 
 
 def find_tape_cut_mirror(hand: str = "compact", **options: Any) -> Callable[[Array, Array], Trajectory] | None:
-    """``mirror_trajectory`` with the compact hand; any other is a right hand, whose image is none that is there."""
+    """Return ``mirror_trajectory`` for the compact hand; None for others, whose mirror image is a different hand."""
     return mirror_trajectory if hand == "compact" else None
 
 
 def mirror_trajectory(observation: Array, action: Array) -> Trajectory:
-    """The image of an episode, (T + 1, O) and (T, 15).
+    """Mirror an episode, observations (T + 1, O) and actions (T, 15).
 
-    Of the two turns by pi the image's hand takes the one that the wrist's range leaves room for: it starts from where
-    the original has turned to, or if that grasp was plain, from the side that the blades are turned to in the end.
+    The mirrored yaw is offset by pi or by -pi, whichever the wrist's range has room for. The sign follows the yaw at
+    which the original was lifted; if that grasp was plain, it follows the final yaw of the blades.
 
     Raises:
-        ValueError: other sizes, so an episode of another environment.
+        ValueError: The sizes are those of another environment.
     """
     sizes, expected = (observation.shape[-1], action.shape[-1]), (len(OBSERVATION_ORDER), len(ACTION_ORDER))
     if sizes != expected:
