@@ -7,7 +7,7 @@ Other packages add flows with the decorator, or with an entry point in the group
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from flows.base import ChunkFlow
@@ -45,6 +45,22 @@ def available_flows() -> list[str]:
     return FLOWS.names()
 
 
+def find_flow(name: str, options: Iterable[str] = ()) -> type[ChunkFlow]:
+    """Return the class of a flow, and check that it has these options.
+
+    Raises:
+        ValueError, ImportError: See `make_flow`.
+    """
+    flow = FLOWS.find(name)
+    parameters = inspect.signature(flow).parameters.values()
+    known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+    known = known - {"horizon", "action_dim", "context_dim"} | set(SHARED_OPTIONS)
+    for option in options:
+        if option not in known:
+            raise ValueError(f"unknown option {option!r} of flow {name!r}{hint(option, known)}")
+    return flow
+
+
 def make_flow(
     name: str,
     *,
@@ -73,14 +89,8 @@ def make_flow(
             or two installed packages define the name differently.
         ImportError: Importing the flow's package or backend fails.
     """
-    flow = FLOWS.find(name)
-    dims = {"horizon": horizon, "action_dim": action_dim, "context_dim": context_dim}
-    parameters = inspect.signature(flow).parameters.values()
-    own = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD} - set(dims)
-    for option in options:
-        if option not in own:
-            raise ValueError(f"unknown option {option!r} of flow {name!r}{hint(option, own | set(SHARED_OPTIONS))}")
-    built = flow(**dims, **options)
+    flow = find_flow(name, options)
+    built = flow(horizon=horizon, action_dim=action_dim, context_dim=context_dim, **options)
     if (bounds, noise, noise_law) == ("raw", 0.0, "gaussian"):
         return built
     return BoundedFlow(built, bounds=bounds, noise=noise, noise_law=noise_law)

@@ -37,7 +37,8 @@ def find_algorithm(name: str) -> type[Algorithm]:
     if ":" not in name:
         if name not in (names := ALGORITHMS.names()):
             hint = did_you_mean(name, names)
-            raise UserError(f"unknown algorithm {name!r}: {hint} Those of other modules are named module:Class.")
+            end = "" if hint.endswith("?") else "."
+            raise UserError(f"unknown algorithm {name!r}: {hint}{end} Those of other modules are named module:Class.")
         try:
             return ALGORITHMS.find(name)
         except (ValueError, ImportError) as error:

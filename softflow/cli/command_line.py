@@ -121,6 +121,8 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
     defaults.pop("flow", None)  # presets may set the flow
     path = flags.get("config", defaults.get("config"))
     file = {key: value for key, value in load_file(path).values.items() if isinstance(value, str)} if path else {}
+    file.pop("algorithm", None)  # a run's own file names it beside its preset
+    defaults.pop("algorithm", None)
     return Selection(**{name: flags.get(name, file.get(name, defaults.get(name))) for name in names})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.data import load_demonstrations
+from softflow.data import read_dataset
 from softflow.errors import UserError
 from softflow.files import written_whole
 from softflow.runs.assembly import require_new_file
@@ -28,7 +28,8 @@ class GuardConfig:
     run: Positional[str]
     """Run folder of the imitated policy, or a checkpoint's folder in it."""
     demos: str
-    """File of demonstrations (.npz) that the run did not learn from. Failed ones are used up to their last reward."""
+    """Demonstrations that the run did not learn from: a file or folder of a known format. Failed ones are used up to
+    their last reward."""
     out: str
     """Folder to write. It must not exist."""
     quantile: float = 0.05
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     require_new_file(out, "--out", make_folder=True)
     if config.rate_factor is not None and not config.rate_factor > 0:
         raise UserError(f"--rate-factor must be above 0, got {config.rate_factor:g}")
-    guard, chunks = make_guard(config.run, load_demonstrations(config.demos), config.quantile, config.rate_factor)
+    guard, chunks = make_guard(config.run, read_dataset(config.demos), config.quantile, config.rate_factor)
     with written_whole(out) as folder:
         guard.save(folder)
     numbers = guard.density.horizon * guard.density.action_dim

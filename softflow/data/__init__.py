@@ -12,9 +12,11 @@ from softflow.data.demonstrations import (
     Dataset,
     DemonstrationError,
     check_compatible,
+    in_order_of,
     load_dataset,
     load_demonstrations,
     save_demonstrations,
+    task_of,
 )
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
@@ -38,6 +40,7 @@ __all__ = [
     "chunks_from",
     "concatenate",
     "constant_dimensions",
+    "in_order_of",
     "load_corrections",
     "load_dataset",
     "load_demonstrations",
@@ -51,6 +54,7 @@ __all__ = [
     "sample_mixed",
     "save_corrections",
     "save_demonstrations",
+    "task_of",
     "to_torch",
     "whole_chunks",
 ]

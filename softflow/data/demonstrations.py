@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,7 +55,7 @@ def save_demonstrations(
         path: The file.
         episodes: The episodes, at least one.
         task: The specification of observations and actions, such as `TaskSpec.from_env(env)`. It is compared with the
-            environment when the file is used.
+            environment when the file is used. By default the task that the episodes know.
 
     Raises:
         DemonstrationError: There are no episodes, or their dimensions differ from each other or from the task.
@@ -62,6 +63,7 @@ def save_demonstrations(
     path = Path(path)
     if not episodes:
         raise DemonstrationError(f"{path}: no episodes to write")
+    task = task_of(episodes) if task is None else task
     layout = episodes[0].layout
     check_compatible(episodes, layout or episodes[0].observation_dim, episodes[0].action_dim)
     if task is not None:
@@ -104,12 +106,44 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
     try:
         arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/demonstrations.md")
         task = read_task(arrays)
-        episodes = _episodes(arrays)
+        episodes = _episodes(arrays, task)
         if task is not None:
             _require_sizes(episodes, task.observation_size, task.action_dim, "its task describes other arrays")
     except (ValueError, OSError) as error:
         raise DemonstrationError(f"{path}: {one_line(error)}") from error
     return Dataset(episodes, task)
+
+
+def task_of(episodes: Sequence[Episode]) -> TaskSpec | None:
+    """Return the task that all of the episodes know, or None if none of them does.
+
+    Raises:
+        DemonstrationError: They are of different tasks.
+    """
+    tasks = {episode.task for episode in episodes}
+    if len(tasks) > 1:
+        raise DemonstrationError("the episodes are of different tasks, or only some know theirs: make them of one task")
+    return next(iter(tasks), None)
+
+
+def in_order_of(task: TaskSpec, dataset: Dataset) -> Dataset:
+    """Rearrange the rows of a dataset so that the parts of its observations stand in the order of `task`.
+
+    A dataset without a task, or with other parts than `task`, is returned as it is.
+    """
+    given = dataset.task
+    if given is None or given.observation == task.observation:
+        return dataset
+    by_name = {part.name: part for part in given.observation}
+    if by_name.keys() != {part.name for part in task.observation}:
+        return dataset
+    ordered = replace(given, observation=tuple(by_name[part.name] for part in task.observation))
+    columns = np.concatenate([given.columns[part.name] for part in ordered.observation])
+    episodes = [
+        replace(episode, observation=episode.observation[:, columns], layout=ordered.layout, task=ordered)
+        for episode in dataset.episodes
+    ]
+    return Dataset(episodes, ordered)
 
 
 def check_compatible(
@@ -163,7 +197,7 @@ def _contents(layout: ObservationLayout | None) -> str:
     return ", ".join(f"{part.name} {part.dtype}{list(part.shape)}" for part in parts) or "numbers alone"
 
 
-def _episodes(arrays: Mapping[str, np.ndarray]) -> list[Episode]:
+def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> list[Episode]:
     layout = None
     if "observation_layout" in arrays:
         layout = ObservationLayout.build(read_json(arrays["observation_layout"]))
@@ -194,6 +228,7 @@ def _episodes(arrays: Mapping[str, np.ndarray]) -> list[Episode]:
                     is_success=is_success[index],
                     mode=arrays["mode"][index],
                     layout=layout,
+                    task=task,
                 )
             )
         except ValueError as error:

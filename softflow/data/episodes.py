@@ -48,6 +48,7 @@ class Episode:
             in part. None if nothing was recorded.
         outcome: Numbers that the environment measured at the episode's end, by name. They are only reported.
         layout: The layout of packed observations, whose rows are uint8. None if an observation is O numbers.
+        task: The task of an episode of `from_native`. None if it is not known.
 
     Raises:
         ValueError: A field has the wrong shape or type, is not finite, or exceeds the action bounds.
@@ -63,6 +64,7 @@ class Episode:
     decision: np.ndarray | None = None
     outcome: Mapping[str, float] = field(default_factory=dict)
     layout: ObservationLayout | None = None
+    task: TaskSpec | None = None
 
     def __post_init__(self) -> None:
         action = actions("action", self.action, ("T", "A"))
@@ -154,7 +156,7 @@ class Episode:
         if final_observation_missing:
             observation = np.concatenate([observation, observation[-1:]])
         ending = terminated, truncated, is_success, mode
-        return cls(observation, action, rewards, *ending, layout=task.layout)
+        return cls(observation, action, rewards, *ending, layout=task.layout, task=task)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -101,7 +101,7 @@ class Policy:
             UserError: See `act`, or the policy has no guard.
         """
         if self._guarded is None:
-            raise UserError("the policy has no guard that reports: pass one, Policy(deployed, ChunkGuard.load(folder))")
+            raise UserError("the policy has no guard that reports: load it with one, softflow.load(run, guard=folder)")
         rows, is_batch = self._rows(observation)
         before = None
         if previous is not None:

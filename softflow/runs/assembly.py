@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from gymnasium.vector import VectorEnv
 
+from flows.registry import find_flow
 from softflow.algos import Algorithm, find_algorithm
 from softflow.data import Episode
 from softflow.envs import make_env
@@ -149,8 +150,22 @@ def make_algorithm(
     require_device(config.run.device)
     try:
         with nullcontext() if checkpoint is None else memory_limit("the configuration", checkpoint / "training.pt"):
-            return algorithm(config.method, observation_dim, action_dim, config.run.device)
+            made = algorithm(config.method, observation_dim, action_dim, config.run.device)
     except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes too large for torch
+        raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
+    if not isinstance(getattr(made, "deployed", None), BestOfN):
+        raise UserError(f"algorithm {config.algorithm!r}: its constructor must set self.deployed to a BestOfN")
+    return made
+
+
+def require_flow(config: TrainConfig[Any]) -> None:
+    """Raise `UserError` if the flow of the configuration is unknown or lacks an option, before anything is recorded."""
+    name, options = (getattr(config.method, key, None) for key in ("flow", "flow_options"))
+    if name is None:
+        return
+    try:
+        find_flow(name, options or {})
+    except (ValueError, ImportError) as error:
         raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
 
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
-from softflow.data import Episode, check_compatible, load_demonstrations, whole_chunks
+from softflow.data import Dataset, Episode, check_compatible, in_order_of, load_demonstrations, whole_chunks
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard
 from softflow.runs.assembly import config_path_of, load_run, make_mirror
 from softflow.runs.training import DEMONSTRATIONS
-from softflow.task import TaskSpec
 
 
 def make_guard(
-    run: str,
-    held_out: Sequence[Episode],
-    quantile: float,
-    rate_factor: float | None = None,
-    task: TaskSpec | None = None,
+    run: str, held_out: Dataset, quantile: float, rate_factor: float | None = None
 ) -> tuple[ChunkGuard, int]:
     """Calibrate a guard of a run's policy on held-out demonstrations.
 
@@ -30,7 +23,6 @@ def make_guard(
         quantile: Fraction of demonstrated chunks, and of their observations, that may be flagged.
         rate_factor: Limit of the change of each action per step, as a multiple of the largest demonstrated change. None
             sets no limit.
-        task: The task description of the demonstrations. None if they have none.
 
     Returns:
         The guard, and the number of held-out chunks that calibrated it.
@@ -42,11 +34,18 @@ def make_guard(
     """
     deployed, config = load_run(run)
     policy = deployed.policy
-    if task is not None and deployed.task is not None:
-        deployed.task.require_same(task, "the held-out demonstrations are of another task than the policy")
-    check_compatible(held_out, policy.observation_dim, policy.action_dim)
+    try:
+        ChunkGuard(policy)  # before anything else is found wrong with the demonstrations
+    except ValueError as error:
+        raise UserError(f"cannot calibrate a guard of {run}: {error}") from error
+    if deployed.task is not None:
+        held_out = in_order_of(deployed.task, held_out)
+        if held_out.task is not None:
+            deployed.task.require_same(held_out.task, "the held-out demonstrations are of another task than the policy")
+    episodes = held_out.episodes
+    check_compatible(episodes, policy.observation_dim, policy.action_dim)
     learned = _learned_from(run)
-    if known := len({_identity(episode) for episode in learned} & {_identity(episode) for episode in held_out}):
+    if known := len({_identity(episode) for episode in learned} & {_identity(episode) for episode in episodes}):
         raise UserError(
             f"{run} has learnt from {known} of these demonstrations, so it finds them likelier than new ones: "
             "give others, for instance from softflow-demo with another --seed"
@@ -56,7 +55,7 @@ def make_guard(
         seen = [*learned, *(map(mirror, learned) if mirror else ())]
     except ValueError as error:
         raise UserError(f"{run}: its configuration belongs to another environment: {error}") from error
-    observation, chunk = map(torch.as_tensor, whole_chunks(held_out, policy.horizon))
+    observation, chunk = map(torch.as_tensor, whole_chunks(episodes, policy.horizon))
     rate: float | torch.Tensor = torch.inf
     if rate_factor is not None:
         largest = np.max([np.abs(np.diff(episode.action, axis=0)).max(0) for episode in seen if len(episode) > 1], 0)

@@ -30,7 +30,7 @@ class TrainConfig(Generic[Method]):
 
 def config_class(selection: Selection) -> type[TrainConfig[Any]]:
     """Return the configuration class of the selected algorithm, such as `TrainConfig[SoftFlowConfig]`."""
-    return class_for(_algorithm_of(preset_layers(selection)))
+    return class_for(selection.algorithm or _algorithm_of(preset_layers(selection)))
 
 
 def read_config(path: str) -> TrainConfig[Any]:

@@ -62,6 +62,7 @@ def resolve(config: Mapping[str, Any], settings: Mapping[str, Any]) -> TrainConf
     above = [Layer(settings_of(values), SOURCE) for values in (config, settings)]
     given = {**above[0].values, **above[1].values}
     file = load_file(given["config"]).values if isinstance(given.get("config"), str) else {}
+    file = {name: value for name, value in file.items() if name != "algorithm"}  # it stands beside its preset there
     chosen = {"algo": RunConfig.algo, "env": RunConfig.env, **file, **given}
     names = [field.name for field in fields(Selection)]
     selection = Selection(**{name: chosen[name] for name in names if isinstance(chosen.get(name), str)})

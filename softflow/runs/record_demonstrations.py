@@ -82,7 +82,7 @@ def record_demonstrations(
                     "a process that recorded demonstrations ended: see its output, and check that there is enough "
                     f"memory for {processes} processes"
                 ) from error
-    return Dataset(recorded, task)
+    return Dataset([replace(episode, task=task) for episode in recorded], task)
 
 
 DEMONSTRATION_SEEDS = 10_000

@@ -14,7 +14,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from softflow.data import Corrections, Dataset, Episode, load_dataset
+from softflow.data import Corrections, Dataset, Episode, load_dataset, read_dataset, task_of
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard, Policy
 from softflow.runs.assembly import config_path_of, load_deployed, load_run
@@ -62,9 +62,7 @@ def train(
     """
     given = None
     if demos is not None and not isinstance(demos, str | PathLike):
-        given = demos if isinstance(demos, Dataset) else Dataset(list(demos), None)
-        if others := [type(one).__name__ for one in given.episodes if not isinstance(one, Episode)]:
-            raise UserError(f"demos holds a {others[0]}: give a file, or episodes (softflow.data.Episode)")
+        given = _as_dataset(demos, "demos")
         demos = None
     if not isinstance(preset_or_config, Mapping):
         if "algo" in settings:
@@ -252,12 +250,12 @@ class Run:
         return correct(self._given, from_dict(RecordingConfig, settings_of({**known, **settings}), "corrections"))
 
     def make_guard(
-        self, held_out: Sequence[Episode], quantile: float = 0.05, rate_factor: float | None = None
+        self, held_out: AnyPath | Dataset | Sequence[Episode], quantile: float = 0.05, rate_factor: float | None = None
     ) -> ChunkGuard:
         """Calibrate a guard of the policy on demonstrations that the run did not learn from, as `softflow-guard` does.
 
         Args:
-            held_out: The demonstrations.
+            held_out: The demonstrations: a file of a known format, a `Dataset`, or episodes.
             quantile: Fraction of their chunks, and of their observations, that may be flagged.
             rate_factor: Limit of the change of each action per step, as a multiple of the largest demonstrated change.
                 None sets no limit.
@@ -265,4 +263,15 @@ class Run:
         Raises:
             UserError: The policy has no exact density, or the demonstrations cannot calibrate it.
         """
-        return make_guard(self._given, held_out, quantile, rate_factor)[0]
+        given = read_dataset(held_out) if isinstance(held_out, str | PathLike) else _as_dataset(held_out, "held_out")
+        return make_guard(self._given, given, quantile, rate_factor)[0]
+
+
+def _as_dataset(given: Any, name: str) -> Dataset:
+    """Return a `Dataset` as it is, and episodes with the task that they know. Raise `UserError` for anything else."""
+    if isinstance(given, Dataset):
+        return given
+    episodes = list(given)
+    if others := [type(one).__name__ for one in episodes if not isinstance(one, Episode)]:
+        raise UserError(f"{name} holds a {others[0]}: give a file, or episodes (softflow.data.Episode)")
+    return Dataset(episodes, task_of(episodes))

@@ -23,6 +23,7 @@ from softflow.data import (
     Replay,
     check_compatible,
     constant_dimensions,
+    in_order_of,
     load_corrections,
     load_dataset,
     observation_statistics,
@@ -31,7 +32,7 @@ from softflow.data import (
     save_corrections,
     save_demonstrations,
 )
-from softflow.envs import describe_spaces, name_dimensions, time_limit
+from softflow.envs import describe_spaces, name_dimensions, resolve_env_id, time_limit
 from softflow.errors import UserError, one_line
 from softflow.runs.assembly import (
     environment_maker,
@@ -41,6 +42,7 @@ from softflow.runs.assembly import (
     make_environment,
     make_environments,
     make_mirror,
+    require_flow,
 )
 from softflow.runs.config import TrainConfig, read_config
 from softflow.runs.record_demonstrations import record_demonstrations
@@ -50,6 +52,7 @@ from softflow.task import TaskSpec
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import Evaluation
 from softflow.training.failures import EnvironmentErrors, EnvironmentFailed
+from softflow.training.global_state import environments_turn
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
 from softflow.training.run_folder import RunFolder
@@ -96,6 +99,10 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
     run, resume = config.run, config.run.resume
     torch.set_num_threads(run.threads)
     seed_all(run.seed)
+    if not resume:
+        with environments_turn():
+            resolve_env_id(run.env)  # its module may register flows and dataset formats as well
+        require_flow(config)
     # Files that the configuration names are read first: environments may change the current folder.
     base_run, corrections_file = (getattr(config.method, name, None) for name in ("base", "corrections"))
     base = corrections = None
@@ -180,6 +187,7 @@ def _demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
         if not dataset.episodes:
             raise UserError("demos has no episode: give at least one")
     task = TaskSpec.from_env(make_environment(config))
+    dataset = in_order_of(task, dataset)
     if dataset.task is not None:
         what = config.demos or "demos"
         if dataset.task.success != config.success:

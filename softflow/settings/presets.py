@@ -22,6 +22,7 @@ class Selection:
     """The settings that select the presets, or the run, from which a command takes its other settings."""
 
     algo: str | None = None
+    algorithm: str | None = None
     env: str | None = None
     preset: str | None = None
     config: str | None = None
@@ -75,7 +76,8 @@ def _presets() -> Traversable:
 def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     """Load the layers that a selection names, followed by the layers `above`.
 
-    The preset of an algorithm may be any file, `my_preset.yaml`. A gymnasium id (`module:Id-v0`) needs no preset.
+    If the selection names an algorithm itself, no preset of one is loaded. The preset of an algorithm may be any file,
+    `my_preset.yaml`. A gymnasium id (`module:Id-v0`) needs no preset.
 
     Presets of environments, and presets such as `quick`, may contain settings for one algorithm below
     `algorithms: NAME:`. NAME can also be a preset of an algorithm, whose settings override those of the algorithm.
@@ -83,8 +85,10 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     dropped.
     """
     layers = []
-    algorithm = None
-    if selection.algo is not None:
+    algorithm = selection.algorithm
+    if algorithm is not None:  # then the preset of another algorithm does not count
+        layers.append(Layer({"algorithm": algorithm}, "algorithm"))
+    elif selection.algo is not None:
         is_file = selection.algo.endswith((".yaml", ".yml"))
         layers.append(load_file(selection.algo) if is_file else load_preset("algos", selection.algo))
         algorithm = str(layers[0].values.get("algorithm"))

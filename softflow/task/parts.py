@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class ObservationPart:
     starts: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _sizes(self.name, self.shape))
         if not isinstance(self.name, str) or not _are_integers(self.shape, lowest=1):
             raise ValueError(f"observation {self.name!r}: expected a name and a shape of positive sizes, got {self}")
         try:
@@ -207,6 +209,8 @@ class ActionPart:
     high: Bounds
 
     def __post_init__(self) -> None:
+        for end in ("low", "high"):
+            object.__setattr__(self, end, _bounds(self.name, getattr(self, end)))
         if not isinstance(self.name, str) or not self.low or len(self.low) != len(self.high):
             raise ValueError(
                 f"action {self.name!r}: give its lowest and highest values, as many of one as of the other"
@@ -227,6 +231,31 @@ class ActionPart:
     def build(cls, described: Mapping[str, Any]) -> ActionPart:
         """Make the part that `describe` described."""
         return cls(described["name"], *(tuple(map(float, described[name])) for name in ("low", "high")))
+
+
+UNNAMED = "action"
+"""The name of the one part of an action that is an array without names."""
+
+
+def joined(parts: Sequence[ActionPart]) -> ActionPart:
+    """Join the numbers of all parts of an action in one part."""
+    return ActionPart(UNNAMED, sum((part.low for part in parts), ()), sum((part.high for part in parts), ()))
+
+
+def _sizes(name: str, shape: Any) -> tuple[int, ...]:
+    """A shape of any sequence of integers as a tuple."""
+    try:
+        return tuple(size if isinstance(size, bool) else operator.index(size) for size in shape)
+    except TypeError as error:
+        raise ValueError(f"observation {name!r}: a shape is a sequence of integers, got {shape!r}") from error
+
+
+def _bounds(name: str, values: Any) -> Bounds:
+    """One number, a sequence or an array as a tuple of floats."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf" or array.ndim > 1:
+        raise ValueError(f"action {name!r}: bounds must be numbers along one axis, got {values!r}")
+    return tuple(map(float, array.reshape(-1)))
 
 
 def duplicate(parts: Sequence[ObservationPart] | Sequence[ActionPart]) -> str | None:

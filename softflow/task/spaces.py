@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from softflow.errors import UserError, did_you_mean
 from softflow.task.layout import SMALLEST_IMAGE
-from softflow.task.parts import ActionPart, ObservationPart
+from softflow.task.parts import UNNAMED, ActionPart, ObservationPart
 
 WHOLE = "observation"
 """The name of the one part of an observation that is no Dict."""
@@ -87,7 +87,7 @@ def action_parts(space: spaces.Space[Any], environment: str) -> tuple[ActionPart
         )
     if not (low < high).any():
         raise UserError(f"no action of {environment} has more than one possible value: {space}")
-    return (ActionPart("action", tuple(low.tolist()), tuple(high.tolist())),)
+    return (ActionPart(UNNAMED, tuple(low.tolist()), tuple(high.tolist())),)
 
 
 def control_rate(env: Any, environment: str) -> float | None:

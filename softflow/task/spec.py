@@ -6,16 +6,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softflow.errors import UserError, did_you_mean
+from softflow.errors import UserError, nearest
 from softflow.task.actions import ActionScale
 from softflow.task.comparison import difference
 from softflow.task.layout import ObservationLayout, ObservationSize
-from softflow.task.parts import ActionPart, ObservationPart, duplicate
+from softflow.task.parts import UNNAMED, ActionPart, ObservationPart, duplicate, joined
 
 
 class TaskMismatch(UserError):
@@ -77,6 +78,15 @@ class TaskSpec:
         """O: how many numbers, or bytes where there are images, a row has."""
         return self.layout.size if self.layout is not None else sum(part.packed.size for part in self.observation)
 
+    @property
+    def columns(self) -> dict[str, NDArray[np.int64]]:
+        """The columns of each part in a row, by its name: numbers, or bytes where there are images."""
+        sizes = [part.packed.size for part in self.observation]
+        if self.layout is not None:
+            return {name: np.arange(columns.start, columns.stop) for name, columns in self.layout.slices.items()}
+        bounds = pairwise(accumulate(sizes, initial=0))
+        return {part.name: np.arange(*one) for part, one in zip(self.observation, bounds, strict=True)}
+
     def rows(self, observation: Any) -> tuple[NDArray[Any], bool]:
         """Turn observations as a robot gives them into rows.
 
@@ -94,7 +104,9 @@ class TaskSpec:
         given = self._by_name(observation)
         for part in self.observation:
             if part.name not in given:
-                raise ValueError(f"the observation has no {part.name!r}: {did_you_mean(part.name, given)}")
+                near = nearest(part.name, given)
+                hint = f"did you mean {near!r}? " if near else ""
+                raise ValueError(f"the observation has no {part.name!r}: {hint}it has {', '.join(given)}")
             array, is_batch = part.batched(given[part.name])
             batches[part.name] = len(array) if is_batch else None
             arrays.append(array)
@@ -181,11 +193,14 @@ class TaskSpec:
         """Everything in which `other` is another task, in words, with this one as what is expected.
 
         Names, shapes, dtypes of images, order, bounds of actions and the control rate count. The control rate does not
-        where one of the two does not know it, and neither does what counts as a success.
+        where one of the two does not know it, and neither does what counts as a success. An environment whose actions
+        are one array does not name them; only their bounds are then compared, in order.
         """
         found = []
         for kind in ("observation", "action"):
             expected, got = ({part.name: part for part in getattr(spec, kind)} for spec in (self, other))
+            if kind == "action" and [UNNAMED] in (list(expected), list(got)):  # a Box has no names: its numbers count
+                expected, got = ({UNNAMED: joined(spec.action)} for spec in (self, other))
             found += [f"{kind} {name!r} is missing" for name in expected if name not in got]
             found += [f"{kind} {name!r} is not expected" for name in got if name not in expected]
             for name in expected:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softflow.data import Episode, load_demonstrations, save_demonstrations
+from softflow.data import Dataset, Episode, load_demonstrations, save_demonstrations
 from softflow.policies import ChunkGuard
 from softflow.runs.calibrate_guard import make_guard
 from softflow.task import ActionPart, ObservationPart, TaskMismatch, TaskSpec
@@ -106,6 +106,6 @@ def test_tasks_are_compared_by_name(held_out: None, command: Any) -> None:
         "guard stronger is of another task than the policy: action 'torque' has [0] in -2 ... 3, expected -2" in error
     )
     episodes = load_demonstrations("held_out.npz")
-    assert make_guard("run", episodes, 0.2, task=task)[1] == 27
+    assert make_guard("run", Dataset(episodes, task), 0.2)[1] == 27
     with pytest.raises(TaskMismatch, match=r"the held-out demonstrations are of another task .*'torque'.* -2 \.\.\. 3"):
-        make_guard("run", episodes, 0.2, task=guard.task)
+        make_guard("run", Dataset(episodes, guard.task), 0.2)

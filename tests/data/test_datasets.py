@@ -19,11 +19,13 @@ from softflow.data import (
     DemonstrationError,
     Episode,
     check_compatible,
+    in_order_of,
     load_corrections,
     load_dataset,
     load_demonstrations,
     save_corrections,
     save_demonstrations,
+    task_of,
 )
 from softflow.data.readers import DatasetReader, read_dataset, readers, register_reader
 from softflow.errors import UserError
@@ -54,8 +56,37 @@ def test_demonstrations_keep_their_task(tmp_path: Path, task: TaskSpec, episodes
         assert dataset.task == task
         np.testing.assert_array_equal(dataset.episodes[0].observation, episodes[0].observation)
     assert len(load_demonstrations(path)) == 1
-    save_demonstrations(path, episodes)
+    save_demonstrations(path, episodes)  # they know it themselves
+    assert read_dataset(path).task == task
+    save_demonstrations(path, [replace(episode, task=None) for episode in episodes])
     assert read_dataset(path).task is None and "task" not in np.load(path)
+
+
+def test_observations_are_put_in_the_order_of_the_environment() -> None:
+    for task, episodes in ((NUMBERS, EPISODES), (IMAGES, PACKED)):
+        backwards = replace(task, observation=task.observation[::-1])
+        given = Dataset([replace(episodes[0], task=None)], task)
+        there = in_order_of(backwards, given)
+        assert there.task == backwards and there.episodes[0].layout == backwards.layout
+        if task.layout is not None and backwards.layout is not None:
+            before, after = (
+                one.unpack(dataset.episodes[0].observation)
+                for one, dataset in ((task.layout, given), (backwards.layout, there))
+            )
+            for name in before:
+                np.testing.assert_array_equal(before[name], after[name])
+        else:
+            assert not np.array_equal(there.episodes[0].observation, episodes[0].observation)
+        back = in_order_of(task, there)
+        np.testing.assert_array_equal(back.episodes[0].observation, episodes[0].observation)
+        other = replace(task, observation=task.observation[1:])
+        assert in_order_of(other, given) is given
+
+
+def test_episodes_of_one_list_are_of_one_task() -> None:
+    assert task_of(EPISODES) == NUMBERS and task_of([replace(EPISODES[0], task=None)]) is None
+    with pytest.raises(DemonstrationError, match="of different tasks"):
+        task_of([EPISODES[0], replace(EPISODES[0], task=None)])
 
 
 def test_demonstrations_of_another_task_are_not_saved(tmp_path: Path) -> None:

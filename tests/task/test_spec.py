@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from softflow.errors import UserError
@@ -143,3 +144,26 @@ def test_every_difference_is_named(expected: TaskSpec, other: TaskSpec, differen
     with pytest.raises(TaskMismatch, match=re.escape(f"d.npz: {'; '.join(differences)}")) as caught:
         expected.require_same(other, "d.npz")
     assert isinstance(caught.value, UserError)
+
+
+def test_actions_without_names_are_compared_by_their_bounds() -> None:
+    """An environment has one array of actions, a robot's data name the parts of it."""
+    low, high = (sum((getattr(part, end) for part in NUMBERS.action), ()) for end in ("low", "high"))
+    unnamed = replace(NUMBERS, action=(ActionPart("action", low, high),))
+    assert unnamed.differences(NUMBERS) == NUMBERS.differences(unnamed) == []
+    other = replace(unnamed, action=(ActionPart("action", (low[0] - 1, *low[1:]), high),))
+    assert "action 'action' has [0] in" in NUMBERS.differences(other)[0]
+    assert "action 'action' has" in unnamed.differences(replace(NUMBERS, action=NUMBERS.action[:-1]))[0]
+
+
+def test_bounds_and_shapes_are_numbers_sequences_or_arrays() -> None:
+    expected = ActionPart("a", (-1.0, 0.0), (1.0, 2.0))
+    assert ActionPart("a", np.array([-1, 0]), np.array([1, 2], np.float32)) == expected  # type: ignore[arg-type]
+    assert ActionPart("a", -1, [1.0]) == ActionPart("a", (-1.0,), (1.0,))  # type: ignore[arg-type]
+    shape = ObservationPart("q", [np.int64(2), 3])  # type: ignore[arg-type, list-item]
+    assert shape == ObservationPart("q", (2, 3)) and type(shape.shape[0]) is int
+    for low in (["zero"], [[0.0]], None):
+        with pytest.raises(ValueError, match="bounds must be numbers along one axis"):
+            ActionPart("a", low, [1.0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a shape is a sequence of integers"):
+        ObservationPart("q", 3)  # type: ignore[arg-type]
