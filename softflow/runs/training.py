@@ -80,8 +80,10 @@ class Trained:
 
 def new_folder(config: TrainConfig[Any]) -> RunFolder:
     """Create and lock the folder of a new run. Raise `UserError` if it cannot be created."""
-    run = config.run
-    return RunFolder.create(run.runs, run.env, Path(run.algo).stem, run.seed, run.run_dir)
+    run, name = config.run, Path(config.run.algo).stem
+    if ":" in config.algorithm and run.algo == RunConfig.algo:  # named without a preset
+        name = config.algorithm.rpartition(":")[2]
+    return RunFolder.create(run.runs, run.env, name, run.seed, run.run_dir)
 
 
 def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None = None) -> Trained:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import softflow
 from flows.registry import FLOWS
 from softflow.settings.typed import load_file
 from tests.cli.training_runs import interrupted, stages_of
@@ -51,6 +52,25 @@ def test_it_trains_and_deploys(mine: Path, command: Any, tmp_path: Path) -> None
     assert (settings["algorithm"], settings["practice_steps"]) == ("my_algorithm:SelfImitation", 400)
     forget()
     assert command(f"softflow-eval {run} --episodes 2").status == 0
+
+
+def test_it_needs_no_preset(mine: Path, command: Any, tmp_path: Path) -> None:
+    result = command(TRAIN.replace("--algo mine/preset.yaml", "--algorithm my_algorithm:SelfImitation"))
+    assert result.status == 0, result
+    [run] = (tmp_path / "runs" / "Pendulum-v1" / "SelfImitation").iterdir()
+    assert stages_of(str(run)) == STAGES
+    forget()
+    run = softflow.train(
+        {"config": "sizes.yaml", "practice_steps": 400, "practice_updates_per_step": 0.02},
+        algorithm="my_algorithm:SelfImitation", env="Pendulum-v1", demos="pendulum.npz", run_dir="again",
+    )  # fmt: skip
+    assert stages_of("again") == STAGES and run.config.algorithm == "my_algorithm:SelfImitation"
+
+
+def test_it_must_deploy_something(mine: Path, command: Any) -> None:
+    text = (mine / "my_algorithm.py").read_text()
+    (mine / "my_algorithm.py").write_text(text.replace("self.deployed =", "self.other ="))
+    assert "its constructor must set self.deployed to a BestOfN" in command(TRAIN).error()
 
 
 def test_it_may_bring_the_flow_of_its_policy(mine: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
