@@ -91,7 +91,7 @@ class Registry(Generic[T]):
     def _load(self, point: EntryPoint) -> Any:
         try:
             thing = point.load()
-        except Exception as error:  # a package may raise anything when it is imported
+        except (Exception, SystemExit) as error:  # a package may raise anything when it is imported
             raise ImportError(
                 f"{self.kind} {point.name!r} cannot be imported from {_owner(point)}: {error!r}"
             ) from error

@@ -26,7 +26,7 @@ from softflow.cli.option_help import option_help
 from softflow.console import console
 from softflow.errors import UserError, nearest, one_line, place_of
 from softflow.settings.fields import dotted_fields, dotted_values, keys_of, to_dict
-from softflow.settings.presets import Selection, preset_layers
+from softflow.settings.presets import Selection, preset_layers, selecting_values
 from softflow.settings.typed import (
     RENAMED,
     ConfigError,
@@ -34,7 +34,6 @@ from softflow.settings.typed import (
     as_number,
     from_dict,
     from_layers,
-    load_file,
     read_yaml,
 )
 from softflow.training.interruption import Interrupted, terminable
@@ -119,9 +118,7 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
     flags = {name: value for name, value in vars(parser.parse_known_args(argv)[0]).items() if value is not None}
     defaults = {name: field.default for name, field in keys_of(cls).items() if isinstance(field.default, str)}
     defaults.pop("flow", None)  # presets may set the flow
-    path = flags.get("config", defaults.get("config"))
-    file = {key: value for key, value in load_file(path).values.items() if isinstance(value, str)} if path else {}
-    file.pop("algorithm", None)  # a run's own file names it beside its preset
+    file = selecting_values(flags.get("algo"), flags.get("config", defaults.get("config")))
     defaults.pop("algorithm", None)
     return Selection(**{name: flags.get(name, file.get(name, defaults.get(name))) for name in names})
 
@@ -252,7 +249,7 @@ def _take_free_options(cls: type, argv: Sequence[str]) -> tuple[list[str], list[
             raise ConfigError(f"{flag}: {value!r} is not valid YAML: {one_line(error)}") from error
         option, dot, inner = flag[len(field) + 1 :].partition(".")
         if dot:
-            raise ConfigError(f"{flag}: give all of {option!r} at once: {field}.{option} '{{{inner}: {value}, ...}}'")
+            raise ConfigError(f"{flag}: give the whole of {option!r}: {field}.{option} '{{{inner}: {value}, ...}}'")
         for name in reversed([*free[field][0].split("."), *([] if is_whole else [option.replace("-", "_")])]):
             values = {name: values}
         layers.append(Layer(values, flag))

@@ -95,6 +95,8 @@ def read_dataset(path: str | os.PathLike[str], format: str | None = None) -> Dat
         raise
     except (ValueError, OSError) as error:
         raise DemonstrationError(f"{path}: {one_line(error)}") from error
+    except Exception as error:  # a bug of the reader
+        raise DemonstrationError(f"{path}: {type(reader).__name__} fails: {error!r}") from error
     if not dataset.episodes:
         raise DemonstrationError(f"{path}: no episodes")
     return dataset
@@ -104,13 +106,17 @@ def _recognize(path: Path) -> DatasetReader:
     own = NpzReader()
     if own.recognizes(path):  # checked first, so that reading our own files imports no other packages
         return own
-    names = readers().names()
-    for reader in map(_find, names):
-        if reader.recognizes(path):
-            return reader
+    names, broken = readers().names(), []
+    for name in names:
+        try:
+            reader = _find(name)
+            if reader.recognizes(path):
+                return reader
+        except Exception as error:  # the reader of another package costs no other format
+            broken.append(f"; {name} cannot be asked: {one_line(error)}")
     raise DemonstrationError(
-        f"{path}: not recognised as a dataset (known formats: {', '.join(names)}): "
-        "softflow.data.save_demonstrations writes npz, docs/demonstrations.md lists its arrays"
+        f"{path}: not recognised as a dataset (known formats: {', '.join(names)}){''.join(broken)}: "
+        "softflow.data.save_demonstrations writes npz, docs/demonstrations.md says how a format is registered"
     )
 
 

@@ -72,7 +72,8 @@ def make_env(
         env.close()
         raise
     env = unit_actions(flatten_observations(env, spec), spec)
-    env.metadata = {**env.metadata, "task_spec": spec}
+    spaces = env.observation_space, env.action_space
+    env.metadata = {**env.metadata, "task_spec": spec, "task_spaces": spaces}
     return env
 
 

@@ -21,6 +21,7 @@ from softflow.errors import UserError, one_line
 from softflow.policies import BestOfN, ChunkPolicy
 from softflow.policies.weights import memory_limit
 from softflow.runs.config import TrainConfig, read_config
+from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
@@ -101,7 +102,7 @@ def make_environments(config: RunConfig, number: int, n_action_steps: int) -> Ve
 
 
 def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], run: str) -> None:
-    """Raise `UserError` if the observations or actions of the run's policy do not fit the environment."""
+    """Raise `UserError` if the observations or actions of the run's policy are not those of the environment."""
     for name, got, space in (
         ("observations", policy.policy.observation_dim, environment.observation_space),
         ("actions", policy.policy.action_dim, environment.action_space),
@@ -112,6 +113,8 @@ def require_fit(policy: BestOfN, environment: Env | VectorEnv[Any, Any, Any], ru
                 f"{run}: its policy has {name} of {got} dimensions, the environment {space.shape[-1]}: "
                 "is the checkpoint another run's?"
             )
+    if policy.task is not None:
+        policy.task.require_same(TaskSpec.from_env(environment), f"{run}: the environment is another task")
 
 
 def make_mirror(config: RunConfig, layout: ObservationLayout | None = None) -> Callable[[Episode], Episode] | None:
@@ -151,8 +154,15 @@ def make_algorithm(
     try:
         with nullcontext() if checkpoint is None else memory_limit("the configuration", checkpoint / "training.pt"):
             made = algorithm(config.method, observation_dim, action_dim, config.run.device)
+        made.schedule()  # a stage may be wrong
     except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes too large for torch
         raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
+    for name in ("update", "begin", "diagnose"):
+        if hasattr(made, name):  # the interface of earlier versions, which nobody would call
+            raise UserError(
+                f"algorithm {config.algorithm!r} has a method {name!r}, which nothing calls: give it to the stage, "
+                f"Stage(..., {name}=...), see docs/architecture.md"
+            )
     if not isinstance(getattr(made, "deployed", None), BestOfN):
         raise UserError(f"algorithm {config.algorithm!r}: its constructor must set self.deployed to a BestOfN")
     return made

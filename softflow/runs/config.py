@@ -48,7 +48,7 @@ def class_for(algorithm: str) -> type[TrainConfig[Any]]:
     constructor = find_algorithm(algorithm).__init__
     try:
         settings = get_type_hints(constructor).get("config")
-    except NameError:  # a name that is only imported for the type checker
+    except (NameError, AttributeError):  # a name that is only imported for the type checker
         settings = None
     if not (isinstance(settings, type) and is_dataclass(settings)):
         raise UserError(

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
+
 from softflow.errors import UserError
 from softflow.policies import FlowPolicy
 from softflow.runs.assembly import read_base
 from softflow.runs.config import TrainConfig, class_for, config_class
 from softflow.settings.fields import dotted_values, to_dict
-from softflow.settings.presets import Selection, preset_layers
+from softflow.settings.presets import Selection, preset_layers, selecting_values
 from softflow.settings.typed import Layer, from_layers, load_file
 from softflow.training.config import RunConfig
 
@@ -61,8 +63,7 @@ def resolve(config: Mapping[str, Any], settings: Mapping[str, Any]) -> TrainConf
     """
     above = [Layer(settings_of(values), SOURCE) for values in (config, settings)]
     given = {**above[0].values, **above[1].values}
-    file = load_file(given["config"]).values if isinstance(given.get("config"), str) else {}
-    file = {name: value for name, value in file.items() if name != "algorithm"}  # it stands beside its preset there
+    file = selecting_values(given.get("algo"), given.get("config"))
     chosen = {"algo": RunConfig.algo, "env": RunConfig.env, **file, **given}
     names = [field.name for field in fields(Selection)]
     selection = Selection(**{name: chosen[name] for name in names if isinstance(chosen.get(name), str)})
@@ -104,7 +105,9 @@ def require_resumable(saved: TrainConfig[Any], config: TrainConfig[Any]) -> None
 
 
 def settings_of(value: Any) -> Any:
-    """Convert paths among settings given in Python to strings, as in YAML."""
+    """Convert paths and numpy scalars among settings given in Python to strings and numbers, as in YAML."""
     if isinstance(value, Mapping):
         return {key: settings_of(item) for key, item in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
     return os.fspath(value) if isinstance(value, os.PathLike) else value

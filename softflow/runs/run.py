@@ -8,6 +8,7 @@ policy = softflow.load(run.path)
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from softflow.data import Corrections, Dataset, Episode, load_dataset, read_dataset, task_of
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard, Policy
-from softflow.runs.assembly import config_path_of, load_deployed, load_run
+from softflow.runs.assembly import config_path_of, load_deployed, load_run, require_device
 from softflow.runs.calibrate_guard import make_guard
 from softflow.runs.config import TrainConfig, read_config
 from softflow.runs.evaluator import EvaluationConfig, Evaluator
@@ -68,7 +69,8 @@ def train(
         if "algo" in settings:
             raise UserError("algo and preset_or_config both name the algorithm: give one of them")
         settings["algo"], preset_or_config = preset_or_config, {}
-    named = {"env": env, "demos": demos, "run_dir": run_dir}
+    paths = {name: None if path is None else _expanded(path) for name, path in (("demos", demos), ("run_dir", run_dir))}
+    named = {"env": env, **paths}
     settings |= {name: value for name, value in named.items() if value is not None}
     config = resolve(preset_or_config, settings)
     if config.run.resume is not None:
@@ -93,9 +95,10 @@ def load(path: AnyPath, device: str = "cpu", guard: AnyPath | None = None) -> Po
     Raises:
         UserError: The policy or guard is missing or cannot be loaded, or they belong to different tasks.
     """
-    given = fspath(path)
+    require_device(device)
+    given = _expanded(path)
     deployed = load_run(given, device)[0] if config_path_of(given).is_file() else load_deployed(given, device)
-    return Policy(deployed, ChunkGuard.load(fspath(guard), device) if guard is not None else None)
+    return Policy(deployed, ChunkGuard.load(_expanded(guard), device) if guard is not None else None)
 
 
 def record_demonstrations(env: str = "tape_cut", episodes: int = 200, **settings: Any) -> Dataset:
@@ -136,7 +139,7 @@ class Run:
     """
 
     def __init__(self, path: AnyPath) -> None:
-        self._given = str(Path(path).absolute())
+        self._given = str(Path(_expanded(path)).absolute())
         self.path = RunFolder.open(config_path_of(self._given).parent).path
 
     def __fspath__(self) -> str:
@@ -194,7 +197,10 @@ class Run:
         found: dict[str, list[Metric]] = {}
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                metric = Metric(row["stage"], int(row["step"]), float(row["value"]))
+                try:
+                    metric = Metric(row["stage"], int(row["step"]), float(row["value"]))
+                except (TypeError, ValueError):  # the run is writing its last line
+                    break
                 found.setdefault(row["name"], []).append(metric)
         return found
 
@@ -215,7 +221,7 @@ class Run:
         Raises:
             UserError: The policy cannot be exported, or the file cannot be written.
         """
-        return export_run(self._given, Path(path), format)[1]
+        return export_run(self._given, Path(_expanded(path)), format)[1]
 
     def resume(self, **changes: Any) -> Run:
         """Resume the run from its last checkpoint to its end or, with `online={"steps": ...}`, beyond it.
@@ -265,6 +271,11 @@ class Run:
         """
         given = read_dataset(held_out) if isinstance(held_out, str | PathLike) else _as_dataset(held_out, "held_out")
         return make_guard(self._given, given, quantile, rate_factor)[0]
+
+
+def _expanded(path: AnyPath) -> str:
+    """A path as text, `~` expanded as a shell would."""
+    return os.path.expanduser(fspath(path))
 
 
 def _as_dataset(given: Any, name: str) -> Dataset:

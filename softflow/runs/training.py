@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,21 @@ def new_folder(config: TrainConfig[Any]) -> RunFolder:
     return RunFolder.create(run.runs, run.env, name, run.seed, run.run_dir)
 
 
+_in_training = threading.Lock()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Refuse a second training in this process: both would draw from the same random states."""
+    if not _in_training.acquire(blocking=False):
+        raise UserError("another run trains in this process: start this one in a process of its own")
+    try:
+        yield
+    finally:
+        _in_training.release()
+
+
+@_alone()
 def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None = None) -> Trained:
     """Train a run to its end, from the beginning or, with `config.run.resume`, from its last checkpoint.
 
@@ -137,10 +153,16 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
 
     held_out_number = min(run.num_envs, run.eval_episodes)
     with side_by_side(run.num_envs) as environments, side_by_side(held_out_number) as held_out:
-        algorithm.deployed.task = task = replace(TaskSpec.from_env(environments), success=run.success)
-        for what, other in ((f"base {base_run}", base), (f"corrections {corrections_file}", corrections)):
+        task = replace(TaskSpec.from_env(environments), success=run.success)
+        for what, other in (
+            (run.demos or "demonstrations", dataset),
+            (f"base {base_run}", base),
+            (f"corrections {corrections_file}", corrections),
+        ):
             if other is not None and other.task is not None:
                 task.require_same(other.task, what)
+        check_compatible(demonstrations, task.observation_size, task.action_dim)
+        algorithm.deployed.task = task
         if not resume:  # only now, after all checks of the input
             _require_whole_episodes(run, algorithm, demonstrations, time_limit(environments))
             folder.save_settings(partial(dump_yaml, config))

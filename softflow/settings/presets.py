@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from softflow.errors import nearest
 from softflow.settings.typed import ConfigError, Layer, load_file
@@ -73,6 +73,20 @@ def _presets() -> Traversable:
         raise ConfigError("the presets are not installed: run `pip install -e .` in the checkout") from error
 
 
+def selecting_values(algo: Any, config: Any) -> dict[str, str]:
+    """Read the values of a preset of an algorithm that is a file, and of a `config` file, that may belong to a
+    `Selection`. They do not include `algorithm`, which the presets decide."""
+    files = [path for path in (algo, config) if isinstance(path, str) and (path is config or _is_file(path))]
+    values = {key: value for path in files for key, value in load_file(path).values.items() if isinstance(value, str)}
+    values.pop("algorithm", None)
+    return values
+
+
+def _is_file(algo: str) -> bool:
+    """Whether the preset of an algorithm is a file, and not the name of one of ours."""
+    return algo.endswith((".yaml", ".yml"))
+
+
 def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     """Load the layers that a selection names, followed by the layers `above`.
 
@@ -89,7 +103,7 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     if algorithm is not None:  # then the preset of another algorithm does not count
         layers.append(Layer({"algorithm": algorithm}, "algorithm"))
     elif selection.algo is not None:
-        is_file = selection.algo.endswith((".yaml", ".yml"))
+        is_file = _is_file(selection.algo)
         layers.append(load_file(selection.algo) if is_file else load_preset("algos", selection.algo))
         algorithm = str(layers[0].values.get("algorithm"))
     names = dict.fromkeys((algorithm, selection.algo))

@@ -53,7 +53,7 @@ class ObservationPart:
             raise ValueError(f"observation {self.name!r}: expected a name and a shape of positive sizes, got {self}")
         try:
             dtype = np.dtype(self.dtype)
-        except TypeError as error:
+        except (TypeError, ValueError, SyntaxError) as error:  # numpy parses texts such as "(1,"
             raise ValueError(f"observation {self.name!r}: {self.dtype!r} is no dtype") from error
         if dtype.kind not in "biuf":
             raise ValueError(f"observation {self.name!r}: {self.dtype} is no dtype of numbers")
@@ -142,7 +142,7 @@ class ObservationPart:
                 raise ValueError(f"observation {self.name!r} has pixels that are not finite")
             image = np.moveaxis(value, [1 + self.axes.index(axis) for axis in "HW"], (1, 2))
             return _as_bytes(image, self.value_range).reshape(len(value), *self.packed.shape)
-        rows = value.reshape(len(value), -1)
+        rows = value.reshape(len(value), math.prod(self.shape))
         if self.categories is not None:
             return self._one_hot(rows)
         if rows.dtype.kind != "f":

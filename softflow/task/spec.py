@@ -55,7 +55,7 @@ class TaskSpec:
                 raise ValueError(f"two parts of the {kind} are called {twice!r}: rename one")
         if not (isinstance(self.success, str) and isinstance(self.name, str)):
             raise ValueError(f"success and name of a task are texts, got {self.success!r} and {self.name!r}")
-        if self.rate is not None and not 0 < self.rate < math.inf:
+        if self.rate is not None and not (isinstance(self.rate, int | float) and 0 < self.rate < math.inf):
             raise ValueError(f"the control rate must be a positive number of hertz, got {self.rate}")
         if not self.action_dim:
             raise ValueError("no number of the action has more than one possible value")
@@ -122,7 +122,8 @@ class TaskSpec:
             ValueError: A part is not finite as float32, or is none of its categories; the message names it.
         """
         columns = [
-            part.pack(array).reshape(len(array), -1) for part, array in zip(self.observation, arrays, strict=True)
+            part.pack(array).reshape(len(array), -1 if len(array) else part.packed.size)
+            for part, array in zip(self.observation, arrays, strict=True)
         ]
         if self.layout is not None:
             columns = [np.ascontiguousarray(column).view(np.uint8) for column in columns]
@@ -240,7 +241,7 @@ class TaskSpec:
         single = "single_" if hasattr(env, "single_observation_space") else ""
         observation, action = getattr(env, f"{single}observation_space"), getattr(env, f"{single}action_space")
         known = env.metadata.get("task_spec")
-        if isinstance(known, cls) and known._is_of_rows(observation, action):
+        if isinstance(known, cls) and _are_described(env.metadata, observation, action, is_vector=bool(single)):
             if observed_as is not None:
                 raise UserError("the environment is described already: give observed_as to make_env instead")
             return known
@@ -253,11 +254,6 @@ class TaskSpec:
             rate=control_rate(env, repr(name)),
             name=name,
         )
-
-    def _is_of_rows(self, observation: Any, action: Any) -> bool:
-        """Whether the spaces are those of rows and actions in [-1, 1]; a wrapper may have made others of them."""
-        sizes = [(space.shape or (None,))[-1] for space in (observation, action)]
-        return sizes == [self.row_size, self.action_dim]
 
     # --------------------------------------------------------------------------------------------------------- JSON
 
@@ -288,6 +284,19 @@ class TaskSpec:
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not the description of a task ({type(error).__name__}: {error})") from error
+
+
+def _are_described(metadata: Mapping[str, Any], observation: Any, action: Any, is_vector: bool) -> bool:
+    """Whether the spaces are those that `make_env` left, or in a vector environment chunks of them.
+
+    A wrapper around an environment of `make_env` may have made others of them, which its description is not of.
+    """
+    if "task_spaces" not in metadata:
+        return False
+    rows, unit = metadata["task_spaces"]
+    if is_vector and len(action.shape or ()) == 2:
+        return observation.shape[1:] == rows.shape and action.shape[1:] == unit.shape
+    return observation == rows and action == unit
 
 
 def _leaves(observation: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -73,6 +73,17 @@ def test_it_must_deploy_something(mine: Path, command: Any) -> None:
     assert "its constructor must set self.deployed to a BestOfN" in command(TRAIN).error()
 
 
+def test_the_interface_of_earlier_versions_is_refused(mine: Path, command: Any) -> None:
+    text = (mine / "my_algorithm.py").read_text()
+    (mine / "my_algorithm.py").write_text(
+        text.replace("    def parts", "    def update(self, stage, data, progress): ...\n\n    def parts")
+    )
+    assert "has a method 'update', which nothing calls: give it to the stage" in command(TRAIN).error()
+    forget()
+    (mine / "my_algorithm.py").write_text(text.replace(", update=self.imitate)", ")"))
+    assert "stage 'imitation' makes updates: say what they are" in command(TRAIN).error()
+
+
 def test_it_may_bring_the_flow_of_its_policy(mine: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that finds the trained policy has imported nothing yet."""
     monkeypatch.setattr(FLOWS, "_things", FLOWS._things.copy())

@@ -205,7 +205,12 @@ def test_a_package_brings_a_format(installed: None, recording: Path) -> None:
 
 def test_a_reader_that_cannot_be_had_is_one_clear_line(installed: None, recording: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"csv_reader:NoReader .* is not a subclass of softflow\.data\.DatasetReader"):
-        read_dataset(recording)
+        read_dataset(recording, format="bad")
+    assert len(read_dataset(recording).episodes) == 1  # whatever the others are
+    with pytest.raises(
+        DemonstrationError, match=r"not recognised .*; bad cannot be asked: .*NoReader.*; missing cannot"
+    ):
+        read_dataset(tmp_path)
     with pytest.raises(UserError, match="'missing' cannot be imported from csv_reader:Gone"):
         read_dataset(recording, format="missing")
     with pytest.raises(UserError, match=r"unknown dataset format 'cvs'; did you mean 'csv'\?"):
@@ -244,6 +249,7 @@ def test_a_registered_format_is_recognised(registered: Any, tmp_path: Path) -> N
     for answer, message in (
         (ValueError("no\nheader"), f"{path}: no header"),
         (OSError("locked"), f"{path}: locked"),
+        (KeyError("actions"), f"{path}: TextReader fails: KeyError('actions')"),
         (UserError("as it is"), "as it is"),
         (Dataset([], None), f"{path}: no episodes"),
     ):

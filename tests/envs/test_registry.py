@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.wrappers import FlattenObservation, TransformAction
+from gymnasium.wrappers import FlattenObservation, FrameStackObservation, RescaleAction, TransformAction
 
 from softflow.envs import TapeCutEnv, available_envs, describe_spaces, make_demonstrator, make_env, resolve_env_id
 from softflow.errors import UserError
+from softflow.task import TaskSpec
 
 
 class Recorder(gymnasium.Env):
@@ -197,3 +199,27 @@ def test_without_a_demonstrator_the_error_says_what_to_do() -> None:
     for env in (make_env("Pendulum-v1"), Recorder(VECTOR, UNIT)):
         with pytest.raises(ValueError, match=r"no demonstrator.*--demos FILE\.npz"):
             make_demonstrator(env, np.random.default_rng(0))
+
+
+@pytest.fixture
+def nested() -> Iterator[None]:
+    """An environment of `make_env` below a wrapper that changes what its numbers mean."""
+    native = spaces.Box(np.array([-2, 0], np.float32), np.array([1, 3], np.float32))
+    inner = functools.partial(make_env, "tests/Recorder-v0", observation=VECTOR, action=native)
+    small = np.float32(-0.1), np.float32(0.1)
+    gymnasium.register("tests/Rescaled-v0", entry_point=lambda: RescaleAction(inner(), *small))
+    gymnasium.register("tests/Stacked-v0", entry_point=lambda: FrameStackObservation(inner(), 4))
+    yield
+    for name in ("Rescaled", "Stacked"):
+        gymnasium.registry.pop(f"tests/{name}-v0")
+
+
+def test_a_wrapper_that_changes_units_is_described_anew(nested: None) -> None:
+    env = make_env("tests/Rescaled-v0")
+    env.reset(seed=0)
+    for unit, native in ((-1, [-2, 0]), (0, [-0.5, 1.5]), (0.5, [0.25, 2.25]), (1, [1, 3])):
+        env.step(np.full(2, unit, np.float32))
+        np.testing.assert_allclose(env.unwrapped.action, native, atol=1e-6)
+    assert TaskSpec.from_env(env).low.tolist() == pytest.approx([-0.1, -0.1])
+    stacked = make_env("tests/Stacked-v0")
+    assert stacked.reset(seed=0)[0].shape == (12,) and TaskSpec.from_env(stacked).observation[0].shape == (4, 3)

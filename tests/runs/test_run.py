@@ -6,9 +6,11 @@ import csv
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,11 +20,12 @@ from softflow import Run, UserError
 from softflow.algos import SoftFlow
 from softflow.cli import demonstrate, evaluate, guard
 from softflow.cli import train as command
-from softflow.data import Episode, save_demonstrations
+from softflow.data import Dataset, Episode, save_demonstrations
 from softflow.policies import ChunkGuard
 from softflow.runs.run import Metric
 from softflow.settings.strict_yaml import write_yaml
 from softflow.settings.typed import load_file
+from softflow.training.checkpoint import load_policy, save_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.training_runs import assert_same, assert_same_run, interrupted
 
@@ -235,3 +238,57 @@ def test_a_guard_is_that_of_the_command(run: Run) -> None:
 
 def contents(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def test_an_environment_of_another_task_is_refused_by_name(run: Run) -> None:
+    """Of the same sizes: what a policy learnt may not be executed in other units, nor a run resumed in them."""
+    config = run.path / "config.yaml"
+    task = run.demonstrations().task
+    assert task is not None and task.name == "softflow/TwoRoutes-v0"
+    [part] = task.action
+    other = replace(task, action=(replace(part, high=tuple(2.0 for _ in part.high)),))
+    save_demonstrations(run.path / "demonstrations.npz", run.demonstrations().episodes, other)
+    assert config.is_file()
+    with pytest.raises(UserError, match=r"action 'action' has \[0\] in -1 ... 2, expected -1 ... 1"):
+        run.resume(online={"steps": 120})
+    checkpoint = RunFolder.open(run.path).last_checkpoint()
+    deployed = load_policy(checkpoint)
+    deployed.task = other
+    save_policy(checkpoint, deployed)
+    with pytest.raises(UserError, match=r"the environment is another task: action 'action' has \[0\]"):
+        run.evaluate(2)
+    with pytest.raises(UserError, match="the held-out demonstrations are of another task"):
+        run.make_guard(Dataset(softflow.record_demonstrations("two_routes", 5, seed=8).episodes, task))
+
+
+def test_a_guard_is_calibrated_on_a_file_a_dataset_or_episodes(run: Run) -> None:
+    dataset = softflow.record_demonstrations("two_routes", 5, seed=8)
+    save_demonstrations("held_out.npz", *dataset)
+    guards = [dict(run.make_guard(given).state_dict()) for given in ("held_out.npz", dataset, dataset.episodes)]
+    assert_same(guards[0], guards[1], "guard")
+    assert_same(guards[0], guards[2], "guard")
+
+
+def test_two_trainings_in_one_process_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would draw from the same random states."""
+    monkeypatch.setattr(SoftFlow, "explore", lambda *_: softflow.train(SMALL, run_dir="second"))
+    with pytest.raises(UserError, match="another run trains in this process"):
+        softflow.train(SMALL, run_dir="first")
+    assert not Path("second").exists()
+
+
+def test_the_last_line_of_the_metrics_may_be_unfinished(run: Run) -> None:
+    path = run.path / "metrics.csv"
+    expected, whole = run.metrics(), path.read_text()
+    for length in (1, 5, 12):
+        path.write_text(whole + "online,90,train/actor_loss,0.5"[:length])
+        assert run.metrics() == expected
+
+
+def test_paths_are_expanded_and_a_runs_configuration_is_a_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(run.path.parent))
+    again = softflow.train(run.path / "config.yaml", run_dir="~/again", online={"steps": np.int64(80)})
+    assert again.path == run.path.parent / "again"
+    assert again.config.run.env == "two_routes"
+    assert_same_run(run, again)
+    assert softflow.load("~/again").n_action_steps == 2

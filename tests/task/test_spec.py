@@ -167,3 +167,14 @@ def test_bounds_and_shapes_are_numbers_sequences_or_arrays() -> None:
             ActionPart("a", low, [1.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a shape is a sequence of integers"):
         ObservationPart("q", 3)  # type: ignore[arg-type]
+
+
+def test_no_observation_is_an_empty_batch() -> None:
+    rows, is_batch = TaskSpec((JOINTS,), NUMBERS.action).rows({JOINTS.name: np.zeros((0, *JOINTS.shape))})
+    assert is_batch and rows.shape == (0, JOINTS.packed.size)
+
+
+@pytest.mark.parametrize("dtype", ["01", "(1,", "float33", ""])
+def test_a_dtype_that_is_none(dtype: str) -> None:
+    with pytest.raises(ValueError, match="is no dtype"):
+        ObservationPart("q", (1,), dtype)
