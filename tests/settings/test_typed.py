@@ -193,7 +193,7 @@ configs = st.builds(
 
 @given(configs)
 def test_a_dumped_configuration_comes_back(tmp_path_factory: pytest.TempPathFactory, original: Config) -> None:
-    path = tmp_path_factory.mktemp("typed", numbered=False) / "config.yaml"
+    path = tmp_path_factory.getbasetemp() / "dumped.yaml"  # a config.yaml would belong to other tests' runs
     dump_yaml(original, path)
     assert from_dict(Config, load_file(path).values) == original
     assert from_dict(Config, to_dict(original)) == original
