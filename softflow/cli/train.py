@@ -12,10 +12,12 @@ from typing import Any
 from flows import available_flows
 from softflow.cli.command_line import parse_command_line, read_selection, run_main
 from softflow.console import note
+from softflow.envs import available_envs
 from softflow.runs.config import TrainConfig, class_for, config_class, read_config
 from softflow.runs.layers import require_resumable, training_layers
 from softflow.runs.training import Trained, new_folder, train_run
 from softflow.settings.fields import to_dict
+from softflow.settings.presets import available_presets
 from softflow.settings.typed import Layer
 from softflow.training.config import RunConfig
 from softflow.training.run_folder import RunFolder
@@ -55,13 +57,16 @@ def _resumed_config(folder: RunFolder, argv: Sequence[str]) -> TrainConfig[Any]:
 
 
 def _command() -> dict[str, str]:
-    """Return the name and description for `--help`. The listed flows include those of installed plugins."""
-    flows = ", ".join(available_flows())
-    return {
-        "prog": "softflow-train",
-        "description": "Train a policy over action chunks: imitation, then reinforcement learning.\n"
-        f"--flow takes one of: {flows}.",
+    """Return the name and description for `--help`. The listed names include those of installed packages."""
+    names = {
+        "--algo": available_presets("algos"),
+        "--env": available_envs(),
+        "--preset": available_presets("presets"),
+        "--flow": available_flows(),
     }
+    lines = [f"{flag} takes one of: {', '.join(known)}." for flag, known in names.items()]
+    what = "Train a policy over action chunks: imitation, then reinforcement learning."
+    return {"prog": "softflow-train", "description": "\n".join([what, *lines])}
 
 
 def _summary(trained: Trained, folder: RunFolder) -> str:

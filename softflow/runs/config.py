@@ -23,7 +23,7 @@ class TrainConfig(Generic[Method]):
     run: Flat[RunConfig] = field(default_factory=RunConfig)
     """Settings that every algorithm shares."""
     algorithm: str = "softflow"
-    """Algorithm to train: one of `softflow.algos.ALGORITHMS`, or `module:Class`. Usually the preset sets it."""
+    """Algorithm in place of a preset: a registered name such as `sac`, or `module:Class`. Usually `--algo` sets it."""
     method: Flat[Method]
     """Settings of the algorithm, as its constructor declares them."""
 
