@@ -271,7 +271,13 @@ def _write_torch_export(module: nn.Module, example: dict[str, Any], metadata: di
 
 
 def _load_torch_export(data: bytes) -> Run:
-    return torch.export.load(io.BytesIO(data)).module()
+    program = torch.export.load(io.BytesIO(data))
+    run, examples = program.module(), (program.example_inputs or ((), {}))[0]
+
+    def ordered(argument: Any, example: Any) -> Any:  # torch 2.8 takes the keys of a mapping in their order alone
+        return {name: argument[name] for name in example} if isinstance(example, Mapping) else argument
+
+    return lambda *arguments: run(*map(ordered, arguments, examples))
 
 
 def _write_onnx(module: nn.Module, example: dict[str, Any], metadata: dict[str, str]) -> bytes:

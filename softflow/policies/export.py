@@ -69,7 +69,10 @@ class NativePolicy(nn.Module):
         chunk = self.policy.greedy(torch.cat(values, 1))
         native = self.low + (chunk[..., self.columns].double() + 1) / 2 * (self.high - self.low)
         native = torch.minimum(torch.maximum(native, self.low), self.high).float()
-        return torch.where(torch.stack(valid).all(0)[:, None, None], native, torch.nan) if valid else native
+        if not valid:
+            return native
+        is_valid = torch.stack(valid).all(0)[:, None, None].float()
+        return native * (is_valid / is_valid)  # NaN where it is not; as a literal torch 2.8 cannot save it
 
 
 def _pixels(part: ObservationPart, value: Tensor) -> Tensor:
