@@ -42,7 +42,7 @@ from softflow.algos import Data, SoftFlow, SoftFlowConfig, Stage
 from softflow.data import Episode, Replay, observation_tensor
 from softflow.envs import make_env
 from softflow.policies import BestOfN
-from softflow.policies.export import export_greedy
+from softflow.policies.native_export import export_greedy
 from softflow.training.rollout import Rollout
 from softflow.training.vector import closing, vectorize
 

@@ -11,7 +11,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.policies.export import EXAMPLES
+from softflow.policies.native_export import EXAMPLES
 from softflow.runs.exporting import export_run
 
 DESCRIPTION = """\

@@ -5,8 +5,8 @@ from __future__ import annotations
 from softflow.policies.action_limits import ActionLimits
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.best_of_n import BestOfN, register_policy
+from softflow.policies.chunk_guard import ChunkGuard
 from softflow.policies.flow_policy import FlowPolicy
-from softflow.policies.guard import ChunkGuard
 from softflow.policies.guarded_policy import GuardedPolicy
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.one_step import OneStepPolicy

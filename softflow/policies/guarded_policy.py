@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from softflow.policies.guard import ChunkGuard
+from softflow.policies.chunk_guard import ChunkGuard
 
 Choose = Callable[[Tensor], Tensor]
 """Observations (B, O) -> whole chunks (B, H, A), such as `BestOfN.choose`."""

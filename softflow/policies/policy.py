@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softflow.errors import UserError
 from softflow.policies.best_of_n import BestOfN
-from softflow.policies.guard import ChunkGuard
+from softflow.policies.chunk_guard import ChunkGuard
 from softflow.policies.guarded_policy import GuardedPolicy, Report
 from softflow.task import TaskSpec
 

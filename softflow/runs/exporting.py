@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.export import FORMATS, ExportError
 from softflow.errors import UserError, did_you_mean
 from softflow.policies import BestOfN
-from softflow.policies.export import export_greedy
+from softflow.policies.native_export import export_greedy
 from softflow.runs.assembly import load_run, require_new_file
 
 

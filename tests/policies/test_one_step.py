@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softflow.policies import BestOfN, FlowPolicy, OneStepPolicy
-from softflow.policies.export import export_greedy
+from softflow.policies.native_export import export_greedy
 
 HORIZON, ACTION_DIM, OBSERVATION_DIM = 3, 2, 4
 FLOWS = {

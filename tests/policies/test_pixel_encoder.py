@@ -11,7 +11,7 @@ from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import ImitationConfig
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy, register_encoder
-from softflow.policies.export import export_greedy
+from softflow.policies.native_export import export_greedy
 from softflow.policies.pixel_encoder import ENCODERS, MAX_SHIFT, PixelEncoder, shifted
 from softflow.task.layout import ObservationLayout, Part
 

@@ -16,7 +16,7 @@ import softflow
 from flows.export import FORMATS, ExportError, load_exported, read_metadata
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, OneStepPolicy, Policy, SteeredPolicy
-from softflow.policies.export import export_greedy
+from softflow.policies.native_export import export_greedy
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from tests.policies.tasks import ACTION, IMAGES, NUMBERS, make_policy, observe
 
