@@ -44,6 +44,12 @@ def main(root: Path) -> None:
         lengths = [len(source.splitlines()) for source in sources]
         names = sum(len(set(public_names(source))) for source in sources) if part == "library" else ""
         print(f"{part:<12} {len(sources):>5} {sum(lengths):>7,} {max(lengths):>9} {names:>14}")
+    print("\npackage             files   lines")
+    packages = [root / "flows", root / "critics", *sorted(folder for folder in (root / "softflow").iterdir())]
+    for package in packages:
+        lengths = [len(file.read_text(encoding="utf-8").splitlines()) for file in package.rglob("*.py")]
+        if lengths:
+            print(f"{package.relative_to(root)!s:<20} {len(lengths):>4} {sum(lengths):>7,}")
 
 
 if __name__ == "__main__":

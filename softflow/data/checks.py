@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from softflow.task.layout import ObservationLayout
-
-ACTION_TOLERANCE = 1e-6
+from softflow.task.parts import ACTION_TOLERANCE
 
 
 def numbers(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:

@@ -81,10 +81,9 @@ class TaskSpec:
     @property
     def columns(self) -> dict[str, NDArray[np.int64]]:
         """The columns of each part in a row, by its name: numbers, or bytes where there are images."""
-        sizes = [part.packed.size for part in self.observation]
         if self.layout is not None:
             return {name: np.arange(columns.start, columns.stop) for name, columns in self.layout.slices.items()}
-        bounds = pairwise(accumulate(sizes, initial=0))
+        bounds = pairwise(accumulate((part.packed.size for part in self.observation), initial=0))
         return {part.name: np.arange(*one) for part, one in zip(self.observation, bounds, strict=True)}
 
     def rows(self, observation: Any) -> tuple[NDArray[Any], bool]:

@@ -31,7 +31,7 @@ class RunConfig:
     """Which episodes count as successes: `last` if the last step reports `is_success`, `any` if some step does, or
     `return>=X` if the return is at least X."""
     demos: str | None = None
-    """File of demonstrations (.npz, see docs/demonstrations.md).
+    """File or folder of demonstrations in a known format (docs/demonstrations.md).
     By default the environment's own demonstrator records them."""
     num_demos: int = 200
     """Number of demonstrations to use, from the file or the demonstrator. Failed ones help to train the critic."""

@@ -167,7 +167,7 @@ def test_the_distillation_weight_holds_it_to_the_flow(
 
 
 def test_from_own_episodes_it_learns_what_pays(measured: Any) -> None:
-    """Of one's own actions those near 0.6 are paid best, 1 - 2 |a - 0.6|; others get 0.05, so that all are imitated and
+    """Own actions near 0.6 are paid best, 1 - 2 |a - 0.6|; others get 0.05, so that all are imitated and
     the critic alone tells which are better."""
     algorithm = make_algorithm(
         ema_rate=0.5,

@@ -43,7 +43,7 @@ def make_sac(observation_dim: int = 1, online: dict[str, Any] | None = None, **s
 
 
 def say(algorithm: SAC, values: list[float], log_prob: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of any chunk after observation o the target critics say o + values, the policy `log_prob`."""
+    """Make the target critics return o + values for any chunk after observation o, and the policy `log_prob`."""
 
     def propose(observation: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros(len(observation), 1, algorithm.config.horizon, 1), torch.full(
@@ -82,7 +82,7 @@ def test_targets_by_hand(
 
 
 def test_a_target_takes_the_least_of_a_random_few(measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 1, 2, 3 and 4, two are drawn: the least is 1 in three of the six pairs, 2 in two of them, 3 in one."""
+    """Two of 1, 2, 3 and 4 are drawn: the least is 1 in three of the six pairs, 2 in two of them, 3 in one."""
     algorithm = make_sac(critic_members=4, target_members=2)
     say(algorithm, [3.0, 1.0, 4.0, 2.0], log_prob=0.0, monkeypatch=monkeypatch)
     values: list[float] = []

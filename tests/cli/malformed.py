@@ -189,7 +189,7 @@ def _damage_archive(path: Path, rng: random.Random) -> None:
 
 
 def _damage(path: Path, rng: random.Random) -> None:
-    """Of any file: flipped, cut, grown, replaced by something else, gone, a folder."""
+    """Damage any file: flipped, cut, grown, replaced by something else, gone, a folder."""
     content = path.read_bytes()
     change = rng.randrange(8)
     if change < 3:

@@ -21,7 +21,7 @@ PENDULUM = "--env Pendulum-v1 --config small.yaml --run-dir run --demos"
 
 
 def keep_width_alone(folder: Path) -> None:
-    """Of the small settings' options of the flow, leave the one that every flow has."""
+    """Keep only the flow option of the small settings that every flow has."""
     path = folder / "small.yaml"
     path.write_text(path.read_text().replace("{layers: 2, width: 8, components: 2}", "{width: 8}"))
 
