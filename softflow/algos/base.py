@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from softflow.data import Corrections, Decision, Episode, Replay
+from flows import NormalizedFlow
+from softflow.data import Corrections, Decision, Episode, Replay, action_statistics
 from softflow.policies import BestOfN, ChunkPolicy, ObservationNormalizer
 from softflow.task.layout import ObservationSize
 
@@ -169,10 +172,24 @@ class Algorithm(ABC):
 
         Called once, before training.
         """
-        for part in _leaves(self.parts()):
-            for module in part.modules() if isinstance(part, nn.Module) else ():
-                if isinstance(module, ObservationNormalizer):
-                    module.fit(mean, std)
+        for module in _modules(self.parts()):
+            if isinstance(module, ObservationNormalizer):
+                module.fit(mean, std)
+
+    def fit_actions(self, episodes: Sequence[Episode]) -> None:
+        """Set the action statistics of every normalising flow among the parts, from demonstrations.
+
+        Called once, before training.
+        """
+        statistics: dict[tuple[str, float], list[torch.Tensor]] = {}
+        for flow in _modules(self.parts()):
+            if not isinstance(flow, NormalizedFlow):
+                continue
+            bounds = flow.bounds, flow.shrink
+            if bounds not in statistics:
+                of = action_statistics(episodes, partial(_unbounded, flow))
+                statistics[bounds] = [torch.as_tensor(values) for values in (of.center, of.scale, of.noise)]
+            flow.fit(*statistics[bounds])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts, from which a run can be resumed."""
@@ -193,6 +210,16 @@ def _leaves(parts: Mapping[str, Any]) -> Iterator[Any]:
             yield from _leaves(part)
         else:
             yield part
+
+
+def _modules(parts: Mapping[str, Any]) -> Iterator[nn.Module]:
+    for part in _leaves(parts):
+        if isinstance(part, nn.Module):
+            yield from part.modules()
+
+
+def _unbounded(flow: NormalizedFlow, action: NDArray[np.float64]) -> NDArray[np.float64]:
+    return flow.unbounded(torch.from_numpy(action)).numpy()
 
 
 def _states(parts: Mapping[str, Any]) -> dict[str, Any]:

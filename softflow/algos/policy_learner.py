@@ -65,10 +65,10 @@ class PolicyLearner(Generic[PolicyT]):
     def reinitialize(self) -> None:
         """Reinitialise all weights and the optimiser.
 
-        The observation statistics and the weights of a pretrained encoder are kept.
+        The statistics and the weights of a pretrained encoder are kept.
         """
         fresh = self.actor.build(**self.actor.describe())
-        fresh.normalizer.load_state_dict(self.actor.normalizer.state_dict())
+        fresh.take_statistics(self.actor)
         if fresh.encoder is not None and self.actor.encoder is not None:
             fresh.encoder.load_state_dict(self.actor.encoder.fixed_state(), strict=False)
         for policy in (self.actor, self.policy):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from flows import DEFAULT_FLOW
+from flows.registry import find_flow
 from softflow.policies import FlowPolicy
 from softflow.task.layout import ObservationSize
 
@@ -29,6 +30,9 @@ class PolicyConfig:
     """Density model of the policy: one of `flows.available_flows()`."""
     flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of the flow, such as its `width`."""
+    normalize_actions: bool | None = None
+    """Whether the flow models actions normalised by the statistics of the demonstrations.
+    By default it does, except for a flow whose density is limited to the bounds, such as `tanh_gaussian`."""
     encoder: str | None = None
     """Encoder of the images, if the observation has any: `conv` (the default) or the pretrained `resnet18`."""
     encoder_options: dict[str, int | float | str | bool] = field(default_factory=dict)
@@ -60,6 +64,9 @@ class PolicyConfig:
         Raises:
             ValueError, ImportError: See `FlowPolicy`.
         """
+        normalize = self.normalize_actions
+        if normalize is None:
+            normalize = not find_flow(self.flow).open_box
         return FlowPolicy(
             observation_dim,
             action_dim,
@@ -68,6 +75,7 @@ class PolicyConfig:
             self.flow_options,
             self.encoder,
             self.encoder_options,
+            normalize,
         )
 
 

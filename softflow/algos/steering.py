@@ -4,7 +4,8 @@
     base_rollouts   the base acts without steering, and the critic learns to value its chunks
     online          the head and the critic learn on half demonstrations, half own episodes
 
-The head minimises, over composed chunks a = clip(base(s, w) + a_r) (d is the dimension of a chunk),
+The head minimises, over composed chunks a = clip(base(s, w) + scale * a_r) (d is the dimension of a
+chunk, and scale the base's scale of each action dimension, so that a_r is in normalised units),
 
     -Q(s, a) / |Q|  +  residual_weight * mean a_r^2  +  kl_weight * KL(w || base's own latent) / d,
 
@@ -37,7 +38,7 @@ from softflow.algos.online import OnlineMethod
 from softflow.algos.optimization import descend
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, PolicyConfig
-from softflow.data import Windows
+from softflow.data import Episode, Windows
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
 from softflow.policies.steered import Shape
 from softflow.task.layout import ObservationSize
@@ -58,7 +59,7 @@ class HeadConfig:
     residual_shape: Shape = "step"
     """Whether the residual has separate values for each `step`, or is shared over the whole `chunk`."""
     residual_bound: float = 0.1
-    """Largest absolute value of the residual in each action dimension; actions lie in [-1, 1].
+    """Largest absolute value of the residual in each action dimension, in multiples of the dimension's scale.
     Higher values let the head change the base more."""
     log_std_bound: float = 2.0
     """Bound b of the log scale of the latent's noise: the head scales the noise by exp(-b) to exp(b).
@@ -98,7 +99,7 @@ class SteeringOnlineConfig(OnlineStageConfig):
     learning_rate: float = 3e-4
     """Learning rate of Adam for the head."""
     residual_weight: float = 300.0
-    """Weight of the residual's mean square. Higher values stay closer to the base.
+    """Weight of the residual's mean square, in multiples of the actions' scales. Higher values stay closer to the base.
     With 10, and `kl_weight` 0.1, success on `tape_cut` fell to zero within 10,000 steps (one seed)."""
     kl_weight: float = 1.0
     """Weight of the KL divergence of the latent from the base's latent, per dimension.
@@ -134,7 +135,7 @@ class SteeringMethod(Algorithm):
         self.actor = SteeredPolicy(self.base, **asdict(config.steering)).to(device)
 
     def load_base(self, policy: ChunkPolicy) -> None:
-        """Steer this policy, whose weights and observation statistics are copied.
+        """Steer this policy, whose weights and statistics are copied.
 
         Raises:
             ValueError: It is not a `FlowPolicy`, or its architecture differs from the configuration.
@@ -145,6 +146,11 @@ class SteeringMethod(Algorithm):
         """Give the statistics to the base, unless it is a trained one, which keeps its own."""
         if self.config.base is None:
             super().fit_normalizer(mean, std)
+
+    def fit_actions(self, episodes: Sequence[Episode]) -> None:
+        """Fit the action statistics of the base, unless it is a trained one, which keeps its own."""
+        if self.config.base is None:
+            super().fit_actions(episodes)
 
     def imitation_updates(self) -> int:
         """Return the number of imitation updates: zero if a base is given."""
@@ -261,7 +267,7 @@ class Steering(SteeringMethod, OnlineMethod):
 
 
 def copy_base(policy: ChunkPolicy, base: FlowPolicy) -> None:
-    """Copy the weights and observation statistics of a trained policy to `base`.
+    """Copy the weights and statistics of a trained policy to `base`.
 
     Raises:
         ValueError: It is not a `FlowPolicy`, or its architecture differs from that of `base`.

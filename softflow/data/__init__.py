@@ -1,5 +1,6 @@
 """Episodes, demonstrations, corrections, the replay that turns episodes into training windows, and statistics."""
 
+from softflow.data.action_statistics import ActionStatistics, action_statistics
 from softflow.data.chunks import whole_chunks
 from softflow.data.corrections import (
     CorrectionError,
@@ -26,6 +27,7 @@ from softflow.data.replay import Replay, row_dtype, sample_mixed
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [
+    "ActionStatistics",
     "CorrectionError",
     "Corrections",
     "Dataset",
@@ -36,6 +38,7 @@ __all__ = [
     "EpisodeBuilder",
     "Replay",
     "Windows",
+    "action_statistics",
     "check_compatible",
     "chunks_from",
     "concatenate",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from flows import ChunkFlow
+from flows import ChunkFlow, NormalizedFlow
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.pixel_encoder import PixelEncoder
 from softflow.task import TaskSpec
@@ -61,6 +61,32 @@ class ChunkPolicy(nn.Module, ABC):
         if self.encoder is None:
             return self.normalizer(observation)
         return torch.cat((self.encoder(observation), self.normalizer(self.encoder.numbers(observation))), -1)
+
+    @property
+    def action_center(self) -> Tensor:
+        """The centre of each action dimension in [-1, 1], (A,); zeros if the flow does not normalise actions."""
+        if isinstance(self.flow, NormalizedFlow):
+            return self.flow.action_center
+        return self.normalizer.mean.new_zeros(self.action_dim)
+
+    @property
+    def action_scale(self) -> Tensor:
+        """The scale of each action dimension in [-1, 1], (A,); ones if the flow does not normalise actions."""
+        if isinstance(self.flow, NormalizedFlow):
+            return self.flow.action_scale
+        return self.normalizer.mean.new_ones(self.action_dim)
+
+    def require_statistics(self) -> None:
+        """Raise RuntimeError if statistics of observations or actions are missing or invalid."""
+        for module in self.modules():
+            if isinstance(module, ObservationNormalizer | NormalizedFlow):
+                module.require_statistics()
+
+    def take_statistics(self, policy: ChunkPolicy) -> None:
+        """Copy the statistics of observations and actions from a policy with the same description."""
+        self.normalizer.load_state_dict(policy.normalizer.state_dict())
+        if isinstance(self.flow, NormalizedFlow) and isinstance(policy.flow, NormalizedFlow):
+            self.flow.fit(policy.flow.center, policy.flow.scale, policy.flow.noise)
 
     def require_task(self, task: TaskSpec) -> None:
         """Check that the observations and actions of a task have the policy's sizes.

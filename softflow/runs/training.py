@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
+from flows import NormalizedFlow
 from softflow.algos import Algorithm
 from softflow.console import note
 from softflow.data import (
     Dataset,
     Episode,
     Replay,
+    action_statistics,
     check_compatible,
     constant_dimensions,
     in_order_of,
@@ -33,7 +35,7 @@ from softflow.data import (
     save_corrections,
     save_demonstrations,
 )
-from softflow.envs import describe_spaces, name_dimensions, resolve_env_id, time_limit
+from softflow.envs import describe_spaces, name_actions, name_dimensions, resolve_env_id, time_limit
 from softflow.errors import UserError, one_line
 from softflow.runs.assembly import (
     environment_maker,
@@ -138,7 +140,6 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
         give(algorithm.load_base, base.policy, f"base {base_run}")
     elif base_run is None and algorithm.imitates:
         _require_imitable(demonstrations)
-        _require_density(algorithm, demonstrations)
     if corrections is not None:
         give(algorithm.load_corrections, corrections, f"corrections {corrections_file}")
     _require_room(run, folder, demonstrations[0])
@@ -146,6 +147,9 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
     algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
+    algorithm.fit_actions(learned_from)
+    if base_run is None and algorithm.imitates:
+        _require_density(algorithm, demonstrations)
     successes = np.mean([episode.is_success for episode in demonstrations])
 
     def side_by_side(number: int) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
@@ -172,6 +176,8 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
                     save_corrections(folder.path / CORRECTIONS, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
         note(_what_is_seen(environments, learned_from))
+        if base_run is None and _normalizes_actions(algorithm):
+            note(_what_is_normalized(environments, learned_from))
         trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror)
         if resume:
             _resume(trainer, resume)
@@ -260,6 +266,20 @@ def _what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence
             f"\nobservation dimensions {name_dimensions(environments, constant)} are constant in the demonstrations; "
             "they are centred, not scaled"
         )
+    return described
+
+
+def _normalizes_actions(algorithm: Algorithm) -> bool:
+    return any(isinstance(module, NormalizedFlow) for module in algorithm.deployed.modules())
+
+
+def _what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:
+    """Describe in one line the scales of the actions, and which dimensions are constant or take few values."""
+    statistics = action_statistics(learned_from)
+    described = f"actions are normalised by scales of {statistics.scale.min():.2g} to {statistics.scale.max():.2g}"
+    for what, chosen in (("constant", statistics.constant), ("of few values", statistics.few_valued)):
+        if chosen.any():
+            described += f"; {what}: {name_actions(environments, chosen)}"
     return described
 
 
