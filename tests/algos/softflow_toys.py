@@ -23,7 +23,8 @@ def make_algorithm(observation_dim: int = 1, action_dim: int = 1, **settings: An
     """A small SOFT-FLOW whose actor minimises nothing until a test gives a weight; `imitation`, `offline` and so on
     are dicts of what to change in them."""
     stages = {name: settings.pop(name, {}) for name in ("imitation", "warmup", "offline", "online")}
-    settings = dict(horizon=1, n_action_steps=1, batch_size=64, critic_width=16, ema_rate=1.0) | GAUSSIAN | settings
+    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, critic_width=16, ema_rate=1.0)
+    settings = sizes | dict(normalize_actions=False) | GAUSSIAN | settings
     config = SoftFlowConfig(**settings)
     for stage in (config.offline, config.online):
         stage.q_weight = stage.kl_weight = stage.nll_weight = 0.0

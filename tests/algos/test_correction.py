@@ -37,7 +37,14 @@ def make_algorithm(flow: dict[str, Any] = COUPLING, head: dict[str, Any] = RESID
     what to change in them."""
     stages = {name: settings.pop(name, {}) for name in ("warmup", "correction")}
     sizes = dict(
-        horizon=2, n_action_steps=1, batch_size=64, critic_width=16, ema_rate=0.5, base="run", corrections="file"
+        horizon=2,
+        n_action_steps=1,
+        batch_size=64,
+        critic_width=16,
+        ema_rate=0.5,
+        base="run",
+        corrections="file",
+        normalize_actions=False,
     )
     config = CorrectionConfig(**(sizes | flow | settings))
     for part, changes in ((config.steering, head), *((getattr(config, name), stages[name]) for name in stages)):

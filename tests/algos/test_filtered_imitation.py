@@ -29,6 +29,7 @@ OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE = 3, 2, 4, 2
 def make_algorithm(updates: int = 10, ema_rate: float = 0.5, **collection: object) -> FilteredImitation:
     torch.manual_seed(0)
     config = FilteredImitationConfig(
+        normalize_actions=False,
         flow="gaussian",
         flow_options={"width": 32},
         horizon=HORIZON,

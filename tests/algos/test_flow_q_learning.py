@@ -32,7 +32,15 @@ MODES = (-0.6, 0.5)
 
 def make_algorithm(**settings: Any) -> FlowQLearning:
     """A small one for one-step chunks; `imitation`, `one_step` and so on are dicts of what to change in them."""
-    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, critic_width=32, ema_rate=0.1, temperature=1.0)
+    sizes = dict(
+        horizon=1,
+        n_action_steps=1,
+        batch_size=64,
+        critic_width=32,
+        ema_rate=0.1,
+        temperature=1.0,
+        normalize_actions=False,
+    )
     parts = {name: settings.pop(name, {}) for name in ("one_step", "imitation", "warmup", "offline", "online")}
     parts["one_step"] = {"width": 32, "depth": 2} | parts["one_step"]
     config = FlowQLearningConfig(**(sizes | FLOW_MATCHING | settings))

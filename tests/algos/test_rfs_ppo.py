@@ -36,7 +36,7 @@ SMALL_MIXTURE = dict(flow="coupling", flow_options={"layers": 1, "width": 8, "co
 
 def make_algorithm(base: str | None = None, **settings: Any) -> RfsPpo:
     """A small one on chunks of one step; `imitation`, `steering` and `online` are dicts of what to change in them."""
-    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, temperature=1.0)
+    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, temperature=1.0, normalize_actions=False)
     kinds = {"imitation": ImitationConfig, "steering": HeadConfig, "online": PpoConfig}
     parts = {name: kind(**settings.pop(name, {})) for name, kind in kinds.items()}
     config = RfsPpoConfig(**(sizes | FLOW_MATCHING | settings), base=base, **parts)

@@ -30,7 +30,15 @@ HEADS = {"latent": dict(residual=False), "residual": dict(latent=False), "both":
 
 def make_algorithm(base: str | None = None, **settings: Any) -> Steering:
     """A small steering of one-step chunks; `imitation`, `steering` and so on are dicts of what to change in them."""
-    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, critic_width=32, ema_rate=0.1, temperature=1.0)
+    sizes = dict(
+        horizon=1,
+        n_action_steps=1,
+        batch_size=64,
+        critic_width=32,
+        ema_rate=0.1,
+        temperature=1.0,
+        normalize_actions=False,
+    )
     stages = {name: settings.pop(name, {}) for name in ("imitation", "steering", "base_rollouts", "online")}
     config = SteeringConfig(**(sizes | FLOW_MATCHING | settings | {"base": base}))
     for name, changes in stages.items():

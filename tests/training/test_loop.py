@@ -68,6 +68,7 @@ class Run:
         torch.manual_seed(weights_seed)
         algorithm = SoftFlow(make_config(self.online_steps), 2, 1)
         algorithm.fit_normalizer(torch.tensor([5.0, 2.0]), torch.tensor([3.0, 1.5]))
+        algorithm.fit_actions([demonstration(seed) for seed in range(3)])
         if resume:
             folder = RunFolder(self.path)
         else:
