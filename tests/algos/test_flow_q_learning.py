@@ -186,7 +186,7 @@ def test_from_own_episodes_it_learns_what_pays(measured: Any) -> None:
     stage = stage_named(algorithm, "online")
     stage.begin()
     for _ in range(40):
-        for action in algorithm.explore(torch.zeros(8, 1))[:, 0, 0].tolist():
+        for action in algorithm.explore(torch.zeros(8, 1), torch.zeros(8)).chunk[:, 0, 0].tolist():
             data.online.add_episode(make_episode([action], [reward(np.array(action))]))
         for _ in range(5):
             stage.update(data, 0.0)
