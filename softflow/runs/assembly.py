@@ -166,11 +166,13 @@ def make_algorithm(
         made.schedule()  # a stage may be wrong
     except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes too large for torch
         raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
-    if len(inspect.signature(made.explore).parameters) != 2:  # the interface of earlier versions
+    try:
+        inspect.signature(made.explore).bind("observation", "arms")
+    except TypeError as error:  # the interface of earlier versions
         raise UserError(
             f"algorithm {config.algorithm!r}: explore must take the observations and the arms of their episodes, "
             "explore(self, observation, arms), see docs/architecture.md"
-        )
+        ) from error
     for name in ("update", "begin", "diagnose"):
         if hasattr(made, name):  # the interface of earlier versions, which nobody would call
             raise UserError(
