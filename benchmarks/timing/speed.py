@@ -214,14 +214,14 @@ def rollout(policy: BestOfN, number: int, turns: int) -> tuple[float, float]:
     """Return the CPU seconds per step with the policy, and without it for the same chunks, interleaved."""
     chunk = np.empty(0)
 
-    def act(observation: np.ndarray) -> np.ndarray:
+    def act(observation: np.ndarray, arms: np.ndarray) -> np.ndarray:
         nonlocal chunk
         chunk = policy.act(observation_tensor(observation)).numpy()
         return chunk
 
     make = [partial(make_env, "tape_cut", reward="sparse")] * number
     with closing(vectorize(make, EXECUTE)) as driven, closing(vectorize(make, EXECUTE)) as given:
-        cases = {"both": (Rollout(driven, count()), act), "alone": (Rollout(given, count()), lambda _: chunk)}
+        cases = {"both": (Rollout(driven, count()), act), "alone": (Rollout(given, count()), lambda *_: chunk)}
         seconds, steps = dict.fromkeys(cases, 0.0), 0
         for i in range(1 + turns):
             for name, (environments, choose) in cases.items():

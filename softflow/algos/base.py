@@ -136,18 +136,26 @@ class Algorithm(ABC):
         """Whether the policy learns the likelihood of demonstrated chunks, so that these must have a density."""
         return True
 
-    def explore(self, observation: torch.Tensor) -> torch.Tensor | Decision[torch.Tensor]:
-        """Choose the chunks that own episodes execute: (B, O) -> (B, n_action_steps, A).
+    def assign(self) -> int:
+        """Return the arm of the next own episode: the index of the behaviour that executes it. Always 0 by default."""
+        return 0
 
-        By default they are those of `deployed`. A method that needs a record of its choice returns a `Decision`.
+    def explore(self, observation: torch.Tensor, arms: torch.Tensor) -> torch.Tensor | Decision[torch.Tensor]:
+        """Choose the chunks that own episodes execute: (B, O) and the arms of the episodes, (B,), -> (B, h, A).
+
+        Of the h actions, the first `n_action_steps` are executed. By default they are those of `deployed`, and the
+        whole chunks are kept, so that `Replay.sample(imitable=True)` returns them. A method that does not imitate its
+        own episodes may return the actions alone. One that needs a record of its choice returns it in the `Decision`.
         """
-        return self.deployed.act(observation)
+        actions, proposed = self.deployed.decide(observation)
+        return Decision(actions, proposed=proposed)
 
     def receive(self, episodes: Sequence[Episode]) -> None:
-        """Receive own episodes that have just ended, before the updates that follow them.
+        """Receive own episodes in the order in which they started, before the updates that follow them.
 
-        They are already in the replay; this is for methods that learn only from their latest episodes. Some of the
-        episodes began under an older policy.
+        An episode that has ended is held back until all that started before it have ended or were lost. So short
+        episodes, which are often successes, do not come first. All are already in the replay; this is for methods that
+        learn only from their latest episodes. Some of the episodes began under an older policy.
         """
         return
 

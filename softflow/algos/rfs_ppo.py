@@ -219,7 +219,7 @@ class RfsPpo(SteeringMethod):
     # ----------------------------------------------------------------------------------------- acting and its results
 
     @torch.inference_mode()
-    def explore(self, observation: Tensor) -> Decision[Tensor]:
+    def explore(self, observation: Tensor, arms: Tensor) -> Decision[Tensor]:
         """Sample chunks, and record their latents, residuals and log-densities."""
         steering = self.actor.steer(observation)
         noisy = steering

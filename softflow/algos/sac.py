@@ -165,8 +165,8 @@ class SAC(OnlineMethod):
         ]
 
     @torch.inference_mode()
-    def explore(self, observation: Tensor) -> Tensor:
-        """Sample chunks from the policy."""
+    def explore(self, observation: Tensor, arms: Tensor) -> Tensor:
+        """Sample chunks from the policy. They are not kept as proposals, because own chunks are never imitated."""
         return self.policy.propose(observation)[:, 0]
 
     def learn(self, data: Data, progress: float) -> Scalars:

@@ -13,9 +13,11 @@ The actor minimises, over its own chunks a ~ pi(. | s) and chunks of the data (d
 
 Both conservative terms are exact because the flow's density is exact. Flow matching has no exact density: its KL is
 refused, and its regression loss replaces the likelihood. The data chunks are all demonstrated and own chunks that are
-still followed by reward. Each is weighted by w = exp(A / advantage_scale) with its advantage A = Q - V, so sloppy but
-successful chunks count less. With the likelihood alone, the default, the actor does not follow the critic's gradient,
-so it is never drawn to chunks that nobody has tried.
+still followed by reward. An own chunk is the one that the policy proposed at its decision, whole and before clipping:
+the actions executed from there on are the starts of several chunks, which together are unlikely under any policy. Each
+chunk is weighted by w = exp(A / advantage_scale) with its advantage A = Q - V, so sloppy but successful chunks count
+less. With the likelihood alone, the default, the actor does not follow the critic's gradient, so it is never drawn to
+chunks that nobody has tried.
 
 The acting policy is the moving average of the actor's weights. The critic chooses among the chunks that it proposes.
 """
@@ -258,7 +260,8 @@ class SoftFlow(OnlineMethod):
     def chunk_weight(self, imitable: Windows[Tensor], scale: float) -> Tensor:
         """Return w = exp(A / scale) of the data's chunks, (B,), with A = Q - V in standard deviations of the batch."""
         assert self.state_value is not None
-        q = self.critic_learner.target_value(imitable.observation, imitable.chunk.unsqueeze(1))[:, 0]
+        executed = imitable.chunk.clamp(-1, 1).unsqueeze(1)  # a chunk as it was proposed may leave the box
+        q = self.critic_learner.target_value(imitable.observation, executed)[:, 0]
         return advantage_weight(q - self.state_value(self.policy.features(imitable.observation)), scale)
 
     # ------------------------------------------------------------------------------------------------------ updates

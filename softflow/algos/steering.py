@@ -199,8 +199,11 @@ class Steering(SteeringMethod, OnlineMethod):
         ]
 
     @torch.inference_mode()
-    def explore(self, observation: Tensor) -> Tensor:
-        """Sample single chunks, whatever the number of candidates in deployment."""
+    def explore(self, observation: Tensor, arms: Tensor) -> Tensor:
+        """Sample single chunks, whatever the number of candidates in deployment.
+
+        Own chunks are valued, but never imitated, so the whole ones are not kept.
+        """
         return self.policy.propose(observation, 1, self.config.temperature)[:, 0, : self.n_action_steps]
 
     def learn_values(self, data: Data, progress: float) -> Scalars:

@@ -22,8 +22,11 @@ from softflow.data.demonstrations import (
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
+from softflow.data.proposal_ring import proposal_dtype
+from softflow.data.proposals import Proposals
 from softflow.data.readers import DatasetReader, read_dataset, register_reader
-from softflow.data.replay import Replay, row_dtype, sample_mixed
+from softflow.data.replay import Replay, sample_mixed
+from softflow.data.replay_rows import row_dtype
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "DemonstrationError",
     "Episode",
     "EpisodeBuilder",
+    "Proposals",
     "Replay",
     "Windows",
     "action_statistics",
@@ -51,6 +55,7 @@ __all__ = [
     "observation_tensor",
     "ogbench_episodes",
     "outcome_of",
+    "proposal_dtype",
     "read_dataset",
     "register_reader",
     "row_dtype",

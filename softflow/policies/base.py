@@ -120,6 +120,14 @@ class ChunkPolicy(nn.Module, ABC):
         faster.
         """
 
+    def sample(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
+        """Draw the same chunks as `propose`, as `bc_loss` may learn from them: (B, O) -> (B, n, H, A).
+
+        A density returns them before they are clipped, because a clipped chunk is not a sample of it and may be very
+        unlikely. A policy whose chunks are composed and clipped by construction returns those of `propose`.
+        """
+        return self.propose(observation, n, temperature, length)
+
     @abstractmethod
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
         """Decode a latent to a chunk, clipped to the box: (B, O), (B, *latent_shape) -> (B, H, A)."""

@@ -91,7 +91,10 @@ class FlowPolicy(ChunkPolicy):
         return self.flow.latent_shape
 
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
-        return self.flow.sample(self.features(observation), n, temperature, length).clamp(-1, 1)
+        return self.sample(observation, n, temperature, length).clamp(-1, 1)
+
+    def sample(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
+        return self.flow.sample(self.features(observation), n, temperature, length)
 
     def greedy(self, observation: Tensor) -> Tensor:
         return self.flow.mode(self.features(observation)).clamp(-1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
@@ -128,8 +130,15 @@ def make_mirror(config: RunConfig, layout: ObservationLayout | None = None) -> C
         return None
 
     def mirror(episode: Episode) -> Episode:
-        observation, action = trajectory(episode.observation, episode.action)
-        return replace(episode, observation=observation, action=action, mode=-1, decision=None)
+        proposals, steps = episode.proposals, len(episode)
+        actions = episode.action
+        if proposals is not None:
+            actions = np.concatenate([actions, proposals.chunk.reshape(-1, episode.action_dim)])
+        observation, actions = trajectory(episode.observation, actions)
+        if proposals is not None:
+            proposals = replace(proposals, chunk=actions[steps:].reshape(proposals.chunk.shape))
+        image = replace(episode, observation=observation, action=actions[:steps], proposals=proposals)
+        return replace(image, mode=-1, decision=None)
 
     return mirror
 
@@ -157,6 +166,13 @@ def make_algorithm(
         made.schedule()  # a stage may be wrong
     except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes too large for torch
         raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
+    try:
+        inspect.signature(made.explore).bind("observation", "arms")
+    except TypeError as error:  # the interface of earlier versions
+        raise UserError(
+            f"algorithm {config.algorithm!r}: explore must take the observations and the arms of their episodes, "
+            "explore(self, observation, arms), see docs/architecture.md"
+        ) from error
     for name in ("update", "begin", "diagnose"):
         if hasattr(made, name):  # the interface of earlier versions, which nobody would call
             raise UserError(

@@ -30,6 +30,7 @@ from softflow.data import (
     load_corrections,
     load_dataset,
     observation_statistics,
+    proposal_dtype,
     read_dataset,
     row_dtype,
     save_corrections,
@@ -142,7 +143,7 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
         _require_imitable(demonstrations)
     if corrections is not None:
         give(algorithm.load_corrections, corrections, f"corrections {corrections_file}")
-    _require_room(run, folder, demonstrations[0])
+    _require_room(run, folder, demonstrations[0], algorithm)
     mirror = make_mirror(run, layout)
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
@@ -227,11 +228,14 @@ def _demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
     return Dataset(dataset.episodes[: config.num_demos], dataset.task)
 
 
-def _require_room(config: RunConfig, folder: RunFolder, episode: Episode) -> None:
+def _require_room(config: RunConfig, folder: RunFolder, episode: Episode, algorithm: Algorithm) -> None:
     """Raise `UserError` if a replay of this capacity does not fit in memory or on disk."""
     sizes = episode.observation_dim, episode.action_dim, episode.observation.dtype
+    horizon, n_action_steps = algorithm.deployed.policy.horizon, algorithm.n_action_steps
     if config.replay_storage == "disk":
-        needed, free = config.replay_capacity * row_dtype(*sizes).itemsize, shutil.disk_usage(folder.path).free
+        chunk, row = proposal_dtype(horizon, episode.action_dim), row_dtype(*sizes)
+        needed = config.replay_capacity * (row.itemsize + chunk.itemsize / n_action_steps)
+        free = shutil.disk_usage(folder.path).free
         if needed > free and not config.resume:
             raise UserError(
                 f"replay_capacity {config.replay_capacity:,}: {needed / 1e9:,.1f} GB of rows, and {folder.given} has "
@@ -239,7 +243,7 @@ def _require_room(config: RunConfig, folder: RunFolder, episode: Episode) -> Non
             )
         return
     try:
-        Replay(config.replay_capacity, *sizes)
+        Replay(config.replay_capacity, *sizes, horizon=horizon, n_action_steps=n_action_steps)
     except (ValueError, MemoryError) as error:
         raise UserError(f"replay_capacity {config.replay_capacity}: {one_line(error)}") from error
 

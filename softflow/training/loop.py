@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
 from softflow.training.failures import EnvironmentErrors
 from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
+from softflow.training.own_episodes import OwnEpisodes
 from softflow.training.progress import StageProgress
 from softflow.training.random_state import random_state, random_state_kept, set_random_state
 from softflow.training.rollout import Rollout
@@ -30,8 +30,6 @@ from softflow.training.run_folder import RunFolder
 
 TRAINING_SEEDS = 10_000_000
 """First seed of training episodes for the run's `seed` 0, and the spacing between the first seeds of further values."""
-RECENT_EPISODES = 50
-"""Number of own episodes in the moving averages of return, length and success."""
 
 
 @dataclass
@@ -56,14 +54,6 @@ class Progress:
     """Own episodes started, which sets the next training seed."""
     owed: float = 0.0
     """Updates due for steps already taken."""
-
-
-class EpisodeResult(NamedTuple):
-    """The results of an own episode that enter the moving averages."""
-
-    reward: float
-    length: int
-    is_success: bool
 
 
 class Trainer:
@@ -96,7 +86,8 @@ class Trainer:
         sizes = first.observation_dim, first.action_dim, first.observation.dtype
         rows = sum(len(episode) + 1 for episode in demonstrations)
         replay_folder = run_folder.replay_path if config.replay_storage == "disk" else None
-        online = Replay(config.replay_capacity, *sizes, replay_folder)
+        chunks = algorithm.deployed.policy.horizon, algorithm.n_action_steps
+        online = Replay(config.replay_capacity, *sizes, replay_folder, *chunks)
         self.data = Data(Replay(rows, *sizes), online, np.random.default_rng(config.seed))
         for episode in demonstrations:
             self.data.offline.add_episode(episode)
@@ -104,7 +95,7 @@ class Trainer:
         self.evaluations: list[tuple[str, int, Evaluation]] = []
         self.environment_errors = self._new_errors()
         self._rollout: Rollout | None = None
-        self._recent: deque[EpisodeResult] = deque(maxlen=RECENT_EPISODES)
+        self._own = OwnEpisodes(first.layout)
         self._signals = SignalWatch()
         self._logger: MetricLogger | None = None
         self._resume_at: int | None = None
@@ -164,7 +155,7 @@ class Trainer:
         elif p.stage + 1 < len(stages):
             p.stage, p.begun, p.ended, p.done, p.evaluated = p.stage + 1, False, False, 0, 0
             self._rollout = None
-            self._recent.clear()
+            self._own.clear()
 
     def _learn(self, stage: Stage, bar: StageProgress) -> None:
         p = self.progress
@@ -178,7 +169,7 @@ class Trainer:
     def _act_and_learn(self, stage: Stage, bar: StageProgress) -> None:
         p, config = self.progress, self.config
         if self._rollout is None:
-            self._rollout = Rollout(self.environments, self._seeds(), self.environment_errors)
+            self._rollout = self._new_rollout()
         start, steps_before = time.monotonic(), p.done
         while p.done < stage.environment_steps:
             if p.done // config.eval_every > p.evaluated // config.eval_every:
@@ -191,16 +182,15 @@ class Trainer:
                     self.data.online.add_episode(episode)
                     if self.mirror is not None:
                         self.data.online.add_episode(self.mirror(episode))
-            self.algorithm.receive(ended)
-            self._recent.extend(EpisodeResult(float(e.reward.sum()), len(e), e.is_success) for e in ended)
+            self.algorithm.receive(self._own.add(ended, self._rollout.running_seeds))
             p.done += steps
             p.steps += steps
             p.owed += steps * stage.updates_per_step
             scalars: dict[str, torch.Tensor] = {}
-            while p.owed >= 1 and self.data.online.steps:
+            while p.owed >= 1 and self._own.released:
                 scalars = self._update(stage)
                 p.owed -= 1
-            episodes = _episode_scalars(self._recent)
+            episodes = self._own.scalars()
             if config.on_env_error == "restart":
                 episodes["rollout/env_errors"] = self.environment_errors.count
             fps = (p.done - steps_before) / (time.monotonic() - start)
@@ -213,6 +203,9 @@ class Trainer:
         self._signals.check()
         if time.monotonic() - self._saved_at >= 60 * self.config.save_minutes:
             self._save()
+
+    def _new_rollout(self) -> Rollout:
+        return Rollout(self.environments, self._seeds(), self.environment_errors, self.algorithm.assign)
 
     def _seeds(self) -> Iterator[int]:
         while True:
@@ -233,10 +226,10 @@ class Trainer:
 
     # ----------------------------------------------------------------------------------------- acting and evaluating
 
-    def _explore(self, observation: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
-        decided = self.algorithm.explore(self._tensor(observation))
+    def _explore(self, observation: np.ndarray, arms: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
+        decided = self.algorithm.explore(self._tensor(observation), torch.from_numpy(arms).to(self.config.device))
         if isinstance(decided, Decision):
-            return Decision(decided.chunk.cpu().numpy(), decided.record.cpu().numpy())
+            return Decision(*(None if part is None else part.cpu().numpy() for part in decided))
         return decided.cpu().numpy()
 
     def _exploit(self, observation: np.ndarray) -> np.ndarray:
@@ -287,7 +280,7 @@ class Trainer:
             "algorithm": self.algorithm.state_dict(),
             "progress": asdict(self.progress),
             "rollout": None if self._rollout is None else as_tensors(self._rollout.state_dict()),
-            "recent": [tuple(result) for result in self._recent],
+            "own_episodes": as_tensors(self._own.state_dict()),
             "environment_errors": self.environment_errors.count,
             "metrics_offset": self._logger.offset(),
             "evaluations": [(stage, done, result.as_dict()) for stage, done, result in self.evaluations],
@@ -319,7 +312,16 @@ class Trainer:
         p = self.progress = Progress(**state["progress"])
         self.environment_errors.count = state.get("environment_errors", 0)  # absent in older checkpoints
         self._resume_at = state["metrics_offset"]
-        self._recent.extend(EpisodeResult(*result) for result in state["recent"])
+        if "own_episodes" in state:
+            self._own.load_state_dict(as_arrays(state["own_episodes"]))
+        else:  # an older checkpoint
+            released = int(self.data.online.steps > 0)
+            self._own.load_state_dict({"released": released, "recent": state["recent"], "held": []})
+            if self.data.online.steps:
+                note(
+                    "an earlier version saved this run: its own episodes so far are imitated as they were executed, "
+                    "later ones as the policy proposed them"
+                )
         self.evaluations = [(stage, done, Evaluation(**result)) for stage, done, result in state["evaluations"]]
         self.data.rng.bit_generator.state = json.loads(state["data_rng"])
         stages = self.algorithm.schedule()
@@ -328,20 +330,13 @@ class Trainer:
             p.done = p.evaluated = self.evaluations[-1][1]
         self._move_on(stages)
         if state["rollout"] is not None and p.begun and not p.ended:
-            self._rollout = Rollout(self.environments, self._seeds(), self.environment_errors)
+            self._rollout = self._new_rollout()
             if begun_anew := self._rollout.load_state_dict(as_arrays(state["rollout"])):
                 note(
                     f"{begun_anew} unfinished episodes are begun anew: their environment's state cannot be saved "
                     "(docs/environments.md)"
                 )
         set_random_state(state["random"], self.config.device)
-
-
-def _episode_scalars(recent: Collection[EpisodeResult]) -> dict[str, float]:
-    if not recent:
-        return {}
-    reward, length, success = np.mean(list(recent), axis=0).tolist()
-    return {"rollout/ep_rew_mean": reward, "rollout/ep_len_mean": length, "rollout/success_rate": success}
 
 
 def _shown(scalars: Mapping[str, float]) -> dict[str, float]:

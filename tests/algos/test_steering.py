@@ -81,7 +81,7 @@ def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(
     enter(algorithm, "online")
     torch.manual_seed(0)
     observation = torch.zeros(200, 1)
-    explored, deployed = algorithm.explore(observation), algorithm.deployed.act(observation)
+    explored, deployed = algorithm.explore(observation, torch.zeros(200)), algorithm.deployed.act(observation)
     assert explored.shape == deployed.shape == (200, 1, 1)
     assert measured((explored.mean() - proposals(algorithm).mean()).abs()) < 0.3
     assert measured(deployed.mean()) > 0.95  # the greatest of 64
@@ -146,7 +146,7 @@ def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, measur
         stage = stage_named(algorithm, name)
         stage.begin()
         for _ in range(rounds):
-            for action in algorithm.explore(torch.zeros(8, 1))[:, 0, 0].tolist():
+            for action in algorithm.explore(torch.zeros(8, 1), torch.zeros(8))[:, 0, 0].tolist():
                 data.online.add_episode(make_episode([action], [reward(np.array(action))]))
             for _ in range(5):
                 stage.update(data, 0.0)
@@ -169,10 +169,11 @@ def test_the_base_is_frozen_to_the_bit(flow: dict[str, Any]) -> None:
     torch.manual_seed(1)
     unsteered = algorithm.base.propose(observation, 1, 1.0)[:, 0]
     torch.manual_seed(1)
-    assert torch.equal(algorithm.explore(observation), unsteered)  # the head says nothing yet
+    arms = torch.zeros(len(observation))
+    assert torch.equal(algorithm.explore(observation, arms), unsteered)  # the head says nothing yet
     train(algorithm, "online", data, 20)
     torch.manual_seed(1)
-    assert not torch.equal(algorithm.explore(observation), unsteered)
+    assert not torch.equal(algorithm.explore(observation, arms), unsteered)
     assert_same(weights(algorithm.base), learnt)
     assert algorithm.actor.base is algorithm.policy.base is algorithm.base
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in algorithm.base.parameters())

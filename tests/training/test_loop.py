@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from softflow.algos import SoftFlow, SoftFlowConfig, Stage
-from softflow.data import Decision, Episode
+from softflow.data import Episode
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS
@@ -171,7 +171,7 @@ def test_episodes_are_received_with_their_decisions_before_the_updates_they_pay_
         receive(episodes)
 
     before_updates(algorithm, lambda: calls.append("update"))
-    algorithm.explore = lambda observation: Decision(explore(observation), observation)  # type: ignore
+    algorithm.explore = lambda seen, arms: explore(seen, arms)._replace(record=seen)  # type: ignore
     algorithm.receive = receive_  # type: ignore[method-assign]
     trainer.run()
     offline = IMITATION + WARMUP + OFFLINE
