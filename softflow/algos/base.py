@@ -56,7 +56,8 @@ class Stage:
         updates: The number of updates of a stage that does not act.
         environment_steps: The number of primitive environment steps of a stage that acts.
         updates_per_step: The number of updates per primitive step of a stage that acts.
-        candidates: The number of chunks proposed for each one that is executed. The critic chooses among them.
+        candidates: The number of chunks proposed for each one that is executed. The critic chooses among them. None if
+            the algorithm itself sets the number in `deployed`.
         begin: Called once, before the first update.
         end: Called once, before the next stage begins.
         diagnose: Computes further scalars that are too expensive for every update. It preserves the random states.
@@ -70,7 +71,7 @@ class Stage:
     updates: int = 0
     environment_steps: int = 0
     updates_per_step: float = 0.0
-    candidates: int = 1
+    candidates: int | None = 1
     begin: Callable[[], None] = _nothing
     end: Callable[[], None] = _nothing
     diagnose: Callable[[Data], Scalars] = lambda data: {}

@@ -57,6 +57,11 @@ class PolicyLearner(Generic[PolicyT]):
         self.actor.load_state_dict(self.policy.state_dict())
         self.renew_optimizer(learning_rate)
 
+    def return_to(self, policy: PolicyT) -> None:
+        """Continue from the weights of another policy with a fresh optimiser."""
+        self.policy.load_state_dict(policy.state_dict())
+        self.restart(self.optimizer.param_groups[0]["lr"])
+
     def renew_optimizer(self, learning_rate: float) -> None:
         """Replace the optimiser by a fresh one."""
         parameters = self.actor.parameters()

@@ -136,7 +136,8 @@ class Trainer:
                 stages[p.stage - 1].end()
             stage.begin()
             p.begun = True
-        self.algorithm.deployed.candidates = stage.candidates
+        if stage.candidates is not None:
+            self.algorithm.deployed.candidates = stage.candidates
         with StageProgress(stage.name, stage.total, initial=self.progress.done) as bar:
             if stage.acts:
                 self._act_and_learn(stage, bar)
