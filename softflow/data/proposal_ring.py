@@ -76,7 +76,7 @@ class ProposalRing:
             self._switches.append(int(rows[0]))
         if proposals is None:
             return
-        chosen = np.flatnonzero(proposals.own & imitable[proposals.step])[-self.capacity :]
+        chosen = np.flatnonzero(proposals.own & imitable[proposals.step])
         slots = (self._written + np.arange(len(chosen))) % self.capacity
         if self._files is not None:
             self._files.protect(slots[slots < self._filled])
