@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -115,6 +117,10 @@ class NormalizedFlow(BoundedFlow):
         """Convert log-densities of whole chunks, of any shape, to actions that are measured in `action_scale`."""
         return log_prob + self.horizon * self.action_scale.log().sum()
 
+    def generate(self, latent: Tensor, embedding: Any, length: int | None = None) -> Tensor:
+        u = self._denormalized(self.flow.generate(latent, embedding, length))
+        return u if self.bounds == "raw" else super()._bound(u)[0]
+
     def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
         """Return the loss in normalised units: (B, H, A), (B, C) -> (B,).
 
@@ -137,10 +143,13 @@ class NormalizedFlow(BoundedFlow):
         return x.flatten(-2), unbounding - x.shape[-2] * self.scale.log().sum()
 
     def _bound(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        chunk, bounding = super()._bound(self._denormalized(u))
+        return chunk, bounding + u.shape[-1] // self.action_dim * self.scale.log().sum()
+
+    def _denormalized(self, x: Tensor) -> Tensor:
+        """Return u = center + scale * x of flat x, (..., k * A) -> (..., k * A)."""
         self._require_ready()
-        x = self._actions(u)
-        chunk, bounding = super()._bound(torch.addcmul(self.center, x, self.scale).flatten(-2))
-        return chunk, bounding + x.shape[-2] * self.scale.log().sum()
+        return torch.addcmul(self.center, self._actions(x), self.scale).flatten(-2)
 
     def _actions(self, flat: Tensor) -> Tensor:
         """Split flat chunks into actions: (..., k * A) -> (..., k, A)."""

@@ -64,7 +64,7 @@ class PpoConfig:
     """Clip range of the density ratio around 1. Higher values allow larger changes of the policy per update."""
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation, per decision. Higher values reduce bias but raise variance."""
-    residual_std: float = 0.02
+    residual_std: float = 0.06
     """Initial standard deviation of the residual's noise, in multiples of each dimension's scale.
     Higher values explore more."""
     entropy_weight: float = 0.0

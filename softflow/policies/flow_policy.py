@@ -64,8 +64,14 @@ class FlowPolicy(ChunkPolicy):
             self.normalizer, self.encoder = ObservationNormalizer(observation_dim), None
         self.flow_name, self.flow_options = flow, dict(flow_options or {})
         self.normalize_actions = normalize_actions
-        sizes = dict(horizon=horizon, action_dim=action_dim, context_dim=self.context_dim)
-        self.flow = make_flow(flow, **sizes, normalize=normalize_actions, **self.flow_options)
+        self.flow = make_flow(
+            flow,
+            horizon=horizon,
+            action_dim=action_dim,
+            context_dim=self.context_dim,
+            normalize=normalize_actions,
+            **self.flow_options,
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the arguments that rebuild this policy."""

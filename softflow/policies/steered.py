@@ -100,7 +100,7 @@ class SteeredPolicy(ChunkPolicy):
         deterministic: bool = False,
         latent_shape: Shape = "step",
         residual_shape: Shape = "step",
-        residual_bound: float = 0.1,
+        residual_bound: float = 0.3,
         log_std_bound: float = 2.0,
     ) -> None:
         if not (latent or residual):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ def test_a_guard_counts_in_evaluations(held_out: None, command: Any, measured: A
     assert result.status == 0 and result.err == ""
     guard = ChunkGuard.load("guard")
     nats = guard.threshold.item()
-    expected = f"guard: flags chunks below {nats:.1f} nats ({nats / 4:.2f} per dimension), the 0.2 quantile of 27 "
-    assert result.out == expected + "held-out chunks\n"
+    normalized = nats / 4 + math.log(guard.density.flow.scale.item())
+    expected = f"guard: flags chunks below {nats:.1f} nats ({normalized:.2f} per dimension, in normalised units), "
+    assert result.out == expected + "the 0.2 quantile of 27 held-out chunks\n"
     changes = [np.abs(np.diff(one.action, axis=0)).max() for one in load_demonstrations("run/demonstrations.npz")]
     assert guard.limits.rate.item() == pytest.approx(0.001 * max(changes))
 
