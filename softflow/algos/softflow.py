@@ -5,21 +5,24 @@ arXiv 2602.09580. Four stages of one loop:
     imitation       maximum likelihood on the demonstrations' chunks
     critic_warmup   the critic learns to value the chunks of the frozen policy
     offline         actor and critic on the demonstrations
-    online          actor and critic on half demonstrations, half own episodes
+    online          actor and critic on half demonstrations, half own episodes, whose outcomes decide what acts
 
 The actor minimises, over its own chunks a ~ pi(. | s) and chunks of the data (d is the dimension of a chunk),
 
-    q_weight * -Q(s, a) / |Q|  +  kl_weight * KL(pi || pi_imitation) / d  +  nll_weight * -w log pi(a_data | s) / d
+    q_weight * -Q(s, a) / |Q|  +  kl_weight * KL(pi || pi_champion) / d  +  nll_weight * -w log pi(a_data | s) / d
 
 Both conservative terms are exact because the flow's density is exact. Flow matching has no exact density: its KL is
 refused, and its regression loss replaces the likelihood. The data chunks are all demonstrated and own chunks that are
 still followed by reward. An own chunk is the one that the policy proposed at its decision, whole and before clipping:
 the actions executed from there on are the starts of several chunks, which together are unlikely under any policy. Each
 chunk is weighted by w = exp(A / advantage_scale) with its advantage A = Q - V, so sloppy but successful chunks count
-less. With the likelihood alone, the default, the actor does not follow the critic's gradient, so it is never drawn to
-chunks that nobody has tried.
+less.
 
-The acting policy is the moving average of the actor's weights. The critic chooses among the chunks that it proposes.
+The champion is the policy that has proven itself in own episodes, at first the imitation policy (`trial.py`). The KL keeps
+the actor near it. Its weight rises when a copy of the actor is given up, and falls when one becomes the champion, so that
+the policy moves as far as its own episodes allow. They also decide whether the critic chooses among several chunks.
+
+The policy in training is the moving average of the actor's weights. Copies of it go on trial.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class SoftFlow(OnlineMethod):
 
     Attributes:
         actor: The policy that is trained.
-        policy: The moving average of the actor's weights, which acts.
+        policy: The moving average of the actor's weights. It acts in the offline stages, and copies of it online.
         imitation_policy: A frozen copy of the policy after imitation.
         critic: Q(s, chunk).
         state_value: V(s), or None if no stage uses advantages.
@@ -143,7 +146,12 @@ class SoftFlow(OnlineMethod):
         return self.update_critic(self.sample(data, self.critic.horizon))
 
     def improve(self, config: ImprovementConfig, data: Data, progress: float) -> Scalars:
-        """Update the critic and the state value, then the actor once."""
+        """Update the critic and the state value, then the actor once.
+
+        An image encoder stays as it was imitated, so that the critic reads the same features of every policy.
+        """
+        if self.actor.encoder is not None:
+            self.actor.encoder.requires_grad_(False)
         for _ in range(config.critic_updates):
             batch = self.sample(data, self.critic.horizon)
             scalars = self.update_critic(batch)

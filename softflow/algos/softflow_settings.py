@@ -12,13 +12,13 @@ from softflow.algos.trial import TrialConfig
 class ImprovementConfig:
     """The objective and learning rate of the actor in an offline or online stage."""
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     """Initial learning rate of AdamW for the actor. It decays to zero along a cosine over the stage."""
-    q_weight: float = 0.0
+    q_weight: float = 1.0
     """Weight of -Q / |Q| on the actor's own chunks. Higher values follow the critic's gradient more."""
-    kl_weight: float = 0.0
-    """Weight of the exact KL divergence from the frozen imitation policy, per dimension.
-    Higher values stay closer to imitation. Requires a flow with an exact density."""
+    kl_weight: float = 1.0
+    """Weight of the exact KL divergence from the champion, per dimension; without trials, from the imitation policy.
+    Higher values stay closer to it. Trials raise and lower the weight. Requires a flow with an exact density."""
     final_kl_weight: float | None = None
     """KL weight at the end of the stage, reached geometrically. By default the weight stays constant."""
     nll_weight: float = 1.0
@@ -57,6 +57,8 @@ class OfflineConfig(ImprovementConfig):
 
     learning_rate: float = 2e-4
     """Initial learning rate of AdamW for the actor. It decays to zero along a cosine over the stage."""
+    q_weight: float = 0.0
+    """Weight of -Q / |Q| on the actor's own chunks. A critic that has seen demonstrations alone misjudges others."""
     updates: int = 1_000
     """Number of updates of actor and critic."""
 
@@ -79,8 +81,8 @@ class OnlineConfig(ImprovementConfig, OnlineStageConfig):
 class SoftFlowConfig(OnlineMethodConfig):
     """Settings of SOFT-FLOW."""
 
-    candidates: int = 4
-    """Number of chunks proposed for each one that is executed. The critic chooses among them.
+    candidates: int = 8
+    """Number of chunks proposed for each one that is executed when the critic chooses.
     More candidates follow the critic more closely, including its errors."""
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     offline: OfflineConfig = field(default_factory=OfflineConfig)

@@ -1,7 +1,7 @@
 """Trials in own episodes: which policy acts and deploys, and whether the critic chooses among its chunks.
 
-Training can make a policy worse, and the choice of a critic that knows little is worse than none. Neither shows in a loss.
-Both show in own episodes, so these decide:
+Training can make a policy worse, and the choice of a critic that knows little is worse than none. Neither shows in
+a loss. Both show in own episodes, so these decide:
 
     policy    the champion is the last policy that has proven itself; the challenger is a frozen copy of the policy in
               training. A challenger that does at least as well replaces the champion, any other is replaced by a newer
