@@ -18,9 +18,9 @@ the actions executed from there on are the starts of several chunks, which toget
 chunk is weighted by w = exp(A / advantage_scale) with its advantage A = Q - V, so sloppy but successful chunks count
 less.
 
-The champion is the policy that has proven itself in own episodes, at first the imitation policy (`trial.py`). The KL keeps
-the actor near it. Its weight rises when a copy of the actor is given up, and falls when one becomes the champion, so that
-the policy moves as far as its own episodes allow. They also decide whether the critic chooses among several chunks.
+The champion is the policy that has proven itself in own episodes, at first the imitation policy (`trial.py`). The KL
+keeps the actor near it. Its weight rises when a copy of the actor is given up and falls when one becomes the champion,
+so that the policy moves as far as its own episodes allow. They also decide whether the critic chooses among chunks.
 
 The policy in training is the moving average of the actor's weights. Copies of it go on trial.
 """
