@@ -34,8 +34,9 @@ from critics import soft_update
 from softflow.algos.base import Algorithm, Data, Scalars, Stage
 from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalized_q_loss
 from softflow.algos.optimization import descend
+from softflow.algos.policy_learner import copy_policy
 from softflow.algos.settings import ChunkCriticConfig, WarmupConfig
-from softflow.algos.steering import HeadConfig, copy_base
+from softflow.algos.steering import HeadConfig
 from softflow.data import Corrections, Windows, to_torch
 from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
 from softflow.task.layout import ObservationSize
@@ -62,7 +63,7 @@ class CorrectionStageConfig:
 class CorrectionConfig(ChunkCriticConfig):
     """Settings of learning from corrections."""
 
-    base: str = field(kw_only=True)
+    base: str = field(kw_only=True)  # type: ignore[assignment]
     """Run folder, or a checkpoint's folder in it, whose flow policy was corrected."""
     corrections: str = field(kw_only=True)
     """File of corrections of that policy (.npz, see docs/corrections.md), recorded by `softflow-demo --corrections`."""
@@ -121,7 +122,7 @@ class Correction(Algorithm):
         self.deployed = BestOfN(self.policy, critic, config.n_action_steps, config.candidates, config.temperature)
 
     def load_base(self, policy: ChunkPolicy) -> None:
-        copy_base(policy, self.base)
+        copy_policy(policy, self.base)
 
     @torch.no_grad()
     def load_corrections(self, corrections: Corrections) -> None:
@@ -137,8 +138,10 @@ class Correction(Algorithm):
             chunk = self.corrected.human_chunk
             self.base.flow.log_prob(chunk, chunk.new_zeros(len(chunk), self.base.context_dim))
 
-    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        """Do nothing: the base keeps the statistics it was trained with."""
+    @property
+    def imitates(self) -> bool:
+        """Whether it imitates: the base has done so."""
+        return False
 
     # ------------------------------------------------------------------------------------------------------- stages
 

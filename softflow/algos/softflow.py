@@ -45,7 +45,7 @@ from softflow.algos.optimization import descend, set_learning_rate
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, WarmupConfig
 from softflow.data import Windows, to_torch
-from softflow.policies import BestOfN
+from softflow.policies import BestOfN, ChunkPolicy
 from softflow.task.layout import ObservationSize
 
 
@@ -162,7 +162,7 @@ class SoftFlow(OnlineMethod):
         return [
             Stage(
                 "imitation",
-                updates=c.imitation.updates,
+                updates=c.imitation_updates,
                 update=self.imitate,
                 end=self.freeze_imitation,
                 diagnose=self.diagnose_bounds,
@@ -190,6 +190,10 @@ class SoftFlow(OnlineMethod):
                 diagnose=self.diagnose_kl,
             ),
         ]
+
+    def load_base(self, policy: ChunkPolicy) -> None:
+        super().load_base(policy)
+        self.freeze_imitation()
 
     def freeze_imitation(self) -> None:
         """Copy the policy after imitation; the KL is measured from this copy."""
