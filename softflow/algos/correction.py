@@ -63,7 +63,7 @@ class CorrectionStageConfig:
 class CorrectionConfig(ChunkCriticConfig):
     """Settings of learning from corrections."""
 
-    base: str = field(kw_only=True)  # type: ignore[assignment]
+    base: str = field(kw_only=True)
     """Run folder, or a checkpoint's folder in it, whose flow policy was corrected."""
     corrections: str = field(kw_only=True)
     """File of corrections of that policy (.npz, see docs/corrections.md), recorded by `softflow-demo --corrections`."""

@@ -86,12 +86,11 @@ def load_deployed(run: str, device: str = "cpu", stage: str | None = None) -> De
         UserError: The folder is neither a run folder nor a checkpoint folder, the policy cannot be loaded, or the stage
             is unknown, has not ended, or is given although `run` already names a checkpoint.
     """
-    path = Path(run).absolute()
-    if (path / "policy.json").is_file():
+    if (Path(run) / "policy.json").is_file():
         if stage is not None:
             raise UserError(f"{run} is one checkpoint already: give its run folder to choose the stage {stage!r}")
-        return Deployed(load_policy(path, device), None)
-    folder = RunFolder.open(path)
+        return Deployed(load_policy(run, device), None)
+    folder = RunFolder.open(run)
     if stage is not None:
         end = end_of_stage(folder, stage)
         return Deployed(load_policy(end, device), f"end of stage: {read_evaluation(end)}")

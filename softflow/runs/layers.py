@@ -40,9 +40,10 @@ def training_layers(selection: Selection, *above: Layer) -> list[Layer]:
     Raises:
         UserError: The base cannot be loaded, or the algorithm cannot start from its policy.
     """
-    if selection.base is None:
+    base = selection.base
+    if base is None:
         return preset_layers(selection, *above)
-    policy = load_deployed(selection.base).policy.policy
+    policy = load_deployed(base).policy.policy
     inherited = _inherited(selection)
     selection = replace(selection, env=selection.env or inherited.get("env", RunConfig.env))
     _require_base(selection, policy)
@@ -52,7 +53,7 @@ def training_layers(selection: Selection, *above: Layer) -> list[Layer]:
         for layer in preset_layers(replace(selection, config=None))
     ]
     file = [load_file(selection.config)] if selection.config is not None else []
-    return [*presets, Layer({**inherited, **flow, **values}, selection.base), *file, *above]
+    return [*presets, Layer({**inherited, **flow, **values}, base), *file, *above]
 
 
 def demonstrations_of_base(method: Any) -> str | None:

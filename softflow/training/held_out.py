@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -55,8 +55,8 @@ class HeldOut:
         with random_state_kept(self.config.device):  # training must not depend on how often it is evaluated
             torch.manual_seed(HELD_OUT_SEEDS)
             result, _ = evaluate(self.environments, act, self.config.eval_episodes, errors=errors)
-        unit = "steps" if stage.acts else "updates"
-        self._keep(Evaluated(len(self.evaluations), stage.name, done, unit, stage_ended, result), deployed)
+        number, unit = len(self.evaluations), unit_of(stage)
+        self._keep(Evaluated(number, stage.name, done, unit, stage_ended, result), deployed)
         low, high = result.success_ci95
         lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
         note(
@@ -88,12 +88,17 @@ class HeldOut:
 
     def load_state(self, state: Sequence[Any], stages: Sequence[Stage]) -> None:
         """Restore the evaluations. Those of earlier versions are (stage, done, result), and their policies are lost."""
-        acting: Mapping[str, bool] = {stage.name: stage.acts for stage in stages}
+        units = {stage.name: unit_of(stage) for stage in stages}
         self.evaluations = []
         for number, one in enumerate(state):
             if isinstance(one, Mapping):
                 self.evaluations.append(Evaluated.build(dict(one)))
                 continue
             name, done, result = one
-            unit = "steps" if acting.get(name) else "updates"
+            unit = units.get(name, "updates")  # a stage whose length is zero now is not among them
             self.evaluations.append(Evaluated(number, name, done, unit, False, Evaluation(**result), is_kept=False))
+
+
+def unit_of(stage: Stage) -> Literal["updates", "steps"]:
+    """Return what the length of a stage counts."""
+    return "steps" if stage.acts else "updates"
