@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 
 from flows import NormalizedFlow
 from softflow.data import Corrections, Decision, Episode, Replay, action_statistics
-from softflow.policies import BestOfN, ChunkPolicy, ObservationNormalizer
+from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, ObservationNormalizer
 from softflow.task.layout import ObservationSize
 
 
@@ -105,9 +105,11 @@ class Algorithm(ABC):
 
     Attributes:
         deployed: The best policy of the method, which is evaluated and saved.
+        base_kind: The class of the policies from which `load_base` can start.
     """
 
     deployed: BestOfN
+    base_kind: ClassVar[type[ChunkPolicy]] = FlowPolicy
 
     @abstractmethod
     def __init__(self, config: Any, observation_dim: ObservationSize, action_dim: int, device: str = "cpu") -> None: ...
@@ -161,7 +163,9 @@ class Algorithm(ABC):
         return
 
     def load_base(self, policy: ChunkPolicy) -> None:
-        """Start from a trained policy. Called before training if the setting `base` names one.
+        """Start from a trained policy, including its observation statistics, in place of imitation.
+
+        Called before training if the setting `base` names one. `fit_normalizer` is then not called.
 
         Raises:
             ValueError: The method trains its own policy, or cannot start from this one.
@@ -179,7 +183,7 @@ class Algorithm(ABC):
     def fit_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set the observation statistics of every policy among the parts: (O,), or (K,) for packed observations.
 
-        Called once, before training.
+        Called once, before training, unless the method starts from a trained policy.
         """
         for module in _modules(self.parts()):
             if isinstance(module, ObservationNormalizer):

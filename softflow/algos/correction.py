@@ -35,9 +35,10 @@ from critics import soft_update
 from softflow.algos.base import Algorithm, Data, Scalars, Stage
 from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalized_q_loss
 from softflow.algos.optimization import descend
+from softflow.algos.policy_learner import copy_policy
 from softflow.algos.settings import ChunkCriticConfig, WarmupConfig
-from softflow.algos.steering import HeadConfig, copy_base
-from softflow.data import Corrections, Episode, Windows, to_torch
+from softflow.algos.steering import HeadConfig
+from softflow.data import Corrections, Windows, to_torch
 from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
 from softflow.task.layout import ObservationSize
 
@@ -122,7 +123,7 @@ class Correction(Algorithm):
         self.deployed = BestOfN(self.policy, critic, config.n_action_steps, config.candidates, config.temperature)
 
     def load_base(self, policy: ChunkPolicy) -> None:
-        copy_base(policy, self.base)
+        copy_policy(policy, self.base)
 
     @torch.no_grad()
     def load_corrections(self, corrections: Corrections) -> None:
@@ -139,11 +140,10 @@ class Correction(Algorithm):
             chunk = self.corrected.human_chunk
             self.base.flow.log_prob(chunk, chunk.new_zeros(len(chunk), self.base.context_dim))
 
-    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        """Do nothing: the base keeps the statistics it was trained with."""
-
-    def fit_actions(self, episodes: Sequence[Episode]) -> None:
-        """Do nothing: the base keeps the statistics it was trained with."""
+    @property
+    def imitates(self) -> bool:
+        """Whether it imitates: the base has done so."""
+        return False
 
     # ------------------------------------------------------------------------------------------------------- stages
 

@@ -26,7 +26,7 @@ from softflow.algos.base import Algorithm, Data, Scalars, Stage
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import PolicyConfig
 from softflow.data import sample_mixed, to_torch
-from softflow.policies import BestOfN
+from softflow.policies import BestOfN, ChunkPolicy
 from softflow.task.layout import ObservationSize
 
 
@@ -71,7 +71,7 @@ class FilteredImitation(Algorithm):
 
     def stages(self) -> Sequence[Stage]:
         updates, collection = self.config.imitation.updates, self.config.collection
-        stages = [Stage("imitation", updates=updates, update=partial(self.imitate, 1.0))]
+        stages = [Stage("imitation", updates=self.config.imitation_updates, update=partial(self.imitate, 1.0))]
         for number in range(1, collection.rounds + 1):
             stages.append(Stage(f"collect_{number}", environment_steps=collection.steps))
             stages.append(
@@ -83,6 +83,9 @@ class FilteredImitation(Algorithm):
                 )
             )
         return stages
+
+    def load_base(self, policy: ChunkPolicy) -> None:
+        self.policy_learner.start_from(policy)
 
     def imitate(self, offline_share: float, data: Data, progress: float) -> Scalars:
         """Make one imitation update on windows, the fraction `offline_share` of which are demonstrated."""

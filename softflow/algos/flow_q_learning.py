@@ -94,6 +94,7 @@ class FlowQLearning(OnlineMethod):
     """
 
     config: FlowQLearningConfig
+    base_kind = OneStepPolicy
 
     def __init__(
         self, config: FlowQLearningConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
@@ -112,7 +113,7 @@ class FlowQLearning(OnlineMethod):
     def stages(self) -> Sequence[Stage]:
         c = self.config
         return [
-            Stage("imitation", updates=c.imitation.updates, update=self.imitate),
+            Stage("imitation", updates=c.imitation_updates, update=self.imitate),
             Stage("critic_warmup", updates=c.warmup.updates, update=self.learn_values),
             Stage(
                 "offline",

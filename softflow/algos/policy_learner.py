@@ -40,6 +40,15 @@ class PolicyLearner(Generic[PolicyT]):
         self.loss_name = "flow/nll" if actor.flow.loss_is_nll else "flow/loss"
         self.renew_optimizer(config.learning_rate)
 
+    def start_from(self, policy: ChunkPolicy) -> None:
+        """Continue from a trained policy with its weights and observation statistics.
+
+        Raises:
+            ValueError: Its kind or architecture differs from that of the actor.
+        """
+        copy_policy(policy, self.actor)
+        self.policy.load_state_dict(self.actor.state_dict())
+
     def imitate(self, batch: Windows[Tensor], progress: float) -> dict[str, Tensor]:
         """Make one step on the behaviour-cloning loss. `progress` of the stage, in [0, 1), sets the learning rate."""
         set_learning_rate(self.optimizer, self.config.learning_rate, progress)
@@ -83,3 +92,18 @@ class PolicyLearner(Generic[PolicyT]):
     def parts(self) -> Mapping[str, Any]:
         """Return everything that a checkpoint must contain."""
         return {"actor": self.actor, "policy": self.policy, "optimizer": self.optimizer}
+
+
+def copy_policy(policy: ChunkPolicy, to: ChunkPolicy) -> None:
+    """Copy the weights and observation statistics of a trained policy, the base, to another one.
+
+    Raises:
+        ValueError: The policies are of different kinds or architectures.
+    """
+    if policy.kind != to.kind:
+        raise ValueError(f"its policy is of kind {policy.kind!r}, expected {to.kind!r}")
+    given, expected = policy.describe(), to.describe()
+    for name, value in expected.items():
+        if given[name] != value:
+            raise ValueError(f"the base's {name} is {given[name]!r}, expected {value!r}")
+    to.load_state_dict(policy.state_dict())

@@ -198,7 +198,7 @@ class RfsPpo(SteeringMethod):
         """
         c = self.config
         return [
-            Stage("imitation", updates=self.imitation_updates(), update=self.imitate),
+            Stage("imitation", updates=self.config.imitation_updates, update=self.imitate),
             Stage(
                 "online",
                 environment_steps=c.online.steps,

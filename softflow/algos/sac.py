@@ -146,14 +146,14 @@ class SAC(OnlineMethod):
     @property
     def imitates(self) -> bool:
         """Whether imitation has updates. Without it, a tanh-Gaussian needs no density at the bounds of the actions."""
-        return self.config.imitation.updates > 0
+        return self.config.imitation_updates > 0
 
     # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
         c = self.config
         return [
-            Stage("imitation", updates=c.imitation.updates, update=self.imitate),
+            Stage("imitation", updates=c.imitation_updates, update=self.imitate),
             Stage(
                 "online",
                 environment_steps=c.online.steps,

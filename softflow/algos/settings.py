@@ -49,6 +49,9 @@ class PolicyConfig:
     """Rate of the exponential moving average of the actor's weights, which is the policy that acts.
     Higher values track the actor more closely and smooth less; 1 uses the actor itself."""
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
+    base: str | None = None
+    """Run folder, or a checkpoint's folder in it, whose policy takes the place of imitation. Its environment and
+    demonstrations are inherited unless others are given. By default the policy is trained by imitation."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_action_steps <= self.horizon:
@@ -57,6 +60,11 @@ class PolicyConfig:
             raise ValueError(
                 f"batch_size must be at least 2: advantages are normalised within a batch; got {self.batch_size}"
             )
+
+    @property
+    def imitation_updates(self) -> int:
+        """Number of updates of the stage `imitation`, which is skipped if there is a base."""
+        return self.imitation.updates if self.base is None else 0
 
     def make_policy(self, observation_dim: ObservationSize, action_dim: int) -> FlowPolicy:
         """Build the flow policy that these settings describe.

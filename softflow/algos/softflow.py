@@ -51,7 +51,7 @@ from softflow.algos.softflow_settings import ImprovementConfig, SoftFlowConfig
 from softflow.algos.trial import Trial
 from softflow.console import note
 from softflow.data import Decision, Episode, Windows, to_torch
-from softflow.policies import BestOfN, FlowPolicy
+from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy
 from softflow.task.layout import ObservationSize
 
 
@@ -99,7 +99,7 @@ class SoftFlow(OnlineMethod):
         return [
             Stage(
                 "imitation",
-                updates=c.imitation.updates,
+                updates=c.imitation_updates,
                 update=self.imitate,
                 end=self.freeze_imitation,
                 diagnose=self.diagnose_bounds,
@@ -127,6 +127,10 @@ class SoftFlow(OnlineMethod):
                 diagnose=self.diagnose_online,
             ),
         ]
+
+    def load_base(self, policy: ChunkPolicy) -> None:
+        super().load_base(policy)
+        self.freeze_imitation()
 
     def freeze_imitation(self) -> None:
         """Copy the policy after imitation. It is the first champion, and the KL is measured from it."""

@@ -36,10 +36,10 @@ from softflow.algos.base import Algorithm, Data, Scalars, Stage
 from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalized_q_loss
 from softflow.algos.online import OnlineMethod
 from softflow.algos.optimization import descend
-from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.policy_learner import PolicyLearner, copy_policy
 from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, PolicyConfig
-from softflow.data import Episode, Windows
-from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
+from softflow.data import Windows
+from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
 from softflow.policies.steered import Shape
 from softflow.task.layout import ObservationSize
 
@@ -70,8 +70,6 @@ class HeadConfig:
 class SteeredConfig(PolicyConfig):
     """Settings of a head on a frozen base that every steering method shares."""
 
-    base: str | None = None
-    """Run folder, or a checkpoint's folder in it, whose flow policy is steered. By default imitation trains a base."""
     steering: HeadConfig = field(default_factory=HeadConfig)
 
 
@@ -140,21 +138,12 @@ class SteeringMethod(Algorithm):
         Raises:
             ValueError: It is not a `FlowPolicy`, or its architecture differs from the configuration.
         """
-        copy_base(policy, self.base)
+        copy_policy(policy, self.base)
 
-    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        """Give the statistics to the base, unless it is a trained one, which keeps its own."""
-        if self.config.base is None:
-            super().fit_normalizer(mean, std)
-
-    def fit_actions(self, episodes: Sequence[Episode]) -> None:
-        """Fit the action statistics of the base, unless it is a trained one, which keeps its own."""
-        if self.config.base is None:
-            super().fit_actions(episodes)
-
-    def imitation_updates(self) -> int:
-        """Return the number of imitation updates: zero if a base is given."""
-        return self.config.imitation.updates if self.config.base is None else 0
+    @property
+    def imitates(self) -> bool:
+        """Whether the base has yet to be trained."""
+        return self.config.base is None
 
 
 class Steering(SteeringMethod, OnlineMethod):
@@ -182,7 +171,7 @@ class Steering(SteeringMethod, OnlineMethod):
     def stages(self) -> Sequence[Stage]:
         c = self.config
         return [
-            Stage("imitation", updates=self.imitation_updates(), update=self.imitate),
+            Stage("imitation", updates=c.imitation_updates, update=self.imitate),
             Stage(
                 "base_rollouts",
                 environment_steps=c.base_rollouts.steps,
@@ -267,18 +256,3 @@ class Steering(SteeringMethod, OnlineMethod):
             "head_optimizer": self.head_optimizer,
             **self.critic_learner.parts(),
         }
-
-
-def copy_base(policy: ChunkPolicy, base: FlowPolicy) -> None:
-    """Copy the weights and statistics of a trained policy to `base`.
-
-    Raises:
-        ValueError: It is not a `FlowPolicy`, or its architecture differs from that of `base`.
-    """
-    if not isinstance(policy, FlowPolicy):
-        raise ValueError(f"a policy of kind {policy.kind!r} cannot be steered, only one of kind 'flow'")
-    given, expected = policy.describe(), base.describe()
-    for name, value in expected.items():
-        if given[name] != value:
-            raise ValueError(f"the base's {name} is {given[name]!r}, expected {value!r}")
-    base.load_state_dict(policy.state_dict())

@@ -31,7 +31,12 @@ class TrainConfig(Generic[Method]):
 
 def config_class(selection: Selection) -> type[TrainConfig[Any]]:
     """Return the configuration class of the selected algorithm, such as `TrainConfig[SoftFlowConfig]`."""
-    return class_for(selection.algorithm or _algorithm_of(preset_layers(selection)))
+    return class_for(algorithm_of(selection))
+
+
+def algorithm_of(selection: Selection) -> str:
+    """Return the name of the selected algorithm."""
+    return selection.algorithm or _algorithm_of(preset_layers(selection))
 
 
 def read_config(path: str) -> TrainConfig[Any]:

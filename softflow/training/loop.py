@@ -18,13 +18,14 @@ from softflow.console import note
 from softflow.data import Decision, Episode, Replay, observation_tensor
 from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
-from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
+from softflow.training.evaluated import Evaluated
 from softflow.training.failures import EnvironmentErrors
+from softflow.training.held_out import HeldOut
 from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
 from softflow.training.own_episodes import OwnEpisodes
 from softflow.training.progress import StageProgress
-from softflow.training.random_state import random_state, random_state_kept, set_random_state
+from softflow.training.random_state import random_state, set_random_state
 from softflow.training.rollout import Rollout
 from softflow.training.run_folder import RunFolder
 
@@ -81,7 +82,7 @@ class Trainer:
     ) -> None:
         self.mirror = mirror
         self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
-        self.environments, self.evaluation_environments = environments, evaluation_environments
+        self.environments, self.held_out = environments, HeldOut(evaluation_environments, run_folder, config)
         first = demonstrations[0]
         sizes = first.observation_dim, first.action_dim, first.observation.dtype
         rows = sum(len(episode) + 1 for episode in demonstrations)
@@ -92,7 +93,6 @@ class Trainer:
         for episode in demonstrations:
             self.data.offline.add_episode(episode)
         self.progress = Progress()
-        self.evaluations: list[tuple[str, int, Evaluation]] = []
         self.environment_errors = self._new_errors()
         self._rollout: Rollout | None = None
         self._own = OwnEpisodes(first.layout)
@@ -103,8 +103,13 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------------- the loop
 
-    def run(self) -> list[tuple[str, int, Evaluation]]:
-        """Run all stages that are left. Return the evaluations as (stage, steps or updates done in it, result).
+    @property
+    def has_finished(self) -> bool:
+        """Whether all stages have ended."""
+        return self.progress.ended or self.progress.stage >= len(self.algorithm.schedule())
+
+    def run(self) -> list[Evaluated]:
+        """Run all stages that are left. Return all evaluations.
 
         A checkpoint is saved before `Interrupted` is raised. After other errors, the last checkpoint is an earlier one.
 
@@ -119,14 +124,14 @@ class Trainer:
             try:
                 if self._resume_at is None:
                     self._save()
-                while self.progress.stage < len(stages) and not self.progress.ended:
+                while not self.has_finished:
                     self._run_stage(stages)
                     self._move_on(stages)
                     self._save()
             except Interrupted:
                 self._save()
                 raise
-        return self.evaluations
+        return self.held_out.evaluations
 
     def _run_stage(self, stages: Sequence[Stage]) -> None:
         p = self.progress
@@ -143,7 +148,7 @@ class Trainer:
                 self._act_and_learn(stage, bar)
             else:
                 self._learn(stage, bar)
-        self._evaluate(stage)
+        self._evaluate(stage, stage_ended=True)
         p.ended = True
 
     def _move_on(self, stages: Sequence[Stage]) -> None:
@@ -153,6 +158,7 @@ class Trainer:
             return
         if p.done < stages[p.stage].total:
             p.ended = False
+            self.held_out.continue_stage()
         elif p.stage + 1 < len(stages):
             p.stage, p.begun, p.ended, p.done, p.evaluated = p.stage + 1, False, False, 0, 0
             self._rollout = None
@@ -243,27 +249,14 @@ class Trainer:
     def _new_errors(self) -> EnvironmentErrors:
         return EnvironmentErrors(self.config.on_env_error, self.run_folder.path / "environment_errors.txt")
 
-    def _evaluate(self, stage: Stage) -> None:
-        with random_state_kept(self.config.device):  # training must not depend on how often it is evaluated
-            torch.manual_seed(HELD_OUT_SEEDS)
-            result, _ = evaluate(
-                self.evaluation_environments,
-                self._exploit,
-                self.config.eval_episodes,
-                errors=self._new_errors(),  # counted separately from errors in training
-            )
-        self.progress.evaluated = self.progress.done
-        self.evaluations.append((stage.name, self.progress.done, result))
+    def _evaluate(self, stage: Stage, stage_ended: bool = False) -> None:
+        self._require_finite_weights()
         assert self._logger is not None
-        scalars = {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return}
-        scalars |= {f"eval/outcome/{name}": mean for name, mean in result.outcome.items()}
-        self._logger.log(self.progress.done, stage.name, scalars)
-        low, high = result.success_ci95
-        lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
-        note(
-            f"{stage.name} {self.progress.done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "
-            f"on {result.episodes} held-out episodes{lost}"
-        )
+        done, errors = self.progress.done, self._new_errors()  # counted separately from errors in training
+        deployed = self.algorithm.deployed
+        scalars = self.held_out.evaluate(deployed, self._exploit, stage, done, stage_ended, errors)
+        self.progress.evaluated = done
+        self._logger.log(done, stage.name, scalars)
 
     def _log(self, stage: Stage, scalars: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
         numbers = {name: float(value) for name, value in {**scalars, **stage.diagnose(self.data)}.items()}
@@ -284,7 +277,7 @@ class Trainer:
             "own_episodes": as_tensors(self._own.state_dict()),
             "environment_errors": self.environment_errors.count,
             "metrics_offset": self._logger.offset(),
-            "evaluations": [(stage, done, result.as_dict()) for stage, done, result in self.evaluations],
+            "evaluations": self.held_out.state(),
             "data_rng": json.dumps(self.data.rng.bit_generator.state),
             "random": random_state(self.config.device),
         }
@@ -323,12 +316,12 @@ class Trainer:
                     "an earlier version saved this run: its own episodes so far are imitated as they were executed, "
                     "later ones as the policy proposed them"
                 )
-        self.evaluations = [(stage, done, Evaluation(**result)) for stage, done, result in state["evaluations"]]
         self.data.rng.bit_generator.state = json.loads(state["data_rng"])
         stages = self.algorithm.schedule()
+        self.held_out.load_state(state["evaluations"], stages)
         if p.stage == len(stages) > 0:  # older versions counted the end of the last stage as one more stage
             p.stage, p.begun, p.ended = p.stage - 1, True, True
-            p.done = p.evaluated = self.evaluations[-1][1]
+            p.done = p.evaluated = self.held_out.evaluations[-1].done
         self._move_on(stages)
         if state["rollout"] is not None and p.begun and not p.ended:
             self._rollout = self._new_rollout()

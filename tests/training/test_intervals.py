@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softflow.training.intervals import interquartile_mean, stratified_bootstrap_interval, wilson_interval
+from softflow.training.intervals import (
+    difference_interval,
+    interquartile_mean,
+    stratified_bootstrap_interval,
+    wilson_interval,
+)
 
 
 def test_wilson_by_hand() -> None:
@@ -34,6 +39,15 @@ def test_wilson_holds_the_rate_and_mirrors(counts: tuple[int, int]) -> None:
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-12)
     wider = wilson_interval(successes, trials, confidence=0.99)
     assert wider[0] <= low and high <= wider[1]
+
+
+def test_differences_are_those_of_newcombe() -> None:
+    """The examples of his table II, method 10."""
+    assert difference_interval((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert difference_interval((9, 10), (3, 10)) == pytest.approx((0.1705, 0.8090), abs=5e-5)
+    assert difference_interval((10, 10), (0, 20)) == pytest.approx((0.6791, 1.0), abs=5e-5)
+    low, high = difference_interval((48, 80), (56, 70))
+    assert (-high, -low) == pytest.approx((0.0524, 0.3339), abs=5e-5)
 
 
 @pytest.mark.parametrize("arguments", [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 95.0)])
