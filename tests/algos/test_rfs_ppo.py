@@ -319,4 +319,4 @@ def test_a_residual_alone_may_start_from_the_mode() -> None:
     greedy = algorithm.base.greedy(torch.zeros(9, 1))
     assert torch.equal(algorithm.deployed.act(torch.zeros(9, 1)), greedy)
     explored = algorithm.explore(torch.zeros(9, 1), torch.zeros(9)).chunk
-    assert not torch.equal(explored, greedy) and (explored - greedy).abs().max() < 6 * 0.02
+    assert not torch.equal(explored, greedy) and (explored - greedy).abs().max() < 6 * 0.06

@@ -93,7 +93,9 @@ def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(
 
 def test_the_heads_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of two numbers, all worth 2: -1 from the critic, and what the head costs."""
-    algorithm = make_algorithm(horizon=2, online={"residual_weight": 3.0, "kl_weight": 5.0})
+    algorithm = make_algorithm(
+        horizon=2, steering={"residual_bound": 0.1}, online={"residual_weight": 3.0, "kl_weight": 5.0}
+    )
     monkeypatch.setattr(
         algorithm.critic_learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].mul(0).add(2).unsqueeze(0)
     )
@@ -129,7 +131,7 @@ def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, measur
     actions stay at the other mode."""
     algorithm = make_algorithm(
         "run",
-        steering=HEADS[head],
+        steering={"residual_bound": 0.1, **HEADS[head]},
         ema_rate=0.5,
         critic_learning_rate=5e-3,
         target_rate=0.1,
