@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from critics import ChunkCritic
 from flows import NormalizedFlow
 from softflow.data import Corrections, Decision, Episode, Replay, action_statistics
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, ObservationNormalizer
@@ -203,6 +204,16 @@ class Algorithm(ABC):
                 of = action_statistics(episodes, partial(_unbounded, flow))
                 statistics[bounds] = [torch.as_tensor(values) for values in (of.center, of.scale, of.noise)]
             flow.fit(*statistics[bounds])
+
+    def fit_critics(self) -> None:
+        """Give the action statistics of the policy to every critic among the parts that normalises actions.
+
+        Called once, before training, after the statistics of the policy are set.
+        """
+        policy = self.deployed.policy
+        for critic in _modules(self.parts()):
+            if isinstance(critic, ChunkCritic) and critic.normalize:
+                critic.fit(policy.action_center, policy.action_scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts, from which a run can be resumed."""

@@ -63,6 +63,11 @@ class ChunkPolicy(nn.Module, ABC):
         return torch.cat((self.encoder(observation), self.normalizer(self.encoder.numbers(observation))), -1)
 
     @property
+    def normalizes_actions(self) -> bool:
+        """Whether the flow models normalised actions."""
+        return isinstance(self.flow, NormalizedFlow)
+
+    @property
     def action_center(self) -> Tensor:
         """The centre of each action dimension in [-1, 1], (A,); zeros if the flow does not normalise actions."""
         if isinstance(self.flow, NormalizedFlow):

@@ -147,6 +147,8 @@ def train_run(
     if base_run is None:  # the policy of a base keeps the statistics that it was trained with
         algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
         algorithm.fit_actions(learned_from)
+    if base_run is None or base is not None:  # otherwise the checkpoint to resume has them
+        algorithm.fit_critics()
     if algorithm.imitates:
         _require_density(algorithm, demonstrations)
     successes = np.mean([episode.is_success for episode in demonstrations])
