@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 from torch import Tensor
 
 from softflow.algos.base import Algorithm, Data, Scalars
@@ -25,7 +28,8 @@ class OnlineMethod(Algorithm):
     def sample(self, data: Data, horizon: int, imitable: bool = False) -> Windows[Tensor]:
         """Draw a batch of windows, the fraction `online.offline_share` of which are demonstrated.
 
-        As long as there are no own episodes, all of them are demonstrated.
+        As long as there are no own episodes, all of them are demonstrated. Rewards are divided by the largest return of
+        a demonstration, so that values are about 1 in every task, for which the rates of the critics were tuned.
 
         Args:
             data: The replays to draw from.
@@ -33,7 +37,9 @@ class OnlineMethod(Algorithm):
             imitable: Whether to draw only windows that are still followed by reward.
         """
         size, share = self.config.batch_size, self.config.online.offline_share
-        return to_torch(sample_mixed(data.offline, data.online, size, horizon, data.rng, share, imitable), self.device)
+        windows = sample_mixed(data.offline, data.online, size, horizon, data.rng, share, imitable)
+        reward = windows.reward / np.float32(data.offline.largest_return)
+        return to_torch(replace(windows, reward=reward), self.device)
 
     def load_base(self, policy: ChunkPolicy) -> None:
         self.policy_learner.start_from(policy)

@@ -80,6 +80,7 @@ class Replay:
         self._imitable_start = 0
         self._imitable_steps = 0
         self._steps = 0
+        self._largest_return = 0.0
         self._written = 0  # rows written in total, overwritten ones included
 
     @property
@@ -96,6 +97,14 @@ class Replay:
     def proposals(self) -> int:
         """The number of proposed chunks worth imitating."""
         return 0 if self._proposals is None else len(self._proposals)
+
+    @property
+    def largest_return(self) -> float:
+        """The largest magnitude of the return from any step to the end of its episode; 1 if there was no reward.
+
+        Overwritten episodes count as well, until the replay is loaded from a checkpoint.
+        """
+        return self._largest_return or 1.0
 
     @property
     def nbytes(self) -> int:
@@ -143,7 +152,9 @@ class Replay:
         rows["action"][written] = np.pad(episode.action, ((0, 1), (0, 0)))
         rows["reward"][written] = np.pad(episode.reward, (0, 1))
         rows["remaining"][written] = np.arange(steps, -1, -1)
-        rows["return_to_go"][written] = np.pad(np.cumsum(episode.reward[::-1], dtype=np.float64)[::-1], (0, 1))
+        return_to_go = np.cumsum(episode.reward[::-1], dtype=np.float64)[::-1]
+        self._largest_return = max(self._largest_return, float(np.abs(return_to_go).max()))
+        rows["return_to_go"][written] = np.pad(return_to_go, (0, 1))
         rows["terminated"][written] = episode.terminated
         rows["success"][written] = episode.is_success
         self._written += steps + 1
@@ -263,6 +274,7 @@ class Replay:
             self._proposals.load(path, state)
             self._proposals.forget_before(self._oldest)
             self._proposals.check(self._rows, written, capacity)
+        self._largest_return = float(np.abs(self._rows["return_to_go"][: self._filled]).max(initial=0.0))
         numbers = np.arange(self._oldest, written)
         self._forget_imitable(self._imitable_steps)
         self._note_imitable(numbers[self._without_proposals(numbers)] % capacity)

@@ -275,7 +275,8 @@ def _what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Se
     for what, chosen in (("constant", statistics.constant), ("of few values", statistics.few_valued)):
         if chosen.any():
             described += f"; {what}: {name_actions(environments, chosen)}"
-    return described
+    largest = max(float(np.abs(np.cumsum(episode.reward[::-1])).max()) for episode in learned_from)
+    return f"{described}; the largest return of a demonstration is {largest:.3g}"
 
 
 def _require_imitable(demonstrations: Sequence[Episode]) -> None:
