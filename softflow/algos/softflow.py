@@ -55,7 +55,7 @@ from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy
 from softflow.task.layout import ObservationSize
 
 OWN_CHUNK_STRIDE = 4
-"""The terms on the actor's own chunks take every fourth observation of a batch: they cost three times the likelihood."""
+"""The terms on the actor's own chunks take every fourth observation of a batch, because they cost the most."""
 
 
 class SoftFlow(OnlineMethod):

@@ -100,10 +100,7 @@ class Replay:
 
     @property
     def largest_return(self) -> float:
-        """The largest magnitude of the return from any step to the end of its episode; 1 if there was no reward.
-
-        Overwritten episodes count as well, until the replay is loaded from a checkpoint.
-        """
+        """The largest magnitude of the return from any step to the end of its episode; 1 if there was no reward."""
         return self._largest_return or 1.0
 
     @property
@@ -330,9 +327,8 @@ def sample_mixed(
 ) -> Windows[np.ndarray]:
     """Sample a batch of which a share comes from demonstrations, and the rest from the policy's own episodes.
 
-    The default share of one half is the symmetric sampling of RLPD (arXiv 2302.02948, section 4.1). The whole batch is
-    offline until the first own episode has ended (with `imitable`, until one has earned a reward). Offline windows
-    come first in the batch.
+    The default share of one half is the symmetric sampling of RLPD (arXiv 2302.02948, section 4.1). Offline windows
+    come first. All are offline until the first own episode has ended (with `imitable`, has earned a reward).
 
     Args:
         offline: The demonstrations.
