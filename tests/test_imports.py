@@ -42,7 +42,7 @@ ALLOWED = {
     "softflow.envs": {"flows", "softflow.boundary", "softflow.errors", "softflow.task"},
     "softflow.policies": BOTTOM,
     "softflow.data": BOTTOM,
-    "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data"},
+    "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data", "softflow.console"},
     "softflow.training": TRAINING,
     "softflow.runs": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings"},
     "softflow.cli": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.runs"},

@@ -155,9 +155,10 @@ class SoftFlow(OnlineMethod):
     def improve(self, config: ImprovementConfig, data: Data, progress: float) -> Scalars:
         """Update the critic and the state value, then the actor once.
 
-        An image encoder stays as it was imitated, so that the critic reads the same features of every policy.
+        With trials, an image encoder stays as it was imitated, so that the critic reads the same features of every
+        policy.
         """
-        if self.actor.encoder is not None:
+        if self.trial and self.actor.encoder is not None:
             self.actor.encoder.requires_grad_(False)
         for _ in range(config.critic_updates):
             batch = self.sample(data, self.critic.horizon)

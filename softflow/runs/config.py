@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
-from softflow.algos import find_algorithm
+from softflow.algos import SoftFlowConfig, find_algorithm
 from softflow.algos.settings import PolicyConfig
 from softflow.errors import UserError
 from softflow.settings.fields import Flat
@@ -15,6 +15,12 @@ from softflow.settings.typed import Layer, from_dict, load_file
 from softflow.training.config import RunConfig
 
 Method = TypeVar("Method")
+
+EARLIER: dict[type, Mapping[str, Any]] = {
+    PolicyConfig: {"normalize_actions": False},
+    SoftFlowConfig: {"trials": {"enabled": False}, "online": {"critic_updates": 1}},
+}
+"""What runs did before the settings existed, by the dataclass of their settings."""
 
 
 @dataclass(kw_only=True)
@@ -40,16 +46,23 @@ def algorithm_of(selection: Selection) -> str:
 
 
 def read_config(path: str) -> TrainConfig[Any]:
-    """Read the resolved configuration that a run wrote.
-
-    Runs of earlier versions, whose configuration has no `normalize_actions`, did not normalise actions.
-    """
+    """Read the resolved configuration that a run wrote. What it lacks is what `EARLIER` says of its settings."""
     layer = load_file(path)
     config, values = class_for(_algorithm_of([layer])), layer.values
     (method,) = get_args(config)
-    if issubclass(method, PolicyConfig):
-        values = {"normalize_actions": False, **values}
+    for settings, earlier in EARLIER.items():
+        if issubclass(method, settings):
+            values = _completed(values, earlier)
     return from_dict(config, values, source=path)
+
+
+def _completed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values, and defaults for the keys that they lack."""
+    completed = {**defaults, **values}
+    for name, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(completed[name], Mapping):
+            completed[name] = _completed(completed[name], default)
+    return completed
 
 
 def class_for(algorithm: str) -> type[TrainConfig[Any]]:

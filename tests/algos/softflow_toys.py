@@ -71,7 +71,8 @@ def enter(algorithm: Algorithm, name: str) -> Stage:
     if index:
         stages[index - 1].end()
     stages[index].begin()
-    algorithm.deployed.candidates = stages[index].candidates
+    if stages[index].candidates is not None:
+        algorithm.deployed.candidates = stages[index].candidates
     return stages[index]
 
 

@@ -217,7 +217,7 @@ def test_the_loop_runs_every_stage(tmp_path: Path) -> None:
     vectors = (vectorize([Straight] * 2, algorithm.n_action_steps) for _ in range(2))
     trainer = Trainer(algorithm, [make_episode(0.5, True)], *vectors, folder, config)
     evaluations = trainer.run()
-    assert [stage for stage, _, _ in evaluations] == ["imitation", "collect_1", "retrain_1", "collect_2", "retrain_2"]
+    assert [one.stage for one in evaluations] == ["imitation", "collect_1", "retrain_1", "collect_2", "retrain_2"]
     assert trainer.progress.updates == 30 and trainer.progress.steps >= 120
     assert trainer.progress.episodes >= 10 and trainer.data.online.steps == 10 * trainer.progress.episodes
     assert load_policy(folder.last_checkpoint()).critic is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from softflow.algos import (
@@ -17,8 +18,9 @@ from softflow.algos import (
     SteeringConfig,
 )
 from softflow.algos.base import Algorithm
+from softflow.algos.trial import TrialConfig
 from softflow.data import Replay, observation_statistics, to_torch
-from tests.algos.softflow_toys import GAUSSIAN, stage_named
+from tests.algos.softflow_toys import GAUSSIAN, enter, stage_named
 from tests.pictures import LAYOUT, lamp_episodes
 
 EPISODES = lamp_episodes(12)
@@ -43,19 +45,30 @@ def weights(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten().clone() for parameter in module.parameters()])
 
 
-def test_the_critic_learns_from_features_and_leaves_them_alone() -> None:
+@pytest.mark.parametrize("trials", [False, True])
+def test_the_critic_learns_from_features_and_leaves_them_alone(trials: bool) -> None:
+    """With trials, it judges chunks of several policies by the features that imitation learnt."""
     torch.manual_seed(0)
-    algorithm = SoftFlow(SoftFlowConfig(**SMALL, **GAUSSIAN, ema_rate=1.0), LAYOUT, 1)
+    config = SoftFlowConfig(**SMALL, **GAUSSIAN, ema_rate=1.0, trials=TrialConfig(enabled=trials))
+    algorithm = SoftFlow(config, LAYOUT, 1)
     fitted(algorithm)
-    encoder, critic = weights(algorithm.policy.encoder), weights(algorithm.critic)
+    untrained = weights(algorithm.policy.encoder)
+    enter(algorithm, "imitation").update(data(), 0.0)
+    encoder, flow, critic = map(weights, (algorithm.policy.encoder, algorithm.policy.flow, algorithm.critic))
+    assert not torch.equal(encoder, untrained)
     assert algorithm.critic.context_dim == algorithm.policy.context_dim == 16 + 2
-    stage_named(algorithm, "critic_warmup").update(data(), 0.0)
+    enter(algorithm, "critic_warmup").update(data(), 0.0)
     assert torch.equal(weights(algorithm.policy.encoder), encoder) and not torch.equal(
         weights(algorithm.critic), critic
     )
-    stage_named(algorithm, "online").update(data(), 0.0)
-    assert not torch.equal(weights(algorithm.policy.encoder), encoder)
-    stage_named(algorithm, "online").diagnose(data())
+    for name in ("offline", "online"):
+        stage = enter(algorithm, name)
+        for _ in range(2):  # the KL of the first update is that of a policy from itself
+            stage.update(data(), 0.0)
+        stage.diagnose(data())
+    for policy in (algorithm.actor, algorithm.policy):
+        assert torch.equal(weights(policy.encoder), encoder) == trials
+        assert not torch.equal(weights(policy.flow), flow)
 
 
 def test_pictures_teach_what_numbers_do_not_tell(measured: Any) -> None:

@@ -204,9 +204,9 @@ def test_it_learns_without_imitation(horizon: int, measured: Any, tmp_path: Path
     folder = RunFolder.create(tmp_path, "shuttle", "sac", seed=0)
     environments = [vectorize([Shuttle] * 5, algorithm.n_action_steps) for _ in range(2)]
     evaluations = Trainer(algorithm, [demonstrate(seed) for seed in range(10)], *environments, folder, config).run()
-    success = [result.success_rate for _, _, result in evaluations]
+    success = [one.result.success_rate for one in evaluations]
     assert measured(success[-1]) > 0.75
-    assert {stage for stage, _, _ in evaluations} == {"online"}
+    assert {one.stage for one in evaluations} == {"online"}
 
 
 @pytest.mark.parametrize("name", ["imitation", "online"])

@@ -35,7 +35,7 @@ def test_a_policy_is_no_distance_from_itself(measured: Any) -> None:
     data = make_data([make_episode([0.5] * 9, np.ones(9))])
     train(algorithm, "imitation", data, 5)
     train(algorithm, "critic_warmup", data, 1)  # from here on the imitation policy is what imitation has learnt
-    assert measured(abs(train(algorithm, "offline", data, 1)["flow/kl_to_imitation"])) < 1e-5
+    assert measured(abs(train(algorithm, "offline", data, 1)["flow/kl_to_anchor"])) < 1e-5
 
 
 def test_the_kl_between_gaussians_is_the_closed_form(measured: Any) -> None:
@@ -44,7 +44,7 @@ def test_the_kl_between_gaussians_is_the_closed_form(measured: Any) -> None:
     stage = stage_named(algorithm, "offline")
     stage.begin()
     set_gaussian(algorithm.actor, mean=-0.2, std=0.3)
-    kl = stage.update(make_data([make_episode([0.5] * 9, np.ones(9))]), 0.0)["flow/kl_to_imitation"]
+    kl = stage.update(make_data([make_episode([0.5] * 9, np.ones(9))]), 0.0)["flow/kl_to_anchor"]
     expected = math.log(0.4 / 0.3) + (0.3**2 + 0.3**2) / (2 * 0.4**2) - 0.5  # nats per dimension
     assert measured((kl - expected).abs()) < 0.02
 
@@ -74,12 +74,12 @@ def test_the_weight_of_the_kl_falls_in_equal_ratios(progress: float, weight: flo
     stage.begin()
     set_gaussian(algorithm.actor, mean=0.6, std=0.5)
     scalars = stage.update(data, progress)
-    torch.testing.assert_close(scalars["train/actor_loss"], weight * scalars["flow/kl_to_imitation"])
+    torch.testing.assert_close(scalars["train/actor_loss"], weight * scalars["flow/kl_to_anchor"])
 
 
 def test_a_weight_of_the_kl_that_cannot_fall_is_refused() -> None:
     with pytest.raises(ValueError, match=r"final_kl_weight 0\.1 is reached in equal ratios from 0: both must"):
-        OnlineConfig(final_kl_weight=0.1)
+        OnlineConfig(kl_weight=0.0, final_kl_weight=0.1)
 
 
 def test_the_kl_alone_brings_the_actor_back(measured: Any) -> None:

@@ -150,7 +150,7 @@ def test_or_it_is_counted_and_the_run_goes_on(counting: Any, tmp_path: Path) -> 
     evaluations = trainer.run()
     ended = trainer.data.online.steps // 10
     assert trainer.environment_errors.count > 2 and 120 <= trainer.progress.steps < 126
-    assert {result.errors for *_, result in evaluations} == {2}  # of the seeds 1000000 ... 1000003 two
+    assert {one.result.errors for one in evaluations} == {2}  # of the seeds 1000000 ... 1000003 two
     logged = [value for *_, name, value in run.metrics() if name == "rollout/env_errors"]
     assert logged[-1] == trainer.environment_errors.count == max(logged)
     assert ended + trainer.environment_errors.count <= trainer.progress.episodes <= ended + logged[-1] + 3

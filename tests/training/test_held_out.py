@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from softflow.algos.trial import TrialConfig
 from softflow.training import held_out
 from softflow.training.checkpoint import load_policy
 from softflow.training.evaluation import Evaluation
@@ -43,6 +44,7 @@ def best(run: Run) -> str:
 
 def test_the_best_the_latest_and_the_ends_of_stages_are_kept(restorable: Any, tmp_path: Path, succeed: Any) -> None:
     run = Run(restorable, tmp_path / "run", online_steps=240)
+    run.method.trials = TrialConfig(enabled=False)
     succeed(10, 20, 30, 48, 30, 20, 10)
     done = run.trainer().run()
     assert [one.stage for one in done] == ["imitation", "critic_warmup", "offline", *["online"] * 4]

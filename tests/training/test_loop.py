@@ -57,7 +57,7 @@ class Run:
     """A run of its own from beginning to end; `counting` is the toy environment's class."""
 
     def __init__(self, counting: Any, path: Path, online_steps: int = 120, **settings: Any) -> None:
-        self.path, self.online_steps = path, online_steps
+        self.path, self.method = path, make_config(online_steps)
         self.config = RunConfig(
             **{"num_envs": 3, "eval_episodes": 4, "collect_steps": 10, "eval_every": 60, "log_every": 4} | settings
         )
@@ -66,7 +66,7 @@ class Run:
 
     def trainer(self, resume: bool = False, weights_seed: int = 0) -> Trainer:
         torch.manual_seed(weights_seed)
-        algorithm = SoftFlow(make_config(self.online_steps), 2, 1)
+        algorithm = SoftFlow(self.method, 2, 1)
         algorithm.fit_normalizer(torch.tensor([5.0, 2.0]), torch.tensor([3.0, 1.5]))
         algorithm.fit_actions([demonstration(seed) for seed in range(3)])
         if resume:

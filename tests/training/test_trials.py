@@ -1,0 +1,78 @@
+"""Trials in the loop: a run that is interrupted in or after one is resumed to the bit."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softflow.algos import SoftFlow, trial
+from softflow.algos.trial import Trial, TrialConfig, Verdict
+from softflow.data import Episode
+from softflow.training.interruption import Interrupted
+from tests.algos.softflow_toys import assert_same, weights
+from tests.cli.training_runs import assert_same_run
+from tests.training.test_loop import Run
+
+Reached = Callable[[Trial[Any], Verdict | None], bool]
+
+MOMENTS: dict[str, Reached] = {
+    "within a trial": lambda trial, verdict: trial.version == 3 and trial.policies[1].episodes == 1,
+    "a challenger given up": lambda trial, verdict: verdict is not None and not verdict.promoted,
+    "a challenger promoted": lambda trial, verdict: verdict is not None and verdict.promoted,
+    "the critic's choice deploys": lambda trial, verdict: trial.version > 1 and trial.best().chosen,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_interrupted_in_trials_and_resumed_is_the_same_to_the_bit(
+    moment: str, restorable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "FEWEST_CHOICES", 3)
+
+    def make(name: str) -> Run:
+        run = Run(restorable, tmp_path / name, online_steps=500, eval_every=1_000)
+        run.method.trials, run.method.online.updates_per_step = TrialConfig(fewest=2, most=4, window=8), 0.1
+        return run
+
+    evaluations = make("whole").trainer().run()
+    parted = make("parted").trainer()
+    interrupt_when(parted.algorithm, MOMENTS[moment])
+    with pytest.raises(Interrupted):
+        parted.run()
+    assert 0 < parted.progress.done < 500
+
+    resumed = make("parted").trainer(resume=True, weights_seed=9)
+    for algorithm in (parted.algorithm, resumed.algorithm):
+        best = algorithm.trial.best()
+        kept = algorithm.trial.challenger if best.challenger else algorithm.trial.champion
+        assert algorithm.deployed.policy is kept and algorithm.deployed.candidates == (3 if best.chosen else 1)
+    assert_same(weights(resumed.algorithm.deployed), weights(parted.algorithm.deployed))
+    assert resumed.algorithm.deployed.describe() == parted.algorithm.deployed.describe()
+    assert resumed.run() == evaluations
+    for name in ("parted", "whole"):
+        (tmp_path / name / "config.yaml").touch()  # the command writes it
+    assert_same_run(tmp_path / "parted", tmp_path / "whole")
+
+
+def interrupt_when(algorithm: SoftFlow, reached: Reached) -> None:
+    """Press ^C in the first round after whose episodes it is so."""
+    receive_, judge = algorithm.receive, algorithm.trial.judge
+    verdicts, pressed = list[Verdict | None](), list[bool]()
+
+    def judging() -> Verdict | None:
+        verdicts.append(judge())
+        return verdicts[-1]
+
+    def receiving(episodes: list[Episode]) -> None:
+        verdicts.append(None)
+        receive_(episodes)
+        if not pressed and reached(algorithm.trial, verdicts[-1]):
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
+
+    algorithm.trial.judge = judging  # type: ignore[method-assign]
+    algorithm.receive = receiving  # type: ignore[method-assign]
