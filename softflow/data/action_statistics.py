@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from softflow.data.episodes import Episode
 
-CONTINUOUS_NOISE = 0.05
+CONTINUOUS_NOISE = 0.1
 """Default noise of a continuous dimension, as a fraction of its scale. Higher values smooth the density more."""
 FEW_VALUED_NOISE = 0.1
 """Default noise of a dimension of few values, as a fraction of its scale."""
