@@ -29,7 +29,7 @@ def demos(tmp_path: Path) -> None:
 
 
 def normalized_flow(run: str) -> NormalizedFlow:
-    flow = load_run(run)[0].policy.flow
+    flow = load_run(run)[0].policy.policy.flow
     assert isinstance(flow, NormalizedFlow)
     return flow
 
@@ -67,7 +67,7 @@ def test_constant_actions_are_named(command: Command, demos: None) -> None:
 def test_without(command: Command, demos: None) -> None:
     result = command(f"{TRAIN} --run-dir run --normalize-actions False")
     assert result.status == 0 and "normalised" not in result.out, result
-    assert not isinstance(load_run("run")[0].policy.flow, NormalizedFlow)
+    assert not isinstance(load_run("run")[0].policy.policy.flow, NormalizedFlow)
 
 
 def test_steering_takes_the_statistics_of_its_base(command: Command, demos: None) -> None:
@@ -110,5 +110,5 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_was(command: Command, demos: 
     assert load_run("old")[1].method.normalize_actions is False
     result = command("softflow-train --resume old --online.steps 420")
     assert result.status == 0, result
-    assert not isinstance(load_run("old")[0].policy.flow, NormalizedFlow)
+    assert not isinstance(load_run("old")[0].policy.policy.flow, NormalizedFlow)
     assert RunFolder.open("old").last_checkpoint().name == RunFolder.open("whole").last_checkpoint().name
