@@ -80,7 +80,7 @@ class SoftFlow(OnlineMethod):
             if stage.kl_weight and not actor.flow.exact_density:
                 raise ValueError(
                     f"{name}.kl_weight is {stage.kl_weight:g}, but flow {config.flow!r} has no exact density, which "
-                    f"the KL requires; set {name}.kl_weight to 0, or choose another flow"
+                    "the KL requires; set offline.kl_weight and online.kl_weight to 0, or choose another flow"
                 )
         self.policy_learner = PolicyLearner(actor, config.imitation, config.ema_rate)
         self.actor, self.policy = actor, self.policy_learner.policy

@@ -147,9 +147,9 @@ def train_run(
     if base_run is None:  # the policy of a base keeps the statistics that it was trained with
         algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
         algorithm.fit_actions(learned_from)
-    if base_run is None or base is not None:  # otherwise the checkpoint to resume has them
+    if not resume:  # otherwise the checkpoint has them
         algorithm.fit_critics()
-    if algorithm.imitates:
+    if algorithm.imitates and not resume:
         _require_density(algorithm, demonstrations)
     successes = np.mean([episode.is_success for episode in demonstrations])
 
@@ -186,6 +186,8 @@ def train_run(
         if resume:
             _resume(trainer, resume)
             if more is not None:
+                if algorithm.imitates:  # only now, because the checkpoint has the statistics of a base
+                    _require_density(algorithm, demonstrations)
                 _record_more(trainer, folder, dataset)
             _keep_settings(config, folder)
         try:

@@ -207,16 +207,17 @@ def _damage(path: Path, rng: random.Random) -> None:
         path.write_bytes(rng.choice(list(FOREIGN.values())))
 
 
-def _checkpoint(folder: Path) -> Path:
+def _checkpoint(folder: Path, pointer: str) -> Path:
     checkpoints = folder / "run" / "checkpoints"
-    return checkpoints / (checkpoints / "last").read_text().strip()
+    return checkpoints / (checkpoints / pointer).read_text().strip()
 
 
 def _policy(rng: random.Random) -> Attempt:
     what, line = rng.choice([*(("policy", line) for line in READERS), ("guard", GUARDED)])
 
     def inflict(folder: Path) -> None:
-        checkpoint = _checkpoint(folder) if what == "policy" else folder / "guard"
+        read = "last" if "--resume" in line else "best"
+        checkpoint = _checkpoint(folder, read) if what == "policy" else folder / "guard"
         if rng.random() < 0.5:
             return _damage(checkpoint / rng.choice([f"{what}.json", f"{what}.safetensors"]), rng)
         description = _nested(json.loads((checkpoint / f"{what}.json").read_text()), rng)
@@ -229,7 +230,7 @@ def _policy(rng: random.Random) -> Attempt:
 
 def _training(rng: random.Random) -> Attempt:
     def inflict(folder: Path) -> None:
-        checkpoint = _checkpoint(folder)
+        checkpoint = _checkpoint(folder, "last")
         file = checkpoint / rng.choice(["training.pt", "replay.npz"])
         if file.suffix == ".npz":
             return _damage_archive(file, rng)
@@ -243,8 +244,8 @@ def _training(rng: random.Random) -> Attempt:
 
 def _run(rng: random.Random) -> Attempt:
     def inflict(folder: Path) -> None:
-        file = folder / "run" / rng.choice(["config.yaml", "checkpoints/last"])
-        if file.name == "last" and rng.random() < 0.5:
+        file = folder / "run" / rng.choice(["config.yaml", "checkpoints/last", "checkpoints/best"])
+        if file.parent.name == "checkpoints" and rng.random() < 0.5:
             file.write_text(rng.choice(["../..", "", "a" * 300, "a\0b", "999", "-1", "²", "/"]))
         else:
             _damage(file, rng)

@@ -35,7 +35,7 @@ def declined(command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr(held_out, "evaluate", evaluate)
         line = f"softflow-train --env Pendulum-v1 --demos {demonstrations} --config small.yaml --run-dir run"
-        return command(f"{line} --online.steps 120 --online.updates-per-step 0.2")
+        return command(f"{line} --online.steps 120 --online.updates-per-step 0.2 --trials.no-enabled")
 
 
 def test_a_decline_is_told_at_the_end_and_the_best_deploys(declined: Any, command: Any) -> None:

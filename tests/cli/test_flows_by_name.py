@@ -102,11 +102,19 @@ def test_actions_at_the_bounds_are_not_for_a_tanh_gaussian(command: Any, demonst
     assert command(f"{line} gaussian --flow-options.bounds atanh").status == 0
 
 
-@pytest.mark.parametrize("options", ["--offline.kl-weight 0.1", "--online.kl-weight 0.1"])
-def test_a_kl_is_not_for_flow_matching(options: str, command: Any, demonstrations: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "weight"),
+    [("", "offline.kl_weight is 1"), ("--offline.kl-weight 0 --online.kl-weight 0.1", "online.kl_weight is 0.1")],
+)
+def test_a_kl_is_not_for_flow_matching(
+    options: str, weight: str, command: Any, demonstrations: Path, tmp_path: Path
+) -> None:
     keep_width_alone(tmp_path)
-    error = command(f"softflow-train {PENDULUM} {demonstrations} --flow flow_matching {options}").error()
-    assert "kl_weight is 0.1, but flow 'flow_matching' has no exact density" in error
+    line = f"softflow-train {PENDULUM} {demonstrations} --flow flow_matching"
+    error = command(f"{line} {options}").error()
+    assert f"{weight}, but flow 'flow_matching' has no exact density" in error
+    assert "set offline.kl_weight and online.kl_weight to 0, or choose another flow" in error
+    assert command(f"{line} --offline.kl-weight 0 --online.kl-weight 0").status == 0
 
 
 @pytest.mark.parametrize(("in_file", "flag"), [("flow: gaussian", ""), ("", "--flow gaussian")])

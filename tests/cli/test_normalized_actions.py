@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def demos(tmp_path: Path) -> None:
 
 
 def normalized_flow(run: str) -> NormalizedFlow:
-    flow = load_run(run)[0].policy.flow
+    flow = load_run(run)[0].policy.policy.flow
     assert isinstance(flow, NormalizedFlow)
     return flow
 
@@ -67,7 +68,7 @@ def test_constant_actions_are_named(command: Command, demos: None) -> None:
 def test_without(command: Command, demos: None) -> None:
     result = command(f"{TRAIN} --run-dir run --normalize-actions False")
     assert result.status == 0 and "normalised" not in result.out, result
-    assert not isinstance(load_run("run")[0].policy.flow, NormalizedFlow)
+    assert not isinstance(load_run("run")[0].policy.policy.flow, NormalizedFlow)
 
 
 def test_steering_takes_the_statistics_of_its_base(command: Command, demos: None) -> None:
@@ -100,15 +101,18 @@ def test_a_flow_within_the_bounds_alone_is_not_normalised(command: Command, demo
 
 
 def test_a_run_of_an_earlier_version_goes_on_as_it_was(command: Command, demos: None) -> None:
-    """Its configuration does not mention normalisation."""
-    line = f"{TRAIN} --normalize-actions False"
+    """Its configuration mentions neither normalisation nor trials."""
+    line = f"{TRAIN} --normalize-actions False --trials.no-enabled --online.critic-updates 1"
     assert command(f"{line} --run-dir whole").status == 0
     assert command(f"{line} --run-dir old --online.steps 200").status == 0
     settings = Path("old/config.yaml").read_text()
-    assert settings.count("normalize_actions: false\n") == 1
-    Path("old/config.yaml").write_text(settings.replace("normalize_actions: false\n", ""))
-    assert load_run("old")[1].method.normalize_actions is False
+    newer = r"^(normalize_actions: .*|  critic_updates: .*|trials:(\n  .*)+)\n"
+    older, removed = re.subn(newer, "", settings, flags=re.MULTILINE)
+    assert removed == 4  # critic_updates offline and online
+    Path("old/config.yaml").write_text(older)
+    method = load_run("old")[1].method
+    assert method.normalize_actions is False and method.trials.enabled is False and method.online.critic_updates == 1
     result = command("softflow-train --resume old --online.steps 420")
     assert result.status == 0, result
-    assert not isinstance(load_run("old")[0].policy.flow, NormalizedFlow)
+    assert not isinstance(load_run("old")[0].policy.policy.flow, NormalizedFlow)
     assert RunFolder.open("old").last_checkpoint().name == RunFolder.open("whole").last_checkpoint().name
