@@ -57,13 +57,25 @@ class ChunkCritic(nn.Module):
         members: Number of independently initialised members, E.
         width: Width of the hidden layers, W.
         depth: Number of hidden layers.
+        normalize: Whether chunks are normalised first, with statistics that `fit` sets: (chunk - center) / scale.
 
     Raises:
         ValueError: A size is not a positive integer.
     """
 
+    center: Tensor
+    scale: Tensor
+
     def __init__(
-        self, *, context_dim: int, horizon: int, action_dim: int, members: int = 2, width: int = 256, depth: int = 2
+        self,
+        *,
+        context_dim: int,
+        horizon: int,
+        action_dim: int,
+        members: int = 2,
+        width: int = 256,
+        depth: int = 2,
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         sizes = dict(context_dim=context_dim, horizon=horizon, action_dim=action_dim)
@@ -75,7 +87,11 @@ class ChunkCritic(nn.Module):
         self.horizon = horizon
         self.action_dim = action_dim
         self.members = members
+        self.normalize = normalize
         self._sizes = sizes
+        if normalize:
+            self.register_buffer("center", torch.full((action_dim,), torch.nan))
+            self.register_buffer("scale", torch.full((action_dim,), torch.nan))
         # The first layer reads (context, chunk). With two weights, a context is multiplied once for all its chunks.
         fan_in = context_dim + horizon * action_dim
         self.from_context = EnsembleLinear(members, context_dim, width, fan_in)
@@ -98,9 +114,22 @@ class ChunkCritic(nn.Module):
             h = F.silu(norm(linear(h)), inplace=spent)
         return self.output(h).reshape(self.members, *chunk.shape[:-2])
 
+    def fit(self, center: Tensor, scale: Tensor) -> None:
+        """Set the statistics of actions, (A,) each. Until then the values are NaN.
+
+        Raises:
+            ValueError: The critic does not normalise, or a number is not finite, or a scale is not positive.
+        """
+        if not self.normalize:
+            raise ValueError("the critic does not normalise actions")
+        if not (center.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
+            raise ValueError(f"expected finite centers and positive scales, got {center} and {scale}")
+        self.center.copy_(center)
+        self.scale.copy_(scale)
+
     def describe(self) -> dict[str, int]:
         """Return the arguments that rebuild this critic."""
-        return dict(self._sizes)
+        return {**self._sizes, "normalize": True} if self.normalize else dict(self._sizes)
 
     def make_target(self) -> ChunkCritic:
         """Return a frozen copy, which `soft_update` moves."""
@@ -108,6 +137,8 @@ class ChunkCritic(nn.Module):
 
     def _input(self, context: Tensor, chunk: Tensor) -> Tensor:
         """Apply the first linear layer to the concatenation (context, chunk): (E, B * N, W)."""
+        if self.normalize:
+            chunk = (chunk - self.center) / self.scale
         batch, samples = len(context), math.prod(chunk.shape[1:-2])
         from_context = self.from_context(context.expand(self.members, -1, -1))
         flat = chunk.reshape(batch * samples, self.horizon * self.action_dim).expand(self.members, -1, -1)

@@ -14,6 +14,7 @@ from flows.bounds import BoundedFlow
 from flows.coupling import CouplingFlow, SplineCouplingFlow
 from flows.flow_matching import FlowMatchingFlow
 from flows.gaussian import GaussianFlow
+from flows.normalized import NormalizedFlow
 from flows.registry import DEFAULT_FLOW, available_flows, make_flow, register_flow
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "GaussianMixtureFlow",
     "LatentBase",
     "MixtureBase",
+    "NormalizedFlow",
     "SplineCouplingFlow",
     "TanhGaussianFlow",
     "available_flows",

@@ -33,6 +33,8 @@ class ChunkFlow(nn.Module, ABC):
     """Whether `loss` is the negative log-likelihood per dimension. A flow with another `row_loss` sets it to False."""
     exact_density: bool = True
     """Whether `log_prob` is exactly the density that `sample` draws from. A flow that estimates it sets it to False."""
+    open_box: bool = False
+    """Whether only chunks strictly within (-1, 1) have a density. Such a flow cannot be normalised."""
 
     def __init__(self, *, horizon: int, action_dim: int, context_dim: int) -> None:
         super().__init__()

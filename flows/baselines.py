@@ -97,6 +97,8 @@ class TanhGaussianFlow(GaussianFlow):
         ValueError: A chunk does not lie strictly within (-1, 1).
     """
 
+    open_box = True
+
     def encode(self, chunk: Tensor, embedding: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         if not (chunk.abs() < 1).all():
             raise ValueError(

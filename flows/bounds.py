@@ -74,7 +74,7 @@ class BoundedFlow(ChunkFlow):
         self.flow = flow
         self.bounds = bounds
         self.shrink = shrink
-        self.noise = noise
+        self.noise_size = noise
         self.noise_law = noise_law
         self.loss_is_nll = flow.loss_is_nll
         self.exact_density = flow.exact_density
@@ -100,12 +100,14 @@ class BoundedFlow(ChunkFlow):
         return self._bound(self.flow.generate(latent, embedding, length))[0]
 
     def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
-        if self.training and self.noise:
-            unit = torch.randn_like(chunk) if self.noise_law == "gaussian" else 2 * torch.rand_like(chunk) - 1
-            chunk = chunk + self.noise * unit
+        if self.training and self.noise_size:
+            chunk = chunk + self.noise_size * self._unit_noise(chunk)
         u, log_abs_det = self._unbound(chunk)
         loss = self.flow.row_loss(u, context)
         return loss - log_abs_det.sum(-1) if self.loss_is_nll else loss
+
+    def _unit_noise(self, like: Tensor) -> Tensor:
+        return torch.randn_like(like) if self.noise_law == "gaussian" else 2 * torch.rand_like(like) - 1
 
     def _unbound(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
         """Map a chunk (..., d) to u (..., d) and log|det du / dchunk| (...)."""

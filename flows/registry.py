@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from flows.base import ChunkFlow
 from flows.bounds import BoundedFlow
+from flows.normalized import NormalizedFlow
 from flows.plugins import Registry, hint
 
 DEFAULT_FLOW = "coupling"
@@ -68,8 +69,9 @@ def make_flow(
     action_dim: int,
     context_dim: int,
     bounds: str = "raw",
-    noise: float = 0.0,
+    noise: float | None = None,
     noise_law: str = "gaussian",
+    normalize: bool = False,
     **options: Any,
 ) -> ChunkFlow:
     """Build a registered flow.
@@ -79,18 +81,25 @@ def make_flow(
         horizon, action_dim, context_dim: See `ChunkFlow`.
         bounds: "raw" or "atanh". "atanh" keeps nearly all samples near the box [-1, 1] and suits data at the bounds;
             see `BoundedFlow`.
-        noise: Noise on the chunks in training, in units of the action: the standard deviation (gaussian) or the
-            half-width (uniform). 0 adds none; more noise smooths the density.
+        noise: Noise on the chunks in training, the standard deviation (gaussian) or the half-width (uniform). More
+            noise smooths the density; 0 adds none. With `normalize` it is a fraction of each dimension's scale, and by
+            default the fitted noise; otherwise it is in units of the action, and by default 0.
         noise_law: "gaussian" or "uniform".
+        normalize: Whether the flow models normalised actions, with statistics that must be fitted; see
+            `NormalizedFlow`.
         options: Options of the flow; see its class.
 
     Raises:
         ValueError: The name or an option is unknown (the message suggests the nearest valid one), a value is invalid,
-            or two installed packages define the name differently.
+            the flow cannot be normalised, or two installed packages define the name differently.
         ImportError: Importing the flow's package or backend fails.
     """
     flow = find_flow(name, options)
     built = flow(horizon=horizon, action_dim=action_dim, context_dim=context_dim, **options)
-    if (bounds, noise, noise_law) == ("raw", 0.0, "gaussian"):
+    if normalize:
+        if built.open_box:
+            raise ValueError(f"flow {name!r} has a density only within (-1, 1), so its actions cannot be normalised")
+        return NormalizedFlow(built, bounds=bounds, noise=noise, noise_law=noise_law)
+    if (bounds, noise or 0.0, noise_law) == ("raw", 0.0, "gaussian"):
         return built
-    return BoundedFlow(built, bounds=bounds, noise=noise, noise_law=noise_law)
+    return BoundedFlow(built, bounds=bounds, noise=noise or 0.0, noise_law=noise_law)

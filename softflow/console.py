@@ -85,6 +85,12 @@ def note(text: str) -> None:
         print(text, file=cast(TextIO, Console(sys.stdout)), flush=True)
 
 
+def remark(text: str) -> None:
+    """Print a line to standard error, if that is possible: information that is not part of a command's result."""
+    if sys.stderr is not None:
+        print(text, file=cast(TextIO, Console(sys.stderr)), flush=True)
+
+
 def occupy_standard_descriptors() -> None:
     """Point closed descriptors among 0, 1 and 2 to the null device, in child processes as well.
 

@@ -26,8 +26,14 @@ from softflow.training.intervals import Counts
 
 BASE = "base"
 """The method whose policy the methods after it steer."""
-# The base policy acts at the temperature at which it is steered.
-FLOW_MATCHING = {"flow": "flow_matching", "flow_options": {"solver": "euler", "steps": 5}, "temperature": 1.0}
+# The base policy acts at the temperature at which it is steered. What the tasks claim of residuals is in units of the
+# action.
+FLOW_MATCHING = {
+    "flow": "flow_matching",
+    "flow_options": {"solver": "euler", "steps": 5},
+    "temperature": 1.0,
+    "normalize_actions": False,
+}
 STEERED: dict[str, tuple[str, dict[str, Any]]] = {
     BASE: ("imitation", FLOW_MATCHING),
     "latent": ("latent_steering", {}),

@@ -14,7 +14,7 @@ from torch import nn
 from critics import ChunkCritic, StateValue
 from flows.coupling import Coupling
 from softflow.algos import SoftFlow
-from softflow.algos.softflow import ImprovementConfig
+from softflow.algos.softflow_settings import ImprovementConfig
 
 
 class Product(NamedTuple):

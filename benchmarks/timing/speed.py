@@ -64,17 +64,22 @@ def header(*cells: str) -> None:
 # --------------------------------------------------------------------------------------------------------------- update
 
 
-def make_data(action_dim: int = ACTION_DIM, rows: int = 20 * (STEPS + 1)) -> Data:
-    """Make successful episodes of random numbers: `rows` rows of demonstrations and as many rows of own episodes."""
+def make_episode(action_dim: int = ACTION_DIM) -> Episode:
+    """Make a successful episode of random numbers."""
     rng = np.random.default_rng(0)
     observation = rng.normal(size=(STEPS + 1, OBSERVATION_DIM)).astype(np.float32)
     action = rng.uniform(-1, 1, (STEPS, action_dim)).astype(np.float32)
-    episode = Episode(observation, action, np.eye(STEPS, dtype=np.float32)[-1], True, False, True)
+    return Episode(observation, action, np.eye(STEPS, dtype=np.float32)[-1], True, False, True)
+
+
+def make_data(action_dim: int = ACTION_DIM, rows: int = 20 * (STEPS + 1)) -> Data:
+    """Make copies of a successful episode: `rows` rows of demonstrations and as many rows of own episodes."""
+    episode = make_episode(action_dim)
     replays = [Replay(rows, OBSERVATION_DIM, action_dim) for _ in range(2)]
     for replay in replays:
         for _ in range(rows // (STEPS + 1)):
             replay.add_episode(episode)
-    return Data(*replays, rng)
+    return Data(*replays, np.random.default_rng(0))
 
 
 def make_algorithm(
@@ -87,6 +92,7 @@ def make_algorithm(
         setattr(config.online, name, value)
     algorithm = SoftFlow(config, OBSERVATION_DIM, action_dim)
     algorithm.fit_normalizer(torch.zeros(OBSERVATION_DIM), torch.ones(OBSERVATION_DIM))
+    algorithm.fit_actions([make_episode(action_dim)])
     stage = algorithm.stages()[-1]
     stage.begin()
     algorithm.deployed.candidates = stage.candidates
@@ -208,14 +214,14 @@ def rollout(policy: BestOfN, number: int, turns: int) -> tuple[float, float]:
     """Return the CPU seconds per step with the policy, and without it for the same chunks, interleaved."""
     chunk = np.empty(0)
 
-    def act(observation: np.ndarray) -> np.ndarray:
+    def act(observation: np.ndarray, arms: np.ndarray) -> np.ndarray:
         nonlocal chunk
         chunk = policy.act(observation_tensor(observation)).numpy()
         return chunk
 
     make = [partial(make_env, "tape_cut", reward="sparse")] * number
     with closing(vectorize(make, EXECUTE)) as driven, closing(vectorize(make, EXECUTE)) as given:
-        cases = {"both": (Rollout(driven, count()), act), "alone": (Rollout(given, count()), lambda _: chunk)}
+        cases = {"both": (Rollout(driven, count()), act), "alone": (Rollout(given, count()), lambda *_: chunk)}
         seconds, steps = dict.fromkeys(cases, 0.0), 0
         for i in range(1 + turns):
             for name, (environments, choose) in cases.items():

@@ -31,7 +31,7 @@ def rate(name: str, steps: int, number: int = 1, processes: int = 1) -> float:
     with closing(vectorize([partial(make_env, name)] * number, EXECUTE, "async", processes)) as environments:
         rng, rollout = np.random.default_rng(0), Rollout(environments, count())
 
-        def act(observation: NDArray[np.floating]) -> NDArray[np.floating]:
+        def act(observation: NDArray[np.floating], arms: NDArray[np.integer]) -> NDArray[np.floating]:
             return rng.uniform(-1, 1, (len(observation), EXECUTE, environments.single_action_space.shape[-1]))
 
         rollout.collect(act, 100 * number)  # warm-up, until every process has started

@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from softflow.data import Corrections, Decision, Episode, Replay
-from softflow.policies import BestOfN, ChunkPolicy, ObservationNormalizer
+from critics import ChunkCritic
+from flows import NormalizedFlow
+from softflow.data import Corrections, Decision, Episode, Replay, action_statistics
+from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, ObservationNormalizer
 from softflow.task.layout import ObservationSize
 
 
@@ -53,7 +57,8 @@ class Stage:
         updates: The number of updates of a stage that does not act.
         environment_steps: The number of primitive environment steps of a stage that acts.
         updates_per_step: The number of updates per primitive step of a stage that acts.
-        candidates: The number of chunks proposed for each one that is executed. The critic chooses among them.
+        candidates: The number of chunks proposed for each one that is executed. The critic chooses among them. None if
+            the algorithm itself sets the number in `deployed`.
         begin: Called once, before the first update.
         end: Called once, before the next stage begins.
         diagnose: Computes further scalars that are too expensive for every update. It preserves the random states.
@@ -67,7 +72,7 @@ class Stage:
     updates: int = 0
     environment_steps: int = 0
     updates_per_step: float = 0.0
-    candidates: int = 1
+    candidates: int | None = 1
     begin: Callable[[], None] = _nothing
     end: Callable[[], None] = _nothing
     diagnose: Callable[[Data], Scalars] = lambda data: {}
@@ -101,9 +106,11 @@ class Algorithm(ABC):
 
     Attributes:
         deployed: The best policy of the method, which is evaluated and saved.
+        base_kind: The class of the policies from which `load_base` can start.
     """
 
     deployed: BestOfN
+    base_kind: ClassVar[type[ChunkPolicy]] = FlowPolicy
 
     @abstractmethod
     def __init__(self, config: Any, observation_dim: ObservationSize, action_dim: int, device: str = "cpu") -> None: ...
@@ -133,23 +140,33 @@ class Algorithm(ABC):
         """Whether the policy learns the likelihood of demonstrated chunks, so that these must have a density."""
         return True
 
-    def explore(self, observation: torch.Tensor) -> torch.Tensor | Decision[torch.Tensor]:
-        """Choose the chunks that own episodes execute: (B, O) -> (B, n_action_steps, A).
+    def assign(self) -> int:
+        """Return the arm of the next own episode: the index of the behaviour that executes it. Always 0 by default."""
+        return 0
 
-        By default they are those of `deployed`. A method that needs a record of its choice returns a `Decision`.
+    def explore(self, observation: torch.Tensor, arms: torch.Tensor) -> torch.Tensor | Decision[torch.Tensor]:
+        """Choose the chunks that own episodes execute: (B, O) and the arms of the episodes, (B,), -> (B, h, A).
+
+        Of the h actions, the first `n_action_steps` are executed. By default they are those of `deployed`, and the
+        whole chunks are kept, so that `Replay.sample(imitable=True)` returns them. A method that does not imitate its
+        own episodes may return the actions alone. One that needs a record of its choice returns it in the `Decision`.
         """
-        return self.deployed.act(observation)
+        actions, proposed = self.deployed.decide(observation)
+        return Decision(actions, proposed=proposed)
 
     def receive(self, episodes: Sequence[Episode]) -> None:
-        """Receive own episodes that have just ended, before the updates that follow them.
+        """Receive own episodes in the order in which they started, before the updates that follow them.
 
-        They are already in the replay; this is for methods that learn only from their latest episodes. Some of the
-        episodes began under an older policy.
+        An episode that has ended is held back until all that started before it have ended or were lost. So short
+        episodes, which are often successes, do not come first. All are already in the replay; this is for methods that
+        learn only from their latest episodes. Some of the episodes began under an older policy.
         """
         return
 
     def load_base(self, policy: ChunkPolicy) -> None:
-        """Start from a trained policy. Called before training if the setting `base` names one.
+        """Start from a trained policy, including its observation statistics, in place of imitation.
+
+        Called before training if the setting `base` names one. `fit_normalizer` is then not called.
 
         Raises:
             ValueError: The method trains its own policy, or cannot start from this one.
@@ -167,12 +184,36 @@ class Algorithm(ABC):
     def fit_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set the observation statistics of every policy among the parts: (O,), or (K,) for packed observations.
 
+        Called once, before training, unless the method starts from a trained policy.
+        """
+        for module in _modules(self.parts()):
+            if isinstance(module, ObservationNormalizer):
+                module.fit(mean, std)
+
+    def fit_actions(self, episodes: Sequence[Episode]) -> None:
+        """Set the action statistics of every normalising flow among the parts, from demonstrations.
+
         Called once, before training.
         """
-        for part in _leaves(self.parts()):
-            for module in part.modules() if isinstance(part, nn.Module) else ():
-                if isinstance(module, ObservationNormalizer):
-                    module.fit(mean, std)
+        statistics: dict[tuple[str, float], list[torch.Tensor]] = {}
+        for flow in _modules(self.parts()):
+            if not isinstance(flow, NormalizedFlow):
+                continue
+            bounds = flow.bounds, flow.shrink
+            if bounds not in statistics:
+                of = action_statistics(episodes, partial(_unbounded, flow))
+                statistics[bounds] = [torch.as_tensor(values) for values in (of.center, of.scale, of.noise)]
+            flow.fit(*statistics[bounds])
+
+    def fit_critics(self) -> None:
+        """Give the action statistics of the policy to every critic among the parts that normalises actions.
+
+        Called once, before training, after the statistics of the policy are set.
+        """
+        policy = self.deployed.policy
+        for critic in _modules(self.parts()):
+            if isinstance(critic, ChunkCritic) and critic.normalize:
+                critic.fit(policy.action_center, policy.action_scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts, from which a run can be resumed."""
@@ -193,6 +234,16 @@ def _leaves(parts: Mapping[str, Any]) -> Iterator[Any]:
             yield from _leaves(part)
         else:
             yield part
+
+
+def _modules(parts: Mapping[str, Any]) -> Iterator[nn.Module]:
+    for part in _leaves(parts):
+        if isinstance(part, nn.Module):
+            yield from part.modules()
+
+
+def _unbounded(flow: NormalizedFlow, action: NDArray[np.float64]) -> NDArray[np.float64]:
+    return flow.unbounded(torch.from_numpy(action)).numpy()
 
 
 def _states(parts: Mapping[str, Any]) -> dict[str, Any]:

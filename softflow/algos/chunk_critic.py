@@ -43,6 +43,7 @@ class CriticLearner:
             action_dim=policy.action_dim,
             members=config.critic_members,
             width=config.critic_width,
+            normalize=policy.normalizes_actions,
         ).to(device)
         self.target = self.critic.make_target()
         self.optimizer = torch.optim.AdamW(self.critic.parameters(), config.critic_learning_rate, fused=True)

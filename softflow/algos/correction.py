@@ -11,7 +11,8 @@ chunk)
 
 The imitation loss L depends on what the head steers, the residual or the latent:
 
-    residual    mean (a_r(s) - clip(a_h - a_b, +-residual_bound))^2, the labels of RFS; a = clip(a_b + a_r(s))
+    residual    mean (a_r(s) - clip((a_h - a_b) / scale, +-residual_bound))^2, the labels of RFS;
+                a = clip(a_b + scale * a_r(s)), with the base's scale of each action dimension
     latent      -log p(w = z* | s) / d, with z* = f(a_h; s) the one latent that the base decodes to the human's chunk;
                 a = base(s, w). Only normalizing flows have such a z*. See `SteeredPolicy.bc_loss`, which adds
                 the base's log-determinant, a constant for the head.
@@ -34,8 +35,9 @@ from critics import soft_update
 from softflow.algos.base import Algorithm, Data, Scalars, Stage
 from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalized_q_loss
 from softflow.algos.optimization import descend
+from softflow.algos.policy_learner import copy_policy
 from softflow.algos.settings import ChunkCriticConfig, WarmupConfig
-from softflow.algos.steering import HeadConfig, copy_base
+from softflow.algos.steering import HeadConfig
 from softflow.data import Corrections, Windows, to_torch
 from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
 from softflow.task.layout import ObservationSize
@@ -121,7 +123,7 @@ class Correction(Algorithm):
         self.deployed = BestOfN(self.policy, critic, config.n_action_steps, config.candidates, config.temperature)
 
     def load_base(self, policy: ChunkPolicy) -> None:
-        copy_base(policy, self.base)
+        copy_policy(policy, self.base)
 
     @torch.no_grad()
     def load_corrections(self, corrections: Corrections) -> None:
@@ -133,12 +135,15 @@ class Correction(Algorithm):
             raise ValueError("none of them ended in success, so nothing is worth learning: record more")
         parts = (getattr(corrections, name)[rows] for name in Corrected._fields)
         self.corrected = Corrected(*(torch.as_tensor(part, device=self.device) for part in parts))
-        if self.config.steering.latent:  # raises ValueError if the flow has no density at one of the chunks
+        if self.config.steering.latent and not self.base.normalize_actions:  # otherwise any chunk has a density
+            # Raises ValueError if the flow has no density at one of the chunks.
             chunk = self.corrected.human_chunk
             self.base.flow.log_prob(chunk, chunk.new_zeros(len(chunk), self.base.context_dim))
 
-    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        """Do nothing: the base keeps the statistics it was trained with."""
+    @property
+    def imitates(self) -> bool:
+        """Whether it imitates: the base has done so."""
+        return False
 
     # ------------------------------------------------------------------------------------------------------- stages
 
@@ -187,7 +192,8 @@ class Correction(Algorithm):
         c, actor, scalars = self.config.correction, self.actor, {}
         said = actor.steer(ordinary)
         if self.config.steering.residual:
-            residual, wanted, bound = actor.steer(observation).residual, human_chunk - base_chunk, actor.residual_bound
+            residual, bound = actor.steer(observation).residual, actor.residual_bound
+            wanted = (human_chunk - base_chunk) / actor.action_scale
             cloning = (residual - wanted.clamp(-bound, bound)).square().mean()
             held = said.residual.square().mean()
             scalars["correction/clipped"] = (wanted.abs() > bound).float().mean()
@@ -198,7 +204,7 @@ class Correction(Algorithm):
         if c.q_weight:
             assert self.critic_learner is not None
             if self.config.steering.residual:
-                chunk = (base_chunk + residual).clamp(-1, 1).unsqueeze(1)
+                chunk = (base_chunk + actor.action_scale * residual).clamp(-1, 1).unsqueeze(1)
             else:
                 chunk = actor.propose(observation, 1, self.config.temperature)
             q = self.critic_learner.value(observation, chunk)

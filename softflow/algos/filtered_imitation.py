@@ -11,7 +11,8 @@ Cloning only the best episodes is the %BC baseline of arXiv 2106.01345. Alternat
 binary reward and training on the result is ReST-EM, arXiv 2312.06585.
 
 A window is kept if it is still followed by reward in its episode. With a sparse reward, these are the windows of
-successes. With a staged reward, failures are kept as well, up to the last reward that they earned.
+successes. With a staged reward, failures are kept as well, up to the last reward that they earned. The windows of own
+episodes are the chunks that the policy proposed at its decisions, whole and before clipping.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from softflow.algos.base import Algorithm, Data, Scalars, Stage
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import PolicyConfig
 from softflow.data import sample_mixed, to_torch
-from softflow.policies import BestOfN
+from softflow.policies import BestOfN, ChunkPolicy
 from softflow.task.layout import ObservationSize
 
 
@@ -70,7 +71,7 @@ class FilteredImitation(Algorithm):
 
     def stages(self) -> Sequence[Stage]:
         updates, collection = self.config.imitation.updates, self.config.collection
-        stages = [Stage("imitation", updates=updates, update=partial(self.imitate, 1.0))]
+        stages = [Stage("imitation", updates=self.config.imitation_updates, update=partial(self.imitate, 1.0))]
         for number in range(1, collection.rounds + 1):
             stages.append(Stage(f"collect_{number}", environment_steps=collection.steps))
             stages.append(
@@ -82,6 +83,9 @@ class FilteredImitation(Algorithm):
                 )
             )
         return stages
+
+    def load_base(self, policy: ChunkPolicy) -> None:
+        self.policy_learner.start_from(policy)
 
     def imitate(self, offline_share: float, data: Data, progress: float) -> Scalars:
         """Make one imitation update on windows, the fraction `offline_share` of which are demonstrated."""

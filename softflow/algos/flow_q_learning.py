@@ -9,11 +9,13 @@ A critic improves a one-step policy, and a flow keeps that policy close to the d
 
 Flow and mu minimise one sum over observations s of the batch, latents z of the flow and chunks of the data,
 
-    flow_loss(a_data | s)  +  distillation_weight * mean (mu(s, z) - flow(s, z))^2  -  Q(s, mu(s, z)) / |Q|
+    flow_loss(a_data | s)  +  distillation_weight * mean ((mu(s, z) - flow(s, z)) / scale)^2  -  Q(s, mu(s, z)) / |Q|
 
-(without the Q term during imitation). The first term only trains the flow, and the other two only train mu. So the
-critic cannot change the flow that constrains mu, and no gradient passes through the flow's steps. The data chunks are
-all demonstrated and own chunks that are still followed by reward; the paper imitates all chunks.
+(without the Q term during imitation). Here scale is that of each action dimension, or 1 if the policy does not
+normalise actions. The first term only trains the flow, and the other two only train mu. So the critic cannot change the
+flow that constrains mu, and no gradient passes through the flow's steps. The data chunks are all demonstrated and own
+chunks that are still followed by reward; the paper imitates all chunks. Own chunks are those that mu proposed at its
+decisions, whole and clipped: mu has no density, and the flow should learn what acts in the box.
 
 Latents are sampled at the acting temperature. The moving average of mu acts, proposes the chunks in the critic's target
 and is deployed; the paper uses mu itself.
@@ -48,9 +50,10 @@ class OneStepConfig:
     """Number of units in each hidden layer of the one-step policy."""
     depth: int = 3
     """Number of hidden layers of the one-step policy."""
-    distillation_weight: float = 1_000.0
-    """Weight of the squared distance from the flow's chunk, per dimension: the paper's alpha, which it tunes per task.
-    Higher values stay closer to the data. On `tape_cut`, offline RL with 100 lost much of the imitated skill."""
+    distillation_weight: float = 100.0
+    """Weight of the squared distance from the flow's chunk, per dimension and in normalised units.
+    It is the paper's alpha, which the paper tunes per task.
+    Higher values stay closer to the data. On `tape_cut`, offline RL with 10 lost much of the imitated skill."""
 
 
 @dataclass
@@ -91,6 +94,7 @@ class FlowQLearning(OnlineMethod):
     """
 
     config: FlowQLearningConfig
+    base_kind = OneStepPolicy
 
     def __init__(
         self, config: FlowQLearningConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
@@ -109,7 +113,7 @@ class FlowQLearning(OnlineMethod):
     def stages(self) -> Sequence[Stage]:
         c = self.config
         return [
-            Stage("imitation", updates=c.imitation.updates, update=self.imitate),
+            Stage("imitation", updates=c.imitation_updates, update=self.imitate),
             Stage("critic_warmup", updates=c.warmup.updates, update=self.learn_values),
             Stage(
                 "offline",

@@ -8,6 +8,7 @@ from softflow.algos.base import Algorithm, Data, Scalars
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import OnlineMethodConfig
 from softflow.data import Windows, sample_mixed, to_torch
+from softflow.policies import ChunkPolicy
 
 
 class OnlineMethod(Algorithm):
@@ -33,6 +34,9 @@ class OnlineMethod(Algorithm):
         """
         size, share = self.config.batch_size, self.config.online.offline_share
         return to_torch(sample_mixed(data.offline, data.online, size, horizon, data.rng, share, imitable), self.device)
+
+    def load_base(self, policy: ChunkPolicy) -> None:
+        self.policy_learner.start_from(policy)
 
     def imitate(self, data: Data, progress: float) -> Scalars:
         """Make one imitation update: behaviour cloning of the demonstrated chunks."""

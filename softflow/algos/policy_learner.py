@@ -40,6 +40,15 @@ class PolicyLearner(Generic[PolicyT]):
         self.loss_name = "flow/nll" if actor.flow.loss_is_nll else "flow/loss"
         self.renew_optimizer(config.learning_rate)
 
+    def start_from(self, policy: ChunkPolicy) -> None:
+        """Continue from a trained policy with its weights and observation statistics.
+
+        Raises:
+            ValueError: Its kind or architecture differs from that of the actor.
+        """
+        copy_policy(policy, self.actor)
+        self.policy.load_state_dict(self.actor.state_dict())
+
     def imitate(self, batch: Windows[Tensor], progress: float) -> dict[str, Tensor]:
         """Make one step on the behaviour-cloning loss. `progress` of the stage, in [0, 1), sets the learning rate."""
         set_learning_rate(self.optimizer, self.config.learning_rate, progress)
@@ -57,6 +66,11 @@ class PolicyLearner(Generic[PolicyT]):
         self.actor.load_state_dict(self.policy.state_dict())
         self.renew_optimizer(learning_rate)
 
+    def return_to(self, policy: PolicyT) -> None:
+        """Continue from the weights of another policy with a fresh optimiser."""
+        self.policy.load_state_dict(policy.state_dict())
+        self.restart(self.optimizer.param_groups[0]["lr"])
+
     def renew_optimizer(self, learning_rate: float) -> None:
         """Replace the optimiser by a fresh one."""
         parameters = self.actor.parameters()
@@ -65,10 +79,10 @@ class PolicyLearner(Generic[PolicyT]):
     def reinitialize(self) -> None:
         """Reinitialise all weights and the optimiser.
 
-        The observation statistics and the weights of a pretrained encoder are kept.
+        The statistics and the weights of a pretrained encoder are kept.
         """
         fresh = self.actor.build(**self.actor.describe())
-        fresh.normalizer.load_state_dict(self.actor.normalizer.state_dict())
+        fresh.take_statistics(self.actor)
         if fresh.encoder is not None and self.actor.encoder is not None:
             fresh.encoder.load_state_dict(self.actor.encoder.fixed_state(), strict=False)
         for policy in (self.actor, self.policy):
@@ -78,3 +92,18 @@ class PolicyLearner(Generic[PolicyT]):
     def parts(self) -> Mapping[str, Any]:
         """Return everything that a checkpoint must contain."""
         return {"actor": self.actor, "policy": self.policy, "optimizer": self.optimizer}
+
+
+def copy_policy(policy: ChunkPolicy, to: ChunkPolicy) -> None:
+    """Copy the weights and observation statistics of a trained policy, the base, to another one.
+
+    Raises:
+        ValueError: The policies are of different kinds or architectures.
+    """
+    if policy.kind != to.kind:
+        raise ValueError(f"its policy is of kind {policy.kind!r}, expected {to.kind!r}")
+    given, expected = policy.describe(), to.describe()
+    for name, value in expected.items():
+        if given[name] != value:
+            raise ValueError(f"the base's {name} is {given[name]!r}, expected {value!r}")
+    to.load_state_dict(policy.state_dict())

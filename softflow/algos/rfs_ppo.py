@@ -3,10 +3,13 @@
     imitation       the base policy learns from the demonstrations and is frozen afterwards; skipped if `base` is given
     online          the head learns from its latest episodes by PPO (arXiv 1707.06347)
 
-A decision is a latent w and a residual a_r, sampled together for each executed chunk a = clip(base(s, w) + a_r):
+A decision is a latent w and a residual a_r, sampled together for each executed chunk
+a = clip(base(s, w) + scale * a_r),
 
     w = z * exp(log_std(s)) + mean(s),  z from the base's density at the acting temperature,
-    a_r = residual(s) + sigma * noise,  noise ~ N(0, I), sigma learnt and independent of the state.
+    a_r = residual(s) + sigma * noise,  noise ~ N(0, I), sigma learnt and independent of the state,
+
+where scale is the base's scale of each action dimension.
 
 Both densities are exact, even on a flow-matching base, because they do not depend on the decoding. A clipped chunk
 determines neither w nor a_r, so the episode records each decision with its log-density. Let rho be the ratio of the
@@ -61,8 +64,9 @@ class PpoConfig:
     """Clip range of the density ratio around 1. Higher values allow larger changes of the policy per update."""
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation, per decision. Higher values reduce bias but raise variance."""
-    residual_std: float = 0.02
-    """Initial standard deviation of the residual's noise; actions lie in [-1, 1]. Higher values explore more."""
+    residual_std: float = 0.06
+    """Initial standard deviation of the residual's noise, in multiples of each dimension's scale.
+    Higher values explore more."""
     entropy_weight: float = 0.0
     """Weight of the entropy bonus, per dimension of a decision. Higher values explore more."""
 
@@ -194,7 +198,7 @@ class RfsPpo(SteeringMethod):
         """
         c = self.config
         return [
-            Stage("imitation", updates=self.imitation_updates(), update=self.imitate),
+            Stage("imitation", updates=self.config.imitation_updates, update=self.imitate),
             Stage(
                 "online",
                 environment_steps=c.online.steps,
@@ -215,7 +219,7 @@ class RfsPpo(SteeringMethod):
     # ----------------------------------------------------------------------------------------- acting and its results
 
     @torch.inference_mode()
-    def explore(self, observation: Tensor) -> Decision[Tensor]:
+    def explore(self, observation: Tensor, arms: Tensor) -> Decision[Tensor]:
         """Sample chunks, and record their latents, residuals and log-densities."""
         steering = self.actor.steer(observation)
         noisy = steering

@@ -146,14 +146,14 @@ class SAC(OnlineMethod):
     @property
     def imitates(self) -> bool:
         """Whether imitation has updates. Without it, a tanh-Gaussian needs no density at the bounds of the actions."""
-        return self.config.imitation.updates > 0
+        return self.config.imitation_updates > 0
 
     # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
         c = self.config
         return [
-            Stage("imitation", updates=c.imitation.updates, update=self.imitate),
+            Stage("imitation", updates=c.imitation_updates, update=self.imitate),
             Stage(
                 "online",
                 environment_steps=c.online.steps,
@@ -165,8 +165,8 @@ class SAC(OnlineMethod):
         ]
 
     @torch.inference_mode()
-    def explore(self, observation: Tensor) -> Tensor:
-        """Sample chunks from the policy."""
+    def explore(self, observation: Tensor, arms: Tensor) -> Tensor:
+        """Sample chunks from the policy. They are not kept as proposals, because own chunks are never imitated."""
         return self.policy.propose(observation)[:, 0]
 
     def learn(self, data: Data, progress: float) -> Scalars:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from flows import DEFAULT_FLOW
+from flows.registry import find_flow
 from softflow.policies import FlowPolicy
 from softflow.task.layout import ObservationSize
 
@@ -29,6 +30,9 @@ class PolicyConfig:
     """Density model of the policy: one of `flows.available_flows()`."""
     flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of the flow, such as its `width`."""
+    normalize_actions: bool | None = None
+    """Whether the flow models actions normalised by the statistics of the demonstrations.
+    By default it does, except for a flow whose density is limited to the bounds, such as `tanh_gaussian`."""
     encoder: str | None = None
     """Encoder of the images, if the observation has any: `conv` (the default) or the pretrained `resnet18`."""
     encoder_options: dict[str, int | float | str | bool] = field(default_factory=dict)
@@ -45,6 +49,9 @@ class PolicyConfig:
     """Rate of the exponential moving average of the actor's weights, which is the policy that acts.
     Higher values track the actor more closely and smooth less; 1 uses the actor itself."""
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
+    base: str | None = None
+    """Run folder, or a checkpoint's folder in it, whose policy takes the place of imitation. Its environment and
+    demonstrations are inherited unless others are given. By default the policy is trained by imitation."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_action_steps <= self.horizon:
@@ -54,12 +61,20 @@ class PolicyConfig:
                 f"batch_size must be at least 2: advantages are normalised within a batch; got {self.batch_size}"
             )
 
+    @property
+    def imitation_updates(self) -> int:
+        """Number of updates of the stage `imitation`, which is skipped if there is a base."""
+        return self.imitation.updates if self.base is None else 0
+
     def make_policy(self, observation_dim: ObservationSize, action_dim: int) -> FlowPolicy:
         """Build the flow policy that these settings describe.
 
         Raises:
             ValueError, ImportError: See `FlowPolicy`.
         """
+        normalize = self.normalize_actions
+        if normalize is None:
+            normalize = not find_flow(self.flow).open_box
         return FlowPolicy(
             observation_dim,
             action_dim,
@@ -68,6 +83,7 @@ class PolicyConfig:
             self.flow_options,
             self.encoder,
             self.encoder_options,
+            normalize,
         )
 
 

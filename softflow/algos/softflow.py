@@ -5,26 +5,30 @@ arXiv 2602.09580. Four stages of one loop:
     imitation       maximum likelihood on the demonstrations' chunks
     critic_warmup   the critic learns to value the chunks of the frozen policy
     offline         actor and critic on the demonstrations
-    online          actor and critic on half demonstrations, half own episodes
+    online          actor and critic on half demonstrations, half own episodes, whose outcomes decide what acts
 
 The actor minimises, over its own chunks a ~ pi(. | s) and chunks of the data (d is the dimension of a chunk),
 
-    q_weight * -Q(s, a) / |Q|  +  kl_weight * KL(pi || pi_imitation) / d  +  nll_weight * -w log pi(a_data | s) / d
+    q_weight * -Q(s, a) / |Q|  +  kl_weight * KL(pi || pi_champion) / d  +  nll_weight * -w log pi(a_data | s) / d
 
 Both conservative terms are exact because the flow's density is exact. Flow matching has no exact density: its KL is
 refused, and its regression loss replaces the likelihood. The data chunks are all demonstrated and own chunks that are
-still followed by reward. Each is weighted by w = exp(A / advantage_scale) with its advantage A = Q - V, so sloppy but
-successful chunks count less. With the likelihood alone, the default, the actor does not follow the critic's gradient,
-so it is never drawn to chunks that nobody has tried.
+still followed by reward. An own chunk is the one that the policy proposed at its decision, whole and before clipping:
+the actions executed from there on are the starts of several chunks, which together are unlikely under any policy. Each
+chunk is weighted by w = exp(A / advantage_scale) with its advantage A = Q - V, so sloppy but successful chunks count
+less.
 
-The acting policy is the moving average of the actor's weights. The critic chooses among the chunks that it proposes.
+The champion is the policy that has proven itself in own episodes, at first the imitation policy (`trial.py`). The KL
+keeps the actor near it. Its weight rises when a copy of the actor is given up and falls when one becomes the champion,
+so that the policy moves as far as its own episodes allow. They also decide whether the critic chooses among chunks.
+
+The policy in training is the moving average of the actor's weights. Copies of it go on trial.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -43,80 +47,12 @@ from softflow.algos.chunk_critic import (
 from softflow.algos.online import OnlineMethod
 from softflow.algos.optimization import descend, set_learning_rate
 from softflow.algos.policy_learner import PolicyLearner
-from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, WarmupConfig
-from softflow.data import Windows, to_torch
-from softflow.policies import BestOfN
+from softflow.algos.softflow_settings import ImprovementConfig, SoftFlowConfig
+from softflow.algos.trial import Trial
+from softflow.console import note
+from softflow.data import Decision, Episode, Windows, to_torch
+from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy
 from softflow.task.layout import ObservationSize
-
-
-@dataclass
-class ImprovementConfig:
-    """The objective and learning rate of the actor in an offline or online stage."""
-
-    learning_rate: float = 5e-4
-    """Initial learning rate of AdamW for the actor. It decays to zero along a cosine over the stage."""
-    q_weight: float = 0.0
-    """Weight of -Q / |Q| on the actor's own chunks. Higher values follow the critic's gradient more."""
-    kl_weight: float = 0.0
-    """Weight of the exact KL divergence from the frozen imitation policy, per dimension.
-    Higher values stay closer to imitation. Requires a flow with an exact density."""
-    final_kl_weight: float | None = None
-    """KL weight at the end of the stage, reached geometrically. By default the weight stays constant."""
-    nll_weight: float = 1.0
-    """Weight of the negative log-likelihood, per dimension, of data chunks that are followed by reward.
-    A flow without a likelihood uses its own loss. Higher values stay closer to the data."""
-    advantage_scale: float | None = 1.0
-    """Data chunks are weighted by exp(A / advantage_scale), with the advantage A in standard deviations of the batch.
-    Higher values weight them more evenly; None weights them equally."""
-
-    def __post_init__(self) -> None:
-        if self.final_kl_weight is not None and not (self.kl_weight > 0 and self.final_kl_weight > 0):
-            raise ValueError(
-                f"final_kl_weight {self.final_kl_weight:g} is reached in equal ratios from {self.kl_weight:g}: "
-                "both must be above 0"
-            )
-
-    def kl_weight_at(self, progress: float) -> float:
-        """Return the weight of the KL at `progress` in [0, 1] of the stage."""
-        if self.final_kl_weight is None:
-            return self.kl_weight
-        return self.kl_weight ** (1 - progress) * self.final_kl_weight**progress
-
-    @property
-    def trains_actor(self) -> bool:
-        """Whether any term has a weight. Without one, only the critic is trained."""
-        return any((self.q_weight, self.kl_weight, self.nll_weight))
-
-
-@dataclass
-class OfflineConfig(ImprovementConfig):
-    """Offline RL on the demonstrations. It is short, because they teach a critic little about other actions."""
-
-    learning_rate: float = 2e-4
-    """Initial learning rate of AdamW for the actor. It decays to zero along a cosine over the stage."""
-    updates: int = 1_000
-    """Number of updates of actor and critic."""
-
-
-@dataclass
-class OnlineConfig(ImprovementConfig, OnlineStageConfig):
-    """Online RL on the demonstrations and the policy's own episodes."""
-
-    def __post_init__(self) -> None:
-        ImprovementConfig.__post_init__(self)
-        OnlineStageConfig.__post_init__(self)
-
-
-@dataclass
-class SoftFlowConfig(OnlineMethodConfig):
-    """Settings of SOFT-FLOW."""
-
-    candidates: int = 4
-    """Number of chunks proposed for each one that is executed. The critic chooses among them.
-    More candidates follow the critic more closely, including its errors."""
-    warmup: WarmupConfig = field(default_factory=WarmupConfig)
-    offline: OfflineConfig = field(default_factory=OfflineConfig)
-    online: OnlineConfig = field(default_factory=OnlineConfig)
 
 
 class SoftFlow(OnlineMethod):
@@ -124,7 +60,7 @@ class SoftFlow(OnlineMethod):
 
     Attributes:
         actor: The policy that is trained.
-        policy: The moving average of the actor's weights, which acts.
+        policy: The moving average of the actor's weights. It acts in the offline stages, and copies of it online.
         imitation_policy: A frozen copy of the policy after imitation.
         critic: Q(s, chunk).
         state_value: V(s), or None if no stage uses advantages.
@@ -153,7 +89,8 @@ class SoftFlow(OnlineMethod):
             value = StateValue(context_dim=self.policy.context_dim, width=config.critic_width).to(device)
             self.state_value = value
             self.value_optimizer = torch.optim.AdamW(value.parameters(), config.critic_learning_rate, fused=True)
-        self.deployed = BestOfN(self.policy, self.critic, config.n_action_steps, config.candidates, config.temperature)
+        self.trial = Trial(self.policy, config.candidates, config.trials) if config.trials.enabled else None
+        self.deployed = self.behaviour(self.policy, config.candidates)
 
     # ------------------------------------------------------------------------------------------------------- stages
 
@@ -162,7 +99,7 @@ class SoftFlow(OnlineMethod):
         return [
             Stage(
                 "imitation",
-                updates=c.imitation.updates,
+                updates=c.imitation_updates,
                 update=self.imitate,
                 end=self.freeze_imitation,
                 diagnose=self.diagnose_bounds,
@@ -184,30 +121,83 @@ class SoftFlow(OnlineMethod):
                 "online",
                 environment_steps=c.online.steps,
                 updates_per_step=c.online.updates_per_step,
-                candidates=c.candidates,
-                begin=partial(self.policy_learner.restart, c.online.learning_rate),
+                candidates=None if self.trial else c.candidates,
+                begin=self.begin_online,
                 update=partial(self.improve, c.online),
-                diagnose=self.diagnose_kl,
+                diagnose=self.diagnose_online,
             ),
         ]
 
+    def load_base(self, policy: ChunkPolicy) -> None:
+        super().load_base(policy)
+        self.freeze_imitation()
+
     def freeze_imitation(self) -> None:
-        """Copy the policy after imitation; the KL is measured from this copy."""
+        """Copy the policy after imitation. It is the first champion, and the KL is measured from it."""
         self.imitation_policy.load_state_dict(self.policy.state_dict())
+        if self.trial:
+            self.trial.champion.load_state_dict(self.policy.state_dict())
+
+    def begin_online(self) -> None:
+        """Renew the optimiser, and put the policy of the offline stage on trial."""
+        self.policy_learner.restart(self.config.online.learning_rate)
+        if self.trial:
+            self.trial.begin(self.policy)
+            self.deploy_best(self.trial)
 
     def learn_values(self, data: Data, progress: float) -> Scalars:
         """Update the critic and the state value once. The policy stays frozen."""
         return self.update_critic(self.sample(data, self.critic.horizon))
 
     def improve(self, config: ImprovementConfig, data: Data, progress: float) -> Scalars:
-        """Update the critic and the state value once, then the actor."""
-        batch = self.sample(data, self.critic.horizon)
-        scalars = self.update_critic(batch)
+        """Update the critic and the state value, then the actor once.
+
+        An image encoder stays as it was imitated, so that the critic reads the same features of every policy.
+        """
+        if self.actor.encoder is not None:
+            self.actor.encoder.requires_grad_(False)
+        for _ in range(config.critic_updates):
+            batch = self.sample(data, self.critic.horizon)
+            scalars = self.update_critic(batch)
         if config.trains_actor:
             set_learning_rate(self.policy_learner.optimizer, config.learning_rate, progress)
             imitable = self.sample(data, self.config.horizon, imitable=True)
             scalars |= self.update_actor(batch, imitable, config, progress)
         return scalars
+
+    # ------------------------------------------------------------------------------------------------------- acting
+
+    def behaviour(self, policy: FlowPolicy, candidates: int) -> BestOfN:
+        """Return a policy that draws so many chunks, of which the critic chooses one."""
+        return BestOfN(policy, self.critic, self.config.n_action_steps, candidates, self.config.temperature)
+
+    def assign(self) -> int:
+        return self.trial.assign() if self.trial else 0
+
+    def explore(self, observation: Tensor, arms: Tensor) -> Tensor | Decision[Tensor]:
+        if not self.trial:
+            return super().explore(observation, arms)
+        actions, proposed = self.trial.decide(observation, arms, self.behaviour)
+        return Decision(actions, proposed=proposed)
+
+    def receive(self, episodes: Sequence[Episode]) -> None:
+        """Add the episodes to the trial. After a verdict, the policy in training is the next challenger."""
+        if not self.trial:
+            return
+        self.trial.receive(episodes)
+        verdict = self.trial.judge()
+        if verdict:
+            note(f"own episodes: {verdict.text}")
+            if verdict.worse:
+                self.policy_learner.return_to(self.trial.champion)
+            self.trial.begin(self.policy)
+        self.deploy_best(self.trial)
+
+    def deploy_best(self, trial: Trial[FlowPolicy]) -> None:
+        """Deploy what own episodes have shown to be best."""
+        best = trial.best()
+        self.deployed.policy = trial.challenger if best.challenger else trial.champion
+        self.deployed.candidates = self.config.candidates if best.chosen else 1
 
     # ------------------------------------------------------------------------------------------------------- losses
 
@@ -240,9 +230,11 @@ class SoftFlow(OnlineMethod):
         loss = torch.zeros((), device=self.device)
         if config.kl_weight:
             chunk, log_prob = self.actor.propose_with_log_prob(batch.observation)
-            kl = (log_prob - self.imitation_policy.log_prob(batch.observation, chunk)).mean() / chunk[0, 0].numel()
-            scalars["flow/kl_to_imitation"] = kl.detach()
-            loss = loss + config.kl_weight_at(progress) * kl
+            anchor = self.trial.champion if self.trial else self.imitation_policy
+            kl = (log_prob - anchor.log_prob(batch.observation, chunk)).mean() / chunk[0, 0].numel()
+            scalars["flow/kl_to_anchor"] = kl.detach()
+            caution = self.trial.caution if self.trial else 1.0
+            loss = loss + caution * config.kl_weight_at(progress) * kl
         if config.q_weight:
             proposed = chunk.clamp(-1, 1) if config.kl_weight else self.actor.propose(batch.observation)
             q = self.critic_learner.value(batch.observation, proposed)
@@ -258,7 +250,8 @@ class SoftFlow(OnlineMethod):
     def chunk_weight(self, imitable: Windows[Tensor], scale: float) -> Tensor:
         """Return w = exp(A / scale) of the data's chunks, (B,), with A = Q - V in standard deviations of the batch."""
         assert self.state_value is not None
-        q = self.critic_learner.target_value(imitable.observation, imitable.chunk.unsqueeze(1))[:, 0]
+        executed = imitable.chunk.clamp(-1, 1).unsqueeze(1)  # a chunk as it was proposed may leave the box
+        q = self.critic_learner.target_value(imitable.observation, executed)[:, 0]
         return advantage_weight(q - self.state_value(self.policy.features(imitable.observation)), scale)
 
     # ------------------------------------------------------------------------------------------------------ updates
@@ -287,6 +280,11 @@ class SoftFlow(OnlineMethod):
         """Measure the fraction of sampled action values outside the action bounds."""
         return self._diagnose(data, with_kl=False)
 
+    def diagnose_online(self, data: Data) -> Scalars:
+        """Measure the same, and what the trials have shown."""
+        trial = self.trial.scalars() if self.trial else {}
+        return self.diagnose_kl(data) | {name: torch.tensor(value) for name, value in trial.items()}
+
     def diagnose_kl(self, data: Data) -> Scalars:
         """Measure the same and, if the density is exact, the KL from imitation."""
         return self._diagnose(data, with_kl=self.policy.flow.exact_density)
@@ -311,4 +309,11 @@ class SoftFlow(OnlineMethod):
         }
         if self.state_value is not None:
             parts |= {"state_value": self.state_value, "state_value_optimizer": self.value_optimizer}
+        if self.trial:
+            parts["trial"] = self.trial.parts()
         return parts
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.trial and self.trial.version:
+            self.deploy_best(self.trial)

@@ -4,7 +4,8 @@
     base_rollouts   the base acts without steering, and the critic learns to value its chunks
     online          the head and the critic learn on half demonstrations, half own episodes
 
-The head minimises, over composed chunks a = clip(base(s, w) + a_r) (d is the dimension of a chunk),
+The head minimises, over composed chunks a = clip(base(s, w) + scale * a_r) (d is the dimension of a
+chunk, and scale the base's scale of each action dimension, so that a_r is in normalised units),
 
     -Q(s, a) / |Q|  +  residual_weight * mean a_r^2  +  kl_weight * KL(w || base's own latent) / d,
 
@@ -35,10 +36,10 @@ from softflow.algos.base import Algorithm, Data, Scalars, Stage
 from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalized_q_loss
 from softflow.algos.online import OnlineMethod
 from softflow.algos.optimization import descend
-from softflow.algos.policy_learner import PolicyLearner
+from softflow.algos.policy_learner import PolicyLearner, copy_policy
 from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, PolicyConfig
 from softflow.data import Windows
-from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
+from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
 from softflow.policies.steered import Shape
 from softflow.task.layout import ObservationSize
 
@@ -57,8 +58,8 @@ class HeadConfig:
     """Whether the latent's change has separate values for each `step`, or is shared over the whole `chunk`."""
     residual_shape: Shape = "step"
     """Whether the residual has separate values for each `step`, or is shared over the whole `chunk`."""
-    residual_bound: float = 0.1
-    """Largest absolute value of the residual in each action dimension; actions lie in [-1, 1].
+    residual_bound: float = 0.3
+    """Largest absolute value of the residual in each action dimension, in multiples of the dimension's scale.
     Higher values let the head change the base more."""
     log_std_bound: float = 2.0
     """Bound b of the log scale of the latent's noise: the head scales the noise by exp(-b) to exp(b).
@@ -69,8 +70,6 @@ class HeadConfig:
 class SteeredConfig(PolicyConfig):
     """Settings of a head on a frozen base that every steering method shares."""
 
-    base: str | None = None
-    """Run folder, or a checkpoint's folder in it, whose flow policy is steered. By default imitation trains a base."""
     steering: HeadConfig = field(default_factory=HeadConfig)
 
 
@@ -97,9 +96,9 @@ class SteeringOnlineConfig(OnlineStageConfig):
     """Fraction of each batch that comes from the demonstrations, in (0, 1], here and in `base_rollouts`."""
     learning_rate: float = 3e-4
     """Learning rate of Adam for the head."""
-    residual_weight: float = 300.0
-    """Weight of the residual's mean square. Higher values stay closer to the base.
-    With 10, and `kl_weight` 0.1, success on `tape_cut` fell to zero within 10,000 steps (one seed)."""
+    residual_weight: float = 30.0
+    """Weight of the residual's mean square, in multiples of the actions' scales. Higher values stay closer to the base.
+    With 1, and `kl_weight` 0.1, success on `tape_cut` fell to zero within 10,000 steps (one seed)."""
     kl_weight: float = 1.0
     """Weight of the KL divergence of the latent from the base's latent, per dimension.
     Higher values stay closer to the base."""
@@ -134,21 +133,17 @@ class SteeringMethod(Algorithm):
         self.actor = SteeredPolicy(self.base, **asdict(config.steering)).to(device)
 
     def load_base(self, policy: ChunkPolicy) -> None:
-        """Steer this policy, whose weights and observation statistics are copied.
+        """Steer this policy, whose weights and statistics are copied.
 
         Raises:
             ValueError: It is not a `FlowPolicy`, or its architecture differs from the configuration.
         """
-        copy_base(policy, self.base)
+        copy_policy(policy, self.base)
 
-    def fit_normalizer(self, mean: Tensor, std: Tensor) -> None:
-        """Give the statistics to the base, unless it is a trained one, which keeps its own."""
-        if self.config.base is None:
-            super().fit_normalizer(mean, std)
-
-    def imitation_updates(self) -> int:
-        """Return the number of imitation updates: zero if a base is given."""
-        return self.config.imitation.updates if self.config.base is None else 0
+    @property
+    def imitates(self) -> bool:
+        """Whether the base has yet to be trained."""
+        return self.config.base is None
 
 
 class Steering(SteeringMethod, OnlineMethod):
@@ -176,7 +171,7 @@ class Steering(SteeringMethod, OnlineMethod):
     def stages(self) -> Sequence[Stage]:
         c = self.config
         return [
-            Stage("imitation", updates=self.imitation_updates(), update=self.imitate),
+            Stage("imitation", updates=c.imitation_updates, update=self.imitate),
             Stage(
                 "base_rollouts",
                 environment_steps=c.base_rollouts.steps,
@@ -193,8 +188,11 @@ class Steering(SteeringMethod, OnlineMethod):
         ]
 
     @torch.inference_mode()
-    def explore(self, observation: Tensor) -> Tensor:
-        """Sample single chunks, whatever the number of candidates in deployment."""
+    def explore(self, observation: Tensor, arms: Tensor) -> Tensor:
+        """Sample single chunks, whatever the number of candidates in deployment.
+
+        Own chunks are valued, but never imitated, so the whole ones are not kept.
+        """
         return self.policy.propose(observation, 1, self.config.temperature)[:, 0, : self.n_action_steps]
 
     def learn_values(self, data: Data, progress: float) -> Scalars:
@@ -258,18 +256,3 @@ class Steering(SteeringMethod, OnlineMethod):
             "head_optimizer": self.head_optimizer,
             **self.critic_learner.parts(),
         }
-
-
-def copy_base(policy: ChunkPolicy, base: FlowPolicy) -> None:
-    """Copy the weights and observation statistics of a trained policy to `base`.
-
-    Raises:
-        ValueError: It is not a `FlowPolicy`, or its architecture differs from that of `base`.
-    """
-    if not isinstance(policy, FlowPolicy):
-        raise ValueError(f"a policy of kind {policy.kind!r} cannot be steered, only one of kind 'flow'")
-    given, expected = policy.describe(), base.describe()
-    for name, value in expected.items():
-        if given[name] != value:
-            raise ValueError(f"the base's {name} is {given[name]!r}, expected {value!r}")
-    base.load_state_dict(policy.state_dict())

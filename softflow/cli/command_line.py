@@ -110,7 +110,10 @@ def _known_values(cls: type, argv: Sequence[str], default: object) -> dict[str, 
 
 
 def read_selection(cls: type, argv: Sequence[str]) -> Selection:
-    """Read a `Selection` from the flags, else from the file that `--config` names, else from the defaults of `cls`."""
+    """Read a `Selection` from the flags, else from the file that `--config` names, else from the defaults of `cls`.
+
+    With a base, which has an environment of its own, there is no default environment.
+    """
     names = [field.name for field in dataclasses.fields(Selection)]
     parser = _Parser(add_help=False, allow_abbrev=False)
     for name in names:
@@ -120,6 +123,8 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
     defaults.pop("flow", None)  # presets may set the flow
     file = selecting_values(flags.get("algo"), flags.get("config", defaults.get("config")))
     defaults.pop("algorithm", None)
+    if "base" in flags or "base" in file:
+        defaults.pop("env", None)  # it is inherited from the base
     return Selection(**{name: flags.get(name, file.get(name, defaults.get(name))) for name in names})
 
 

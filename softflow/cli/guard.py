@@ -9,10 +9,12 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from flows import NormalizedFlow
 from softflow.cli.command_line import parse_command_line, run_main
 from softflow.data import read_dataset
 from softflow.errors import UserError
 from softflow.files import written_whole
+from softflow.policies import ChunkGuard
 from softflow.runs.assembly import require_new_file
 from softflow.runs.calibrate_guard import make_guard
 
@@ -49,11 +51,19 @@ def main(argv: Sequence[str]) -> None:
     guard, chunks = make_guard(config.run, read_dataset(config.demos), config.quantile, config.rate_factor)
     with written_whole(out) as folder:
         guard.save(folder)
-    numbers = guard.density.horizon * guard.density.action_dim
     print(
-        f"{out}: flags chunks below {guard.threshold:.1f} nats ({guard.threshold / numbers:.2f} per dimension), the "
+        f"{out}: flags chunks below {guard.threshold:.1f} nats ({_per_dimension(guard)}), the "
         f"{config.quantile:g} quantile of {chunks:,} held-out chunks"
     )
+
+
+def _per_dimension(guard: ChunkGuard) -> str:
+    """Describe the threshold per dimension, in normalised units if the policy normalises actions."""
+    flow = guard.density.flow
+    numbers = flow.horizon * flow.action_dim
+    if isinstance(flow, NormalizedFlow):
+        return f"{flow.in_normalized_units(guard.threshold) / numbers:.2f} per dimension, in normalised units"
+    return f"{guard.threshold / numbers:.2f} per dimension"
 
 
 if __name__ == "__main__":

@@ -30,15 +30,15 @@ def main(argv: Sequence[str]) -> None:
         settings = config_class(selection)
         config = parse_command_line(settings, argv, **_command(), layers_for=lambda _: training_layers(selection))
         with new_folder(config) as folder:
-            _train(config, folder)
+            _train(config, None, folder)
     else:
         with RunFolder.resume(selection.resume) as folder:
-            _train(_resumed_config(folder, argv), folder)
+            _train(*_resumed_config(folder, argv), folder)
 
 
-def _train(config: TrainConfig[Any], folder: RunFolder) -> None:
+def _train(config: TrainConfig[Any], more_demos: str | None, folder: RunFolder) -> None:
     try:
-        trained = train_run(config, folder)
+        trained = train_run(config, folder, more=more_demos)
     except KeyboardInterrupt:
         if folder.has_checkpoint:
             print(f"\ncontinue with: softflow-train --resume {quote(folder.given)}", file=sys.stderr)
@@ -46,14 +46,18 @@ def _train(config: TrainConfig[Any], folder: RunFolder) -> None:
     note(_summary(trained, folder))
 
 
-def _resumed_config(folder: RunFolder, argv: Sequence[str]) -> TrainConfig[Any]:
-    """Return the configuration of the run that is resumed in `folder`, with the changes by the flags in `argv`."""
+def _resumed_config(folder: RunFolder, argv: Sequence[str]) -> tuple[TrainConfig[Any], str | None]:
+    """Return the configuration of the run that is resumed in `folder`, changed by the flags in `argv`.
+
+    The second result is the file of the demonstrations to add, if `--demos` names one.
+    """
     saved = read_config(str(folder.config_path))
     saved = replace(saved, run=replace(saved.run, resume=folder.given))
-    layers = [Layer(to_dict(saved), str(folder.config_path))]
+    layers = [Layer({**to_dict(saved), "demos": None}, str(folder.config_path))]
     config = parse_command_line(class_for(saved.algorithm), argv, **_command(), layers_for=lambda _: layers)
+    more_demos, config = config.run.demos, replace(config, run=replace(config.run, demos=saved.run.demos))
     require_resumable(saved, config)
-    return config
+    return config, more_demos
 
 
 def _command() -> dict[str, str]:
@@ -71,7 +75,7 @@ def _command() -> dict[str, str]:
 
 def _summary(trained: Trained, folder: RunFolder) -> str:
     lines = ["", "success on held-out episodes, with 95 % intervals"]
-    for stage, result in {stage: result for stage, _, result in trained.evaluations}.items():
+    for stage, result in {one.stage: one.result for one in trained.evaluations}.items():
         low, high = result.success_ci95
         lines.append(f"  after {stage:<14} {result.success_rate:.2f} [{low:.2f}, {high:.2f}]")
     if trained.errors:

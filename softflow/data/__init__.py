@@ -1,5 +1,6 @@
 """Episodes, demonstrations, corrections, the replay that turns episodes into training windows, and statistics."""
 
+from softflow.data.action_statistics import ActionStatistics, action_statistics
 from softflow.data.chunks import whole_chunks
 from softflow.data.corrections import (
     CorrectionError,
@@ -21,11 +22,15 @@ from softflow.data.demonstrations import (
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
+from softflow.data.proposal_ring import proposal_dtype
+from softflow.data.proposals import Proposals
 from softflow.data.readers import DatasetReader, read_dataset, register_reader
-from softflow.data.replay import Replay, row_dtype, sample_mixed
+from softflow.data.replay import Replay, sample_mixed
+from softflow.data.replay_rows import row_dtype
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [
+    "ActionStatistics",
     "CorrectionError",
     "Corrections",
     "Dataset",
@@ -34,8 +39,10 @@ __all__ = [
     "DemonstrationError",
     "Episode",
     "EpisodeBuilder",
+    "Proposals",
     "Replay",
     "Windows",
+    "action_statistics",
     "check_compatible",
     "chunks_from",
     "concatenate",
@@ -48,6 +55,7 @@ __all__ = [
     "observation_tensor",
     "ogbench_episodes",
     "outcome_of",
+    "proposal_dtype",
     "read_dataset",
     "register_reader",
     "row_dtype",

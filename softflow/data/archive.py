@@ -85,7 +85,11 @@ class MissingVersionError(ValueError):
 
 
 def read_arrays(
-    path: Path, version: int, only: Collection[str] | None = None, others: Collection[str] = ()
+    path: Path,
+    version: int,
+    only: Collection[str] | None = None,
+    optional: Collection[str] = (),
+    others: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
     """Read arrays of any shapes and types from a file that `write_archive` wrote. Nothing is unpickled.
 
@@ -93,6 +97,7 @@ def read_arrays(
         path: The file.
         version: The version of its schema.
         only: The names of the arrays to read; all by default.
+        optional: The names of further arrays to read if the file contains them, if `only` is given.
         others: The names of arrays that the file may contain as well, if `only` is given.
 
     Raises:
@@ -107,8 +112,9 @@ def read_arrays(
         if only is not None:
             if missing := set(only) - set(file.files):
                 raise ValueError(f"missing {', '.join(sorted(missing))}")
-            require_known(file.files, (VERSION, *only, *others))
-        return {name: _array(file, name) for name in only or file.files if name != VERSION}
+            require_known(file.files, (VERSION, *only, *optional, *others))
+            return {name: _array(file, name) for name in (*only, *optional) if name in file.files}
+        return {name: _array(file, name) for name in file.files if name != VERSION}
 
 
 def require_known(given: Iterable[str], known: Collection[str]) -> None:

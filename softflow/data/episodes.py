@@ -11,6 +11,7 @@ import numpy as np
 
 from softflow.data.checks import actions, kind_of, numbers, packed
 from softflow.data.native import actions_of, rows_of
+from softflow.data.proposals import Proposals
 from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout
 
@@ -18,12 +19,14 @@ ArrayT = TypeVar("ArrayT")
 
 
 class Decision(NamedTuple, Generic[ArrayT]):
-    """Chunks to execute, with data about how they were chosen, which on-policy methods need later."""
+    """Chunks to execute, with what a method needs later to learn from its own decisions."""
 
     chunk: ArrayT
-    """The chunks, (B, H, A)."""
-    record: ArrayT
-    """The data, (B, K). Only the method that made it reads it; `Episode.decision` stores it."""
+    """The chunks to execute, (B, h, A) with at least `n_action_steps` actions h."""
+    record: ArrayT | None = None
+    """Data about the choice, (B, K). Only the method that made it reads it; `Episode.decision` stores it."""
+    proposed: ArrayT | None = None
+    """The whole chunks as the policy proposed them, before clipping, (B, H, A). `Episode.proposals` stores them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,9 @@ class Episode:
         mode: The mode that the demonstrator chose, -1 if unknown.
         decision: (chunks, K), the record of each `Decision` in the episode. The last chunk may have been executed only
             in part. None if nothing was recorded.
+        proposals: The chunks that the policy proposed. None for a demonstration, and if nothing was recorded.
+        arm: The index of the behaviour that executed the episode, if a method has several of them (`Algorithm.assign`).
+        seed: The seed with which the environment was reset. None if it is not known.
         outcome: Numbers that the environment measured at the episode's end, by name. They are only reported.
         layout: The layout of packed observations, whose rows are uint8. None if an observation is O numbers.
         task: The task of an episode of `from_native`. None if it is not known.
@@ -65,6 +71,9 @@ class Episode:
     outcome: Mapping[str, float] = field(default_factory=dict)
     layout: ObservationLayout | None = None
     task: TaskSpec | None = None
+    proposals: Proposals | None = None
+    arm: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         action = actions("action", self.action, ("T", "A"))
@@ -103,6 +112,10 @@ class Episode:
             if not 1 <= len(decision) <= steps:
                 raise ValueError(f"decision has {len(decision)} rows for {steps} actions: give one per chunk")
             self._set("decision", decision)
+        if self.proposals is not None:
+            self.proposals.require_fit(steps, self.action_dim)
+        if type(self.arm) is not int or self.arm < 0:
+            raise ValueError(f"arm must be one integer, 0 or more, got {self.arm!r}")
         self._set("outcome", {name: float(value) for name, value in self.outcome.items()})
 
     @classmethod
@@ -207,14 +220,19 @@ class EpisodeBuilder:
 
     Args:
         layout: The layout of the environment's observations, if they are packed.
+        arm: The `arm` of the episode.
+        seed: The `seed` of the episode.
     """
 
-    def __init__(self, layout: ObservationLayout | None = None) -> None:
-        self._layout = layout
+    def __init__(self, layout: ObservationLayout | None = None, arm: int = 0, seed: int | None = None) -> None:
+        self._layout, self.arm, self.seed = layout, arm, seed
         self._observation: list[np.ndarray] = []
         self._action: list[np.ndarray] = []
         self._reward: list[float] = []
         self._decision: list[np.ndarray] = []
+        self._proposed_at: list[int] = []
+        self._proposed: list[np.ndarray] = []
+        self._own: list[bool] = []
 
     def __len__(self) -> int:
         """The number of steps appended since the last `finish`."""
@@ -238,14 +256,21 @@ class EpisodeBuilder:
         """Add the record (K,) of the decision that the next steps execute."""
         self._decision.append(np.array(record))
 
+    def propose(self, chunk: np.ndarray, own: bool) -> None:
+        """Add the chunk (H, A) that the policy proposed for the next steps, and whether it is executed as proposed."""
+        self._proposed_at.append(len(self))
+        self._proposed.append(np.array(chunk))
+        self._own.append(bool(own))
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the steps collected so far, for a checkpoint."""
         return {name: np.array(rows) for name, rows in self._rows().items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Restore the steps that `state_dict` returned."""
+        """Restore the steps that `state_dict` returned. Earlier versions stored no proposals."""
         for name, rows in self._rows().items():
-            rows[:] = state[name].tolist() if name == "reward" else list(state[name])
+            saved = state[name] if name not in _PROPOSALS else state.get(name, np.empty(0))
+            rows[:] = saved.tolist() if saved.ndim == 1 else list(saved)
 
     def _rows(self) -> dict[str, list[Any]]:
         return {
@@ -253,6 +278,7 @@ class EpisodeBuilder:
             "action": self._action,
             "reward": self._reward,
             "decision": self._decision,
+            **dict(zip(_PROPOSALS, (self._proposed_at, self._proposed, self._own), strict=True)),
         }
 
     def finish(
@@ -274,7 +300,25 @@ class EpisodeBuilder:
         observation = np.stack([*self._observation, np.asarray(final_observation)])
         action, reward = np.stack(self._action), np.array(self._reward)
         decision = np.stack(self._decision) if self._decision else None
+        proposals = None
+        if self._proposed:
+            proposals = Proposals(np.array(self._proposed_at), np.stack(self._proposed), np.array(self._own))
         for rows in self._rows().values():
             rows.clear()
         ending = terminated, truncated, is_success, mode
-        return Episode(observation, action, reward, *ending, decision, outcome or {}, self._layout)
+        return Episode(
+            observation,
+            action,
+            reward,
+            *ending,
+            decision,
+            outcome or {},
+            self._layout,
+            proposals=proposals,
+            arm=self.arm,
+            seed=self.seed,
+        )
+
+
+_PROPOSALS = ("proposed_at", "proposed", "own")
+"""Names of the lists in the state of an `EpisodeBuilder` that become `Episode.proposals`."""

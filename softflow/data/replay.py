@@ -7,35 +7,20 @@ is shorter than H at the end of the episode.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from softflow.data.archive import read_arrays, read_into, write_archive
 from softflow.data.episodes import Episode
-from softflow.data.observation_statistics import ABSOLUTE_FLOOR
+from softflow.data.proposal_ring import PROPOSALS_STATE, ProposalRing
 from softflow.data.replay_checks import check_rows
 from softflow.data.replay_files import ReplayFiles
+from softflow.data.replay_rows import cast_observation, row_dtype
 from softflow.data.windows import Windows, as_learned, concatenate
 from softflow.errors import UserError
 
 REPLAY_VERSION = 2
-
-
-def row_dtype(observation_dim: int, action_dim: int, observation_dtype: DTypeLike = np.float32) -> np.dtype:
-    """Return the structured dtype of a row of a replay. Its `itemsize` is the number of bytes per step."""
-    return np.dtype(
-        [
-            ("observation", observation_dtype, (observation_dim,)),
-            ("action", np.float32, (action_dim,)),
-            ("reward", np.float32),
-            ("remaining", np.int32),  # steps to the episode's end, 0 on its last row
-            ("return_to_go", np.float32),
-            ("terminated", np.bool_),  # the same for all rows of an episode, as is `success`
-            ("success", np.bool_),
-        ]
-    )
 
 
 class Replay:
@@ -45,6 +30,9 @@ class Replay:
     final observation. Overwriting therefore removes steps from the start of the oldest episode. Each row stores the
     steps `remaining` in its episode, so that no window can leave its episode or cross the write pointer.
 
+    Of an episode with `proposals`, the chunks worth imitating are those that the policy proposed and that were executed
+    as proposed. They are kept whole beside the rows, and forgotten with them.
+
     Args:
         capacity: The number of rows: one per primitive step and one more per episode.
         observation_dim: The size O of an observation.
@@ -53,6 +41,10 @@ class Replay:
             memory. Windows contain float32 in either case.
         folder: If given, the rows are kept in files in this folder (see `ReplayFiles`) and not in memory. Only an index
             of the rows worth imitating, 8 bytes each, remains in memory.
+        horizon: The number H of actions in a proposed chunk. None if no episode has proposals.
+        n_action_steps: The number of steps that each proposed chunk is executed for. `capacity / n_action_steps`
+            proposals are kept. If decisions are more frequent, because many episodes are very short, the oldest
+            proposals are forgotten before their rows.
 
     Raises:
         ValueError: A size is not positive.
@@ -66,6 +58,8 @@ class Replay:
         action_dim: int,
         observation_dtype: DTypeLike = np.float32,
         folder: Path | None = None,
+        horizon: int | None = None,
+        n_action_steps: int = 1,
     ) -> None:
         for name, value in (("observation_dim", observation_dim), ("action_dim", action_dim), ("capacity", capacity)):
             if value < 1:
@@ -77,6 +71,10 @@ class Replay:
             in_memory = {name: np.zeros(capacity, columns[name]) for name in columns.names or () if folder is None}
             self._rows: dict[str, np.ndarray] = in_memory if self._files is None else self._files.rows
             self._imitable = np.empty(capacity, np.int64)  # a ring of indices of rows worth imitating, oldest first
+            self._proposals: ProposalRing | None = None
+            if horizon is not None:
+                kept, beside = -(-capacity // n_action_steps), folder / "proposals" if folder is not None else None
+                self._proposals = ProposalRing(kept, horizon, action_dim, beside)
         except MemoryError as error:
             raise UserError(f"a replay of {capacity:,} steps: {error}; set replay_capacity lower") from error
         self._imitable_start = 0
@@ -92,12 +90,18 @@ class Replay:
     @property
     def imitable_steps(self) -> int:
         """The number of steps from which `sample(..., imitable=True)` draws."""
-        return self._imitable_steps
+        return self._imitable_steps + self.proposals
+
+    @property
+    def proposals(self) -> int:
+        """The number of proposed chunks worth imitating."""
+        return 0 if self._proposals is None else len(self._proposals)
 
     @property
     def nbytes(self) -> int:
-        """The size in bytes of all rows, whether in use or not, and of their index."""
-        return sum(column.nbytes for column in self._rows.values()) + self._imitable.nbytes
+        """The size in bytes of all rows and proposals, whether in use or not, and of their index."""
+        proposals = 0 if self._proposals is None else self._proposals.nbytes
+        return sum(column.nbytes for column in self._rows.values()) + self._imitable.nbytes + proposals
 
     def used_rows(self) -> dict[str, np.ndarray]:
         """Return the rows in use, by column of `row_dtype`. They are not copied, so the next episode changes them."""
@@ -107,26 +111,34 @@ class Replay:
         """Store `episode`, and overwrite the oldest rows once the ring is full.
 
         Raises:
-            ValueError: The episode's dimensions differ, or its observations do not fit `observation_dtype`.
+            ValueError: The episode's dimensions or the horizon of its proposals differ, or its observations do not fit
+                `observation_dtype`.
             UserError: The episode is longer than `capacity - 1` steps.
         """
         steps, rows = len(episode), self._rows
         for name, got in (("observation", episode.observation_dim), ("action", episode.action_dim)):
             if got != rows[name].shape[1]:
                 raise ValueError(f"the episode's {name} has {got} dimensions, the replay's has {rows[name].shape[1]}")
+        if episode.proposals is not None:
+            given, kept = episode.proposals.horizon, None if self._proposals is None else self._proposals.horizon
+            if given != kept:
+                raise ValueError(f"the episode's proposals have horizon {given}, the replay's {kept}")
         if steps + 1 > self.capacity:
             raise UserError(
                 f"an episode of {steps:,} steps does not fit into a replay of {self.capacity:,} rows: start a run with "
                 f"--replay-capacity {steps + 1} or more, or limit the episodes"
             )
-        observation = _cast(episode.observation, rows["observation"].dtype)
+        observation = cast_observation(episode.observation, rows["observation"].dtype)
 
-        written = (self._written + np.arange(steps + 1)) % self.capacity
-        overwritten = written[written < self._filled]
+        numbers = self._written + np.arange(steps + 1)
+        written = numbers % self.capacity
+        in_use = written < self._filled
+        overwritten = written[in_use]
         if self._files is not None:
             self._files.protect(overwritten)
         self._steps += steps - int(np.count_nonzero(rows["remaining"][overwritten]))
-        self._forget_imitable(int(np.count_nonzero(rows["return_to_go"][overwritten] > 0)))
+        forgotten = (rows["return_to_go"][overwritten] > 0) & self._without_proposals(numbers[in_use] - self.capacity)
+        self._forget_imitable(int(np.count_nonzero(forgotten)))
         rows["observation"][written] = observation
         rows["action"][written] = np.pad(episode.action, ((0, 1), (0, 0)))
         rows["reward"][written] = np.pad(episode.reward, (0, 1))
@@ -135,7 +147,11 @@ class Replay:
         rows["terminated"][written] = episode.terminated
         rows["success"][written] = episode.is_success
         self._written += steps + 1
-        self._note_imitable(written)
+        if self._proposals is not None:
+            self._proposals.add(numbers, episode.proposals, rows["return_to_go"][written] > 0)
+            self._proposals.forget_before(self._oldest)
+        if episode.proposals is None:
+            self._note_imitable(written)
 
     def gather(self, rows: np.ndarray, horizon: int) -> Windows[np.ndarray]:
         """Return the windows of up to `horizon` steps that start at `rows` (B,).
@@ -177,21 +193,22 @@ class Replay:
             horizon: The maximum length H of a window in steps.
             rng: The generator that draws the steps.
             imitable: Whether to draw only from steps worth imitating, which still have reward to come in their episode.
+                Of episodes with proposals, these are the decisions whose chunk was executed as proposed. `chunk` is
+                then the chunk of up to H actions that the policy proposed, before clipping, also beyond `length`.
 
         Raises:
-            ValueError: The replay is empty, or `horizon` is not positive.
+            ValueError: The replay is empty, or `horizon` is not positive or longer than the proposed chunks.
             UserError: No step is worth imitating.
         """
         if not self.steps:
             raise ValueError("cannot sample from an empty replay: add episodes first")
         if imitable:
-            if not self._imitable_steps:
+            if not self.imitable_steps:
                 raise UserError(
                     "no step has reward after it, so nothing is worth imitating: give "
                     "demonstrations with a positive reward, for instance 1 on the step that succeeded"
                 )
-            drawn = self._imitable_start + rng.integers(self._imitable_steps, size=batch_size)
-            return self.gather(self._imitable[drawn % self.capacity], horizon)
+            return self._gather_imitable(rng.integers(self.imitable_steps, size=batch_size), horizon)
         # A final observation is not a step. At most about half of the rows are final, so redrawing ends quickly.
         rows = rng.integers(self._filled, size=batch_size)
         while len(final := np.flatnonzero(self._rows["remaining"][rows] == 0)):
@@ -207,6 +224,8 @@ class Replay:
             OSError: A file cannot be written.
         """
         state: dict[str, np.ndarray] = {"capacity": np.array(self.capacity), "written": np.array(self._written)}
+        if self._proposals is not None:
+            state |= self._proposals.state()
         if self._files is None:
             state |= self.used_rows()
         else:
@@ -223,9 +242,12 @@ class Replay:
                 observation dtype or another kind of storage, or its rows are not as `add_episode` writes them.
             UserError: The files of this replay cannot be restored to this checkpoint.
         """
-        in_the_file = self._rows if self._files is None else {}
-        state = read_arrays(path, REPLAY_VERSION, only=("capacity", "written"), others=in_the_file)
-        capacity, written = (int(state[name]) for name in ("capacity", "written"))
+        in_the_file = dict(self._rows) if self._files is None else {}
+        needed, optional = ("capacity", "written"), PROPOSALS_STATE if self._proposals is not None else ()
+        if self._files is None and self._proposals is not None:
+            in_the_file |= self._proposals.columns
+        state = read_arrays(path, REPLAY_VERSION, only=needed, optional=optional, others=in_the_file)
+        capacity, written = (int(state[name]) for name in needed)
         if capacity != self.capacity:
             raise ValueError(f"the state is of a replay of capacity {capacity}, this one has {self.capacity}")
         if written < 0:
@@ -237,14 +259,40 @@ class Replay:
         check_rows(self._rows, written, capacity)
         self._written = written
         self._steps = int(np.count_nonzero(self._rows["remaining"][: self._filled]))
+        if self._proposals is not None:
+            self._proposals.load(path, state)
+            self._proposals.forget_before(self._oldest)
+            self._proposals.check(self._rows, written, capacity)
+        numbers = np.arange(self._oldest, written)
         self._forget_imitable(self._imitable_steps)
-        oldest = (written - self._filled) % capacity
-        self._note_imitable(np.arange(oldest, self._filled))
-        self._note_imitable(np.arange(oldest))
+        self._note_imitable(numbers[self._without_proposals(numbers)] % capacity)
 
     @property
     def _filled(self) -> int:
         return min(self._written, self.capacity)
+
+    @property
+    def _oldest(self) -> int:
+        """The number of the oldest row in use, of those written in total."""
+        return self._written - self._filled
+
+    def _gather_imitable(self, drawn: np.ndarray, horizon: int) -> Windows[np.ndarray]:
+        """Return the windows with the numbers `drawn` (B,): first the rows worth imitating, then the proposals."""
+        proposed = np.flatnonzero(drawn >= self._imitable_steps)
+        rows = self._imitable[(self._imitable_start + drawn) % self.capacity]
+        if self._proposals is None or not len(proposed):
+            return self.gather(rows, horizon)
+        if horizon > self._proposals.horizon:
+            raise ValueError(f"horizon is {horizon}, but proposed chunks have {self._proposals.horizon} actions")
+        numbers, chunks = self._proposals.take(drawn[proposed] - self._imitable_steps)
+        rows[proposed] = numbers % self.capacity
+        windows = self.gather(rows, horizon)
+        windows.chunk[proposed] = chunks[:, :horizon]
+        return windows
+
+    def _without_proposals(self, numbers: np.ndarray) -> np.ndarray:
+        """Return for rows by their `numbers` (of those written in total) whether their episodes have no proposals."""
+        return np.ones(len(numbers), bool) if self._proposals is None else ~self._proposals.covers(numbers)
 
     def _note_imitable(self, rows: np.ndarray) -> None:
         """Add the newest `rows` to the index, except those with no reward to come in their episode."""
@@ -292,21 +340,3 @@ def sample_mixed(
     from_offline = round(batch_size * offline_share) if available else batch_size
     parts = [(offline, from_offline), (online, batch_size - from_offline)]
     return concatenate([replay.sample(count, horizon, rng, imitable) for replay, count in parts if count])
-
-
-def _cast(observation: np.ndarray, dtype: Any) -> np.ndarray:
-    """Cast `observation` to `dtype`.
-
-    Raise `ValueError` if the rounding error exceeds 0.1 % of a dimension's magnitude, the precision of float16. The
-    limit is relative so that dimensions in small units are not lost: float16 cannot represent numbers below 6e-8.
-    """
-    if dtype == observation.dtype:
-        return observation
-    if np.uint8 in (dtype, observation.dtype):
-        raise ValueError(f"observations are {observation.dtype}, the replay's {dtype}: only packed ones are uint8")
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = observation.astype(dtype)
-    tolerance = 1e-3 * np.abs(observation).max(0) + ABSOLUTE_FLOOR
-    if not (np.abs(stored.astype(np.float32) - observation) <= tolerance).all():
-        raise ValueError(f"observations do not fit the replay's {dtype}: store them as float32")
-    return stored

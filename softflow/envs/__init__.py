@@ -3,7 +3,7 @@
 from softflow.envs import cube_rotate, diagnostics, external, peg_insertion, tape_cut  # noqa: F401  (each registers its tasks)
 from softflow.envs.cube_rotate.demonstrator import CubeRotateDemonstrator
 from softflow.envs.cube_rotate.env import CubeRotateEnv
-from softflow.envs.description import describe_spaces, name_dimensions, time_limit
+from softflow.envs.description import describe_spaces, name_actions, name_dimensions, time_limit
 from softflow.envs.errors import UnstableSimulationError
 from softflow.envs.packing import find_layout
 from softflow.envs.registry import (
@@ -33,6 +33,7 @@ __all__ = [
     "make_demonstrator",
     "make_env",
     "make_supervisor",
+    "name_actions",
     "name_dimensions",
     "register_task",
     "resolve_env_id",

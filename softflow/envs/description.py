@@ -39,14 +39,26 @@ def time_limit(env: AnyEnv) -> int | None:
 def name_dimensions(env: AnyEnv, chosen: NDArray[np.bool_]) -> str:
     """Name the chosen (K,) entries of an observation: `joints[3-5, 17], touch[0]`, or `3-5, 17` if it has one part."""
     numbers = [part for part in TaskSpec.from_env(env).observation if not part.is_image]
+    return _named([(part.name, np.arange(part.packed.size)) for part in numbers], chosen)
+
+
+def name_actions(env: AnyEnv, chosen: NDArray[np.bool_]) -> str:
+    """Name the chosen (A,) action dimensions, as `name_dimensions` does. Indices count all numbers of a part, also
+    those of one possible value, which are not among the A."""
+    parts = TaskSpec.from_env(env).action
+    return _named([(part.name, np.flatnonzero(np.less(part.low, part.high))) for part in parts], chosen)
+
+
+def _named(parts: Sequence[tuple[str, NDArray[np.int64]]], chosen: NDArray[np.bool_]) -> str:
+    """Name the chosen entries of parts that are given by their names and the indices of their entries."""
     named, start = list[str](), 0
-    for part in numbers:
-        indices = np.flatnonzero(chosen[start : start + part.packed.size])
-        start += part.packed.size
+    for name, entries in parts:
+        indices = entries[chosen[start : start + len(entries)]]
+        start += len(entries)
         if len(indices):
             runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
             text = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
-            named.append(f"{part.name}[{text}]" if len(numbers) > 1 else text)
+            named.append(f"{name}[{text}]" if len(parts) > 1 else text)
     return ", ".join(named)
 
 

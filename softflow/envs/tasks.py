@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 Trajectory = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Observations (T + 1, O) and actions (T, A)."""
 Mirror = Callable[..., Trajectory]
-"""Maps the observations (T + 1, O) and actions (T, A) of an episode to those of its mirror image."""
+"""Maps the observations (T + 1, O) and actions (N, A) of an episode to those of its mirror image.
+
+The first T actions are those executed. Further ones were only proposed; like the others, each is mirrored by itself."""
 
 
 class Demonstrator(Protocol):

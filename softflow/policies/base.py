@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from flows import ChunkFlow
+from flows import ChunkFlow, NormalizedFlow
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.pixel_encoder import PixelEncoder
 from softflow.task import TaskSpec
@@ -62,6 +62,37 @@ class ChunkPolicy(nn.Module, ABC):
             return self.normalizer(observation)
         return torch.cat((self.encoder(observation), self.normalizer(self.encoder.numbers(observation))), -1)
 
+    @property
+    def normalizes_actions(self) -> bool:
+        """Whether the flow models normalised actions."""
+        return isinstance(self.flow, NormalizedFlow)
+
+    @property
+    def action_center(self) -> Tensor:
+        """The centre of each action dimension in [-1, 1], (A,); zeros if the flow does not normalise actions."""
+        if isinstance(self.flow, NormalizedFlow):
+            return self.flow.action_center
+        return self.normalizer.mean.new_zeros(self.action_dim)
+
+    @property
+    def action_scale(self) -> Tensor:
+        """The scale of each action dimension in [-1, 1], (A,); ones if the flow does not normalise actions."""
+        if isinstance(self.flow, NormalizedFlow):
+            return self.flow.action_scale
+        return self.normalizer.mean.new_ones(self.action_dim)
+
+    def require_statistics(self) -> None:
+        """Raise RuntimeError if statistics of observations or actions are missing or invalid."""
+        for module in self.modules():
+            if isinstance(module, ObservationNormalizer | NormalizedFlow):
+                module.require_statistics()
+
+    def take_statistics(self, policy: ChunkPolicy) -> None:
+        """Copy the statistics of observations and actions from a policy with the same description."""
+        self.normalizer.load_state_dict(policy.normalizer.state_dict())
+        if isinstance(self.flow, NormalizedFlow) and isinstance(policy.flow, NormalizedFlow):
+            self.flow.fit(policy.flow.center, policy.flow.scale, policy.flow.noise)
+
     def require_task(self, task: TaskSpec) -> None:
         """Check that the observations and actions of a task have the policy's sizes.
 
@@ -93,6 +124,14 @@ class ChunkPolicy(nn.Module, ABC):
         With a `length`, return only the first `length` actions of the same chunks, (B, n, length, A), which may be
         faster.
         """
+
+    def sample(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
+        """Draw the same chunks as `propose`, as `bc_loss` may learn from them: (B, O) -> (B, n, H, A).
+
+        A density returns them before they are clipped, because a clipped chunk is not a sample of it and may be very
+        unlikely. A policy whose chunks are composed and clipped by construction returns those of `propose`.
+        """
+        return self.propose(observation, n, temperature, length)
 
     @abstractmethod
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:

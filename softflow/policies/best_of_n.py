@@ -100,11 +100,26 @@ class BestOfN(nn.Module):
     @torch.inference_mode()
     def choose(self, observation: Tensor, length: int | None = None) -> Tensor:
         """Choose whole chunks, (B, O) -> (B, H, A), or only their first `length` actions."""
-        chunks = self.policy.propose(observation, self.candidates, self.temperature, length)
+        return self._choose(observation, length).clamp(-1, 1)
+
+    @torch.inference_mode()
+    def decide(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the actions to execute and the chunks that they belong to, with the random numbers of `act`.
+
+        Returns:
+            The actions, (B, n_action_steps, A), and the whole chunks as `policy.sample` drew them, (B, H, A).
+        """
+        chunk = self._choose(observation, None)
+        return chunk[:, : self.n_action_steps].clamp(-1, 1), chunk
+
+    def _choose(self, observation: Tensor, length: int | None) -> Tensor:
+        """Draw the candidates and return those with the highest values, (B, H or length, A), before clipping."""
+        chunks = self.policy.sample(observation, self.candidates, self.temperature, length)
         if self.candidates == 1:
             return chunks[:, 0]
         assert self.critic is not None
-        value = self.critic(self.policy.features(observation), chunks[:, :, : self.critic.horizon]).mean(0)
+        valued = chunks[:, :, : self.critic.horizon].clamp(-1, 1)
+        value = self.critic(self.policy.features(observation), valued).mean(0)
         return chunks[torch.arange(len(chunks)), value.argmax(-1)]
 
     def describe(self) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class ChunkGuard(nn.Module):
                 raise UserError(f"{file}: no such file: not the folder of a guard, which softflow-guard writes")
         try:
             guard = read_module(folder, "guard", cls._build)
-            guard.density.normalizer.require_statistics()
+            guard.density.require_statistics()
             guard.limits.require_valid()
             guard.require_calibrated()
         except Exception as error:  # an invalid description may raise anything

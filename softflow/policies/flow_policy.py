@@ -31,6 +31,8 @@ class FlowPolicy(ChunkPolicy):
         flow_options: Options of the flow.
         encoder: Name of an image encoder in `pixel_encoder.ENCODERS`. None uses `conv` if there are images.
         encoder_options: Options of the encoder.
+        normalize_actions: Whether the flow is a density over normalised actions, see `flows.NormalizedFlow`. Their
+            statistics are saved with the policy. Policies of earlier versions did not normalise actions.
 
     Raises:
         ValueError: An encoder or its options are given, but there are no images; see also `flows.make_flow` and
@@ -49,6 +51,7 @@ class FlowPolicy(ChunkPolicy):
         flow_options: Mapping[str, Any] | None = None,
         encoder: str | None = None,
         encoder_options: Mapping[str, Any] | None = None,
+        normalize_actions: bool = False,
     ) -> None:
         if isinstance(observation_dim, ObservationLayout):
             super().__init__(observation_dim.size, action_dim, horizon)
@@ -60,8 +63,14 @@ class FlowPolicy(ChunkPolicy):
             super().__init__(observation_dim, action_dim, horizon)
             self.normalizer, self.encoder = ObservationNormalizer(observation_dim), None
         self.flow_name, self.flow_options = flow, dict(flow_options or {})
+        self.normalize_actions = normalize_actions
         self.flow = make_flow(
-            flow, horizon=horizon, action_dim=action_dim, context_dim=self.context_dim, **self.flow_options
+            flow,
+            horizon=horizon,
+            action_dim=action_dim,
+            context_dim=self.context_dim,
+            normalize=normalize_actions,
+            **self.flow_options,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -72,6 +81,7 @@ class FlowPolicy(ChunkPolicy):
             "horizon": self.horizon,
             "flow": self.flow_name,
             "flow_options": self.flow_options,
+            "normalize_actions": self.normalize_actions,
         }
         return description if self.encoder is None else {**description, **self.encoder.describe()}
 
@@ -87,7 +97,10 @@ class FlowPolicy(ChunkPolicy):
         return self.flow.latent_shape
 
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
-        return self.flow.sample(self.features(observation), n, temperature, length).clamp(-1, 1)
+        return self.sample(observation, n, temperature, length).clamp(-1, 1)
+
+    def sample(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
+        return self.flow.sample(self.features(observation), n, temperature, length)
 
     def greedy(self, observation: Tensor) -> Tensor:
         return self.flow.mode(self.features(observation)).clamp(-1, 1)
@@ -97,7 +110,10 @@ class FlowPolicy(ChunkPolicy):
         return self.flow.rsample_and_log_prob(self.features(observation), n)
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
-        """Return log pi(chunk | observation) in nats, as exact as the flow's: (B, O), (B, *n, H, A) -> (B, *n)."""
+        """Return log pi(chunk | observation) in nats, as exact as the flow's: (B, O), (B, *n, H, A) -> (B, *n).
+
+        It is the density per unit of the action in [-1, 1], whether or not the policy normalises actions.
+        """
         return self.flow.log_prob(chunk, self.features(observation))
 
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
@@ -107,6 +123,6 @@ class FlowPolicy(ChunkPolicy):
         """Return the `loss` of the flow.
 
         It is the negative log-likelihood per dimension, L_IL of SOFT-FLOW (arXiv 2602.09580), unless the flow's
-        `loss_is_nll` is False.
+        `loss_is_nll` is False. If the policy normalises actions, it is in normalised units.
         """
         return self.flow.loss(chunk, self.features(observation), weight)

@@ -120,7 +120,7 @@ def export_greedy(deployed: BestOfN, path: str | Path, format: str) -> float:
         RuntimeError: The policy has no observation statistics.
         ValueError, ImportError, ExportError: See `flows.export.export`.
     """
-    deployed.policy.normalizer.require_statistics()
+    deployed.policy.require_statistics()
     deployed = copy.deepcopy(deployed).cpu().eval()
     policy, task = deployed.policy, deployed.task
     rng = np.random.default_rng(0)

@@ -18,14 +18,14 @@ from softflow.policies.pixel_encoder import PixelEncoder
 class OneStepPolicy(ChunkPolicy):
     """The one-step policy of flow Q-learning (FQL, arXiv 2502.02538) over action chunks:
 
-        chunk = clip(mu(s, z)),  z ~ p_base(z | s),
+        chunk = clip(center + scale * mu(s, z)),  z ~ p_base(z | s),
 
-    where p_base is the density of the flow's latents. `distillation_loss` trains mu to match the flow's chunk for the
-    same latent. The gradient of a critic reaches the policy through mu alone, so no ODE is solved to act and none is
-    differentiated in training.
+    where p_base is the density of the flow's latents, and center and scale are the policy's `action_center` and
+    `action_scale`. `distillation_loss` trains mu to match the flow's chunk for the same latent. The gradient of a
+    critic reaches the policy through mu alone, so no ODE is solved to act and none is differentiated in training.
 
-    mu has no inverse and hence no density, so the behaviour cloning loss is that of the flow. The observation
-    statistics are those of the flow policy.
+    mu has no inverse and hence no density, so the behaviour cloning loss is that of the flow. The statistics
+    of observations and actions are those of the flow policy.
 
     Args:
         flow_policy: The policy to distil. It is used in place, not copied.
@@ -99,6 +99,8 @@ class OneStepPolicy(ChunkPolicy):
     def distillation_loss(self, observation: Tensor, latent: Tensor, chunk: Tensor) -> Tensor:
         """Return the mean squared difference between `chunk` and the flow's chunk for the same latent, a scalar.
 
+        Differences are multiples of `action_scale`.
+
         The flow receives no gradient.
 
         Args:
@@ -108,13 +110,14 @@ class OneStepPolicy(ChunkPolicy):
         """
         with torch.no_grad():
             followed = self.flow_policy.decode(observation, latent)
-        return (chunk - followed).square().mean()
+        return ((chunk - followed) / self.action_scale).square().mean()
 
     def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of the flow on data chunks. It does not train mu; `distillation_loss` does."""
         return self.flow_policy.bc_loss(observation, chunk, weight)
 
     def _mu(self, features: Tensor, latent: Tensor) -> Tensor:
-        """Apply mu: features (B, C), latents (B, n, H, A) -> chunks (B, n, H, A)."""
+        """Apply mu and its units: features (B, C), latents (B, n, H, A) -> chunks (B, n, H, A)."""
         between = features.unsqueeze(1).expand(-1, latent.shape[1], -1)
-        return self.mu(torch.cat((between, latent.flatten(-2)), -1)).unflatten(-1, self.latent_shape)
+        normalized = self.mu(torch.cat((between, latent.flatten(-2)), -1)).unflatten(-1, self.latent_shape)
+        return torch.addcmul(self.action_center, self.action_scale, normalized)

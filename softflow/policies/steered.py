@@ -40,7 +40,7 @@ class HeadOutput(NamedTuple):
     log_std: Tensor
     """Logarithm of the factor on the base noise, (B, H, A)."""
     residual: Tensor
-    """Residual that is added to the decoded chunk, (B, H, A)."""
+    """Residual that is added to the decoded chunk, in multiples of the base's `action_scale`, (B, H, A)."""
 
     @property
     def squared_residual(self) -> Tensor:
@@ -54,7 +54,7 @@ class SteeredDraw(NamedTuple):
     latent: Tensor
     """The latent that the base decodes, (B, n, H, A)."""
     residual: Tensor
-    """The residual that is added to the decoded chunk, (B, n, H, A)."""
+    """The residual that is added to the decoded chunk, in multiples of the base's `action_scale`, (B, n, H, A)."""
     chunk: Tensor
     """The chunk to execute, (B, n, H, A)."""
 
@@ -62,15 +62,17 @@ class SteeredDraw(NamedTuple):
 class SteeredPolicy(ChunkPolicy):
     """Residual flow steering (RFS, arXiv 2602.01789) of any flow, normalizing or flow matching:
 
-        z ~ p_base(z | s),  w = z * exp(log_std(s)) + mean(s),  chunk = clip(base(s, w) + residual(s)).
+        z ~ p_base(z | s),  w = z * exp(log_std(s)) + mean(s),  chunk = clip(base(s, w) + scale * residual(s)),
+
+    where scale is the `action_scale` of the base, or 1 if the base does not normalise actions.
 
     One head maps the features of the base to mean, log_std and residual. Its last layer starts at zero, so that w = z
     and the residual is 0. The new policy equals its base bit for bit, greedy chunks included. With the latent alone,
     this is latent steering (DSRL, arXiv 2506.15799). With the residual alone, it is residual learning on a frozen
     policy (Policy Decorator, arXiv 2412.13630).
 
-    The base is frozen: its parameters receive no gradient, and it stays in `eval()`. The observation statistics
-    are those of the base.
+    The base is frozen: its parameters receive no gradient, and it stays in `eval()`. The statistics of observations and
+    actions are those of the base.
 
     Args:
         base: The policy to steer. It is used in place, not copied.
@@ -79,8 +81,8 @@ class SteeredPolicy(ChunkPolicy):
         deterministic: Whether z is the mode of the base density instead of a sample; log_std is then zero.
         latent_shape: Shape of mean and log_std, "step" or "chunk". z has its own values for each step in either case.
         residual_shape: Shape of the residual, "step" or "chunk".
-        residual_bound: Bound on every number of the residual, in units of the action box [-1, 1]. Higher values allow
-            larger corrections.
+        residual_bound: Bound on every number of the residual, in multiples of the scale of its action dimension. Higher
+            values allow larger corrections.
         log_std_bound: log_std stays within +- this. Higher values allow stronger changes of the noise.
 
     Raises:
@@ -98,7 +100,7 @@ class SteeredPolicy(ChunkPolicy):
         deterministic: bool = False,
         latent_shape: Shape = "step",
         residual_shape: Shape = "step",
-        residual_bound: float = 0.1,
+        residual_bound: float = 0.3,
         log_std_bound: float = 2.0,
     ) -> None:
         if not (latent or residual):
@@ -207,12 +209,12 @@ class SteeredPolicy(ChunkPolicy):
         return SteeredDraw(latent, residual, self.compose(observation, latent, residual))
 
     def compose(self, observation: Tensor, latent: Tensor, residual: Tensor) -> Tensor:
-        """Return clip(base(s, latent) + residual): (B, O), two of (B, n, H, A) -> (B, n, H, A).
+        """Return clip(base(s, latent) + scale * residual): (B, O), two of (B, n, H, A) -> (B, n, H, A).
 
         The chunk of the base is clipped first, so the residual is added to the actions that the base would execute.
         """
         chunk = self.flow.generate(latent.flatten(-2), self.flow.embed(self.features(observation)))
-        return (chunk.unflatten(-1, self.latent_shape).clamp(-1, 1) + residual).clamp(-1, 1)
+        return (chunk.unflatten(-1, self.latent_shape).clamp(-1, 1) + self.action_scale * residual).clamp(-1, 1)
 
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
         return self.draw(observation, n, temperature).chunk[:, :, :length]
@@ -260,18 +262,23 @@ class SteeredPolicy(ChunkPolicy):
         return log_prob - log_std.sum((-2, -1))
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
-        """Return the log-density of base(s, w) + residual(s) before any clipping: (B, O), (B, *n, H, A) -> (B, *n).
+        """Return the log-density of chunks before any clipping: (B, O), (B, *n, H, A) -> (B, *n).
 
-        It is in nats and as exact as that of the base flow. A deterministic latent is treated as in `latent_kl`.
+        It is that of base(s, w) + scale * residual(s), in nats and as exact as that of the base flow. A deterministic
+        latent is treated as in `latent_kl`.
         """
         steering = self.steer(observation)
-        residual = _between(steering.residual, chunk)
+        residual = self.action_scale * _between(steering.residual, chunk)
         latent, log_abs_det = self.flow.to_latent(chunk - residual, self.features(observation))
         return self.latent_log_prob(observation, latent, steering) + log_abs_det
 
     def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Return the weighted mean of -`log_prob` of data chunks (B, H, A), per dimension, in nats."""
-        loss = -self.log_prob(observation, chunk) / chunk[0].numel()
+        """Return the weighted mean of -`log_prob` of data chunks (B, H, A), per dimension, in nats.
+
+        If the base normalises actions, it is in normalised units.
+        """
+        log_prob = self.log_prob(observation, chunk) + self.horizon * self.action_scale.log().sum()
+        loss = -log_prob / chunk[0].numel()
         return loss.mean() if weight is None else (weight * loss).sum() / weight.sum()
 
 

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
 from flows.registry import find_flow
 from softflow.algos import Algorithm, find_algorithm
+from softflow.console import remark
 from softflow.data import Episode
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
 from softflow.errors import UserError, one_line
-from softflow.policies import BestOfN, ChunkPolicy
+from softflow.policies import BestOfN
 from softflow.policies.weights import memory_limit
 from softflow.runs.config import TrainConfig, read_config
 from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
+from softflow.training.evaluated import describe_best, end_of_stage, read_evaluation
 from softflow.training.global_state import environments_turn
 from softflow.training.run_folder import RunFolder
 from softflow.training.success import SuccessRule
@@ -45,10 +49,23 @@ def config_path_of(run: str) -> Path:
     return path.parent.parent / "config.yaml" if (path / "policy.json").is_file() else RunFolder.open(path).config_path
 
 
-def load_run(run: str, device: str = "cpu") -> tuple[BestOfN, TrainConfig[Any]]:
+class Deployed(NamedTuple):
+    """A deployed policy, and what its user should know about its choice."""
+
+    policy: BestOfN
+    choice: str | None
+    """A line that says which of the run's policies it is. None if it was named explicitly, or there was no choice."""
+
+    def say_choice(self) -> None:
+        """Print the choice to standard error. Commands do so after their last check, so that errors are one line."""
+        if self.choice is not None:
+            remark(self.choice)
+
+
+def load_run(run: str, device: str = "cpu", stage: str | None = None) -> tuple[Deployed, TrainConfig[Any]]:
     """Load the deployed policy and the configuration of a run folder, or of a checkpoint folder in it.
 
-    The run may still be training.
+    The run may still be training. `stage` is explained in `load_deployed`.
 
     Raises:
         UserError: The folder is neither a run folder nor a checkpoint folder, or the policy or the configuration cannot
@@ -56,24 +73,36 @@ def load_run(run: str, device: str = "cpu") -> tuple[BestOfN, TrainConfig[Any]]:
     """
     # The configuration comes first, because the module of the algorithm may register the policy's flow.
     config = read_config(str(config_path_of(run)))
-    return load_deployed(run, device), config
+    return load_deployed(run, device, stage), config
 
 
-def read_base(run: str) -> ChunkPolicy:
-    """Load the policy of a run, to be steered. Raise `UserError` if it cannot be loaded."""
-    return load_deployed(run).policy
-
-
-def load_deployed(run: str, device: str = "cpu") -> BestOfN:
+def load_deployed(run: str, device: str = "cpu", stage: str | None = None) -> Deployed:
     """Load the deployed policy of a run folder, or of a checkpoint folder, without reading the run's configuration.
 
+    Args:
+        run: The folder. The policy of a run folder is its best one, or the last one if none has been evaluated.
+        device: The device of the policy.
+        stage: The name of a stage whose policy, as it was at the end of the stage, is loaded instead.
+
     Raises:
-        UserError: The folder is neither a run folder nor a checkpoint folder, or the policy cannot be loaded.
+        UserError: The folder is neither a run folder nor a checkpoint folder, the policy cannot be loaded, or the stage
+            is unknown, has not ended, or is given although `run` already names a checkpoint.
     """
-    path = Path(run).absolute()
-    if (path / "policy.json").is_file():
-        return load_policy(path, device)
-    return RunFolder.open(path).read_last(partial(load_policy, device=device))
+    if (Path(run) / "policy.json").is_file():
+        if stage is not None:
+            raise UserError(f"{run} is one checkpoint already: give its run folder to choose the stage {stage!r}")
+        return Deployed(load_policy(run, device), None)
+    folder = RunFolder.open(run)
+    if stage is not None:
+        end = end_of_stage(folder, stage)
+        return Deployed(load_policy(end, device), f"end of stage: {read_evaluation(end)}")
+    return folder.read_best(lambda best: Deployed(load_policy(best, device), _choice(folder, best)))
+
+
+def _choice(folder: RunFolder, best: Path) -> str | None:
+    if best not in (kept := folder.policies()):  # nothing has been evaluated, or an earlier version trained the run
+        return None
+    return describe_best(read_evaluation(best), max(map(read_evaluation, kept), key=lambda one: one.number))
 
 
 def give(load: Callable[[T], None], what: T, name: str) -> None:
@@ -128,8 +157,15 @@ def make_mirror(config: RunConfig, layout: ObservationLayout | None = None) -> C
         return None
 
     def mirror(episode: Episode) -> Episode:
-        observation, action = trajectory(episode.observation, episode.action)
-        return replace(episode, observation=observation, action=action, mode=-1, decision=None)
+        proposals, steps = episode.proposals, len(episode)
+        actions = episode.action
+        if proposals is not None:
+            actions = np.concatenate([actions, proposals.chunk.reshape(-1, episode.action_dim)])
+        observation, actions = trajectory(episode.observation, actions)
+        if proposals is not None:
+            proposals = replace(proposals, chunk=actions[steps:].reshape(proposals.chunk.shape))
+        image = replace(episode, observation=observation, action=actions[:steps], proposals=proposals)
+        return replace(image, mode=-1, decision=None)
 
     return mirror
 
@@ -157,6 +193,13 @@ def make_algorithm(
         made.schedule()  # a stage may be wrong
     except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes too large for torch
         raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
+    try:
+        inspect.signature(made.explore).bind("observation", "arms")
+    except TypeError as error:  # the interface of earlier versions
+        raise UserError(
+            f"algorithm {config.algorithm!r}: explore must take the observations and the arms of their episodes, "
+            "explore(self, observation, arms), see docs/architecture.md"
+        ) from error
     for name in ("update", "begin", "diagnose"):
         if hasattr(made, name):  # the interface of earlier versions, which nobody would call
             raise UserError(

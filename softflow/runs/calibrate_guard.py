@@ -9,7 +9,7 @@ from softflow.data import Dataset, Episode, check_compatible, in_order_of, load_
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard
 from softflow.runs.assembly import config_path_of, load_run, make_mirror
-from softflow.runs.training import DEMONSTRATIONS
+from softflow.runs.given_demonstrations import DEMONSTRATIONS, identity
 
 
 def make_guard(
@@ -32,8 +32,8 @@ def make_guard(
         UserError: The run's policy has no exact density. Or the demonstrations do not fit its environment, were used in
             its training, or are too few.
     """
-    deployed, config = load_run(run)
-    policy = deployed.policy
+    loaded, config = load_run(run)
+    deployed, policy = loaded.policy, loaded.policy.policy
     try:
         ChunkGuard(policy)  # before anything else is found wrong with the demonstrations
     except ValueError as error:
@@ -45,7 +45,7 @@ def make_guard(
     episodes = held_out.episodes
     check_compatible(episodes, policy.observation_dim, policy.action_dim)
     learned = _learned_from(run)
-    if known := len({_identity(episode) for episode in learned} & {_identity(episode) for episode in episodes}):
+    if known := len(set(map(identity, learned)) & set(map(identity, episodes))):
         raise UserError(
             f"{run} has learnt from {known} of these demonstrations, so it finds them likelier than new ones: "
             "give others, for instance from softflow-demo with another --seed"
@@ -65,13 +65,10 @@ def make_guard(
         guard.calibrate(torch.as_tensor(whole_chunks(seen, 1)[0]), observation, chunk, quantile)
     except ValueError as error:
         raise UserError(f"cannot calibrate a guard of {run}: {error}") from error
+    loaded.say_choice()
     return guard, len(chunk)
 
 
 def _learned_from(run: str) -> list[Episode]:
     """Load the run's own copy of its demonstrations."""
     return load_demonstrations(config_path_of(run).parent / DEMONSTRATIONS)
-
-
-def _identity(episode: Episode) -> tuple[bytes, bytes]:
-    return episode.observation.tobytes(), episode.action.tobytes()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from softflow.algos import find_algorithm
+from softflow.algos.settings import PolicyConfig
 from softflow.errors import UserError
 from softflow.settings.fields import Flat
 from softflow.settings.presets import Selection, preset_layers
@@ -30,13 +31,25 @@ class TrainConfig(Generic[Method]):
 
 def config_class(selection: Selection) -> type[TrainConfig[Any]]:
     """Return the configuration class of the selected algorithm, such as `TrainConfig[SoftFlowConfig]`."""
-    return class_for(selection.algorithm or _algorithm_of(preset_layers(selection)))
+    return class_for(algorithm_of(selection))
+
+
+def algorithm_of(selection: Selection) -> str:
+    """Return the name of the selected algorithm."""
+    return selection.algorithm or _algorithm_of(preset_layers(selection))
 
 
 def read_config(path: str) -> TrainConfig[Any]:
-    """Read the resolved configuration that a run wrote."""
+    """Read the resolved configuration that a run wrote.
+
+    Runs of earlier versions, whose configuration has no `normalize_actions`, did not normalise actions.
+    """
     layer = load_file(path)
-    return from_dict(class_for(_algorithm_of([layer])), layer.values, source=path)
+    config, values = class_for(_algorithm_of([layer])), layer.values
+    (method,) = get_args(config)
+    if issubclass(method, PolicyConfig):
+        values = {"normalize_actions": False, **values}
+    return from_dict(config, values, source=path)
 
 
 def class_for(algorithm: str) -> type[TrainConfig[Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from softflow.data import Episode, observation_tensor
 from softflow.errors import UserError
@@ -54,6 +55,16 @@ class EvaluationConfig:
     env_time_limit: float | None = None
     """Seconds of wall time that a reset or a chunk may take before it counts as an error of the environment.
     Requires vectorization mode `async`."""
+    stage: str | None = None
+    """Stage at whose end the policy is evaluated, such as `imitation`. By default the best policy of the run is."""
+    candidates: int | None = None
+    """Number of chunks proposed for each one that is executed; the critic, as it was then, chooses among them.
+    By default as in the evaluated policy."""
+    temperature: float | None = None
+    """Scale of the base noise of proposed chunks. Higher values make them more varied.
+    By default as in the evaluated policy."""
+    greedy: bool = False
+    """Whether to execute the most likely chunk, which softflow-export writes, instead of sampled candidates."""
     device: str = "cpu"
     """Device of the policy, in torch's notation: `cpu`, `cuda`, `cuda:1`."""
     guard: str | None = None
@@ -71,6 +82,10 @@ class EvaluationConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be in 0 ... 2^63 - 1, got {self.seed}")
+        if self.greedy and (self.candidates is not None or self.temperature is not None):
+            raise ValueError("the greedy chunk is not sampled: give it neither candidates nor a temperature")
+        if self.greedy and self.guard is not None:
+            raise ValueError("a guard replaces flagged chunks by other samples: give one of guard and greedy")
         if self.guard is not None and self.video is not None:
             raise ValueError("a video shows the policy without its guard: give one of video and guard")
 
@@ -90,7 +105,8 @@ class Evaluator:
         self.run, self.config = run, config
         self._rows, self._film = _new_file(config.csv, "--csv"), _new_file(config.video, "--video")
         require_device(config.device)
-        self.policy, trained = load_run(run, config.device)
+        loaded, trained = load_run(run, config.device, config.stage)
+        self.policy, self._loaded = _with_settings(loaded.policy, config, run), loaded
         try:
             self.settings = replace(
                 trained.run,
@@ -111,8 +127,11 @@ class Evaluator:
         with closing(make_environments(self.settings, number, self.policy.n_action_steps)) as environments:
             require_fit(self.policy, environments, self.run)
             if self._guarded is None:
-                return evaluate(environments, self._act, config.episodes, config.seed, errors)
-            return evaluate_guarded(environments, self._guarded, config.episodes, config.seed, errors)
+                result = evaluate(environments, self._act, config.episodes, config.seed, errors)
+            else:
+                result = evaluate_guarded(environments, self._guarded, config.episodes, config.seed, errors)
+        self._loaded.say_choice()
+        return result
 
     def write(self, episodes: Sequence[Episode]) -> None:
         """Write the CSV table of these episodes and the video, if the settings name files for them."""
@@ -124,7 +143,11 @@ class Evaluator:
                 write_video(self._film, environment, self._act, self.policy.n_action_steps, self.config.seed)
 
     def _act(self, observation: np.ndarray) -> np.ndarray:
-        return self.policy.act(observation_tensor(observation, self.config.device)).cpu().numpy()
+        seen = observation_tensor(observation, self.config.device)
+        if not self.config.greedy:
+            return self.policy.act(seen).cpu().numpy()
+        with torch.inference_mode():
+            return self.policy.policy.greedy(seen)[:, : self.policy.n_action_steps].cpu().numpy()
 
 
 def _new_file(name: str | None, flag: str) -> Path | None:
@@ -133,6 +156,16 @@ def _new_file(name: str | None, flag: str) -> Path | None:
         return None
     require_new_file(Path(name), flag)
     return Path(name).absolute()
+
+
+def _with_settings(policy: BestOfN, config: EvaluationConfig, run: str) -> BestOfN:
+    """Return the policy with the number of candidates and the temperature of the evaluation, if it has any."""
+    candidates = policy.candidates if config.candidates is None else config.candidates
+    temperature = policy.temperature if config.temperature is None else config.temperature
+    try:
+        return BestOfN(policy.policy, policy.critic, policy.n_action_steps, candidates, temperature, policy.task)
+    except ValueError as error:
+        raise UserError(f"{run}: {error}") from error
 
 
 def _behind_guard(policy: BestOfN, config: EvaluationConfig, folder: str) -> GuardedPolicy:

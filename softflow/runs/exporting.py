@@ -15,7 +15,7 @@ def export_run(run: str, out: Path, format: str) -> tuple[BestOfN, float]:
     """Export the greedy choice of a run's policy.
 
     Args:
-        run: Run folder, or a checkpoint's folder in it.
+        run: Run folder, whose best policy is exported, or a checkpoint's folder in it.
         out: The file to write. It must not exist.
         format: One of `flows.export.FORMATS`.
 
@@ -30,8 +30,11 @@ def export_run(run: str, out: Path, format: str) -> tuple[BestOfN, float]:
     if format not in FORMATS:
         raise UserError(f"unknown format {format!r}: {did_you_mean(format, FORMATS)}")
     require_new_file(out, "--out")
-    deployed, _ = load_run(run)
+    loaded, _ = load_run(run)
+    deployed = loaded.policy
     try:
-        return deployed, export_greedy(deployed, out, format)
+        difference = export_greedy(deployed, out, format)
     except (ExportError, ImportError) as error:
         raise UserError(f"flow {deployed.policy.flow_name!r}: {error}") from error
+    loaded.say_choice()
+    return deployed, difference

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from softflow.algos import find_algorithm
 from softflow.errors import UserError
-from softflow.policies import FlowPolicy
-from softflow.runs.assembly import read_base
-from softflow.runs.config import TrainConfig, class_for, config_class
+from softflow.policies import ChunkPolicy, FlowPolicy, OneStepPolicy
+from softflow.runs.assembly import config_path_of, load_deployed
+from softflow.runs.config import TrainConfig, algorithm_of, class_for, config_class
+from softflow.runs.given_demonstrations import DEMONSTRATIONS
 from softflow.settings.fields import dotted_values, to_dict
-from softflow.settings.presets import Selection, preset_layers, selecting_values
+from softflow.settings.presets import Selection, is_file, load_preset, preset_layers, selecting_values
 from softflow.settings.typed import Layer, from_layers, load_file
 from softflow.training.config import RunConfig
 
@@ -22,33 +24,90 @@ SOURCE = "softflow.train"
 """The source that errors name for settings given in Python."""
 
 
-def training_layers(selection: Selection, *above: Layer) -> list[Layer]:
-    """Load the layers of a selection, including the settings of the base policy that it names, if any.
+INHERITED = "env", "env_options", "success", "num_demos"
+"""Settings of a base that a run which starts from it takes over, besides its demonstrations."""
 
-    The settings of the base override the presets. `--config FILE`, the flags and the layers `above` come on top; if
-    they contradict the base, loading the base fails later.
+
+def training_layers(selection: Selection, *above: Layer) -> list[Layer]:
+    """Load the layers of a selection, including the settings of the base that it names, if any.
+
+    The description of the base's policy overrides the presets. `--config FILE`, the flags and the layers `above` come
+    on top; if they contradict the base, loading the base fails later.
+
+    Unless another environment is selected, the environment and the demonstrations of the base are inherited as well.
+    They override the presets of the algorithm and the environment, but not a preset that is a file, nor `--preset`.
 
     Raises:
-        UserError: The base cannot be loaded, or its policy cannot be steered.
+        UserError: The base cannot be loaded, or the algorithm cannot start from its policy.
     """
-    if selection.base is None:
+    base = selection.base
+    if base is None:
         return preset_layers(selection, *above)
-    policy = read_base(selection.base)
-    if not isinstance(policy, FlowPolicy):
+    policy = load_deployed(base).policy.policy
+    inherited = _inherited(selection)
+    selection = replace(selection, env=selection.env or inherited.get("env", RunConfig.env))
+    _require_base(selection, policy)
+    flow, values = _settings_of_policy(policy)
+    presets = [
+        Layer({name: value for name, value in layer.values.items() if name not in flow}, layer.source)
+        for layer in preset_layers(replace(selection, config=None))
+    ]
+    file = [load_file(selection.config)] if selection.config is not None else []
+    return [*presets, Layer({**inherited, **flow, **values}, base), *file, *above]
+
+
+def demonstrations_of_base(method: Any) -> str | None:
+    """Return the file of the demonstrations of the base that the settings of a method name, if it is known."""
+    base = getattr(method, "base", None)
+    config = config_path_of(base) if base is not None else None
+    return str(config.parent / DEMONSTRATIONS) if config is not None and config.is_file() else None
+
+
+def _inherited(selection: Selection) -> dict[str, Any]:
+    """Return the settings that are inherited from the base. A checkpoint that was moved out of its run has none."""
+    assert selection.base is not None
+    config = config_path_of(selection.base)
+    if not config.is_file():
+        return {}
+    settings = load_file(str(config)).values  # read as text, because its algorithm's module need not be installed
+    if selection.env not in (None, settings.get("env")):
+        return {}
+    inherited = {name: settings[name] for name in INHERITED if name in settings}
+    inherited["demos"] = str(config.parent / DEMONSTRATIONS)
+    explicit = [load_file(selection.algo)] if selection.algo is not None and is_file(selection.algo) else []
+    if selection.preset is not None:
+        explicit.append(load_preset("presets", selection.preset))
+    return {name: value for name, value in inherited.items() if not any(name in layer.values for layer in explicit)}
+
+
+def _require_base(selection: Selection, policy: ChunkPolicy) -> None:
+    """Raise `UserError` if the algorithm cannot start from the policy of the base, or the selected flow is another."""
+    algorithm = algorithm_of(selection)
+    needed = find_algorithm(algorithm).base_kind
+    if not isinstance(policy, needed):
         raise UserError(
-            f"base {selection.base}: a policy of kind {policy.kind!r} cannot be steered: give the run of its base"
+            f"base {selection.base}: {algorithm} starts from a policy of kind {needed.kind!r}, not {policy.kind!r}: "
+            f"{_ADVICE.get(needed.kind, 'give the run of a method with such a policy')}"
         )
     if selection.flow not in (None, policy.flow_name):
         raise UserError(
             f"base {selection.base}: its flow is {policy.flow_name!r}, not {selection.flow!r}: give no flow"
         )
-    values = {name: value for name, value in policy.describe().items() if not name.endswith("_dim")}
-    presets = [
-        Layer({name: value for name, value in layer.values.items() if name not in values}, layer.source)
-        for layer in preset_layers(replace(selection, config=None))
-    ]
-    file = [load_file(selection.config)] if selection.config is not None else []
-    return [*presets, Layer(values, selection.base), *file, *above]
+
+
+_ADVICE = {
+    FlowPolicy.kind: "give a run of imitation, filtered_imitation or softflow, or the base of a steered policy",
+    OneStepPolicy.kind: "give a run of flow_q_learning",
+}
+"""What to do if the policy of a base is not of this kind."""
+
+
+def _settings_of_policy(policy: ChunkPolicy) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings that describe the flow of a base's policy, and those that describe the rest of it."""
+    described, rest = policy.describe(), dict[str, Any]()
+    if isinstance(policy, OneStepPolicy):
+        described, rest = policy.flow_policy.describe(), {"one_step": policy.options}
+    return {name: value for name, value in described.items() if not name.endswith("_dim")}, rest
 
 
 def resolve(config: Mapping[str, Any], settings: Mapping[str, Any]) -> TrainConfig[Any]:
@@ -64,7 +123,9 @@ def resolve(config: Mapping[str, Any], settings: Mapping[str, Any]) -> TrainConf
     above = [Layer(settings_of(values), SOURCE) for values in (config, settings)]
     given = {**above[0].values, **above[1].values}
     file = selecting_values(given.get("algo"), given.get("config"))
-    chosen = {"algo": RunConfig.algo, "env": RunConfig.env, **file, **given}
+    chosen = {"algo": RunConfig.algo, **file, **given}
+    if chosen.get("base") is None:  # otherwise the environment is inherited from it
+        chosen = {"env": RunConfig.env, **chosen}
     names = [field.name for field in fields(Selection)]
     selection = Selection(**{name: chosen[name] for name in names if isinstance(chosen.get(name), str)})
     layers = training_layers(selection, *above)

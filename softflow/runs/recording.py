@@ -97,10 +97,13 @@ def correct(run: str, config: RecordingConfig, errors: EnvironmentErrors | None 
     """
     make = config.maker()
     seed_all(config.seed)
-    policy, trained = load_run(run)
+    loaded, trained = load_run(run)
     if config.env != trained.run.env:
         raise UserError(f"corrections {run}: its environment is {trained.run.env!r}: give no --env")
     with environments_turn(), closing(CheckedEnvironment(make())) as environment:
-        require_fit(policy, environment, run)
+        require_fit(loaded.policy, environment, run)
+    policy, options = loaded.policy, config.demonstrator_options
     errors, rule = errors or EnvironmentErrors(config.on_env_error), SuccessRule(config.success)
-    return record_corrections(make, policy, config.episodes, config.seed, config.demonstrator_options, errors, rule)
+    corrections = record_corrections(make, policy, config.episodes, config.seed, options, errors, rule)
+    loaded.say_choice()
+    return corrections

@@ -23,9 +23,10 @@ from softflow.runs.calibrate_guard import make_guard
 from softflow.runs.config import TrainConfig, read_config
 from softflow.runs.evaluator import EvaluationConfig, Evaluator
 from softflow.runs.exporting import export_run
-from softflow.runs.layers import resolve, resolve_resumed, settings_of
+from softflow.runs.given_demonstrations import DEMONSTRATIONS
+from softflow.runs.layers import demonstrations_of_base, resolve, resolve_resumed, settings_of
 from softflow.runs.recording import RecordingConfig, correct, demonstrate
-from softflow.runs.training import DEMONSTRATIONS, new_folder, train_run
+from softflow.runs.training import new_folder, train_run
 from softflow.settings.typed import from_dict
 from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation
 from softflow.training.run_folder import RunFolder
@@ -76,14 +77,18 @@ def train(
     if config.run.resume is not None:
         raise UserError("resume is not a setting of a new run: call softflow.Run(path).resume()")
     if given is not None and config.run.demos is not None:
-        raise UserError(f"demos is given as episodes and as the file {config.run.demos}: give one of them")
+        if config.run.demos != demonstrations_of_base(config.method):
+            raise UserError(f"demos is given as episodes and as the file {config.run.demos}: give one of them")
+        config = replace(config, run=replace(config.run, demos=None))
     with new_folder(config) as folder:
         train_run(config, folder, given)
     return Run(folder.given)
 
 
 def load(path: AnyPath, device: str = "cpu", guard: AnyPath | None = None) -> Policy:
-    """Load the policy of a run folder, or of a checkpoint folder at any location.
+    """Load the best policy of a run folder, or that of a checkpoint folder at any location.
+
+    A line on standard error says which policy of the run it is.
 
     If the folder belongs to a run with a `config.yaml`, this imports the module of the algorithm that it names.
 
@@ -97,8 +102,10 @@ def load(path: AnyPath, device: str = "cpu", guard: AnyPath | None = None) -> Po
     """
     require_device(device)
     given = _expanded(path)
-    deployed = load_run(given, device)[0] if config_path_of(given).is_file() else load_deployed(given, device)
-    return Policy(deployed, ChunkGuard.load(_expanded(guard), device) if guard is not None else None)
+    loaded = load_run(given, device)[0] if config_path_of(given).is_file() else load_deployed(given, device)
+    policy = Policy(loaded.policy, ChunkGuard.load(_expanded(guard), device) if guard is not None else None)
+    loaded.say_choice()
+    return policy
 
 
 def record_demonstrations(env: str = "tape_cut", episodes: int = 200, **settings: Any) -> Dataset:
@@ -129,7 +136,7 @@ class Run:
     """A run of `softflow.train` or `softflow-train`. It may still be training.
 
     Args:
-        path: Run folder, or a checkpoint's folder in it, whose policy then replaces that of the last checkpoint.
+        path: Run folder, or a checkpoint's folder in it, whose policy then replaces the best one of the run.
 
     Raises:
         UserError: The folder is neither of these.
@@ -223,10 +230,12 @@ class Run:
         """
         return export_run(self._given, Path(_expanded(path)), format)[1]
 
-    def resume(self, **changes: Any) -> Run:
+    def resume(self, *, demos: AnyPath | Dataset | Sequence[Episode] | None = None, **changes: Any) -> Run:
         """Resume the run from its last checkpoint to its end or, with `online={"steps": ...}`, beyond it.
 
         Args:
+            demos: Further demonstrations, from which the run learns as well from now on: a file in a known format, a
+                `Dataset`, or episodes. All of them are added, except for those that the run has already.
             changes: Settings to change, with the same keys as in YAML (allowed ones: docs/architecture.md).
 
         Returns:
@@ -238,7 +247,10 @@ class Run:
         with RunFolder.resume(self._given) as folder:
             saved = self.config
             saved = replace(saved, run=replace(saved.run, resume=folder.given))
-            train_run(resolve_resumed(saved, changes), folder)
+            more = _expanded(demos) if isinstance(demos, str | PathLike) else demos
+            if more is not None and not isinstance(more, str):
+                more = _as_dataset(more, "demos")
+            train_run(resolve_resumed(saved, changes), folder, more=more)
         return self
 
     def record_corrections(self, episodes: int = 50, **settings: Any) -> Corrections:

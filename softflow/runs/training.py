@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,52 +15,48 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
+from flows import NormalizedFlow
 from softflow.algos import Algorithm
-from softflow.console import note
+from softflow.console import note, remark
 from softflow.data import (
     Dataset,
     Episode,
     Replay,
+    action_statistics,
     check_compatible,
     constant_dimensions,
-    in_order_of,
     load_corrections,
     load_dataset,
     observation_statistics,
-    read_dataset,
+    proposal_dtype,
     row_dtype,
     save_corrections,
     save_demonstrations,
 )
-from softflow.envs import describe_spaces, name_dimensions, resolve_env_id, time_limit
+from softflow.envs import describe_spaces, name_actions, name_dimensions, resolve_env_id, time_limit
 from softflow.errors import UserError, one_line
 from softflow.runs.assembly import (
-    environment_maker,
     give,
     load_deployed,
     make_algorithm,
-    make_environment,
     make_environments,
     make_mirror,
     require_flow,
 )
 from softflow.runs.config import TrainConfig, read_config
-from softflow.runs.record_demonstrations import record_demonstrations
+from softflow.runs.given_demonstrations import DEMONSTRATIONS, first_demonstrations, with_more_demonstrations
 from softflow.settings.fields import to_dict
 from softflow.settings.typed import dump_yaml
 from softflow.task import TaskSpec
 from softflow.training.config import RunConfig
-from softflow.training.evaluation import Evaluation
-from softflow.training.failures import EnvironmentErrors, EnvironmentFailed
+from softflow.training.evaluated import Evaluated, best_of, decline, describe_best
+from softflow.training.failures import EnvironmentFailed
 from softflow.training.global_state import environments_turn
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
 from softflow.training.run_folder import RunFolder
-from softflow.training.success import SuccessRule
 from softflow.training.vector import closing
 
-DEMONSTRATIONS = "demonstrations.npz"
-"""File name of the copy of the demonstrations in the run folder."""
 CORRECTIONS = "corrections.npz"
 """File name of the copy of the corrections in the run folder."""
 
@@ -71,11 +66,11 @@ class Trained:
     """Results of a training.
 
     Attributes:
-        evaluations: The evaluations on held-out episodes, in order, as (stage, updates or steps in the stage, result).
+        evaluations: The evaluations on held-out episodes, in order.
         errors: The number of own episodes that were lost to errors of their environment.
     """
 
-    evaluations: list[tuple[str, int, Evaluation]]
+    evaluations: list[Evaluated]
     errors: int
 
 
@@ -102,13 +97,16 @@ def _alone() -> Iterator[None]:
 
 
 @_alone()
-def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None = None) -> Trained:
+def train_run(
+    config: TrainConfig[Any], folder: RunFolder, given: Dataset | None = None, more: Dataset | str | None = None
+) -> Trained:
     """Train a run to its end, from the beginning or, with `config.run.resume`, from its last checkpoint.
 
     Args:
         config: The settings.
         folder: The locked folder of the run.
         given: Demonstrations to use instead of those that `config.run.demos` names.
+        more: Demonstrations, or their file, that a resumed run learns from as well from now on.
 
     Raises:
         UserError: The settings, the files that they name or the demonstrations are invalid; or an environment failed.
@@ -117,9 +115,9 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
     run, resume = config.run, config.run.resume
     torch.set_num_threads(run.threads)
     seed_all(run.seed)
+    with environments_turn():
+        resolve_env_id(run.env)  # its module may register flows and dataset formats as well
     if not resume:
-        with environments_turn():
-            resolve_env_id(run.env)  # its module may register flows and dataset formats as well
         require_flow(config)
     # Files that the configuration names are read first: environments may change the current folder.
     base_run, corrections_file = (getattr(config.method, name, None) for name in ("base", "corrections"))
@@ -128,24 +126,31 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
         base = load_deployed(base_run)
     if corrections_file is not None:
         corrections = load_corrections(folder.path / CORRECTIONS if resume else corrections_file)
-    dataset = load_dataset(folder.path / DEMONSTRATIONS) if resume else _demonstrations(run, given)
+    dataset = load_dataset(folder.path / DEMONSTRATIONS) if resume else first_demonstrations(run, given)
+    if more is not None:
+        dataset = with_more_demonstrations(run, dataset, more)
     demonstrations = dataset.episodes
 
     layout = demonstrations[0].layout
     sizes = layout or demonstrations[0].observation_dim, demonstrations[0].action_dim
     algorithm = make_algorithm(config, *sizes, folder.last_checkpoint() if resume else None)
     if base is not None:
-        give(algorithm.load_base, base.policy, f"base {base_run}")
-    elif base_run is None and algorithm.imitates:
+        give(algorithm.load_base, base.policy.policy, f"base {base_run}")
+    if algorithm.imitates:
         _require_imitable(demonstrations)
-        _require_density(algorithm, demonstrations)
     if corrections is not None:
         give(algorithm.load_corrections, corrections, f"corrections {corrections_file}")
-    _require_room(run, folder, demonstrations[0])
+    _require_room(run, folder, demonstrations[0], algorithm)
     mirror = make_mirror(run, layout)
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
-    algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
+    if base_run is None:  # the policy of a base keeps the statistics that it was trained with
+        algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
+        algorithm.fit_actions(learned_from)
+    if base_run is None or base is not None:  # otherwise the checkpoint to resume has them
+        algorithm.fit_critics()
+    if algorithm.imitates:
+        _require_density(algorithm, demonstrations)
     successes = np.mean([episode.is_success for episode in demonstrations])
 
     def side_by_side(number: int) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
@@ -156,7 +161,7 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
         task = replace(TaskSpec.from_env(environments), success=run.success)
         for what, other in (
             (run.demos or "demonstrations", dataset),
-            (f"base {base_run}", base),
+            (f"base {base_run}", base.policy if base is not None else None),
             (f"corrections {corrections_file}", corrections),
         ):
             if other is not None and other.task is not None:
@@ -172,9 +177,16 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
                     save_corrections(folder.path / CORRECTIONS, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
         note(_what_is_seen(environments, learned_from))
+        if base is not None:
+            note(f"base {base_run}: its policy takes the place of imitation, which is skipped")
+            base.say_choice()
+        elif _normalizes_actions(algorithm):
+            note(_what_is_normalized(environments, learned_from))
         trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror)
         if resume:
             _resume(trainer, resume)
+            if more is not None:
+                _record_more(trainer, folder, dataset)
             _keep_settings(config, folder)
         try:
             evaluations = trainer.run()
@@ -183,7 +195,21 @@ def train_run(config: TrainConfig[Any], folder: RunFolder, given: Dataset | None
                 raise
             kept = Path(folder.given, "checkpoints", folder.last_checkpoint().name)
             raise UserError(f"{one_line(error)}; the last checkpoint, {kept}, is from before") from error
+    if (warning := decline(evaluations)) is not None:
+        remark(warning)
+    if (best := best_of(evaluations)) is not None:
+        note(describe_best(best, evaluations[-1]))
     return Trained(evaluations, trainer.environment_errors.count)
+
+
+def _record_more(trainer: Trainer, folder: RunFolder, dataset: Dataset) -> None:
+    """Replace the run's copy of its demonstrations. A later `--resume` starts from this copy."""
+    if trainer.has_finished:
+        raise UserError(
+            f"{folder.given} has finished: give online.steps as well, so that it learns from more demonstrations"
+        )
+    with folder.writing():
+        save_demonstrations(folder.path / DEMONSTRATIONS, *dataset)
 
 
 def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
@@ -193,39 +219,14 @@ def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
         folder.save_settings(partial(dump_yaml, settings))
 
 
-def _demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
-    if config.demos is None and given is None:
-        processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
-        errors = EnvironmentErrors(config.on_env_error)
-        rule, number = SuccessRule(config.success), config.num_demos
-        return record_demonstrations(
-            environment_maker(config), number, config.seed, processes, errors=errors, success=rule
-        )
-    if config.demos is not None:
-        dataset = read_dataset(config.demos)
-        if len(dataset.episodes) < config.num_demos:
-            note(f"{config.demos} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
-    else:
-        assert given is not None
-        dataset = given
-        if not dataset.episodes:
-            raise UserError("demos has no episode: give at least one")
-    task = TaskSpec.from_env(make_environment(config))
-    dataset = in_order_of(task, dataset)
-    if dataset.task is not None:
-        what = config.demos or "demos"
-        if dataset.task.success != config.success:
-            note(f"{what} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
-    sizes = task.observation_size, task.action_dim
-    check_compatible(dataset.episodes, *sizes, recorded=dataset.task, expected=task)
-    return Dataset(dataset.episodes[: config.num_demos], dataset.task)
-
-
-def _require_room(config: RunConfig, folder: RunFolder, episode: Episode) -> None:
+def _require_room(config: RunConfig, folder: RunFolder, episode: Episode, algorithm: Algorithm) -> None:
     """Raise `UserError` if a replay of this capacity does not fit in memory or on disk."""
     sizes = episode.observation_dim, episode.action_dim, episode.observation.dtype
+    horizon, n_action_steps = algorithm.deployed.policy.horizon, algorithm.n_action_steps
     if config.replay_storage == "disk":
-        needed, free = config.replay_capacity * row_dtype(*sizes).itemsize, shutil.disk_usage(folder.path).free
+        chunk, row = proposal_dtype(horizon, episode.action_dim), row_dtype(*sizes)
+        needed = config.replay_capacity * (row.itemsize + chunk.itemsize / n_action_steps)
+        free = shutil.disk_usage(folder.path).free
         if needed > free and not config.resume:
             raise UserError(
                 f"replay_capacity {config.replay_capacity:,}: {needed / 1e9:,.1f} GB of rows, and {folder.given} has "
@@ -233,7 +234,7 @@ def _require_room(config: RunConfig, folder: RunFolder, episode: Episode) -> Non
             )
         return
     try:
-        Replay(config.replay_capacity, *sizes)
+        Replay(config.replay_capacity, *sizes, horizon=horizon, n_action_steps=n_action_steps)
     except (ValueError, MemoryError) as error:
         raise UserError(f"replay_capacity {config.replay_capacity}: {one_line(error)}") from error
 
@@ -260,6 +261,20 @@ def _what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence
             f"\nobservation dimensions {name_dimensions(environments, constant)} are constant in the demonstrations; "
             "they are centred, not scaled"
         )
+    return described
+
+
+def _normalizes_actions(algorithm: Algorithm) -> bool:
+    return any(isinstance(module, NormalizedFlow) for module in algorithm.deployed.modules())
+
+
+def _what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:
+    """Describe in one line the scales of the actions, and which dimensions are constant or take few values."""
+    statistics = action_statistics(learned_from)
+    described = f"actions are normalised by scales of {statistics.scale.min():.2g} to {statistics.scale.max():.2g}"
+    for what, chosen in (("constant", statistics.constant), ("of few values", statistics.few_valued)):
+        if chosen.any():
+            described += f"; {what}: {name_actions(environments, chosen)}"
     return described
 
 

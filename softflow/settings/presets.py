@@ -76,13 +76,13 @@ def _presets() -> Traversable:
 def selecting_values(algo: Any, config: Any) -> dict[str, str]:
     """Read the values of a preset of an algorithm that is a file, and of a `config` file, that may belong to a
     `Selection`. They do not include `algorithm`, which the presets decide."""
-    files = [path for path in (algo, config) if isinstance(path, str) and (path is config or _is_file(path))]
+    files = [path for path in (algo, config) if isinstance(path, str) and (path is config or is_file(path))]
     values = {key: value for path in files for key, value in load_file(path).values.items() if isinstance(value, str)}
     values.pop("algorithm", None)
     return values
 
 
-def _is_file(algo: str) -> bool:
+def is_file(algo: str) -> bool:
     """Whether the preset of an algorithm is a file, and not the name of one of ours."""
     return algo.endswith((".yaml", ".yml"))
 
@@ -103,8 +103,8 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     if algorithm is not None:  # then the preset of another algorithm does not count
         layers.append(Layer({"algorithm": algorithm}, "algorithm"))
     elif selection.algo is not None:
-        is_file = _is_file(selection.algo)
-        layers.append(load_file(selection.algo) if is_file else load_preset("algos", selection.algo))
+        preset = load_file(selection.algo) if is_file(selection.algo) else load_preset("algos", selection.algo)
+        layers.append(preset)
         algorithm = str(layers[0].values.get("algorithm"))
     names = dict.fromkeys((algorithm, selection.algo))
     if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
@@ -114,8 +114,8 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     if selection.config is not None:
         layers.append(load_file(selection.config))
     layers += above
-    named = [layer.values["flow"] for layer in layers if "flow" in layer.values]
-    flow = selection.flow or (named or [None])[-1]
+    flows = [layer.values["flow"] for layer in layers if "flow" in layer.values]
+    flow = selection.flow or (flows or [None])[-1]
     return [_without(layer, "flow_options") if layer.values.get("flow", flow) != flow else layer for layer in layers]
 
 

@@ -1,6 +1,6 @@
 """Checkpoints, which contain a policy to deploy and the state from which training continues.
 
-policy.safetensors, policy.json    weights and observation statistics; the description to build the policy from
+policy.safetensors, policy.json    weights and statistics; the description to build the policy from
 training.pt                        networks, optimisers, random states and counters
 replay.npz                         the policy's own episodes, or their number of rows if they are kept in other files
 """
@@ -44,7 +44,7 @@ def load_policy(folder: str | Path, device: str = "cpu") -> BestOfN:
             raise UserError(f"{file}: no such file: the checkpoint is incomplete")
     try:
         policy = read_module(folder, "policy", lambda description: BestOfN.build(**description))
-        policy.policy.normalizer.require_statistics()
+        policy.policy.require_statistics()
         numbers = policy.candidates * policy.policy.horizon * policy.policy.action_dim
         require_size("what is drawn for one observation", NUMBER_SIZE * numbers, FREE_MEMORY)
     except Exception as error:  # an invalid description may raise errors of any type

@@ -32,7 +32,7 @@ class RunConfig:
     `return>=X` if the return is at least X."""
     demos: str | None = None
     """File or folder of demonstrations in a known format (docs/demonstrations.md).
-    By default the environment's own demonstrator records them."""
+    By default the environment's own demonstrator records them. With `--resume`, a file of demonstrations to add."""
     num_demos: int = 200
     """Number of demonstrations to use, from the file or the demonstrator. Failed ones help to train the critic."""
     mirror: bool = True

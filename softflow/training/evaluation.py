@@ -74,7 +74,7 @@ def evaluate(
     """
     errors = errors or EnvironmentErrors()
     rollout = Rollout(environments, iter(range(seed, seed + episodes)), errors)
-    done = _run(rollout, act)
+    done = _run(rollout, lambda observation, arms: act(observation))
     return summarize(done, rollout.failures, errors.count), done
 
 
@@ -94,16 +94,17 @@ def evaluate_guarded(
     rollout = Rollout(environments, iter(range(seed, seed + episodes)), errors)
     device = policy.guard.threshold.device
 
-    def act(observation: np.ndarray) -> Decision[np.ndarray]:
+    def act(observation: np.ndarray, arms: np.ndarray) -> Decision[np.ndarray]:
         seen = torch.as_tensor(observation, dtype=torch.float32, device=device)
-        decided: list[Decision[np.ndarray]] = []
+        chunks, records = list[np.ndarray](), list[np.ndarray]()
         # one environment at a time, because an episode that starts has no last action for the guard's rate limit
         for row, last in zip(seen.split(1), rollout.last_actions, strict=True):
             previous = None if last is None else torch.as_tensor(last, device=device)[None]
             chunk, report = policy.act(row, previous)
             record = torch.stack([getattr(report, name).float() for name in GUARD_OUTCOME], -1)
-            decided.append(Decision(chunk.cpu().numpy(), record.cpu().numpy()))
-        return Decision(*map(np.concatenate, zip(*decided, strict=True)))
+            chunks.append(chunk.cpu().numpy())
+            records.append(record.cpu().numpy())
+        return Decision(np.concatenate(chunks), np.concatenate(records))
 
     done = _run(rollout, act)
     shares = [guard_shares(episode) for episode in done]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,19 +18,19 @@ from softflow.console import note
 from softflow.data import Decision, Episode, Replay, observation_tensor
 from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
-from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
+from softflow.training.evaluated import Evaluated
 from softflow.training.failures import EnvironmentErrors
+from softflow.training.held_out import HeldOut
 from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
+from softflow.training.own_episodes import OwnEpisodes
 from softflow.training.progress import StageProgress
-from softflow.training.random_state import random_state, random_state_kept, set_random_state
+from softflow.training.random_state import random_state, set_random_state
 from softflow.training.rollout import Rollout
 from softflow.training.run_folder import RunFolder
 
 TRAINING_SEEDS = 10_000_000
 """First seed of training episodes for the run's `seed` 0, and the spacing between the first seeds of further values."""
-RECENT_EPISODES = 50
-"""Number of own episodes in the moving averages of return, length and success."""
 
 
 @dataclass
@@ -56,14 +55,6 @@ class Progress:
     """Own episodes started, which sets the next training seed."""
     owed: float = 0.0
     """Updates due for steps already taken."""
-
-
-class EpisodeResult(NamedTuple):
-    """The results of an own episode that enter the moving averages."""
-
-    reward: float
-    length: int
-    is_success: bool
 
 
 class Trainer:
@@ -91,20 +82,20 @@ class Trainer:
     ) -> None:
         self.mirror = mirror
         self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
-        self.environments, self.evaluation_environments = environments, evaluation_environments
+        self.environments, self.held_out = environments, HeldOut(evaluation_environments, run_folder, config)
         first = demonstrations[0]
         sizes = first.observation_dim, first.action_dim, first.observation.dtype
         rows = sum(len(episode) + 1 for episode in demonstrations)
         replay_folder = run_folder.replay_path if config.replay_storage == "disk" else None
-        online = Replay(config.replay_capacity, *sizes, replay_folder)
+        chunks = algorithm.deployed.policy.horizon, algorithm.n_action_steps
+        online = Replay(config.replay_capacity, *sizes, replay_folder, *chunks)
         self.data = Data(Replay(rows, *sizes), online, np.random.default_rng(config.seed))
         for episode in demonstrations:
             self.data.offline.add_episode(episode)
         self.progress = Progress()
-        self.evaluations: list[tuple[str, int, Evaluation]] = []
         self.environment_errors = self._new_errors()
         self._rollout: Rollout | None = None
-        self._recent: deque[EpisodeResult] = deque(maxlen=RECENT_EPISODES)
+        self._own = OwnEpisodes(first.layout)
         self._signals = SignalWatch()
         self._logger: MetricLogger | None = None
         self._resume_at: int | None = None
@@ -112,8 +103,13 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------------- the loop
 
-    def run(self) -> list[tuple[str, int, Evaluation]]:
-        """Run all stages that are left. Return the evaluations as (stage, steps or updates done in it, result).
+    @property
+    def has_finished(self) -> bool:
+        """Whether all stages have ended."""
+        return self.progress.ended or self.progress.stage >= len(self.algorithm.schedule())
+
+    def run(self) -> list[Evaluated]:
+        """Run all stages that are left. Return all evaluations.
 
         A checkpoint is saved before `Interrupted` is raised. After other errors, the last checkpoint is an earlier one.
 
@@ -128,14 +124,14 @@ class Trainer:
             try:
                 if self._resume_at is None:
                     self._save()
-                while self.progress.stage < len(stages) and not self.progress.ended:
+                while not self.has_finished:
                     self._run_stage(stages)
                     self._move_on(stages)
                     self._save()
             except Interrupted:
                 self._save()
                 raise
-        return self.evaluations
+        return self.held_out.evaluations
 
     def _run_stage(self, stages: Sequence[Stage]) -> None:
         p = self.progress
@@ -145,13 +141,14 @@ class Trainer:
                 stages[p.stage - 1].end()
             stage.begin()
             p.begun = True
-        self.algorithm.deployed.candidates = stage.candidates
+        if stage.candidates is not None:
+            self.algorithm.deployed.candidates = stage.candidates
         with StageProgress(stage.name, stage.total, initial=self.progress.done) as bar:
             if stage.acts:
                 self._act_and_learn(stage, bar)
             else:
                 self._learn(stage, bar)
-        self._evaluate(stage)
+        self._evaluate(stage, stage_ended=True)
         p.ended = True
 
     def _move_on(self, stages: Sequence[Stage]) -> None:
@@ -161,10 +158,11 @@ class Trainer:
             return
         if p.done < stages[p.stage].total:
             p.ended = False
+            self.held_out.continue_stage()
         elif p.stage + 1 < len(stages):
             p.stage, p.begun, p.ended, p.done, p.evaluated = p.stage + 1, False, False, 0, 0
             self._rollout = None
-            self._recent.clear()
+            self._own.clear()
 
     def _learn(self, stage: Stage, bar: StageProgress) -> None:
         p = self.progress
@@ -178,7 +176,7 @@ class Trainer:
     def _act_and_learn(self, stage: Stage, bar: StageProgress) -> None:
         p, config = self.progress, self.config
         if self._rollout is None:
-            self._rollout = Rollout(self.environments, self._seeds(), self.environment_errors)
+            self._rollout = self._new_rollout()
         start, steps_before = time.monotonic(), p.done
         while p.done < stage.environment_steps:
             if p.done // config.eval_every > p.evaluated // config.eval_every:
@@ -191,16 +189,15 @@ class Trainer:
                     self.data.online.add_episode(episode)
                     if self.mirror is not None:
                         self.data.online.add_episode(self.mirror(episode))
-            self.algorithm.receive(ended)
-            self._recent.extend(EpisodeResult(float(e.reward.sum()), len(e), e.is_success) for e in ended)
+            self.algorithm.receive(self._own.add(ended, self._rollout.running_seeds))
             p.done += steps
             p.steps += steps
             p.owed += steps * stage.updates_per_step
             scalars: dict[str, torch.Tensor] = {}
-            while p.owed >= 1 and self.data.online.steps:
+            while p.owed >= 1 and self._own.released:
                 scalars = self._update(stage)
                 p.owed -= 1
-            episodes = _episode_scalars(self._recent)
+            episodes = self._own.scalars()
             if config.on_env_error == "restart":
                 episodes["rollout/env_errors"] = self.environment_errors.count
             fps = (p.done - steps_before) / (time.monotonic() - start)
@@ -213,6 +210,9 @@ class Trainer:
         self._signals.check()
         if time.monotonic() - self._saved_at >= 60 * self.config.save_minutes:
             self._save()
+
+    def _new_rollout(self) -> Rollout:
+        return Rollout(self.environments, self._seeds(), self.environment_errors, self.algorithm.assign)
 
     def _seeds(self) -> Iterator[int]:
         while True:
@@ -233,10 +233,10 @@ class Trainer:
 
     # ----------------------------------------------------------------------------------------- acting and evaluating
 
-    def _explore(self, observation: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
-        decided = self.algorithm.explore(self._tensor(observation))
+    def _explore(self, observation: np.ndarray, arms: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
+        decided = self.algorithm.explore(self._tensor(observation), torch.from_numpy(arms).to(self.config.device))
         if isinstance(decided, Decision):
-            return Decision(decided.chunk.cpu().numpy(), decided.record.cpu().numpy())
+            return Decision(*(None if part is None else part.cpu().numpy() for part in decided))
         return decided.cpu().numpy()
 
     def _exploit(self, observation: np.ndarray) -> np.ndarray:
@@ -249,27 +249,14 @@ class Trainer:
     def _new_errors(self) -> EnvironmentErrors:
         return EnvironmentErrors(self.config.on_env_error, self.run_folder.path / "environment_errors.txt")
 
-    def _evaluate(self, stage: Stage) -> None:
-        with random_state_kept(self.config.device):  # training must not depend on how often it is evaluated
-            torch.manual_seed(HELD_OUT_SEEDS)
-            result, _ = evaluate(
-                self.evaluation_environments,
-                self._exploit,
-                self.config.eval_episodes,
-                errors=self._new_errors(),  # counted separately from errors in training
-            )
-        self.progress.evaluated = self.progress.done
-        self.evaluations.append((stage.name, self.progress.done, result))
+    def _evaluate(self, stage: Stage, stage_ended: bool = False) -> None:
+        self._require_finite_weights()
         assert self._logger is not None
-        scalars = {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return}
-        scalars |= {f"eval/outcome/{name}": mean for name, mean in result.outcome.items()}
-        self._logger.log(self.progress.done, stage.name, scalars)
-        low, high = result.success_ci95
-        lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
-        note(
-            f"{stage.name} {self.progress.done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "
-            f"on {result.episodes} held-out episodes{lost}"
-        )
+        done, errors = self.progress.done, self._new_errors()  # counted separately from errors in training
+        deployed = self.algorithm.deployed
+        scalars = self.held_out.evaluate(deployed, self._exploit, stage, done, stage_ended, errors)
+        self.progress.evaluated = done
+        self._logger.log(done, stage.name, scalars)
 
     def _log(self, stage: Stage, scalars: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
         numbers = {name: float(value) for name, value in {**scalars, **stage.diagnose(self.data)}.items()}
@@ -287,10 +274,10 @@ class Trainer:
             "algorithm": self.algorithm.state_dict(),
             "progress": asdict(self.progress),
             "rollout": None if self._rollout is None else as_tensors(self._rollout.state_dict()),
-            "recent": [tuple(result) for result in self._recent],
+            "own_episodes": as_tensors(self._own.state_dict()),
             "environment_errors": self.environment_errors.count,
             "metrics_offset": self._logger.offset(),
-            "evaluations": [(stage, done, result.as_dict()) for stage, done, result in self.evaluations],
+            "evaluations": self.held_out.state(),
             "data_rng": json.dumps(self.data.rng.bit_generator.state),
             "random": random_state(self.config.device),
         }
@@ -319,29 +306,31 @@ class Trainer:
         p = self.progress = Progress(**state["progress"])
         self.environment_errors.count = state.get("environment_errors", 0)  # absent in older checkpoints
         self._resume_at = state["metrics_offset"]
-        self._recent.extend(EpisodeResult(*result) for result in state["recent"])
-        self.evaluations = [(stage, done, Evaluation(**result)) for stage, done, result in state["evaluations"]]
+        if "own_episodes" in state:
+            self._own.load_state_dict(as_arrays(state["own_episodes"]))
+        else:  # an older checkpoint
+            released = int(self.data.online.steps > 0)
+            self._own.load_state_dict({"released": released, "recent": state["recent"], "held": []})
+            if self.data.online.steps:
+                note(
+                    "an earlier version saved this run: its own episodes so far are imitated as they were executed, "
+                    "later ones as the policy proposed them"
+                )
         self.data.rng.bit_generator.state = json.loads(state["data_rng"])
         stages = self.algorithm.schedule()
+        self.held_out.load_state(state["evaluations"], stages)
         if p.stage == len(stages) > 0:  # older versions counted the end of the last stage as one more stage
             p.stage, p.begun, p.ended = p.stage - 1, True, True
-            p.done = p.evaluated = self.evaluations[-1][1]
+            p.done = p.evaluated = self.held_out.evaluations[-1].done
         self._move_on(stages)
         if state["rollout"] is not None and p.begun and not p.ended:
-            self._rollout = Rollout(self.environments, self._seeds(), self.environment_errors)
+            self._rollout = self._new_rollout()
             if begun_anew := self._rollout.load_state_dict(as_arrays(state["rollout"])):
                 note(
                     f"{begun_anew} unfinished episodes are begun anew: their environment's state cannot be saved "
                     "(docs/environments.md)"
                 )
         set_random_state(state["random"], self.config.device)
-
-
-def _episode_scalars(recent: Collection[EpisodeResult]) -> dict[str, float]:
-    if not recent:
-        return {}
-    reward, length, success = np.mean(list(recent), axis=0).tolist()
-    return {"rollout/ep_rew_mean": reward, "rollout/ep_len_mean": length, "rollout/success_rate": success}
 
 
 def _shown(scalars: Mapping[str, float]) -> dict[str, float]:

@@ -11,14 +11,20 @@ from gymnasium.vector import VectorEnv
 
 from softflow.data import Decision, Episode, EpisodeBuilder
 from softflow.task import TaskSpec
+from softflow.task.parts import ACTION_TOLERANCE
 from softflow.training.failures import EnvironmentErrors, EnvironmentFailed, Failure
 from softflow.training.global_state import environments_turn
 from softflow.training.vector import EpisodeEnd
 
 Act = Callable[[np.ndarray], np.ndarray]
 """A function from observations (B, O) to chunks (B, H, A)."""
-Explore = Callable[[np.ndarray], np.ndarray | Decision[np.ndarray]]
-"""Like `Act`, but it may return a `Decision`, whose record is stored in the episodes."""
+Explore = Callable[[np.ndarray, np.ndarray], np.ndarray | Decision[np.ndarray]]
+"""A function from observations (B, O) and the arms of their episodes, (B,) int64, to chunks (B, H, A). It may return a
+`Decision`, whose record and proposals are stored in the episodes."""
+
+
+def _first_arm() -> int:
+    return 0
 
 
 class Rollout:
@@ -35,16 +41,21 @@ class Rollout:
         environments: A result of `softflow.training.vector.vectorize`.
         seeds: One seed per episode. Environments become idle when the seeds run out.
         errors: The handling of environments that raise errors. By default, the first error stops the rollout.
+        assign: Returns the arm of the next episode, the index of the behaviour that executes it. Called once for each
+            episode that starts.
     """
 
     def __init__(
-        self, environments: VectorEnv[Any, Any, Any], seeds: Iterator[int], errors: EnvironmentErrors | None = None
+        self,
+        environments: VectorEnv[Any, Any, Any],
+        seeds: Iterator[int],
+        errors: EnvironmentErrors | None = None,
+        assign: Callable[[], int] = _first_arm,
     ) -> None:
         self.failures = 0
         self._errors = EnvironmentErrors() if errors is None else errors
-        self._environments, self._seeds = environments, seeds
+        self._environments, self._seeds, self._assign = environments, seeds, assign
         self._running: dict[int, EpisodeBuilder] = {}
-        self._seed_of: dict[int, int] = {}
         self._idle: set[int] = set()
         assert environments.single_action_space.shape is not None
         self._n_action_steps = environments.single_action_space.shape[0]
@@ -60,22 +71,20 @@ class Rollout:
 
         Raises:
             EnvironmentFailed: An environment failed, and `errors` stops the rollout.
-            FloatingPointError: An action or a record is not finite.
+            FloatingPointError: An action, a record or a proposed chunk is not finite.
         """
         self._start_episodes()
         running = list(self._running)
         if not running:
             return [], 0
-        chunks = act(self._observation[running])
-        if isinstance(chunks, Decision):
-            chunks, records = chunks
-            for index, record in zip(running, records, strict=True):
-                if not np.isfinite(record).all():
-                    raise FloatingPointError(f"the record of a decision is not finite: {self._place(index, 1)}")
-                self._running[index].decide(record)
+        arms = np.array([builder.arm for builder in self._running.values()])
+        decided = act(self._observation[running], arms)
+        chunks = decided.chunk if isinstance(decided, Decision) else decided
         actions = np.zeros((self._environments.num_envs, self._n_action_steps, chunks.shape[-1]), np.float32)
         actions[running] = chunks[:, : self._n_action_steps]
         self._check(actions)
+        if isinstance(decided, Decision):
+            self._record(decided)
         with environments_turn():
             seen, _, terminated, truncated, infos = self._environments.step(actions)
         chunk = infos.get("chunk", {"steps": np.zeros(len(actions), int), "rewards": None})  # if all processes died
@@ -114,6 +123,11 @@ class Rollout:
         return episodes, executed
 
     @property
+    def running_seeds(self) -> list[int]:
+        """The seed of each running episode, in the order of the batch of observations."""
+        return [_seed_of(builder) for builder in self._running.values()]
+
+    @property
     def last_actions(self) -> list[np.ndarray | None]:
         """The last action (A,) of each running environment, in the order of the batch of observations.
 
@@ -129,7 +143,8 @@ class Rollout:
         return [
             {
                 "environment": index,
-                "seed": self._seed_of[index],
+                "seed": builder.seed,
+                "arm": builder.arm,
                 "observation": self._observation[index],
                 "episode": builder.state_dict(),
                 "simulator": simulators[index],
@@ -149,7 +164,8 @@ class Rollout:
             options = {"reset_mask": _mask([index], number), **({} if simulator is None else {"state": simulator})}
             seeds: Any = [saved["seed"] if i == index else None for i in range(number)]
             seen, infos = self._reset(seed=seeds, options=options)
-            self._running[index], self._seed_of[index] = EpisodeBuilder(self._layout), saved["seed"]
+            arm = saved.get("arm", 0)  # absent in older checkpoints
+            self._running[index] = EpisodeBuilder(self._layout, arm, saved["seed"])
             failure = _entry(infos, "failure", index)
             if failure is not None:
                 self._give_up(index, failure)
@@ -178,7 +194,7 @@ class Rollout:
                 seen, infos = self._reset(seed=each, options={"reset_mask": _mask(seeds, number)})
                 for index in seeds:
                     self._observation[index] = seen[index, -1]
-                    self._running[index], self._seed_of[index] = EpisodeBuilder(self._layout), seeds[index]
+                    self._running[index] = EpisodeBuilder(self._layout, int(self._assign()), seeds[index])
                     failure = _entry(infos, "failure", index)
                     if failure is not None:
                         last = failure.message
@@ -188,6 +204,25 @@ class Rollout:
     def _reset(self, **arguments: Any) -> tuple[np.ndarray, dict[str, Any]]:
         with environments_turn():
             return self._environments.reset(**arguments)
+
+    def _record(self, decision: Decision[np.ndarray]) -> None:
+        """Store the records and the proposed chunks of a decision in the running episodes."""
+        builders = list(self._running.items())
+        if decision.record is not None:
+            for (index, builder), record in zip(builders, decision.record, strict=True):
+                self._require_finite("record of a decision", record, index)
+                builder.decide(record)
+        if decision.proposed is not None:
+            executed = slice(None), slice(self._n_action_steps)
+            difference = np.abs(decision.chunk[executed] - decision.proposed[executed].clip(-1, 1))
+            own = (difference <= ACTION_TOLERANCE).all((1, 2))
+            for (index, builder), proposed, is_own in zip(builders, decision.proposed, own, strict=True):
+                self._require_finite("proposed chunk", proposed, index)
+                builder.propose(proposed, is_own)
+
+    def _require_finite(self, name: str, numbers: np.ndarray, index: int) -> None:
+        if not np.isfinite(numbers).all():
+            raise FloatingPointError(f"the {name} is not finite: {self._place(index, 1)}")
 
     def _check(self, actions: np.ndarray) -> None:
         """Raise `FloatingPointError` unless the policy's actions (N, n_action_steps, A) are finite."""
@@ -201,7 +236,7 @@ class Rollout:
     def _place(self, index: int, executed: int = 0) -> str:
         """Describe where an error occurred: in a reset, or `executed` steps after the last one recorded."""
         where = f"step {len(self._running[index]) + executed}" if executed else "the reset"
-        return f"environment {index}, {where} of the episode with seed {self._seed_of[index]}"
+        return f"environment {index}, {where} of the episode with seed {self._running[index].seed}"
 
     def _give_up(self, index: int, failure: Failure, executed: int = 0) -> None:
         place, steps = self._place(index, executed), len(self._running.pop(index)) + executed
@@ -214,6 +249,11 @@ class Rollout:
 
 RESET_ATTEMPTS = 10
 """Maximum number of consecutive episodes that fail at their reset."""
+
+
+def _seed_of(builder: EpisodeBuilder) -> int:
+    assert builder.seed is not None
+    return builder.seed
 
 
 def _mask(indices: Iterable[int], number: int) -> np.ndarray:

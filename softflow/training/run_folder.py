@@ -7,15 +7,16 @@ runs/<env>/<algo>/<time>_s<seed>/
     replay/                   own episodes, if they are not kept in memory
     checkpoints/<step>/       a complete checkpoint, written under another name and renamed
     checkpoints/last          a text file with the name of the newest checkpoint
+    checkpoints/<stage>_<n>/  the policy alone, as it was evaluated after n updates or steps of a stage
+    checkpoints/best          a text file with the name of the best of these (see `softflow.training.evaluated`)
     lock/                     present while a run uses the folder (see `softflow.training.run_lock`)
 """
 
 from __future__ import annotations
 
 import errno
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -24,12 +25,15 @@ from types import TracebackType
 from typing import TypeVar
 
 from softflow.errors import UserError
-from softflow.files import UNFINISHED, force_to_disk, written_whole
+from softflow.files import written_whole
+from softflow.training.checkpoint_folders import CheckpointFolders, path_safe
 from softflow.training.run_lock import RunLock, is_lock
 
 T = TypeVar("T")
+LAST, BEST = "last", "best"
+"""File names, in the folder of checkpoints, of the names of the newest checkpoint and of the best policy."""
 READ_ATTEMPTS = 100
-"""Number of times that a reader looks for the newest checkpoint while the run saves others."""
+"""Number of times that a reader looks for a checkpoint while the run saves others."""
 
 
 class RunFolder:
@@ -52,7 +56,7 @@ class RunFolder:
         self.videos_path = self.path / "videos"
         self.replay_path = self.path / "replay"
         self.checkpoints_path = self.path / "checkpoints"
-        self._last_path = self.checkpoints_path / "last"
+        self._checkpoints = CheckpointFolders(self.checkpoints_path)
         self._lock = RunLock(self.path, self.given)
         self._made: list[Path] = []
         self._is_new = self._has_saved = False
@@ -71,7 +75,7 @@ class RunFolder:
             if not folder._make():
                 raise UserError(f"{run_dir} exists; choose another --run-dir or continue it with --resume {run_dir}")
             return folder
-        parent = Path(root) / _path_safe(env) / _path_safe(algo)
+        parent = Path(root) / path_safe(env) / path_safe(algo)
         name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_s{seed}"
         for suffix in ("", *(f"_{copy}" for copy in range(2, 100))):  # for runs with the same seed and second
             folder = cls(parent / f"{name}{suffix}")
@@ -121,7 +125,7 @@ class RunFolder:
     @property
     def has_checkpoint(self) -> bool:
         """Whether a checkpoint has been saved."""
-        return self._last_path.is_file()
+        return (self.checkpoints_path / LAST).is_file()
 
     def save_checkpoint(self, step: int, write: Callable[[Path], None], keep: int = 2) -> Path:
         """Save a checkpoint atomically: a crash at any moment leaves either this one or the previous one complete.
@@ -140,36 +144,31 @@ class RunFolder:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         with self.writing():
-            saved = self._save_checkpoint(step, write, keep)
+            saved = self._checkpoints.write(str(step), write)
+            self._checkpoints.point(LAST, saved.name)
+            others = sorted(set(self._checkpoints.numbered()) - {saved}, key=lambda c: int(c.name), reverse=True)
+            self._checkpoints.remove(others[keep - 1 :])
         self._has_saved = True
         return saved
 
-    def _save_checkpoint(self, step: int, write: Callable[[Path], None], keep: int) -> Path:
-        final = self.checkpoints_path / str(step)
-        part, replaced = self._aside(str(step), "part"), self._aside(str(step), "replaced")
-        self.checkpoints_path.mkdir(exist_ok=True)
-        leftovers = *self.checkpoints_path.glob(".*.part"), *self.checkpoints_path.glob(f"{UNFINISHED}*")
-        for leftover in leftovers:  # left by a crash during writing
-            shutil.rmtree(leftover)
-        part.mkdir()
-        try:
-            write(part)
-            force_to_disk(part)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)  # it may have filled the disk
-            raise
-        if final.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-            final.rename(replaced)
-        part.rename(final)
-        force_to_disk(self.checkpoints_path, with_content=False)
-        self._point_to(final)
-        older = sorted((c for c in self._checkpoints() if c != final), key=lambda c: int(c.name), reverse=True)
-        for unneeded in older[keep - 1 :]:  # renamed first, so that no checkpoint is ever incomplete
-            unneeded.rename(self._aside(unneeded.name, "replaced"))
-        for unneeded in self.checkpoints_path.glob(".*.replaced"):
-            shutil.rmtree(unneeded, ignore_errors=True)  # a reader may hold it open; the next save tries again
-        return final
+    def save_policy(self, name: str, write: Callable[[Path], None]) -> None:
+        """Save the policy of an evaluation atomically in `checkpoints/<name>`, where it stays until `keep_policies`.
+
+        Raises:
+            UserError: The policy cannot be written.
+        """
+        with self.writing():
+            self._checkpoints.write(name, write)
+
+    def keep_policies(self, best: str, others: Collection[str]) -> None:
+        """Name the `best` of the policies from evaluations, and remove those that are neither it nor among `others`."""
+        with self.writing():
+            self._checkpoints.point(BEST, best)
+            self._checkpoints.remove(path for path in self.policies() if path.name not in (best, *others))
+
+    def policies(self) -> list[Path]:
+        """Return the folders of the policies that are kept from evaluations, in no particular order."""
+        return self._checkpoints.policies()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -199,26 +198,44 @@ class RunFolder:
     def last_checkpoint(self) -> Path:
         """Return the folder of the newest complete checkpoint. Raise `UserError` if there is none."""
         for _ in range(READ_ATTEMPTS):
-            if not self.has_checkpoint:
+            name = self._checkpoints.pointed(LAST)
+            if name is None:
                 break
-            name = self._last_path.read_text(encoding="utf-8", errors="replace").strip()
             if not name.isdecimal():
                 raise UserError(
-                    f"{self._last_path} does not name a checkpoint: replace its text by the name of the newest folder"
+                    f"{self.checkpoints_path / LAST} does not name a checkpoint: replace its text by the name of the "
+                    "newest folder"
                 )
-            for path in (self.checkpoints_path / name, self._aside(name, "replaced")):
-                if path.is_dir():  # a checkpoint is moved aside until its replacement is in place
-                    return path
+            if (path := self._checkpoints.find(name)) is not None:
+                return path
         raise UserError(f"{self.given} has no checkpoint yet: if its run has ended, delete it and start again")
 
-    def read_last(self, read: Callable[[Path], T]) -> T:
-        """Return the result of `read` for the newest checkpoint. Retry if the run replaces or removes it meanwhile.
+    def best_checkpoint(self) -> Path:
+        """Return the folder of the best policy or, if there has been no evaluation, of the newest complete checkpoint.
+
+        In runs of earlier versions, which do not say which policy is the best, it is the newest checkpoint as well.
+
+        Raises:
+            UserError: There is no checkpoint, or the one that `checkpoints/best` names is missing.
+        """
+        for _ in range(READ_ATTEMPTS):
+            name = self._checkpoints.pointed(BEST)
+            if name is None:
+                return self.last_checkpoint()
+            if (path := self._checkpoints.find(name)) is not None:
+                return path
+        raise UserError(
+            f"{self.checkpoints_path / BEST} does not name a checkpoint: remove this file to use the last checkpoint"
+        )
+
+    def read_best(self, read: Callable[[Path], T]) -> T:
+        """Return the result of `read` for the best checkpoint. Retry if the run replaces or removes it meanwhile.
 
         Raises:
             UserError: There is no checkpoint. Errors of `read` are raised if the checkpoint has not changed.
         """
         for _ in range(READ_ATTEMPTS):
-            path = self.last_checkpoint()
+            path = self.best_checkpoint()
             before = _identity(path)
             try:
                 return read(path)
@@ -226,18 +243,6 @@ class RunFolder:
                 if before is not None and before == _identity(path):
                     raise
         raise UserError(f"{self.given}: its run replaces checkpoints faster than they can be read")
-
-    def _checkpoints(self) -> list[Path]:
-        return [path for path in self.checkpoints_path.iterdir() if path.is_dir() and path.name.isdigit()]
-
-    def _aside(self, name: str, why: str) -> Path:
-        return self.checkpoints_path / f".{name}.{why}"
-
-    def _point_to(self, checkpoint: Path) -> None:
-        # This is a text file and not a link, because some file systems and archives do not preserve links.
-        with written_whole(self._last_path) as file:
-            file.write_text(f"{checkpoint.name}\n", encoding="utf-8")
-        force_to_disk(self.checkpoints_path, with_content=False)
 
     def _make(self, must_be_new: bool = False) -> bool:
         """Create and lock the folder. Return False if it is not empty, or if it exists but must be new.
@@ -292,10 +297,6 @@ _ADVICE = {
     (errno.EMFILE, errno.ENFILE): "allow more open files (`ulimit -n`) or use fewer environments",
 }
 """What the user can do about errors of the operating system."""
-
-
-def _path_safe(name: str) -> str:
-    return re.sub(r"[^\w.=+-]+", "_", name).strip(".")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from softflow.algos import Algorithm, Data, SoftFlow, SoftFlowConfig, Stage
+from softflow.algos.trial import TrialConfig
 from softflow.data import Episode, Replay
 from softflow.policies import FlowPolicy
 
@@ -23,10 +24,13 @@ def make_algorithm(observation_dim: int = 1, action_dim: int = 1, **settings: An
     """A small SOFT-FLOW whose actor minimises nothing until a test gives a weight; `imitation`, `offline` and so on
     are dicts of what to change in them."""
     stages = {name: settings.pop(name, {}) for name in ("imitation", "warmup", "offline", "online")}
-    settings = dict(horizon=1, n_action_steps=1, batch_size=64, critic_width=16, ema_rate=1.0) | GAUSSIAN | settings
+    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, critic_width=16, ema_rate=1.0)
+    settings = dict(trials=TrialConfig(enabled=False), candidates=4) | settings
+    settings = sizes | dict(normalize_actions=False) | GAUSSIAN | settings
     config = SoftFlowConfig(**settings)
     for stage in (config.offline, config.online):
         stage.q_weight = stage.kl_weight = stage.nll_weight = 0.0
+        stage.critic_updates = 1
     for name, changes in stages.items():
         for key, value in changes.items():
             assert hasattr(getattr(config, name), key)

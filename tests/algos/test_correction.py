@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from flows import NormalizedFlow
 from flows.bases import LOG_2PI
 from softflow.algos import Correction, CorrectionConfig
 from softflow.algos.correction import Corrected
@@ -25,8 +26,11 @@ from tests.algos.softflow_toys import (
 
 FLOW_MATCHING = dict(flow="flow_matching", flow_options={"width": 32, "depth": 2, "steps": 4})
 COUPLING = dict(flow="coupling", flow_options={"layers": 2, "width": 16, "base": "gaussian"})
+SCALE = 0.25
+NORMALIZED = COUPLING | dict(normalize_actions=True)
+"""A base whose actions are normalised by `SCALE`."""
 MIXTURE = dict(flow="coupling", flow_options={"layers": 2, "width": 16, "components": 2})
-RESIDUAL, LATENT = {"latent": False}, {"residual": False}
+RESIDUAL, LATENT = {"latent": False, "residual_bound": 0.1}, {"residual": False}
 DATA = make_data([make_episode(np.linspace(-1, 1, 9), np.ones(9))])  # observations 0 ... 8 are ordinary
 CORRECTED = 20.0
 """The observation of the corrected decisions."""
@@ -37,7 +41,14 @@ def make_algorithm(flow: dict[str, Any] = COUPLING, head: dict[str, Any] = RESID
     what to change in them."""
     stages = {name: settings.pop(name, {}) for name in ("warmup", "correction")}
     sizes = dict(
-        horizon=2, n_action_steps=1, batch_size=64, critic_width=16, ema_rate=0.5, base="run", corrections="file"
+        horizon=2,
+        n_action_steps=1,
+        batch_size=64,
+        critic_width=16,
+        ema_rate=0.5,
+        base="run",
+        corrections="file",
+        normalize_actions=False,
     )
     config = CorrectionConfig(**(sizes | flow | settings))
     for part, changes in ((config.steering, head), *((getattr(config, name), stages[name]) for name in stages)):
@@ -58,6 +69,8 @@ def make_base(flow: dict[str, Any] = COUPLING, observation_dim: int = 1, horizon
     with torch.no_grad():  # a flow starts as the identity
         for parameter in base.flow.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
+    if isinstance(base.flow, NormalizedFlow):
+        base.flow.fit(torch.tensor([0.1]), torch.tensor([SCALE]), torch.tensor([0.0]))
     return base
 
 
@@ -76,10 +89,14 @@ def corrected(algorithm: Correction) -> torch.Tensor:
 # ---------------------------------------------------------------------------------------------------------- labels
 
 
-def test_the_loss_of_residual_labels_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second label, 0.5, is cut to the bound of 0.1; the critic is worth -2 times the composed first action."""
+@pytest.mark.parametrize(("flow", "scale"), [(COUPLING, 1.0), (NORMALIZED, SCALE)], ids=["plain", "normalized"])
+def test_the_loss_of_residual_labels_by_hand(
+    flow: dict[str, Any], scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels are 0.04 and 0.5 scales, and the second is cut to the bound of 0.1. The critic is worth -2 times the
+    composed first action."""
     weights_of = {"bc_weight": 3.0, "hold_weight": 5.0, "q_weight": 7.0}
-    algorithm = make_algorithm(warmup={"updates": 1}, correction=weights_of)
+    algorithm = make_algorithm(flow, warmup={"updates": 1}, correction=weights_of)
     seen = []
 
     def value(_: torch.Tensor, chunk: torch.Tensor) -> torch.Tensor:
@@ -90,7 +107,7 @@ def test_the_loss_of_residual_labels_by_hand(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(algorithm.critic_learner.critic, "forward", value)
     with torch.no_grad():
         algorithm.actor.head[-1].bias.copy_(torch.tensor([0.3, -0.4]))
-    base, human = torch.tensor([[[0.2], [0.1]]]), torch.tensor([[[0.24], [0.6]]])
+    base, human = torch.tensor([[[0.2], [0.1]]]), torch.tensor([[[0.2 + 0.04 * scale], [0.1 + 0.5 * scale]]])
     scalars = algorithm.update_head(Corrected(torch.tensor([[CORRECTED]]), base, human), torch.tensor([[0.0]]))
     first, second = 0.1 * math.tanh(0.3), 0.1 * math.tanh(-0.4)
     cloning = ((first - 0.04) ** 2 + (second - 0.1) ** 2) / 2
@@ -99,7 +116,7 @@ def test_the_loss_of_residual_labels_by_hand(monkeypatch: pytest.MonkeyPatch) ->
     assert scalars["correction/held"].item() == pytest.approx(held, rel=1e-4)
     assert scalars["correction/clipped"].item() == 0.5
     assert scalars["train/actor_loss"].item() == pytest.approx(3 * cloning + 5 * held + 7, rel=1e-4)  # Q < 0
-    assert seen[0][0, 0, 0, 0].item() == pytest.approx(0.2 + first, rel=1e-4)
+    assert seen[0][0, 0, 0, 0].item() == pytest.approx(0.2 + scale * first, rel=1e-4)
 
 
 @pytest.mark.parametrize("flow", [COUPLING, FLOW_MATCHING], ids=["coupling", "flow_matching"])
@@ -181,6 +198,14 @@ def test_the_critics_gradient_moves_the_latent(measured: Any, monkeypatch: pytes
 # ------------------------------------------------------------------------------------------------ base and the rest
 
 
+def test_corrections_may_be_loaded_before_the_statistics_of_the_base() -> None:
+    """A resumed run loads its checkpoint last."""
+    algorithm = make_algorithm(NORMALIZED, LATENT)
+    algorithm.base.flow.load_state_dict({**algorithm.base.flow.state_dict(), "scale": torch.tensor([math.nan])})
+    algorithm.load_corrections(make_corrections([[0.25, 0.9]], [[0.2, 0.1]]))
+    assert len(algorithm.corrected.observation) == 1
+
+
 @pytest.mark.parametrize("head", [RESIDUAL, LATENT], ids=["residual", "latent"])
 def test_the_base_is_frozen_to_the_bit_and_a_copy(head: dict[str, Any]) -> None:
     algorithm = make_algorithm(MIXTURE, head, warmup={"updates": 3}, correction={"q_weight": 1.0})
@@ -191,7 +216,6 @@ def test_the_base_is_frozen_to_the_bit_and_a_copy(head: dict[str, Any]) -> None:
     train(algorithm, "critic_warmup", DATA, 3)
     torch.manual_seed(1)
     assert torch.equal(algorithm.deployed.act(observation), unsteered)  # the head says nothing yet
-    algorithm.fit_normalizer(torch.zeros(1), torch.ones(1))
     train(algorithm, "correction", DATA, 20)
     torch.manual_seed(1)
     assert not torch.equal(algorithm.deployed.act(observation), unsteered)
@@ -266,5 +290,5 @@ def test_another_base_is_refused() -> None:
     algorithm = make_algorithm()
     with pytest.raises(ValueError, match="the base's observation_dim is 2, expected 1"):
         algorithm.load_base(make_base(observation_dim=2))
-    with pytest.raises(ValueError, match="a policy of kind 'steered' cannot be steered"):
+    with pytest.raises(ValueError, match="its policy is of kind 'steered', expected 'flow'"):
         algorithm.load_base(SteeredPolicy(make_base()))

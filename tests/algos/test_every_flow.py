@@ -11,6 +11,7 @@ import torch
 
 from flows import available_flows, make_flow
 from softflow.algos import (
+    Algorithm,
     FilteredImitation,
     FilteredImitationConfig,
     FlowQLearning,
@@ -33,6 +34,11 @@ def exact(name: str) -> bool:
     return make_flow(name, horizon=HORIZON, action_dim=1, context_dim=1, **SMALL[name][0]).exact_density
 
 
+def fit(algorithm: Algorithm) -> None:
+    algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
+    algorithm.fit_actions(EPISODES)
+
+
 def test_which_flows_have_no_exact_density() -> None:
     assert {name for name in available_flows() if not exact(name)} == {"flow_matching"}
     assert not make_flow("flow_matching", horizon=2, action_dim=1, context_dim=1, bounds="atanh").exact_density
@@ -45,13 +51,14 @@ def test_softflow(name: str, measured: Any) -> None:
     algorithm = make_algorithm(
         flow=name,
         flow_options=SMALL[name][0],
+        normalize_actions=None,
         imitation=dict(updates=80, learning_rate=1e-2),
         offline=improvement,
         online=online,
         **SIZES,
     )
     data = make_data(EPISODES, EPISODES[:2])
-    algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
+    fit(algorithm)
     before = train(algorithm, "imitation", data, 1)
     after = train(algorithm, "imitation", data, 80)
     train(algorithm, "critic_warmup", data, 2)
@@ -82,7 +89,7 @@ def test_filtered_imitation(name: str) -> None:
     config = FilteredImitationConfig(flow=name, flow_options=SMALL[name][0], **SIZES)
     config.imitation.updates = 3
     algorithm = FilteredImitation(config, 1, 1)
-    algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
+    fit(algorithm)
     data = make_data(EPISODES, EPISODES[:2])
     learnt = [stage for stage in algorithm.schedule() if not stage.acts]
     before: Any = weights(algorithm.policy_learner.actor)
@@ -100,7 +107,7 @@ def test_filtered_imitation(name: str) -> None:
 def test_steering(name: str) -> None:
     config = SteeringConfig(flow=name, flow_options=SMALL[name][0], critic_width=16, ema_rate=0.5, **SIZES)
     algorithm = Steering(config, 1, 1)
-    algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
+    fit(algorithm)
     data = make_data(EPISODES, EPISODES[:2])
     train(algorithm, "imitation", data, 3)
     base, observation = weights(algorithm.base), torch.arange(5.0)[:, None]
@@ -118,7 +125,7 @@ def test_steering(name: str) -> None:
 def test_flow_q_learning(name: str) -> None:
     config = FlowQLearningConfig(flow=name, flow_options=SMALL[name][0], critic_width=16, ema_rate=0.5, **SIZES)
     algorithm = FlowQLearning(config, 1, 1)
-    algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
+    fit(algorithm)
     data, observation = make_data(EPISODES, EPISODES[:2]), torch.arange(5.0)[:, None]
     for stage in algorithm.schedule():
         before = algorithm.policy.greedy(observation)

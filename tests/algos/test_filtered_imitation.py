@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from gymnasium import spaces
 from softflow.algos import Data, FilteredImitation, FilteredImitationConfig
 from softflow.algos.filtered_imitation import CollectionConfig
 from softflow.algos.settings import ImitationConfig
-from softflow.data import Episode, Replay, Windows
+from softflow.data import Episode, Proposals, Replay, Windows
 from softflow.policies import BestOfN
 from softflow.training.checkpoint import load_policy, save_policy
 from softflow.training.config import RunConfig
@@ -29,6 +30,7 @@ OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE = 3, 2, 4, 2
 def make_algorithm(updates: int = 10, ema_rate: float = 0.5, **collection: object) -> FilteredImitation:
     torch.manual_seed(0)
     config = FilteredImitationConfig(
+        normalize_actions=False,
         flow="gaussian",
         flow_options={"width": 32},
         horizon=HORIZON,
@@ -92,6 +94,18 @@ def test_only_successes_are_imitated_in_the_given_share() -> None:
     actions = batch.chunk[:, 0, 0]
     assert (actions == np.float32(0.6)).sum() == 8 and (actions == np.float32(-0.2)).sum() == 12
     assert (batch.return_to_go > 0).all()
+
+
+def test_own_episodes_are_imitated_as_they_were_proposed() -> None:
+    """At their decisions alone, whole and unclipped; the second decision was not executed as proposed."""
+    data = make_data()
+    data = replace(data, online=Replay(1_000, OBSERVATION_DIM, ACTION_DIM, horizon=HORIZON, n_action_steps=EXECUTE))
+    proposals = Proposals(np.array([0, 2, 4]), np.full((3, HORIZON, ACTION_DIM), 1.2), np.array([True, False, True]))
+    data.online.add_episode(replace(make_episode(-0.2, is_success=True), proposals=proposals))
+    batch = imitated(data)
+    assert (batch.chunk == np.float32(0.6)).flatten(1).all(1).sum() == 8
+    assert (batch.chunk == np.float32(1.2)).flatten(1).all(1).sum() == 12
+    assert set(batch.row[8:].tolist()) == {0, 4}
 
 
 def test_without_own_successes_all_comes_from_the_demonstrations() -> None:
@@ -207,3 +221,4 @@ def test_the_loop_runs_every_stage(tmp_path: Path) -> None:
     assert trainer.progress.updates == 30 and trainer.progress.steps >= 120
     assert trainer.progress.episodes >= 10 and trainer.data.online.steps == 10 * trainer.progress.episodes
     assert load_policy(folder.last_checkpoint()).critic is None
+    assert trainer.data.online.imitable_steps == trainer.data.online.proposals  # nothing but what was proposed

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from softflow.algos import FlowQLearning, FlowQLearningConfig
 from softflow.algos.flow_q_learning import FlowQLearningOnlineConfig
-from softflow.data import Episode, Replay, to_torch
+from softflow.data import Decision, Episode, Replay, to_torch
 from tests.algos.softflow_toys import (
     assert_goes_on_the_same,
     assert_same,
@@ -32,7 +32,15 @@ MODES = (-0.6, 0.5)
 
 def make_algorithm(**settings: Any) -> FlowQLearning:
     """A small one for one-step chunks; `imitation`, `one_step` and so on are dicts of what to change in them."""
-    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, critic_width=32, ema_rate=0.1, temperature=1.0)
+    sizes = dict(
+        horizon=1,
+        n_action_steps=1,
+        batch_size=64,
+        critic_width=32,
+        ema_rate=0.1,
+        temperature=1.0,
+        normalize_actions=False,
+    )
     parts = {name: settings.pop(name, {}) for name in ("one_step", "imitation", "warmup", "offline", "online")}
     parts["one_step"] = {"width": 32, "depth": 2} | parts["one_step"]
     config = FlowQLearningConfig(**(sizes | FLOW_MATCHING | settings))
@@ -121,6 +129,18 @@ def test_the_critic_sees_clipped_chunks_at_the_temperature_that_acts(monkeypatch
     assert asked == [(1, 0.4)]
 
 
+def test_own_chunks_are_kept_whole_and_clipped() -> None:
+    """mu has no density, so the flow learns what mu would execute."""
+    algorithm = make_algorithm(horizon=3, n_action_steps=1)
+    with torch.no_grad():
+        algorithm.actor.mu[-1].bias.fill_(1.5)
+        algorithm.policy.mu[-1].bias.fill_(1.5)
+    decision = algorithm.explore(torch.zeros(5, 1), torch.zeros(5))
+    assert isinstance(decision, Decision) and decision.proposed is not None and decision.record is None
+    assert decision.chunk.shape == (5, 1, 1) and decision.proposed.shape == (5, 3, 1)
+    assert decision.proposed.max() == 1 and torch.equal(decision.chunk, decision.proposed[:, :1])
+
+
 def test_the_critic_moves_the_one_step_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """With it and without it the flow's gradient is the same to the bit; a norm that is clipped scales all of it."""
     flow, one_step = [], []
@@ -186,7 +206,7 @@ def test_from_own_episodes_it_learns_what_pays(measured: Any) -> None:
     stage = stage_named(algorithm, "online")
     stage.begin()
     for _ in range(40):
-        for action in algorithm.explore(torch.zeros(8, 1))[:, 0, 0].tolist():
+        for action in algorithm.explore(torch.zeros(8, 1), torch.zeros(8)).chunk[:, 0, 0].tolist():
             data.online.add_episode(make_episode([action], [reward(np.array(action))]))
         for _ in range(5):
             stage.update(data, 0.0)

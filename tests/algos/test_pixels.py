@@ -35,6 +35,7 @@ def data() -> Data:
 
 def fitted(algorithm: Algorithm) -> Algorithm:
     algorithm.fit_normalizer(*map(torch.as_tensor, observation_statistics(EPISODES)))
+    algorithm.fit_actions(EPISODES)
     return algorithm
 
 

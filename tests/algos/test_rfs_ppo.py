@@ -36,7 +36,7 @@ SMALL_MIXTURE = dict(flow="coupling", flow_options={"layers": 1, "width": 8, "co
 
 def make_algorithm(base: str | None = None, **settings: Any) -> RfsPpo:
     """A small one on chunks of one step; `imitation`, `steering` and `online` are dicts of what to change in them."""
-    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, temperature=1.0)
+    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, temperature=1.0, normalize_actions=False)
     kinds = {"imitation": ImitationConfig, "steering": HeadConfig, "online": PpoConfig}
     parts = {name: kind(**settings.pop(name, {})) for name, kind in kinds.items()}
     config = RfsPpoConfig(**(sizes | FLOW_MATCHING | settings), base=base, **parts)
@@ -56,7 +56,7 @@ def disturb(algorithm: RfsPpo, std: float = 0.3) -> None:
 
 def act(algorithm: RfsPpo, observation: Tensor, reward: Callable[[float], float] = lambda action: action) -> Decided:
     """A decision at each observation (B, 1), in an episode of its own, rewarded at its first step, and received."""
-    decision, episodes = algorithm.explore(observation), []
+    decision, episodes = algorithm.explore(observation, torch.zeros(len(observation))), []
     for o, chunk, record in zip(observation, decision.chunk.numpy(), decision.record.numpy(), strict=True):
         rewards = [reward(chunk[0, 0]), *(0.0 for _ in chunk[1:])]
         episodes.append(Episode(np.full((len(chunk) + 1, 1), o), chunk, rewards, True, False, False, -1, record[None]))
@@ -93,7 +93,7 @@ def test_what_is_executed_is_composed_of_what_is_recorded(shape: str) -> None:
     algorithm = make_algorithm(horizon=3, n_action_steps=2, temperature=0.5, steering={"residual_shape": shape})
     disturb(algorithm)
     observation = torch.randn(6, 1)
-    decision = algorithm.explore(observation)
+    decision = algorithm.explore(observation, torch.zeros(len(observation)))
     latent, residual = decision.record[:, :3, None], decision.record[:, 3:-1, None]
     assert residual.shape[1] == (2 if shape == "step" else 1)
     base = algorithm.base.decode(observation, latent)[:, :2]
@@ -114,7 +114,7 @@ def test_the_density_of_a_mixtures_latent_integrates_to_one_and_is_drawn_from(
     density = algorithm.log_prob(row.expand(len(grid), -1), grid[:, None, None], grid[:, None, None], expand).exp()
     cumulative = torch.cumulative_trapezoid(density, grid).detach()
     assert measured((cumulative[-1] - 1).abs()) < 1e-3
-    drawn = algorithm.explore(row.expand(5000, -1)).record[:, 0]
+    drawn = algorithm.explore(row.expand(5000, -1), torch.zeros(5000)).record[:, 0]
     for quantile in (0.1, 0.3, 0.5, 0.7, 0.9):
         below = grid[1:][cumulative < quantile].max()
         assert measured(((drawn < below).float().mean() - quantile).abs()) < 0.05
@@ -143,7 +143,8 @@ def test_what_deploys_unsteered_is_the_base_to_the_bit(head: str) -> None:
     torch.manual_seed(1)
     assert torch.equal(deployed, algorithm.base.propose(observation, 1, 1.0)[:, 0])
     torch.manual_seed(1)
-    assert torch.equal(algorithm.explore(observation).chunk, deployed) == (head == "latent")
+    explored = algorithm.explore(observation, torch.zeros(len(observation))).chunk
+    assert torch.equal(explored, deployed) == (head == "latent")
 
 
 # --------------------------------------------------------------------------------------------- advantages and loss
@@ -317,5 +318,5 @@ def test_a_residual_alone_may_start_from_the_mode() -> None:
     algorithm = make_algorithm(steering={"latent": False, "deterministic": True}, temperature=0.0)
     greedy = algorithm.base.greedy(torch.zeros(9, 1))
     assert torch.equal(algorithm.deployed.act(torch.zeros(9, 1)), greedy)
-    explored = algorithm.explore(torch.zeros(9, 1)).chunk
-    assert not torch.equal(explored, greedy) and (explored - greedy).abs().max() < 6 * 0.02
+    explored = algorithm.explore(torch.zeros(9, 1), torch.zeros(9)).chunk
+    assert not torch.equal(explored, greedy) and (explored - greedy).abs().max() < 6 * 0.06

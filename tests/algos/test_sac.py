@@ -145,7 +145,7 @@ def test_the_entropy_goes_to_its_target(
 def test_own_episodes_are_draws_and_what_deploys_is_the_mode(measured: Any) -> None:
     algorithm = make_sac(horizon=2, n_action_steps=2)
     observation = torch.zeros(100, 1)
-    explored, deployed = algorithm.explore(observation), algorithm.deployed.act(observation)
+    explored, deployed = algorithm.explore(observation, torch.zeros(100)), algorithm.deployed.act(observation)
     assert explored.shape == deployed.shape == (100, 2, 1)
     assert measured(explored.std(0).min()) > 0.1
     assert torch.equal(deployed, algorithm.policy.greedy(observation))

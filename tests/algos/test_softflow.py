@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from softflow.algos import SoftFlowConfig
-from softflow.algos.softflow import OnlineConfig
+from softflow.algos.softflow_settings import OnlineConfig
 from softflow.data import Replay, to_torch
 from tests.algos.softflow_toys import (
     MIXTURE,

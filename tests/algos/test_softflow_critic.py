@@ -152,5 +152,6 @@ def test_any_critic_horizon_runs_through_all_stages(
         scalars = train(algorithm, stage.name, data, 2)
         assert all(value.isfinite() for value in scalars.values())
     assert seen == {critic_horizon or 2}
-    for acting in (algorithm.explore, algorithm.deployed.act):
-        assert acting(torch.zeros(5, 1)).shape == (5, 2, 1)
+    explored = algorithm.explore(torch.zeros(5, 1), torch.zeros(5))
+    assert explored.chunk.shape == algorithm.deployed.act(torch.zeros(5, 1)).shape == (5, 2, 1)
+    assert explored.proposed.shape == (5, 4, 1)

@@ -30,7 +30,15 @@ HEADS = {"latent": dict(residual=False), "residual": dict(latent=False), "both":
 
 def make_algorithm(base: str | None = None, **settings: Any) -> Steering:
     """A small steering of one-step chunks; `imitation`, `steering` and so on are dicts of what to change in them."""
-    sizes = dict(horizon=1, n_action_steps=1, batch_size=64, critic_width=32, ema_rate=0.1, temperature=1.0)
+    sizes = dict(
+        horizon=1,
+        n_action_steps=1,
+        batch_size=64,
+        critic_width=32,
+        ema_rate=0.1,
+        temperature=1.0,
+        normalize_actions=False,
+    )
     stages = {name: settings.pop(name, {}) for name in ("imitation", "steering", "base_rollouts", "online")}
     config = SteeringConfig(**(sizes | FLOW_MATCHING | settings | {"base": base}))
     for name, changes in stages.items():
@@ -73,7 +81,7 @@ def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(
     enter(algorithm, "online")
     torch.manual_seed(0)
     observation = torch.zeros(200, 1)
-    explored, deployed = algorithm.explore(observation), algorithm.deployed.act(observation)
+    explored, deployed = algorithm.explore(observation, torch.zeros(200)), algorithm.deployed.act(observation)
     assert explored.shape == deployed.shape == (200, 1, 1)
     assert measured((explored.mean() - proposals(algorithm).mean()).abs()) < 0.3
     assert measured(deployed.mean()) > 0.95  # the greatest of 64
@@ -85,7 +93,9 @@ def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(
 
 def test_the_heads_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of two numbers, all worth 2: -1 from the critic, and what the head costs."""
-    algorithm = make_algorithm(horizon=2, online={"residual_weight": 3.0, "kl_weight": 5.0})
+    algorithm = make_algorithm(
+        horizon=2, steering={"residual_bound": 0.1}, online={"residual_weight": 3.0, "kl_weight": 5.0}
+    )
     monkeypatch.setattr(
         algorithm.critic_learner.critic, "forward", lambda _, chunk: chunk[..., 0, 0].mul(0).add(2).unsqueeze(0)
     )
@@ -121,7 +131,7 @@ def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, measur
     actions stay at the other mode."""
     algorithm = make_algorithm(
         "run",
-        steering=HEADS[head],
+        steering={"residual_bound": 0.1, **HEADS[head]},
         ema_rate=0.5,
         critic_learning_rate=5e-3,
         target_rate=0.1,
@@ -138,7 +148,7 @@ def test_from_own_episodes_it_learns_which_mode_pays_and_where(head: str, measur
         stage = stage_named(algorithm, name)
         stage.begin()
         for _ in range(rounds):
-            for action in algorithm.explore(torch.zeros(8, 1))[:, 0, 0].tolist():
+            for action in algorithm.explore(torch.zeros(8, 1), torch.zeros(8))[:, 0, 0].tolist():
                 data.online.add_episode(make_episode([action], [reward(np.array(action))]))
             for _ in range(5):
                 stage.update(data, 0.0)
@@ -161,10 +171,11 @@ def test_the_base_is_frozen_to_the_bit(flow: dict[str, Any]) -> None:
     torch.manual_seed(1)
     unsteered = algorithm.base.propose(observation, 1, 1.0)[:, 0]
     torch.manual_seed(1)
-    assert torch.equal(algorithm.explore(observation), unsteered)  # the head says nothing yet
+    arms = torch.zeros(len(observation))
+    assert torch.equal(algorithm.explore(observation, arms), unsteered)  # the head says nothing yet
     train(algorithm, "online", data, 20)
     torch.manual_seed(1)
-    assert not torch.equal(algorithm.explore(observation), unsteered)
+    assert not torch.equal(algorithm.explore(observation, arms), unsteered)
     assert_same(weights(algorithm.base), learnt)
     assert algorithm.actor.base is algorithm.policy.base is algorithm.base
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in algorithm.base.parameters())
@@ -178,7 +189,6 @@ def test_a_trained_base_is_taken_over_with_its_statistics() -> None:
     algorithm.load_base(trained)
     observation = torch.arange(4.0)[:, None]
     assert torch.equal(algorithm.policy.greedy(observation), trained.greedy(observation))
-    algorithm.fit_normalizer(torch.zeros(1), torch.ones(1))
     assert_same(weights(algorithm.base), weights(trained))
     with torch.no_grad():
         next(trained.parameters()).add_(1.0)
@@ -202,7 +212,7 @@ def test_another_base_is_refused(changes: dict[str, Any], message: str) -> None:
 
 
 def test_a_steered_policy_is_no_base() -> None:
-    with pytest.raises(ValueError, match="a policy of kind 'steered' cannot be steered"):
+    with pytest.raises(ValueError, match="its policy is of kind 'steered', expected 'flow'"):
         make_algorithm(base="run").load_base(SteeredPolicy(FlowPolicy(1, 1, 1, **FLOW_MATCHING)))
 
 

@@ -82,6 +82,13 @@ def test_the_interface_of_earlier_versions_is_refused(mine: Path, command: Any) 
     forget()
     (mine / "my_algorithm.py").write_text(text.replace(", update=self.imitate)", ")"))
     assert "stage 'imitation' makes updates: say what they are" in command(TRAIN).error()
+    forget()
+    (mine / "my_algorithm.py").write_text(
+        text.replace("    def parts", "    def explore(self, observation): ...\n\n    def parts")
+    )
+    assert (
+        "explore must take the observations and the arms of their episodes, explore(self, ob" in command(TRAIN).error()
+    )
 
 
 def test_it_may_bring_the_flow_of_its_policy(mine: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,14 @@ import pytest
 
 from softflow.files import SIZE_LIMITS, TEXT_LIMIT
 from softflow.training.run_folder import RunFolder
+from tests.cli.conftest import SAYS_BEST
 
 KEYS = ["success_rate", "success_ci95", "mean_return", "mean_length", "episodes", "errors", "lost", "outcome", "guard"]
 
 
 def test_json(small_run: Path, command: Any) -> None:
     result = command("softflow-eval run --episodes 3 --json")
-    assert result.status == 0 and result.err == ""
+    assert result.status == 0 and result.err == SAYS_BEST
     figures = json.loads(result.out)
     assert list(figures) == KEYS
     assert figures["episodes"] == 3 and figures["mean_length"] == 200 and figures["success_rate"] == 0
@@ -67,7 +68,7 @@ def test_the_environment_may_have_other_options(small_run: Path, command: Any) -
         ("run --seed -1", "seed must be in 0 ... 2^63 - 1, got -1"),
         ("run --csv small.yaml", "small.yaml exists; choose another --csv"),
         ("run --video nowhere/film.mp4", "nowhere is no folder; choose another --video"),
-        ("", "Run folder, or a checkpoint's folder in it"),
+        ("", "Run folder, whose best policy is evaluated, or a checkpoint's folder in it"),
     ],
 )
 def test_bad_input_is_refused(
@@ -86,18 +87,21 @@ def test_a_policy_of_another_environment_is_refused(small_run: Path, command: An
 
 
 def test_damaged_checkpoints_are_refused(small_run: Path, command: Any) -> None:
-    weights = RunFolder.open("run").last_checkpoint() / "policy.safetensors"
+    weights = RunFolder.open("run").best_checkpoint() / "policy.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
     assert "the policy cannot be loaded" in command("softflow-eval run").error()
     weights.unlink()
     assert "policy.safetensors: no such file" in command("softflow-eval run").error()
+    Path("run/checkpoints/best").unlink()
     Path("run/checkpoints/last").unlink()
     assert "has no checkpoint yet" in command("softflow-eval run").error()
 
 
 def test_a_video_needs_its_extra(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imageio.v2", None)
-    assert "pip install 'softflow[video]'" in command("softflow-eval run --episodes 1 --video film.mp4").error()
+    checkpoint = RunFolder.open("run").best_checkpoint()
+    result = command(f"softflow-eval {checkpoint} --episodes 1 --video film.mp4")
+    assert "pip install 'softflow[video]'" in result.error()
     assert not Path("film.mp4").exists()
 
 

@@ -18,6 +18,7 @@ from softflow.runs.assembly import load_run
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.training.checkpoint import load_policy, save_policy
 from softflow.training.run_folder import RunFolder
+from tests.cli.conftest import SAYS_BEST
 
 PENDULUM = TaskSpec(
     (ObservationPart("angle", (2,), "float64"), ObservationPart("speed", ())), (ActionPart("torque", (-2.0,), (6.0,)),)
@@ -28,12 +29,12 @@ PENDULUM = TaskSpec(
 def test_the_file_is_the_greedy_policy(format: str, small_run: Path, command: Any) -> None:
     known(None)
     result = command(f"softflow-export run --format {format} --out policy.file")
-    assert result.status == 0 and result.err == ""
+    assert result.status == 0 and result.err == SAYS_BEST
     first, second = result.out.splitlines()
     assert first == "policy.file: observation (B, 3) -> chunk (B, 4, 1), of which 2 actions are executed"
     text, _, difference = second.partition(": ")
     assert text == "largest difference from the policy on 64 observations" and float(difference) <= 1e-5
-    policy = load_policy(RunFolder.open("run").last_checkpoint()).policy
+    policy = load_policy(RunFolder.open("run").best_checkpoint()).policy
     run = load_exported("policy.file", format, trusted=True)
     for rows, scale in ((1, 1.0), (7, 1.0), (7, 100.0)):  # beyond the normaliser's clip too
         observation = scale * torch.randn(rows, 3)
@@ -43,12 +44,12 @@ def test_the_file_is_the_greedy_policy(format: str, small_run: Path, command: An
 def test_names_and_units_are_those_of_the_task(small_run: Path, command: Any) -> None:
     known(PENDULUM)
     result = command("softflow-export run --format torchscript --out policy.pt")
-    assert result.status == 0 and result.err == ""
+    assert result.status == 0 and result.err == SAYS_BEST
     assert result.out.startswith(
         "policy.pt: angle (B, 2), speed (B) -> chunk (B, 4, 1), of which 2 actions are executed\n"
     )
     observation = {"angle": torch.randn(5, 2).double(), "speed": torch.randn(5)}
-    expected = Policy(load_policy(RunFolder.open("run").last_checkpoint())).greedy(observation)
+    expected = Policy(load_policy(RunFolder.open("run").best_checkpoint())).greedy(observation)
     exported = load_exported("policy.pt", "torchscript", trusted=True)(observation)
     torch.testing.assert_close(exported, expected, rtol=0, atol=1e-5)
     assert json.loads(read_metadata("policy.pt", "torchscript")["softflow"])["task"] == PENDULUM.describe()
@@ -56,10 +57,10 @@ def test_names_and_units_are_those_of_the_task(small_run: Path, command: Any) ->
 
 def test_the_box_is_kept(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     known(PENDULUM)
-    checkpoint = RunFolder.open("run").last_checkpoint()
-    deployed, config = load_run(str(checkpoint))
-    deployed.policy.flow.base.mean.bias += 30.0
-    monkeypatch.setattr(exporting, "load_run", lambda run: (deployed, config))
+    checkpoint = RunFolder.open("run").best_checkpoint()
+    loaded, config = load_run(str(checkpoint))
+    loaded.policy.policy.flow.base.mean.bias += 30.0
+    monkeypatch.setattr(exporting, "load_run", lambda run: (loaded, config))
     assert command(f"softflow-export {checkpoint} --format torchscript --out policy.pt").status == 0
     observation = {"angle": torch.zeros(2, 2).double(), "speed": torch.zeros(2)}
     assert load_exported("policy.pt", "torchscript", trusted=True)(observation).eq(6).all()
@@ -67,7 +68,7 @@ def test_the_box_is_kept(small_run: Path, command: Any, monkeypatch: pytest.Monk
 
 def known(task: TaskSpec | None) -> None:
     """Give the run's policy this task."""
-    checkpoint = RunFolder.open("run").last_checkpoint()
+    checkpoint = RunFolder.open("run").best_checkpoint()
     deployed = load_policy(checkpoint)
     deployed.task = task
     save_policy(checkpoint, deployed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from softflow.runs.calibrate_guard import make_guard
 from softflow.task import ActionPart, ObservationPart, TaskMismatch, TaskSpec
 from softflow.training.checkpoint import load_policy, save_policy
 from softflow.training.run_folder import RunFolder
+from tests.cli.conftest import SAYS_BEST
 from tests.policies.guards import calibrated
 
 SHARES = ["flagged", "replaced", "unlikely", "limited", "unfamiliar"]
@@ -35,11 +37,12 @@ def held_out(small_run: Path) -> None:
 
 def test_a_guard_counts_in_evaluations(held_out: None, command: Any, measured: Any) -> None:
     result = command("softflow-guard run --demos held_out.npz --out guard --quantile 0.2 --rate-factor 0.001")
-    assert result.status == 0 and result.err == ""
+    assert result.status == 0 and result.err == SAYS_BEST
     guard = ChunkGuard.load("guard")
     nats = guard.threshold.item()
-    expected = f"guard: flags chunks below {nats:.1f} nats ({nats / 4:.2f} per dimension), the 0.2 quantile of 27 "
-    assert result.out == expected + "held-out chunks\n"
+    normalized = nats / 4 + math.log(guard.density.flow.scale.item())
+    expected = f"guard: flags chunks below {nats:.1f} nats ({normalized:.2f} per dimension, in normalised units), "
+    assert result.out == expected + "the 0.2 quantile of 27 held-out chunks\n"
     changes = [np.abs(np.diff(one.action, axis=0)).max() for one in load_demonstrations("run/demonstrations.npz")]
     assert guard.limits.rate.item() == pytest.approx(0.001 * max(changes))
 
@@ -92,7 +95,7 @@ def test_guards_that_cannot_watch_are_refused(held_out: None, command: Any) -> N
 
 def test_tasks_are_compared_by_name(held_out: None, command: Any) -> None:
     task = TaskSpec((ObservationPart("angle", (3,)),), (ActionPart("torque", (-2.0,), (2.0,)),))
-    checkpoint = RunFolder.open("run").last_checkpoint()
+    checkpoint = RunFolder.open("run").best_checkpoint()
     deployed = load_policy(checkpoint)
     deployed.task = task
     save_policy(checkpoint, deployed)

@@ -46,7 +46,7 @@ def test_training_goes_on_when_nothing_can_be_written(where: str, demonstrations
 
 @needs_full
 def test_a_result_that_is_lost_is_an_error(small_run: Path, tmp_path: Path) -> None:
-    done = shell("softflow-eval run --episodes 1 > /dev/full", tmp_path)
+    done = shell("softflow-eval run/checkpoints/online_420 --episodes 1 > /dev/full", tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
         "error: standard output cannot be written (No space left on device)\n",

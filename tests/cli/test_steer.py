@@ -150,7 +150,6 @@ def test_an_interrupted_imitation_is_resumed_to_the_bit(command: Any, demonstrat
         ("--algo rfs --base run --horizon 8", "base run: the base's horizon is 4, expected 8"),
         ("--algo rfs --base run --flow-options.width 16", "base run: the base's flow_options is"),
         ("--algo rfs --base run --n-action-steps 5", "n_action_steps must be in 1 ... horizon = 4, got 5"),
-        ("--algo softflow --base run", "unknown flag --base"),
         ("--algo rfs --steering.no-latent --steering.no-residual", "nothing to steer with"),
         ("--algo rfs --steering.latent-shape steps", "latent-shape"),
         ("--algo rfs --steering.residual-bound 0", "residual_bound: expected a number > 0, got 0.0"),
@@ -159,9 +158,8 @@ def test_an_interrupted_imitation_is_resumed_to_the_bit(command: Any, demonstrat
 def test_bad_input_is_refused(
     flags: str, message: str, small_run: Path, command: Any, demonstrations: Path, snapshot: Callable[[], dict]
 ) -> None:
-    line = STEER if "softflow" not in flags else STEER.replace("steer.yaml", "small.yaml")
     before = snapshot()
-    assert message in command(f"{line} --demos {demonstrations} {flags}").error()
+    assert message in command(f"{STEER} --demos {demonstrations} {flags}").error()
     assert snapshot() == before
 
 
@@ -181,4 +179,7 @@ def test_a_base_of_other_dimensions_is_refused(small_run: Path, command: Any, de
 def test_a_steered_run_is_no_base(command: Any, demonstrations: Path) -> None:
     assert command(f"{STEER} --algo rfs --demos {demonstrations} {SIZES} --online.steps 0").status == 0
     again = f"{STEER} --algo rfs --demos {demonstrations} --base steered".replace("run-dir steered", "run-dir again")
-    assert "a policy of kind 'steered' cannot be steered: give the run of its base" in command(again).error()
+    assert (
+        "steering starts from a policy of kind 'flow', not 'steered': give a run of imitation,"
+        in command(again).error()
+    )

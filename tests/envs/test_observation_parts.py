@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from softflow.envs import describe_spaces, find_layout, make_env, name_dimensions
+from softflow.envs import describe_spaces, find_layout, make_env, name_actions, name_dimensions
 from softflow.errors import UserError
+from softflow.task import ActionPart, ObservationPart, TaskSpec
 
 H, W = 16, 20
 ACTION = spaces.Box(-1, 1, (1,), np.float32)
@@ -249,3 +250,14 @@ def test_dimensions_are_named_by_part_and_index() -> None:
     parts = dict(a=spaces.Box(-1, 1, (3,)), b=image(H, W), c=spaces.Discrete(4), d=spaces.Box(-1, 1, (2,)))
     for several in (spaces.Dict(parts), spaces.Dict({name: part for name, part in parts.items() if name != "b"})):
         assert name_dimensions(make(several), np.isin(np.arange(9), [1, 2, 3, 6, 8])) == "a[1-2], c[0, 3], d[1]"
+
+
+def test_actions_are_named_by_their_native_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second number has one possible value, so it is not among the three that are learnt."""
+    low, high = np.array([-1, 0, -2, 0], np.float32), np.array([1, 0, 2, 9], np.float32)
+    monkeypatch.setattr(f"{__name__}.ACTION", spaces.Box(low, high))
+    env = make(spaces.Box(-1, 1, (2,)))
+    assert name_actions(env, np.array([True, False, True])) == "0, 3"
+    parts = (ActionPart("arm", (-1.0, 0.0, -2.0), (1.0, 0.0, 2.0)), ActionPart("gripper", (0.0,), (9.0,)))
+    monkeypatch.setattr(TaskSpec, "from_env", lambda env: TaskSpec((ObservationPart("q", (2,)),), parts))
+    assert name_actions(env, np.array([False, True, True])) == "arm[2], gripper[0]"

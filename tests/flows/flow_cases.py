@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
+from flows import ChunkFlow, NormalizedFlow
+
 SMALL: dict[str, list[dict[str, Any]]] = {
     "coupling": [
         dict(layers=4, width=16, base="mixture", components=3),
@@ -12,11 +16,14 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         dict(layers=4, width=16, base="gaussian", split="channel"),
         dict(layers=3, width=16, base="gaussian", split="channel", mixing="rotation"),
         dict(layers=3, width=16, base="gaussian", mixing="lu"),
+        dict(layers=4, width=16, base="mixture", components=3, normalize=True),
+        dict(layers=4, width=16, base="gaussian", bounds="atanh", normalize=True),
     ],
     "flow_matching": [
         dict(width=16, depth=1, steps=128, solver="euler"),
         dict(width=16, depth=1, steps=16, solver="midpoint"),
         dict(width=16, depth=1, steps=16, solver="midpoint", bounds="atanh"),
+        dict(width=16, depth=1, steps=16, solver="midpoint", normalize=True),
     ],
     "full_gaussian": [dict(width=16, depth=2)],
     "gaussian": [dict(width=16, depth=2), dict(width=16, depth=2, bounds="atanh")],
@@ -28,6 +35,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         dict(layers=2, width=16, bins=4, base="gaussian", split="channel"),
         dict(layers=2, width=16, bins=4, base="gaussian", mixing="rotation"),
         dict(layers=2, width=16, bins=4, base="gaussian", mixing="lu"),
+        dict(layers=2, width=16, bins=4, bound=3.0, base="mixture", components=3, normalize=True),
     ],
     "tanh_gaussian": [dict(width=16, depth=2)],
     "zuko_maf": [dict(layers=3, width=16), dict(layers=2, width=16, passes=6)],
@@ -50,6 +58,14 @@ IDENTITY = {"gaussian_mixture"}
 
 # How far `to_chunk` may be from inverting `to_latent` in so few steps, by a flow's solver; without one it is exact.
 SOLVER_ERROR = {"euler": 0.6, "midpoint": 0.08}
+
+
+def with_statistics(flow: ChunkFlow) -> ChunkFlow:
+    """The same flow; if it normalises actions, with statistics that are unlike in each dimension."""
+    if isinstance(flow, NormalizedFlow):
+        count = torch.arange(flow.action_dim)
+        flow.fit(0.3 - 0.5 * count, 0.4 + 0.3 * count, 0.01 + 0.02 * count)
+    return flow
 
 
 def few_steps(options: dict[str, Any]) -> dict[str, Any]:

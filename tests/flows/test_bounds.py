@@ -159,7 +159,7 @@ def test_without_bounds_or_noise_nothing_is_wrapped() -> None:
     assert type(make_flow("coupling", width=16, bounds="raw", noise=0.0, **DIMS)) is CouplingFlow
     flow = make_flow("coupling", width=16, bounds="atanh", noise=0.1, noise_law="uniform", **DIMS)
     assert isinstance(flow, BoundedFlow) and type(flow.flow) is CouplingFlow
-    assert (flow.bounds, flow.shrink, flow.noise, flow.noise_law) == ("atanh", 0.9, 0.1, "uniform")
+    assert (flow.bounds, flow.shrink, flow.noise_size, flow.noise_law) == ("atanh", 0.9, 0.1, "uniform")
 
 
 @pytest.mark.parametrize("bad", [dict(bounds="tanh"), dict(noise=-0.1), dict(noise=math.inf), dict(noise_law="normal")])

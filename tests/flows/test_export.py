@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from flows import ChunkFlow, make_flow
 from flows.export import FORMATS, ContextToMode, ExportError, LatentToChunk, export, load_exported, read_metadata
 from tests.damage import EXECUTED, FOREIGN, PICKLE
-from tests.flows.flow_cases import SMALL, few_steps
+from tests.flows.flow_cases import SMALL, few_steps, with_statistics
 
 HORIZON, ACTION_DIM, CONTEXT_DIM = 3, 2, 5
 TORCHSCRIPT_ONLY = {"nflows_nsf"}  # see the table in `flows.export`
-QUICK = {("coupling", 5), ("gaussian", 1), ("nflows_nsf", 0)}  # the other formats take seconds a flow
+QUICK = {("coupling", 5), ("coupling", 7), ("gaussian", 1), ("nflows_nsf", 0)}  # the other formats take seconds a flow
 
 
 CASES = [
@@ -42,7 +42,7 @@ def random_flow(name: str, options: dict) -> ChunkFlow:
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.normal_(std=0.7 / math.sqrt(parameter.shape[-1]))
-    return flow
+    return with_statistics(flow)
 
 
 def arguments(rows: int, seed: int) -> dict[str, Tensor]:

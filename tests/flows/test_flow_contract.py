@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from flows import ChunkFlow, available_flows, make_flow
-from tests.flows.flow_cases import GRAPH_BREAKS, IDENTITY, OPEN_BOX, SMALL, SOLVER_ERROR, few_steps
+from flows import ChunkFlow, NormalizedFlow, available_flows, make_flow
+from tests.flows.flow_cases import GRAPH_BREAKS, IDENTITY, OPEN_BOX, SMALL, SOLVER_ERROR, few_steps, with_statistics
 
-CASES = [pytest.param(name, options, id="-".join([name, *(x for x in options.values() if isinstance(x, str))]))
+CASES = [pytest.param(name, options, id="-".join([name, *(x for x in options.values() if isinstance(x, str)),
+         *["normalized"] * ("normalize" in options)]))
          for name, variants in SMALL.items() for options in variants]  # fmt: skip
 HORIZON, ACTION_DIM, CONTEXT_DIM = 3, 2, 5
 LATENT = (HORIZON, ACTION_DIM)
@@ -29,7 +30,7 @@ def random_flow(name: str, options: dict, dtype: torch.dtype = torch.float64, se
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.normal_(std=1 / math.sqrt(max(parameter.shape[-1], 1)))
-    return flow
+    return with_statistics(flow)
 
 
 def batch(
@@ -288,8 +289,13 @@ def test_copies_and_state_dicts_give_the_same_density(name: str, options: dict) 
 def test_loss_is_the_weighted_mean_per_dimension(name: str, options: dict) -> None:
     flow = random_flow(name, options)
     chunk, context = batch(name, options)
+    if isinstance(flow, NormalizedFlow):
+        flow.noise.zero_()  # what it adds in training is tested elsewhere
     if flow.loss_is_nll:
-        torch.testing.assert_close(flow.loss(chunk, context), -flow.log_prob(chunk, context).mean() / 6)
+        log_prob = flow.log_prob(chunk, context)
+        if isinstance(flow, NormalizedFlow):
+            log_prob = flow.in_normalized_units(log_prob)
+        torch.testing.assert_close(flow.loss(chunk, context), -log_prob.mean() / 6)
     torch.manual_seed(7)  # a regression loss draws what it regresses on, for each row that counts
     rows = flow.row_loss(chunk[::2], context[::2])
     expected = (2 * rows[0] + rows[1]) / 3 / 6

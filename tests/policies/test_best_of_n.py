@@ -75,6 +75,26 @@ def test_the_critic_sees_what_would_be_executed() -> None:
     assert torch.equal(critic.features, policy.normalizer(observations()))
 
 
+@pytest.mark.parametrize("candidates", [1, 7])
+def test_a_decision_keeps_the_chunk_as_it_was_drawn(candidates: int) -> None:
+    """The same random numbers choose the same actions as `act`; the whole chunk is an unclipped draw of the flow."""
+    policy, critic = make_policy(), HandMade(near(0.3), 3)
+    with torch.no_grad():
+        policy.flow.base.mean.bias.mul_(4)
+    chooser = BestOfN(policy, critic, 2, candidates, temperature=0.8)  # type: ignore[arg-type]
+    torch.manual_seed(5)
+    actions, proposed = chooser.decide(observations())
+    after = torch.rand(1)
+    assert torch.equal(actions, act(policy, critic, 2, candidates)[0])
+    torch.manual_seed(5)
+    drawn = policy.flow.sample(policy.features(observations()), candidates, 0.8)
+    assert torch.equal(torch.rand(1), after)
+    assert all((chunk == drawn[row]).flatten(1).all(1).any() for row, chunk in enumerate(proposed))
+    assert (proposed.abs() > 1).any() and torch.equal(actions, proposed[:, :2].clamp(-1, 1))
+    if candidates > 1:
+        assert critic.chunk.abs().max() == 1  # valued as it would be executed
+
+
 def test_the_ensembles_mean_decides() -> None:
     def value(chunk: Tensor) -> Tensor:
         x = chunk[..., 0, 0]

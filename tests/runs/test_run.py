@@ -251,7 +251,7 @@ def test_an_environment_of_another_task_is_refused_by_name(run: Run) -> None:
     assert config.is_file()
     with pytest.raises(UserError, match=r"action 'action' has \[0\] in -1 ... 2, expected -1 ... 1"):
         run.resume(online={"steps": 120})
-    checkpoint = RunFolder.open(run.path).last_checkpoint()
+    checkpoint = RunFolder.open(run.path).best_checkpoint()
     deployed = load_policy(checkpoint)
     deployed.task = other
     save_policy(checkpoint, deployed)

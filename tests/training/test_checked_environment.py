@@ -37,7 +37,7 @@ class Halving(gymnasium.Env[np.ndarray, np.ndarray]):
         return self.seen, self.reward, False, bool(self.seen[0] == 6), self.info
 
 
-def quarters(observation: np.ndarray) -> np.ndarray:
+def quarters(observation: np.ndarray, arms: np.ndarray) -> np.ndarray:
     """Chunks of three actions (B, 3, 1) that tell the step that they are for."""
     return (observation[:, None] + np.arange(3, dtype=np.float32)[:, None] + 1) / 8
 
@@ -81,7 +81,7 @@ def test_an_action_is_executed_as_it_is_stored(counting: Any) -> None:
 
 
 def collect(make: Any) -> None:
-    Rollout(vectorize([make], 3), count()).collect(lambda seen: np.zeros((len(seen), 3, 1), np.float32), 20)
+    Rollout(vectorize([make], 3), count()).collect(lambda seen, arms: np.zeros((len(seen), 3, 1), np.float32), 20)
 
 
 def changed_space(counting: Any) -> Any:

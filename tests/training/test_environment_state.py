@@ -170,7 +170,7 @@ def test_the_verdict_on_an_episode_goes_on(rule: str, success: bool, restorable:
     assert episode.is_success == success
 
 
-def still(observation: np.ndarray) -> np.ndarray:
+def still(observation: np.ndarray, arms: np.ndarray | None = None) -> np.ndarray:
     return np.zeros((len(observation), 3, 1), np.float32)
 
 

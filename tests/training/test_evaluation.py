@@ -16,7 +16,7 @@ from tests.policies.guards import calibrated
 from tests.training.vectors import side_by_side
 
 
-def still(observation: np.ndarray) -> np.ndarray:
+def still(observation: np.ndarray, arms: np.ndarray | None = None) -> np.ndarray:
     return np.zeros((len(observation), 3, 1), np.float32)
 
 

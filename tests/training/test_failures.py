@@ -19,7 +19,7 @@ from softflow.training.rollout import Rollout
 from softflow.training.vector import vectorize
 
 
-def still(observation: np.ndarray) -> np.ndarray:
+def still(observation: np.ndarray, arms: np.ndarray | None = None) -> np.ndarray:
     return np.zeros((len(observation), 3, 1), np.float32)
 
 
@@ -132,7 +132,7 @@ def test_episodes_of_one_step_are_in_order(counting: Any) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_action_that_is_not_finite_is_the_policys(value: float, counting: Any) -> None:
-    def act(observation: np.ndarray) -> np.ndarray:
+    def act(observation: np.ndarray, arms: np.ndarray) -> np.ndarray:
         chunks = still(observation)
         chunks[(observation[:, 0] == 1) & (observation[:, 1] == 3), 1] = value
         return chunks

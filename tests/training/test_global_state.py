@@ -90,7 +90,7 @@ def test_training_does_not_notice(mode: VectorizationMode, counting: Any) -> Non
         assert settings() == before
         rollout = Rollout(environments, count())
 
-        def act(observation: np.ndarray) -> np.ndarray:
+        def act(observation: np.ndarray, arms: np.ndarray) -> np.ndarray:
             assert settings() == before
             drawn.append(draw())
             return np.zeros((len(observation), 3, 1), np.float32)
@@ -136,7 +136,7 @@ def noisy(counting: Any) -> Any:
     return Noisy
 
 
-def still(observation: np.ndarray) -> np.ndarray:
+def still(observation: np.ndarray, arms: np.ndarray | None = None) -> np.ndarray:
     return np.zeros((len(observation), 3, 1), np.float32)
 
 

@@ -43,6 +43,15 @@ def test_wilson_holds_the_rate_and_mirrors(counts: tuple[int, int]) -> None:
     assert wider[0] <= low and high <= wider[1]
 
 
+def test_differences_are_those_of_newcombe() -> None:
+    """The examples of his table II, method 10."""
+    assert difference_interval((56, 70), (48, 80)) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert difference_interval((9, 10), (3, 10)) == pytest.approx((0.1705, 0.8090), abs=5e-5)
+    assert difference_interval((10, 10), (0, 20)) == pytest.approx((0.6791, 1.0), abs=5e-5)
+    low, high = difference_interval((48, 80), (56, 70))
+    assert (-high, -low) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
 @pytest.mark.parametrize("arguments", [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 95.0)])
 def test_wilson_refuses(arguments: tuple[int, int, float]) -> None:
     with pytest.raises(ValueError, match="got"):
@@ -130,20 +139,24 @@ def test_the_interval_mirrors_and_widens_with_confidence(runs: list[tuple[int, i
     assert failures == pytest.approx((1 - high, 1 - low), abs=0.02)  # up to the resampling
 
 
+def test_the_difference_of_single_seeds_is_newcombes() -> None:
+    assert Counts([40], [50]).difference(Counts([30], [50]), paired=True) == difference_interval((40, 50), (30, 50))
+
+
 def test_what_paired_seeds_share_cancels() -> None:
     first, second = Counts([100, 500, 900], [1000] * 3), Counts([200, 600, 1000], [1000] * 3)
-    low, high = difference_interval(second, first, paired=True)
+    low, high = second.difference(first, paired=True)
     assert 0.08 < low < 0.1 < high < 0.12  # each seed gains 0.1
-    apart_low, apart_high = difference_interval(second, first)
+    apart_low, apart_high = second.difference(first)
     assert apart_low < -0.3 and apart_high > 0.5
 
 
 def test_the_difference_of_a_method_to_itself_holds_zero_and_swaps_its_sign() -> None:
     first, second = Counts([40, 45], [50, 50]), Counts([10, 20, 30], [50] * 3)
-    low, high = difference_interval(first, second)
-    assert difference_interval(second, first) == pytest.approx((-high, -low), abs=0.02)
+    low, high = first.difference(second)
+    assert second.difference(first) == pytest.approx((-high, -low), abs=0.02)
     assert 0 < low < high
-    assert difference_interval(first, first)[0] < 0 < difference_interval(first, first)[1]
+    assert first.difference(first)[0] < 0 < first.difference(first)[1]
 
 
 @pytest.mark.parametrize(
@@ -159,12 +172,12 @@ def test_counts_that_cannot_be_are_refused(counts: Counts, message: str) -> None
     with pytest.raises(ValueError, match=message):
         counts.interval()
     with pytest.raises(ValueError, match=message):
-        difference_interval(Counts([1], [2]), counts)
+        Counts([1], [2]).difference(counts)
 
 
 def test_pairs_need_the_same_seeds() -> None:
     with pytest.raises(ValueError, match="the same seeds: 2 and 1"):
-        difference_interval(Counts([1, 1], [2, 2]), Counts([1], [2]), paired=True)
+        Counts([1, 1], [2, 2]).difference(Counts([1], [2]), paired=True)
 
 
 def test_probability_of_improvement_by_hand() -> None:

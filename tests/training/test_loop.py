@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from softflow.algos import SoftFlow, SoftFlowConfig, Stage
-from softflow.data import Decision, Episode
+from softflow.data import Episode
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS
@@ -68,6 +68,7 @@ class Run:
         torch.manual_seed(weights_seed)
         algorithm = SoftFlow(make_config(self.online_steps), 2, 1)
         algorithm.fit_normalizer(torch.tensor([5.0, 2.0]), torch.tensor([3.0, 1.5]))
+        algorithm.fit_actions([demonstration(seed) for seed in range(3)])
         if resume:
             folder = RunFolder(self.path)
         else:
@@ -119,14 +120,14 @@ def test_stages_run_in_order_and_are_evaluated(run: Run, capsys: pytest.CaptureF
     trainer = run.trainer()
     evaluations = trainer.run()
     online = trainer.progress.steps
-    assert [(stage, done) for stage, done, _ in evaluations] == [
+    assert [(one.stage, one.done) for one in evaluations] == [
         ("imitation", IMITATION),
         ("critic_warmup", WARMUP),
         ("offline", OFFLINE),
         ("online", pytest.approx(60, abs=15)),  # each time 60 steps are full, looked at after each bout of 10
         ("online", online),
     ]
-    for _, _, result in evaluations:
+    for result in (one.result for one in evaluations):
         assert (result.episodes, result.success_rate, result.mean_return) == (4, 0.5, 55.0)
     for env in run.held_out:
         assert set(env.seeds) <= set(range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + 4))
@@ -170,7 +171,7 @@ def test_episodes_are_received_with_their_decisions_before_the_updates_they_pay_
         receive(episodes)
 
     before_updates(algorithm, lambda: calls.append("update"))
-    algorithm.explore = lambda observation: Decision(explore(observation), observation)  # type: ignore
+    algorithm.explore = lambda seen, arms: explore(seen, arms)._replace(record=seen)  # type: ignore
     algorithm.receive = receive_  # type: ignore[method-assign]
     trainer.run()
     offline = IMITATION + WARMUP + OFFLINE
@@ -264,7 +265,7 @@ def test_an_abandoned_evaluation_is_made_when_the_run_is_resumed(step: int, rest
     trainer = parted.trainer()
     with pytest.raises(Interrupted, match="SIGTERM"):
         trainer.run()
-    assert len(trainer.evaluations) == (step - 1) // (4 * LENGTH)
+    assert len(trainer.held_out.evaluations) == (step - 1) // (4 * LENGTH)
     assert parted.trainer(resume=True).run() == evaluations
     assert_the_same_run(parted, whole)
 
@@ -293,7 +294,7 @@ def test_checkpoints_are_saved_as_time_passes(
     monkeypatch.setattr(RunFolder, "save_checkpoint", note)
     trainer = Run(counting, tmp_path / "run", save_minutes=save_minutes).trainer()
     trainer.run()
-    stages_and_evaluations = len(trainer.evaluations) + 1
+    stages_and_evaluations = len(trainer.held_out.evaluations) + 1
     rounds = IMITATION + WARMUP + OFFLINE + 10 if extra else 0
     assert len(saved) == pytest.approx(stages_and_evaluations + rounds, abs=2 if extra else 0)
     assert saved == sorted(saved) and saved[0] == 0
@@ -316,7 +317,7 @@ def test_where_environments_cannot_be_saved_their_episodes_are_begun_anew(
     assert resumed.progress == before
     assert resumed.data.online.steps == trainer.data.online.steps > 0
     evaluations = resumed.run()
-    assert [stage for stage, *_ in evaluations] == ["imitation", "critic_warmup", "offline", "online", "online"]
+    assert [one.stage for one in evaluations] == ["imitation", "critic_warmup", "offline", "online", "online"]
     assert 120 <= resumed.progress.steps < 126 and resumed.progress.steps > steps
     assert resumed.progress.episodes > episodes
     assert resumed.progress.updates == IMITATION + WARMUP + OFFLINE + resumed.progress.steps // 4

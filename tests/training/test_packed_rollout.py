@@ -24,7 +24,7 @@ def make() -> ObservationRows:
 def test_episodes_are_bytes_with_their_layout(mode: VectorizationMode) -> None:
     seen = []
 
-    def act(observation: np.ndarray) -> np.ndarray:
+    def act(observation: np.ndarray, arms: np.ndarray) -> np.ndarray:
         seen.append(observation)
         return np.full((len(observation), 3, 1), 0.5, np.float32)
 

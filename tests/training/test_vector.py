@@ -32,7 +32,7 @@ def collect(
 ) -> Any:
     """The episodes of the seeds 0, 1, ... by their seed, and the failures."""
 
-    def act(observation: np.ndarray) -> np.ndarray:
+    def act(observation: np.ndarray, arms: np.ndarray) -> np.ndarray:
         """Whose action says what was seen when it was decided: 0.1 for each step of the episode."""
         return np.repeat(observation[:, None, 1:] / 100, n_action_steps, 1)
 
@@ -122,7 +122,7 @@ def test_a_reset_that_fails_costs_its_episode(counting: Any) -> None:
     rollout = Rollout(side_by_side([Unplaced()], 2), iter(range(4)))
     done = []
     with pytest.warns(UserWarning, match="given up after 0 steps: the cube fell"):
-        while (result := rollout.execute_chunks(lambda observation: np.zeros((1, 2, 1))))[1]:
+        while (result := rollout.execute_chunks(lambda *_: np.zeros((1, 2, 1))))[1]:
             done += result[0]
     assert [episode.observation[0, 0] for episode in done] == [0, 3] and rollout.failures == 2
 
@@ -137,4 +137,4 @@ def test_an_environment_that_never_starts_is_an_error(counting: Any) -> None:
         pytest.warns(UserWarning),
         pytest.raises(EnvironmentFailed, match="failed in 10 resets in a row: the cube fell"),
     ):
-        rollout.execute_chunks(lambda observation: np.zeros((1, 2, 1)))
+        rollout.execute_chunks(lambda *_: np.zeros((1, 2, 1)))

@@ -116,7 +116,7 @@ def find_tape_cut_mirror(hand: str = "compact", **options: Any) -> Callable[[Arr
 
 
 def mirror_trajectory(observation: Array, action: Array) -> Trajectory:
-    """Mirror an episode, observations (T + 1, O) and actions (T, 15).
+    """Mirror an episode, observations (T + 1, O) and actions (N, 15), executed or only proposed.
 
     The mirrored yaw is offset by pi or by -pi, whichever the wrist's range has room for. The sign follows the yaw at
     which the original was lifted; if that grasp was plain, it follows the final yaw of the blades.

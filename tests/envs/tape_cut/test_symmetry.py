@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from softflow.data import Episode, Proposals
 from softflow.envs import make_env
 from softflow.envs.tape_cut import env as tape_cut
 from softflow.envs.tape_cut.observation import OBSERVATION_SLICES
 from softflow.envs.tape_cut.symmetry import mirror_actions, mirror_observations, mirror_trajectory
+from softflow.runs.assembly import make_mirror
+from softflow.training.config import RunConfig
 from tests.envs.episodes import demonstrate
 
 MIRRORED_DRAWS = ("case_y", "case_yaw", "fixture_y", "fixture_yaw", "scissors_y", "scissors_yaw", "wrist_y")
@@ -47,6 +52,27 @@ def test_the_image_of_a_demonstration_cuts_in_the_image_of_its_scene(
         if terminated:
             break
     assert info["is_success"]
+
+
+def test_proposed_chunks_are_mirrored_with_their_episode() -> None:
+    """In or out of the box; the executed actions that a proposal starts with stay its start."""
+    rng = np.random.default_rng(0)
+    observation = rng.normal(size=(7, make_env("tape_cut").observation_space.shape[0]))
+    chunk, step = 2 * rng.normal(size=(3, 4, 15)), np.array([0, 2, 4])
+    action = chunk[:, :2].reshape(6, 15).clip(-1, 1)
+    own = np.array([True, False, True])
+    episode = Episode(observation, action, np.ones(6), True, False, True, proposals=Proposals(step, chunk, own), arm=1)
+    mirror = make_mirror(RunConfig(env="tape_cut"))
+    assert mirror is not None
+    image = mirror(episode)
+    assert image.proposals is not None and episode.proposals is not None and image.arm == 1
+    np.testing.assert_array_equal(image.proposals.chunk, mirror_actions(episode.proposals.chunk))
+    np.testing.assert_array_equal(image.action, image.proposals.chunk[:, :2].reshape(6, 15).clip(-1, 1))
+    np.testing.assert_array_equal(image.proposals.step, step)
+    np.testing.assert_array_equal(image.proposals.own, own)
+    plain = mirror(replace(episode, proposals=None))
+    np.testing.assert_array_equal(plain.action, image.action)
+    np.testing.assert_array_equal(plain.observation, image.observation)
 
 
 def test_an_episode_of_another_environment_has_no_image() -> None:

@@ -1,0 +1,300 @@
+"""Trials in own episodes: which policy acts and deploys, and whether the critic chooses among its chunks.
+
+Training can make a policy worse, and the choice of a critic that knows little is worse than none. Neither shows in
+a loss. Both show in own episodes, so these decide:
+
+    policy    the champion is the last policy that has proven itself; the challenger is a frozen copy of the policy in
+              training. A challenger that does at least as well replaces the champion, any other is replaced by a newer
+              copy. The champion is the imitation policy at first.
+    choice    one chunk is drawn and executed, or the critic chooses among several.
+
+Every own episode answers both questions: its arm names the policy and the choice that execute it. Each is drawn by
+Thompson sampling (Thompson 1933; arXiv 1707.02038) from Beta posteriors over the latest outcomes, so what does worse
+acts less. Outcomes count in the order in which the episodes started, and only if the same policy acted to their end.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from softflow.data import Episode
+from softflow.policies import BestOfN, ChunkPolicy
+
+PolicyT = TypeVar("PolicyT", bound=ChunkPolicy)
+
+GRID = 1000
+"""Number of points at which the posteriors are integrated."""
+FEWEST_WORSE, WORSE = 8, 0.1
+"""A challenger is worse if, after this many episodes, it is as good with less than this probability."""
+FEWEST_CHOICES = 15
+"""Number of episodes in which the critic has to have chosen before its choice can deploy."""
+CAUTION_STEP, MOST_CAUTION = 1.5, 10.0
+"""The factor by which a verdict changes the caution, and its largest value; the smallest is the inverse."""
+CARRIED = 3.0
+"""Number of episodes that the champion's record counts for in the prior of a new challenger."""
+
+
+@dataclass
+class TrialConfig:
+    """Trials in own episodes, which decide what acts and what deploys."""
+
+    enabled: bool = True
+    """Whether own episodes decide. Otherwise the newest policy acts and deploys, with all its `candidates`."""
+    fewest: int = 20
+    """Number of episodes that a challenger needs to replace the champion. More make the decision safer and slower."""
+    most: int = 40
+    """Number of episodes after which a challenger that has not replaced the champion is given up."""
+    window: int = 60
+    """Number of the latest episodes of each kind that count. More are more precise but react later."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.fewest <= self.most <= self.window:
+            raise ValueError(
+                "expected 1 <= fewest <= most <= window in trials, got "
+                f"fewest {self.fewest}, most {self.most}, window {self.window}"
+            )
+
+
+class Outcome(NamedTuple):
+    """What counts of an own episode."""
+
+    is_success: bool
+    total_reward: float
+
+
+class Arm(NamedTuple):
+    """How an own episode is executed."""
+
+    version: int
+    """Number of the trial in which the episode started."""
+    challenger: bool
+    """Whether the challenger acts, and not the champion."""
+    chosen: bool
+    """Whether the critic chooses among several chunks."""
+
+    def encode(self) -> int:
+        """Return the arm as the integer that the episode keeps."""
+        return 4 * self.version + 2 * self.challenger + self.chosen
+
+    @classmethod
+    def decode(cls, number: int) -> Arm:
+        """Invert `encode`."""
+        version, rest = divmod(number, 4)
+        return cls(version, rest >= 2, rest % 2 == 1)
+
+
+class Record:
+    """The latest outcomes of one kind of episode, and what is believed before there are any.
+
+    Args:
+        window: The number of outcomes kept.
+        prior: The parameters (a, b) of the Beta distribution before any outcome.
+    """
+
+    def __init__(self, window: int, prior: tuple[float, float] = (1.0, 1.0)) -> None:
+        self.prior = prior
+        self.outcomes: deque[Outcome] = deque(maxlen=window)
+        self.episodes = 0
+        """Number of outcomes in total, including forgotten ones."""
+
+    def add(self, outcome: Outcome) -> None:
+        """Add the newest outcome."""
+        self.outcomes.append(outcome)
+        self.episodes += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"prior": self.prior, "outcomes": [tuple(one) for one in self.outcomes], "episodes": self.episodes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.prior, self.episodes = tuple(state["prior"]), state["episodes"]
+        self.outcomes.clear()
+        self.outcomes.extend(Outcome(*one) for one in state["outcomes"])
+
+
+def posteriors(first: Record, second: Record) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the parameters (a, b) of the Beta posteriors of two records.
+
+    An outcome counts 1 for a success and 0 for a failure. If all or none of both records' episodes are successes, it
+    counts by its return: from 0 for the lowest to 1 for the highest of them.
+    """
+    both = [*first.outcomes, *second.outcomes]
+    successes = sum(one.is_success for one in both)
+    returns = [one.total_reward for one in both]
+    low, high = (min(returns), max(returns)) if returns else (0.0, 0.0)
+    by_return = successes in (0, len(both)) and high > low
+
+    def posterior(record: Record) -> tuple[float, float]:
+        scores = [(one.total_reward - low) / (high - low) if by_return else one.is_success for one in record.outcomes]
+        a, b = record.prior
+        return a + sum(scores), b + len(scores) - sum(scores)
+
+    return posterior(first), posterior(second)
+
+
+def probability_better(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """Return the probability that a draw of the first Beta distribution exceeds one of the second."""
+    x = (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID
+    density = [torch.softmax((a - 1) * x.log() + (b - 1) * (1 - x).log(), 0) for a, b in (first, second)]
+    below = density[1].cumsum(0) - 0.5 * density[1]
+    return float((density[0] * below).sum())
+
+
+def draw_better(records: Sequence[Record]) -> int:
+    """Return the index of the record with the higher draw of its posterior: Thompson sampling between two."""
+    draws = [_beta(a, b) for a, b in posteriors(records[0], records[1])]
+    return int(draws[1] > draws[0])
+
+
+def mean(posterior: tuple[float, float]) -> float:
+    """Return the mean of a Beta distribution."""
+    return posterior[0] / sum(posterior)
+
+
+def _beta(a: float, b: float) -> float:
+    gamma = torch._standard_gamma(torch.tensor([a, b], dtype=torch.float64))
+    return float(gamma[0] / gamma.sum())
+
+
+class Verdict(NamedTuple):
+    """The end of a trial."""
+
+    promoted: bool
+    """Whether the challenger has become the champion."""
+    worse: bool
+    """Whether the challenger was worse beyond reasonable doubt, and did not merely fail to show that it is as good."""
+    text: str
+    """The numbers, for the log."""
+
+
+class Trial(Generic[PolicyT]):
+    """The champion, the challenger, and the records by which one is preferred to the other.
+
+    Args:
+        policy: The policy in training, of which both begin as copies.
+        candidates: The number of chunks among which the critic chooses. With 1 it never chooses.
+        config: The settings.
+
+    Attributes:
+        champion: The policy that was last proven. Frozen.
+        challenger: The policy on trial. Frozen.
+        version: The number of trials so far.
+        caution: A factor on the weight of the KL from the champion. It falls with every promotion and rises with every
+            challenger that is given up.
+    """
+
+    def __init__(self, policy: PolicyT, candidates: int, config: TrialConfig) -> None:
+        self.config, self.candidates = config, candidates
+        self.champion = copy.deepcopy(policy).requires_grad_(False).eval()
+        self.challenger = copy.deepcopy(self.champion)
+        self.version, self.caution = 0, 1.0
+        self.policies = [Record(config.window), Record(config.window)]  # of champion and challenger
+        self.choices = [Record(config.window), Record(config.window)]  # of one chunk and of the critic's choice
+        self._since = 0  # episodes in this trial
+
+    def begin(self, policy: PolicyT) -> None:
+        """Put a frozen copy of `policy` on trial."""
+        self.challenger.load_state_dict(policy.state_dict())
+        self.version += 1
+        self._since = 0
+        believed = mean(posteriors(*self.policies)[0])
+        self.policies[1] = Record(self.config.window, (CARRIED * believed, CARRIED * (1 - believed)))
+
+    def assign(self) -> int:
+        """Draw the arm of the next own episode."""
+        chosen = self.candidates > 1 and draw_better(self.choices) == 1
+        return Arm(self.version, draw_better(self.policies) == 1, chosen).encode()
+
+    def decide(
+        self, observation: Tensor, arms: Tensor, behaviour: Callable[[PolicyT, int], BestOfN]
+    ) -> tuple[Tensor, Tensor]:
+        """Choose what own episodes execute, (B, O) and their arms (B,), as `BestOfN.decide` does.
+
+        Args:
+            observation: Observations, (B, O).
+            arms: The arms of their episodes, (B,).
+            behaviour: Returns what acts for a policy and a number of candidates.
+        """
+        kinds = arms % 4  # the version does not matter
+        found = kinds.unique().tolist()
+        decided = []
+        for kind in found:
+            arm = Arm.decode(kind)
+            policy = self.challenger if arm.challenger else self.champion
+            acting = behaviour(policy, self.candidates if arm.chosen else 1)
+            decided.append(acting.decide(observation[kinds == kind]))
+        order = torch.cat([torch.nonzero(kinds == kind)[:, 0] for kind in found]).argsort()
+        actions, proposed = zip(*decided, strict=True)
+        return torch.cat(actions)[order], torch.cat(proposed)[order]
+
+    def receive(self, episodes: Iterable[Episode]) -> None:
+        """Add the outcomes of own episodes, in the order in which they started."""
+        for episode in episodes:
+            arm, outcome = Arm.decode(episode.arm), Outcome(episode.is_success, float(episode.reward.sum()))
+            self.choices[arm.chosen].add(outcome)
+            if arm.version == self.version:
+                self.policies[arm.challenger].add(outcome)
+                self._since += 1
+
+    def judge(self) -> Verdict | None:
+        """End the trial if the records suffice; a promoted challenger is then the champion. Call `begin` afterwards."""
+        c, (champion, challenger) = self.config, self.policies
+        better = probability_better(*reversed(posteriors(champion, challenger)))
+        promoted = challenger.episodes >= c.fewest and better >= 0.5
+        worse = challenger.episodes >= FEWEST_WORSE and better < WORSE
+        if not (promoted or worse or challenger.episodes >= c.most or self._since >= 3 * c.most):
+            return None
+        text = (
+            f"challenger {self.version} {'replaces the champion' if promoted else 'is given up'}: as good with "
+            f"probability {better:.2f}; of the latest own episodes {_shown(challenger)} for {_shown(champion)}, "
+            f"chosen by the critic {_shown(self.choices[1])} for {_shown(self.choices[0])}"
+        )
+        factor = 1 / CAUTION_STEP if promoted else CAUTION_STEP
+        self.caution = min(max(self.caution * factor, 1 / MOST_CAUTION), MOST_CAUTION)
+        if promoted:
+            self.champion.load_state_dict(self.challenger.state_dict())
+            self.policies[0] = challenger
+        return Verdict(promoted, worse, text)
+
+    def best(self) -> Arm:
+        """Return the arm that deploys: that with the highest means. Without enough episodes, the safe one."""
+        (champion, challenger), (one, chosen) = posteriors(*self.policies), posteriors(*self.choices)
+        proven = self.policies[1].episodes >= self.config.fewest and mean(challenger) > mean(champion)
+        return Arm(self.version, proven, self.choices[1].episodes >= FEWEST_CHOICES and mean(chosen) > mean(one))
+
+    def scalars(self) -> dict[str, float]:
+        """Return what the log shows: how good each is believed to be, and which deploys."""
+        (champion, challenger), (one, chosen) = posteriors(*self.policies), posteriors(*self.choices)
+        best = self.best()
+        return {
+            "trial/champion": mean(champion),
+            "trial/challenger": mean(challenger),
+            "trial/one_chunk": mean(one),
+            "trial/critic_chooses": mean(chosen),
+            "trial/deploys_challenger": float(best.challenger),
+            "trial/deploys_choice": float(best.chosen),
+            "trial/version": float(self.version),
+        }
+
+    def parts(self) -> Mapping[str, Any]:
+        """Return everything that a checkpoint must contain."""
+        return {"champion": self.champion, "challenger": self.challenger, "records": self}
+
+    def state_dict(self) -> dict[str, Any]:
+        records = [record.state_dict() for record in (*self.policies, *self.choices)]
+        return {"version": self.version, "caution": self.caution, "since": self._since, "records": records}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.version, self.caution, self._since = state["version"], state["caution"], state["since"]
+        for record, saved in zip((*self.policies, *self.choices), state["records"], strict=True):
+            record.load_state_dict(saved)
+
+
+def _shown(record: Record) -> str:
+    return f"{sum(one.is_success for one in record.outcomes)} of {len(record.outcomes)}"

@@ -1,0 +1,154 @@
+"""The evaluations of a run on held-out episodes: which policy is the best so far, and what is said about it.
+
+With 50 episodes, the standard error of a success rate is up to 0.07, so the highest rate of a run is often luck. The
+best policy is therefore the latest one that is not worse than the most successful one before it by more than chance
+explains: Newcombe's interval of the difference, one-sided at `CONFIDENCE`. All evaluations are compared with the most
+successful one and not with the one before, so that a slow decline is noticed as well.
+
+The episodes of all evaluations have the same seeds. Nevertheless they are not compared in pairs, because a policy draws
+its chunks at random and a resumed run may change the number of episodes. An interval for independent episodes is too
+wide rather than too narrow here, which favours the later policy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from softflow.errors import UserError, did_you_mean, one_line
+from softflow.files import read_settings
+from softflow.training.checkpoint_folders import EVALUATION, path_safe
+from softflow.training.evaluation import Evaluation
+from softflow.training.intervals import difference_interval
+from softflow.training.run_folder import RunFolder
+
+CONFIDENCE = 0.8
+"""One-sided confidence with which an earlier policy must be better than a later one to remain the best."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation of the deployed policy during training.
+
+    Attributes:
+        number: The index of the evaluation in the run.
+        stage: The name of the stage in which it was made.
+        done: The updates or environment steps done in the stage at that time.
+        unit: What `done` counts.
+        stage_ended: Whether the stage ended with it.
+        result: The results on the held-out episodes.
+        is_kept: Whether its policy was kept. Runs of earlier versions kept none.
+    """
+
+    number: int
+    stage: str
+    done: int
+    unit: Literal["updates", "steps"]
+    stage_ended: bool
+    result: Evaluation
+    is_kept: bool = True
+
+    @property
+    def folder(self) -> str:
+        """The name of the policy's folder among the checkpoints."""
+        return f"{path_safe(self.stage)}_{self.done}"
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The number of successes and of episodes."""
+        return round(self.result.success_rate * self.result.episodes), self.result.episodes
+
+    def is_worse_than(self, other: Evaluated) -> bool:
+        """Whether the success rate is lower than that of another evaluation by more than chance explains."""
+        return difference_interval(other.counts, self.counts, 2 * CONFIDENCE - 1)[0] > 0
+
+    def __str__(self) -> str:
+        low, high = self.result.success_ci95
+        rate = f"success {self.result.success_rate:.2f} [{low:.2f}, {high:.2f}]"
+        return f"{self.done:,} {self.unit} of {self.stage}, {rate} on {self.result.episodes} held-out episodes"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, from which `build` restores the evaluation."""
+        return {**vars(self), "result": self.result.as_dict()}
+
+    @classmethod
+    def build(cls, values: dict[str, Any]) -> Evaluated:
+        """Restore what `as_dict` returned. Raise `ValueError` or `TypeError` if it is not that."""
+        result = Evaluation(**values["result"])
+        one = cls(**{**values, "result": result})
+        numbers = one.number, one.done, result.episodes, result.success_rate, *result.success_ci95
+        if not all(isinstance(number, int | float) for number in numbers) or len(numbers) != 6:
+            raise ValueError("a number is missing")
+        if not (isinstance(one.stage, str) and one.unit in ("updates", "steps")):
+            raise ValueError("the stage is missing")
+        return one
+
+
+def most_successful(evaluations: Sequence[Evaluated]) -> Evaluated:
+    """Return the evaluation with the highest success rate, the latest of several."""
+    return max(evaluations, key=lambda one: (one.result.success_rate, one.number))
+
+
+def best_of(evaluations: Sequence[Evaluated]) -> Evaluated | None:
+    """Return the evaluation of the best policy among those that were kept, as the module docstring defines it.
+
+    With one more evaluation, the best is either the same as before or the new one. None if no policy was kept.
+    """
+    kept = [one for one in evaluations if one.is_kept]
+    for count in range(len(kept), 0, -1):
+        if not kept[count - 1].is_worse_than(most_successful(kept[:count])):
+            return kept[count - 1]
+    return None
+
+
+def decline(evaluations: Sequence[Evaluated]) -> str | None:
+    """Return a warning with the numbers if the last evaluation is worse than an earlier one, or else None."""
+    if not evaluations:
+        return None
+    last, most = evaluations[-1], most_successful(evaluations)
+    if not last.is_worse_than(most):
+        return None
+    difference = last.result.success_rate - most.result.success_rate
+    low, high = difference_interval(last.counts, most.counts)
+    return (
+        f"warning: the last policy ({last}) is worse than an earlier one ({most}): difference {difference:+.2f}, "
+        f"95 % interval [{low:+.2f}, {high:+.2f}]"
+    )
+
+
+def describe_best(best: Evaluated, last: Evaluated) -> str:
+    """Return the line that says which policy is the best, and how successful the last one was."""
+    then = "the last evaluated" if best == last else f"last {last.result.success_rate:.2f}"
+    return f"best checkpoint: {best}; {then}"
+
+
+def write_evaluation(folder: Path, evaluated: Evaluated) -> None:
+    """Write an evaluation to the folder of its policy."""
+    (folder / EVALUATION).write_text(json.dumps(evaluated.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def read_evaluation(folder: Path) -> Evaluated:
+    """Read the evaluation of the policy in a folder. Raise `UserError` if it is missing or damaged."""
+    file = folder / EVALUATION
+    try:
+        return Evaluated.build(json.loads(read_settings(file)))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
+        raise UserError(f"{file}: not the evaluation of a policy: {one_line(error)}") from error
+
+
+def end_of_stage(run: RunFolder, stage: str) -> Path:
+    """Return the folder of the policy at the end of a stage of a run.
+
+    Raises:
+        UserError: The run has no such stage, or has kept no policy at its end.
+    """
+    ends = [(read_evaluation(path), path) for path in run.policies()]
+    ended = {one.stage: path for one, path in sorted(ends, key=lambda end: end[0].number) if one.stage_ended}
+    if stage in ended:
+        return ended[stage]
+    if not ended:
+        raise UserError(f"{run.given} has kept no policy of a stage: none has ended, or an earlier version trained it")
+    raise UserError(f"{run.given} has no stage {stage!r} that has ended: {did_you_mean(stage, ended)}")

@@ -1,0 +1,104 @@
+"""Evaluation on held-out episodes while a run trains. It keeps the policies that may be deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from gymnasium.vector import VectorEnv
+
+from softflow.algos.base import Stage
+from softflow.console import note
+from softflow.policies import BestOfN
+from softflow.training.checkpoint import save_policy
+from softflow.training.config import RunConfig
+from softflow.training.evaluated import Evaluated, best_of, write_evaluation
+from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
+from softflow.training.failures import EnvironmentErrors
+from softflow.training.random_state import random_state_kept
+from softflow.training.rollout import Act
+from softflow.training.run_folder import RunFolder
+
+
+class HeldOut:
+    """Evaluates the deployed policy of a run, and keeps the policy of each stage's end, the best and the latest.
+
+    Args:
+        environments: The environments for evaluations alone.
+        run_folder: The folder of the run.
+        config: The settings of the run.
+
+    Attributes:
+        evaluations: All evaluations of the run, in order.
+    """
+
+    def __init__(self, environments: VectorEnv[Any, Any, Any], run_folder: RunFolder, config: RunConfig) -> None:
+        self.environments, self.run_folder, self.config = environments, run_folder, config
+        self.evaluations: list[Evaluated] = []
+
+    def evaluate(
+        self, deployed: BestOfN, act: Act, stage: Stage, done: int, stage_ended: bool, errors: EnvironmentErrors
+    ) -> dict[str, float]:
+        """Evaluate a policy, keep it, and return the scalars to log.
+
+        Args:
+            deployed: The policy.
+            act: Acts with the policy.
+            stage: The current stage.
+            done: The updates or environment steps done in it.
+            stage_ended: Whether the stage ends here.
+            errors: The handling of environments that raise errors.
+        """
+        with random_state_kept(self.config.device):  # training must not depend on how often it is evaluated
+            torch.manual_seed(HELD_OUT_SEEDS)
+            result, _ = evaluate(self.environments, act, self.config.eval_episodes, errors=errors)
+        number, unit = len(self.evaluations), unit_of(stage)
+        self._keep(Evaluated(number, stage.name, done, unit, stage_ended, result), deployed)
+        low, high = result.success_ci95
+        lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
+        note(
+            f"{stage.name} {done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "
+            f"on {result.episodes} held-out episodes{lost}"
+        )
+        scalars = {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return}
+        return scalars | {f"eval/outcome/{name}": mean for name, mean in result.outcome.items()}
+
+    def _keep(self, latest: Evaluated, deployed: BestOfN) -> None:
+        def write(folder: Path) -> None:
+            save_policy(folder, deployed)
+            write_evaluation(folder, latest)
+
+        self.evaluations.append(latest)
+        self.run_folder.save_policy(latest.folder, write)
+        ends = {one.stage: one.folder for one in self.evaluations if one.stage_ended}
+        best = best_of(self.evaluations)
+        assert best is not None, "the latest policy has been kept"
+        self.run_folder.keep_policies(best.folder, {latest.folder, *ends.values()})
+
+    def continue_stage(self) -> None:
+        """Note that the stage of the latest evaluation goes on: it is longer now than when it ended there."""
+        self.evaluations[-1] = replace(self.evaluations[-1], stage_ended=False)
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return the evaluations as plain values, for a checkpoint."""
+        return [one.as_dict() for one in self.evaluations]
+
+    def load_state(self, state: Sequence[Any], stages: Sequence[Stage]) -> None:
+        """Restore the evaluations. Those of earlier versions are (stage, done, result), and their policies are lost."""
+        units = {stage.name: unit_of(stage) for stage in stages}
+        self.evaluations = []
+        for number, one in enumerate(state):
+            if isinstance(one, Mapping):
+                self.evaluations.append(Evaluated.build(dict(one)))
+                continue
+            name, done, result = one
+            unit = units.get(name, "updates")  # a stage whose length is zero now is not among them
+            self.evaluations.append(Evaluated(number, name, done, unit, False, Evaluation(**result), is_kept=False))
+
+
+def unit_of(stage: Stage) -> Literal["updates", "steps"]:
+    """Return what the length of a stage counts."""
+    return "steps" if stage.acts else "updates"

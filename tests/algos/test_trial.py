@@ -1,0 +1,180 @@
+"""Trials in own episodes: records, verdicts, and what acts and deploys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softflow.algos.trial import Arm, Outcome, Record, Trial, TrialConfig, posteriors, probability_better
+from softflow.data import Episode
+from softflow.policies import BestOfN, FlowPolicy
+
+CONFIG = TrialConfig(fewest=5, most=10, window=20)
+
+
+def make_policy(seed: int = 0) -> FlowPolicy:
+    torch.manual_seed(seed)
+    policy = FlowPolicy(2, 1, 4, "gaussian", normalize_actions=False)
+    policy.normalizer.fit(torch.zeros(2), torch.ones(2))
+    return policy
+
+
+def make_trial(candidates: int = 4, config: TrialConfig = CONFIG) -> Trial[FlowPolicy]:
+    trial = Trial(make_policy(), candidates, config)
+    trial.begin(make_policy(1))
+    return trial
+
+
+def episode(arm: int, is_success: bool, reward: float = 0.0) -> Episode:
+    return Episode(np.zeros((2, 2)), np.zeros((1, 1)), np.array([reward]), True, False, is_success, arm=arm)
+
+
+def receive(trial: Trial[FlowPolicy], challenger: bool, successes: int, failures: int, chosen: bool = False) -> None:
+    arm = Arm(trial.version, challenger, chosen).encode()
+    trial.receive(episode(arm, success) for success in [True] * successes + [False] * failures)
+
+
+@given(st.integers(0, 1000), st.booleans(), st.booleans())
+def test_an_arm_is_restored_from_its_number(version, challenger, chosen):
+    arm = Arm(version, challenger, chosen)
+    assert Arm.decode(arm.encode()) == arm
+
+
+def test_the_probability_of_being_better_is_that_of_the_integral():
+    assert probability_better((1, 1), (1, 1)) == pytest.approx(0.5, abs=1e-6)
+    # X ~ Beta(2, 1) has density 2x, and Y ~ Beta(1, 2) is below x with probability 2x - x^2
+    assert probability_better((2, 1), (1, 2)) == pytest.approx(5 / 6, abs=1e-4)
+    assert probability_better((1, 2), (2, 1)) == pytest.approx(1 / 6, abs=1e-4)
+
+
+def test_outcomes_count_by_success():
+    first, second = Record(10), Record(10, (2.0, 3.0))
+    for success in (True, True, False):
+        first.add(Outcome(success, 100.0))
+    assert posteriors(first, second) == ((3.0, 2.0), (2.0, 3.0))
+
+
+def test_outcomes_without_a_difference_in_success_count_by_return():
+    first, second = Record(10), Record(10)
+    for total in (0.0, 4.0):
+        first.add(Outcome(False, total))
+    second.add(Outcome(False, 3.0))
+    assert posteriors(first, second) == ((2.0, 2.0), (1.75, 1.25))
+
+
+def test_only_the_latest_outcomes_count():
+    record = Record(2)
+    for success in (True, True, False, False):
+        record.add(Outcome(success, 0.0))
+    assert posteriors(record, Record(2))[0] == (1.0, 3.0)
+    assert record.episodes == 4
+
+
+def test_a_challenger_that_does_as_well_replaces_the_champion():
+    trial = make_trial()
+    receive(trial, challenger=False, successes=3, failures=3)
+    receive(trial, challenger=True, successes=3, failures=1)
+    assert trial.judge() is None  # four episodes are too few
+    receive(trial, challenger=True, successes=1, failures=0)
+    verdict = trial.judge()
+    assert verdict is not None and verdict.promoted and not verdict.worse
+    for mine, its in zip(trial.champion.parameters(), make_policy(1).parameters(), strict=True):
+        assert torch.equal(mine, its)
+    assert trial.caution == pytest.approx(1 / 1.5)
+    assert "4 of 5 for 3 of 6" in verdict.text
+
+
+def test_a_challenger_that_is_worse_is_given_up_early():
+    trial = make_trial()
+    receive(trial, challenger=False, successes=8, failures=2)
+    receive(trial, challenger=True, successes=0, failures=8)
+    verdict = trial.judge()
+    assert verdict is not None and verdict.worse and not verdict.promoted
+    for mine, its in zip(trial.champion.parameters(), make_policy(0).parameters(), strict=True):
+        assert torch.equal(mine, its)
+    assert trial.caution == pytest.approx(1.5)
+
+
+def test_a_challenger_that_cannot_show_it_is_given_up_in_the_end():
+    trial = make_trial()
+    receive(trial, challenger=False, successes=6, failures=4)
+    receive(trial, challenger=True, successes=5, failures=4)
+    assert trial.judge() is None
+    receive(trial, challenger=True, successes=0, failures=1)
+    verdict = trial.judge()
+    assert verdict is not None and not verdict.promoted and not verdict.worse
+
+
+def test_episodes_of_an_earlier_trial_tell_nothing_about_the_new_challenger():
+    trial = make_trial()
+    old = Arm(trial.version, True, True).encode()
+    trial.begin(make_policy(2))
+    trial.receive([episode(old, True)])
+    assert trial.policies[1].episodes == 0
+    assert trial.choices[1].episodes == 1  # the choice is the same critic's
+
+
+def test_the_safe_arm_deploys_without_evidence():
+    trial = make_trial()
+    assert trial.best() == Arm(1, challenger=False, chosen=False)
+    receive(trial, challenger=True, successes=4, failures=0, chosen=True)  # too few
+    assert trial.best() == Arm(1, challenger=False, chosen=False)
+
+
+def test_what_does_better_deploys():
+    trial = make_trial()
+    receive(trial, challenger=False, successes=5, failures=15)
+    receive(trial, challenger=True, successes=14, failures=1, chosen=True)
+    assert trial.best() == Arm(1, challenger=True, chosen=True)
+
+
+def test_what_does_worse_seldom_acts():
+    torch.manual_seed(0)
+    trial, config = make_trial(), TrialConfig(fewest=60, most=60)
+    trial.config = config
+    bad = 0
+    for _ in range(200):
+        arm = trial.assign()
+        acts = Arm.decode(arm)
+        bad += acts.challenger or acts.chosen
+        trial.receive([episode(arm, not (acts.challenger or acts.chosen))])
+    assert 0 < bad < 60  # by chance 150 of 200
+
+
+def test_one_candidate_is_never_chosen():
+    trial = make_trial(candidates=1)
+    assert not any(Arm.decode(trial.assign()).chosen for _ in range(50))
+
+
+def test_each_episode_is_executed_by_its_arm():
+    trial = make_trial()
+    observation = torch.randn(6, 2)
+    arms = torch.tensor([Arm(1, challenger, False).encode() for challenger in (True, False, True, True, False, False)])
+    actions, proposed = trial.decide(observation, arms, lambda policy, n: BestOfN(policy, None, 2, n, 0.0))
+    by_champion, by_challenger = (
+        BestOfN(policy, None, 2, 1, 0.0).act(observation) for policy in (trial.champion, trial.challenger)
+    )
+    expected = torch.where((arms % 4 >= 2)[:, None, None], by_challenger, by_champion)
+    torch.testing.assert_close(actions, expected)
+    torch.testing.assert_close(proposed[:, :2].clamp(-1, 1), actions)
+
+
+def test_a_restored_trial_goes_on_as_it_would_have():
+    trial = make_trial()
+    receive(trial, challenger=False, successes=3, failures=2)
+    receive(trial, challenger=True, successes=4, failures=0, chosen=True)
+    other = make_trial()
+    other.load_state_dict(trial.state_dict())
+    for one in (trial, other):
+        receive(one, challenger=True, successes=1, failures=0)
+    assert trial.judge() == other.judge()
+    assert trial.state_dict() == other.state_dict()
+
+
+@pytest.mark.parametrize("wrong", [dict(fewest=0), dict(fewest=50), dict(most=100)])
+def test_impossible_numbers_of_episodes_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected 1 <= fewest <= most <= window"):
+        TrialConfig(**wrong)

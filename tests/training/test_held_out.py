@@ -1,0 +1,99 @@
+"""The policies that a run keeps from its evaluations, whose results are prescribed here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from softflow.training import held_out
+from softflow.training.checkpoint import load_policy
+from softflow.training.evaluation import Evaluation
+from softflow.training.interruption import Interrupted
+from softflow.training.intervals import wilson_interval
+from softflow.training.run_folder import RunFolder
+from tests.training.test_loop import IMITATION, OFFLINE, WARMUP, Run, interrupt_at
+
+
+@pytest.fixture
+def succeed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`succeed(40, 30)`: of 50 episodes each, the evaluations to come."""
+
+    def prescribe(*successes: int) -> None:
+        left = list(successes)
+
+        def evaluate(*_: Any, **__: Any) -> tuple[Evaluation, list[Any]]:
+            count = left.pop(0)
+            return Evaluation(count / 50, wilson_interval(count, 50), 0.0, 10.0, 50), []
+
+        monkeypatch.setattr(held_out, "evaluate", evaluate)
+
+    return prescribe
+
+
+def kept(run: Run) -> set[str]:
+    return {path.name for path in RunFolder(run.path).policies()}
+
+
+def best(run: Run) -> str:
+    return (run.path / "checkpoints" / "best").read_text().strip()
+
+
+def test_the_best_the_latest_and_the_ends_of_stages_are_kept(restorable: Any, tmp_path: Path, succeed: Any) -> None:
+    run = Run(restorable, tmp_path / "run", online_steps=240)
+    succeed(10, 20, 30, 48, 30, 20, 10)
+    done = run.trainer().run()
+    assert [one.stage for one in done] == ["imitation", "critic_warmup", "offline", *["online"] * 4]
+    ends = {f"imitation_{IMITATION}", f"critic_warmup_{WARMUP}", f"offline_{OFFLINE}", done[-1].folder}
+    assert kept(run) == ends | {done[3].folder} and best(run) == done[3].folder
+    folder = RunFolder(run.path)
+    assert folder.best_checkpoint().name == done[3].folder and folder.last_checkpoint().name.isdigit()
+    policy, last = load_policy(folder.best_checkpoint()), load_policy(folder.last_checkpoint())
+    assert policy.candidates == 3  # those of its stage
+    assert any(not torch.equal(*pair) for pair in zip(policy.parameters(), last.parameters(), strict=True))
+    assert load_policy(folder.checkpoints_path / f"imitation_{IMITATION}").candidates == 1
+
+
+def test_a_longer_run_has_another_end_and_keeps_its_best(restorable: Any, tmp_path: Path, succeed: Any) -> None:
+    succeed(10, 20, 30, 40, 48)
+    [*_, first] = Run(restorable, tmp_path / "run").trainer().run()
+    succeed(30, 20)
+    longer = Run(restorable, tmp_path / "run", online_steps=240)
+    done = longer.trainer(resume=True).run()
+    assert best(longer) == first.folder
+    assert [one.stage_ended for one in done[-3:]] == [False, False, True]
+    assert {name for name in kept(longer) if name.startswith("online")} == {first.folder, done[-1].folder}
+
+
+def test_an_interrupted_run_keeps_the_same(restorable: Any, tmp_path: Path, succeed: Any) -> None:
+    whole, parted = Run(restorable, tmp_path / "whole"), Run(restorable, tmp_path / "parted")
+    succeed(10, 20, 48, 30, 20)
+    whole.trainer().run()
+    succeed(10, 20)
+    trainer = parted.trainer()
+    interrupt_at(trainer.algorithm, IMITATION + WARMUP + 3)
+    with pytest.raises(Interrupted):
+        trainer.run()
+    assert best(parted) == f"critic_warmup_{WARMUP}"
+    succeed(48, 30, 20)
+    parted.trainer(resume=True).run()
+    assert (kept(parted), best(parted)) == (kept(whole), best(whole)) and best(whole) == f"offline_{OFFLINE}"
+    for name in kept(whole):
+        files = ("evaluation.json", "policy.json", "policy.safetensors")
+        first, second = ([(run.path / "checkpoints" / name / file).read_bytes() for file in files]
+                         for run in (whole, parted))  # fmt: skip
+        assert first == second
+
+
+def test_evaluations_of_earlier_versions_are_remembered_without_their_policies(restorable: Any, tmp_path: Path) -> None:
+    run = Run(restorable, tmp_path / "run")
+    trainer = run.trainer()
+    result = Evaluation(0.9, (0.8, 1.0), 0.0, 10.0, 50).as_dict()
+    stages = trainer.algorithm.schedule()
+    trainer.held_out.load_state([("imitation", 10, result), ("online", 60, result)], stages)
+    first, second = trainer.held_out.evaluations
+    assert (first.unit, first.is_kept, second.unit, second.number) == ("updates", False, "steps", 1)
+    trainer.held_out.load_state(trainer.held_out.state(), stages)
+    assert trainer.held_out.evaluations == [first, second]
