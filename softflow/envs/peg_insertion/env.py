@@ -44,9 +44,9 @@ class PegInsertionEnv(StatefulTask[Observation]):
     in [0, 1]: above 0.5 it closes, otherwise it opens, by 0.4 per step. The displacement is exact unless the table, the
     rim or the post is in the way of the lowest point.
 
-    Closing within 0.02 m of the head grasps the peg. It then hangs from the gripper upright, with the offset of the
+    Closing within 0.01 m of the head grasps the peg. It then hangs from the gripper upright, with the offset of the
     grasp. Opening drops it, and it falls flat in a random direction. The hanging peg enters the hole if its tail is
-    within 0.012 m of the hole's axis.
+    within 0.005 m of the hole's axis.
 
     Reward: 1 when the tail is 0.02 m deep in the hole, which ends the episode. The episode is truncated after 120
     steps.
@@ -60,7 +60,7 @@ class PegInsertionEnv(StatefulTask[Observation]):
     MAX_ANGLE = 1.0  # rad, between the lying peg and the x axis
     REACH, CEILING = 0.4, 0.4  # m, limits of the gripper: |x| and |y|, z
     SPEED, HELD_OPENING = 0.4, 0.2  # of the fingers per step; opening with the peg in between
-    GRASP_TOLERANCE, HOLE_TOLERANCE, DEPTH = 0.02, 0.012, 0.02  # m
+    GRASP_TOLERANCE, HOLE_TOLERANCE, DEPTH = 0.01, 0.005, 0.02  # m
 
     def __init__(self) -> None:
         sizes = {"gripper": 3, "opening": 1, "head": 3, "tail": 3, "hole": 2}

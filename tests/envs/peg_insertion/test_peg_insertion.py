@@ -83,7 +83,7 @@ def test_moves_are_clipped_to_the_native_bounds() -> None:
     np.testing.assert_allclose(env.state[:3], [-0.15, 0.05, 0.23], atol=1e-8)
 
 
-@pytest.mark.parametrize(("distance", "grasped"), [(0.019, True), (0.021, False)])
+@pytest.mark.parametrize(("distance", "grasped"), [(0.009, True), (0.011, False)])
 def test_the_fingers_grasp_the_head_alone(distance: float, grasped: bool) -> None:
     env = placed([-0.15, distance, GRASP_HEIGHT])
     push(env, (0, 0, 0, 0.51))
@@ -128,7 +128,7 @@ def test_on_the_rim_nothing_goes_lower_nor_through_the_post() -> None:
     np.testing.assert_allclose(env.parts()[0], [0.0, 0.04, RIM_HEIGHT])
 
 
-@pytest.mark.parametrize(("distance", "inserted"), [(0.011, True), (0.013, False)])
+@pytest.mark.parametrize(("distance", "inserted"), [(0.004, True), (0.006, False)])
 def test_a_narrow_tolerance_decides(distance: float, inserted: bool) -> None:
     env = placed([HOLE[0] + distance, HOLE[1], LENGTH + 0.01], held=True)
     result = push(env, (0, 0, -0.02, CLOSE))
@@ -179,7 +179,7 @@ def demonstrate(episodes: int, **options: Any) -> tuple[float, list[float], np.n
 
 def test_demonstrations_are_sloppy_and_go_both_ways() -> None:
     success, sides, actions = demonstrate(150)
-    assert 0.8 < success < 0.96
+    assert 0.85 < success < 0.98
     assert 0.35 < np.mean(np.array(sides) > 0) < 0.65
     assert {*actions[:, 3].tolist()} == {-1.0, 1.0}
     assert np.abs(actions[:, :3] - [0, 0, -1 / 3]).max() < 0.85  # moves are small compared with the bounds
