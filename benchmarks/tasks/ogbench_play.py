@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,7 @@ def record(scene: str, seed: int, index: int) -> Recording:
     """
     own_seed = int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
     np.random.seed(own_seed)  # the oracles draw from the global generator
-    env: Any = gymnasium.make(
-        f"ogbench:{scene}-v0", terminate_at_goal=False, mode="data_collection", max_episode_steps=STEPS
-    )
-    oracles = make_oracles(env, scene)
+    env, oracles = make(scene)
     stacking = np.random.uniform(0, 0.25) if scene == "cube-double" else 0.5
     rows: dict[str, list[Any]] = {
         name: [] for name in ("observations", "actions", "next_observations", "qpos", "button_states")
@@ -70,24 +67,26 @@ def record(scene: str, seed: int, index: int) -> Recording:
             target = env.unwrapped.set_new_target(p_stack=stacking)
             oracle = oracles[target[1]["privileged/target_task"]]
             oracle.reset(*target)
-    env.close()
     arrays = {name: np.array(values) for name, values in rows.items()}
     return {**arrays, "terminals": np.arange(1, STEPS + 1) == STEPS}
 
 
-def make_oracles(env: Any, scene: str) -> Mapping[str, Any]:
-    """Return OGBench's oracle for each kind of target in the scene."""
+@cache  # because each environment that is made keeps memory
+def make(scene: str) -> tuple[Any, Mapping[str, Any]]:
+    """Return the scene without a task, and OGBench's oracle for each kind of target in it."""
     from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle
     from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
     from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle
     from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle
 
-    if scene.startswith("cube"):
-        return {"cube": CubePlanOracle(env=env, **NOISE)}
-    if scene.startswith("puzzle"):
-        return {"button": ButtonPlanOracle(env=env, gripper_always_closed=True, **NOISE)}
+    env = gymnasium.make(
+        f"ogbench:{scene}-v0", terminate_at_goal=False, mode="data_collection", max_episode_steps=STEPS
+    )
     kinds = {"cube": CubePlanOracle, "button": ButtonPlanOracle, "drawer": DrawerPlanOracle, "window": WindowPlanOracle}
-    return {kind: oracle(env=env, **NOISE) for kind, oracle in kinds.items()}
+    closed = {"gripper_always_closed": True} if scene.startswith("puzzle") else {}
+    return env, {
+        kind: oracle(env=env, **NOISE, **(closed if kind == "button" else {})) for kind, oracle in kinds.items()
+    }
 
 
 def label(recording: Recording, env: Any, scene: str) -> Recording:
