@@ -9,6 +9,7 @@ for _name, _class in {
     "CubeRotate": "cube_rotate.env:CubeRotateEnv",
     "DelayedCorridor": "diagnostics.tasks:DelayedCorridorEnv",
     "DriftingGoal": "diagnostics.tasks:DriftingGoalEnv",
+    "PegInsertion": "peg_insertion.env:PegInsertionEnv",
     "TapeCut": "tape_cut.env:TapeCutEnv",
     "TwoRoutes": "diagnostics.tasks:TwoRoutesEnv",
     "WrongMode": "diagnostics.tasks:WrongModeEnv",

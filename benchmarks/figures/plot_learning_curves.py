@@ -2,9 +2,10 @@
 
     python -m benchmarks.figures.plot_learning_curves runs/study/*/ --out docs/images/learning_curve.png
 
-Thick lines show success on held-out episodes, pooled over the seeds, with Wilson 95 % intervals; the circle at 0 steps
-is imitation alone. Thin lines show the running success of the training episodes, which explore, averaged over the
-seeds. Their first points are too high because successes end sooner than failures. Needs softflow[plot].
+Thick lines show success on held-out episodes, averaged over the seeds, with 95 % intervals over seeds and episodes; the
+circle at 0 steps is imitation alone. Thin lines show the running success of the training episodes, which explore,
+averaged over the seeds. Their first points are too high because successes end sooner than failures. Needs
+softflow[plot].
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def plot(runs: Sequence[Run], path: Path) -> None:
         seeds = f"{len(group)} seed{'s' * (len(group) > 1)}"
         label = f"{algo}, {num_demos} demonstrations, {seeds}" if several else f"{algo}, {seeds}"
         evaluations = pool(group)
-        steps, rates = [e.steps for e in evaluations], [e.rate for e in evaluations]
-        low, high = zip(*(e.interval for e in evaluations), strict=True)
+        steps, rates = [e.steps for e in evaluations], [e.counts.rate for e in evaluations]
+        low, high = zip(*(e.counts.interval() for e in evaluations), strict=True)
         (line,) = axes.plot(steps, rates, marker=".", label=label)
         axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         axes.errorbar(

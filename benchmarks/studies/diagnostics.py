@@ -22,7 +22,7 @@ from typing import Any
 
 import softflow
 from softflow.settings.strict_yaml import read_yaml
-from softflow.training.intervals import wilson_interval
+from softflow.training.intervals import Counts
 
 BASE = "base"
 """The method whose policy the methods after it steer."""
@@ -80,9 +80,8 @@ def table(results: dict[str, list[dict[str, Result]]]) -> str:
     for task, seeds in results.items():
         for method in METHODS[task]:
             runs = [result[method] for result in seeds]
-            successes = sum(round(run.success_rate * run.episodes) for run in runs)
-            episodes = sum(run.episodes for run in runs)
-            together = "{:.2f} [{:.2f}, {:.2f}]".format(successes / episodes, *wilson_interval(successes, episodes))
+            counts = Counts([round(run.success_rate * run.episodes) for run in runs], [run.episodes for run in runs])
+            together = "{:.2f} [{:.2f}, {:.2f}]".format(counts.rate, *counts.interval())
             mean_return, seconds = (
                 sum(getattr(run, name) for run in runs) / len(runs) for name in ("mean_return", "seconds")
             )

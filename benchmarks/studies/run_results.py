@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from softflow.settings.typed import load_file
-from softflow.training.intervals import wilson_interval
+from softflow.training.intervals import Counts
 from softflow.training.run_folder import RunFolder
 
 
@@ -53,24 +53,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Pooled:
-    """One evaluation pooled over the episodes of several runs, with Wilson's 95 % interval."""
+    """One evaluation of several runs that differ only in their seed."""
 
     stage: str
     steps: float
-    successes: int
-    episodes: int
-    runs: int
-
-    @property
-    def rate(self) -> float:
-        return self.successes / self.episodes
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return wilson_interval(self.successes, self.episodes)
+    counts: Counts
 
     def __str__(self) -> str:
-        return "{:.2f} [{:.2f}, {:.2f}]".format(self.rate, *self.interval)
+        return "{:.2f} [{:.2f}, {:.2f}]".format(self.counts.rate, *self.counts.interval())
 
 
 def read_run(path: str | Path) -> Run:
@@ -106,24 +96,20 @@ def read_run(path: str | Path) -> Run:
 
 
 def pool(runs: Sequence[Run]) -> list[Pooled]:
-    """Pool the evaluations of runs that differ only in their seed; an evaluation may be missing in some of them.
-
-    The held-out episodes are the same for every run, so the interval concerns the policies' success on these.
-    """
+    """Pool the evaluations of runs that differ only in their seed; an evaluation may be missing in some of them."""
     groups: dict[tuple[str, int], list[Evaluation]] = {}
     for run in sorted(runs, key=lambda run: -len(run.evaluations)):
         for evaluation in run.evaluations:
             groups.setdefault((evaluation.stage, evaluation.number), []).append(evaluation)
     return [
-        Pooled(
-            stage,
-            float(np.mean([evaluation.steps for evaluation in group])),
-            sum(evaluation.successes for evaluation in group),
-            sum(evaluation.episodes for evaluation in group),
-            len(group),
-        )
+        Pooled(stage, float(np.mean([evaluation.steps for evaluation in group])), counts_of(group))
         for (stage, _), group in groups.items()
     ]
+
+
+def counts_of(evaluations: Sequence[Evaluation]) -> Counts:
+    """Return the counts of one evaluation of each run."""
+    return Counts([e.successes for e in evaluations], [e.episodes for e in evaluations])
 
 
 def by_configuration(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:

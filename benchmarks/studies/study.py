@@ -6,7 +6,7 @@
 Arguments after `--` are passed to every run, with `{seed}` replaced by the run's seed. The run folders are
 FOLDER/<algo>_d<demonstrations>_s<seed>, with the output in a .log file next to them. A second call skips finished runs
 and resumes interrupted ones. After each run, summary.md (success after each stage and at given environment steps) and
-summary.csv (every evaluation) are written to FOLDER, with Wilson intervals over the episodes of all seeds. The longest
+summary.csv (every evaluation) are written to FOLDER, with 95 % intervals over seeds and episodes. The longest
 dip is the number of steps, in the worst seed, for which the success of the last 50 training episodes stayed more than
 0.10 below its value when the policy started to act.
 """
@@ -15,74 +15,24 @@ from __future__ import annotations
 
 import argparse
 import csv
-import re
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
+from benchmarks.studies.jobs import Job, run_jobs
 from benchmarks.studies.run_results import Pooled, Run, by_configuration, pool, read_run
 
-FINISHED, STOPPED = "finished in", "stopped after"
+Key = tuple[str, int]
+"""Algorithm preset and number of demonstrations."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of a study."""
-
-    folder: Path
-    algo: str
-    num_demos: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{Path(self.algo).stem}_d{self.num_demos}_s{self.seed}"
-
-    @property
-    def run_dir(self) -> Path:
-        return self.folder / self.name
-
-    @property
-    def log(self) -> Path:
-        return self.folder / f"{self.name}.log"
-
-    @property
-    def finished(self) -> bool:
-        return self.log.is_file() and FINISHED in self.log.read_text(encoding="utf-8")
-
-    @property
-    def minutes(self) -> float:
-        """Wall time in minutes, summed over the parts of an interrupted run."""
-        times = re.findall(rf"^(?:{FINISHED}|{STOPPED}) (\d+) s$", self.log.read_text(encoding="utf-8"), re.MULTILINE)
-        return sum(map(int, times)) / 60
-
-    def run(self, arguments: Sequence[str]) -> bool:
-        """Start or resume the run, and return whether it has finished."""
-        command = [sys.executable, "-m", "softflow.cli.train"]
-        if (self.run_dir / "checkpoints" / "last").is_file():
-            command += ["--resume", str(self.run_dir)]
-        else:
-            command += ["--algo", self.algo, "--num-demos", str(self.num_demos), "--seed", str(self.seed)]
-            command += ["--run-dir", str(self.run_dir)]
-            command += [argument.replace("{seed}", str(self.seed)) for argument in arguments]
-        start = time.monotonic()
-        with self.log.open("a", encoding="utf-8") as log:
-            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-            log.write(f"{STOPPED if status else FINISHED} {time.monotonic() - start:.0f} s\n")
-        return status == 0
-
-
-def summarize(folder: Path, jobs: Sequence[Job], at_steps: Sequence[int]) -> str:
+def summarize(folder: Path, jobs: Mapping[Key, Sequence[Job]], at_steps: Sequence[int]) -> str:
     """Write summary.md and summary.csv for the finished jobs, and return the text of summary.md."""
-    finished = [job for job in jobs if job.finished]
-    groups = by_configuration([read_run(job.run_dir) for job in finished])
+    finished = {key: [job for job in group if job.finished] for key, group in jobs.items()}
+    groups = by_configuration([read_run(job.run_dir) for group in finished.values() for job in group])
     results = {configuration: pool(runs) for configuration, runs in groups.items()}
-    minutes = {key: [job.minutes for job in finished if (job.algo, job.num_demos) == key] for key in groups}
+    minutes = {key: [job.minutes for job in finished[key]] for key in groups}
     with (folder / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
@@ -90,8 +40,10 @@ def summarize(folder: Path, jobs: Sequence[Job], at_steps: Sequence[int]) -> str
         )
         for (algo, num_demos), evaluations in results.items():
             for e in evaluations:
-                numbers = [f"{number:.4f}" for number in (e.rate, *e.interval)]
-                writer.writerow([algo, num_demos, e.runs, e.stage, round(e.steps), e.successes, e.episodes, *numbers])
+                numbers = [f"{number:.4f}" for number in (e.counts.rate, *e.counts.interval())]
+                successes, episodes = map(sum, e.counts)
+                runs = len(e.counts.episodes)
+                writer.writerow([algo, num_demos, runs, e.stage, round(e.steps), successes, episodes, *numbers])
     table = _table(groups, results, minutes, at_steps)
     (folder / "summary.md").write_text(table, encoding="utf-8")
     return table
@@ -130,19 +82,22 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="number of runs in parallel")
     arguments = parser.parse_args(own)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    combinations = product(arguments.num_demos, arguments.algos, arguments.seeds)
-    jobs = [Job(arguments.folder, algo, num_demos, seed) for num_demos, algo, seed in combinations]
-    failed = []
-    with ThreadPoolExecutor(arguments.jobs) as pool_of_runs:
-        running = {pool_of_runs.submit(job.run, passed_on): job for job in jobs if not job.finished}
-        for future in as_completed(running):
-            job = running[future]
-            if future.result():
-                print(f"{job.name}: {job.minutes:.0f} minutes", flush=True)
-                summarize(arguments.folder, jobs, arguments.at_steps)
-            else:
-                failed.append(job)
-                print(f"{job.name}: failed, see {job.log}", flush=True)
+    jobs = {
+        (algo, num_demos): [
+            Job(
+                arguments.folder / f"{Path(algo).stem}_d{num_demos}_s{seed}",
+                ["--algo", algo, "--num-demos", str(num_demos), "--seed", str(seed)]
+                + [argument.replace("{seed}", str(seed)) for argument in passed_on],
+            )
+            for seed in arguments.seeds
+        ]
+        for num_demos, algo in product(arguments.num_demos, arguments.algos)
+    }
+
+    def tabulate(_: Job) -> None:
+        summarize(arguments.folder, jobs, arguments.at_steps)
+
+    failed = run_jobs([job for group in jobs.values() for job in group], arguments.jobs, tabulate)
     print(summarize(arguments.folder, jobs, arguments.at_steps))
     return 1 if failed else 0
 

@@ -1,6 +1,6 @@
 """Environments registered with gymnasium, and their demonstrators."""
 
-from softflow.envs import cube_rotate, diagnostics, external, tape_cut  # noqa: F401  (each registers its tasks)
+from softflow.envs import cube_rotate, diagnostics, external, peg_insertion, tape_cut  # noqa: F401  (each registers its tasks)
 from softflow.envs.cube_rotate.demonstrator import CubeRotateDemonstrator
 from softflow.envs.cube_rotate.env import CubeRotateEnv
 from softflow.envs.description import describe_spaces, name_actions, name_dimensions, time_limit

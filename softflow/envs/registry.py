@@ -14,10 +14,10 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
 from softflow.envs.actions import unit_actions
-from softflow.envs.diagnostics.tasks import DiagnosticTask
 from softflow.envs.options import check_options
 from softflow.envs.packing import flatten_observations
 from softflow.envs.simulation import SimulatedTask
+from softflow.envs.stateful import StatefulTask
 from softflow.envs.success import SparseSuccess, SuccessInfo
 from softflow.envs.tasks import Demonstrator, Mirror, Supervisor, find_task, known_tasks, short_names
 from softflow.errors import UserError, did_you_mean, one_line
@@ -203,7 +203,7 @@ def _time_limit(env: Env) -> int | None:
     limits, task = [env.spec.max_episode_steps if env.spec else None], env.unwrapped
     if isinstance(task, SimulatedTask):
         limits.append(task.max_steps)
-    elif isinstance(task, DiagnosticTask):
+    elif isinstance(task, StatefulTask):
         limits.append(task.MAX_STEPS)
     return min((limit for limit in limits if limit is not None), default=None)
 

@@ -16,7 +16,15 @@ from softflow.training.rollout import Rollout
 from softflow.training.success import SuccessRule
 from softflow.training.vector import vectorize
 
-RESTORABLE = {"two_routes", "delayed_corridor", "drifting_goal", "wrong_mode", "tape_cut", "cube_rotate"}
+RESTORABLE = {
+    "peg_insertion",
+    "two_routes",
+    "delayed_corridor",
+    "drifting_goal",
+    "wrong_mode",
+    "tape_cut",
+    "cube_rotate",
+}
 
 
 def after(env: gymnasium.Env, steps: int) -> list[Any]:

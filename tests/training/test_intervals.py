@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softflow.training.intervals import (
+    Counts,
     difference_interval,
     interquartile_mean,
+    probability_of_improvement,
     stratified_bootstrap_interval,
     wilson_interval,
 )
@@ -93,3 +95,94 @@ def test_bootstrap_is_seeded_and_refuses_other_shapes() -> None:
             stratified_bootstrap_interval(bad, np.random.default_rng(0))
     with pytest.raises(ValueError, match="resamples"):
         stratified_bootstrap_interval(scores, np.random.default_rng(0), resamples=0)
+
+
+# ------------------------------------------------------------------------------------------------ seeds and episodes
+
+
+def test_one_seed_has_wilsons_interval() -> None:
+    assert Counts([40], [50]).interval() == wilson_interval(40, 50)
+
+
+def test_equal_seeds_are_as_good_as_their_episodes_pooled() -> None:
+    low, high = Counts([80, 80, 80], [100, 100, 100]).interval()
+    pooled = wilson_interval(240, 300)
+    assert low == pytest.approx(pooled[0], abs=0.01) and high == pytest.approx(pooled[1], abs=0.01)
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    """Means of three draws of 0 or 1: the outermost 1/27 of the draws on each side are 0 and 1."""
+    low, high = Counts([0, 0, 1000], [1000, 1000, 1000]).interval()
+    assert low == pytest.approx(0.0, abs=0.001) and high == pytest.approx(1.0, abs=0.001)
+    assert wilson_interval(1000, 3000) == pytest.approx((0.317, 0.350), abs=0.001)  # pooled without the seeds
+
+
+def test_seeds_count_alike_however_many_episodes_they_have() -> None:
+    assert Counts([10, 0], [10, 90]).rate == 0.5
+
+
+@pytest.mark.parametrize(("successes", "outermost"), [([50, 50, 50], 1.0), ([0, 0, 0], 0.0)])
+def test_the_interval_holds_an_estimate_at_the_end_without_collapsing(successes: list[int], outermost: float) -> None:
+    interval = Counts(successes, [50, 50, 50]).interval()
+    assert outermost in interval
+    assert 0.01 < interval[1] - interval[0] < 0.05
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(20, 40)), min_size=2, max_size=4))
+def test_the_interval_mirrors_and_widens_with_confidence(runs: list[tuple[int, int]]) -> None:
+    counts = Counts(*map(list, zip(*runs, strict=True)))
+    low, high = counts.interval()
+    assert 0 <= low <= counts.rate <= high <= 1
+    wider = counts.interval(0.99)
+    assert wider[0] <= low and high <= wider[1]
+    failures = Counts([n - k for k, n in runs], counts.episodes).interval()
+    assert failures == pytest.approx((1 - high, 1 - low), abs=0.02)  # up to the resampling
+
+
+def test_the_difference_of_single_seeds_is_newcombes() -> None:
+    assert Counts([40], [50]).difference(Counts([30], [50]), paired=True) == difference_interval((40, 50), (30, 50))
+
+
+def test_what_paired_seeds_share_cancels() -> None:
+    first, second = Counts([100, 500, 900], [1000] * 3), Counts([200, 600, 1000], [1000] * 3)
+    low, high = second.difference(first, paired=True)
+    assert 0.08 < low < 0.1 < high < 0.12  # each seed gains 0.1
+    apart_low, apart_high = second.difference(first)
+    assert apart_low < -0.3 and apart_high > 0.5
+
+
+def test_the_difference_of_a_method_to_itself_holds_zero_and_swaps_its_sign() -> None:
+    first, second = Counts([40, 45], [50, 50]), Counts([10, 20, 30], [50] * 3)
+    low, high = first.difference(second)
+    assert second.difference(first) == pytest.approx((-high, -low), abs=0.02)
+    assert 0 < low < high
+    assert first.difference(first)[0] < 0 < first.difference(first)[1]
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (Counts([], []), "at least one"),
+        (Counts([1], [2, 2]), "as many successes"),
+        (Counts([3, 1], [2, 2]), "got 3 of 2"),
+        (Counts([0, 0], [0, 2]), "got 0 of 0"),
+    ],
+)
+def test_counts_that_cannot_be_are_refused(counts: Counts, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        counts.interval()
+    with pytest.raises(ValueError, match=message):
+        Counts([1], [2]).difference(counts)
+
+
+def test_pairs_need_the_same_seeds() -> None:
+    with pytest.raises(ValueError, match="the same seeds: 2 and 1"):
+        Counts([1, 1], [2, 2]).difference(Counts([1], [2]), paired=True)
+
+
+def test_probability_of_improvement_by_hand() -> None:
+    # Task 1: 1 and 3 against 2: 0 and 1, so 1/2. Task 2: 5 and 5 against 5: ties, 1/2. Task 3: both higher, 1.
+    assert probability_of_improvement([[1, 5, 7], [3, 5, 8]], [[2, 5, 0]]) == pytest.approx((0.5 + 0.5 + 1) / 3)
+    for wrong in ([[1.0, 2.0]], [1.0, 2.0, 3.0]):
+        with pytest.raises(ValueError, match="shape"):
+            probability_of_improvement([[1, 5, 7]], wrong)

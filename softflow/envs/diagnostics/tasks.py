@@ -12,107 +12,37 @@ demonstrators are in ``demonstrators.py``, and the results of the methods in ``d
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from softflow.envs.generator_state import load_random_state, save_random_state
+from softflow.envs.stateful import Array, Outcome, StatefulTask
 
-Array = NDArray[np.float64]
 Observation = NDArray[np.float32]
-Info = dict[str, Any]
 
 STEP = 0.1
 """Distance in m that an action of 1 moves a point per step."""
 
 
-class Outcome(NamedTuple):
-    """Outcome of an action."""
-
-    reward: float = 0.0
-    terminated: bool = False
-    is_success: bool = False
-
-
-class DiagnosticTask(gymnasium.Env[Observation, NDArray[np.floating]]):
-    """Base class of the tasks: episodes, checks of actions, and saving and restoring of states.
-
-    A task defines the initial state, the effect of an action on ``state``, and the observation.
-
-    Attributes:
-        state: State (K,) that, together with ``steps``, determines the rest of the episode.
-        steps: Number of steps made in this episode.
-
-    Raises:
-        ValueError: In ``step``, the action has another shape or is not finite.
-        gymnasium.error.ResetNeeded: In ``step``, no episode is running.
-    """
+class DiagnosticTask(StatefulTask[Observation]):
+    """Base class of the tasks: one array is observed, and actions lie in [-1, 1]."""
 
     OPTIMAL_RETURN: ClassVar[float] = 1.0
     """Highest possible undiscounted return."""
-    MAX_STEPS: ClassVar[int]
-    """Time limit in steps, after which an episode is truncated."""
 
     def __init__(self, observation_dim: int, action_dim: int) -> None:
-        self.observation_space = spaces.Box(-np.inf, np.inf, (observation_dim,), np.float32)
-        self.action_space = spaces.Box(-1.0, 1.0, (action_dim,), np.float32)
-        self._running = False
+        super().__init__(
+            spaces.Box(-np.inf, np.inf, (observation_dim,), np.float32),
+            spaces.Box(-1.0, 1.0, (action_dim,), np.float32),
+        )
 
     @abstractmethod
-    def _start(self, rng: np.random.Generator) -> Array:
-        """Return the initial state of an episode."""
+    def _observe(self) -> Array:
+        """Return the observation (O,) of the current state."""
 
-    @abstractmethod
-    def _move(self, action: Array) -> Outcome:
-        """Apply the action to the state; ``steps`` already counts this step."""
-
-    @abstractmethod
-    def _observe(self) -> Array: ...
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
-        super().reset(seed=seed)
-        self.state, self.steps, self._running = self._start(self.np_random), 0, True
-        return self._observe().astype(np.float32), {"is_success": False}
-
-    def step(self, action: NDArray[np.floating]) -> tuple[Observation, float, bool, bool, Info]:
-        if not self._running:
-            raise gymnasium.error.ResetNeeded("call reset() before step(), also after the end of an episode")
-        checked = np.asarray(action, np.float64)
-        if checked.shape != self.action_space.shape:
-            raise ValueError(f"an action has shape {self.action_space.shape}, got {checked.shape}")
-        if not np.isfinite(checked).all():
-            raise ValueError(f"an action must be finite, got {action}")
-        self.steps += 1
-        outcome = self._move(checked.clip(-1, 1))
-        truncated = not outcome.terminated and self.steps >= self.MAX_STEPS
-        self._running = not (outcome.terminated or truncated)
-        observation = self._observe().astype(np.float32)
-        return observation, outcome.reward, outcome.terminated, truncated, {"is_success": outcome.is_success}
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Return the complete state, including the random generator, as arrays that need no pickling."""
-        return {
-            "state": self.state.copy(),
-            "steps": np.array(self.steps),
-            "running": np.array(self._running),
-            "random": save_random_state(self.np_random),
-        }
-
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> Observation:
-        """Restore a state from ``get_state`` of this or another instance; later steps are reproduced bit for bit.
-
-        Returns:
-            The observation (O,) of that state.
-
-        Raises:
-            KeyError: An entry is missing.
-        """
-        self.state, self.steps, self._running = state["state"].copy(), int(state["steps"]), bool(state["running"])
-        load_random_state(self.np_random, state["random"])
+    def observe(self) -> Observation:
         return self._observe().astype(np.float32)
 
 

@@ -7,10 +7,10 @@ register_task(
     short_name="adroit_door",
     install="softflow[robotics]",
 )
-for _maze in ("UMaze", "Open", "Medium", "Large"):
+for _maze, _short_name in {"UMaze": "point_maze", "Open": None, "Medium": None, "Large": "point_maze_large"}.items():
     register_task(
         f"gymnasium_robotics:PointMaze_{_maze}-v3",
-        short_name="point_maze" if _maze == "UMaze" else None,
+        short_name=_short_name,
         demonstrator=f"{__name__}.point_maze:PointMazeDemonstrator",
         install="softflow[robotics]",
     )
@@ -21,3 +21,10 @@ for _number in range(1, 6):
         demonstrator=f"{__name__}.ogbench_cube:OgbenchCubeDemonstrator",
         install="softflow[ogbench]",
     )
+# These have no demonstrator: benchmarks/tasks/ogbench_play.py records play data for them.
+for _scene, _short_name in {
+    "cube-double": "ogbench_cube_double",
+    "puzzle-3x3": "ogbench_puzzle",
+    "scene": "ogbench_scene",
+}.items():
+    register_task(f"ogbench:{_scene}-singletask-task2-v0", short_name=_short_name, install="softflow[ogbench]")
