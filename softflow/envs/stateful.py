@@ -44,8 +44,9 @@ class StatefulTask(gymnasium.Env[Observation, NDArray[np.floating]], Generic[Obs
     MAX_STEPS: ClassVar[int]
     """Time limit in steps, after which an episode is truncated."""
 
-    def __init__(self, observation_space: spaces.Space[Observation], action_space: spaces.Box) -> None:
-        self.observation_space, self.action_space = observation_space, action_space
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Box[Any]) -> None:
+        self.observation_space: spaces.Space[Any] = observation_space
+        self.action_space: spaces.Space[Any] = action_space
         self._low, self._high = action_space.low.astype(np.float64), action_space.high.astype(np.float64)
         self._running = False
 
