@@ -248,6 +248,7 @@ def main() -> int:
     arguments = parser.parse_args()
     cells = [(task, method) for task in arguments.tasks for method in arguments.methods or TASKS[task].methods]
     try:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
         failed = run(arguments.folder, cells, arguments.seeds, arguments.jobs)
     except UserError as error:
         parser.error(str(error))
