@@ -174,6 +174,18 @@ def test_a_restored_trial_goes_on_as_it_would_have():
     assert trial.state_dict() == other.state_dict()
 
 
+def test_a_restored_trial_ends_as_it_would_have_without_the_challenger():
+    """A trial ends after three times `most` episodes even if the challenger executes none of them."""
+    trial = make_trial()
+    receive(trial, challenger=False, successes=29, failures=0)
+    other = make_trial()
+    other.load_state_dict(trial.state_dict())
+    assert trial.judge() is None and other.judge() is None
+    for one in (trial, other):
+        receive(one, challenger=False, successes=1, failures=0)
+        assert one.judge() is not None
+
+
 @pytest.mark.parametrize("wrong", [dict(fewest=0), dict(fewest=50), dict(most=100)])
 def test_impossible_numbers_of_episodes_are_refused(wrong):
     with pytest.raises(ValueError, match="expected 1 <= fewest <= most <= window"):

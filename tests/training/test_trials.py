@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ import pytest
 from softflow.algos import SoftFlow, trial
 from softflow.algos.trial import Trial, TrialConfig, Verdict
 from softflow.data import Episode
+from softflow.training.evaluated import Evaluated
 from softflow.training.interruption import Interrupted
 from tests.algos.softflow_toys import assert_same, weights
 from tests.cli.training_runs import assert_same_run
 from tests.training.test_loop import Run
 
+STEPS = 400  # of the online stage
+Whole = tuple[Path, list[Evaluated]]
 Reached = Callable[[Trial[Any], Verdict | None], bool]
 
 MOMENTS: dict[str, Reached] = {
@@ -27,25 +30,37 @@ MOMENTS: dict[str, Reached] = {
 }
 
 
+def make_run(restorable: Any, path: Path) -> Run:
+    run = Run(restorable, path, online_steps=STEPS, eval_every=1_000)
+    run.method.trials, run.method.online.updates_per_step = TrialConfig(fewest=2, most=3, window=8), 0.1
+    return run
+
+
+@pytest.fixture(scope="module")
+def choice_deploys_early() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "FEWEST_CHOICES", 3)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(choice_deploys_early: None, restorable: Any, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    path = tmp_path_factory.mktemp("trials") / "whole"
+    return path, make_run(restorable, path).trainer().run()
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_interrupted_in_trials_and_resumed_is_the_same_to_the_bit(
-    moment: str, restorable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, whole: Whole, restorable: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(trial, "FEWEST_CHOICES", 3)
-
-    def make(name: str) -> Run:
-        run = Run(restorable, tmp_path / name, online_steps=500, eval_every=1_000)
-        run.method.trials, run.method.online.updates_per_step = TrialConfig(fewest=2, most=4, window=8), 0.1
-        return run
-
-    evaluations = make("whole").trainer().run()
-    parted = make("parted").trainer()
+    run, (uninterrupted, evaluations) = make_run(restorable, tmp_path / "parted"), whole
+    parted = run.trainer()
     interrupt_when(parted.algorithm, MOMENTS[moment])
     with pytest.raises(Interrupted):
         parted.run()
-    assert 0 < parted.progress.done < 500
+    assert 0 < parted.progress.done < STEPS
 
-    resumed = make("parted").trainer(resume=True, weights_seed=9)
+    resumed = make_run(restorable, run.path).trainer(resume=True, weights_seed=9)
     for algorithm in (parted.algorithm, resumed.algorithm):
         best = algorithm.trial.best()
         kept = algorithm.trial.challenger if best.challenger else algorithm.trial.champion
@@ -53,9 +68,9 @@ def test_interrupted_in_trials_and_resumed_is_the_same_to_the_bit(
     assert_same(weights(resumed.algorithm.deployed), weights(parted.algorithm.deployed))
     assert resumed.algorithm.deployed.describe() == parted.algorithm.deployed.describe()
     assert resumed.run() == evaluations
-    for name in ("parted", "whole"):
-        (tmp_path / name / "config.yaml").touch()  # the command writes it
-    assert_same_run(tmp_path / "parted", tmp_path / "whole")
+    for path in (run.path, uninterrupted):
+        (path / "config.yaml").touch()  # the command writes it
+    assert_same_run(run.path, uninterrupted)
 
 
 def interrupt_when(algorithm: SoftFlow, reached: Reached) -> None:
