@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from gymnasium import spaces
@@ -64,13 +64,16 @@ class PegInsertionEnv(StatefulTask[Observation]):
 
     def __init__(self) -> None:
         sizes = {"gripper": 3, "opening": 1, "head": 3, "tail": 3, "hole": 2}
-        parts = {name: spaces.Box(-np.inf, np.inf, (size,), np.float32) for name, size in sizes.items()}
+        parts: dict[str, spaces.Space[Any]] = {}
+        for name, size in sizes.items():
+            parts[name] = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         low, high = np.array(self.LOW, np.float32), np.array(self.HIGH, np.float32)
         super().__init__(spaces.Dict(parts), spaces.Box(low, high, dtype=np.float32))
 
     def _start(self, rng: np.random.Generator) -> Array:
         gripper = rng.uniform(self.START_LOW, self.START_HIGH)
-        head, tail = self._lying(*rng.uniform(self.PEG_LOW, self.PEG_HIGH), rng)
+        x, y = rng.uniform(self.PEG_LOW, self.PEG_HIGH)
+        head, tail = self._lying(x, y, rng)
         return np.array([*gripper, 1.0, *head, *tail, *rng.uniform(self.HOLE_LOW, self.HOLE_HIGH), False])
 
     def _move(self, action: Array) -> Outcome:
