@@ -26,7 +26,7 @@ class Outcome(NamedTuple):
     is_success: bool = False
 
 
-class StatefulTask(gymnasium.Env[Observation, NDArray[np.floating]], Generic[Observation]):
+class StatefulTask(gymnasium.Env[Observation, Any], Generic[Observation]):
     """Base class of the tasks: episodes, checks of actions, and saving and restoring of states.
 
     A task defines the initial state, the effect of an action on ``state``, and the observation. Actions are clipped to
@@ -44,9 +44,8 @@ class StatefulTask(gymnasium.Env[Observation, NDArray[np.floating]], Generic[Obs
     MAX_STEPS: ClassVar[int]
     """Time limit in steps, after which an episode is truncated."""
 
-    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Box[Any]) -> None:
-        self.observation_space: spaces.Space[Any] = observation_space
-        self.action_space: spaces.Space[Any] = action_space
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Box) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
         self._low, self._high = action_space.low.astype(np.float64), action_space.high.astype(np.float64)
         self._running = False
 

@@ -64,9 +64,9 @@ class PegInsertionEnv(StatefulTask[Observation]):
 
     def __init__(self) -> None:
         sizes = {"gripper": 3, "opening": 1, "head": 3, "tail": 3, "hole": 2}
-        parts: dict[str, spaces.Space[Any]] = {
-            name: spaces.Box(-np.inf, np.inf, (size,), np.float32) for name, size in sizes.items()
-        }
+        parts: dict[str, spaces.Space[Any]] = {}
+        for name, size in sizes.items():
+            parts[name] = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         low, high = np.array(self.LOW, np.float32), np.array(self.HIGH, np.float32)
         super().__init__(spaces.Dict(parts), spaces.Box(low, high, dtype=np.float32))
 
