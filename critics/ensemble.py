@@ -61,6 +61,7 @@ class ChunkCritic(nn.Module):
 
     Raises:
         ValueError: A size is not a positive integer.
+        RuntimeError: In `forward`, the critic normalises chunks, but has no statistics.
     """
 
     center: Tensor
@@ -92,6 +93,8 @@ class ChunkCritic(nn.Module):
         if normalize:
             self.register_buffer("center", torch.full((action_dim,), torch.nan))
             self.register_buffer("scale", torch.full((action_dim,), torch.nan))
+        self._ready = not normalize
+        self.register_load_state_dict_post_hook(_check_anew)
         # The first layer reads (context, chunk). With two weights, a context is multiplied once for all its chunks.
         fan_in = context_dim + horizon * action_dim
         self.from_context = EnsembleLinear(members, context_dim, width, fan_in)
@@ -115,7 +118,7 @@ class ChunkCritic(nn.Module):
         return self.output(h).reshape(self.members, *chunk.shape[:-2])
 
     def fit(self, center: Tensor, scale: Tensor) -> None:
-        """Set the statistics of actions, (A,) each. Until then the values are NaN.
+        """Set the statistics of actions, (A,) each.
 
         Raises:
             ValueError: The critic does not normalise, or a number is not finite, or a scale is not positive.
@@ -126,6 +129,7 @@ class ChunkCritic(nn.Module):
             raise ValueError(f"expected finite centers and positive scales, got {center} and {scale}")
         self.center.copy_(center)
         self.scale.copy_(scale)
+        self._ready = True
 
     def describe(self) -> dict[str, int]:
         """Return the arguments that rebuild this critic."""
@@ -137,6 +141,8 @@ class ChunkCritic(nn.Module):
 
     def _input(self, context: Tensor, chunk: Tensor) -> Tensor:
         """Apply the first linear layer to the concatenation (context, chunk): (E, B * N, W)."""
+        if not self._ready:
+            self._require_statistics()
         if self.normalize:
             chunk = (chunk - self.center) / self.scale
         batch, samples = len(context), math.prod(chunk.shape[1:-2])
@@ -147,12 +153,21 @@ class ChunkCritic(nn.Module):
         from_chunk = torch.bmm(flat, self.chunk_weight).unflatten(1, (batch, samples))
         return from_chunk.add_(from_context.unsqueeze(2)).flatten(1, 2)
 
+    def _require_statistics(self) -> None:
+        if self.normalize and not (self.center.isfinite().all() and self.scale.isfinite().all()):
+            raise RuntimeError("the critic has no action statistics: fit them, or load a whole checkpoint")
+        self._ready = True
+
     def _check(self, context: Tensor, chunk: Tensor) -> None:
         if context.ndim != 2 or context.shape[1] != self.context_dim:
             raise ValueError(f"context: expected (B, {self.context_dim}), got {tuple(context.shape)}")
         if chunk.ndim < 3 or len(chunk) != len(context) or chunk.shape[-2:] != (self.horizon, self.action_dim):
             expected = f"({len(context)}, *n, {self.horizon}, {self.action_dim})"
             raise ValueError(f"chunk: expected {expected}, got {tuple(chunk.shape)}")
+
+
+def _check_anew(critic: ChunkCritic, _: object) -> None:
+    critic._ready = False  # the loaded state may have no statistics
 
 
 @torch.no_grad()

@@ -191,7 +191,7 @@ class Algorithm(ABC):
                 module.fit(mean, std)
 
     def fit_actions(self, episodes: Sequence[Episode]) -> None:
-        """Set the action statistics of every normalising flow among the parts, from demonstrations.
+        """Set the action statistics of every normalising flow and critic among the parts, from demonstrations.
 
         Called once, before training.
         """
@@ -204,16 +204,24 @@ class Algorithm(ABC):
                 of = action_statistics(episodes, partial(_unbounded, flow))
                 statistics[bounds] = [torch.as_tensor(values) for values in (of.center, of.scale, of.noise)]
             flow.fit(*statistics[bounds])
+        self.fit_critics()
 
     def fit_critics(self) -> None:
         """Give the action statistics of the policy to every critic among the parts that normalises actions.
 
-        Called once, before training, after the statistics of the policy are set.
+        `fit_actions` does so. It is called on its own if the method starts from a trained policy.
         """
         policy = self.deployed.policy
         for critic in _modules(self.parts()):
             if isinstance(critic, ChunkCritic) and critic.normalize:
                 critic.fit(policy.action_center, policy.action_scale)
+
+    def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Return the weights of the deployed policy, then those of all networks among the parts, with their names."""
+        yield from self.deployed.named_parameters()
+        for part in _leaves(self.parts()):
+            if isinstance(part, nn.Module):
+                yield from part.named_parameters()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts, from which a run can be resumed."""

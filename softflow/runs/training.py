@@ -147,7 +147,7 @@ def train_run(
     if base_run is None:  # the policy of a base keeps the statistics that it was trained with
         algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
         algorithm.fit_actions(learned_from)
-    if not resume:  # otherwise the checkpoint has them
+    if base is not None:
         algorithm.fit_critics()
     if algorithm.imitates and not resume:
         _require_density(algorithm, demonstrations)

@@ -291,7 +291,7 @@ class Trainer:
 
     def _require_finite_weights(self) -> None:
         """Raise `FloatingPointError` before weights that are not finite are saved in a checkpoint."""
-        for name, weight in self.algorithm.deployed.named_parameters():
+        for name, weight in self.algorithm.named_weights():
             if not weight.isfinite().all():
                 raise FloatingPointError(f"the weight {name} is not finite after update {self.progress.updates}")
 
