@@ -14,6 +14,7 @@ from torch import nn
 from critics import ChunkCritic, StateValue
 from flows.coupling import Coupling
 from softflow.algos import SoftFlow
+from softflow.algos.softflow import OWN_CHUNK_STRIDE
 from softflow.algos.softflow_settings import ImprovementConfig
 
 
@@ -111,12 +112,13 @@ def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Produ
     state_value = algorithm.state_value
     if state_value is not None:
         products += state_value_products(state_value, batch, learns=True)
+    own = -(-batch // OWN_CHUNK_STRIDE)
     if stage.kl_weight or stage.q_weight:
-        products += flow_products(flow, batch, learns=True, through=True)
+        products += flow_products(flow, own, learns=True, through=True)
     if stage.kl_weight:
-        products += flow_products(flow, batch, through=True)
+        products += flow_products(flow, own, through=True)
     if stage.q_weight:
-        products += critic_products(critic, batch, through=True)
+        products += critic_products(critic, own, through=True)
     if stage.nll_weight:
         if stage.advantage_scale:
             assert state_value is not None

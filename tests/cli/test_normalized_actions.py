@@ -38,9 +38,12 @@ def normalized_flow(run: str) -> NormalizedFlow:
 def test_a_training_says_what_it_normalises(command: Command, demos: None) -> None:
     result = command(f"{TRAIN} --run-dir run")
     assert result.status == 0, result
-    statistics = action_statistics(load_demonstrations("run/demonstrations.npz"))
+    learnt_from = load_demonstrations("run/demonstrations.npz")
+    statistics = action_statistics(learnt_from)
     low, high = statistics.scale
-    assert f"actions are normalised by scales of {low:.2g} to {high:.2g}; of few values: 1\n" in result.out
+    largest = max(episode.reward[::-1].cumsum().max() for episode in learnt_from)
+    assert f"actions are normalised by scales of {low:.2g} to {high:.2g}; of few values: 1; " in result.out
+    assert f"; the largest return of a demonstration is {largest:.3g}\n" in result.out
     flow = normalized_flow("run")
     for name in ("center", "scale", "noise"):
         np.testing.assert_allclose(getattr(flow, name), getattr(statistics, name), rtol=1e-6)
@@ -57,7 +60,7 @@ def test_constant_actions_are_named(command: Command, demos: None) -> None:
     ]
     save_demonstrations("demos.npz", still)
     result = command(f"{TRAIN} --run-dir run --flow-options.noise 0.2 --flow-options.bounds atanh")
-    assert result.status == 0 and "; constant: 1\n" in result.out, result
+    assert result.status == 0 and "; constant: 1; " in result.out, result
     flow = normalized_flow("run")
     torch.testing.assert_close(flow.noise, 0.2 * flow.scale)
     moves = np.arctanh(0.9 * np.concatenate([e.action for e in episodes])[:, :1].astype(np.float64))
