@@ -166,7 +166,7 @@ class Algorithm(ABC):
     def load_base(self, policy: ChunkPolicy) -> None:
         """Start from a trained policy, including its observation statistics, in place of imitation.
 
-        Called before training if the setting `base` names one. `fit_normalizer` is then not called.
+        Called before training if the setting `base` names one. `fit_normalizer` and `fit_actions` are then not called.
 
         Raises:
             ValueError: The method trains its own policy, or cannot start from this one.

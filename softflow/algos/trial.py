@@ -23,6 +23,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Beta
 
 from softflow.data import Episode
 from softflow.policies import BestOfN, ChunkPolicy
@@ -148,18 +149,13 @@ def probability_better(first: tuple[float, float], second: tuple[float, float]) 
 
 def draw_better(records: Sequence[Record]) -> int:
     """Return the index of the record with the higher draw of its posterior: Thompson sampling between two."""
-    draws = [_beta(a, b) for a, b in posteriors(records[0], records[1])]
-    return int(draws[1] > draws[0])
+    first, second = (Beta(*posterior).sample() for posterior in posteriors(records[0], records[1]))
+    return int(second > first)
 
 
 def mean(posterior: tuple[float, float]) -> float:
     """Return the mean of a Beta distribution."""
     return posterior[0] / sum(posterior)
-
-
-def _beta(a: float, b: float) -> float:
-    gamma = torch._standard_gamma(torch.tensor([a, b], dtype=torch.float64))
-    return float(gamma[0] / gamma.sum())
 
 
 class Verdict(NamedTuple):
@@ -168,7 +164,7 @@ class Verdict(NamedTuple):
     promoted: bool
     """Whether the challenger has become the champion."""
     worse: bool
-    """Whether the challenger was worse beyond reasonable doubt, and did not merely fail to show that it is as good."""
+    """Whether the challenger was as good with a probability below `WORSE`, and not merely unable to show that it is."""
     text: str
     """The numbers, for the log."""
 

@@ -17,6 +17,16 @@ from softflow.data import Episode, Replay
 from softflow.policies import FlowPolicy
 
 GAUSSIAN = dict(flow="gaussian", flow_options={"width": 16, "depth": 1})
+ONE_STEP = dict(
+    horizon=1,
+    n_action_steps=1,
+    batch_size=64,
+    critic_width=32,
+    ema_rate=0.1,
+    temperature=1.0,
+    normalize_actions=False,
+)
+"""Settings of a small method of one-step chunks whose actions are not normalised."""
 MIXTURE = dict(flow="coupling", flow_options={"layers": 2, "width": 32, "components": 4})
 
 

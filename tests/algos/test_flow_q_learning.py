@@ -15,6 +15,7 @@ from softflow.algos import FlowQLearning, FlowQLearningConfig
 from softflow.algos.flow_q_learning import FlowQLearningOnlineConfig
 from softflow.data import Decision, Episode, Replay, to_torch
 from tests.algos.softflow_toys import (
+    ONE_STEP,
     assert_goes_on_the_same,
     assert_same,
     make_data,
@@ -32,18 +33,9 @@ MODES = (-0.6, 0.5)
 
 def make_algorithm(**settings: Any) -> FlowQLearning:
     """A small one for one-step chunks; `imitation`, `one_step` and so on are dicts of what to change in them."""
-    sizes = dict(
-        horizon=1,
-        n_action_steps=1,
-        batch_size=64,
-        critic_width=32,
-        ema_rate=0.1,
-        temperature=1.0,
-        normalize_actions=False,
-    )
     parts = {name: settings.pop(name, {}) for name in ("one_step", "imitation", "warmup", "offline", "online")}
     parts["one_step"] = {"width": 32, "depth": 2} | parts["one_step"]
-    config = FlowQLearningConfig(**(sizes | FLOW_MATCHING | settings))
+    config = FlowQLearningConfig(**(ONE_STEP | FLOW_MATCHING | settings))
     for name, changes in parts.items():
         for key, value in changes.items():
             assert hasattr(getattr(config, name), key)

@@ -13,6 +13,7 @@ from softflow.algos import Steering, SteeringConfig
 from softflow.data import Episode
 from softflow.policies import FlowPolicy, SteeredPolicy
 from tests.algos.softflow_toys import (
+    ONE_STEP,
     assert_goes_on_the_same,
     assert_same,
     enter,
@@ -30,17 +31,8 @@ HEADS = {"latent": dict(residual=False), "residual": dict(latent=False), "both":
 
 def make_algorithm(base: str | None = None, **settings: Any) -> Steering:
     """A small steering of one-step chunks; `imitation`, `steering` and so on are dicts of what to change in them."""
-    sizes = dict(
-        horizon=1,
-        n_action_steps=1,
-        batch_size=64,
-        critic_width=32,
-        ema_rate=0.1,
-        temperature=1.0,
-        normalize_actions=False,
-    )
     stages = {name: settings.pop(name, {}) for name in ("imitation", "steering", "base_rollouts", "online")}
-    config = SteeringConfig(**(sizes | FLOW_MATCHING | settings | {"base": base}))
+    config = SteeringConfig(**(ONE_STEP | FLOW_MATCHING | settings | {"base": base}))
     for name, changes in stages.items():
         for key, value in changes.items():
             assert hasattr(getattr(config, name), key)

@@ -19,7 +19,7 @@ def episode(action: ArrayLike) -> Episode:
 
 
 def statistics(*columns: ArrayLike) -> ActionStatistics:
-    """Of columns of the same length, divided into two episodes."""
+    """Return the statistics of columns of the same length, divided into two episodes."""
     actions = np.stack(columns, 1)
     return action_statistics([episode(part) for part in np.array_split(actions, 2)])
 

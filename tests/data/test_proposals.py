@@ -266,15 +266,20 @@ DAMAGES: dict[str, tuple[str, Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_proposals_are_refused(damage: str, tmp_path: Path) -> None:
-    name, value, message = DAMAGES[damage]
-    file = tmp_path / "replay.npz"
+def saved_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Save a replay with one episode, and return the arrays of the file."""
     replay = Replay(CAPACITY, 2, 1, horizon=HORIZON)
     replay.add_episode(own_episode(6, 1))
     replay.save(file)
     with np.load(file) as saved:
-        arrays = dict(saved)
+        return dict(saved)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_proposals_are_refused(damage: str, tmp_path: Path) -> None:
+    name, value, message = DAMAGES[damage]
+    file = tmp_path / "replay.npz"
+    arrays = saved_arrays(file)
     arrays[name][1] = value
     np.savez(file, **arrays)
     with pytest.raises(ValueError, match=message):
@@ -283,11 +288,7 @@ def test_damaged_proposals_are_refused(damage: str, tmp_path: Path) -> None:
 
 def test_impossible_counts_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "replay.npz"
-    replay = Replay(CAPACITY, 2, 1, horizon=HORIZON)
-    replay.add_episode(own_episode(6, 1))
-    replay.save(file)
-    with np.load(file) as saved:
-        arrays = dict(saved)
+    arrays = saved_arrays(file)
     for changes in ({"proposals_written": np.array(-1)}, {"proposal_switches": np.array([5, 5])}):
         np.savez(file, **{**arrays, **changes})
         with pytest.raises(ValueError, match="must be at least 0, and the latter must increase"):

@@ -26,7 +26,7 @@ class Demonstration(NamedTuple):
 
     @property
     def info(self) -> dict[str, Any]:
-        """Of the last step."""
+        """The info of the last step."""
         return self.steps[-1][4]
 
 
@@ -53,7 +53,7 @@ def after(env: gymnasium.Env, actions: np.ndarray) -> list[Any]:
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
-    """Of two results of `after`."""
+    """Compare two results of `after`."""
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
         assert a[1:] == b[1:]

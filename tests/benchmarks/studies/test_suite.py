@@ -19,7 +19,7 @@ from softflow.settings.presets import Selection
 
 CELLS = [*((task, "softflow") for task in TASKS), *(("tape_cut_100", method) for method in METHODS)]
 SUCCESSES = {"imitation": 50, "softflow": 90, "q_chunking": 85, "rfs": 20}
-"""Of 100 episodes of the deployed policy; imitation itself has 50."""
+"""Successes in 100 episodes of the deployed policy; imitation itself has 50."""
 
 
 @pytest.mark.parametrize(("task", "method"), CELLS)

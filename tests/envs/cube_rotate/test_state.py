@@ -30,7 +30,7 @@ def turned(env: CubeRotateEnv) -> bool:
 
 
 def first_state(reached: Callable[[CubeRotateEnv], bool]) -> State:
-    """Of demonstrations: which of them comes to it differs between processors, as contacts amplify rounding."""
+    """Return the first such state of a demonstration. It differs between processors, as contacts amplify rounding."""
     env = CubeRotateEnv(reward="staged")
     for seed in range(50):
         env.reset(seed=seed)
