@@ -50,11 +50,23 @@ class PolicyLearner(Generic[PolicyT]):
         self.policy.load_state_dict(self.actor.state_dict())
 
     def imitate(self, batch: Windows[Tensor], progress: float) -> dict[str, Tensor]:
-        """Make one step on the behaviour-cloning loss. `progress` of the stage, in [0, 1), sets the learning rate."""
+        """Make one step on the behaviour-cloning loss. `progress` of the stage, in [0, 1), sets the learning rate and
+        the noise on the chunks."""
         set_learning_rate(self.optimizer, self.config.learning_rate, progress)
-        loss = self.actor.bc_loss(batch.observation, batch.chunk)
+        loss = self.actor.bc_loss(batch.observation, self.blurred(batch.chunk, progress))
         self.descend(loss)
         return {"train/actor_loss": loss.detach(), self.loss_name: loss.detach()}
+
+    def blurred(self, chunk: Tensor, progress: float) -> Tensor:
+        """Add noise to data chunks that decays to zero over the stage: (B, H, A) -> (B, H, A).
+
+        Wide noise hides the details of the density until its coarse shape is learnt. Flow matching gets none, because it
+        learns at all noise levels at once.
+        """
+        size = self.config.initial_noise * (1 - progress) ** 4
+        if not (size and self.actor.flow.loss_is_nll and self.actor.normalizes_actions):
+            return chunk
+        return chunk + size * self.actor.action_scale * torch.randn_like(chunk)
 
     def descend(self, loss: Tensor) -> None:
         """Make one optimiser step of the actor on any loss and update the moving average."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from flows import DEFAULT_FLOW
@@ -20,6 +21,14 @@ class ImitationConfig:
     """Initial learning rate of AdamW. It decays to zero along a cosine over the stage."""
     weight_decay: float = 0.0
     """Weight decay of AdamW, in imitation and in every later stage that trains the policy."""
+    initial_noise: float = 1.0
+    """Noise added to the actions at the start of imitation, as a fraction of the scale of each dimension. It decays to
+    zero over the stage, and the flow's own `noise` remains. Higher values learn the coarse shape of the density longer
+    before its details. Only a likelihood of normalised actions gets it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.initial_noise < math.inf:
+            raise ValueError(f"initial_noise: expected a finite number >= 0, got {self.initial_noise!r}")
 
 
 @dataclass

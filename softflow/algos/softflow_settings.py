@@ -67,9 +67,9 @@ class OfflineConfig(ImprovementConfig):
 class OnlineConfig(ImprovementConfig, OnlineStageConfig):
     """Online RL on the demonstrations and the policy's own episodes."""
 
-    updates_per_step: float = 0.1
+    updates_per_step: float = 0.05
     """Number of updates of the actor per primitive step. Higher values learn more from each step but take longer."""
-    critic_updates: int = 2
+    critic_updates: int = 6
     """Number of updates of the critic for each one of the actor. More make the critic follow new data faster."""
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class OnlineConfig(ImprovementConfig, OnlineStageConfig):
 class SoftFlowConfig(OnlineMethodConfig):
     """Settings of SOFT-FLOW."""
 
-    candidates: int = 8
+    candidates: int = 4
     """Number of chunks proposed for each one that is executed when the critic chooses.
     More candidates follow the critic more closely, including its errors."""
     warmup: WarmupConfig = field(default_factory=WarmupConfig)

@@ -9,13 +9,14 @@ a loss. Both show in own episodes, so these decide:
     choice    one chunk is drawn and executed, or the critic chooses among several.
 
 Every own episode answers both questions: its arm names the policy and the choice that execute it. Each is drawn by
-Thompson sampling (Thompson 1933; arXiv 1707.02038) from Beta posteriors over the latest outcomes, so what does worse
+Thompson sampling (Thompson 1933; arXiv 1707.02038) from the beliefs that the latest outcomes leave, so what does worse
 acts less. Outcomes count in the order in which the episodes started, and only if the same policy acted to their end.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +24,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Beta
 
 from softflow.data import Episode
 from softflow.policies import BestOfN, ChunkPolicy
 
 PolicyT = TypeVar("PolicyT", bound=ChunkPolicy)
 
-GRID = 1000
-"""Number of points at which the posteriors are integrated."""
+SUCCESS_SHARE = 0.75
+"""Share of success in the score of an outcome; the rest is its return."""
 FEWEST_WORSE, WORSE = 8, 0.1
 """A challenger is worse if, after this many episodes, it is as good with less than this probability."""
 FEWEST_CHOICES = 15
@@ -96,7 +96,7 @@ class Record:
 
     Args:
         window: The number of outcomes kept.
-        prior: The parameters (a, b) of the Beta distribution before any outcome.
+        prior: The numbers (a, b) of outcomes with the highest and lowest score that stand for what is believed before.
     """
 
     def __init__(self, window: int, prior: tuple[float, float] = (1.0, 1.0)) -> None:
@@ -119,43 +119,52 @@ class Record:
         self.outcomes.extend(Outcome(*one) for one in state["outcomes"])
 
 
-def posteriors(first: Record, second: Record) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the parameters (a, b) of the Beta posteriors of two records.
+class Belief(NamedTuple):
+    """The mean and variance of what is believed about the expected score of one kind of episode."""
 
-    An outcome counts 1 for a success and 0 for a failure. If all or none of both records' episodes are successes, it
-    counts by its return: from 0 for the lowest to 1 for the highest of them.
+    mean: float
+    variance: float
+
+
+def beliefs(first: Record, second: Record) -> tuple[Belief, Belief]:
+    """Return what two records tell about the expected scores of their kinds of episodes.
+
+    The score of an outcome lies in [0, 1]: `SUCCESS_SHARE` for a success, and for the rest its return, from the lowest
+    to the highest of both records. So the return decides between records of equal success, such as which of two
+    policies that both succeed is faster. With a reward of 1 for success alone, the score is the success.
+
+    The belief is the Bayesian bootstrap (Rubin 1981) of the scores and of the outcomes that the prior stands for: a of
+    score 1 and b of score 0. If all scores are 0 or 1, its mean and variance are those of the Beta posterior.
     """
-    both = [*first.outcomes, *second.outcomes]
-    successes = sum(one.is_success for one in both)
-    returns = [one.total_reward for one in both]
+    returns = [one.total_reward for one in (*first.outcomes, *second.outcomes)]
     low, high = (min(returns), max(returns)) if returns else (0.0, 0.0)
-    by_return = successes in (0, len(both)) and high > low
 
-    def posterior(record: Record) -> tuple[float, float]:
-        scores = [(one.total_reward - low) / (high - low) if by_return else one.is_success for one in record.outcomes]
+    def score(one: Outcome) -> float:
+        of_return = (one.total_reward - low) / (high - low) if high > low else float(one.is_success)
+        return SUCCESS_SHARE * one.is_success + (1 - SUCCESS_SHARE) * of_return
+
+    def belief(record: Record) -> Belief:
+        scores = [score(one) for one in record.outcomes]
         a, b = record.prior
-        return a + sum(scores), b + len(scores) - sum(scores)
+        count = a + b + len(scores)
+        mean = (a + sum(scores)) / count
+        square = (a + sum(one * one for one in scores)) / count
+        return Belief(mean, max(square - mean * mean, 0.0) / (count + 1))
 
-    return posterior(first), posterior(second)
+    return belief(first), belief(second)
 
 
-def probability_better(first: tuple[float, float], second: tuple[float, float]) -> float:
-    """Return the probability that a draw of the first Beta distribution exceeds one of the second."""
-    x = (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID
-    density = [torch.softmax((a - 1) * x.log() + (b - 1) * (1 - x).log(), 0) for a, b in (first, second)]
-    below = density[1].cumsum(0) - 0.5 * density[1]
-    return float((density[0] * below).sum())
+def probability_better(first: Belief, second: Belief) -> float:
+    """Return the probability that the first expected score exceeds the second, both taken as normal."""
+    spread = math.sqrt(2 * (first.variance + second.variance))
+    return 0.5 * (1 + math.erf((first.mean - second.mean) / max(spread, 1e-12)))
 
 
 def draw_better(records: Sequence[Record]) -> int:
-    """Return the index of the record with the higher draw of its posterior: Thompson sampling between two."""
-    first, second = (Beta(*posterior).sample() for posterior in posteriors(records[0], records[1]))
+    """Return the index of the record with the higher draw of its expected score: Thompson sampling between two."""
+    both = beliefs(records[0], records[1])
+    first, second = (one.mean + math.sqrt(one.variance) * torch.randn(()).item() for one in both)
     return int(second > first)
-
-
-def mean(posterior: tuple[float, float]) -> float:
-    """Return the mean of a Beta distribution."""
-    return posterior[0] / sum(posterior)
 
 
 class Verdict(NamedTuple):
@@ -199,7 +208,7 @@ class Trial(Generic[PolicyT]):
         self.challenger.load_state_dict(policy.state_dict())
         self.version += 1
         self._since = 0
-        believed = mean(posteriors(*self.policies)[0])
+        believed = beliefs(*self.policies)[0].mean
         self.policies[1] = Record(self.config.window, (CARRIED * believed, CARRIED * (1 - believed)))
 
     def assign(self) -> int:
@@ -241,7 +250,7 @@ class Trial(Generic[PolicyT]):
     def judge(self) -> Verdict | None:
         """End the trial if the records suffice; a promoted challenger is then the champion. Call `begin` afterwards."""
         c, (champion, challenger) = self.config, self.policies
-        better = probability_better(*reversed(posteriors(champion, challenger)))
+        better = probability_better(*reversed(beliefs(champion, challenger)))
         promoted = challenger.episodes >= c.fewest and better >= 0.5
         worse = challenger.episodes >= FEWEST_WORSE and better < WORSE
         if not (promoted or worse or challenger.episodes >= c.most or self._since >= 3 * c.most):
@@ -260,19 +269,19 @@ class Trial(Generic[PolicyT]):
 
     def best(self) -> Arm:
         """Return the arm that deploys: that with the highest means. Without enough episodes, the safe one."""
-        (champion, challenger), (one, chosen) = posteriors(*self.policies), posteriors(*self.choices)
-        proven = self.policies[1].episodes >= self.config.fewest and mean(challenger) > mean(champion)
-        return Arm(self.version, proven, self.choices[1].episodes >= FEWEST_CHOICES and mean(chosen) > mean(one))
+        (champion, challenger), (one, chosen) = beliefs(*self.policies), beliefs(*self.choices)
+        proven = self.policies[1].episodes >= self.config.fewest and challenger.mean > champion.mean
+        return Arm(self.version, proven, self.choices[1].episodes >= FEWEST_CHOICES and chosen.mean > one.mean)
 
     def scalars(self) -> dict[str, float]:
         """Return what the log shows: how good each is believed to be, and which deploys."""
-        (champion, challenger), (one, chosen) = posteriors(*self.policies), posteriors(*self.choices)
+        (champion, challenger), (one, chosen) = beliefs(*self.policies), beliefs(*self.choices)
         best = self.best()
         return {
-            "trial/champion": mean(champion),
-            "trial/challenger": mean(challenger),
-            "trial/one_chunk": mean(one),
-            "trial/critic_chooses": mean(chosen),
+            "trial/champion": champion.mean,
+            "trial/challenger": challenger.mean,
+            "trial/one_chunk": one.mean,
+            "trial/critic_chooses": chosen.mean,
             "trial/deploys_challenger": float(best.challenger),
             "trial/deploys_choice": float(best.chosen),
             "trial/version": float(self.version),

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softflow.algos.trial import Arm, Outcome, Record, Trial, TrialConfig, posteriors, probability_better
+from softflow.algos.trial import Arm, Belief, Outcome, Record, Trial, TrialConfig, beliefs, probability_better
 from softflow.data import Episode
 from softflow.policies import BestOfN, FlowPolicy
 
@@ -43,33 +43,55 @@ def test_an_arm_is_restored_from_its_number(version, challenger, chosen):
     assert Arm.decode(arm.encode()) == arm
 
 
-def test_the_probability_of_being_better_is_that_of_the_integral():
-    assert probability_better((1, 1), (1, 1)) == pytest.approx(0.5, abs=1e-6)
-    # X ~ Beta(2, 1) has density 2x, and Y ~ Beta(1, 2) is below x with probability 2x - x^2
-    assert probability_better((2, 1), (1, 2)) == pytest.approx(5 / 6, abs=1e-4)
-    assert probability_better((1, 2), (2, 1)) == pytest.approx(1 / 6, abs=1e-4)
+def test_the_probability_of_being_better_is_that_of_two_normal_beliefs():
+    assert probability_better(Belief(0.3, 0.01), Belief(0.3, 0.02)) == pytest.approx(0.5)
+    # the difference has mean 0.2 and standard deviation 0.2
+    assert probability_better(Belief(0.5, 0.03), Belief(0.3, 0.01)) == pytest.approx(0.8413447, abs=1e-6)
+    assert probability_better(Belief(0.3, 0.01), Belief(0.5, 0.03)) == pytest.approx(1 - 0.8413447, abs=1e-6)
 
 
-def test_outcomes_count_by_success():
+@given(st.lists(st.booleans(), max_size=20), st.floats(0.1, 5), st.floats(0.1, 5))
+def test_successes_alone_are_believed_as_a_beta_posterior(outcomes, a, b):
+    record = Record(20, (a, b))
+    for success in outcomes:
+        record.add(Outcome(success, float(success)))
+    posterior = torch.distributions.Beta(a + sum(outcomes), b + len(outcomes) - sum(outcomes))
+    expected = posterior.mean.item(), posterior.variance.item()
+    assert beliefs(record, Record(20))[0] == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+
+def test_among_successes_the_return_decides():
+    slow, fast = Record(20), Record(20)
+    for i in range(15):
+        slow.add(Outcome(True, 0.60 + 0.001 * i))
+        fast.add(Outcome(True, 0.80 + 0.001 * i))
+    assert probability_better(*reversed(beliefs(slow, fast))) > 0.9
+
+
+def test_a_higher_return_does_not_replace_success():
+    """Rewards per step may give a long failure the higher return."""
+    successful, long = Record(20), Record(20)
+    for _ in range(15):
+        successful.add(Outcome(True, 1.0))
+        long.add(Outcome(False, 5.0))
+    assert probability_better(*beliefs(successful, long)) > 0.99
+
+
+def test_scores_by_hand():
     first, second = Record(10), Record(10, (2.0, 3.0))
-    for success in (True, True, False):
-        first.add(Outcome(success, 100.0))
-    assert posteriors(first, second) == ((3.0, 2.0), (2.0, 3.0))
-
-
-def test_outcomes_without_a_difference_in_success_count_by_return():
-    first, second = Record(10), Record(10)
-    for total in (0.0, 4.0):
-        first.add(Outcome(False, total))
-    second.add(Outcome(False, 3.0))
-    assert posteriors(first, second) == ((2.0, 2.0), (1.75, 1.25))
+    first.add(Outcome(True, 4.0))  # 0.75 + 0.25
+    first.add(Outcome(False, 2.0))  # 0.25 / 2
+    second.add(Outcome(False, 0.0))
+    mean = (1 + 1 + 0.125) / 4
+    variance = ((1 + 1 + 0.125**2) / 4 - mean**2) / 5
+    assert beliefs(first, second) == (pytest.approx((mean, variance)), pytest.approx((2 / 6, (2 / 6 - 4 / 36) / 7)))
 
 
 def test_only_the_latest_outcomes_count():
     record = Record(2)
     for success in (True, True, False, False):
-        record.add(Outcome(success, 0.0))
-    assert posteriors(record, Record(2))[0] == (1.0, 3.0)
+        record.add(Outcome(success, float(success)))
+    assert beliefs(record, Record(2))[0].mean == pytest.approx(1 / 4)
     assert record.episodes == 4
 
 
