@@ -60,8 +60,8 @@ class PolicyLearner(Generic[PolicyT]):
     def blurred(self, chunk: Tensor, progress: float) -> Tensor:
         """Add noise to data chunks that decays to zero over the stage: (B, H, A) -> (B, H, A).
 
-        Wide noise hides the details of the density until its coarse shape is learnt. Flow matching gets none, because it
-        learns at all noise levels at once.
+        Wide noise hides the details of the density until its coarse shape is learnt. Flow matching gets none, because
+        it learns at all noise levels at once.
         """
         size = self.config.initial_noise * (1 - progress) ** 4
         if not (size and self.actor.flow.loss_is_nll and self.actor.normalizes_actions):
