@@ -126,7 +126,7 @@ class Choice(NamedTuple):
         steps = [int(self.rule.worth(episode).sum()) for episode in demonstrations]
         number, total = len(steps) - steps.count(0), sum(map(len, demonstrations))
         origin = f" ({self.origin})" if self.origin else ""
-        return f"imitate {self.rule.text}{origin}: {number} of {len(steps)} episodes, {sum(steps)} of {total} steps"
+        return f"imitate {self.rule.text}{origin}: {number} of {len(steps)} episodes, {sum(steps):,} of {total:,} steps"
 
 
 REWARD_TO_COME = ImitationRule("reward_to_come")
