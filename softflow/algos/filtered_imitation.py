@@ -11,8 +11,9 @@ Cloning only the best episodes is the %BC baseline of arXiv 2106.01345. Alternat
 binary reward and training on the result is ReST-EM, arXiv 2312.06585.
 
 A window is kept if its first step is worth imitating by the run's rule `imitate`. With a sparse reward, these are the
-windows of successes. With a staged reward, failures are kept as well, up to the last reward that they earned. The
-windows of own episodes are the chunks that the policy proposed at its decisions, whole and before clipping.
+windows of successes. With a staged reward, failures are kept as well, up to the last reward that they earned.
+With the rule `all`, nothing is filtered. The windows of own episodes are the chunks that the policy proposed at its
+decisions, whole and before clipping.
 """
 
 from __future__ import annotations
