@@ -39,7 +39,7 @@ class SelfImitationConfig(PolicyConfig):
 class SelfImitation(Algorithm):
     """Imitate the demonstrations, then act and also imitate the policy's own successes (after arXiv 1806.05635).
 
-    There is no critic: of its own steps, the policy imitates those that are followed by a reward.
+    There is no critic: of its own steps, the policy imitates those that the rule `imitate` names.
     """
 
     def __init__(self, config: SelfImitationConfig, observation_dim: int, action_dim: int, device: str = "cpu") -> None:

@@ -60,7 +60,8 @@ class Soak(Trainer):
             time.sleep(60 * self.minutes / LINES)
             passed = (time.monotonic() - start) / 60
             replay = self.data.online
-            rows = sum(column.nbytes for column in replay.used_rows().values()) + 8 * replay.imitable_steps
+            used = replay.used_rows()
+            rows = sum(column.nbytes for column in used.values()) + len(used["reward"]) + 8 * replay.imitable_steps
             own = own_memory()
             self.samples.append((passed, own, rows))
             shown = f"own {own / 1e6:.1f} MB, rows {rows / 1e6:.1f} MB, the rest {(own - rows) / 1e6:.1f} MB"

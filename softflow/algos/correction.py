@@ -18,7 +18,7 @@ The imitation loss L depends on what the head steers, the residual or the latent
                 the base's log-determinant, a constant for the head.
 
 The corrections do not cover the states in which nobody had to intervene, but the network has an output there as well.
-R keeps this output at zero, on states s' of the demonstrations that are still followed by reward. R is the residual's
+R keeps this output at zero, on states s' of the demonstrations that are worth imitating. R is the residual's
 mean square, or the KL of the latent from the base's latent, per dimension, so it has the unit of L.
 """
 

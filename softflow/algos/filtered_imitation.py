@@ -10,9 +10,10 @@ This is the simplest method that learns from its own episodes, so it is the base
 Cloning only the best episodes is the %BC baseline of arXiv 2106.01345. Alternating between sampling, filtering by a
 binary reward and training on the result is ReST-EM, arXiv 2312.06585.
 
-A window is kept if it is still followed by reward in its episode. With a sparse reward, these are the windows of
-successes. With a staged reward, failures are kept as well, up to the last reward that they earned. The windows of own
-episodes are the chunks that the policy proposed at its decisions, whole and before clipping.
+A window is kept if its first step is worth imitating by the run's rule `imitate`. With a sparse reward, these are the
+windows of successes. With a staged reward, failures are kept as well, up to the last reward that they earned.
+With the rule `all`, nothing is filtered. The windows of own episodes are the chunks that the policy proposed at its
+decisions, whole and before clipping.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ Flow and mu minimise one sum over observations s of the batch, latents z of the 
 (without the Q term during imitation). Here scale is that of each action dimension, or 1 if the policy does not
 normalise actions. The first term only trains the flow, and the other two only train mu. So the critic cannot change the
 flow that constrains mu, and no gradient passes through the flow's steps. The data chunks are all demonstrated and own
-chunks that are still followed by reward; the paper imitates all chunks. Own chunks are those that mu proposed at its
-decisions, whole and clipped: mu has no density, and the flow should learn what acts in the box.
+chunks that are worth imitating by the run's rule `imitate`; the paper imitates all chunks. Own chunks are those that
+mu proposed at its decisions, whole and clipped: mu has no density, and the flow should learn what acts in the box.
 
 Latents are sampled at the acting temperature. The moving average of mu acts, proposes the chunks in the critic's target
 and is deployed; the paper uses mu itself.

@@ -34,7 +34,7 @@ class OnlineMethod(Algorithm):
         Args:
             data: The replays to draw from.
             horizon: The number of steps in a window.
-            imitable: Whether to draw only windows that are still followed by reward.
+            imitable: Whether to draw only windows that are worth imitating (see `Replay.sample`).
         """
         size, share = self.config.batch_size, self.config.online.offline_share
         windows = sample_mixed(data.offline, data.online, size, horizon, data.rng, share, imitable)

@@ -13,10 +13,10 @@ The actor minimises, over its own chunks a ~ pi(. | s) and chunks of the data (d
 
 Both conservative terms are exact because the flow's density is exact. Flow matching has no exact density: its KL is
 refused, and its regression loss replaces the likelihood. The data chunks are all demonstrated and own chunks that are
-still followed by reward. An own chunk is the one that the policy proposed at its decision, whole and before clipping:
-the actions executed from there on are the starts of several chunks, which together are unlikely under any policy. Each
-chunk is weighted by w = exp(A / advantage_scale) with its advantage A = Q - V, so sloppy but successful chunks count
-less.
+worth imitating by the run's rule `imitate`. An own chunk is the one that the policy proposed at its decision, whole and
+before clipping: the actions executed from there on are the starts of several chunks, which together are unlikely under
+any policy. Each chunk is weighted by w = exp(A / advantage_scale) with its advantage A = Q - V, so sloppy but
+successful chunks count less.
 
 The champion is the policy that has proven itself in own episodes, at first the imitation policy (`trial.py`). The KL
 keeps the actor near it. Its weight rises when a copy of the actor is given up and falls when one becomes the champion,

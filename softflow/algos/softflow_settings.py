@@ -22,7 +22,7 @@ class ImprovementConfig:
     final_kl_weight: float | None = None
     """KL weight at the end of the stage, reached geometrically. By default the weight stays constant."""
     nll_weight: float = 1.0
-    """Weight of the negative log-likelihood, per dimension, of data chunks that are followed by reward.
+    """Weight of the negative log-likelihood, per dimension, of data chunks that are worth imitating.
     A flow without a likelihood uses its own loss. Higher values stay closer to the data."""
     advantage_scale: float | None = 1.0
     """Data chunks are weighted by exp(A / advantage_scale), with the advantage A in standard deviations of the batch.

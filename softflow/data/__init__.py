@@ -20,6 +20,7 @@ from softflow.data.demonstrations import (
     task_of,
 )
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
+from softflow.data.imitable import ImitationRule
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
 from softflow.data.proposal_ring import proposal_dtype
@@ -39,6 +40,7 @@ __all__ = [
     "DemonstrationError",
     "Episode",
     "EpisodeBuilder",
+    "ImitationRule",
     "Proposals",
     "Replay",
     "Windows",

@@ -132,13 +132,12 @@ class ProposalRing:
             read_into(path, {name: column[: self._filled] for name, column in self.columns.items()})
         self._number = self._filled
 
-    def check(self, rows: Mapping[str, np.ndarray], written: int, capacity: int) -> None:
-        """Check all proposals that can be drawn against the rows of a replay, given by column of `row_dtype`.
+    def check(self, imitable: np.ndarray, written: int) -> None:
+        """Check all proposals that can be drawn against the rows of a replay.
 
         Args:
-            rows: The columns.
+            imitable: Whether each row of the replay is worth imitating, (rows,).
             written: The number of rows written in total.
-            capacity: The number of rows of the replay.
 
         Raises:
             ValueError: A chunk is not finite, or was not proposed at a step worth imitating.
@@ -147,8 +146,8 @@ class ProposalRing:
         for first in range(0, self._number, BLOCK):
             at, chunk = self.take(np.arange(first, min(first + BLOCK, self._number)))
             in_order = (np.diff(at, prepend=last) > 0) & (at < written) & self.covers(at)
-            row, last = at % capacity, int(at[-1])
-            known = in_order & (rows["remaining"][row] > 0) & (rows["return_to_go"][row] > 0)
+            last = int(at[-1])
+            known = in_order & imitable[at % len(imitable)]
             for good, problem in ((known, "belongs to no step worth imitating"), (_finite(chunk), "is not finite")):
                 if not good.all():
                     raise ValueError(f"proposal {first + good.argmin()} {problem}")

@@ -13,14 +13,18 @@ from numpy.typing import DTypeLike
 
 from softflow.data.archive import read_arrays, read_into, write_archive
 from softflow.data.episodes import Episode
+from softflow.data.imitable import REWARD_TO_COME, ImitationRule, returns_to_go
+from softflow.data.imitable_rows import ImitableRows
 from softflow.data.proposal_ring import PROPOSALS_STATE, ProposalRing
-from softflow.data.replay_checks import check_rows
+from softflow.data.replay_checks import check_rows, check_worth
 from softflow.data.replay_files import ReplayFiles
 from softflow.data.replay_rows import cast_observation, row_dtype
 from softflow.data.windows import Windows, as_learned, concatenate
 from softflow.errors import UserError
 
 REPLAY_VERSION = 2
+WORTH = "imitable"
+"""Name of the array of a checkpoint with the flags of the rows worth imitating."""
 
 
 class Replay:
@@ -39,12 +43,13 @@ class Replay:
         action_dim: The size A of an action.
         observation_dtype: The dtype of stored observations: uint8 if they are packed, else float32, or float16 to save
             memory. Windows contain float32 in either case.
-        folder: If given, the rows are kept in files in this folder (see `ReplayFiles`) and not in memory. Only an index
-            of the rows worth imitating, 8 bytes each, remains in memory.
+        folder: If given, the rows are kept in files in this folder (see `ReplayFiles`) and not in memory. Only a flag
+            of each row, 1 byte, and an index of the rows worth imitating, 8 bytes each, remain in memory.
         horizon: The number H of actions in a proposed chunk. None if no episode has proposals.
         n_action_steps: The number of steps that each proposed chunk is executed for. `capacity / n_action_steps`
             proposals are kept. If decisions are more frequent, because many episodes are very short, the oldest
             proposals are forgotten before their rows.
+        imitate: The rule that decides which steps are worth imitating, as `ImitationRule.choose` returned it.
 
     Raises:
         ValueError: A size is not positive.
@@ -60,25 +65,24 @@ class Replay:
         folder: Path | None = None,
         horizon: int | None = None,
         n_action_steps: int = 1,
+        imitate: ImitationRule = REWARD_TO_COME,
     ) -> None:
         for name, value in (("observation_dim", observation_dim), ("action_dim", action_dim), ("capacity", capacity)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.capacity = capacity
+        self.capacity, self._rule = capacity, imitate
         columns = row_dtype(observation_dim, action_dim, observation_dtype)
         self._files = None if folder is None else ReplayFiles(folder, capacity, columns)
         try:
             in_memory = {name: np.zeros(capacity, columns[name]) for name in columns.names or () if folder is None}
             self._rows: dict[str, np.ndarray] = in_memory if self._files is None else self._files.rows
-            self._imitable = np.empty(capacity, np.int64)  # a ring of indices of rows worth imitating, oldest first
+            self._imitable = ImitableRows(capacity)
             self._proposals: ProposalRing | None = None
             if horizon is not None:
                 kept, beside = -(-capacity // n_action_steps), folder / "proposals" if folder is not None else None
                 self._proposals = ProposalRing(kept, horizon, action_dim, beside)
         except MemoryError as error:
             raise UserError(f"a replay of {capacity:,} steps: {error}; set replay_capacity lower") from error
-        self._imitable_start = 0
-        self._imitable_steps = 0
         self._steps = 0
         self._largest_return = 0.0
         self._written = 0  # rows written in total, overwritten ones included
@@ -91,7 +95,7 @@ class Replay:
     @property
     def imitable_steps(self) -> int:
         """The number of steps from which `sample(..., imitable=True)` draws."""
-        return self._imitable_steps + self.proposals
+        return len(self._imitable) + self.proposals
 
     @property
     def proposals(self) -> int:
@@ -135,6 +139,7 @@ class Replay:
                 f"--replay-capacity {steps + 1} or more, or limit the episodes"
             )
         observation = cast_observation(episode.observation, rows["observation"].dtype)
+        worth = self._rule.worth(episode)
 
         numbers = self._written + np.arange(steps + 1)
         written = numbers % self.capacity
@@ -143,23 +148,23 @@ class Replay:
         if self._files is not None:
             self._files.protect(overwritten)
         self._steps += steps - int(np.count_nonzero(rows["remaining"][overwritten]))
-        forgotten = (rows["return_to_go"][overwritten] > 0) & self._without_proposals(numbers[in_use] - self.capacity)
-        self._forget_imitable(int(np.count_nonzero(forgotten)))
+        self._imitable.forget(overwritten[self._without_proposals(numbers[in_use] - self.capacity)])
         rows["observation"][written] = observation
         rows["action"][written] = np.pad(episode.action, ((0, 1), (0, 0)))
         rows["reward"][written] = np.pad(episode.reward, (0, 1))
         rows["remaining"][written] = np.arange(steps, -1, -1)
-        return_to_go = np.cumsum(episode.reward[::-1], dtype=np.float64)[::-1]
+        return_to_go = returns_to_go(episode.reward)
         self._largest_return = max(self._largest_return, float(np.abs(return_to_go).max()))
         rows["return_to_go"][written] = np.pad(return_to_go, (0, 1))
         rows["terminated"][written] = episode.terminated
         rows["success"][written] = episode.is_success
+        self._imitable.worth[written] = np.pad(worth, (0, 1))
         self._written += steps + 1
         if self._proposals is not None:
-            self._proposals.add(numbers, episode.proposals, rows["return_to_go"][written] > 0)
+            self._proposals.add(numbers, episode.proposals, self._imitable.worth[written])
             self._proposals.forget_before(self._oldest)
         if episode.proposals is None:
-            self._note_imitable(written)
+            self._imitable.add(written)
 
     def gather(self, rows: np.ndarray, horizon: int) -> Windows[np.ndarray]:
         """Return the windows of up to `horizon` steps that start at `rows` (B,).
@@ -200,9 +205,9 @@ class Replay:
             batch_size: The number B of windows.
             horizon: The maximum length H of a window in steps.
             rng: The generator that draws the steps.
-            imitable: Whether to draw only from steps worth imitating, which still have reward to come in their episode.
-                Of episodes with proposals, these are the decisions whose chunk was executed as proposed. `chunk` is
-                then the chunk of up to H actions that the policy proposed, before clipping, also beyond `length`.
+            imitable: Whether to draw only from steps worth imitating by the rule `imitate`. Of episodes with proposals,
+                these are the decisions whose chunk was executed as proposed. `chunk` is then the chunk of up to H
+                actions that the policy proposed, before clipping, also beyond `length`.
 
         Raises:
             ValueError: The replay is empty, or `horizon` is not positive or longer than the proposed chunks.
@@ -212,10 +217,7 @@ class Replay:
             raise ValueError("cannot sample from an empty replay: add episodes first")
         if imitable:
             if not self.imitable_steps:
-                raise UserError(
-                    "no step has reward after it, so nothing is worth imitating: give "
-                    "demonstrations with a positive reward, for instance 1 on the step that succeeded"
-                )
+                raise self._rule.nothing()
             return self._gather_imitable(rng.integers(self.imitable_steps, size=batch_size), horizon)
         # A final observation is not a step. At most about half of the rows are final, so redrawing ends quickly.
         rows = rng.integers(self._filled, size=batch_size)
@@ -226,12 +228,14 @@ class Replay:
     def save(self, path: Path) -> None:
         """Write a checkpoint to an .npz file, without copying the rows in memory.
 
-        If the rows are kept in files, they stay there, and the checkpoint only contains how many were written.
+        If the rows are kept in files, they stay there, and the checkpoint only contains how many were written and which
+        are worth imitating.
 
         Raises:
             OSError: A file cannot be written.
         """
         state: dict[str, np.ndarray] = {"capacity": np.array(self.capacity), "written": np.array(self._written)}
+        state[WORTH] = self._imitable.worth[: self._filled]
         if self._proposals is not None:
             state |= self._proposals.state()
         if self._files is None:
@@ -243,6 +247,8 @@ class Replay:
     def load(self, path: Path) -> None:
         """Restore the contents of a checkpoint. Sampling continues exactly as it would have.
 
+        In checkpoints of earlier versions, the steps with reward to come are worth imitating.
+
         The replay must not be used after an error.
 
         Raises:
@@ -251,7 +257,7 @@ class Replay:
             UserError: The files of this replay cannot be restored to this checkpoint.
         """
         in_the_file = dict(self._rows) if self._files is None else {}
-        needed, optional = ("capacity", "written"), PROPOSALS_STATE if self._proposals is not None else ()
+        needed, optional = ("capacity", "written"), (WORTH, *(PROPOSALS_STATE if self._proposals is not None else ()))
         if self._files is None and self._proposals is not None:
             in_the_file |= self._proposals.columns
         state = read_arrays(path, REPLAY_VERSION, only=needed, optional=optional, others=in_the_file)
@@ -270,11 +276,13 @@ class Replay:
         if self._proposals is not None:
             self._proposals.load(path, state)
             self._proposals.forget_before(self._oldest)
-            self._proposals.check(self._rows, written, capacity)
         self._largest_return = float(np.abs(self._rows["return_to_go"][: self._filled]).max(initial=0.0))
         numbers = np.arange(self._oldest, written)
-        self._forget_imitable(self._imitable_steps)
-        self._note_imitable(numbers[self._without_proposals(numbers)] % capacity)
+        worth = state.get(WORTH, self._rows["return_to_go"][: self._filled] > 0)
+        check_worth(worth, self._rows["remaining"][: self._filled])
+        self._imitable.restore(worth, numbers[self._without_proposals(numbers)] % capacity)
+        if self._proposals is not None:
+            self._proposals.check(self._imitable.worth, written)
 
     @property
     def _filled(self) -> int:
@@ -287,13 +295,13 @@ class Replay:
 
     def _gather_imitable(self, drawn: np.ndarray, horizon: int) -> Windows[np.ndarray]:
         """Return the windows with the numbers `drawn` (B,): first the rows worth imitating, then the proposals."""
-        proposed = np.flatnonzero(drawn >= self._imitable_steps)
-        rows = self._imitable[(self._imitable_start + drawn) % self.capacity]
+        proposed = np.flatnonzero(drawn >= len(self._imitable))
+        rows = self._imitable.take(drawn)
         if self._proposals is None or not len(proposed):
             return self.gather(rows, horizon)
         if horizon > self._proposals.horizon:
             raise ValueError(f"horizon is {horizon}, but proposed chunks have {self._proposals.horizon} actions")
-        numbers, chunks = self._proposals.take(drawn[proposed] - self._imitable_steps)
+        numbers, chunks = self._proposals.take(drawn[proposed] - len(self._imitable))
         rows[proposed] = numbers % self.capacity
         windows = self.gather(rows, horizon)
         windows.chunk[proposed] = chunks[:, :horizon]
@@ -302,18 +310,6 @@ class Replay:
     def _without_proposals(self, numbers: np.ndarray) -> np.ndarray:
         """Return for rows by their `numbers` (of those written in total) whether their episodes have no proposals."""
         return np.ones(len(numbers), bool) if self._proposals is None else ~self._proposals.covers(numbers)
-
-    def _note_imitable(self, rows: np.ndarray) -> None:
-        """Add the newest `rows` to the index, except those with no reward to come in their episode."""
-        rows = rows[self._rows["return_to_go"][rows] > 0]
-        end = self._imitable_start + self._imitable_steps
-        self._imitable[(end + np.arange(len(rows))) % self.capacity] = rows
-        self._imitable_steps += len(rows)
-
-    def _forget_imitable(self, number: int) -> None:
-        """Drop the oldest `number` rows from the index."""
-        self._imitable_start = (self._imitable_start + number) % self.capacity
-        self._imitable_steps -= number
 
 
 def sample_mixed(
@@ -328,7 +324,7 @@ def sample_mixed(
     """Sample a batch of which a share comes from demonstrations, and the rest from the policy's own episodes.
 
     The default share of one half is the symmetric sampling of RLPD (arXiv 2302.02948, section 4.1). Offline windows
-    come first. All are offline until the first own episode has ended (with `imitable`, has earned a reward).
+    come first. All are offline until the first own episode has ended (with `imitable`, one with steps worth imitating).
 
     Args:
         offline: The demonstrations.

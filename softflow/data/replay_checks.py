@@ -39,6 +39,20 @@ def check_rows(rows: Mapping[str, np.ndarray], written: int, capacity: int) -> N
         raise ValueError(f"row {(written - 1) % capacity}: remaining is not 0, but this is the last row")
 
 
+def check_worth(worth: np.ndarray, remaining: np.ndarray) -> None:
+    """Check the flags of the rows worth imitating, (rows,), against the steps that remain at each row.
+
+    Raises:
+        ValueError: The flags are not one bool for each row, or a final observation is worth imitating.
+    """
+    if worth.shape != remaining.shape or worth.dtype != np.bool_ or (worth.view(np.uint8) > 1).any():
+        raise ValueError(
+            f"imitable is {worth.dtype} of shape {worth.shape}, expected one bool for each of the {len(remaining)} rows"
+        )
+    if (final := worth & (remaining == 0)).any():
+        raise ValueError(f"row {final.argmax()}: imitable is true, but no step begins here")
+
+
 def _checks(block: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray, str]]:
     """Yield for each check the name of the column, whether each row passes, and a message for one that fails."""
     if "observation" in block:

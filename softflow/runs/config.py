@@ -17,6 +17,7 @@ from softflow.training.config import RunConfig
 Method = TypeVar("Method")
 
 EARLIER: dict[type, Mapping[str, Any]] = {
+    RunConfig: {"imitate": "reward_to_come"},
     PolicyConfig: {"normalize_actions": False},
     SoftFlowConfig: {"trials": {"enabled": False}, "online": {"critic_updates": 1}},
 }
@@ -51,7 +52,7 @@ def read_config(path: str) -> TrainConfig[Any]:
     config, values = class_for(_algorithm_of([layer])), layer.values
     (method,) = get_args(config)
     for settings, earlier in EARLIER.items():
-        if issubclass(method, settings):
+        if settings is RunConfig or issubclass(method, settings):
             values = _completed(values, earlier)
     return from_dict(config, values, source=path)
 

@@ -21,6 +21,7 @@ from softflow.console import note, remark
 from softflow.data import (
     Dataset,
     Episode,
+    ImitationRule,
     Replay,
     action_statistics,
     check_compatible,
@@ -130,6 +131,9 @@ def train_run(
     if more is not None:
         dataset = with_more_demonstrations(run, dataset, more)
     demonstrations = dataset.episodes
+    imitated = ImitationRule(run.imitate).choose(demonstrations)
+    run = replace(run, imitate=imitated.rule.text)  # what a resumed run finds in its settings and keeps
+    config = replace(config, run=run)
 
     layout = demonstrations[0].layout
     sizes = layout or demonstrations[0].observation_dim, demonstrations[0].action_dim
@@ -137,7 +141,7 @@ def train_run(
     if base is not None:
         give(algorithm.load_base, base.policy.policy, f"base {base_run}")
     if algorithm.imitates:
-        _require_imitable(demonstrations)
+        imitated.rule.require_some(demonstrations)
     if corrections is not None:
         give(algorithm.load_corrections, corrections, f"corrections {corrections_file}")
     _require_room(run, folder, demonstrations[0], algorithm)
@@ -176,6 +180,8 @@ def train_run(
                 if corrections is not None:
                     save_corrections(folder.path / CORRECTIONS, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
+        if algorithm.imitates:
+            note(imitated.describe(demonstrations))
         note(_what_is_seen(environments, learned_from))
         if base is not None:
             note(f"base {base_run}: its policy takes the place of imitation, which is skipped")
@@ -279,15 +285,6 @@ def _what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Se
             described += f"; {what}: {name_actions(environments, chosen)}"
     largest = max(float(np.abs(np.cumsum(episode.reward[::-1])).max()) for episode in learned_from)
     return f"{described}; the largest return of a demonstration is {largest:.3g}"
-
-
-def _require_imitable(demonstrations: Sequence[Episode]) -> None:
-    """Raise `UserError` if no step of the demonstrations is followed by reward."""
-    if not any((np.cumsum(episode.reward[::-1], dtype=np.float64) > 0).any() for episode in demonstrations):
-        raise UserError(
-            "no step has reward after it, so nothing is worth imitating: give demonstrations with a positive reward, "
-            "for instance 1 on the step that succeeded"
-        )
 
 
 @torch.no_grad()

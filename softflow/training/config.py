@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from softflow.data import ImitationRule
 from softflow.training.failures import OnEnvError
 from softflow.training.success import SuccessRule
 from softflow.training.vector import VectorizationMode, check_time_limit
@@ -35,6 +36,11 @@ class RunConfig:
     By default the environment's own demonstrator records them. With `--resume`, a file of demonstrations to add."""
     num_demos: int = 200
     """Number of demonstrations to use, from the file or the demonstrator. Failed ones help to train the critic."""
+    imitate: str = "auto"
+    """Steps of demonstrations and own episodes to imitate: `all`; `success`, of successful episodes; `reward_to_come`,
+    those that reward still follows; `top:X`, of episodes with a return as high as the best X per cent of the
+    demonstrations, where a higher X imitates more; `return>=X`, of those with a return of at least X. `auto` chooses a
+    rule that suits the demonstrations, and says which (docs/demonstrations.md)."""
     mirror: bool = True
     """Whether to train on the mirror image of every episode as well, if the environment has that symmetry."""
     seed: int = 0
@@ -82,6 +88,7 @@ class RunConfig:
         if self.threads > 1024:  # more of them crash the process
             raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
         SuccessRule(self.success)
+        ImitationRule(self.imitate)
         check_time_limit(self.env_time_limit, self.vectorization_mode)
         if not self.save_minutes >= 0:
             raise ValueError(f"save_minutes must be 0 or more, got {self.save_minutes}")

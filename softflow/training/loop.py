@@ -15,7 +15,7 @@ from gymnasium.vector import VectorEnv
 
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.console import note
-from softflow.data import Decision, Episode, Replay, observation_tensor
+from softflow.data import Decision, Episode, ImitationRule, Replay, observation_tensor
 from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
 from softflow.training.evaluated import Evaluated
@@ -88,8 +88,9 @@ class Trainer:
         rows = sum(len(episode) + 1 for episode in demonstrations)
         replay_folder = run_folder.replay_path if config.replay_storage == "disk" else None
         chunks = algorithm.deployed.policy.horizon, algorithm.n_action_steps
-        online = Replay(config.replay_capacity, *sizes, replay_folder, *chunks)
-        self.data = Data(Replay(rows, *sizes), online, np.random.default_rng(config.seed))
+        rule = ImitationRule(config.imitate).choose(demonstrations).rule
+        online = Replay(config.replay_capacity, *sizes, replay_folder, *chunks, imitate=rule)
+        self.data = Data(Replay(rows, *sizes, imitate=rule), online, np.random.default_rng(config.seed))
         for episode in demonstrations:
             self.data.offline.add_episode(episode)
         self.progress = Progress()

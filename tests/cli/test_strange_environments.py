@@ -222,9 +222,9 @@ def test_what_an_environment_prints_is_no_result(
     assert json.loads(demo.out)["episodes"] == 2
 
 
-def test_demonstrations_without_reward_leave_no_folder(command: Any, tmp_path: Path) -> None:
+def test_demonstrations_that_are_not_worth_imitating_leave_no_folder(command: Any, tmp_path: Path) -> None:
     pendulum_demonstrations(tmp_path / "pendulum.npz", reward=0.0)
-    assert "nothing is worth imitating" in command(TRAIN).error()
+    assert "nothing is worth imitating" in command(f"{TRAIN} --imitate reward_to_come").error()
     assert not Path("run").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from softflow.data import Episode, EpisodeBuilder, Proposals, Replay, replay_files, sample_mixed
+from softflow.data import Episode, EpisodeBuilder, ImitationRule, Proposals, Replay, replay_files, sample_mixed
 from tests.data.test_replay import make_episode, rng
 
 HORIZON, CAPACITY = 3, 23
@@ -153,16 +154,24 @@ def test_memory_is_one_chunk_a_decision() -> None:
 # ------------------------------------------------------------------------------ against a list of everything given
 
 
+RULES: dict[str, Callable[[Episode, int], bool]] = {
+    "reward_to_come": lambda episode, step: episode.reward[step:].sum() > 0,
+    "all": lambda episode, step: True,
+    "success": lambda episode, step: episode.is_success,
+    "return>=10": lambda episode, step: episode.reward.sum() >= 10,
+}
+
+
 class Naive:
     """Everything that a replay was given, as tuples (number of the row, first action of the chunk)."""
 
-    def __init__(self, kept: int) -> None:
-        self.kept, self.written = kept, 0
+    def __init__(self, kept: int, rule: str) -> None:
+        self.kept, self.rule, self.written = kept, rule, 0
         self.plain: list[tuple[int, float]] = []
         self.proposed: list[tuple[int, float]] = []
 
     def add(self, episode: Episode) -> None:
-        paid = [episode.reward[step:].sum() > 0 for step in range(len(episode))]
+        paid = [RULES[self.rule](episode, step) for step in range(len(episode))]
         if episode.proposals is None:
             self.plain += [(self.written + i, float(episode.action[i, 0])) for i in range(len(episode)) if paid[i]]
         else:
@@ -182,10 +191,11 @@ parts = st.lists(kinds, max_size=9)
 
 
 def episodes_of(part: list[tuple[bool, int, int, int, int]], first: int) -> list[Episode]:
-    return [
+    made = [
         own_episode(steps, number, every, taken_over, paid) if is_own else make_episode(steps, number, paid=paid)
         for number, (is_own, steps, every, taken_over, paid) in enumerate(part, first)
     ]
+    return [replace(episode, is_success=number % 3 > 0) for number, episode in enumerate(made, first)]
 
 
 def assert_as_listed(replay: Replay, naive: Naive) -> None:
@@ -209,16 +219,19 @@ def new_folder(tmp_path: Path) -> Callable[[], Path]:
 
 
 @settings(max_examples=60, **HYPOTHESIS)
-@given(before=parts, after=parts, n_action_steps=st.integers(1, 4), on_disk=st.booleans())
+@given(
+    before=parts, after=parts, n_action_steps=st.integers(1, 4), on_disk=st.booleans(), rule=st.sampled_from([*RULES])
+)
 def test_it_holds_what_a_list_would_and_goes_on_from_a_checkpoint(
-    new_folder: Callable[[], Path], before: Any, after: Any, n_action_steps: int, on_disk: bool
+    new_folder: Callable[[], Path], before: Any, after: Any, n_action_steps: int, on_disk: bool, rule: str
 ) -> None:
     folder, file = new_folder() if on_disk else None, new_folder()
 
     def make() -> Replay:
-        return Replay(CAPACITY, 2, 1, folder=folder, horizon=HORIZON, n_action_steps=n_action_steps)
+        chunks: dict[str, Any] = {"horizon": HORIZON, "n_action_steps": n_action_steps}
+        return Replay(CAPACITY, 2, 1, folder=folder, **chunks, imitate=ImitationRule(rule))
 
-    replay, naive = make(), Naive(-(-CAPACITY // n_action_steps))
+    replay, naive = make(), Naive(-(-CAPACITY // n_action_steps), rule)
     with pytest.MonkeyPatch.context() as patch:
         for owner, to_disk in ((replay_files.os, "fsync"), (np.memmap, "flush")):
             patch.setattr(owner, to_disk, lambda _: None)  # slow, and nothing is killed here

@@ -111,6 +111,40 @@ def test_a_count_of_rows_that_is_not_theirs(written: int, message: str, tmp_path
         Replay(CAPACITY, 2, 1).load(file)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda flags: ~flags, r"row \d+: imitable is true, but no step begins here"),
+        (lambda flags: flags[1:], r"imitable is bool of shape \(11,\), expected one bool for each of the 12 rows"),
+        (lambda flags: flags.astype(float), r"imitable is float64 of shape \(12,\), expected one bool"),
+        (lambda flags: (7 * flags.view(np.uint8)).view(np.bool_), "imitable is bool of .*, expected one bool"),
+    ],
+)
+def test_flags_of_what_is_imitated(changed: Any, message: str, folder: Path | None, tmp_path: Path) -> None:
+    file = tmp_path / "replay.npz"
+    three_episodes(folder).save(file)
+    with np.load(file) as saved:
+        arrays = dict(saved)
+    np.savez(file, **{**arrays, "imitable": changed(arrays["imitable"])})
+    with pytest.raises(ValueError, match=message):
+        Replay(CAPACITY, 2, 1, folder=folder).load(file)
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_flags(folder: Path | None, tmp_path: Path) -> None:
+    """There, the steps with reward to come are imitated."""
+    file, replay = tmp_path / "replay.npz", Replay(CAPACITY, 2, 1, folder=folder)
+    replay.add_episode(episode([-1.0, 0.0, 1.0, 0.0]))  # rows 0 ... 4; reward follows the steps 1 and 2
+    replay.save(file)
+    with np.load(file) as saved:
+        arrays = dict(saved)
+    del arrays["imitable"]
+    np.savez(file, **arrays)
+    restored = Replay(CAPACITY, 2, 1, folder=folder)
+    restored.load(file)
+    assert set(restored.sample(50, 1, np.random.default_rng(0), imitable=True).row) == {1, 2}
+    assert restored.imitable_steps == replay.imitable_steps == 2
+
+
 def test_arrays_that_do_not_belong(tmp_path: Path) -> None:
     file = tmp_path / "replay.npz"
     three_episodes(None).save(file)

@@ -133,7 +133,7 @@ def test_a_run_of_an_earlier_version_goes_on(
         del episode["arm"], episode["episode"]["proposed_at"], episode["episode"]["proposed"], episode["episode"]["own"]
     torch.save(saved, folder / "training.pt")
     with np.load(folder / "replay.npz") as replay:
-        arrays = {name: array for name, array in replay.items() if not name.startswith("proposal")}
+        arrays = {name: array for name, array in replay.items() if not name.startswith(("proposal", "imitable"))}
     np.savez(folder / "replay.npz", **arrays)
 
     resumed = Uneven(restorable, run.path).trainer(resume=True)
