@@ -167,7 +167,7 @@ def episode_tables(root: Path, recordings: Sequence[Recording], columns: Sequenc
                 for column, values in zip((EPISODE_INDEX, FRAME_INDEX), expected, strict=True):
                     if not np.array_equal(numbers(data, episode, column)[:, 0], values):
                         raise ValueError(
-                            f"{data} does not hold the {recording.length} steps of episode {recording.index} where they "
-                            f"should be, by its column {column.name}: copy or record the dataset again"
+                            f"{data} does not hold the {recording.length} steps of episode {recording.index} where "
+                            f"they should be, by its column {column.name}: copy or record the dataset again"
                         )
                 yield episode

@@ -152,7 +152,7 @@ def read_info(root: Path) -> Info:
     if not isinstance(features, dict):
         raise ValueError(f"{INFO} has no features: copy the dataset again")
     fps = content.get("fps")
-    if type(fps) not in (int, float) or not 0 < fps < math.inf:
+    if not isinstance(fps, int | float) or not 0 < fps < math.inf:
         raise ValueError(f"{INFO} has fps {fps!r}, expected a positive number of hertz")
     return Info(
         version=version,
@@ -206,6 +206,7 @@ def action_range(root: Path, action: Feature) -> tuple[tuple[float, ...], tuple[
     Raises:
         ValueError: There are no statistics of the actions, or not as many as the actions have numbers.
     """
+    all_stats: list[Any]
     if (root / STATS).is_file():
         where, all_stats = STATS, [read_json(root, STATS)]
     elif (root / EPISODE_STATS).is_file():

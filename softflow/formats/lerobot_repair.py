@@ -232,7 +232,12 @@ def _episode_table(whole: Sequence[Recording], fps: float, names: dict[int, str]
     first = 0
     for one in whole:
         end = first + one.length
-        row = {"episode_index": one.index, "length": one.length, "dataset_from_index": first, "dataset_to_index": end}
+        row: dict[str, Any] = {
+            "episode_index": one.index,
+            "length": one.length,
+            "dataset_from_index": first,
+            "dataset_to_index": end,
+        }
         row["tasks"] = [names.get(index, "") for index in np.unique(task_index[first:end]).tolist()]
         places = {"data": one.data, **{f"videos/{camera}": file for camera, (file, _) in one.videos.items()}}
         for prefix, file in places.items():

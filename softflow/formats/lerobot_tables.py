@@ -73,8 +73,8 @@ def numbers(path: Path, table: pa.Table, feature: Feature) -> np.ndarray:
     values = column.to_numpy(zero_copy_only=False)
     if len(values) != len(table) * feature.size:
         raise ValueError(
-            f"{path} has {len(values)} numbers in {len(table)} rows of {feature.name}, expected {feature.size} in each, "
-            "as meta/info.json says"
+            f"{path} has {len(values)} numbers in {len(table)} rows of {feature.name}, expected {feature.size} in "
+            "each, as meta/info.json says"
         )
     return values.reshape(len(table), *feature.shape)
 

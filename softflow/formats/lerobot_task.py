@@ -111,11 +111,11 @@ def _features_of(wanted: TaskSpec, observed: list[Feature], root: Path) -> dict[
 def _part(name: str, feature: Feature, wanted: ObservationPart | None = None) -> ObservationPart:
     """Describe a feature as the part `wanted` if it can be read as such, and else as it is stored."""
     if feature.is_image:
-        shape, axes = feature.frame_shape, "HWC"
-        if wanted is not None and sorted(wanted.axes or "") == sorted(axes):
-            shape = tuple(shape[axes.index(axis)] for axis in wanted.axes or "")
-            axes = wanted.axes or ""
-        return ObservationPart(name, shape, "uint8", axes=axes)
+        axes = wanted.axes if wanted is not None and wanted.axes is not None else "HWC"
+        if sorted(axes) != ["C", "H", "W"]:  # stacked or without channels
+            axes = "HWC"
+        sizes = dict(zip("HWC", feature.frame_shape, strict=True))
+        return ObservationPart(name, tuple(sizes[axis] for axis in axes), "uint8", axes=axes)
     if wanted is not None and not wanted.is_image and feature.shape in (wanted.shape, (*wanted.shape, 1)):
         return wanted  # LeRobot stores a single number as one along an axis
     return ObservationPart(name, feature.shape, feature.dtype)
