@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softflow.files import FREE_MEMORY, MEMORY_PER_BYTE, require_size
-from softflow.formats.lerobot_info import DATA_PATH, VIDEO_PATH, Feature, IncompleteError, Info, parse_json
+from softflow.formats.lerobot_info import DATA_PATH, VIDEO_PATH, Feature, IncompleteError, Info, read_json_lines
 from softflow.formats.lerobot_tables import numbers, open_table, readable
 
 EPISODES = Path("meta/episodes")
@@ -72,8 +72,11 @@ def read_recordings(root: Path, info: Info) -> list[Recording]:
         expected = sum(one.length for one in group)
         if not (root / data).is_file():
             raise IncompleteError(f"{data} is missing")
-        with readable(data):
-            rows = pq.read_metadata(root / data).num_rows
+        try:
+            with readable(data):
+                rows = pq.read_metadata(root / data).num_rows
+        except ValueError as error:  # it may be unfinished
+            raise IncompleteError(str(error)) from error
         if rows != expected:
             raise IncompleteError(f"{data} has {rows} steps, its episodes are listed with {expected}")
     return recordings
@@ -118,11 +121,10 @@ def _lines(root: Path, info: Info) -> Iterator[Recording]:
     """The episodes of version 2, which has a file for each of them."""
     if not (root / EPISODE_LINES).is_file():
         raise IncompleteError(f"{EPISODE_LINES} is missing")
-    for line in filter(str.strip, (root / EPISODE_LINES).read_text(encoding="utf-8").splitlines()):
-        listed = parse_json(EPISODE_LINES, line)
-        index, length = (listed.get(key) if isinstance(listed, dict) else None for key in ("episode_index", "length"))
+    for line in read_json_lines(root, EPISODE_LINES):
+        index, length = line.get("episode_index"), line.get("length")
         if type(index) is not int or type(length) is not int or index < 0 or length < 1:
-            raise ValueError(f"{EPISODE_LINES} needs an episode_index and a length in each line, got {line[:80]!r}")
+            raise ValueError(f"{EPISODE_LINES} needs an episode_index and a length in each line, got {str(line)[:80]}")
         where = {"episode_chunk": index // info.chunk_size, "episode_index": index}
         videos = {one.name: (Path(VIDEO_PATH[2].format(video_key=one.name, **where)), 0.0) for one in info.videos}
         yield Recording(index, length, Path(DATA_PATH[2].format(**where)), videos)

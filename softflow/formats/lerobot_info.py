@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from softflow.files import read_settings
+from softflow.files import SizeError, read_settings
 
 INFO = Path("meta/info.json")
 STATS = Path("meta/stats.json")
@@ -126,9 +126,29 @@ def read_json(root: Path, path: Path) -> dict[str, Any]:
     """
     if not (root / path).is_file():
         raise ValueError(f"{path} is missing: copy the dataset again")
-    content = parse_json(path, read_settings(root / path))
+    try:
+        text = read_settings(root / path)
+    except SizeError as error:
+        raise SizeError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): copy the dataset again") from error
+    content = parse_json(path, text)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}, expected an object: copy the dataset again")
+    return content
+
+
+def read_json_lines(root: Path, path: Path) -> list[dict[str, Any]]:
+    """Read a file of the dataset with a JSON object in each line.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    lines = (root / path).read_bytes().decode(errors="replace").splitlines()
+    content = [parse_json(path, line) for line in lines if line.strip()]
+    for line in content:
+        if not isinstance(line, dict):
+            raise ValueError(f"{path} holds {str(line)[:80]!r} in a line, expected an object: copy the dataset again")
     return content
 
 
@@ -210,9 +230,8 @@ def action_range(root: Path, action: Feature) -> tuple[tuple[float, ...], tuple[
     if (root / STATS).is_file():
         where, all_stats = STATS, [read_json(root, STATS)]
     elif (root / EPISODE_STATS).is_file():
-        where, text = EPISODE_STATS, (root / EPISODE_STATS).read_text(encoding="utf-8")
-        lines = [parse_json(where, line) for line in text.splitlines() if line.strip()]
-        all_stats = [line.get("stats") if isinstance(line, dict) else None for line in lines]
+        where, lines = EPISODE_STATS, read_json_lines(root, EPISODE_STATS)
+        all_stats = [line.get("stats") for line in lines]
     else:
         raise ValueError(
             f"the bounds of the actions are not known, because {STATS} is missing: copy it as well, or give the task"

@@ -76,9 +76,8 @@ def repair(source: Path, target: Path) -> str:
             _write(source, folder, info, remains.whole)
         except ValueError as error:
             raise UserError(f"{source}: {error}") from error
-    steps = sum(one.length for one in remains.whole)
     left = f"; left behind: {', '.join(remains.others)}" if remains.others else ""
-    return f"{target}: {len(remains.whole)} whole episodes with {steps} steps recovered{left}"
+    return f"{target}: {_in_words(remains.whole)} recovered{left}"
 
 
 def advice(root: Path, info: Info) -> str:
@@ -89,11 +88,14 @@ def advice(root: Path, info: Info) -> str:
     also = f" (also there: {', '.join(remains.others)})" if remains.others else ""
     if not remains.whole:
         return f"no whole episode can be recovered{also}: copy or record the dataset again"
-    steps = sum(one.length for one in remains.whole)
     return (
-        f"copy it again if it was copied; if its recording was interrupted, {len(remains.whole)} whole episodes with "
-        f"{steps} steps can be recovered{also} by: softflow-data repair {root} TARGET"
+        f"copy it again if it was copied; if its recording was interrupted, {_in_words(remains.whole)} can be recovered"
+        f"{also} by: softflow-data repair {root} TARGET"
     )
+
+
+def _in_words(whole: Sequence[Recording]) -> str:
+    return f"{len(whole)} whole episode{'s' * (len(whole) != 1)} with {sum(one.length for one in whole)} steps"
 
 
 def find_remains(root: Path, info: Info) -> Remains:
@@ -108,7 +110,9 @@ def find_remains(root: Path, info: Info) -> Remains:
         for one, place in zip(videos, places, strict=False):
             one[camera.name] = place
     if count < len(found):
-        others.append(f"steps of {len(found) - count} episodes without all their video frames")
+        others.append(
+            f"steps of {len(found) - count} episode{'s' * (len(found) - count != 1)} without all video frames"
+        )
     whole = [Recording(index, length, data, videos[index]) for index, (data, length) in enumerate(found[:count])]
     unfinished: dict[int, int] = {}
     for image in (root / "images").rglob("*.png"):
