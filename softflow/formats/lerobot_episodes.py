@@ -37,11 +37,9 @@ def read_episodes(root: Path, wanted: TaskSpec | None) -> Dataset:
         episodes = _episodes(root, info, recorded)
     except IncompleteError as error:
         raise ValueError(f"{error}: {advice(root, info)}") from error
-    for name, assumed in ASSUMED.items():
-        if name not in info.features:
-            remark(f"{root}: there is no {name}, so {assumed}")
-    if wanted is None:
-        remark(f"{root}: the bounds of actions are the extremes in its statistics, because no task was given")
+    missing = [f"there is no {name}, so {assumed}" for name, assumed in ASSUMED.items() if name not in info.features]
+    for assumption in recorded.assumptions + missing:  # last, because an error is one line
+        remark(f"{root}: {assumption}")
     return Dataset(episodes, recorded.task)
 
 

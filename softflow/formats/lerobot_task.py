@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softflow.console import remark
 from softflow.formats.lerobot_info import INFO, Feature, Info, action_range
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
@@ -28,6 +27,8 @@ class RecordedTask(NamedTuple):
     action: Feature
     order: list[int]
     """For each number of an action of the task, its index in the dataset's action."""
+    assumptions: list[str]
+    """What is not certain about all this, in words."""
 
 
 def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTask:
@@ -45,7 +46,7 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
     action = info.features.get(ACTION)
     if action is None or not action.is_numbers or len(action.shape) != 1:
         raise ValueError(f"{INFO} has no feature {ACTION!r} of numbers along one axis: softflow cannot learn without")
-    observed = _observed(info)
+    observed, assumptions = _observed(info)
     if wanted is None:
         features = {feature.name: feature for feature in observed}
         low, high = action_range(root, action)
@@ -54,8 +55,9 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
             action=tuple(_action_parts(action, low, high)),
             rate=info.fps,
         )
-        return RecordedTask(task, features, action, list(range(action.size)))
-    features = _features_of(wanted, observed, root)
+        assumptions.append("the bounds of actions are the extremes in its statistics, because no task was given")
+        return RecordedTask(task, features, action, list(range(action.size)), assumptions)
+    features = _features_of(wanted, observed, assumptions)
     task = replace(
         wanted,
         observation=tuple(_part(name, feature, _named(wanted, name)) for name, feature in features.items()),
@@ -63,31 +65,32 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
         success=wanted.success if wanted.success == "any" else "last",
     )
     replace(wanted, rate=None).require_same(task, str(root))
-    return RecordedTask(task, features, action, _order(wanted, action))
+    return RecordedTask(task, features, action, _order(wanted, action), assumptions)
 
 
-def _observed(info: Info) -> list[Feature]:
-    observed = []
+def _observed(info: Info) -> tuple[list[Feature], list[str]]:
+    """Return the features that may be observed, and in words which ones are left out."""
+    observed, left_out = [], []
     for name, feature in info.features.items():
         if name.partition(".")[0] == "observation" and (feature.is_image or feature.is_numbers):
             if feature.is_depth:
-                remark(f"{name} is a depth map, which is not read")
+                left_out.append(f"{name} is a depth map, which is not read")
             else:
                 observed.append(feature)
     if not observed:
         raise ValueError(f"{INFO} has no feature that is called observation or observation.*: rename what is observed")
-    return observed
+    return observed, left_out
 
 
 def _named(task: TaskSpec, name: str) -> ObservationPart | None:
     return next((part for part in task.observation if part.name == name), None)
 
 
-def _features_of(wanted: TaskSpec, observed: list[Feature], root: Path) -> dict[str, Feature]:
+def _features_of(wanted: TaskSpec, observed: list[Feature], assumptions: list[str]) -> dict[str, Feature]:
     """Return the feature of each part of `wanted`, by name. Parts that are not found leave all other features in.
 
-    If the only image of the task, or its only part that is no image, has no feature of its name, it is the only such
-    feature.
+    The only image of the task, or its only part that is no image, may have another name if it is the only such feature
+    as well; this is added to `assumptions`.
     """
     by_name = {feature.name: feature for feature in observed}
     found: dict[str, Feature] = {}
@@ -99,7 +102,7 @@ def _features_of(wanted: TaskSpec, observed: list[Feature], root: Path) -> dict[
             features = [other for other in observed if other.is_image == part.is_image]
             if len(parts) == len(features) == 1:
                 [feature] = features
-                remark(f"{root}: {feature.name} is taken for the observation {part.name!r}")
+                assumptions.append(f"{feature.name} is taken for the observation {part.name!r}")
         if feature is not None:
             found[part.name] = feature
     if len(found) < len(wanted.observation):

@@ -23,6 +23,7 @@ from tests.formats.lerobot_datasets import (
     GENUINE,
     as_columns,
     as_version_2,
+    change_feature,
     change_table,
     copy_of,
     with_column,
@@ -153,6 +154,14 @@ def test_a_task_chooses_names_order_axes_and_bounds(capsys: pytest.CaptureFixtur
     )
     numbers_alone = replace(WANTED, observation=WANTED.observation[1:])
     assert read_dataset(GENUINE / "v061_video", wanted=numbers_alone).episodes[0].observation.shape == (13, 4)
+
+
+def test_depth_maps_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = copy_of("v061_video", tmp_path)
+    change_feature(root, CAMERA, info={"is_depth_map": True})
+    [part] = read_dataset(root).task.observation  # type: ignore[union-attr]
+    assert part.name == "observation.state"
+    assert f"{root}: {CAMERA} is a depth map, which is not read\n" in capsys.readouterr().err
 
 
 def test_numbers_of_an_action_are_matched_by_name() -> None:
