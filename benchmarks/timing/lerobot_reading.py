@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import softflow.formats.lerobot_episodes  # noqa: F401, so that its packages are not imported while the clock runs
 from softflow.data.readers import read_dataset, readers
 from softflow.formats.lerobot_files import data_file, video_file
 

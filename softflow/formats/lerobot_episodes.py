@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from softflow.console import remark
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
-from softflow.formats.lerobot_files import episode_tables, read_recordings, require_modest_video
+from softflow.formats.lerobot_files import Recording, episode_tables, read_recordings, require_modest_video
 from softflow.formats.lerobot_info import IncompleteError, Info, read_info
 from softflow.formats.lerobot_repair import advice
 from softflow.formats.lerobot_tables import numbers, pictures
@@ -32,9 +32,12 @@ def read_episodes(root: Path, wanted: TaskSpec | None) -> Dataset:
         ValueError: The dataset is damaged, incomplete or not of the task `wanted`.
     """
     info = read_info(root)
-    recorded = recorded_task(root, info, wanted)
     try:
-        episodes = _episodes(root, info, recorded)
+        recordings = read_recordings(
+            root, info
+        )  # first, because an interrupted recording may have no statistics either
+        recorded = recorded_task(root, info, wanted)
+        episodes = _episodes(root, info, recordings, recorded)
     except IncompleteError as error:
         raise ValueError(f"{error}: {advice(root, info)}") from error
     missing = [f"there is no {name}, so {assumed}" for name, assumed in ASSUMED.items() if name not in info.features]
@@ -43,8 +46,7 @@ def read_episodes(root: Path, wanted: TaskSpec | None) -> Dataset:
     return Dataset(episodes, recorded.task)
 
 
-def _episodes(root: Path, info: Info, recorded: RecordedTask) -> list[Episode]:
-    recordings = read_recordings(root, info)
+def _episodes(root: Path, info: Info, recordings: Sequence[Recording], recorded: RecordedTask) -> list[Episode]:
     used = {feature.name: feature for feature in recorded.features.values()}
     labels = [info.features[name] for name in (REWARD, SUCCESS, DONE, TERMINATED, TRUNCATED) if name in info.features]
     for label in labels:

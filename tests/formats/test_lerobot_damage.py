@@ -119,7 +119,7 @@ VIDEOS: list[tuple[Damage, str]] = [
     (feature("action", dtype="string"), "no feature 'action' of numbers along one axis"),
     (feature("action", shape=[2, 10**12]), "no feature 'action' of numbers along one axis"),
     (feature("action", shape=[3]), "stats.json has no 3 finite numbers as min of action"),
-    (feature("observation.state", shape=[5]), "156 numbers in 39 rows .*|48 numbers in 12 rows .* expected 5 in each"),
+    (feature("observation.state", shape=[5]), "has 48 numbers in 12 rows of observation.state, expected 5 in each"),
     (feature("observation.state", shape=[10**9]), "file-000.parquet takes .* MB, more than the .* allowed"),
     (feature("observation.state", shape=[0]), "observation.state needs a dtype and a shape of positive integers"),
     (feature(CAMERA, shape=[64, 64]), "an image needs three axes with the names height, width and channels"),
@@ -161,7 +161,7 @@ VIDEOS: list[tuple[Damage, str]] = [
     ),
     (cut(VIDEO), r"file-000.mp4 cannot be read .*: copy the dataset again"),
     (write(VIDEO, b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n"), "file-000.mp4 cannot be read"),
-    (lambda root: (root / VIDEO).unlink(), "file-000.mp4 is missing: no whole episode can be recovered .*39|missing"),
+    (lambda root: (root / VIDEO).unlink(), "is missing: no whole .* .also there: steps of 3 episodes without"),
     (partial(other_video, size=96), "has frames of 96 x 96 pixels, expected 64 x 64, as meta/info.json says"),
 ]
 IMAGES: list[tuple[Damage, str]] = [

@@ -53,6 +53,15 @@ def test_an_interrupted_recording_is_refused_with_what_to_do() -> None:
     )
 
 
+def test_a_recording_without_statistics_is_interrupted_too(tmp_path: Path) -> None:
+    root = copy_of("v061_video_interrupted", tmp_path)
+    (root / "meta/stats.json").unlink()
+    with pytest.raises(DemonstrationError, match=r"meta/episodes is missing: .* 2 whole episodes"):
+        read_dataset(root)
+    repair(root, tmp_path / "whole")
+    require_equal(tmp_path / "whole", 2)
+
+
 def test_its_whole_episodes_are_recovered(tmp_path: Path) -> None:
     before, target = files_of(INTERRUPTED), tmp_path / "whole"
     summary = repair(INTERRUPTED, target)
