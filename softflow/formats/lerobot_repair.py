@@ -54,7 +54,7 @@ def repair(source: Path, target: Path) -> str:
         target: A folder that does not exist yet.
 
     Raises:
-        UserError: The target exists, or no whole episode can be recovered.
+        UserError: The target exists or is inside the source, or no whole episode can be recovered.
     """
     try:
         info = read_info(source)
@@ -71,6 +71,8 @@ def repair(source: Path, target: Path) -> str:
         raise UserError(f"{source}: {error}") from error
     if target.exists():
         raise UserError(f"{target} already exists: give the name of a folder that does not")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{target} is inside {source}, which is not changed: give the name of a folder elsewhere")
     with written_whole(target) as folder:
         try:
             _write(source, folder, info, remains.whole)

@@ -137,6 +137,8 @@ def test_what_cannot_be_repaired_is_one_clear_line(tmp_path: Path) -> None:
     root = copy_of("v061_video", tmp_path)
     with pytest.raises(UserError, match=f"{root} already exists: give the name of a folder that does not"):
         repair(INTERRUPTED, root)
+    with pytest.raises(UserError, match=f"{root / 'whole'} is inside {root}, which is not changed"):
+        repair(root, root / "whole")
     (root / VIDEO).write_bytes(b"")
     with pytest.raises(UserError, match="v061_video: no whole episode can be recovered"):
         repair(root, tmp_path / "target")
