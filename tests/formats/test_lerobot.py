@@ -30,9 +30,12 @@ from tests.formats.lerobot_datasets import (
     write_numbers,
 )
 
-# What lerobot 0.4.4 reads of files that 0.6.1 wrote, which needs Python 3.12. Videos are decoded by PyAV:
-#   LeRobotDataset("toy", root="tests/data/formats/lerobot/v061_video")[index], for the index 0, 11, 24 and 38
+# What lerobot 0.4.4 reads of files that 0.6.1 wrote (0.6.1 itself needs Python 3.12):
+#   item = LeRobotDataset("toy", root="tests/data/formats/lerobot/v061_video")[index], for the index 0, 11, 24 and 38
 #   "image": hashlib.sha256((item[CAMERA] * 255).round().byte().permute(1, 2, 0).numpy().tobytes()).hexdigest()[:16]
+# torchvision and torchcodec were not at hand: its ToTensor was replaced by division by 255, and lerobot's
+# decode_video_frames by PyAV's frame.to_rgb() of the frame nearest in time. So lerobot chose the frame of each step by
+# its own timestamps, but the pixels of videos are PyAV's; torchcodec may round them differently.
 FIRST = {
     "step": (0, 0),
     "state": [0.1257302165031433, -0.13210485875606537, 0.6404226422309875, 0.10490011423826218],
