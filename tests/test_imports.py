@@ -42,6 +42,7 @@ ALLOWED = {
     "softflow.envs": {"flows", "softflow.boundary", "softflow.errors", "softflow.task"},
     "softflow.policies": BOTTOM,
     "softflow.data": BOTTOM,
+    "softflow.formats": BOTTOM | {"softflow.data", "softflow.console"},
     "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data", "softflow.console"},
     "softflow.training": TRAINING,
     "softflow.runs": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import zipfile
 from abc import ABC, abstractmethod
@@ -13,9 +14,13 @@ from typing import TYPE_CHECKING, TypeVar
 from softflow.data.archive import VERSION
 from softflow.data.demonstrations import Dataset, DemonstrationError, load_dataset
 from softflow.errors import UserError, one_line
+from softflow.task import TaskSpec
 
 if TYPE_CHECKING:
     from flows.plugins import Registry
+
+BUILT_IN = {"lerobot": "softflow.formats.lerobot:LeRobotReader"}
+"""The readers of other projects' formats, by name. Each has an extra of the same name if it needs other packages."""
 
 
 class DatasetReader(ABC):
@@ -30,11 +35,18 @@ class DatasetReader(ABC):
         """Return whether the content of an existing file or folder has this format."""
 
     @abstractmethod
-    def read(self, path: Path) -> Dataset:
+    def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """Read all episodes and their task.
+
+        A reader of a format with one way to read a dataset may leave out the argument `wanted`.
+
+        Args:
+            path: The file or folder.
+            wanted: The task that is to be learnt, if it is known: the names and bounds by which a reader chooses parts.
 
         Raises:
             ValueError, OSError: The dataset cannot be read. `read_dataset` puts the path before the message.
+            ModuleNotFoundError: A package that the format needs is not installed.
         """
 
 
@@ -60,7 +72,7 @@ class NpzReader(DatasetReader):
         except Exception:  # zipfile raises errors of many types for damaged files; `read` reports what is wrong
             return path.suffix == ".npz" and path.is_file()
 
-    def read(self, path: Path) -> Dataset:
+    def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         return load_dataset(path)
 
 
@@ -71,15 +83,19 @@ def readers() -> Registry[type[DatasetReader]]:
 
     registry: Registry[type[DatasetReader]] = Registry("dataset format", "softflow.readers", base=DatasetReader)
     registry.register("npz", NpzReader)
+    for name, reader in BUILT_IN.items():
+        registry.register(name, reader)
     return registry
 
 
-def read_dataset(path: str | os.PathLike[str], format: str | None = None) -> Dataset:
+def read_dataset(path: str | os.PathLike[str], format: str | None = None, wanted: TaskSpec | None = None) -> Dataset:
     """Read recorded episodes of any registered format.
 
     Args:
         path: A file or folder.
         format: The name of its format. By default, the format is recognised by the content.
+        wanted: The task that is to be learnt, such as `TaskSpec.from_env(env)`. Formats that do not say which parts are
+            observed, or the bounds of actions, take them from it.
 
     Raises:
         DemonstrationError: There is nothing at the path, no format is recognised, or the dataset cannot be read.
@@ -88,11 +104,15 @@ def read_dataset(path: str | os.PathLike[str], format: str | None = None) -> Dat
     path = Path(path)
     if not path.exists():
         raise DemonstrationError(f"{path}: no such file")
-    reader = _find(format) if format is not None else _recognize(path)
+    name, reader = (format, _find(format)) if format is not None else _recognize(path)
     try:
-        dataset = reader.read(path)
+        takes_task = "wanted" in inspect.signature(reader.read).parameters
+        dataset = reader.read(path, wanted) if takes_task else reader.read(path)
     except UserError:
         raise
+    except ModuleNotFoundError as error:
+        extra = f'pip install "softflow[{name}]"' if name in BUILT_IN else f"pip install {error.name}"
+        raise UserError(f"{path}: the format {name} needs the package {error.name!r}: {extra}") from error
     except (ValueError, OSError) as error:
         raise DemonstrationError(f"{path}: {one_line(error)}") from error
     except Exception as error:  # a bug of the reader
@@ -102,16 +122,16 @@ def read_dataset(path: str | os.PathLike[str], format: str | None = None) -> Dat
     return dataset
 
 
-def _recognize(path: Path) -> DatasetReader:
+def _recognize(path: Path) -> tuple[str, DatasetReader]:
     own = NpzReader()
     if own.recognizes(path):  # checked first, so that reading our own files imports no other packages
-        return own
+        return "npz", own
     names, broken = readers().names(), []
     for name in names:
         try:
             reader = _find(name)
             if reader.recognizes(path):
-                return reader
+                return name, reader
         except Exception as error:  # the reader of another package costs no other format
             broken.append(f"; {name} cannot be asked: {one_line(error)}")
     raise DemonstrationError(

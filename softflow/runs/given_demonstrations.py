@@ -33,7 +33,7 @@ def first_demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
             environment_maker(config), number, config.seed, processes, errors=errors, success=rule
         )
     if config.demos is not None:
-        dataset = read_dataset(config.demos)
+        dataset = read_dataset(config.demos, wanted=_task(config))
         if len(dataset.episodes) < config.num_demos:
             note(f"{config.demos} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
     else:
@@ -57,7 +57,7 @@ def with_more_demonstrations(config: RunConfig, dataset: Dataset, more: Dataset 
         UserError: They are invalid or of another task.
     """
     name = more if isinstance(more, str) else "demos"
-    added = _fitting(config, read_dataset(more) if isinstance(more, str) else more, name)
+    added = _fitting(config, read_dataset(more, wanted=_task(config)) if isinstance(more, str) else more, name)
     known = set(map(identity, dataset.episodes))
     new = [replace(episode, task=dataset.task) for episode in added.episodes if identity(episode) not in known]
     note(f"{name}: {len(new)} demonstrations are added, {len(added.episodes) - len(new)} were there already")
@@ -73,10 +73,15 @@ def _fitting(config: RunConfig, dataset: Dataset, name: str) -> Dataset:
     """Return a dataset in the environment's order of parts. Raise `UserError` if it does not fit the environment."""
     if not dataset.episodes:
         raise UserError(f"{name} has no episode: give at least one")
-    task = TaskSpec.from_env(make_environment(config))
+    task = _task(config)
     dataset = in_order_of(task, dataset)
     if dataset.task is not None and dataset.task.success != config.success:
         note(f"{name} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
     sizes = task.observation_size, task.action_dim
     check_compatible(dataset.episodes, *sizes, recorded=dataset.task, expected=task)
     return dataset
+
+
+def _task(config: RunConfig) -> TaskSpec:
+    """Return the task of the run's environment, judged by the run's rule."""
+    return replace(TaskSpec.from_env(make_environment(config)), success=config.success)

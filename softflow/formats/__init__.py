@@ -1,0 +1,1 @@
+"""Readers of the dataset formats of other projects."""
