@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softflow.data.readers import read_dataset, readers
-from softflow.formats.lerobot_files import data_file, video_file
+from softflow.formats.lerobot.files import data_file, video_file
 
 SIZE, FPS = 96, 10
 CAMERAS = ("observation.images.wrist", "observation.images.front")

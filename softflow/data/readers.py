@@ -19,7 +19,7 @@ from softflow.task import TaskSpec
 if TYPE_CHECKING:
     from flows.plugins import Registry
 
-BUILT_IN = {"lerobot": "softflow.formats.lerobot:LeRobotReader"}
+BUILT_IN = {"lerobot": "softflow.formats.lerobot.reader:LeRobotReader"}
 """The readers of other projects' formats, by name. Each has an extra of the same name if it needs other packages."""
 
 

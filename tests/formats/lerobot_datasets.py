@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from softflow.data import Episode
-from softflow.formats.lerobot_files import data_file
+from softflow.formats.lerobot.files import data_file
 
 GENUINE = Path(__file__).resolve().parents[1] / "data" / "formats" / "lerobot"
 """Written by lerobot 0.6.1. `v061_video_interrupted` is what a killed recording left."""

@@ -260,9 +260,9 @@ def test_what_is_assumed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (
-        "softflow.formats.lerobot_episodes",
-        "softflow.formats.lerobot_video",
-        "softflow.formats.lerobot_repair",
+        "softflow.formats.lerobot.episodes",
+        "softflow.formats.lerobot.video",
+        "softflow.formats.lerobot.repair",
     ):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "av", None)

@@ -13,8 +13,8 @@ import pytest
 
 from softflow.data import DemonstrationError, read_dataset
 from softflow.errors import UserError
-from softflow.formats.lerobot_files import data_file, video_file
-from softflow.formats.lerobot_repair import repair
+from softflow.formats.lerobot.files import data_file, video_file
+from softflow.formats.lerobot.repair import repair
 from tests.formats.lerobot_datasets import (
     CAMERA,
     DATA,

@@ -12,7 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from softflow.errors import one_line
-from softflow.formats.lerobot_info import Feature
+from softflow.formats.lerobot.info import Feature
 
 TOLERANCE = 0.25
 """How far the time of a frame may lie from that of its step, as a share of the time between two steps."""

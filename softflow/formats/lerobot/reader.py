@@ -27,6 +27,6 @@ class LeRobotReader(DatasetReader):
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. Without a task, the bounds of actions are the extremes in `meta/stats.json`."""
-        from softflow.formats.lerobot_episodes import read_episodes  # here, because it needs pyarrow and av
+        from softflow.formats.lerobot.episodes import read_episodes  # here, because it needs pyarrow and av
 
         return read_episodes(path, wanted)

@@ -11,12 +11,12 @@ import numpy as np
 from softflow.console import remark
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
-from softflow.formats.lerobot_files import Recording, episode_tables, read_recordings, require_modest_video
-from softflow.formats.lerobot_info import IncompleteError, Info, read_info
-from softflow.formats.lerobot_repair import advice
-from softflow.formats.lerobot_tables import numbers, pictures
-from softflow.formats.lerobot_task import RecordedTask, recorded_task
-from softflow.formats.lerobot_video import CameraFrames
+from softflow.formats.lerobot.files import Recording, episode_tables, read_recordings, require_modest_video
+from softflow.formats.lerobot.info import IncompleteError, Info, read_info
+from softflow.formats.lerobot.repair import advice
+from softflow.formats.lerobot.tables import numbers, pictures
+from softflow.formats.lerobot.task import RecordedTask, recorded_task
+from softflow.formats.lerobot.video import CameraFrames
 from softflow.task import TaskSpec
 
 REWARD, SUCCESS, DONE = "next.reward", "next.success", "next.done"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from softflow.errors import one_line
 from softflow.files import FREE_MEMORY, MEMORY_PER_BYTE, require_size
-from softflow.formats.lerobot_info import Feature
+from softflow.formats.lerobot.info import Feature
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode of a picture with 8 bits per channel, by the number of its channels."""

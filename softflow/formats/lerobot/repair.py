@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from softflow.errors import UserError
 from softflow.files import written_whole
-from softflow.formats.lerobot_files import (
+from softflow.formats.lerobot.files import (
     BATCH,
     EPISODE_INDEX,
     EPISODES,
@@ -26,8 +26,8 @@ from softflow.formats.lerobot_files import (
     data_file,
     video_file,
 )
-from softflow.formats.lerobot_info import INFO, STATS, Feature, Info, read_info, read_json
-from softflow.formats.lerobot_tables import numbers, open_table, readable
+from softflow.formats.lerobot.info import INFO, STATS, Feature, Info, read_info, read_json
+from softflow.formats.lerobot.tables import numbers, open_table, readable
 
 TASKS = Path("meta/tasks.parquet")
 TASK_INDEX = Feature("task_index", "int64", (1,), None)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softflow.formats.lerobot_info import INFO, Feature, Info, action_range
+from softflow.formats.lerobot.info import INFO, Feature, Info, action_range
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softflow.files import FREE_MEMORY, MEMORY_PER_BYTE, require_size
-from softflow.formats.lerobot_info import DATA_PATH, VIDEO_PATH, Feature, IncompleteError, Info, read_json_lines
-from softflow.formats.lerobot_tables import numbers, open_table, readable
+from softflow.formats.lerobot.info import DATA_PATH, VIDEO_PATH, Feature, IncompleteError, Info, read_json_lines
+from softflow.formats.lerobot.tables import numbers, open_table, readable
 
 EPISODES = Path("meta/episodes")
 EPISODE_LINES = Path("meta/episodes.jsonl")

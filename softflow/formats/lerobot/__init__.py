@@ -1,0 +1,1 @@
+"""Reading and repairing LeRobot datasets."""
