@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": ("softflow.cli.demonstrate", "record demonstrations, or corrections of a policy"),
     "export": ("softflow.cli.export", "write a policy to a file that runs without softflow"),
     "guard": ("softflow.cli.guard", "calibrate a monitor for the policies of an environment"),
+    "data": ("softflow.cli.data", "look at datasets, convert, repair, merge, filter and split them"),
 }
 """Module whose `main` runs the command, and a summary of the command."""
 

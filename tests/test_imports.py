@@ -46,7 +46,9 @@ ALLOWED = {
     "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data", "softflow.console"},
     "softflow.training": TRAINING,
     "softflow.runs": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings"},
-    "softflow.cli": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.runs"},
+    "softflow.cli": TRAINING
+    | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.runs"}
+    | {"softflow.formats"},
 }
 
 

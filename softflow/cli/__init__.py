@@ -1,4 +1,4 @@
-"""The commands softflow-train, softflow-eval, softflow-demo, softflow-export and softflow-guard."""
+"""The commands softflow-train, softflow-eval, softflow-demo, softflow-export, softflow-guard and softflow-data."""
 
 from softflow.console import occupy_standard_descriptors
 

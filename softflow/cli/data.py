@@ -1,0 +1,199 @@
+"""`softflow-data`: look at recorded datasets of any known format, convert, repair, merge, filter and split them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from tyro.conf import Positional, arg
+
+from softflow.cli.command_line import as_json, parse_command_line, run_main
+from softflow.data import Dataset, read_dataset, save_demonstrations
+from softflow.data.editing import Conditions, merge, split
+from softflow.data.summary import in_words, summary_of
+from softflow.errors import UserError, did_you_mean
+from softflow.runs.assembly import require_new_file
+from softflow.settings.fields import Flat
+
+
+@dataclass
+class InfoConfig:
+    """Settings of `softflow-data info`."""
+
+    file: Annotated[Positional[str], arg(metavar="FILE")]
+    """File or folder of a known format."""
+    format: str | None = None
+    """Name of its format. By default, the format is recognised by the content."""
+    json: bool = False
+    """Whether to print the result as one JSON object."""
+
+
+def info(config: InfoConfig) -> None:
+    summary = summary_of(read_dataset(config.file, config.format))
+    if config.json:
+        print(as_json({"file": config.file, **summary}))
+        return
+    print(f"{config.file}:", *in_words(summary), sep="\n")
+
+
+@dataclass
+class RepairConfig:
+    """Settings of `softflow-data repair`."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """Folder of the interrupted LeRobot recording, which is not changed."""
+    target: Annotated[Positional[str], arg(metavar="TARGET")]
+    """Folder to write. It must not exist."""
+
+
+def repair(config: RepairConfig) -> None:
+    try:
+        from softflow.formats import lerobot_repair
+    except ModuleNotFoundError as error:
+        raise UserError(f'repair needs the package {error.name!r}: pip install "softflow[lerobot]"') from error
+    print(lerobot_repair.repair(Path(config.source), Path(config.target)))
+
+
+@dataclass
+class ConvertConfig:
+    """Settings of `softflow-data convert`."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """File or folder of a known format."""
+    target: Annotated[Positional[str], arg(metavar="TARGET")]
+    """The .npz file to write. It must not exist."""
+    format: str | None = None
+    """Name of the source's format. By default, the format is recognised by the content."""
+
+
+def convert(config: ConvertConfig) -> None:
+    target = _new(config.target)
+    dataset = read_dataset(config.source, config.format)
+    _write(target, dataset)
+    print(f"{target}: {_size(dataset)}")
+
+
+@dataclass
+class MergeConfig:
+    """Settings of `softflow-data merge`."""
+
+    target: Annotated[Positional[str], arg(metavar="TARGET")]
+    """The .npz file to write. It must not exist."""
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")]
+    """Files or folders of known formats, two or more."""
+
+
+def merge_files(config: MergeConfig) -> None:
+    target = _new(config.target)
+    merged = merge([(source, read_dataset(source)) for source in config.sources])
+    _write(target, merged)
+    print(f"{target}: {_size(merged)} of {len(config.sources)} datasets")
+
+
+@dataclass
+class FilterConfig:
+    """Settings of `softflow-data filter`."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """File or folder of a known format."""
+    target: Annotated[Positional[str], arg(metavar="TARGET")]
+    """The .npz file to write. It must not exist."""
+    conditions: Flat[Conditions] = field(default_factory=Conditions)
+
+
+def filter_file(config: FilterConfig) -> None:
+    target = _new(config.target)
+    dataset = read_dataset(config.source)
+    kept = config.conditions.keep(dataset)
+    _write(target, kept)
+    print(
+        f"{target}: {len(kept.episodes):,} of {len(dataset.episodes):,} episodes kept, "
+        f"{_steps(kept):,} of {_steps(dataset):,} steps"
+    )
+
+
+@dataclass
+class SplitConfig:
+    """Settings of `softflow-data split`."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """File or folder of a known format."""
+    first: Annotated[Positional[str], arg(metavar="FIRST")]
+    """The .npz file to write with a share of the episodes. It must not exist."""
+    second: Annotated[Positional[str], arg(metavar="SECOND")]
+    """The .npz file to write with all other episodes. It must not exist."""
+    share: float = 0.8
+    """Share of the episodes in the first file, above 0 and below 1. The number is rounded, but each file has at least
+    one episode. Higher values move episodes from the second file to the first."""
+    seed: int = 0
+    """Random seed of the choice of episodes, 0 or more."""
+
+
+def split_file(config: SplitConfig) -> None:
+    targets = _new(config.first), _new(config.second)
+    if targets[0].absolute() == targets[1].absolute():
+        raise UserError(f"{targets[0]} is given twice: the two parts need a file each")
+    parts = split(read_dataset(config.source), config.share, config.seed)
+    for target, part in zip(targets, parts, strict=True):
+        _write(target, part)
+        print(f"{target}: {_size(part)}")
+
+
+class Command(NamedTuple):
+    settings: type
+    run: Callable[[Any], None]
+    description: str
+
+
+COMMANDS = {
+    "info": Command(InfoConfig, info, "Say what a dataset contains, and which of its steps would be imitated."),
+    "repair": Command(RepairConfig, repair, "Recover the whole episodes of an interrupted LeRobot recording."),
+    "convert": Command(ConvertConfig, convert, "Write a dataset of any known format to an .npz file."),
+    "merge": Command(MergeConfig, merge_files, "Join datasets of one task in one .npz file."),
+    "filter": Command(FilterConfig, filter_file, "Keep the episodes that meet all of the given conditions."),
+    "split": Command(SplitConfig, split_file, "Split a dataset at random into two, by whole episodes."),
+}
+
+
+@run_main
+def main(argv: Sequence[str]) -> None:
+    name, *arguments = argv or ["--help"]
+    if name in ("-h", "--help"):
+        print("usage: softflow-data COMMAND ...\n")
+        for command, (_, _, what) in COMMANDS.items():
+            print(f"  {command:8} {what}")
+        print("\nsoftflow-data COMMAND --help lists the flags of a command.")
+        return
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
+    settings, run, description = COMMANDS[name]
+    run(parse_command_line(settings, arguments, prog=f"softflow-data {name}", description=description))
+
+
+def _new(name: str) -> Path:
+    """Check in advance that a file of ours can be written."""
+    path = Path(name)
+    if path.suffix != ".npz":
+        raise UserError(f"{path} must end in .npz, the format that is written")
+    require_new_file(path, "file", make_folder=True)
+    return path
+
+
+def _write(target: Path, dataset: Dataset) -> None:
+    save_demonstrations(target, dataset.episodes, dataset.task)
+
+
+def _steps(dataset: Dataset) -> int:
+    return sum(map(len, dataset.episodes))
+
+
+def _size(dataset: Dataset) -> str:
+    number = len(dataset.episodes)
+    return f"{number:,} episode{'s' * (number != 1)}, {_steps(dataset):,} steps"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
