@@ -51,10 +51,10 @@ class RepairConfig:
 
 def repair(config: RepairConfig) -> None:
     try:
-        from softflow.formats import lerobot_repair
+        from softflow.formats.lerobot.repair import repair as recover
     except ModuleNotFoundError as error:
         raise UserError(f'repair needs the package {error.name!r}: pip install "softflow[lerobot]"') from error
-    print(lerobot_repair.repair(Path(config.source), Path(config.target)))
+    print(recover(Path(config.source), Path(config.target)))
 
 
 @dataclass
