@@ -47,8 +47,7 @@ ALLOWED = {
     "softflow.training": TRAINING,
     "softflow.runs": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings"},
     "softflow.cli": TRAINING
-    | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.runs"}
-    | {"softflow.formats"},
+    | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.runs", "softflow.formats"},
 }
 
 

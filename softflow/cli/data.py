@@ -51,7 +51,7 @@ class RepairConfig:
 
 def repair(config: RepairConfig) -> None:
     try:
-        from softflow.formats.lerobot.repair import repair as recover
+        from softflow.formats.lerobot.repair import repair as recover  # here, because it needs pyarrow and av
     except ModuleNotFoundError as error:
         raise UserError(f'repair needs the package {error.name!r}: pip install "softflow[lerobot]"') from error
     print(recover(Path(config.source), Path(config.target)))
@@ -82,7 +82,7 @@ class MergeConfig:
 
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .npz file to write. It must not exist."""
-    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE")]
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE...")]
     """Files or folders of known formats, two or more."""
 
 
@@ -137,8 +137,13 @@ def split_file(config: SplitConfig) -> None:
     if targets[0].absolute() == targets[1].absolute():
         raise UserError(f"{targets[0]} is given twice: the two parts need a file each")
     parts = split(read_dataset(config.source), config.share, config.seed)
+    _write(targets[0], parts[0])
+    try:
+        _write(targets[1], parts[1])
+    except BaseException:  # one part alone is no split, and would stand in the way of another attempt
+        targets[0].unlink()
+        raise
     for target, part in zip(targets, parts, strict=True):
-        _write(target, part)
         print(f"{target}: {_size(part)}")
 
 

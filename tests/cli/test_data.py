@@ -1,0 +1,180 @@
+"""softflow-data: what it says and writes, that files of ours stay the same, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softflow.cli import data, demonstrate
+from softflow.data import Episode, load_dataset, read_dataset, save_demonstrations
+from softflow.files import WriteError
+from tests.cli.conftest import Command
+from tests.formats.lerobot_datasets import GENUINE
+
+
+def require_same(episodes: list[Episode], expected: list[Episode]) -> None:
+    assert len(episodes) == len(expected)
+    for one, other in zip(episodes, expected, strict=True):
+        for name in ("observation", "action", "reward", "terminated", "truncated", "is_success", "mode"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recorded") / "d.npz"
+    assert demonstrate.main(["--env", "two_routes", "--episodes", "5", "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def demos(recorded: Path, tmp_path: Path) -> list[Episode]:
+    """`d.npz`, five demonstrations of two_routes, and its episodes."""
+    (tmp_path / "d.npz").write_bytes(recorded.read_bytes())
+    return load_dataset(recorded).episodes
+
+
+def test_info_as_text_and_as_json(demos: list[Episode], command: Command) -> None:
+    lines = command("softflow-data info d.npz").out.splitlines()
+    steps = sum(map(len, demos))
+    assert lines[:2] == ["d.npz:", f"5 episodes, {steps} steps, 5 successes"]
+    assert "task: softflow/TwoRoutes-v0, control rate not known, success rule last" in lines
+    assert lines[-1].startswith("imitate reward_to_come (auto: ")
+    result = json.loads(command("softflow-data info d.npz --json").out)
+    assert (result["file"], result["episodes"], result["steps"]) == ("d.npz", 5, steps)
+    action = np.concatenate([episode.action for episode in demos])
+    assert [one["min"] for one in result["actions"]] == pytest.approx(action.min(0).tolist())
+
+
+def test_info_of_a_lerobot_dataset(command: Command) -> None:
+    result = command(f"softflow-data info {GENUINE / 'v061_video'} --json")
+    summary = json.loads(result.out)
+    assert (summary["episodes"], summary["steps"], summary["repeated_final_observations"]) == (3, 39, 3)
+    assert [part["name"] for part in summary["task"]["observation"]] == [
+        "observation.state",
+        "observation.images.wrist",
+    ]
+    assert "the bounds of actions are the extremes in its statistics" in result.err
+
+
+def test_a_lerobot_dataset_becomes_a_file_of_ours(command: Command) -> None:
+    source = GENUINE / "v061_image"
+    assert (
+        command(f"softflow-data convert {source} new/c.npz --format lerobot").out == "new/c.npz: 3 episodes, 39 steps\n"
+    )
+    converted, expected = load_dataset("new/c.npz"), read_dataset(source)
+    assert converted.task == expected.task
+    require_same(converted.episodes, expected.episodes)
+
+
+def test_an_interrupted_recording_is_repaired_as_its_error_says(command: Command, tmp_path: Path) -> None:
+    source = GENUINE / "v061_video_interrupted"
+    advice = command(f"softflow-data info {source}").error().split("by: ")[1]
+    result = command(advice.replace("TARGET", "whole").strip())
+    assert (result.status, result.out) == (
+        0,
+        "whole: 2 whole episodes with 25 steps recovered; left behind: 13 images of episode 2\n",
+    )
+    assert "2 episodes, 25 steps" in command("softflow-data info whole").out
+
+
+def test_files_split_merged_and_filtered_hold_the_same_episodes(demos: list[Episode], command: Command) -> None:
+    result = command("softflow-data split d.npz a.npz b.npz --share 0.6 --seed 1")
+    first, second = load_dataset("a.npz"), load_dataset("b.npz")
+    sizes = [f"{len(part.episodes)} episodes, {sum(map(len, part.episodes))} steps" for part in (first, second)]
+    assert result.out == f"a.npz: {sizes[0]}\nb.npz: {sizes[1]}\n"
+    assert (len(first.episodes), len(second.episodes)) == (3, 2)
+
+    steps = sum(map(len, demos))
+    assert command("softflow-data merge m.npz a.npz b.npz").out == f"m.npz: 5 episodes, {steps} steps of 2 datasets\n"
+    merged = load_dataset("m.npz")
+    assert merged.task == load_dataset("d.npz").task
+    require_same(merged.episodes, [*first.episodes, *second.episodes])
+
+    result = command("softflow-data filter d.npz f.npz --successes --min-return 0.5 --max-length 1000 --best 100")
+    assert result.out == f"f.npz: 5 of 5 episodes kept, {steps} of {steps} steps\n"
+    require_same(load_dataset("f.npz").episodes, demos)
+
+
+def test_a_filter_says_what_it_keeps(command: Command) -> None:
+    lengths = [(3, True), (5, False), (8, True)]
+    episodes = [Episode(np.zeros((n + 1, 2)), np.zeros((n, 1)), -np.ones(n), True, False, ok) for n, ok in lengths]
+    save_demonstrations("d.npz", episodes)
+    result = command("softflow-data filter d.npz f.npz --min-return -6")
+    assert result.out == "f.npz: 2 of 3 episodes kept, 8 of 16 steps\n"
+    assert list(map(len, load_dataset("f.npz").episodes)) == [3, 5]
+    assert command("softflow-data filter d.npz g.npz --no-successes --best 1").out.startswith("g.npz: 1 of 3 ")
+
+
+LINES = [
+    ("inof d.npz", "unknown command 'inof': did you mean 'info'?"),
+    ("info nowhere", "nowhere: no such file"),
+    ("info d.npz --format lerobto", "unknown dataset format 'lerobto'; did you mean 'lerobot'?"),
+    ("info d.npz --jsno", "unknown flag --jsno: did you mean '--json'?"),
+    ("info small.yaml", "small.yaml: not recognised as a dataset"),
+    ("convert d.npz c.hdf5", "c.hdf5 must end in .npz, the format that is written"),
+    ("convert d.npz d.npz", "d.npz exists; choose another file"),
+    ("convert d.npz small.yaml/c.npz", "is no folder"),
+    ("repair d.npz whole", "d.npz: meta/info.json is missing"),
+    ("merge m.npz d.npz", "give at least two datasets, got 1"),
+    ("merge d.npz d.npz d.npz", "d.npz exists"),
+    (
+        f"merge m.npz d.npz {GENUINE / 'v061_video'}",
+        "v061_video is of another task than d.npz: observation 'observation' is",
+    ),
+    ("filter d.npz f.npz", "no condition to filter by"),
+    (
+        "filter d.npz f.npz --min-return 2",
+        "no episode meets the conditions: there are 5 episodes, 5 successes, lengths",
+    ),
+    ("filter d.npz f.npz --min-return nan", "min_return"),
+    ("filter d.npz f.npz --best 0", "best must be a percentage above 0 and up to 100, got 0"),
+    ("filter d.npz f.npz --min-length 1.5", "1.5"),
+    ("split d.npz a.npz ./a.npz", "a.npz is given twice"),
+    ("split d.npz a.npz b.npz --share 1", "share must be above 0 and below 1, got 1"),
+    ("split d.npz a.npz d.npz", "d.npz exists"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), LINES)
+def test_what_is_refused_in_one_line_writes_nothing(
+    line: str, message: str, demos: list[Episode], command: Command, snapshot: Callable[[], dict]
+) -> None:
+    before = snapshot()
+    result = command(f"softflow-data {line}")
+    assert result.status == 2 and message in result.err.splitlines()[-1], result
+    assert result.err.splitlines()[-1].startswith("error: ") and snapshot() == before
+
+
+def test_a_split_is_written_as_a_whole_or_not_at_all(
+    demos: list[Episode], command: Command, snapshot: Callable[[], dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(path: Path, *rest: object) -> None:
+        if path.name == "b.npz":
+            raise WriteError(28, "No space left on device", str(path))
+        save_demonstrations(path, *rest)  # type: ignore[arg-type]
+
+    before = snapshot()
+    monkeypatch.setattr(data, "save_demonstrations", save)
+    assert command("softflow-data split d.npz a.npz b.npz").error() == (
+        "error: b.npz: cannot be written: No space left on device\n"
+    )
+    assert snapshot() == before
+
+
+def test_the_missing_package_of_a_repair_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "softflow.formats.lerobot_repair", raising=False)
+    monkeypatch.setitem(sys.modules, "av", None)
+    error = command(f"softflow-data repair {GENUINE / 'v061_video_interrupted'} whole").error()
+    assert "repair needs the package 'av': pip install \"softflow[lerobot]\"" in error
+
+
+@pytest.mark.parametrize("name", data.COMMANDS)
+def test_every_command_has_its_help(name: str, command: Command) -> None:
+    result = command(f"softflow-data {name} --help")
+    assert result.status == 0 and f"usage: softflow-data {name} " in result.out
+    assert name in command("softflow-data").out
