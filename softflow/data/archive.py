@@ -107,6 +107,8 @@ def read_arrays(
     """
     _require_sound(path)
     with np.load(path, allow_pickle=False) as file:
+        if VERSION not in file.files:
+            raise MissingVersionError(f"missing {VERSION}")
         given = _array(file, VERSION)
         require_version(VERSION, given.item() if given.ndim == 0 else given.tolist(), version)
         if only is not None:
@@ -115,6 +117,17 @@ def read_arrays(
             require_known(file.files, (VERSION, *only, *optional, *others))
             return {name: _array(file, name) for name in (*only, *optional) if name in file.files}
         return {name: _array(file, name) for name in file.files if name != VERSION}
+
+
+def read_foreign_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Read those of the named arrays that an .npz file of any program contains. Nothing is unpickled.
+
+    Raises:
+        ValueError: The file is missing, unreadable or damaged, or it needs more memory than a file of its size may.
+    """
+    _require_sound(path)
+    with np.load(path, allow_pickle=False) as file:
+        return {name: _array(file, name) for name in names if name in file.files}
 
 
 def require_known(given: Iterable[str], known: Collection[str]) -> None:
@@ -196,8 +209,6 @@ def _require_sound(path: Path) -> None:
     except Exception as error:  # zipfile raises errors of many types for damaged files
         raise ValueError(f"the file is truncated or corrupt ({one_line(error)}): copy or record it again") from error
     with zipfile.ZipFile(path) as archive:
-        if f"{VERSION}.npy" not in archive.namelist():
-            raise MissingVersionError(f"missing {VERSION}")
         for member in archive.infolist():
             with archive.open(member) as content:
                 shape, dtype, _ = _header(content, member.filename.removesuffix(".npy"))
