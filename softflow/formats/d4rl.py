@@ -39,8 +39,8 @@ class D4RLReader(DatasetReader):
     def recognizes(self, path: Path) -> bool:
         if not path.is_file():
             return False
-        with path.open("rb") as file:
-            if file.read(len(SIGNATURE)) != SIGNATURE:
+        with path.open("rb") as start:
+            if start.read(len(SIGNATURE)) != SIGNATURE:
                 return False
         from softflow.formats.hdf5 import open_hdf5  # here, because it needs h5py
 
