@@ -115,7 +115,7 @@ def test_names_and_bounds_are_those_of_the_task(tmp_path: Path) -> None:
     assert dataset.task == replace(wanted, rate=None)  # the file does not say it
     np.testing.assert_allclose(dataset.episodes[0].action[0], [(-1 + 2) / 3 - 1], rtol=1e-6)
     two = replace(wanted, observation=(ObservationPart("a", (1,)), ObservationPart("b", (1,))))
-    with pytest.raises(TaskMismatch, match="observation 'a' is missing; .*observation 'observation' is not expected"):
+    with pytest.raises(TaskMismatch, match=r"observation 'a' is missing; .*observation 'observation' is not expected"):
         read_dataset(path, wanted=two)
     narrow = replace(wanted, action=(ActionPart("torque", (-0.5,), (0.5,)),))
     with pytest.raises(
@@ -210,12 +210,12 @@ def test_what_claims_beyond_measure_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "d.hdf5", observations=None)
     with h5py.File(path, "r+") as file:
         file.create_dataset("observations", (10**12, 2), np.float32, chunks=(1000, 2))
-    with pytest.raises(DemonstrationError, match="its content takes 8,000,000 MB, more than the .* allowed"):
+    with pytest.raises(DemonstrationError, match=r"its content takes 8,000,000 MB, more than the .* allowed"):
         read_dataset(path)
     with h5py.File(path, "r+") as file:
         del file["observations"]
         file.create_dataset("observations", (7, 2), np.float32, chunks=(10**8, 2), maxshape=(None, 2))
-    with pytest.raises(DemonstrationError, match="its content takes 800 MB, more than the .* allowed"):
+    with pytest.raises(DemonstrationError, match=r"its content takes 800 MB, more than the .* allowed"):
         read_dataset(path)
 
 
@@ -248,7 +248,7 @@ def test_other_hdf5_files_are_not_recognised(tmp_path: Path) -> None:
 def test_a_truncated_file_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "d.hdf5")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DemonstrationError, match="d4rl.* cannot be asked: the HDF5 file is truncated or damaged") as it:
+    with pytest.raises(DemonstrationError, match=r"d4rl.* cannot be asked: the HDF5 file is truncated") as it:
         read_dataset(path)
     assert "\n" not in str(it.value)
 

@@ -214,7 +214,7 @@ def test_what_expands_beyond_measure_is_refused(tmp_path: Path, monkeypatch: pyt
                 member.write(bytes(shape[0]))
     assert path.stat().st_size < 100_000
     monkeypatch.setenv(SIZE_LIMITS, "0.1")  # so that the test itself needs little
-    with pytest.raises(DemonstrationError, match="its content takes 40 MB, more than the .* allowed"):
+    with pytest.raises(DemonstrationError, match=r"its content takes 40 MB, more than the .* allowed"):
         read_dataset(path)
 
 
