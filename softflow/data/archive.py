@@ -105,7 +105,11 @@ def read_arrays(
             of its size may. Or it lacks an array of `only`, or contains an unknown one.
         MissingVersionError: The file contains no version.
     """
-    _require_sound(path)
+    _require_intact(path)
+    with zipfile.ZipFile(path) as archive:
+        if f"{VERSION}.npy" not in archive.namelist():
+            raise MissingVersionError(f"missing {VERSION}")
+    _require_arrays(path)
     with np.load(path, allow_pickle=False) as file:
         given = _array(file, VERSION)
         require_version(VERSION, given.item() if given.ndim == 0 else given.tolist(), version)
@@ -115,6 +119,18 @@ def read_arrays(
             require_known(file.files, (VERSION, *only, *optional, *others))
             return {name: _array(file, name) for name in (*only, *optional) if name in file.files}
         return {name: _array(file, name) for name in file.files if name != VERSION}
+
+
+def read_foreign_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Read those of the named arrays that an .npz file of any program contains. Nothing is unpickled.
+
+    Raises:
+        ValueError: The file is missing, unreadable or damaged, or it needs more memory than a file of its size may.
+    """
+    _require_intact(path)
+    _require_arrays(path)
+    with np.load(path, allow_pickle=False) as file:
+        return {name: _array(file, name) for name in names if name in file.files}
 
 
 def require_known(given: Iterable[str], known: Collection[str]) -> None:
@@ -177,8 +193,8 @@ def check_zip(path: Path) -> None:
             raise zipfile.BadZipFile(f"bad checksum of {damaged}")
 
 
-def _require_sound(path: Path) -> None:
-    """Raise `ValueError` unless `path` is an intact zip archive of arrays whose sizes match their headers."""
+def _require_intact(path: Path) -> None:
+    """Raise `ValueError` unless `path` is an intact zip archive of modest size."""
     if not path.exists():
         raise ValueError("no such file")
     if not path.is_file():
@@ -195,9 +211,11 @@ def _require_sound(path: Path) -> None:
         raise
     except Exception as error:  # zipfile raises errors of many types for damaged files
         raise ValueError(f"the file is truncated or corrupt ({one_line(error)}): copy or record it again") from error
+
+
+def _require_arrays(path: Path) -> None:
+    """Raise `ValueError` unless a zip archive contains arrays alone, whose sizes match their headers."""
     with zipfile.ZipFile(path) as archive:
-        if f"{VERSION}.npy" not in archive.namelist():
-            raise MissingVersionError(f"missing {VERSION}")
         for member in archive.infolist():
             with archive.open(member) as content:
                 shape, dtype, _ = _header(content, member.filename.removesuffix(".npy"))

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from softflow.data.episodes import Episode
+from softflow.task import TaskSpec
 
 KEYS = ("observations", "actions", "next_observations", "terminals", "masks")
 
 
-def ogbench_episodes(dataset: Mapping[str, np.ndarray]) -> list[Episode]:
+def ogbench_episodes(dataset: Mapping[str, np.ndarray], task: TaskSpec | None = None) -> list[Episode]:
     """Convert a single-task dataset of `ogbench.make_env_and_datasets` to episodes.
 
     OGBench's recordings continue after the task is solved. Their transitions were labelled later with a `mask`, which
@@ -22,6 +23,7 @@ def ogbench_episodes(dataset: Mapping[str, np.ndarray]) -> list[Episode]:
     Args:
         dataset: `observations` and `next_observations` (N, O), `actions` (N, A) in [-1, 1], `terminals` (N,), 1 on the
             last transition of a recording, and `masks` (N,).
+        task: The task of the episodes, if it is known. The observations are then rows of this task.
 
     Raises:
         ValueError: An array is missing, or the arrays have different numbers of transitions.
@@ -50,6 +52,8 @@ def ogbench_episodes(dataset: Mapping[str, np.ndarray]) -> list[Episode]:
             terminated=bool(solved[end]),
             truncated=not solved[end],
             is_success=bool(solved[end]),
+            layout=None if task is None else task.layout,
+            task=task,
         )
         for begin, end in zip(begins, ends, strict=True)
     ]

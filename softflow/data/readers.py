@@ -19,7 +19,11 @@ from softflow.task import TaskSpec
 if TYPE_CHECKING:
     from flows.plugins import Registry
 
-BUILT_IN = {"lerobot": "softflow.formats.lerobot.reader:LeRobotReader"}
+BUILT_IN = {
+    "d4rl": "softflow.formats.d4rl:D4RLReader",
+    "lerobot": "softflow.formats.lerobot.reader:LeRobotReader",
+    "ogbench": "softflow.formats.ogbench:OGBenchReader",
+}
 """The readers of other projects' formats, by name. Each has an extra of the same name if it needs other packages."""
 
 
@@ -111,8 +115,7 @@ def read_dataset(path: str | os.PathLike[str], format: str | None = None, wanted
     except UserError:
         raise
     except ModuleNotFoundError as error:
-        extra = f'pip install "softflow[{name}]"' if name in BUILT_IN else f"pip install {error.name}"
-        raise UserError(f"{path}: the format {name} needs the package {error.name!r}: {extra}") from error
+        raise UserError(f"{path}: the format {name} {_missing(name, error)}") from error
     except (ValueError, OSError) as error:
         raise DemonstrationError(f"{path}: {one_line(error)}") from error
     except Exception as error:  # a bug of the reader
@@ -126,18 +129,27 @@ def _recognize(path: Path) -> tuple[str, DatasetReader]:
     own = NpzReader()
     if own.recognizes(path):  # checked first, so that reading our own files imports no other packages
         return "npz", own
-    names, broken = readers().names(), []
+    names = readers().names()
+    broken: dict[str, list[str]] = {}
     for name in names:
         try:
             reader = _find(name)
             if reader.recognizes(path):
                 return name, reader
+        except ModuleNotFoundError as error:
+            broken.setdefault(_missing(name, error), []).append(name)
         except Exception as error:  # the reader of another package costs no other format
-            broken.append(f"; {name} cannot be asked: {one_line(error)}")
+            broken.setdefault(one_line(error), []).append(name)
+    unasked = "".join(f"; {', '.join(whom)} cannot be asked: {why}" for why, whom in broken.items())
     raise DemonstrationError(
-        f"{path}: not recognised as a dataset (known formats: {', '.join(names)}){''.join(broken)}: "
+        f"{path}: not recognised as a dataset (known formats: {', '.join(names)}){unasked}: "
         "softflow.data.save_demonstrations writes npz, docs/demonstrations.md says how a format is registered"
     )
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> str:
+    extra = f'pip install "softflow[{name}]"' if name in BUILT_IN else f"pip install {error.name}"
+    return f"needs the package {error.name!r}: {extra}"
 
 
 def _find(name: str) -> DatasetReader:

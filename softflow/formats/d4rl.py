@@ -1,0 +1,146 @@
+"""The reader of D4RL's datasets. `docs/your-data.md` describes what is read and what is assumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from softflow.console import remark
+from softflow.data.demonstrations import Dataset
+from softflow.data.episodes import Episode
+from softflow.data.readers import DatasetReader
+from softflow.formats.flat import column, require_flags, require_rows, task_of
+from softflow.task import TaskSpec
+
+REQUIRED = ("observations", "actions", "rewards", "terminals")
+TIMEOUTS, FOLLOWING = "timeouts", "next_observations"
+SUCCESS = ("infos/is_success", "infos/success")
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SAME = 1e-5
+"""How far two observations may differ by rounding to count as one."""
+BATCH = 2**16
+"""Rows that are compared at once."""
+
+
+class D4RLReader(DatasetReader):
+    """Reads HDF5 files in the layout of D4RL: one array each for all steps of all episodes.
+
+    A step with `terminals` ends an episode in a terminal state. One with `timeouts` cuts an episode off, and so does
+    the end of the file, or a row of `next_observations` that is not the next row of `observations`.
+
+    The last observation of an episode is that of `next_observations`. Without this array it is missing, and the one
+    before it is used twice. A terminal state in D4RL may be a fall as well as a success. An episode succeeded if the
+    last value of `infos/is_success` or `infos/success` is 1 (or any, for a task whose success rule is `any`). Without
+    these arrays, a reward of 1 takes their place if all rewards of the file are 0 or 1 and both occur. Otherwise no
+    episode is known as a success.
+    """
+
+    def recognizes(self, path: Path) -> bool:
+        if not path.is_file():
+            return False
+        with path.open("rb") as start:
+            if start.read(len(SIGNATURE)) != SIGNATURE:
+                return False
+        from softflow.formats.hdf5 import open_hdf5  # here, because it needs h5py
+
+        with open_hdf5(path) as file:
+            return {"observations", "actions"} <= set(file)
+
+    def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
+        """See `DatasetReader.read`. Without a task, the bounds of actions are -1 and 1."""
+        arrays = _read(path)
+        require_rows(arrays)
+        task = task_of(path, arrays["observations"], arrays["actions"], wanted)
+        if wanted is None:
+            remark(f"{path}: the bounds of actions are -1 and 1, because no task was given")
+        return Dataset(_episodes(path, arrays, task), task)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    from softflow.formats.hdf5 import find_array, open_hdf5, read_arrays
+
+    with open_hdf5(path) as file:
+        found = {name: find_array(file, name) for name in (*REQUIRED, TIMEOUTS, FOLLOWING, *SUCCESS)}
+        if missing := [name for name in REQUIRED if found[name] is None]:
+            raise ValueError(f"there is no {', '.join(missing)}: D4RL's datasets have {', '.join(REQUIRED)}")
+        return read_arrays(path, {name: array for name, array in found.items() if array is not None})
+
+
+def _episodes(path: Path, arrays: dict[str, np.ndarray], task: TaskSpec) -> list[Episode]:
+    observations, following = arrays["observations"], arrays.get(FOLLOWING)
+    rewards, terminals = column("rewards", arrays["rewards"]), require_flags("terminals", arrays["terminals"])
+    reached = _reached(path, arrays, rewards)
+    ends = np.flatnonzero(_ends(path, arrays, terminals))
+    episodes = []
+    for index, (begin, end) in enumerate(zip([0, *ends[:-1] + 1], ends, strict=True)):
+        steps = slice(begin, end + 1)
+        observed = observations[steps]
+        if following is not None:
+            observed = np.concatenate([observed, following[end : end + 1]])
+        try:
+            episodes.append(
+                Episode.from_native(
+                    task,
+                    {task.observation[0].name: observed},
+                    arrays["actions"][steps],
+                    rewards[steps],
+                    terminated=bool(terminals[end]),
+                    truncated=not terminals[end],
+                    is_success=bool(reached[steps].any() if task.success == "any" else reached[end]),
+                    final_observation_missing=following is None,
+                )
+            )
+        except ValueError as error:
+            raise ValueError(f"episode {index}, which starts at step {begin}: {error}") from error
+    return episodes
+
+
+def _ends(path: Path, arrays: dict[str, np.ndarray], terminals: np.ndarray) -> np.ndarray:
+    """Return which steps end an episode, (N,)."""
+    ends = terminals.copy()
+    if TIMEOUTS in arrays:
+        ends |= require_flags(TIMEOUTS, arrays[TIMEOUTS])
+    elif FOLLOWING not in arrays:
+        if not terminals.any():
+            raise ValueError(
+                f"nothing says where an episode ends: add {TIMEOUTS}, 1 at the last step of each episode that was cut "
+                "off"
+            )
+        remark(f"{path}: there are no {TIMEOUTS}, so an episode ends only where terminals is 1")
+    if FOLLOWING in arrays:
+        broken = _breaks(arrays["observations"], arrays[FOLLOWING]) & ~ends[:-1]
+        ends[:-1] |= broken
+        if broken.any():
+            remark(
+                f"{path}: {broken.sum()} episodes are cut off where {FOLLOWING} is not the next row of observations, "
+                f"first at step {broken.argmax()}"
+            )
+    ends[-1] = True
+    return ends
+
+
+def _breaks(observations: np.ndarray, following: np.ndarray) -> np.ndarray:
+    """Return which steps, except the last one, are not followed by the observation that they led to, (N - 1,)."""
+    if observations.shape != following.shape:
+        raise ValueError(f"{FOLLOWING} has the shape {following.shape}, observations has {observations.shape}")
+    rows, others = observations[1:].reshape(len(observations) - 1, -1), following[:-1].reshape(len(following) - 1, -1)
+    return np.concatenate(
+        [np.zeros(0, np.bool_)]
+        + [
+            (np.abs(rows[start : start + BATCH].astype(np.float32) - others[start : start + BATCH]) > SAME).any(1)
+            for start in range(0, len(rows), BATCH)
+        ]
+    )
+
+
+def _reached(path: Path, arrays: dict[str, np.ndarray], rewards: np.ndarray) -> np.ndarray:
+    """Return at which steps the task was solved, (N,)."""
+    for name in SUCCESS:
+        if name in arrays:
+            return require_flags(name, arrays[name])
+    if set(np.unique(rewards).tolist()) == {0, 1}:
+        remark(f"{path}: there is no {' or '.join(SUCCESS)}, so a reward of 1, where others are 0, is a success")
+        return np.asarray(rewards == 1)
+    remark(f"{path}: there is no {' or '.join(SUCCESS)}, so no episode is known as a success")
+    return np.zeros(len(rewards), np.bool_)

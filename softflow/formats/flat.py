@@ -1,0 +1,109 @@
+"""What formats share that keep all steps of all episodes in one array of observations and one of actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from softflow.task import ActionPart, ObservationPart, TaskSpec
+from softflow.task.parts import UNNAMED, joined
+
+WHOLE = "observation"
+"""The name of the one part of an observation that is an array without names."""
+MOST_CHANNELS = 4
+
+
+def require_rows(arrays: Mapping[str, np.ndarray]) -> None:
+    """Check that all arrays have as many rows, and that their numbers are finite.
+
+    Raises:
+        ValueError: They are not. The message names the array and the place.
+    """
+    lengths = {name: len(array) if array.ndim else None for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1 or None in lengths.values():
+        raise ValueError(f"the arrays hold different numbers of steps: {lengths}")
+    if not lengths["observations"]:
+        raise ValueError("the arrays are empty: record at least one step")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected numbers")
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+            place = tuple(np.argwhere(~finite)[0].tolist())
+            raise ValueError(f"{name}{list(place)} is {array[place]}: repair or drop the episode")
+
+
+def require_flags(name: str, array: np.ndarray) -> np.ndarray:
+    """Return an array (N,) or (N, 1) of 0 and 1 as bools (N,).
+
+    Raises:
+        ValueError: It has another shape or other values.
+    """
+    flags = column(name, array)
+    if wrong := sorted(set(np.unique(flags).tolist()) - {0, 1}):
+        raise ValueError(f"{name} has the value {wrong[0]:g}, expected 0 and 1 alone")
+    return flags != 0
+
+
+def column(name: str, array: np.ndarray) -> np.ndarray:
+    """Return an array (N,) or (N, 1) as (N,).
+
+    Raises:
+        ValueError: It has another shape.
+    """
+    if array.shape not in ((len(array),), (len(array), 1)):
+        raise ValueError(f"{name} has the shape {array.shape}, expected one number per step")
+    return array.reshape(-1)
+
+
+def task_of(path: Path, observations: np.ndarray, actions: np.ndarray, wanted: TaskSpec | None) -> TaskSpec:
+    """Describe arrays as a task.
+
+    Args:
+        path: The file, for errors.
+        observations: All observations, (N, ...).
+        actions: All actions, (N, A).
+        wanted: The task that is to be learnt, whose names and bounds are used. By default, actions are in [-1, 1].
+
+    Raises:
+        ValueError: The arrays have other shapes or units.
+        TaskMismatch: The observation is not that of `wanted`.
+    """
+    if actions.ndim != 2:
+        raise ValueError(f"actions has the shape {actions.shape}, expected one row of numbers per step")
+    shape, dtype, size = observations.shape[1:], observations.dtype.name, actions.shape[1]
+    if wanted is None:
+        if (largest := float(np.abs(actions.astype(np.float64)).max(initial=0))) > 1 + 1e-6:
+            raise ValueError(
+                f"actions reach {largest:g}, beyond the bounds -1 ... 1 that are assumed without a task: name the "
+                "environment, whose bounds are then used"
+            )
+        return TaskSpec(
+            observation=(_part(shape, dtype),), action=(ActionPart(UNNAMED, (-1.0,) * size, (1.0,) * size),)
+        )
+    if size != (expected := joined(wanted.action).size):
+        raise ValueError(
+            f"actions has {size} numbers per step, the task has {expected}: choose the environment it was made in"
+        )
+    [part, *others] = wanted.observation
+    is_same = part.shape == shape and (part.dtype == dtype or not part.is_image)
+    if others or not is_same:
+        part = ObservationPart(WHOLE if others else part.name, shape, dtype)
+    task = replace(
+        wanted, observation=(part,), rate=None, success=wanted.success if wanted.success == "any" else "last"
+    )
+    wanted.require_same(task, str(path))
+    return task
+
+
+def _part(shape: tuple[int, ...], dtype: str) -> ObservationPart:
+    if dtype != "uint8" or len(shape) < 2:
+        return ObservationPart(WHOLE, shape, dtype)
+    if len(shape) == 3 and shape[-1] <= MOST_CHANNELS:
+        return ObservationPart(WHOLE, shape, dtype, axes="HWC")
+    raise ValueError(
+        f"observations are uint8 of shape {shape}, and it is not known which axes are an image's height and width: "
+        "name the environment, which says so"
+    )

@@ -1,0 +1,90 @@
+"""Careful reading of HDF5 files: no other file is opened, and little memory is needed for what a damaged one claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from softflow.errors import one_line
+from softflow.files import FREE_MEMORY, MEMORY_PER_BYTE, require_size
+
+DAMAGED = "copy or record the file again"
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open a file for reading.
+
+    Raises:
+        ValueError: The file is truncated or damaged.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except Exception as error:  # h5py raises errors of many types for damaged files
+        raise ValueError(f"the HDF5 file is truncated or damaged ({one_line(error)}): {DAMAGED}") from error
+    with file:
+        yield file
+
+
+def find_array(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """Return the array with a name such as `infos/success`, or None if there is none.
+
+    Raises:
+        ValueError: It is something else than an array of numbers, a link, or stored in another file.
+    """
+    found = file
+    parts = name.split("/")
+    for depth, part in enumerate(parts, 1):
+        where = "/".join(parts[:depth])
+        try:
+            link = found.get(part, getlink=True)
+            if link is not None and not isinstance(link, h5py.HardLink):
+                raise ValueError(f"{where} is a link, which is not followed: copy the array into the file itself")
+            following = found.get(part)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise ValueError(f"{where} cannot be read ({one_line(error)}): {DAMAGED}") from error
+        if following is None:
+            return None
+        if not isinstance(following, h5py.Dataset if depth == len(parts) else h5py.Group):
+            raise ValueError(f"{where} is not {'an array' if depth == len(parts) else 'a group of arrays'}")
+        found = following
+    _require_plain(found, name)
+    return found
+
+
+def _require_plain(array: h5py.Dataset, name: str) -> None:
+    try:
+        is_elsewhere, dtype, shape = array.is_virtual or array.external, array.dtype, array.shape
+    except Exception as error:
+        raise ValueError(f"{name} cannot be read ({one_line(error)}): {DAMAGED}") from error
+    if is_elsewhere:
+        raise ValueError(f"{name} is stored in other files, which are not opened: copy the array into the file itself")
+    if dtype.kind not in "biuf" or shape is None:
+        raise ValueError(f"{name} is {dtype} of shape {shape}, expected an array of numbers")
+
+
+def read_arrays(path: Path, arrays: dict[str, h5py.Dataset]) -> dict[str, np.ndarray]:
+    """Read arrays of `find_array` as a whole.
+
+    Raises:
+        SizeError: They need more memory than a file of this size may.
+        ValueError: One of them is damaged.
+    """
+    needed = sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays.values())
+    # A chunk is unpacked as a whole, and may be larger than its array.
+    largest = max(math.prod(array.chunks or ()) * array.dtype.itemsize for array in arrays.values())
+    require_size("its content", needed + largest, FREE_MEMORY + MEMORY_PER_BYTE * path.stat().st_size)
+    read = {}
+    for name, array in arrays.items():
+        try:
+            read[name] = array[()]
+        except Exception as error:  # a checksum, a filter that is not installed, a missing end
+            raise ValueError(f"{name} cannot be read ({one_line(error)}): {DAMAGED}") from error
+    return read
