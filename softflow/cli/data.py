@@ -83,7 +83,7 @@ class MergeConfig:
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .npz file to write. It must not exist."""
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE...")]
-    """Files or folders of known formats, two or more."""
+    """Files or folders of known formats, two or more. Formats without the bounds of actions take those of the first."""
 
 
 def merge_files(config: MergeConfig) -> None:
