@@ -83,12 +83,17 @@ class MergeConfig:
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .npz file to write. It must not exist."""
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE...")]
-    """Files or folders of known formats, two or more."""
+    """Files or folders of known formats, two or more. Formats without the bounds of actions take those of the first."""
 
 
 def merge_files(config: MergeConfig) -> None:
     target = _new(config.target)
-    merged = merge([(source, read_dataset(source)) for source in config.sources])
+    datasets: list[tuple[str, Dataset]] = []
+    for source in config.sources:
+        # A format without the bounds of actions takes them from the first dataset.
+        wanted = datasets[0][1].task if datasets else None
+        datasets.append((source, read_dataset(source, wanted=wanted)))
+    merged = merge(datasets)
     _write(target, merged)
     print(f"{target}: {_size(merged)} of {len(config.sources)} datasets")
 
@@ -168,8 +173,8 @@ def main(argv: Sequence[str]) -> None:
     name, *arguments = argv or ["--help"]
     if name in ("-h", "--help"):
         print("usage: softflow-data COMMAND ...\n")
-        for command, (_, _, what) in COMMANDS.items():
-            print(f"  {command:8} {what}")
+        for command, (_, _, description) in COMMANDS.items():
+            print(f"  {command:8} {description}")
         print("\nsoftflow-data COMMAND --help lists the flags of a command.")
         return
     if name not in COMMANDS:

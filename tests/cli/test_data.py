@@ -100,6 +100,28 @@ def test_files_split_merged_and_filtered_hold_the_same_episodes(demos: list[Epis
     require_same(load_dataset("f.npz").episodes, demos)
 
 
+def test_different_tasks_are_not_merged(demos: list[Episode], command: Command) -> None:
+    assert command(f"softflow-data convert {GENUINE / 'v061_video'} v.npz").status == 0
+    assert command("softflow-data merge m.npz d.npz v.npz").error() == (
+        "error: v.npz is of another task than d.npz: observation 'observation' is missing; observation "
+        "'observation.state' is not expected; observation 'observation.images.wrist' is not expected; action 'action' "
+        "has [0] in -0.918979 ... 0.952925, expected -1 ... 1\n"
+    )
+    assert not Path("m.npz").exists()
+
+
+def test_a_format_without_bounds_takes_those_of_the_first_source(command: Command) -> None:
+    whole, part = GENUINE / "v061_video", "part"
+    assert command(f"softflow-data repair {GENUINE / 'v061_video_interrupted'} {part}").status == 0
+    assert command(f"softflow-data merge m.npz {whole} {part}").out == "m.npz: 5 episodes, 64 steps of 2 datasets\n"
+    merged, expected = load_dataset("m.npz"), read_dataset(whole)
+    assert merged.task == expected.task
+    require_same(merged.episodes, [*expected.episodes, *expected.episodes[:2]])
+    error = command(f"softflow-data merge n.npz {part} {whole}").err.splitlines()[-1]  # which has larger actions
+    assert "x[0] = 0.952925 of action 1 is outside its bounds -0.918979 ... 0.897887" in error
+    assert not Path("n.npz").exists()
+
+
 def test_a_filter_says_what_it_keeps(command: Command) -> None:
     lengths = [(3, True), (5, False), (8, True)]
     episodes = [Episode(np.zeros((n + 1, 2)), np.zeros((n, 1)), -np.ones(n), True, False, ok) for n, ok in lengths]
@@ -122,10 +144,6 @@ LINES = [
     ("repair d.npz whole", "d.npz: meta/info.json is missing"),
     ("merge m.npz d.npz", "give at least two datasets, got 1"),
     ("merge d.npz d.npz d.npz", "d.npz exists"),
-    (
-        f"merge m.npz d.npz {GENUINE / 'v061_video'}",
-        "v061_video is of another task than d.npz: observation 'observation' is",
-    ),
     ("filter d.npz f.npz", "no condition to filter by"),
     (
         "filter d.npz f.npz --min-return 2",
@@ -178,3 +196,14 @@ def test_every_command_has_its_help(name: str, command: Command) -> None:
     result = command(f"softflow-data {name} --help")
     assert result.status == 0 and f"usage: softflow-data {name} " in result.out
     assert name in command("softflow-data").out
+
+
+def test_the_documented_commands_work_as_they_are(command: Command) -> None:
+    text = (Path(__file__).parents[2] / "docs/your-data.md").read_text().partition("## softflow-data")[2]
+    lines = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    assert len(lines) == 5
+    for line in lines:
+        assert command(line).status == 0, line
+    assert len(load_dataset("both.npz").episodes) == len(load_dataset("fast.npz").episodes) > 0
+    commands = [line.split()[2] for line in text.splitlines() if line.startswith("| `softflow-data ")]
+    assert commands == list(data.COMMANDS)

@@ -18,6 +18,7 @@ LINES = [
     "softflow-guard run --demos held_out.npz --out guard",
     "softflow-eval run --episodes 2 --csv episodes.csv",
     "softflow-demo --env two_routes --episodes 1 --out new/d.npz",
+    "softflow-data convert held_out.npz new/c.npz",
 ]
 
 
