@@ -130,14 +130,12 @@ def _breaks(observations: np.ndarray, following: np.ndarray) -> np.ndarray:
     """Return which steps, except the last one, are not followed by the observation that they led to, (N - 1,)."""
     if observations.shape != following.shape:
         raise ValueError(f"{FOLLOWING} has the shape {following.shape}, observations has {observations.shape}")
-    rows, others = observations[1:].reshape(len(observations) - 1, -1), following[:-1].reshape(len(following) - 1, -1)
-    return np.concatenate(
-        [np.zeros(0, np.bool_)]
-        + [
-            (np.abs(rows[start : start + BATCH].astype(np.float32) - others[start : start + BATCH]) > SAME).any(1)
-            for start in range(0, len(rows), BATCH)
-        ]
-    )
+    broken = np.zeros(len(observations) - 1, np.bool_)
+    for start in range(0, len(broken), BATCH):
+        stop = min(start + BATCH, len(broken))
+        expected, got = following[start:stop].astype(np.float32), observations[start + 1 : stop + 1].astype(np.float32)
+        broken[start:stop] = (np.abs(got - expected) > SAME).reshape(stop - start, -1).any(1)
+    return broken
 
 
 def _reached(arrays: Mapping[str, np.ndarray], rewards: np.ndarray, assumed: list[str]) -> np.ndarray:

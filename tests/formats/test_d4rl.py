@@ -88,6 +88,19 @@ def test_next_observations_show_where_an_episode_was_cut_off(
     )
 
 
+def test_rounding_cuts_no_episode(tmp_path: Path) -> None:
+    rows = 1000 / (3 + OBSERVATIONS.astype(np.float64))
+    following = np.concatenate([rows[1:], rows[:1]])
+    path = write(tmp_path / "d.hdf5", observations=rows.astype(np.float32), next_observations=following, timeouts=None)
+    assert ends(read_dataset(path).episodes) == [(3, True, False), (4, False, True)]
+
+
+def test_breaks_are_found_in_every_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softflow.formats.d4rl.BATCH", 4)
+    path = write(tmp_path / "d.hdf5", next_observations=FOLLOWING, timeouts=None, terminals=np.zeros(7))
+    assert ends(read_dataset(path).episodes) == [(3, False, True), (2, False, True), (2, False, True)]
+
+
 def test_without_timeouts_terminals_alone_end_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "d.hdf5", timeouts=None)
     assert ends(read_dataset(path).episodes) == [(3, True, False), (4, False, True)]
