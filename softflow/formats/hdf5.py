@@ -1,4 +1,4 @@
-"""Careful reading of HDF5 files: no other file is opened, and little memory is needed for what a damaged one claims."""
+"""Safe reading of HDF5 files: links to other files are refused, and sizes are checked before memory is allocated."""
 
 from __future__ import annotations
 
