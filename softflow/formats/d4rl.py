@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,13 @@ class D4RLReader(DatasetReader):
         arrays = _read(path)
         require_rows(arrays)
         task = task_of(path, arrays["observations"], arrays["actions"], wanted)
+        assumed: list[str] = []
         if wanted is None:
-            remark(f"{path}: the bounds of actions are -1 and 1, because no task was given")
-        return Dataset(_episodes(path, arrays, task), task)
+            assumed.append("the bounds of actions are -1 and 1, because no task was given")
+        episodes = _episodes(arrays, task, assumed)
+        for line in assumed:
+            remark(f"{path}: {line}")
+        return Dataset(episodes, task)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -67,11 +72,12 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return read_arrays(path, {name: array for name, array in found.items() if array is not None})
 
 
-def _episodes(path: Path, arrays: dict[str, np.ndarray], task: TaskSpec) -> list[Episode]:
+def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec, assumed: list[str]) -> list[Episode]:
+    """Cut the arrays into episodes, and append whatever the file does not say to `assumed`."""
     observations, following = arrays["observations"], arrays.get(FOLLOWING)
     rewards, terminals = column("rewards", arrays["rewards"]), require_flags("terminals", arrays["terminals"])
-    reached = _reached(path, arrays, rewards)
-    ends = np.flatnonzero(_ends(path, arrays, terminals))
+    reached = _reached(arrays, rewards, assumed)
+    ends = np.flatnonzero(_ends(arrays, terminals, assumed))
     episodes = []
     for index, (begin, end) in enumerate(zip([0, *ends[:-1] + 1], ends, strict=True)):
         steps = slice(begin, end + 1)
@@ -96,7 +102,7 @@ def _episodes(path: Path, arrays: dict[str, np.ndarray], task: TaskSpec) -> list
     return episodes
 
 
-def _ends(path: Path, arrays: dict[str, np.ndarray], terminals: np.ndarray) -> np.ndarray:
+def _ends(arrays: Mapping[str, np.ndarray], terminals: np.ndarray, assumed: list[str]) -> np.ndarray:
     """Return which steps end an episode, (N,)."""
     ends = terminals.copy()
     if TIMEOUTS in arrays:
@@ -107,16 +113,16 @@ def _ends(path: Path, arrays: dict[str, np.ndarray], terminals: np.ndarray) -> n
                 f"nothing says where an episode ends: add {TIMEOUTS}, 1 at the last step of each episode that was cut "
                 "off"
             )
-        remark(f"{path}: there are no {TIMEOUTS}, so an episode ends only where terminals is 1")
+        assumed.append(f"there are no {TIMEOUTS}, so an episode ends only where terminals is 1")
+    ends[-1] = True
     if FOLLOWING in arrays:
         broken = _breaks(arrays["observations"], arrays[FOLLOWING]) & ~ends[:-1]
         ends[:-1] |= broken
         if broken.any():
-            remark(
-                f"{path}: {broken.sum()} episodes are cut off where {FOLLOWING} is not the next row of observations, "
-                f"first at step {broken.argmax()}"
+            assumed.append(
+                f"{broken.sum()} of {ends.sum()} episodes are cut off because {FOLLOWING} is not the next row of "
+                f"observations, first at step {broken.argmax()}"
             )
-    ends[-1] = True
     return ends
 
 
@@ -124,23 +130,21 @@ def _breaks(observations: np.ndarray, following: np.ndarray) -> np.ndarray:
     """Return which steps, except the last one, are not followed by the observation that they led to, (N - 1,)."""
     if observations.shape != following.shape:
         raise ValueError(f"{FOLLOWING} has the shape {following.shape}, observations has {observations.shape}")
-    rows, others = observations[1:].reshape(len(observations) - 1, -1), following[:-1].reshape(len(following) - 1, -1)
-    return np.concatenate(
-        [np.zeros(0, np.bool_)]
-        + [
-            (np.abs(rows[start : start + BATCH].astype(np.float32) - others[start : start + BATCH]) > SAME).any(1)
-            for start in range(0, len(rows), BATCH)
-        ]
-    )
+    broken = np.zeros(len(observations) - 1, np.bool_)
+    for start in range(0, len(broken), BATCH):
+        stop = min(start + BATCH, len(broken))
+        expected, got = following[start:stop].astype(np.float32), observations[start + 1 : stop + 1].astype(np.float32)
+        broken[start:stop] = (np.abs(got - expected) > SAME).reshape(stop - start, -1).any(1)
+    return broken
 
 
-def _reached(path: Path, arrays: dict[str, np.ndarray], rewards: np.ndarray) -> np.ndarray:
+def _reached(arrays: Mapping[str, np.ndarray], rewards: np.ndarray, assumed: list[str]) -> np.ndarray:
     """Return at which steps the task was solved, (N,)."""
     for name in SUCCESS:
         if name in arrays:
             return require_flags(name, arrays[name])
     if set(np.unique(rewards).tolist()) == {0, 1}:
-        remark(f"{path}: there is no {' or '.join(SUCCESS)}, so a reward of 1, where others are 0, is a success")
+        assumed.append(f"there is no {' or '.join(SUCCESS)}, so a reward of 1, where others are 0, is a success")
         return np.asarray(rewards == 1)
-    remark(f"{path}: there is no {' or '.join(SUCCESS)}, so no episode is known as a success")
+    assumed.append(f"there is no {' or '.join(SUCCESS)}, so no episode is known as a success")
     return np.zeros(len(rewards), np.bool_)

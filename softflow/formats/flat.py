@@ -1,4 +1,4 @@
-"""What formats share that keep all steps of all episodes in one array of observations and one of actions."""
+"""Shared checks of readers whose formats store all steps in one array of observations and one of actions."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import chdir
 from dataclasses import replace
 
 from softflow.console import note
@@ -84,4 +85,5 @@ def _fitting(config: RunConfig, dataset: Dataset, name: str) -> Dataset:
 
 def _task(config: RunConfig) -> TaskSpec:
     """Return the task of the run's environment, judged by the run's rule."""
-    return replace(TaskSpec.from_env(make_environment(config)), success=config.success)
+    with chdir("."):  # files that the configuration names are read later, and an environment may change the folder
+        return replace(TaskSpec.from_env(make_environment(config)), success=config.success)

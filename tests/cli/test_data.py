@@ -185,7 +185,7 @@ def test_a_split_is_written_as_a_whole_or_not_at_all(
 
 
 def test_the_missing_package_of_a_repair_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "softflow.formats.lerobot_repair", raising=False)
+    monkeypatch.delitem(sys.modules, "softflow.formats.lerobot.repair", raising=False)
     monkeypatch.setitem(sys.modules, "av", None)
     error = command(f"softflow-data repair {GENUINE / 'v061_video_interrupted'} whole").error()
     assert "repair needs the package 'av': pip install \"softflow[lerobot]\"" in error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import resource
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,8 +83,22 @@ def test_next_observations_show_where_an_episode_was_cut_off(
     assert ends(read_dataset(path, wanted=SPEC).episodes) == [(3, True, False), (2, False, True), (2, False, True)]
     [said] = [line for line in capsys.readouterr().err.splitlines() if "cut off" in line]
     assert said == (
-        f"{path}: 1 episodes are cut off where next_observations is not the next row of observations, first at step 4"
+        f"{path}: 1 of 3 episodes are cut off because next_observations is not the next row of observations, first at "
+        "step 4"
     )
+
+
+def test_rounding_cuts_no_episode(tmp_path: Path) -> None:
+    rows = 1000 / (3 + OBSERVATIONS.astype(np.float64))
+    following = np.concatenate([rows[1:], rows[:1]])
+    path = write(tmp_path / "d.hdf5", observations=rows.astype(np.float32), next_observations=following, timeouts=None)
+    assert ends(read_dataset(path).episodes) == [(3, True, False), (4, False, True)]
+
+
+def test_breaks_are_found_in_every_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softflow.formats.d4rl.BATCH", 4)
+    path = write(tmp_path / "d.hdf5", next_observations=FOLLOWING, timeouts=None, terminals=np.zeros(7))
+    assert ends(read_dataset(path).episodes) == [(3, False, True), (2, False, True), (2, False, True)]
 
 
 def test_without_timeouts_terminals_alone_end_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +233,27 @@ def test_what_claims_beyond_measure_is_refused(tmp_path: Path) -> None:
         file.create_dataset("observations", (7, 2), np.float32, chunks=(10**8, 2), maxshape=(None, 2))
     with pytest.raises(DemonstrationError, match=r"its content takes 800 MB, more than the .* allowed"):
         read_dataset(path)
+
+
+@pytest.mark.parametrize("steps", [7, 10**5])
+def test_a_chunk_that_unpacks_to_more_than_its_size_is_refused(steps: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "d.hdf5", rewards=None)
+    with h5py.File(path, "r+") as file:
+        rewards = file.create_dataset("rewards", (7,), "f4", chunks=(steps,), maxshape=(None,), compression="gzip")
+        rewards.id.write_direct_chunk((0,), zlib.compress(bytes(2 * 10**8)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DemonstrationError, match=r"rewards cannot be read \(a chunk is larger than it says\)"):
+        read_dataset(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**5  # kilobytes; HDF5 would unpack 200 MB
+
+
+def test_large_chunks_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks so large that they are checked, with everything that may stand beside the compression."""
+    monkeypatch.setattr("softflow.formats.hdf5.DEFLATE_RATIO", 10**9)
+    path = write(tmp_path / "d.hdf5", rewards=None)
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("rewards", data=COLUMNS["rewards"], compression="gzip", shuffle=True, fletcher32=True)
+    assert read_dataset(path).episodes[0].reward.tolist() == [0.5, 1, -3]
 
 
 def test_a_flipped_bit_or_a_missing_end_never_crashes(tmp_path: Path) -> None:
