@@ -67,7 +67,9 @@ def find_array(file: h5py.File, name: str) -> h5py.Dataset | None:
 
 def _require_plain(array: h5py.Dataset, name: str) -> None:
     try:
-        is_elsewhere, dtype, shape = array.is_virtual or array.external, array.dtype, array.shape
+        is_elsewhere = array.is_virtual or array.external
+        # HDF5 opens the other files of a virtual array to tell its shape.
+        dtype, shape = array.dtype, None if is_elsewhere else array.shape
     except Exception as error:
         raise ValueError(f"{name} cannot be read ({one_line(error)}): {DAMAGED}") from error
     if is_elsewhere:

@@ -18,7 +18,7 @@ Method = TypeVar("Method")
 
 EARLIER: dict[type, Mapping[str, Any]] = {
     RunConfig: {"imitate": "reward_to_come"},
-    PolicyConfig: {"normalize_actions": False},
+    PolicyConfig: {"normalize_actions": False, "imitation": {"initial_noise": 0.0}},
     SoftFlowConfig: {"trials": {"enabled": False}, "online": {"critic_updates": 1}},
 }
 """What runs did before the settings existed, by the dataclass of their settings."""

@@ -109,12 +109,13 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_was(command: Command, demos: 
     assert command(f"{line} --run-dir whole").status == 0
     assert command(f"{line} --run-dir old --online.steps 200").status == 0
     settings = Path("old/config.yaml").read_text()
-    newer = r"^(normalize_actions: .*|  critic_updates: .*|trials:(\n  .*)+)\n"
+    newer = r"^(normalize_actions: .*|  initial_noise: .*|  critic_updates: .*|trials:(\n  .*)+)\n"
     older, removed = re.subn(newer, "", settings, flags=re.MULTILINE)
-    assert removed == 4  # critic_updates offline and online
+    assert removed == 5  # critic_updates offline and online
     Path("old/config.yaml").write_text(older)
     method = load_run("old")[1].method
     assert method.normalize_actions is False and method.trials.enabled is False and method.online.critic_updates == 1
+    assert method.imitation.initial_noise == 0
     result = command("softflow-train --resume old --online.steps 420")
     assert result.status == 0, result
     assert not isinstance(load_run("old")[0].policy.policy.flow, NormalizedFlow)

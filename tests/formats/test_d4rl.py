@@ -52,7 +52,7 @@ def ends(episodes: list[Episode]) -> list[tuple[int, bool, bool]]:
     return [(len(episode), episode.terminated, episode.truncated) for episode in episodes]
 
 
-# The first and the last step of each episode are those of `d4rl.sequence_dataset`, which leaves out the last episode.
+# By its source, `d4rl.sequence_dataset` cuts at the same steps, and leaves out the last episode.
 def test_episodes_end_at_terminals_timeouts_and_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "d.hdf5")
     dataset = read_dataset(path)

@@ -14,7 +14,7 @@ HORIZON, ACTION_DIM, OBSERVATION_DIM = 2, 1, 2
 
 
 def log_density(chunk: Tensor) -> Tensor:
-    """Of the standard normal: (*n, 2, 1) -> (*n,)."""
+    """Return the log-density of a standard normal: (*n, 2, 1) -> (*n,)."""
     return -math.log(2 * math.pi) - chunk.square().sum((-2, -1)) / 2
 
 

@@ -241,7 +241,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def test_an_environment_of_another_task_is_refused_by_name(run: Run) -> None:
-    """Of the same sizes: what a policy learnt may not be executed in other units, nor a run resumed in them."""
+    """Its sizes are the same, but a policy may not act, nor a run be resumed, in other units."""
     config = run.path / "config.yaml"
     task = run.demonstrations().task
     assert task is not None and task.name == "softflow/TwoRoutes-v0"

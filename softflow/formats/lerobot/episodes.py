@@ -33,9 +33,8 @@ def read_episodes(root: Path, wanted: TaskSpec | None) -> Dataset:
     """
     info = read_info(root)
     try:
-        recordings = read_recordings(
-            root, info
-        )  # first, because an interrupted recording may have no statistics either
+        # first, because an interrupted recording may have no statistics either
+        recordings = read_recordings(root, info)
         recorded = recorded_task(root, info, wanted)
         episodes = _episodes(root, info, recordings, recorded)
     except IncompleteError as error:
