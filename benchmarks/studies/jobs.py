@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 FINISHED, STOPPED = "finished in", "stopped after"
 
@@ -63,7 +64,10 @@ class Job:
         return process.returncode == 0
 
 
-def run_jobs(jobs: Sequence[Job], parallel: int, finished: Callable[[Job], object]) -> list[Job]:
+JobT = TypeVar("JobT", bound=Job)
+
+
+def run_jobs(jobs: Sequence[JobT], parallel: int, finished: Callable[[JobT], object]) -> list[JobT]:
     """Run the unfinished jobs, started in the given order, and return those that failed.
 
     Args:

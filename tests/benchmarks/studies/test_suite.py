@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,25 @@ def test_the_cheapest_runs_start_first_and_hopeless_methods_get_no_second_seed(
     before = len(started)
     suite.run(tmp_path, cells, [0, 1], parallel=1)
     assert len(started) == before  # finished runs are skipped
+
+
+def test_a_study_goes_on_from_its_list_of_runs_alone(started: list[str], tmp_path: Path) -> None:
+    cells = [("wrong_mode", "imitation"), ("wrong_mode", "softflow")]
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        folder.mkdir()
+    suite.run(here, cells, [0], parallel=1)
+    shutil.copy(here / "runs.csv", elsewhere)
+    suite.run(elsewhere, cells, [0, 1], parallel=1)
+    assert len(started) == 4 and not (elsewhere / "wrong_mode" / "softflow_s0").exists()
+    [_, row] = csv.DictReader((elsewhere / "suite.csv").open())
+    assert (row["seeds"], float(row["deployed"]), float(row["dip"])) == ("2", 0.9, 800)
+
+
+def test_a_damaged_list_of_runs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("task,method,seed\nwrong_mode,softflow,0\n")
+    with pytest.raises(UserError, match=r"runs\.csv is not a list of runs of this suite \(KeyError"):
+        suite.run(tmp_path, [("wrong_mode", "softflow")], [0], parallel=1)
 
 
 def test_a_failed_run_costs_only_itself(started: list[str], tmp_path: Path) -> None:
