@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
@@ -51,20 +51,19 @@ def _in_words(report: Report) -> Iterator[str]:
 def _replays(replays: dict[str, Any]) -> Iterator[str]:
     number = replays["episodes"]
     starts = "their recorded seeds" if replays["from_recorded_starts"] else "fresh resets"
-    yield f"{count(number, 'episode')} replayed from {starts}"
-    yield f"recorded successes: {_successes(replays['recorded'], number)}"
+    yield f"{count(number, 'episode')} replayed from {starts}, recorded with success in {_successes(replays['recorded'], number)}"
     if replays["from_recorded_starts"]:
         yield from _partings(replays["parted"])
-    yield "readings of the actions, the share of the recorded motion that their replays miss (1 is as bad as no motion), "
-    yield "and successes:"
+    yield "readings of the actions, with the recorded motion that their replays miss (1: no better than no motion):"
     yield from table(
-        [(one["name"], f"{one['misfit']:.2f}", _successes(one, number)) for one in replays["readings"]]
+        [(one["name"], f"{one['misfit']:.2f}", f"success in {_successes(one, number)}") for one in replays["readings"]]
     )
 
 
 def _partings(parted: Sequence[dict[str, Any] | None]) -> Iterator[str]:
     apart = [one for one in parted if one is not None]
-    yield f"replays of the actions as recorded: observations follow to the end in {len(parted) - len(apart)} of {len(parted)}"
+    number = len(parted)
+    yield f"replays as recorded: observations follow to the end in {number - len(apart)} of {number}"
     if apart:
         first = min(apart, key=lambda one: one["step"])
         yield (

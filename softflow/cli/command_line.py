@@ -129,7 +129,7 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
 
 
 def layers_of_environment(cls: type, selection: Selection) -> list[Layer]:
-    """Load the presets of a command that uses an environment but trains nothing: those of their settings it has."""
+    """Load the presets of a command that does not train, without the settings that it does not have."""
     known = keys_of(cls)
     return [
         Layer({name: value for name, value in layer.values.items() if name in known}, layer.source)
@@ -140,9 +140,10 @@ def layers_of_environment(cls: type, selection: Selection) -> list[Layer]:
 def run_main(function: Callable[[Sequence[str]], int | None], prints_result: bool = True) -> Callable[..., int]:
     """Turn `function(argv)` into a command's `main(argv=None)`, which returns its exit status.
 
-    0 means success. 1 means that a check found something wrong: `function` returned it. 2 means bad input (a `UserError` or an error of the operating system, reported in one line on
-    stderr), numbers that are not finite, or third-party code that called `sys.exit`. 130 means interrupted, 143 ended
-    by SIGTERM. Other errors are bugs and keep their traceback.
+    0 means success. 1 is what `function` returns if it has checked something and found it wrong. 2 means bad input (a
+    `UserError` or an error of the operating system, reported in one line on stderr), numbers that are not finite, or
+    third-party code that called `sys.exit`. 130 means interrupted, 143 ended by SIGTERM. Other errors are bugs and keep
+    their traceback.
 
     Args:
         function: The implementation of the command.

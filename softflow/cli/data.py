@@ -1,4 +1,4 @@
-"""`softflow-data`: look at recorded datasets of any known format, check, convert, repair, merge, filter and split them."""
+"""`softflow-data`: look at, check, convert, repair, merge, filter and split recorded datasets of any known format."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from softflow.task import TaskSpec
 from softflow.task.parts import ACTION_TOLERANCE
 
 Actions = NDArray[np.float32]
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class Reading:
 AS_RECORDED = "as recorded"
 LATE, EARLY = "one step late", "one step early"
 _FROM_NATIVE = "make the episodes by Episode.from_native, which scales them"
+_IN_UNITS = "the actions are in the environment's units already, but are stored as if they were scaled to [-1, 1]"
+_OVER_LIMIT = (
+    "the actions are stored as action / limit, with the larger absolute bound as the limit, and not scaled from their "
+    "bounds to [-1, 1]"
+)
+_BY_OTHER_BOUNDS = "the actions in [-1, 1] are scaled by the bounds of the environment, not by those of the dataset"
+_NOT_NATIVE = "the actions are scaled to [-1, 1], but are stored as if they were in the environment's units"
 
 
 def readings_of(recorded: Sequence[Actions], task: TaskSpec | None, expected: TaskSpec) -> list[Reading]:
@@ -57,53 +65,31 @@ def readings_of(recorded: Sequence[Actions], task: TaskSpec | None, expected: Ta
     low, high = expected.low[free], expected.high[free]
     limit = np.maximum(np.abs(low), np.abs(high))
 
-    def in_units(native: NDArray[np.float64]) -> NDArray[np.float64]:
-        return 2 * (native - low) / (high - low) - 1
-
-    def all_of(convert: Callable[[NDArray[np.float64]], NDArray[np.float64]], native: bool) -> list[NDArray[np.float64]]:
-        return [convert(task.native_actions(one, np.float64)[:, free] if native and task else one) for one in recorded]
+    def scaled(native: Sequence[Numbers]) -> list[Numbers]:
+        return [2 * (one - low) / (high - low) - 1 for one in native]
 
     unit = [one.astype(np.float64) for one in recorded]
-    same_bounds = task is None or (np.array_equal(task.low, expected.low) and np.array_equal(task.high, expected.high))
-    first = unit if same_bounds else all_of(in_units, native=True)
-    readings = [Reading(AS_RECORDED, "the actions are what the dataset says", "", _as_actions(first))]
     candidates = [
-        (
-            "native",
-            "the actions are in the environment's units already, but are stored as if they were scaled to [-1, 1]",
-            _FROM_NATIVE,
-            all_of(in_units, native=False),
-        ),
-        (
-            "action / limit",
-            "the actions are stored as action / limit, with the larger absolute bound as the limit, and not scaled "
-            "from their bounds to [-1, 1]",
-            f"multiply them by the limit, and {_FROM_NATIVE}",
-            all_of(lambda action: in_units(action * limit), native=False),
-        ),
-        (
-            "scaled",
-            "the actions in [-1, 1] are scaled from the bounds of the environment, and not from those of the dataset",
-            "save them with the task of the environment, TaskSpec.from_env(env)",
-            unit,
-        ),
+        ("native", _IN_UNITS, _FROM_NATIVE, scaled(unit)),
+        ("action / limit", _OVER_LIMIT, f"multiply them by the limit, and {_FROM_NATIVE}", scaled(_times(limit, unit))),
     ]
+    first = unit
     if task is not None:
+        native = [task.native_actions(one, np.float64)[:, free] for one in unit]
+        if not (np.array_equal(task.low, expected.low) and np.array_equal(task.high, expected.high)):
+            first = scaled(native)
+        unscale = "scale them to the bounds, low + (action + 1) / 2 * (high - low)"
         candidates += [
+            ("scaled by other bounds", _BY_OTHER_BOUNDS, "save them with the task TaskSpec.from_env(env)", unit),
+            ("scaled, not native", _NOT_NATIVE, f"{unscale}, and {_FROM_NATIVE} back", native),
             (
-                "native numbers are scaled",
-                "the actions are scaled to [-1, 1], but are stored as if they were in the environment's units",
-                f"scale them to the bounds, low + (action + 1) / 2 * (high - low), and {_FROM_NATIVE} back",
-                all_of(lambda action: action, native=True),
-            ),
-            (
-                "native numbers are action / limit",
-                "the actions are stored as action / limit, with the larger absolute bound as the limit, but as if they "
-                "were in the environment's units",
+                "action / limit, not native",
+                f"{_OVER_LIMIT} or left in the environment's units",
                 f"multiply them by the limit, and {_FROM_NATIVE}",
-                all_of(lambda action: in_units(action * limit), native=True),
+                scaled(_times(limit, native)),
             ),
         ]
+    readings = [Reading(AS_RECORDED, "the actions are what the dataset says", "", _as_actions(first))]
     for name, claim, advice, actions in candidates:
         is_possible = all((np.abs(one) <= 1 + 10 * ACTION_TOLERANCE).all() for one in actions)
         if is_possible and not any(_are_close(actions, known.actions) for known in readings):
@@ -132,9 +118,13 @@ def shifted(reading: Reading) -> list[Reading]:
     ]
 
 
-def _as_actions(unit: Sequence[NDArray[np.float64]]) -> list[Actions]:
+def _times(limit: Numbers, actions: Sequence[Numbers]) -> list[Numbers]:
+    return [one * limit for one in actions]
+
+
+def _as_actions(unit: Sequence[Numbers]) -> list[Actions]:
     return [one.clip(-1, 1).astype(np.float32) for one in unit]
 
 
-def _are_close(some: Sequence[NDArray[np.float64]], others: Sequence[Actions]) -> bool:
+def _are_close(some: Sequence[Numbers], others: Sequence[Actions]) -> bool:
     return all(np.allclose(one, other, atol=1e-5) for one, other in zip(some, others, strict=True))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,18 @@ MOST_ORDERED_PARTS = 12
 """Number of parts up to which all orders are compared. The work doubles with each part."""
 
 
+class Motion(NamedTuple):
+    """How well a replay predicts the changes of the recorded observations, for each measured number (M,).
+
+    The measured numbers are all numbers of an observation, and one for each image.
+    """
+
+    missed: Numbers
+    """The sum over steps of the differences between recorded and replayed changes, in units of each part's scale."""
+    recorded: Numbers
+    """The sum over steps of the recorded changes."""
+
+
 class ObservationScale:
     """Compares observations in units of the scale of each part: its standard deviation in the recordings.
 
@@ -26,43 +38,55 @@ class ObservationScale:
     Args:
         task: The task whose rows are compared.
         recordings: The rows (T + 1, O) of recorded episodes.
+
+    Attributes:
+        names: The names of the parts.
+        measured: The names of the numbers that `motion` measures, (M,).
     """
 
     def __init__(self, task: TaskSpec, recordings: Sequence[Rows]) -> None:
         self.names = [part.name for part in task.observation]
-        self._layout, self._columns = task.layout, task.columns
-        self._scale = {name: _scale([self._part(name, rows) for rows in recordings]) for name in self.names}
+        self.measured: list[str] = []
+        self._images = {part.name for part in task.observation if part.is_image}
+        self._columns, self._layout = task.columns, task.layout
+        self._scale: dict[str, float] = {}
+        for name in self.names:
+            parts = [self._part(name, rows) for rows in recordings]
+            size = 1 if name in self._images else parts[0].shape[1]
+            self.measured += [name] if size == 1 else [f"{name}[{index}]" for index in range(size)]
+            self._scale[name] = _scale(parts)
 
     def distances(self, rows: Rows, others: Rows) -> Numbers:
         """Return how far rows (T, O) are from others (T, O), as the root mean square of each part: (T, parts)."""
-        return self._measured(lambda name: self._part(name, rows) - self._part(name, others))
+        columns = [
+            np.sqrt(np.square(self._part(name, rows) - self._part(name, others)).mean(1)) / self._scale[name]
+            for name in self.names
+        ]
+        return np.stack(columns, 1)
 
-    def misfit(self, recorded: Rows, replayed: Rows, steps: slice) -> float:
-        """Return how badly a replay predicts the changes of the recorded observations.
-
-        0 is a replay that changes as the recording does, 1 is as bad as one that does not move.
+    def motion(self, recorded: Rows, replayed: Rows, steps: slice) -> Motion:
+        """Compare the changes of a recording, (T + 1, O), with those of its replay.
 
         Args:
-            recorded: The rows of the recording, (T + 1, O).
-            replayed: The rows of the replay, (t + 1, O), where t <= T. It is taken not to move from then on.
+            recorded: The rows of the recording.
+            replayed: The rows of the replay, (t + 1, O). If t < T, it is taken not to move any more.
             steps: The steps of the recording that count.
         """
-        missing = len(recorded) - len(replayed)
-        replayed = np.concatenate([replayed, np.repeat(replayed[-1:], missing, 0)])
-        motion = self._measured(lambda name: np.diff(self._part(name, recorded), axis=0))[steps]
-        error = self._measured(
-            lambda name: np.diff(self._part(name, recorded), axis=0) - np.diff(self._part(name, replayed), axis=0)
-        )[steps]
-        return float(error.sum() / max(motion.sum(), np.finfo(np.float64).tiny)) if error.any() else 0.0
-
-    def _measured(self, differences: Any) -> Numbers:
-        columns = [np.sqrt(np.square(differences(name)).mean(1)) / self._scale[name] for name in self.names]
-        return np.stack(columns, 1)
+        missing = max(len(recorded) - len(replayed), 0)
+        replayed = np.concatenate([replayed, np.repeat(replayed[-1:], missing, 0)])[: len(recorded)]
+        missed: list[Numbers] = []
+        moved: list[Numbers] = []
+        for name in self.names:
+            ours, theirs = (np.diff(self._part(name, rows), axis=0)[steps] for rows in (recorded, replayed))
+            for sums, changes in ((missed, ours - theirs), (moved, ours)):
+                sizes = np.sqrt(np.square(changes).mean(1, keepdims=True)) if name in self._images else np.abs(changes)
+                sums.append(sizes.sum(0) / self._scale[name])
+        return Motion(np.concatenate(missed), np.concatenate(moved))
 
     def _part(self, name: str, rows: Rows) -> Numbers:
         columns = rows[:, self._columns[name]]
         if self._layout is not None:
-            columns = np.ascontiguousarray(columns).view(next(p.dtype for p in self._layout.parts if p.name == name))
+            columns = np.ascontiguousarray(columns).view(np.uint8 if name in self._images else np.float32)
         return columns.astype(np.float64)
 
 
@@ -80,48 +104,36 @@ def first_beyond(distances: Numbers, tolerances: Sequence[float]) -> int | None:
     return int(beyond.argmax()) if beyond.any() else None
 
 
-def disagreement(recorded: Sequence[Rows], replayed: Sequence[Rows], sizes: Sequence[int]) -> NDArray[np.float64]:
-    """Return how much each part disagrees if it stands at each column of the recorded rows.
+def disagreement(rows: Rows, others: Rows, sizes: Sequence[int]) -> Numbers:
+    """Return how much each part of `others` disagrees with `rows` if it stands at each column of `rows`.
 
-    Rows and their changes are compared, each number in units of its standard deviation in the recordings.
+    Each number is compared in units of its standard deviation in both.
 
     Args:
-        recorded: The rows (T, O) of recordings.
-        replayed: The rows (t, O) of their replays.
-        sizes: How many numbers each part of the replayed rows has.
+        rows: Observations (n, O), whose parts may stand in another order.
+        others: The observations (n, O) that they are compared with, one by one.
+        sizes: How many numbers each part of `others` has.
 
     Returns:
-        (parts, O). It is infinite where a part would not fit into the row.
+        (parts, O). It is infinite where a part would reach beyond the row.
     """
-    pairs = [(some[: len(others)], others[: len(some)]) for some, others in zip(recorded, replayed, strict=True)]
-    ours, theirs = (np.concatenate(rows).astype(np.float64) for rows in zip(*pairs, strict=True))
-    our_changes, their_changes = (
-        np.concatenate([np.diff(rows, axis=0) for rows in both]).astype(np.float64) for both in zip(*pairs, strict=True)
-    )
     costs = np.full((len(sizes), sum(sizes)), np.inf)
     for part, end in enumerate(accumulate(sizes)):
-        columns = slice(end - sizes[part], end)
+        theirs = others[:, end - sizes[part] : end].astype(np.float64)
         for place in range(sum(sizes) - sizes[part] + 1):
-            at = slice(place, place + sizes[part])
-            costs[part, place] = sum(
-                float((np.abs(some[:, at] - others[:, columns]).mean(0) / _deviation(some[:, at])).sum())
-                for some, others in ((ours, theirs), (our_changes, their_changes))
-            )
+            ours = rows[:, place : place + sizes[part]].astype(np.float64)
+            deviation = np.concatenate([ours, theirs]).std(0)
+            costs[part, place] = (np.abs(ours - theirs).mean(0) / np.where(deviation > 1e-6, deviation, 1.0)).sum()
     return costs
 
 
-def _deviation(rows: Numbers) -> Numbers:
-    deviation = rows.std(0)
-    return np.where(deviation > 1e-6, deviation, 1.0)
-
-
-def total(costs: NDArray[np.float64], sizes: Sequence[int], order: Sequence[int]) -> float:
+def total(costs: Numbers, sizes: Sequence[int], order: Sequence[int]) -> float:
     """Return the sum of the costs (parts, O) of parts that stand in a row in this order."""
     places = accumulate((sizes[part] for part in order), initial=0)
     return sum(float(costs[part, place]) for part, place in zip(order, places, strict=False))
 
 
-def best_order(costs: NDArray[np.float64], sizes: Sequence[int]) -> list[int]:
+def best_order(costs: Numbers, sizes: Sequence[int]) -> list[int]:
     """Return the order of the parts with the lowest total cost, the given one if no other is better.
 
     The best order of each set of parts is extended by one part at a time. Beyond `MOST_ORDERED_PARTS` parts there are

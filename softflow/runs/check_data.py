@@ -118,27 +118,40 @@ def _best_of(
     trials: Trials, best: Outcome, readings: Sequence[Reading], outcomes: list[Outcome], report: Report
 ) -> Outcome:
     """Try other readings. Return the one that fits best, and report it if it is not the one before."""
-    tried = [trials.outcome(reading) for reading in readings]
-    outcomes += tried
-    better = [one for one in tried if _is_much_better(one, best, trials.from_recorded_starts)]
-    if not better:
-        return best
-    found = min(better, key=lambda one: one.misfit)
-    wins, number = int((found.misfits < best.misfits).sum()), len(found.misfits)
-    text = (
-        f"{found.reading.claim}. Replayed so, they miss {found.misfit:.2f} of the recorded motion, and "
-        f"{best.reading.name} {best.misfit:.2f}; the former is less in {wins} of {number} episodes"
-    )
-    report.findings.append(Finding("timing" if found.reading.shift else "actions", text, found.reading.advice))
+    found, text = best, ""
+    for reading in readings:
+        outcomes.append(tried := trials.outcome(reading))
+        if (number := _where_better(tried, found, trials.from_recorded_starts)) is None:
+            continue
+        found, (ours, theirs) = tried, (one.misfits_by_number[:, number] for one in (tried, best))
+        text = (
+            f"{reading.claim}. Replayed so, they miss {np.median(ours):.2f} of the recorded motion of "
+            f"{trials.scale.measured[number]}, but {np.median(theirs):.2f} {best.reading.name}; it is less in "
+            f"{(ours < theirs).sum()} of {len(ours)} episodes"
+        )
+    if found is not best:
+        kind = "timing" if found.reading.shift else "actions"
+        report.findings.append(Finding(kind, text, found.reading.advice))
     return found
 
 
-def _is_much_better(one: Outcome, other: Outcome, from_recorded_starts: bool) -> bool:
-    """Return whether a reading fits much better than another, and not by accident."""
-    if one.misfit >= MUCH_BETTER * other.misfit:
-        return False
+def _where_better(one: Outcome, other: Outcome, from_recorded_starts: bool) -> int | None:
+    """Return the measured number that shows that a reading is much better than another, not by accident.
+
+    Of the numbers for which the readings differ, the one that either predicts best decides.
+    """
+    ours, theirs = one.misfits_by_number, other.misfits_by_number
+    mine, yours = np.median(ours, 0), np.median(theirs, 0)
+    lower, higher = np.minimum(mine, yours), np.maximum(mine, yours)
+    differ = np.isfinite(higher) & (lower < MUCH_BETTER * higher) & (higher - lower > FOLLOWS)
+    if not differ.any():
+        return None
+    number = int(np.where(differ, lower, np.inf).argmin())
+    if mine[number] > min(THIN, yours[number]):
+        return None
     follows = from_recorded_starts and one.misfit <= FOLLOWS
-    return follows or accident(int((one.misfits < other.misfits).sum()), len(one.misfits)) <= SIGNIFICANT
+    wins = int((ours[:, number] < theirs[:, number]).sum())
+    return number if follows or accident(wins, len(ours)) <= SIGNIFICANT else None
 
 
 def accident(wins: int, trials: int) -> float:
@@ -158,16 +171,13 @@ def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome]) -> Itera
             f"replays start from the nearest of {FRESH_RESETS} fresh resets, so only the motion is compared, not "
             "rewards, ends or successes"
         )
-        if best.misfit > THIN:
-            yield (
-                f"the evidence about the actions is thin: the reading that fits best misses {best.misfit:.2f} of the "
-                "recorded motion"
-            )
-    nearer = min(outcomes, key=lambda one: one.misfit)
-    if nearer.misfit < MUCH_BETTER * best.misfit:
+        if np.median(best.misfits_by_number, 0).min() > THIN:
+            yield "the replays do not tell what the actions mean: no reading predicts half of the motion of any number"
+    likely = [one.reading.name for one in outcomes if one.misfit < MUCH_BETTER * min(best.misfit, 2 * THIN)]
+    if likely:
         yield (
-            f"the actions may be {nearer.reading.name}, but {len(nearer.misfits)} episodes are too few to tell: replay "
-            "more (--episodes)"
+            f"the actions may be {likely[0]}, but {len(best.misfits)} episodes are too few to tell: replay more "
+            "(--episodes)"
         )
 
 
@@ -194,7 +204,9 @@ def describe(trials: Trials, outcomes: Sequence[Outcome]) -> dict[str, Any]:
             }
             for one in outcomes
         ],
-        "parted": [None if one is None else dict(zip(("step", "part", "distance"), one, strict=True)) for one in partings],
+        "parted": [
+            None if one is None else dict(zip(("step", "part", "distance"), one, strict=True)) for one in partings
+        ],
     }
 
 

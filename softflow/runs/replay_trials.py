@@ -28,27 +28,44 @@ FAR = 3.0
 TOLERANCE, IMAGE_TOLERANCE = 0.1, 0.5
 """Distance from which on a part has parted, in units of its scale. Images may have been compressed with loss."""
 
+QUANTILES = np.linspace(0, 1, 11)
 SAME_ENVIRONMENT = "give the environment the options and the version of the recording (--env-options)"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The replays of one reading.
+    """The replays of one reading of the actions of E episodes.
 
     Attributes:
         reading: The reading.
         replays: The replay of each episode.
-        misfits: How badly each replay predicts the recorded changes (`ObservationScale.misfit`).
+        missed: How much each replay misses of the recorded changes, (E, M) (`Motion.missed`).
+        recorded: The recorded changes, (E, M).
     """
 
     reading: Reading
     replays: list[Replay]
-    misfits: NDArray[np.float64]
+    missed: NDArray[np.float64]
+    recorded: NDArray[np.float64]
+
+    @property
+    def misfits(self) -> NDArray[np.float64]:
+        """The share of the recorded motion that each replay misses, (E,).
+
+        0 is an exact replay, 1 is as bad as one that does not move.
+        """
+        moved = self.recorded.sum(1)
+        return self.missed.sum(1) / np.where(moved > 0, moved, 1.0)
 
     @property
     def misfit(self) -> float:
-        """The median over episodes."""
+        """The median of the misfits."""
         return float(np.median(self.misfits))
+
+    @property
+    def misfits_by_number(self) -> NDArray[np.float64]:
+        """The same for each measured number, (E, M); infinite where it never changes in the recording."""
+        return np.divide(self.missed, self.recorded, out=np.full_like(self.missed, np.inf), where=self.recorded > 0)
 
     @property
     def successes(self) -> int:
@@ -84,7 +101,7 @@ class Trials:
         self._seeds = seeds
         self._settle()
         if task.layout is None:  # parts of packed observations were compared by name
-            self._find_order(reading)
+            self._find_order()
         if self.from_recorded_starts:
             self._check_recorded_starts()
         if not self.from_recorded_starts:
@@ -93,11 +110,11 @@ class Trials:
     def outcome(self, reading: Reading) -> Outcome:
         """Replay all episodes with the actions of a reading."""
         replays = [self._replayer.replay(*one) for one in zip(self._seeds, reading.actions, strict=True)]
-        misfits = [
-            self.scale.misfit(seen(episode), replay.observation, reading.known_steps(len(seen(episode)) - 1))
+        motions = [
+            self.scale.motion(seen(episode), replay.observation, reading.known_steps(len(seen(episode)) - 1))
             for episode, replay in zip(self.episodes, replays, strict=True)
         ]
-        return Outcome(reading, replays, np.array(misfits))
+        return Outcome(reading, replays, *map(np.stack, zip(*motions, strict=True)))
 
     def parting(self, episode: Episode, replay: Replay) -> tuple[int, str, float] | None:
         """Return where a replay parts from its recording: after how many steps, in which part, and how far.
@@ -128,35 +145,33 @@ class Trials:
         """Return how far each start (n, O) is from that of an episode, (n, parts)."""
         return self.scale.distances(np.repeat(episode.observation[:1], len(starts), 0), starts)
 
-    def _find_order(self, reading: Reading) -> None:
-        """Rearrange the numbers of observations if they fit the environment much better in another order of parts."""
+    def _find_order(self) -> None:
+        """Rearrange the parts of observations if their starts fit the environment much better in another order."""
         sizes = [part.packed.size for part in self._task.observation]
-        given, costs = list(range(len(sizes))), self._disagreement(reading, sizes)
-        order, before, episodes = best_order(costs, sizes), total(costs, sizes, given), self.episodes
-        if order == given:
+        recorded, given = np.stack([one.observation[0] for one in self.episodes]), list(range(len(sizes)))
+        if self.from_recorded_starts:
+            starts = np.stack([self._replayer.start(seed) for seed in self._seeds])
+        else:  # their distributions are compared
+            recorded, starts = (np.quantile(rows, QUANTILES, axis=0) for rows in (recorded, self._fresh_starts()))
+        costs = disagreement(recorded, starts, sizes)
+        order = best_order(costs, sizes)
+        before, after = (total(costs, sizes, one) for one in (given, order))
+        if after >= MUCH_BETTER * before:
             return
         ends = list(accumulate(sizes[part] for part in order))
         columns = [np.arange(ends[order.index(part)] - sizes[part], ends[order.index(part)]) for part in given]
-        self.episodes = [replace(one, observation=one.observation[:, np.concatenate(columns)]) for one in episodes]
+        rearranged = np.concatenate(columns)
+        self.episodes = [replace(one, observation=one.observation[:, rearranged]) for one in self.episodes]
         self._settle()
-        after = total(self._disagreement(reading, sizes), sizes, given)
-        if after > MUCH_BETTER * before:
-            self.episodes = episodes
-            self._settle()
-            return
         names, expected = (", ".join(self.scale.names[part] for part in each) for each in (order, given))
         self.findings.append(
             Finding(
                 "order",
-                f"the parts of an observation stand in another order than the dataset says: read as {names}, they "
-                f"disagree with replays {after / before:.2f} times as much as read as {expected}",
+                f"the parts of an observation stand in another order than the dataset says: read as {names}, its first "
+                f"observations disagree with resets {after / before:.2f} times as much as read as {expected}",
                 "rearrange the columns, or make the episodes by Episode.from_native, which goes by names",
             )
         )
-
-    def _disagreement(self, reading: Reading, sizes: Sequence[int]) -> NDArray[np.float64]:
-        replays = [self._replayer.replay(*one).observation for one in zip(self._seeds, reading.actions, strict=True)]
-        return disagreement([seen(episode) for episode in self.episodes], replays, sizes)
 
     def _check_recorded_starts(self) -> None:
         """Give up the recorded seeds if the environment starts otherwise from them in most episodes."""
@@ -171,9 +186,9 @@ class Trials:
         self.findings.append(
             Finding(
                 "start",
-                f"in {differ.sum()} of {len(differ)} episodes the environment does not start from the recorded seed as "
-                f"the recording does: {self.scale.names[worst]!r} is off by {np.median(distances[:, worst]):.2g} of its "
-                "scale (median)",
+                f"in {differ.sum()} of {len(self.episodes)} episodes the environment does not start from the recorded "
+                f"seed as the recording does: {self.scale.names[worst]!r} is off by "
+                f"{np.median(distances[:, worst]):.2g} of its scale (median)",
                 SAME_ENVIRONMENT,
             )
         )
@@ -188,15 +203,14 @@ class Trials:
             self.findings.append(
                 Finding(
                     "start",
-                    f"the recordings start where none of {FRESH_RESETS} resets does: {self.scale.names[part]!r} is off by "
-                    f"{nearest[part]:.2g} of its scale from the nearest one (median)",
+                    f"the recordings start where none of {FRESH_RESETS} resets does: {self.scale.names[part]!r} is off "
+                    f"by {nearest[part]:.2g} of its scale from the nearest one (median)",
                     f"see whether both mean the same numbers in the same unit; {SAME_ENVIRONMENT}",
                 )
             )
 
 
 def seen(episode: Episode) -> NDArray[Any]:
-    """Return the observations of an episode, without a last one that repeats the one before in place of the true one."""
+    """Return the observations of an episode, without a last one that was not recorded and repeats the one before."""
     rows = episode.observation
     return rows[:-1] if len(rows) > 2 and np.array_equal(rows[-1], rows[-2]) else rows
-
