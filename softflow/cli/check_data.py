@@ -51,7 +51,8 @@ def _in_words(report: Report) -> Iterator[str]:
 def _replays(replays: dict[str, Any]) -> Iterator[str]:
     number = replays["episodes"]
     starts = "their recorded seeds" if replays["from_recorded_starts"] else "fresh resets"
-    yield f"{count(number, 'episode')} replayed from {starts}, recorded with success in {_successes(replays['recorded'], number)}"
+    recorded = _successes(replays["recorded"], number)
+    yield f"{count(number, 'episode')} replayed from {starts}; the recordings are successes in {recorded}"
     if replays["from_recorded_starts"]:
         yield from _partings(replays["parted"])
     yield "readings of the actions, with the recorded motion that their replays miss (1: no better than no motion):"

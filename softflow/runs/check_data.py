@@ -141,9 +141,10 @@ def _where_better(one: Outcome, other: Outcome, from_recorded_starts: bool) -> i
     Of the numbers for which the readings differ, the one that either predicts best decides.
     """
     ours, theirs = one.misfits_by_number, other.misfits_by_number
-    mine, yours = np.median(ours, 0), np.median(theirs, 0)
+    moves = np.isfinite(ours).all(0) & np.isfinite(theirs).all(0)
+    mine, yours = (np.where(moves, np.median(misfits, 0), 0.0) for misfits in (ours, theirs))
     lower, higher = np.minimum(mine, yours), np.maximum(mine, yours)
-    differ = np.isfinite(higher) & (lower < MUCH_BETTER * higher) & (higher - lower > FOLLOWS)
+    differ = (lower < MUCH_BETTER * higher) & (higher - lower > FOLLOWS)
     if not differ.any():
         return None
     number = int(np.where(differ, lower, np.inf).argmin())

@@ -43,7 +43,7 @@ def _rewards(pairs: Sequence[Pair]) -> Iterator[Finding]:
         (episode, replay), step = differ[0]
         yield Finding(
             "reward",
-            f"rewards differ in {len(differ)} of {len(pairs)} replays that follow their recordings: in one of them, the "
+            f"rewards differ in {len(differ)} of {len(pairs)} replays that follow their recordings: in one, the "
             f"reward of step {step} is {episode.reward[step]:.4g} in the dataset and {replay.reward[step]:.4g} in the "
             "environment",
             "give the environment the rewards of the dataset, such as by sparse_success, or write its rewards anew",
