@@ -174,10 +174,10 @@ def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome]) -> Itera
         )
         if np.median(best.misfits_by_number, 0).min() > THIN:
             yield "the replays do not tell what the actions mean: no reading predicts half of the motion of any number"
-    likely = [one.reading.name for one in outcomes if one.misfit < MUCH_BETTER * min(best.misfit, 2 * THIN)]
-    if likely:
+    nearest = min(outcomes, key=lambda one: one.misfit)
+    if nearest.misfit < min(THIN, MUCH_BETTER * best.misfit):
         yield (
-            f"the actions may be {likely[0]}, but {len(best.misfits)} episodes are too few to tell: replay more "
+            f"the actions may be {nearest.reading.name}, but {len(best.misfits)} episodes do not prove it: replay more "
             "(--episodes)"
         )
 

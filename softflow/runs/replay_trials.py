@@ -52,10 +52,9 @@ class Outcome:
     def misfits(self) -> NDArray[np.float64]:
         """The share of the recorded motion that each replay misses, (E,).
 
-        0 is an exact replay, 1 is as bad as one that does not move.
+        0 is an exact replay, 1 is as bad as one that does not move. It is infinite if the recording does not move.
         """
-        moved = self.recorded.sum(1)
-        return self.missed.sum(1) / np.where(moved > 0, moved, 1.0)
+        return _share(self.missed.sum(1), self.recorded.sum(1))
 
     @property
     def misfit(self) -> float:
@@ -64,8 +63,8 @@ class Outcome:
 
     @property
     def misfits_by_number(self) -> NDArray[np.float64]:
-        """The same for each measured number, (E, M); infinite where it never changes in the recording."""
-        return np.divide(self.missed, self.recorded, out=np.full_like(self.missed, np.inf), where=self.recorded > 0)
+        """The same for each measured number, (E, M)."""
+        return _share(self.missed, self.recorded)
 
     @property
     def successes(self) -> int:
@@ -208,6 +207,10 @@ class Trials:
                     f"see whether both mean the same numbers in the same unit; {SAME_ENVIRONMENT}",
                 )
             )
+
+
+def _share(missed: NDArray[np.float64], recorded: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(missed, recorded, out=np.full_like(missed, np.inf), where=recorded > 0)
 
 
 def seen(episode: Episode) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from softflow.cli import demonstrate
 from softflow.data import Dataset, Episode, load_dataset, save_demonstrations
 from softflow.task import TaskSpec
 from tests.cli.conftest import Command
+from tests.formats.lerobot_datasets import as_columns, write_numbers
 
 Change = Callable[[Episode, TaskSpec], dict[str, Any]]
 PARTS = ("gripper", "opening", "head", "tail", "hole")
@@ -112,6 +113,27 @@ def test_a_healthy_file_has_no_finding(env: str, task: bool, recorded: dict[str,
     assert result.status == 0 and "8 episodes replayed from fresh resets" in result.out
     assert "remark: replays start from the nearest of 30 fresh resets" in result.out
     assert result.out.endswith("nothing is wrong\n")
+
+
+def test_too_few_replays_from_fresh_resets_prove_nothing(recorded: dict[str, Dataset], command: Command) -> None:
+    save(recorded["two_routes"], late, seeds=False)
+    result = command("softflow-data check d.npz --env two_routes --episodes 3")
+    assert result.status == 0 and "3 episodes replayed" in result.out
+    assert "remark: the actions may be one step late, but 3 episodes do not prove it: replay more" in result.out
+
+
+def test_a_lerobot_dataset_is_replayed_from_fresh_resets(
+    recorded: dict[str, Dataset], command: Command, tmp_path: Path
+) -> None:
+    episodes, task = recorded["two_routes"]
+    assert task is not None
+    for name, change, kinds in (("healthy", None, []), ("late", late, ["timing"])):
+        changed = [replace(one, **change(one, task)) if change else one for one in episodes]
+        write_numbers(tmp_path / name, [as_columns(episode) for episode in changed])
+        result = command(f"softflow-data check {name} --env two_routes --json")
+        report = json.loads(result.out)
+        assert result.status == len(kinds) and [finding["kind"] for finding in report["findings"]] == kinds
+        assert report["replays"]["episodes"] == 8 and not report["replays"]["from_recorded_starts"]
 
 
 def test_parts_in_another_order_by_name_are_rearranged(recorded: dict[str, Dataset], command: Command) -> None:

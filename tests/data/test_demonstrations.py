@@ -90,9 +90,7 @@ def test_seeds_are_kept_and_a_file_without_them_has_none(tmp_path):
     np.savez(path, **arrays())
     assert [episode.seed for episode in load_demonstrations(path)] == [None] * 3
     np.savez(path, **arrays(seed=np.array([7, -2, 0])))
-    with pytest.raises(
-        DemonstrationError, match=r"episode 1, .*: seed must be one integer in 0 \.\.\. 2\^63 - 1, .* got -2"
-    ):
+    with pytest.raises(DemonstrationError, match=r"episode 1, .*: seed must be one integer in 0 .* got -2"):
         load_demonstrations(path)
 
 
