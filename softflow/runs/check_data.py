@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import chdir, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -75,7 +75,9 @@ def check(path: str, format: str | None, config: CheckingConfig) -> Report:
         UserError: The dataset cannot be read, or the environment cannot be made or fails.
     """
     make = partial(make_env, config.env, **config.env_options)
-    with closing(Replayer(make, SuccessRule(config.success))) as replayer:
+    with chdir("."):  # the dataset is read later, and an environment may change the folder
+        made = Replayer(make, SuccessRule(config.success))
+    with closing(made) as replayer:
         task = replace(replayer.task, success=config.success)
         return check_dataset(read_dataset(path, format, wanted=task), task, replayer, config.episodes)
 
