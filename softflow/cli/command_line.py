@@ -128,12 +128,22 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
     return Selection(**{name: flags.get(name, file.get(name, defaults.get(name))) for name in names})
 
 
-def run_main(function: Callable[[Sequence[str]], None], prints_result: bool = True) -> Callable[..., int]:
+def layers_of_environment(cls: type, selection: Selection) -> list[Layer]:
+    """Load the presets of a command that does not train, without the settings that it does not have."""
+    known = keys_of(cls)
+    return [
+        Layer({name: value for name, value in layer.values.items() if name in known}, layer.source)
+        for layer in preset_layers(selection)
+    ]
+
+
+def run_main(function: Callable[[Sequence[str]], int | None], prints_result: bool = True) -> Callable[..., int]:
     """Turn `function(argv)` into a command's `main(argv=None)`, which returns its exit status.
 
-    0 means success. 2 means bad input (a `UserError` or an error of the operating system, reported in one line on
-    stderr), numbers that are not finite, or third-party code that called `sys.exit`. 130 means interrupted, 143 ended
-    by SIGTERM. Other errors are bugs and keep their traceback.
+    0 means success. 1 is what `function` returns if it has checked something and found it wrong. 2 means bad input (a
+    `UserError` or an error of the operating system, reported in one line on stderr), numbers that are not finite, or
+    third-party code that called `sys.exit`. 130 means interrupted, 143 ended by SIGTERM. Other errors are bugs and keep
+    their traceback.
 
     Args:
         function: The implementation of the command.
@@ -145,7 +155,7 @@ def run_main(function: Callable[[Sequence[str]], None], prints_result: bool = Tr
         with console() as out, terminable():
             status = _status_of(function, sys.argv[1:] if argv is None else argv)
             out.flush()
-            if status == 0 and prints_result and out.error is not None:
+            if status < 2 and prints_result and out.error is not None:
                 print(f"error: standard output cannot be written ({out.error.strerror})", file=sys.stderr)
                 status = 2
             return status
@@ -153,9 +163,9 @@ def run_main(function: Callable[[Sequence[str]], None], prints_result: bool = Tr
     return main
 
 
-def _status_of(function: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+def _status_of(function: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
     try:
-        function(argv)
+        return function(argv) or 0
     except HelpShown:
         pass
     except SystemExit as stop:

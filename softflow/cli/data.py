@@ -1,16 +1,18 @@
-"""`softflow-data`: look at recorded datasets of any known format, convert, repair, merge, filter and split them."""
+"""`softflow-data`: look at, check, convert, repair, merge, filter and split recorded datasets of any known format."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from tyro.conf import Positional, arg
 
-from softflow.cli.command_line import as_json, parse_command_line, run_main
+from softflow.cli.check_data import CheckConfig, check_file
+from softflow.cli.command_line import as_json, layers_of_environment, parse_command_line, run_main
 from softflow.data import Dataset, read_dataset, save_demonstrations
 from softflow.data.editing import Conditions, merge, split
 from softflow.data.summary import in_words, summary_of
@@ -154,12 +156,14 @@ def split_file(config: SplitConfig) -> None:
 
 class Command(NamedTuple):
     settings: type
-    run: Callable[[Any], None]
+    run: Callable[[Any], int | None]
+    """Returns the exit status, 0 by default."""
     description: str
 
 
 COMMANDS = {
     "info": Command(InfoConfig, info, "Say what a dataset contains, and which of its steps would be imitated."),
+    "check": Command(CheckConfig, check_file, "Compare a dataset with an environment, and replay its actions there."),
     "repair": Command(RepairConfig, repair, "Recover the whole episodes of an interrupted LeRobot recording."),
     "convert": Command(ConvertConfig, convert, "Write a dataset of any known format to an .npz file."),
     "merge": Command(MergeConfig, merge_files, "Join datasets of one task in one .npz file."),
@@ -169,18 +173,20 @@ COMMANDS = {
 
 
 @run_main
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int | None:
     name, *arguments = argv or ["--help"]
     if name in ("-h", "--help"):
         print("usage: softflow-data COMMAND ...\n")
         for command, (_, _, description) in COMMANDS.items():
             print(f"  {command:8} {description}")
         print("\nsoftflow-data COMMAND --help lists the flags of a command.")
-        return
+        return 0
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
     settings, run, description = COMMANDS[name]
-    run(parse_command_line(settings, arguments, prog=f"softflow-data {name}", description=description))
+    prog = f"softflow-data {name}"
+    layers = partial(layers_of_environment, settings)
+    return run(parse_command_line(settings, arguments, prog=prog, description=description, layers_for=layers))
 
 
 def _new(name: str) -> Path:

@@ -31,7 +31,10 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "mode": Field("E", "integer"),
     "observation_layout": Field("", "text", optional=True),  # the layout of packed observations as JSON
     "task": Field("", "text", optional=True),  # a TaskSpec as JSON
+    "seed": Field("E", "integer", optional=True),  # of the reset; UNKNOWN_SEED if it is not known
 }
+
+UNKNOWN_SEED = -1
 
 
 class DemonstrationError(UserError):
@@ -84,6 +87,8 @@ def save_demonstrations(
         "is_success": np.array([episode.is_success for episode in episodes]),
         "mode": np.array([episode.mode for episode in episodes]),
     }
+    if any(episode.seed is not None for episode in episodes):
+        arrays["seed"] = np.array([UNKNOWN_SEED if one.seed is None else one.seed for one in episodes], np.int64)
     if layout is not None:
         arrays["observation_layout"] = json_array(layout.describe())
     if task is not None:
@@ -204,6 +209,7 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> list[E
     start, is_success = arrays["episode_start"], arrays["is_success"]
     if not start[0]:
         raise ValueError("episode_start[0] is False: the first step starts an episode, set it to True")
+    seeds = arrays["seed"].tolist() if "seed" in arrays else [UNKNOWN_SEED] * len(is_success)
     first = np.flatnonzero(start)
     if len(first) != len(is_success):
         raise ValueError(f"episode_start marks {len(first)} episodes, but is_success has {len(is_success)}")
@@ -229,6 +235,7 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> list[E
                     mode=arrays["mode"][index],
                     layout=layout,
                     task=task,
+                    seed=None if seeds[index] == UNKNOWN_SEED else seeds[index],
                 )
             )
         except ValueError as error:

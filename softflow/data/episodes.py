@@ -116,6 +116,10 @@ class Episode:
             self.proposals.require_fit(steps, self.action_dim)
         if type(self.arm) is not int or self.arm < 0:
             raise ValueError(f"arm must be one integer, 0 or more, got {self.arm!r}")
+        if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**63):
+            raise ValueError(
+                f"seed must be one integer in 0 ... 2^63 - 1, or None if it is not known, got {self.seed!r}"
+            )
         self._set("outcome", {name: float(value) for name, value in self.outcome.items()})
 
     @classmethod

@@ -91,14 +91,14 @@ def _actions(episodes: Sequence[Episode], task: TaskSpec | None) -> list[dict[st
 def in_words(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of text that say what `summary_of` returned."""
     episodes, task = summary["episodes"], summary["task"]
-    yield f"{_count(episodes, 'episode')}, {summary['steps']:,} steps, {_count(summary['successes'], 'success')}"
+    yield f"{count(episodes, 'episode')}, {summary['steps']:,} steps, {count(summary['successes'], 'success')}"
     for name, unit in (("length", " steps"), ("return", "")):
         spread = summary[name]
         yield f"{name}: {spread['min']:g} to {spread['max']:g}{unit}, median {spread['median']:g}"
     yield f"ends: {summary['terminated']} terminated, {episodes - summary['terminated']} truncated"
     if repeated := summary["repeated_final_observations"]:
         yield (
-            f"final observation: equal to the one before in {repeated:,} of {_count(episodes, 'episode')}, so the true "
+            f"final observation: equal to the one before in {repeated:,} of {count(episodes, 'episode')}, so the true "
             "one may not have been recorded"
         )
     else:
@@ -112,13 +112,14 @@ def in_words(summary: Mapping[str, Any]) -> Iterator[str]:
         rate = "control rate not known" if task["rate"] is None else f"{task['rate']:g} Hz"
         yield f"task: {task['name'] or 'without a name'}, {rate}, success rule {task['success']}"
         yield "observations:"
-        yield from _table([_part(part) for part in task["observation"]])
+        yield from table([_part(part) for part in task["observation"]])
     yield "actions, with their range in the data:"
-    yield from _table([_action(action) for action in summary["actions"]])
+    yield from table([_action(action) for action in summary["actions"]])
     yield summary["imitate"]["line"]
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """Return a number with a noun in singular or plural."""
     plural = f"{what}es" if what.endswith("s") else f"{what}s"
     return f"{number:,} {what if number == 1 else plural}"
 
@@ -139,7 +140,7 @@ def _action(action: Mapping[str, Any]) -> tuple[str, ...]:
     return action["name"], data, f"bounds {action['low']:.4g} to {action['high']:.4g}", note
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Yield the rows as indented lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -146,7 +146,7 @@ class _Recorder:
 
     def _show(self, environment: CheckedEnvironment, index: int) -> Episode:
         observation, demonstrator = self._begin(environment, index)
-        builder = EpisodeBuilder(find_layout(environment))
+        builder = EpisodeBuilder(find_layout(environment), seed=self._seed(index))
         while True:
             action = demonstrator.act()
             following, reward, terminated, truncated, info = environment.step(action)

@@ -201,9 +201,12 @@ def test_every_command_has_its_help(name: str, command: Command) -> None:
 def test_the_documented_commands_work_as_they_are(command: Command) -> None:
     text = (Path(__file__).parents[2] / "docs/your-data.md").read_text().partition("## softflow-data")[2]
     lines = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
-        assert command(line).status == 0, line
+        result = command(line)
+        assert result.status == 0, line
+        if " check " in line:
+            assert f"$ {line}\n{result.out}```\n" in text
     assert len(load_dataset("both.npz").episodes) == len(load_dataset("fast.npz").episodes) > 0
     commands = [line.split()[2] for line in text.splitlines() if line.startswith("| `softflow-data ")]
     assert commands == list(data.COMMANDS)

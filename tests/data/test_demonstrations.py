@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,10 +81,23 @@ def test_file_has_the_documented_arrays(tmp_path):
                 np.testing.assert_array_equal(file[name], expected[name], err_msg=name)
 
 
+def test_seeds_are_kept_and_a_file_without_them_has_none(tmp_path):
+    path, seeds = tmp_path / "d.npz", [7, None, 2**63 - 1]
+    save_demonstrations(path, [replace(one, seed=seed) for one, seed in zip(EPISODES, seeds, strict=True)])
+    assert [episode.seed for episode in load_demonstrations(path)] == seeds
+    with np.load(path) as file:
+        assert file["seed"].tolist() == [7, -1, 2**63 - 1]
+    np.savez(path, **arrays())
+    assert [episode.seed for episode in load_demonstrations(path)] == [None] * 3
+    np.savez(path, **arrays(seed=np.array([7, -2, 0])))
+    with pytest.raises(DemonstrationError, match=r"episode 1, .*: seed must be one integer in 0 .* got -2"):
+        load_demonstrations(path)
+
+
 def test_the_documented_examples_run(tmp_path, monkeypatch):
     document = (Path(__file__).parents[2] / "docs" / "demonstrations.md").read_text()
     schema = document[: document.index("## Writing one")]
-    assert re.findall(r"^\| `(\w+)`", schema, re.MULTILINE) == [*arrays(), "observation_layout", "task"]
+    assert re.findall(r"^\| `(\w+)`", schema, re.MULTILINE) == [*arrays(), "observation_layout", "task", "seed"]
     task, write, reader, _, read = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     seen = {"wrist": np.full((64, 64, 3), 7, np.uint8), "robot": {"joints": [0.5, -1]}, "gear": 2}
     log = SimpleNamespace(observations=[seen] * 4, actions=[[0, 0.5, 0.02]] * 3, rewards=np.ones(3), solved=True)

@@ -1,0 +1,78 @@
+"""`softflow-data check`: say whether a dataset and an environment belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from softflow.cli.command_line import as_json
+from softflow.data.summary import count, table
+from softflow.runs.check_data import CheckingConfig, Report, check
+from softflow.settings.fields import Flat
+
+
+@dataclass
+class CheckConfig:
+    """Settings of `softflow-data check`."""
+
+    file: Annotated[Positional[str], arg(metavar="FILE")]
+    """File or folder of a known format."""
+    checking: Flat[CheckingConfig]
+    format: str | None = None
+    """Name of its format. By default, the format is recognised by the content."""
+    json: bool = False
+    """Whether to print the result as one JSON object."""
+
+
+def check_file(config: CheckConfig) -> int:
+    """Return the exit status: 1 if something is wrong."""
+    report = check(config.file, config.format, config.checking)
+    if config.json:
+        print(as_json({"file": config.file, "env": config.checking.env, **asdict(report)}))
+    else:
+        print(f"{config.file} in {config.checking.env}:", *_in_words(report), sep="\n")
+    return 1 if report.findings else 0
+
+
+def _in_words(report: Report) -> Iterator[str]:
+    if report.replays is not None:
+        yield from _replays(report.replays)
+    for remark in report.remarks:
+        yield f"remark: {remark}"
+    for finding in report.findings:
+        yield f"{finding.kind}: {finding.text}"
+        yield f"  -> {finding.advice}"
+    yield count(len(report.findings), "finding") if report.findings else "nothing is wrong"
+
+
+def _replays(replays: dict[str, Any]) -> Iterator[str]:
+    number = replays["episodes"]
+    starts = "their recorded seeds" if replays["from_recorded_starts"] else "fresh resets"
+    recorded = _successes(replays["recorded"], number)
+    yield f"{count(number, 'episode')} replayed from {starts}; the recordings are successes in {recorded}"
+    if replays["from_recorded_starts"]:
+        yield from _partings(replays["parted"])
+    yield "readings of the actions, with the recorded motion that their replays miss (1: no better than no motion):"
+    yield from table(
+        [(one["name"], f"{one['misfit']:.2f}", f"success in {_successes(one, number)}") for one in replays["readings"]]
+    )
+
+
+def _partings(parted: Sequence[dict[str, Any] | None]) -> Iterator[str]:
+    apart = [one for one in parted if one is not None]
+    number = len(parted)
+    yield f"replays as recorded: observations follow to the end in {number - len(apart)} of {number}"
+    if apart:
+        first = min(apart, key=lambda one: one["step"])
+        yield (
+            f"  the first one parts after {count(first['step'], 'step')}, where {first['part']!r} is off by "
+            f"{first['distance']:.2g} of its scale"
+        )
+
+
+def _successes(one: dict[str, Any], number: int) -> str:
+    low, high = one["success_ci95"]
+    return f"{one['successes']} of {number} [{low:.2f}, {high:.2f}]"

@@ -1,0 +1,219 @@
+"""Replays of chosen episodes: from which resets they start, and how well each reading of their actions fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softflow.data import Episode
+from softflow.data.action_readings import Reading
+from softflow.data.findings import Finding
+from softflow.data.parting import ObservationScale, best_order, disagreement, first_beyond, total
+from softflow.runs.replaying import Replay, Replayer
+from softflow.task import TaskSpec
+
+FRESH_RESETS = 30
+"""Number of resets from which the nearest start is chosen for an episode whose own start cannot be repeated."""
+MUCH_BETTER = 0.5
+"""Share to which a disagreement must fall before another reading, or another order of parts, counts as better."""
+FOLLOWS = 0.05
+"""Misfit up to which a replay follows its recording."""
+FAR = 3.0
+"""Distance from which on a start is far, in units of a part's scale and of the spread of starts."""
+TOLERANCE, IMAGE_TOLERANCE = 0.1, 0.5
+"""Distance from which on a part has parted, in units of its scale. Images may have been compressed with loss."""
+
+QUANTILES = np.linspace(0, 1, 11)
+SAME_ENVIRONMENT = "give the environment the options and the version of the recording (--env-options)"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The replays of one reading of the actions of E episodes.
+
+    Attributes:
+        reading: The reading.
+        replays: The replay of each episode.
+        missed: How much each replay misses of the recorded changes, (E, M) (`Motion.missed`).
+        recorded: The recorded changes, (E, M).
+    """
+
+    reading: Reading
+    replays: list[Replay]
+    missed: NDArray[np.float64]
+    recorded: NDArray[np.float64]
+
+    @property
+    def misfits(self) -> NDArray[np.float64]:
+        """The share of the recorded motion that each replay misses, (E,).
+
+        0 is an exact replay, 1 is as bad as one that does not move. It is infinite if the recording does not move.
+        """
+        return _share(self.missed.sum(1), self.recorded.sum(1))
+
+    @property
+    def misfit(self) -> float:
+        """The median of the misfits."""
+        return float(np.median(self.misfits))
+
+    @property
+    def misfits_by_number(self) -> NDArray[np.float64]:
+        """The same for each measured number, (E, M)."""
+        return _share(self.missed, self.recorded)
+
+    @property
+    def successes(self) -> int:
+        return sum(replay.is_success for replay in self.replays)
+
+
+class Trials:
+    """Episodes and the resets from which they are replayed.
+
+    Args:
+        replayer: Executes the actions.
+        task: The task of the environment.
+        episodes: The episodes to replay, with the parts of their observations in the order of the task.
+        reading: Their actions as recorded.
+
+    Attributes:
+        episodes: The episodes. If another order of their numbers fits much better, they are rearranged.
+        repeats: Whether the environment repeats an episode with the same seed and actions.
+        from_recorded_starts: Whether the replays start as the recordings did.
+        findings: What is wrong with the order of observations and with the starts.
+        tolerances: Distance from which on each part has parted, in units of its scale.
+    """
+
+    def __init__(self, replayer: Replayer, task: TaskSpec, episodes: Sequence[Episode], reading: Reading) -> None:
+        self._replayer, self._task = replayer, task
+        self.episodes, self.findings = list(episodes), list[Finding]()
+        self._fresh: NDArray[Any] | None = None
+        self.tolerances = [IMAGE_TOLERANCE if part.is_image else TOLERANCE for part in task.observation]
+        seeds = [episode.seed for episode in episodes if episode.seed is not None]
+        first, again = (replayer.replay(seeds[0] if seeds else 0, reading.actions[0]) for _ in range(2))
+        self.repeats = np.array_equal(first.observation, again.observation)
+        self.from_recorded_starts = self.repeats and len(seeds) == len(episodes)
+        self._seeds = seeds
+        self._settle()
+        if task.layout is None:  # parts of packed observations were compared by name
+            self._find_order()
+        if self.from_recorded_starts:
+            self._check_recorded_starts()
+        if not self.from_recorded_starts:
+            self._check_fresh_starts()
+
+    def outcome(self, reading: Reading) -> Outcome:
+        """Replay all episodes with the actions of a reading."""
+        replays = [self._replayer.replay(*one) for one in zip(self._seeds, reading.actions, strict=True)]
+        motions = [
+            self.scale.motion(seen(episode), replay.observation, reading.known_steps(len(seen(episode)) - 1))
+            for episode, replay in zip(self.episodes, replays, strict=True)
+        ]
+        return Outcome(reading, replays, *map(np.stack, zip(*motions, strict=True)))
+
+    def parting(self, episode: Episode, replay: Replay) -> tuple[int, str, float] | None:
+        """Return where a replay parts from its recording: after how many steps, in which part, and how far.
+
+        The distance is in units of the part's scale. None if the replay follows as long as both go on.
+        """
+        rows = seen(episode)[: len(replay.observation)]
+        distances = self.scale.distances(rows, replay.observation[: len(rows)])
+        step = first_beyond(distances, self.tolerances)
+        if step is None:
+            return None
+        part = int((distances[step] / self.tolerances).argmax())
+        return step, self.scale.names[part], float(distances[step, part])
+
+    def _settle(self) -> None:
+        """Measure the scale of the episodes and, where they do not start from their own seeds, choose the nearest."""
+        self.scale = ObservationScale(self._task, [episode.observation for episode in self.episodes])
+        if not self.from_recorded_starts:
+            starts = self._fresh_starts()
+            self._seeds = [int(self._from_all(starts, one).sum(1).argmin()) for one in self.episodes]
+
+    def _fresh_starts(self) -> NDArray[Any]:
+        if self._fresh is None:
+            self._fresh = np.stack([self._replayer.start(seed) for seed in range(FRESH_RESETS)])
+        return self._fresh
+
+    def _from_all(self, starts: NDArray[Any], episode: Episode) -> NDArray[np.float64]:
+        """Return how far each start (n, O) is from that of an episode, (n, parts)."""
+        return self.scale.distances(np.repeat(episode.observation[:1], len(starts), 0), starts)
+
+    def _find_order(self) -> None:
+        """Rearrange the parts of observations if their starts fit the environment much better in another order."""
+        sizes = [part.packed.size for part in self._task.observation]
+        recorded, given = np.stack([one.observation[0] for one in self.episodes]), list(range(len(sizes)))
+        if self.from_recorded_starts:
+            starts = np.stack([self._replayer.start(seed) for seed in self._seeds])
+        else:  # their distributions are compared
+            recorded, starts = (np.quantile(rows, QUANTILES, axis=0) for rows in (recorded, self._fresh_starts()))
+        costs = disagreement(recorded, starts, sizes)
+        order = best_order(costs, sizes)
+        before, after = (total(costs, sizes, one) for one in (given, order))
+        if after >= MUCH_BETTER * before:
+            return
+        ends = list(accumulate(sizes[part] for part in order))
+        columns = [np.arange(ends[order.index(part)] - sizes[part], ends[order.index(part)]) for part in given]
+        rearranged = np.concatenate(columns)
+        self.episodes = [replace(one, observation=one.observation[:, rearranged]) for one in self.episodes]
+        self._settle()
+        names, expected = (", ".join(self.scale.names[part] for part in each) for each in (order, given))
+        self.findings.append(
+            Finding(
+                "order",
+                f"the parts of an observation stand in another order than the dataset says: read as {names}, its first "
+                f"observations disagree with resets {after / before:.2f} times as much as read as {expected}",
+                "rearrange the columns, or make the episodes by Episode.from_native, which goes by names",
+            )
+        )
+
+    def _check_recorded_starts(self) -> None:
+        """Give up the recorded seeds if the environment starts otherwise from them in most episodes."""
+        starts = zip(self._seeds, self.episodes, strict=True)
+        distances = np.concatenate([self._from_all(self._replayer.start(seed)[None], one) for seed, one in starts])
+        differ = (distances > self.tolerances).any(1)
+        if differ.mean() <= 0.5:
+            return
+        self.from_recorded_starts = False
+        self._settle()
+        worst = int(np.median(distances, 0).argmax())
+        self.findings.append(
+            Finding(
+                "start",
+                f"in {differ.sum()} of {len(self.episodes)} episodes the environment does not start from the recorded "
+                f"seed as the recording does: {self.scale.names[worst]!r} is off by "
+                f"{np.median(distances[:, worst]):.2g} of its scale (median)",
+                SAME_ENVIRONMENT,
+            )
+        )
+
+    def _check_fresh_starts(self) -> None:
+        """Find a part of the observation from which no reset of the environment is near most of the recordings."""
+        starts = self._fresh_starts()
+        centre = np.repeat(starts.mean(0, keepdims=True).astype(starts.dtype), len(starts), 0)
+        far = FAR * np.maximum(1, self.scale.distances(starts, centre).max(0))
+        nearest = np.median([self._from_all(starts, one).min(0) for one in self.episodes], 0)
+        for part in np.flatnonzero(nearest > far):
+            self.findings.append(
+                Finding(
+                    "start",
+                    f"the recordings start where none of {FRESH_RESETS} resets does: {self.scale.names[part]!r} is off "
+                    f"by {nearest[part]:.2g} of its scale from the nearest one (median)",
+                    f"see whether both mean the same numbers in the same unit; {SAME_ENVIRONMENT}",
+                )
+            )
+
+
+def _share(missed: NDArray[np.float64], recorded: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(missed, recorded, out=np.full_like(missed, np.inf), where=recorded > 0)
+
+
+def seen(episode: Episode) -> NDArray[Any]:
+    """Return the observations of an episode, without a last one that was not recorded and repeats the one before."""
+    rows = episode.observation
+    return rows[:-1] if len(rows) > 2 and np.array_equal(rows[-1], rows[-2]) else rows

@@ -1,0 +1,309 @@
+"""softflow-data check: faults that were planted in genuine files are found, and a healthy file has none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+
+from softflow.cli import demonstrate
+from softflow.data import Dataset, Episode, load_dataset, save_demonstrations
+from softflow.task import TaskSpec
+from tests.cli.conftest import Command
+from tests.formats.lerobot_datasets import as_columns, write_numbers
+
+Change = Callable[[Episode, TaskSpec], dict[str, Any]]
+PARTS = ("gripper", "opening", "head", "tail", "hole")
+"""The order in which the environment writes its observation; gymnasium sorts the keys."""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
+    """Eight demonstrations each, from seeds that no fresh reset has."""
+    folder, datasets = tmp_path_factory.mktemp("recorded"), {}
+    for env in ("peg_insertion", "two_routes"):
+        path = folder / f"{env}.npz"
+        assert demonstrate.main(["--env", env, "--episodes", "8", "--seed", "7", "--out", str(path)]) == 0
+        datasets[env] = load_dataset(path)
+    return datasets
+
+
+def save(dataset: Dataset, change: Change | None = None, seeds: bool = True, task: bool = True) -> None:
+    """Write `d.npz`, with changed fields of each episode, with or without the seeds and the task."""
+    assert dataset.task is not None
+    episodes = [replace(one, **change(one, dataset.task)) if change else one for one in dataset.episodes]
+    kept = [replace(one, seed=one.seed if seeds else None, task=None) for one in episodes]
+    save_demonstrations("d.npz", kept, dataset.task if task else None)
+
+
+def natively(episode: Episode, task: TaskSpec) -> dict[str, Any]:
+    return {"action": task.native_actions(episode.action)}
+
+
+def over_limit(episode: Episode, task: TaskSpec) -> dict[str, Any]:
+    return {"action": task.native_actions(episode.action) / np.maximum(np.abs(task.low), np.abs(task.high))}
+
+
+def late(episode: Episode, task: TaskSpec) -> dict[str, Any]:
+    return {"action": np.concatenate([np.zeros_like(episode.action[:1]), episode.action[:-1]])}
+
+
+def early(episode: Episode, task: TaskSpec) -> dict[str, Any]:
+    return {"action": np.concatenate([episode.action[1:], episode.action[-1:]])}
+
+
+def reordered(episode: Episode, task: TaskSpec) -> dict[str, Any]:
+    return {"observation": episode.observation[:, np.concatenate([task.columns[name] for name in PARTS])]}
+
+
+FAULTS: list[tuple[str, Change, str, str]] = [
+    ("peg_insertion", natively, "actions", "in the environment's units already"),
+    ("peg_insertion", over_limit, "actions", "stored as action / limit"),
+    ("peg_insertion", late, "timing", "row t was executed in row t - 1"),
+    ("peg_insertion", early, "timing", "row t was executed in row t + 1"),
+    ("peg_insertion", reordered, "order", f"read as {', '.join(PARTS)}"),
+    ("two_routes", late, "timing", "row t was executed in row t - 1"),
+    ("two_routes", early, "timing", "row t was executed in row t + 1"),
+]
+
+
+@pytest.mark.parametrize("seeds", [True, False])
+@pytest.mark.parametrize("task", [True, False])
+@pytest.mark.parametrize(("env", "change", "kind", "text"), FAULTS)
+def test_a_fault_is_the_one_finding(
+    env: str,
+    change: Change,
+    kind: str,
+    text: str,
+    seeds: bool,
+    task: bool,
+    recorded: dict[str, Dataset],
+    command: Command,
+) -> None:
+    save(recorded[env], change, seeds, task)
+    result = command(f"softflow-data check d.npz --env {env} --json")
+    report = json.loads(result.out)
+    assert result.status == 1, result
+    assert [finding["kind"] for finding in report["findings"]] == [kind]
+    assert text in report["findings"][0]["text"] and report["findings"][0]["advice"]
+    assert report["replays"]["from_recorded_starts"] == seeds
+
+
+@pytest.mark.parametrize("task", [True, False])
+@pytest.mark.parametrize("env", ["peg_insertion", "two_routes"])
+def test_a_healthy_file_has_no_finding(env: str, task: bool, recorded: dict[str, Dataset], command: Command) -> None:
+    successes = sum(episode.is_success for episode in recorded[env].episodes)
+    save(recorded[env], task=task)
+    result = command(f"softflow-data check d.npz --env {env}")
+    assert (result.status, result.err) == (0, "")
+    assert "8 episodes replayed from their recorded seeds" in result.out
+    assert "observations follow to the end in 8 of 8\n" in result.out
+    assert f"\n  as recorded  0.00  success in {successes} of 8 " in result.out
+    assert result.out.endswith("nothing is wrong\n")
+
+    save(recorded[env], task=task, seeds=False)
+    result = command(f"softflow-data check d.npz --env {env}")
+    assert result.status == 0 and "8 episodes replayed from fresh resets" in result.out
+    assert "remark: replays start from the nearest of 30 fresh resets" in result.out
+    assert result.out.endswith("nothing is wrong\n")
+
+
+def test_too_few_replays_from_fresh_resets_prove_nothing(recorded: dict[str, Dataset], command: Command) -> None:
+    save(recorded["two_routes"], late, seeds=False)
+    result = command("softflow-data check d.npz --env two_routes --episodes 3")
+    assert result.status == 0 and "3 episodes replayed" in result.out
+    assert "remark: the actions may be one step late, but 3 episodes do not prove it: replay more" in result.out
+
+
+def test_a_lerobot_dataset_is_replayed_from_fresh_resets(
+    recorded: dict[str, Dataset], command: Command, tmp_path: Path
+) -> None:
+    episodes, task = recorded["two_routes"]
+    assert task is not None
+    for name, change, kinds in (("healthy", None, []), ("late", late, ["timing"])):
+        changed = [replace(one, **change(one, task)) if change else one for one in episodes]
+        write_numbers(tmp_path / name, [as_columns(episode) for episode in changed])
+        result = command(f"softflow-data check {name} --env two_routes --json")
+        report = json.loads(result.out)
+        assert result.status == len(kinds) and [finding["kind"] for finding in report["findings"]] == kinds
+        assert report["replays"]["episodes"] == 8 and not report["replays"]["from_recorded_starts"]
+
+
+def test_parts_in_another_order_by_name_are_rearranged(recorded: dict[str, Dataset], command: Command) -> None:
+    episodes, task = recorded["peg_insertion"]
+    assert task is not None
+    parts = {part.name: part for part in task.observation}
+    other = replace(task, observation=tuple(parts[name] for name in PARTS))
+    save_demonstrations("d.npz", [replace(one, **reordered(one, task), task=other) for one in episodes])
+    result = command("softflow-data check d.npz --env peg_insertion")
+    assert result.status == 0
+    assert f"remark: the observation has the order {', '.join(PARTS)}, expected " in result.out
+
+
+def test_how_far_a_replay_parts(recorded: dict[str, Dataset], command: Command) -> None:
+    def stops(episode: Episode, task: TaskSpec) -> dict[str, Any]:
+        steps = np.arange(len(episode))[:, None]
+        return {"action": np.where(steps < 5, episode.action, 0)}
+
+    save(recorded["two_routes"], stops)
+    report = json.loads(command("softflow-data check d.npz --env two_routes --episodes 3 --json").out)
+    [finding] = report["findings"]
+    assert finding["kind"] == "replay" and "part from their recordings in 3 of 3 replays" in finding["text"]
+    replayed = [recorded["two_routes"].episodes[index].observation for index in (0, 4, 7)]
+    scale = np.sqrt(np.concatenate(replayed).var(0).mean())
+    for rows, parted in zip(replayed, report["replays"]["parted"], strict=True):
+        assert (parted["step"], parted["part"]) == (6, "observation")
+        assert parted["distance"] == pytest.approx(np.sqrt(np.square(rows[6] - rows[5]).mean()) / scale, rel=1e-4)
+
+
+def test_rewards_ends_and_successes_are_compared(recorded: dict[str, Dataset], command: Command) -> None:
+    data = recorded["two_routes"]
+    save(data, lambda episode, task: {"reward": episode.reward - 1})
+    out = command("softflow-data check d.npz --env two_routes").out
+    assert (
+        "\nreward: rewards differ in 8 of 8 replays that follow their recordings: in one, the reward of step 0 is -1 "
+        in out
+    )
+
+    save(data, lambda episode, task: {"is_success": False})
+    assert "\nsuccess: 8 of 8 replays" in command("softflow-data check d.npz --env two_routes").out
+
+    save(data, lambda episode, task: {"terminated": False, "truncated": True})
+    steps = len(data.episodes[0])
+    assert f"one of them is not terminated after {steps} steps in the dataset and terminated after {steps} steps" in (
+        command("softflow-data check d.npz --env two_routes").out
+    )
+
+
+def test_seeds_of_another_environment(recorded: dict[str, Dataset], command: Command) -> None:
+    save(recorded["peg_insertion"], lambda episode, task: {"seed": (episode.seed or 0) + 1})
+    report = json.loads(command("softflow-data check d.npz --env peg_insertion --json").out)
+    assert [finding["kind"] for finding in report["findings"]] == ["start"]
+    assert "in 8 of 8 episodes the environment does not start from the recorded seed" in report["findings"][0]["text"]
+    assert report["replays"]["from_recorded_starts"] is False
+
+
+def test_an_observation_in_another_unit(recorded: dict[str, Dataset], command: Command) -> None:
+    save(recorded["peg_insertion"], lambda episode, task: {"observation": episode.observation + 100}, seeds=False)
+    findings = json.loads(command("softflow-data check d.npz --env peg_insertion --json").out)["findings"]
+    assert {finding["kind"] for finding in findings} == {"start"}
+    assert "start where none of 30 resets does" in findings[0]["text"]
+
+
+class Cart(gymnasium.Env[np.ndarray, np.ndarray]):
+    """A cart whose speed is the action, for 20 steps."""
+
+    observation_space = Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = Box(-2.0, 4.0, (1,), np.float32)
+    noise = 0.0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps, self.place = 0, self.np_random.uniform(-1, 1, 1)
+        return self.place.astype(np.float32), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        self.steps += 1
+        self.place = self.place + 0.1 * action + self.noise * np.random.normal(size=1)
+        return self.place.astype(np.float32), 0.0, False, self.steps == 20, {}
+
+
+class Drifting(Cart):
+    noise = 0.02
+
+
+class Broken(Cart):
+    def step(self, action: np.ndarray) -> Any:
+        raise RuntimeError("the motor is off")
+
+
+CARTS = {"Cart-v0": Cart, "Drifting-v0": Drifting, "Broken-v0": Broken}
+
+
+@pytest.fixture
+def carts() -> Iterator[None]:
+    for name, cart in CARTS.items():
+        gymnasium.register(name, cart)
+    yield
+    for name in CARTS:
+        del gymnasium.registry[name]
+
+
+def record_cart(stored: Callable[[np.ndarray], np.ndarray], env: Cart) -> None:
+    """Write `d.npz`, six episodes of random actions, as `stored` stores those in [-1, 1] as native ones."""
+    rng, episodes = np.random.default_rng(0), []
+    task = TaskSpec.from_env(env)
+    for seed in range(6):
+        seen, actions = [env.reset(seed=seed)[0]], rng.uniform(-1, 1, (20, 1))
+        for action in actions:
+            seen.append(env.step(3 * action + 1)[0])  # the bounds are -2 and 4
+        ending = {"terminated": False, "truncated": True, "is_success": False}
+        episode = Episode.from_native(task, np.stack(seen), stored(actions), np.zeros(20), **ending)
+        episodes.append(replace(episode, seed=seed))
+    save_demonstrations("d.npz", episodes)
+
+
+@pytest.mark.parametrize(
+    ("stored", "kinds", "text"),
+    [
+        (lambda action: 3 * action + 1, [], ""),
+        (lambda action: action, ["actions"], "scaled to [-1, 1], but are stored as if they were in the"),
+        (lambda action: (3 * action + 1) / 4, ["actions"], "or left in the environment's units"),
+    ],
+)
+@pytest.mark.parametrize("env", ["Cart-v0", "Drifting-v0"])
+def test_native_numbers_that_are_none(
+    env: str, stored: Callable[[np.ndarray], np.ndarray], kinds: list[str], text: str, carts: None, command: Command
+) -> None:
+    np.random.seed(0)
+    record_cart(stored, CARTS[env]())
+    result = command(f"softflow-data check d.npz --env {env} --json")
+    report = json.loads(result.out)
+    assert result.status == len(kinds) and [finding["kind"] for finding in report["findings"]] == kinds
+    assert all(text in finding["text"] for finding in report["findings"])
+    assert report["replays"]["repeats"] == (env == "Cart-v0")
+    assert any("does not repeat" in remark for remark in report["remarks"]) == (env == "Drifting-v0")
+
+
+def test_an_environment_that_fails_is_one_line(carts: None, command: Command) -> None:
+    record_cart(lambda action: 3 * action + 1, Cart())
+    error = command("softflow-data check d.npz --env Broken-v0").error()
+    assert error.startswith(
+        "error: step 1 of the replay with seed 0: RuntimeError: the motor is off (test_check_data.py:"
+    )
+
+
+def test_another_observation_is_not_replayed(recorded: dict[str, Dataset], command: Command) -> None:
+    save(recorded["peg_insertion"])
+    result = command("softflow-data check d.npz --env two_routes")
+    assert result.status == 1 and "observation: observation 'observation' is missing\n" in result.out
+    assert "action: action 'action' has 4 numbers, expected 2\n" in result.out
+    assert "remark: nothing is replayed" in result.out and "7 findings\n" in result.out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("check d.npz", "env"),
+        ("check nowhere --env two_routes", "nowhere: no such file"),
+        ("check empty.npz --env two_routes", "empty.npz: "),
+        ("check half.npz --env two_routes", "half.npz: "),
+        ("check d.npz --env two_ruotes", "unknown environment 'two_ruotes': did you mean 'two_routes'?"),
+        ("check d.npz --env two_routes --episodes 0", "episodes must be at least 1, got 0"),
+        ("check d.npz --env two_routes --success lots", "success is 'lots'"),
+        ("check d.npz --env two_routes --env-options.colour red", "colour"),
+    ],
+)
+def test_what_is_refused_in_one_line(line: str, message: str, recorded: dict[str, Dataset], command: Command) -> None:
+    save(recorded["two_routes"])
+    Path("empty.npz").write_bytes(b"")
+    whole = Path("d.npz").read_bytes()
+    Path("half.npz").write_bytes(whole[: len(whole) // 2])
+    assert message in command(f"softflow-data {line}").error()
