@@ -166,6 +166,30 @@ class ObservationPart:
             columns.append(is_choice)
         return np.concatenate(columns, 1, dtype=np.float32)
 
+    def unpack_numbers(self, packed: NDArray[Any]) -> NDArray[Any]:
+        """Return the numbers (B, *shape), in the dtype of the part, that `pack` stored as (B, n). One-hot numbers
+        become categories again.
+
+        Raises:
+            ValueError: The stored numbers are none of this dtype or of these categories, or the part is an image.
+        """
+        if self.is_image:
+            raise ValueError(f"observation {self.name!r} is an image, not numbers")
+        rows = packed.reshape(len(packed), math.prod(self.packed.shape))
+        if self.categories is None:
+            with np.errstate(invalid="ignore"):  # of a number that an integer cannot hold
+                native = rows.astype(self.dtype)
+        else:
+            one_hot = np.split(rows, np.cumsum(self.categories)[:-1], axis=1)
+            chosen = [choices[columns.argmax(1)] for choices, columns in zip(self._choices, one_hot, strict=True)]
+            native = np.stack(chosen, 1).astype(self.dtype)
+        native = native.reshape(len(packed), *self.shape)
+        wrong = (self.pack(native) != rows).any(1)
+        if wrong.any():
+            values = f"categories {self.categories}" if self.categories is not None else self.dtype
+            raise ValueError(f"observation {self.name!r} of step {wrong.argmax()} does not fit {values}: {rows[wrong][0]}")
+        return native
+
     @cached_property
     def _choices(self) -> list[NDArray[np.int64]]:
         return [np.array(choices) for choices in self.choices]
