@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from softflow.errors import UserError
 from softflow.formats.lerobot.files import EPISODES, Recording, numbers_of
-from softflow.formats.lerobot.info import TASKS, Feature
+from softflow.formats.lerobot.info import TASKS, Feature, read_json_lines
 from softflow.formats.lerobot.statistics import Statistics
 from softflow.formats.lerobot.tables import readable
 
+TASK_LINES = Path("meta/tasks.jsonl")
+"""The tasks of version 2."""
 TASK_INDEX = Feature("task_index", "int64", (1,), None)
 
 
@@ -31,24 +32,34 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=4), encoding="utf-8")
 
 
-def task_texts(root: Path) -> dict[int, str]:
-    """Return what the robot does, in words, by the index of the task.
+def task_texts(root: Path, version: int = 3) -> dict[int, str]:
+    """Return what the robot does, in words, by the index of the task. Nothing if there is no list of tasks.
 
     Raises:
-        ValueError: The table of tasks is damaged, or has other columns.
+        ValueError: The list is damaged, or has other columns.
     """
+    if version == 2:
+        lines = read_json_lines(root, TASK_LINES) if (root / TASK_LINES).is_file() else []
+        return {index: str(line.get("task", "")) for index, line in enumerate(lines)}
+    if not (root / TASKS).is_file():
+        return {}
     with readable(TASKS):
         table = pq.read_table(root / TASKS)
     names = [name for name in table.column_names if name != TASK_INDEX.name]
     if TASK_INDEX.name not in table.column_names or len(names) != 1:
         raise ValueError(f"{TASKS} has the columns {', '.join(table.column_names)}, expected task_index and the task")
-    return dict(zip(table[TASK_INDEX.name].to_pylist(), table[names[0]].to_pylist(), strict=True))
+    return dict(zip(table[TASK_INDEX.name].to_pylist(), map(str, table[names[0]].to_pylist()), strict=True))
 
 
 def write_task_text(root: Path, text: str) -> None:
     """Write the table of a single task. LeRobot reads it with pandas and expects the text as the index."""
-    pandas = {"index_columns": ["task"], "columns": [], "column_indexes": []}
     table = pa.table({TASK_INDEX.name: [0], "task": [text]})
+    kinds = {TASK_INDEX.name: ("int64", "int64"), "task": ("unicode", "object")}
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}
+        for name, (kind, dtype) in kinds.items()
+    ]
+    pandas = {"index_columns": ["task"], "column_indexes": [], "columns": columns}
     pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), root / TASKS)
 
 
