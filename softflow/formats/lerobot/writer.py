@@ -34,11 +34,12 @@ from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.task.parts import UNNAMED
 
 TIMESTAMP, INDEX = Feature("timestamp", "float32", (1,), None), Feature("index", "int64", (1,), None)
-LABELS = (
+STEP_FEATURES = (
     Feature(REWARD, "float32", (1,), None),
     *(Feature(name, "bool", (1,), None) for name in (SUCCESS, TERMINATED, TRUNCATED, DONE)),
-    *(TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, INDEX, TASK_INDEX),  # every dataset of LeRobot has these five
+    *(TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, INDEX, TASK_INDEX),  # these five are in every dataset of LeRobot
 )
+"""What is stored of a step besides observation and action."""
 
 
 def write_lerobot(
@@ -53,7 +54,7 @@ def write_lerobot(
         target: A folder that does not exist yet.
         dataset: At least one episode.
         rate: The control rate in hertz, if the task does not contain it.
-        text: What the robot does, in words, for policies that are told. By default the name of the task.
+        text: What the robot does, in words, for policies that are told so. By default the name of the task.
 
     Raises:
         UserError: The target exists; the control rate is missing, or not the one of the task; or LeRobot cannot store
@@ -64,8 +65,9 @@ def write_lerobot(
     require_new_folder(target)
     try:
         task = _task_of(dataset, rate)
+        observed, action = observed_features(task), action_feature(task)
         with written_whole(target) as folder:
-            _write(folder, dataset.episodes, task, task.name if text is None else text)
+            _write(folder, dataset.episodes, task, observed, action, task.name if text is None else text)
     except UserError:
         raise
     except ValueError as error:
@@ -99,11 +101,12 @@ def _unnamed_task(episode: Episode) -> TaskSpec:
     return TaskSpec(observation, (ActionPart(UNNAMED, (-1.0,) * size, (1.0,) * size),))
 
 
-def _write(root: Path, episodes: Sequence[Episode], task: TaskSpec, text: str) -> None:
+def _write(
+    root: Path, episodes: Sequence[Episode], task: TaskSpec, observed: Mapping[str, Feature], action: Feature, text: str
+) -> None:
     rate = task.rate
     assert rate is not None
-    observed, action = observed_features(task), action_feature(task)
-    features = [*observed.values(), action, *LABELS]
+    features = [*observed.values(), action, *STEP_FEATURES]
     statistics = DatasetStatistics(features)
     places = write_steps(root, features, statistics.collect(_columns(episodes, task, observed, action)))
     recordings = [
@@ -147,7 +150,7 @@ def _columns(
                 columns[feature.name] = values if part.is_image else part.unpack(values)
             except ValueError as error:
                 raise ValueError(f"episode {index}: {error}") from error
-        shapes = {feature.name: feature.shape for feature in (*observed.values(), action, *LABELS)}
+        shapes = {feature.name: feature.shape for feature in (*observed.values(), action, *STEP_FEATURES)}
         yield {name: values.reshape(steps, *shapes[name]) for name, values in columns.items()}
         first += steps
 
