@@ -32,8 +32,8 @@ def save_contact_sheet(path: str | os.PathLike[str], dataset: Dataset) -> None:
     """Write a PNG with a row for each of a few episodes, from the first to the last of the dataset.
 
     A row has the first, middle and last frame of every camera. Its label is the number of the episode, its length and
-    whether it is a success. Of images that are neither grey, RGB nor RGBA, such as stacked frames, the last three
-    channels are shown, or the last one.
+    whether it is a success. Transparency is left out. Of stacked frames, the last three channels are shown, or the last
+    one if their number is no multiple of three.
 
     Args:
         path: The file. An existing one is replaced.
@@ -95,8 +95,8 @@ def _fitted(part: Part) -> tuple[int, int]:
 
 
 def _visible(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return what Pillow can show of an image (height, width, channels)."""
+    """Return the channels of an image (height, width, channels) that are shown."""
     channels = image.shape[2]
     if channels in (3, 4):
-        return image
+        return image[..., :3]
     return image[..., -3:] if channels % 3 == 0 else image[..., -1]

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from softflow.data import Episode
 from softflow.formats.lerobot.files import data_file
 
 GENUINE = Path(__file__).resolve().parents[1] / "data" / "formats" / "lerobot"
-"""Written by lerobot 0.6.1. `v061_video_interrupted` is what a killed recording left."""
+"""Written by lerobot 0.6.1 and 0.4.4. `v061_video_interrupted` is what a killed recording left, and `v044_two_routes`
+holds the demonstrations of `two_routes.npz`."""
 CAMERA = "observation.images.wrist"
 DATA = data_file(0, 0)
 VIDEO = Path("videos", CAMERA, "chunk-000/file-000.mp4")
@@ -64,6 +64,10 @@ def as_version_2(root: Path) -> None:
     lines = [json.dumps({"episode_index": i, "tasks": [], "length": length}) for i, length in enumerate(lengths)]
     (root / "meta/episodes.jsonl").write_text("\n".join(lines) + "\n")
     (root / "meta/episodes_stats.jsonl").write_text("\n".join(statistics) + "\n")
+    tasks = enumerate(pq.read_table(root / "meta/tasks.parquet")["task"].to_pylist())
+    lines = [json.dumps({"task_index": index, "task": text}) for index, text in tasks]
+    (root / "meta/tasks.jsonl").write_text("\n".join(lines) + "\n")
+    (root / "meta/tasks.parquet").unlink()
     (root / "meta/stats.json").unlink()
     paths = {"data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet", "video_path": None}
     change_json(root / "meta/info.json", codebase_version="v2.1", **paths)
@@ -111,17 +115,3 @@ def write_numbers(
     pq.write_table(pa.Table.from_pylist(listed), root / EPISODES)
     pq.write_table(pa.table({name: list(array) for name, array in columns.items()}), root / DATA)
     return root
-
-
-def as_columns(episode: Episode) -> dict[str, np.ndarray]:
-    """An episode of actions in [-1, 1] as LeRobot records it."""
-    done = np.zeros(len(episode), np.bool_)
-    done[-1] = True
-    return {
-        "observation.state": episode.observation[:-1],
-        "action": episode.action,
-        "next.reward": episode.reward,
-        "next.success": done & episode.is_success,
-        "next.terminated": done & episode.terminated,
-        "next.truncated": done & episode.truncated,
-    }

@@ -27,9 +27,9 @@ from tests.formats.lerobot_datasets import CAMERA, DATA, EPISODES, GENUINE
 from tests.pictures import lamp_episodes
 from tests.task.specs import NUMBERS
 
-# lerobot 0.4.4 loads what is written here of `EVERYTHING`, of `GENUINE / "two_routes.npz"` and of its own datasets:
-# LeRobotDataset, a DataLoader, windows by delta_timestamps, StreamingLeRobotDataset, merge_datasets and delete_episodes.
-# Every value of its items equals the one written; numbers of float64 become torch.float32. ACT trains on it.
+# lerobot 0.4.4 and 0.6.1 load what is written here of `EVERYTHING`, of `two_routes.npz` and of images: LeRobotDataset,
+# a DataLoader, windows by delta_timestamps, StreamingLeRobotDataset. Every value of every item equals the one written;
+# numbers of float64 become torch.float32. With 0.4.4, merge_datasets and delete_episodes work as well, and ACT trains.
 
 EVERYTHING = replace(
     NUMBERS,
@@ -76,7 +76,7 @@ def require_same(got: Dataset, expected: Dataset) -> None:
             assert getattr(one, name) == getattr(other, name)
 
 
-# ---------------------------------------------------------------------------------------------------------- there and back
+# ------------------------------------------------------------------------------------------------------- there and back
 
 
 def test_every_kind_of_part_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +234,7 @@ def test_what_lerobot_itself_wrote_are_the_same_demonstrations() -> None:
     require_same(read, ours)
 
 
-# ------------------------------------------------------------------------------------------------------ names and bounds
+# ----------------------------------------------------------------------------------------------------- names and bounds
 
 
 def test_features_are_called_as_lerobots_policies_look_for_them(tmp_path: Path) -> None:
@@ -298,7 +298,9 @@ def test_a_task_that_is_given_goes_before_the_one_that_was_kept(tmp_path: Path) 
     assert read.task == replace(wider, success="return>=3")  # by which the recorded successes were judged
     np.testing.assert_array_equal(read.episodes[0].action, [[0.25], [-0.125]])
     (tmp_path / "d/meta/softflow_task.json").write_text("{}")
-    with pytest.raises(DemonstrationError, match=r"meta/softflow_task\.json is not the description of a task .* remove"):
+    with pytest.raises(
+        DemonstrationError, match=r"meta/softflow_task\.json is not the description of a task .* remove"
+    ):
         read_dataset(tmp_path / "d")
 
 
@@ -368,7 +370,9 @@ def test_an_error_on_the_way_leaves_nothing_behind(tmp_path: Path) -> None:
     task = replace(SMALL, observation=(ObservationPart("gear", (), "int64", categories=(3,)),))
     good = episode_of(task, 2, np.random.default_rng(0))
     between = Episode([[0.5, 0.5, 0]] * 3, good.action, good.reward, True, False, True, task=task)
-    with pytest.raises(UserError, match=r"episode 1: observation 'gear' of step 0 holds values that are not int64 with"):
+    with pytest.raises(
+        UserError, match=r"episode 1: observation 'gear' of step 0 holds values that are not int64 with"
+    ):
         write_lerobot(tmp_path / "d", Dataset([good, between], task))
     with pytest.raises(UserError, match="no episodes to write"):
         write_lerobot(tmp_path / "d", Dataset([], task))
