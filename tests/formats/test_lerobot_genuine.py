@@ -16,10 +16,10 @@ from softflow.formats.lerobot.writer import write_lerobot
 from softflow.task import ObservationPart
 from tests.formats.lerobot_datasets import CAMERA, DATA, EPISODES, GENUINE, SMALL, require_same
 
-# lerobot 0.4.4 and 0.6.1 load what is written here of `two_routes.npz`, of images and of a task with every kind of part:
-# LeRobotDataset, a DataLoader, windows by delta_timestamps, StreamingLeRobotDataset. Every value of every item equals
-# the one written; numbers of float64 become torch.float32. With 0.4.4, merge_datasets and delete_episodes work as well,
-# and ACT trains.
+# lerobot 0.4.4 and 0.6.1 load what is written here of `two_routes.npz`, of images and of a task with every kind of
+# part: LeRobotDataset, a DataLoader, windows by delta_timestamps, StreamingLeRobotDataset. Every value of every item
+# equals the one written; numbers of float64 become torch.float32. With 0.4.4, merge_datasets and delete_episodes work
+# as well, and ACT trains.
 
 
 def test_a_genuine_dataset_is_written_as_lerobot_wrote_it(tmp_path: Path) -> None:

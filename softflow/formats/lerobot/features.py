@@ -62,8 +62,9 @@ def _feature_name(task: TaskSpec, part: ObservationPart) -> str:
         return name
     if part.is_image:
         return f"{IMAGES}.{name}"
-    alone = sum(not other.is_image for other in task.observation) == 1
-    return STATE if alone else f"{OBSERVATION}.{name}"
+    others = [other for other in task.observation if other != part]
+    is_state = all(other.is_image and other.name != "state" for other in others)
+    return STATE if is_state else f"{OBSERVATION}.{name}"
 
 
 def _feature(part: ObservationPart, name: str) -> Feature:
