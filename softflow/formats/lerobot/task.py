@@ -68,10 +68,8 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
         wanted,
         observation=tuple(_part(name, feature, _named(wanted, name)) for name, feature in features.items()),
         rate=info.fps,
-        success="any" if wanted.success == "any" else "last",
+        success=saved.success if saved is not None else "any" if wanted.success == "any" else "last",
     )
-    if saved is not None:
-        task = replace(task, success=saved.success)
     replace(wanted, rate=None).require_same(task, str(root))
     return RecordedTask(task, features, action, _order(wanted, action), assumptions)
 

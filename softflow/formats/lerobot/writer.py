@@ -54,7 +54,7 @@ def write_lerobot(
         target: A folder that does not exist yet.
         dataset: At least one episode.
         rate: The control rate in hertz, if the task does not contain it.
-        text: What the robot does, in words, for policies that are told so. By default the name of the task.
+        text: What the robot does, in words, for language-conditioned policies. By default the name of the task.
 
     Raises:
         UserError: The target exists; the control rate is missing, or not the one of the task; or LeRobot cannot store
