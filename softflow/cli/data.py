@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
 from softflow.cli.check_data import CheckConfig, check_file
 from softflow.cli.command_line import as_json, layers_of_environment, parse_command_line, run_main
 from softflow.data import Dataset, read_dataset, save_demonstrations
+from softflow.data.contact_sheet import save_contact_sheet
 from softflow.data.editing import Conditions, merge, split
 from softflow.data.summary import in_words, summary_of
 from softflow.errors import UserError, did_you_mean
@@ -31,10 +33,16 @@ class InfoConfig:
     """Name of its format. By default, the format is recognised by the content."""
     json: bool = False
     """Whether to print the result as one JSON object."""
+    images: str | None = None
+    """Contact sheet to write, a .png file that must not exist: frames of a few episodes from every camera."""
 
 
 def info(config: InfoConfig) -> None:
-    summary = summary_of(read_dataset(config.file, config.format))
+    sheet = None if config.images is None else _new(config.images, ".png")
+    dataset = read_dataset(config.file, config.format)
+    summary = summary_of(dataset)
+    if sheet is not None:
+        save_contact_sheet(sheet, dataset)
     if config.json:
         print(as_json({"file": config.file, **summary}))
         return
@@ -52,10 +60,8 @@ class RepairConfig:
 
 
 def repair(config: RepairConfig) -> None:
-    try:
-        from softflow.formats.lerobot.repair import repair as recover  # here, because it needs pyarrow and av
-    except ModuleNotFoundError as error:
-        raise UserError(f'repair needs the package {error.name!r}: pip install "softflow[lerobot]"') from error
+    with _lerobot("repair"):
+        from softflow.formats.lerobot.repair import repair as recover
     print(recover(Path(config.source), Path(config.target)))
 
 
@@ -66,15 +72,28 @@ class ConvertConfig:
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """File or folder of a known format."""
     target: Annotated[Positional[str], arg(metavar="TARGET")]
-    """The .npz file to write. It must not exist."""
+    """The .npz file to write, or with `--to lerobot` the folder. It must not exist."""
     format: str | None = None
     """Name of the source's format. By default, the format is recognised by the content."""
+    to: Literal["npz", "lerobot"] = "npz"
+    """Format to write: a file of ours, or a folder of LeRobot 3.0."""
+    rate: float | None = None
+    """Control rate in hertz, for LeRobot. It must be given if the source does not contain it."""
+    text: str | None = None
+    """What the robot does, in words, for LeRobot. By default, the name of the task."""
 
 
 def convert(config: ConvertConfig) -> None:
-    target = _new(config.target)
+    if config.to == "npz" and (config.rate, config.text) != (None, None):
+        raise UserError("--rate and --text are stored in LeRobot datasets only: add --to lerobot, or leave them out")
+    target = _new(config.target) if config.to == "npz" else _new_folder(config.target)
     dataset = read_dataset(config.source, config.format)
-    _write(target, dataset)
+    if config.to == "npz":
+        _write(target, dataset)
+    else:
+        with _lerobot("--to lerobot"):
+            from softflow.formats.lerobot.writer import write_lerobot
+        write_lerobot(target, dataset, config.rate, config.text)
     print(f"{target}: {_size(dataset)}")
 
 
@@ -165,7 +184,9 @@ COMMANDS = {
     "info": Command(InfoConfig, info, "Say what a dataset contains, and which of its steps would be imitated."),
     "check": Command(CheckConfig, check_file, "Compare a dataset with an environment, and replay its actions there."),
     "repair": Command(RepairConfig, repair, "Recover the whole episodes of an interrupted LeRobot recording."),
-    "convert": Command(ConvertConfig, convert, "Write a dataset of any known format to an .npz file."),
+    "convert": Command(
+        ConvertConfig, convert, "Write a dataset of any known format as an .npz file or a LeRobot folder."
+    ),
     "merge": Command(MergeConfig, merge_files, "Join datasets of one task in one .npz file."),
     "filter": Command(FilterConfig, filter_file, "Keep the episodes that meet all of the given conditions."),
     "split": Command(SplitConfig, split_file, "Split a dataset at random into two, by whole episodes."),
@@ -189,12 +210,30 @@ def main(argv: Sequence[str]) -> int | None:
     return run(parse_command_line(settings, arguments, prog=prog, description=description, layers_for=layers))
 
 
-def _new(name: str) -> Path:
-    """Check in advance that a file of ours can be written."""
+@contextmanager
+def _lerobot(what: str) -> Iterator[None]:
+    """Name the extra if an import in the block fails. It needs pyarrow and av, which other commands do without."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f'{what} needs the package {error.name!r}: pip install "softflow[lerobot]"') from error
+
+
+def _new(name: str, suffix: str = ".npz") -> Path:
+    """Check in advance that a file can be written."""
     path = Path(name)
-    if path.suffix != ".npz":
-        raise UserError(f"{path} must end in .npz, the format that is written")
+    if path.suffix != suffix:
+        raise UserError(f"{path} must end in {suffix}, the format that is written")
     require_new_file(path, "file", make_folder=True)
+    return path
+
+
+def _new_folder(name: str) -> Path:
+    """Check in advance that a folder of LeRobot can be written."""
+    path = Path(name)
+    if path.suffix == ".npz":
+        raise UserError(f"{path} is the name of a file, --to lerobot writes a folder: leave out .npz")
+    require_new_file(path, "folder", make_folder=True)
     return path
 
 

@@ -1,1 +1,1 @@
-"""Readers of the dataset formats of other projects."""
+"""The dataset formats of other projects: readers, and a writer of LeRobot's."""

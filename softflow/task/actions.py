@@ -31,6 +31,7 @@ class ActionScale:
         self._free = self.low < self.high
         self.size = int(self._free.sum())
         self._free_low, self._span = self.low[self._free], (self.high - self.low)[self._free]
+        self._is_unit = (self._free_low == -1) & (self._span == 2)  # scaling would round these
         self._rounded_bounds: dict[np.dtype, tuple[NDArray[Any], NDArray[Any]]] = {}
 
     def to_unit(self, action: Any) -> NDArray[np.float32]:
@@ -47,14 +48,14 @@ class ActionScale:
                 f"{low[column]:g} ... {high[column]:g}"
             )
         given = native[..., self._free]
-        is_unit = (self._free_low == -1) & (self._span == 2)  # the scaling would round
-        unit = np.where(is_unit, given, 2 * (given - self._free_low) / self._span - 1)
+        unit = np.where(self._is_unit, given, 2 * (given - self._free_low) / self._span - 1)
         return unit.clip(-1, 1).astype(np.float32)
 
     def to_native(self, unit: Any, dtype: Any) -> NDArray[Any]:
         """See `TaskSpec.native_actions`."""
         given = _require_size("an action in [-1, 1]", as_numbers("an action in [-1, 1]", unit), self.size)
-        native = (given.astype(np.float64) + 1) / 2 * self._span + self._free_low
+        exact = given.astype(np.float64)
+        native = np.where(self._is_unit, exact, (exact + 1) / 2 * self._span + self._free_low)
         if self.size < len(self.low):
             free, native = native, np.empty((*given.shape[:-1], len(self.low)))
             native[...] = self.low

@@ -166,6 +166,32 @@ class ObservationPart:
             columns.append(is_choice)
         return np.concatenate(columns, 1, dtype=np.float32)
 
+    def unpack(self, packed: NDArray[Any]) -> NDArray[Any]:
+        """Return the arrays (B, *shape), in the dtype of the part, that `pack` stored.
+
+        Raises:
+            ValueError: No arrays of this dtype, or of these categories, are stored so.
+        """
+        if self.axes is not None:
+            others = [size for axis, size in zip(self.axes, self.shape, strict=True) if axis not in "HW"]
+            image = packed.reshape(*packed.shape[:3], *others)
+            native = np.moveaxis(image, (1, 2), [1 + self.axes.index(axis) for axis in "HW"])
+            if self.value_range is None:
+                return native
+            low, high = self.value_range
+            native = _as_dtype(low + native / 255 * (high - low), self.dtype)
+        elif self.categories is not None:
+            one_hot = np.split(packed, np.cumsum(self.categories)[:-1], axis=1)
+            chosen = [choices[columns.argmax(1)] for choices, columns in zip(self._choices, one_hot, strict=True)]
+            native = np.stack(chosen, 1).astype(self.dtype).reshape(len(packed), *self.shape)
+        else:
+            native = _as_dtype(packed, self.dtype).reshape(len(packed), *self.shape)
+        wrong = (self.pack(native).reshape(len(packed), -1) != packed.reshape(len(packed), -1)).any(1)
+        if wrong.any():
+            kind = self.dtype if self.categories is None else f"{self.dtype} with {self.categories} categories"
+            raise ValueError(f"observation {self.name!r} of step {wrong.argmax()} holds values that are not {kind}")
+        return native
+
     @cached_property
     def _choices(self) -> list[NDArray[np.int64]]:
         return [np.array(choices) for choices in self.choices]
@@ -270,6 +296,14 @@ def _as_bytes(image: NDArray[Any], value_range: tuple[float, float] | None) -> N
     low, high = value_range
     brightness = (image.astype(np.float64) - low) / (high - low)
     return np.rint(255 * brightness.clip(0, 1)).astype(np.uint8)
+
+
+def _as_dtype(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Convert to a dtype, rounding to whole numbers if it has no others."""
+    if np.dtype(dtype).kind in "iu":
+        values = np.rint(values)
+    with np.errstate(invalid="ignore", over="ignore"):  # of numbers that the dtype cannot hold
+        return values.astype(dtype)
 
 
 def as_numbers(what: str, value: Any) -> NDArray[Any]:

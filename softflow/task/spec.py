@@ -128,6 +128,15 @@ class TaskSpec:
             columns = [np.ascontiguousarray(column).view(np.uint8) for column in columns]
         return np.concatenate(columns, 1)
 
+    def split(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return the parts of rows (B, O) by name, as `ObservationPart.pack` stores them: (B, *packed.shape)."""
+        if self.layout is not None:
+            return self.layout.unpack(rows)
+        return {
+            part.name: rows[:, self.columns[part.name]].reshape(len(rows), *part.packed.shape)
+            for part in self.observation
+        }
+
     def _by_name(self, observation: Any) -> dict[str, Any]:
         if not isinstance(observation, Mapping):
             if len(self.observation) == 1:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from softflow.cli import data, demonstrate
 from softflow.data import Episode, load_dataset, read_dataset, save_demonstrations
@@ -69,6 +72,27 @@ def test_a_lerobot_dataset_becomes_a_file_of_ours(command: Command) -> None:
     converted, expected = load_dataset("new/c.npz"), read_dataset(source)
     assert converted.task == expected.task
     require_same(converted.episodes, expected.episodes)
+
+
+def test_a_file_of_ours_becomes_a_lerobot_dataset_and_back(demos: list[Episode], command: Command) -> None:
+    steps = sum(map(len, demos))
+    result = command("softflow-data convert d.npz new/lerobot --to lerobot --rate 20 --text", "reach the goal")
+    assert result.out == f"new/lerobot: 5 episodes, {steps} steps\n"
+    assert "new/lerobot: LeRobot does not store the observation after the last action" in result.err
+    assert json.loads(Path("new/lerobot/meta/info.json").read_text())["fps"] == 20
+    assert pq.read_table("new/lerobot/meta/tasks.parquet")["task"].to_pylist() == ["reach the goal"]
+    assert command("softflow-data convert new/lerobot back.npz").status == 0
+    back, before = load_dataset("back.npz"), load_dataset("d.npz")
+    assert before.task is not None and back.task == replace(before.task, rate=20.0)
+    without_final = [replace(one, observation=[*one.observation[:-1], one.observation[-2]], mode=-1) for one in demos]
+    require_same(back.episodes, without_final)
+
+
+def test_info_with_a_contact_sheet(command: Command) -> None:
+    result = command(f"softflow-data info {GENUINE / 'v061_image'} --images new/sheet.png --json")
+    assert json.loads(result.out)["episodes"] == 3
+    with Image.open("new/sheet.png") as sheet:
+        assert sheet.format == "PNG"
 
 
 def test_an_interrupted_recording_is_repaired_as_its_error_says(command: Command, tmp_path: Path) -> None:
@@ -139,6 +163,13 @@ LINES = [
     ("info d.npz --jsno", "unknown flag --jsno: did you mean '--json'?"),
     ("info small.yaml", "small.yaml: not recognised as a dataset"),
     ("convert d.npz c.hdf5", "c.hdf5 must end in .npz, the format that is written"),
+    ("convert d.npz c --to lerobto", "lerobto"),
+    ("convert d.npz c --to lerobot", "c: the control rate is not known: LeRobot needs it, so give it in hertz"),
+    ("convert d.npz c.npz --to lerobot", "c.npz is the name of a file, --to lerobot writes a folder: leave out .npz"),
+    ("convert d.npz d.npz/c --to lerobot --rate 20", "is no folder"),
+    ("convert d.npz c.npz --rate 20", "--rate and --text are stored in LeRobot datasets only: add --to lerobot"),
+    ("info d.npz --images sheet.png", "sheet.png: there are no images in the observations"),
+    ("info d.npz --images sheet.jpg", "sheet.jpg must end in .png, the format that is written"),
     ("convert d.npz d.npz", "d.npz exists; choose another file"),
     ("convert d.npz small.yaml/c.npz", "is no folder"),
     ("repair d.npz whole", "d.npz: meta/info.json is missing"),
@@ -184,9 +215,12 @@ def test_a_split_is_written_as_a_whole_or_not_at_all(
     assert snapshot() == before
 
 
-def test_the_missing_package_of_a_repair_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "softflow.formats.lerobot.repair", raising=False)
+def test_the_missing_package_is_named(demos: list[Episode], command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("repair", "writer", "episodes", "video"):
+        monkeypatch.delitem(sys.modules, f"softflow.formats.lerobot.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "av", None)
+    error = command("softflow-data convert d.npz c --to lerobot --rate 20").error()
+    assert "--to lerobot needs the package 'av': pip install \"softflow[lerobot]\"" in error
     error = command(f"softflow-data repair {GENUINE / 'v061_video_interrupted'} whole").error()
     assert "repair needs the package 'av': pip install \"softflow[lerobot]\"" in error
 

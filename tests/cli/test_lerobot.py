@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from softflow.data import load_dataset
 from tests.cli.conftest import Command
-from tests.formats.lerobot_datasets import GENUINE, as_columns, write_numbers
+from tests.formats.lerobot_datasets import GENUINE
 
 TRAIN = "softflow-train --env two_routes --config small.yaml --demos"
 
 
 def test_the_weights_are_the_same_to_the_bit(command: Command, tmp_path: Path) -> None:
-    assert command("softflow-demo --env two_routes --episodes 4 --out d.npz").status == 0
-    write_numbers(tmp_path / "lerobot", [as_columns(episode) for episode in load_dataset("d.npz").episodes])
+    """On a file of ours, on the dataset that lerobot itself wrote of it, and on the one that we write of it."""
+    ours, genuine = GENUINE / "two_routes.npz", GENUINE / "v044_two_routes"
+    assert command(f"softflow-data convert {ours} written --to lerobot --rate 10").status == 0
     weights = []
-    for name in ("d.npz", "lerobot"):
-        result = command(f"{TRAIN} {name} --run-dir run_{name}")
+    for number, path in enumerate((ours, genuine, "written")):
+        result = command(f"{TRAIN} {path} --run-dir run_{number}")
         assert result.status == 0, result
-        checkpoints = tmp_path / f"run_{name}" / "checkpoints"
+        checkpoints = tmp_path / f"run_{number}" / "checkpoints"
         weights.append((checkpoints / (checkpoints / "last").read_text().strip() / "policy.safetensors").read_bytes())
-    assert weights[0] == weights[1]
+    assert weights[0] == weights[1] == weights[2]
     assert "observation.state is taken for the observation 'observation'" in result.err
 
 

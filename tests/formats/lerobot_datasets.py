@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from softflow.data import Episode
+from softflow.data import Dataset, Episode
 from softflow.formats.lerobot.files import data_file
+from softflow.task import ActionPart, ObservationPart, TaskSpec
 
 GENUINE = Path(__file__).resolve().parents[1] / "data" / "formats" / "lerobot"
-"""Written by lerobot 0.6.1. `v061_video_interrupted` is what a killed recording left."""
+"""Written by lerobot 0.6.1 and 0.4.4. `v061_video_interrupted` is what a killed recording left, and `v044_two_routes`
+holds the demonstrations of `two_routes.npz`."""
 CAMERA = "observation.images.wrist"
+SMALL = TaskSpec((ObservationPart("joints", (2,)),), (ActionPart("action", (-1.0,), (1.0,)),), rate=10.0, name="small")
 DATA = data_file(0, 0)
 VIDEO = Path("videos", CAMERA, "chunk-000/file-000.mp4")
 EPISODES = Path("meta/episodes/chunk-000/file-000.parquet")
@@ -64,6 +67,10 @@ def as_version_2(root: Path) -> None:
     lines = [json.dumps({"episode_index": i, "tasks": [], "length": length}) for i, length in enumerate(lengths)]
     (root / "meta/episodes.jsonl").write_text("\n".join(lines) + "\n")
     (root / "meta/episodes_stats.jsonl").write_text("\n".join(statistics) + "\n")
+    tasks = enumerate(pq.read_table(root / "meta/tasks.parquet")["task"].to_pylist())
+    lines = [json.dumps({"task_index": index, "task": text}) for index, text in tasks]
+    (root / "meta/tasks.jsonl").write_text("\n".join(lines) + "\n")
+    (root / "meta/tasks.parquet").unlink()
     (root / "meta/stats.json").unlink()
     paths = {"data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet", "video_path": None}
     change_json(root / "meta/info.json", codebase_version="v2.1", **paths)
@@ -113,15 +120,30 @@ def write_numbers(
     return root
 
 
-def as_columns(episode: Episode) -> dict[str, np.ndarray]:
-    """An episode of actions in [-1, 1] as LeRobot records it."""
-    done = np.zeros(len(episode), np.bool_)
-    done[-1] = True
-    return {
-        "observation.state": episode.observation[:-1],
-        "action": episode.action,
-        "next.reward": episode.reward,
-        "next.success": done & episode.is_success,
-        "next.terminated": done & episode.terminated,
-        "next.truncated": done & episode.truncated,
-    }
+def episode_of(task: TaskSpec, steps: int, rng: np.random.Generator, **ending: Any) -> Episode:
+    """An episode of random rows of the task."""
+    arrays = []
+    for part in task.observation:
+        shape = (steps + 1, *part.shape)
+        if part.categories is not None:
+            values = np.stack([rng.choice(choices, steps + 1) for choices in part.choices], 1).reshape(shape)
+        elif part.is_image:
+            values = rng.uniform(*part.value_range, shape) if part.value_range else rng.integers(0, 256, shape)
+        else:
+            values = rng.integers(0, 2, shape) if part.dtype in ("bool", "int8") else rng.normal(size=shape)
+        arrays.append(values.astype(part.dtype))
+    ending = dict(terminated=True, truncated=False, is_success=True) | ending
+    action = rng.uniform(-1, 1, (steps, task.action_dim))
+    return Episode(task.join(arrays), action, rng.normal(size=steps), **ending, layout=task.layout, task=task)
+
+
+def require_same(got: Dataset, expected: Dataset) -> None:
+    """Check that everything came back but the final observations, which are those before."""
+    assert len(got.episodes) == len(expected.episodes)
+    for one, other in zip(got.episodes, expected.episodes, strict=True):
+        np.testing.assert_array_equal(one.observation[:-1], other.observation[:-1])
+        np.testing.assert_array_equal(one.observation[-1], other.observation[-2])
+        np.testing.assert_array_equal(one.action, other.action)
+        np.testing.assert_array_equal(one.reward, other.reward)
+        for name in ("terminated", "truncated", "is_success"):
+            assert getattr(one, name) == getattr(other, name)

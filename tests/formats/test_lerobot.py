@@ -13,15 +13,12 @@ import pytest
 
 from softflow.data import Dataset, DemonstrationError, read_dataset
 from softflow.data.readers import BUILT_IN
-from softflow.envs import make_env
 from softflow.errors import UserError
-from softflow.runs.record_demonstrations import record_demonstrations
 from softflow.task import ActionPart, ObservationPart, TaskMismatch, TaskSpec
 from tests.formats.lerobot_datasets import (
     CAMERA,
     EPISODES,
     GENUINE,
-    as_columns,
     as_version_2,
     change_feature,
     change_table,
@@ -75,6 +72,7 @@ SPEC = TaskSpec(
     ),
     action=(ActionPart("x", LOW[:1], HIGH[:1]), ActionPart("y", LOW[1:], HIGH[1:])),
     rate=10.0,
+    name="lift the toy",
 )
 WANTED = TaskSpec(
     observation=(ObservationPart("wrist", (3, 64, 64), "uint8", axes="CHW"), ObservationPart("robot/state", (4,))),
@@ -198,20 +196,6 @@ def test_another_task_is_one_clear_line(change: dict[str, Any], message: str) ->
     with pytest.raises((TaskMismatch, DemonstrationError), match=message) as caught:
         read_dataset(GENUINE / "v061_image", wanted=replace(WANTED, **change))
     assert str(caught.value).startswith(str(GENUINE / "v061_image")) and "\n" not in str(caught.value)
-
-
-def test_demonstrations_of_an_environment_come_back_to_the_bit(tmp_path: Path) -> None:
-    task = TaskSpec.from_env(make_env("two_routes"))
-    recorded = record_demonstrations(lambda: make_env("two_routes"), 4, 0)
-    root = write_numbers(tmp_path / "two_routes", [as_columns(episode) for episode in recorded.episodes])
-    dataset = read_dataset(root, wanted=task)
-    assert dataset.task == replace(task, rate=10.0)
-    for episode, original in zip(dataset.episodes, recorded.episodes, strict=True):
-        np.testing.assert_array_equal(episode.observation[:-1], original.observation[:-1])
-        np.testing.assert_array_equal(episode.action, original.action)
-        np.testing.assert_array_equal(episode.reward, original.reward)
-        for name in ("terminated", "truncated", "is_success"):
-            assert getattr(episode, name) == getattr(original, name)
 
 
 # ----------------------------------------------------------------------------------------------------- ends of episodes

@@ -34,6 +34,12 @@ def test_native_actions_are_scaled_by_their_own_bounds() -> None:
         np.testing.assert_array_equal(back, np.float32(native))
 
 
+def test_bounds_of_one_scale_nothing() -> None:
+    task = TaskSpec(SEEN, (ActionPart("a", (-1.0, 0.0), (1.0, 1.0)),))
+    unit = np.float32([1e-30, -1.0])
+    np.testing.assert_array_equal(task.native_actions(unit), np.float32([1e-30, 0.0]))
+
+
 def test_actions_by_name_in_any_order() -> None:
     named: dict[str, Any] = {"gripper": [0.5], "lock": torch.tensor([0.25]), "arm": np.array([1, 0.25])}
     np.testing.assert_array_equal(NUMBERS.unit_actions(named), [0, 0, 0.5])

@@ -149,3 +149,46 @@ def test_an_image_of_another_kind_is_refused(image: np.ndarray, message: str) ->
 def test_impossible_parts_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"observation 'a'.*{message}"):
         ObservationPart("a", **options)
+
+
+# ----------------------------------------------------------------------------------------------------------- and back
+
+
+def test_rows_become_the_arrays_of_their_parts_again() -> None:
+    for task, seen in ((NUMBERS, FLAT), (IMAGES, SEEN)):
+        packed = task.split(task.rows(seen)[0])
+        assert list(packed) == [part.name for part in task.observation]
+        for part in task.observation:
+            assert packed[part.name].shape == (1, *part.packed.shape)
+            arrays = part.unpack(packed[part.name])
+            assert arrays.dtype == part.dtype and arrays.shape == (1, *part.shape)
+            tolerance = 2 / 255 / 2 if part.name == "depth" else 0  # half of a step between black and white
+            np.testing.assert_allclose(arrays[0], seen[part.name], rtol=0, atol=tolerance)
+
+
+@given(
+    st.permutations("HWCK"),
+    st.sampled_from([("float32", -1.0, 3.0), ("float64", 0.0, 1e-3), ("uint16", 0, 65535), ("int16", 5, 105)]),
+    st.integers(0, 9),
+)
+def test_images_come_back_to_the_bit(axes: list[str], pixels: tuple[str, float, float], seed: int) -> None:
+    dtype, low, high = pixels
+    part = ObservationPart("a", (2, 3, 4, 1), dtype, axes="".join(axes), value_range=(low, high))
+    brightness = np.random.default_rng(seed).integers(0, 256, (2, *part.shape))
+    packed = part.pack((low + brightness / 255 * (high - low)).round(0 if dtype.endswith("16") else 12).astype(dtype))
+    np.testing.assert_array_equal(part.pack(part.unpack(packed)), packed)
+
+
+def test_what_no_dtype_or_category_packs_to_is_not_unpacked() -> None:
+    gear = ObservationPart("gear", (), "int64", categories=(3,))
+    for part, packed in (
+        (gear, [[0, 0.5, 0.5]]),
+        (gear, [[0, 0, 0]]),
+        (ObservationPart("count", (1,), "int8"), [[0.5]]),
+        (ObservationPart("count", (1,), "int8"), [[300]]),
+        (ObservationPart("on", (1,), "bool"), [[2]]),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"observation '{part.name}' of step 1 holds values that are not {part.dtype}"
+        ):
+            part.unpack(np.array([[1, 0, 0] if part is gear else [1], *packed], np.float32))

@@ -1,1 +1,1 @@
-"""Reading and repairing LeRobot datasets."""
+"""Reading, writing and repairing LeRobot datasets."""

@@ -84,8 +84,8 @@ def _episode(
     for part in task.observation:
         feature = recorded.features[part.name]
         array = arrays[feature.name]
-        if part.axes is not None:
-            observations[part.name] = array.transpose(0, *(1 + "HWC".index(axis) for axis in part.axes))
+        if part.is_image:
+            observations[part.name] = part.unpack(array)
         else:
             observations[part.name] = array.reshape(steps, *part.shape)
     reached = said.get(SUCCESS, np.zeros(steps)) != 0

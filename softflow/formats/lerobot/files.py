@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -50,6 +51,12 @@ def data_file(chunk: int, file: int) -> Path:
 def video_file(camera: str, chunk: int, file: int) -> Path:
     """Return the video of a camera with these numbers, of version 3."""
     return Path(VIDEO_PATH[3].format(video_key=camera, chunk_index=chunk, file_index=file))
+
+
+def numbers_of(path: Path) -> tuple[int, int]:
+    """Return the numbers of a table or a video, from its path; (0, 0) if it is called otherwise."""
+    chunk, file = (re.search(r"\d+$", name) for name in (path.parent.name, path.stem))
+    return (int(chunk[0]), int(file[0])) if chunk and file else (0, 0)
 
 
 def read_recordings(root: Path, info: Info) -> list[Recording]:

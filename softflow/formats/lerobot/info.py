@@ -15,6 +15,7 @@ from softflow.files import SizeError, read_settings
 
 INFO = Path("meta/info.json")
 STATS = Path("meta/stats.json")
+TASKS = Path("meta/tasks.parquet")
 EPISODE_STATS = Path("meta/episodes_stats.jsonl")
 """The statistics of version 2.1, episode by episode."""
 DATA_PATH = {

@@ -26,7 +26,10 @@ class LeRobotReader(DatasetReader):
         return (path / "meta" / "info.json").is_file()
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
-        """See `DatasetReader.read`. Without a task, the bounds of actions are the extremes in `meta/stats.json`."""
+        """See `DatasetReader.read`. Without a task, it is the one with which softflow wrote the dataset.
+
+        If softflow did not write it, the bounds of actions are the extremes in `meta/stats.json`.
+        """
         from softflow.formats.lerobot.episodes import read_episodes  # here, because it needs pyarrow and av
 
         return read_episodes(path, wanted)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -20,18 +19,22 @@ from softflow.files import written_whole
 from softflow.formats.lerobot.files import (
     BATCH,
     EPISODE_INDEX,
-    EPISODES,
     FRAME_INDEX,
     Recording,
     data_file,
+    numbers_of,
     video_file,
 )
-from softflow.formats.lerobot.info import INFO, STATS, Feature, Info, read_info, read_json
+from softflow.formats.lerobot.info import INFO, STATS, TASKS, Feature, Info, read_info, read_json
+from softflow.formats.lerobot.metadata import (
+    TASK_INDEX,
+    require_new_folder,
+    task_texts,
+    write_episode_list,
+    write_json,
+)
+from softflow.formats.lerobot.statistics import number_statistics
 from softflow.formats.lerobot.tables import numbers, open_table, readable
-
-TASKS = Path("meta/tasks.parquet")
-TASK_INDEX = Feature("task_index", "int64", (1,), None)
-QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 
 
 class Remains(NamedTuple):
@@ -69,8 +72,7 @@ def repair(source: Path, target: Path) -> str:
             raise ValueError(f"{TASKS} is missing: copy it as well")
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
-    if target.exists():
-        raise UserError(f"{target} already exists: give the name of a folder that does not")
+    require_new_folder(target)
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{target} is inside {source}, which is not changed: give the name of a folder elsewhere")
     with written_whole(target) as folder:
@@ -130,7 +132,7 @@ def _written_episodes(root: Path, others: list[str]) -> Iterator[tuple[Path, int
     expected = 0
     for file in sorted((root / "data").rglob("file-*.parquet")):
         path = file.relative_to(root)
-        if path != data_file(*_numbers_of(path)):
+        if path != data_file(*numbers_of(path)):
             continue
         try:
             table = open_table(root, path, [EPISODE_INDEX, FRAME_INDEX])
@@ -157,7 +159,7 @@ def _frames_of_episodes(root: Path, camera: str, lengths: Sequence[int], fps: fl
     waiting = list(lengths)
     for file in sorted((root / "videos" / camera).rglob("file-*.mp4")):
         path = file.relative_to(root)
-        if path != video_file(camera, *_numbers_of(path)):
+        if path != video_file(camera, *numbers_of(path)):
             continue
         frames, used = _count_frames(file), 0
         while waiting and used + waiting[0] <= frames:
@@ -165,11 +167,6 @@ def _frames_of_episodes(root: Path, camera: str, lengths: Sequence[int], fps: fl
             used += waiting.pop(0)
         if used < frames:  # some of its frames belong to no whole episode, so those of later files cannot be told
             return
-
-
-def _numbers_of(path: Path) -> tuple[int, int]:
-    chunk, file = (re.search(r"\d+$", name) for name in (path.parent.name, path.stem))
-    return (int(chunk[0]), int(file[0])) if chunk and file else (0, 0)
 
 
 def _count_frames(file: Path) -> int:
@@ -186,7 +183,7 @@ def _write(source: Path, target: Path, info: Info, whole: Sequence[Recording]) -
     for file in {path for one in whole for path, _ in one.videos.values()}:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / file, target / file)
-    (target / EPISODES / "chunk-000").mkdir(parents=True)
+    (target / TASKS).parent.mkdir(parents=True)
     shutil.copyfile(source / TASKS, target / TASKS)
     columns = {feature.name: feature for feature in info.features.values() if feature.is_numbers}
     columns |= {feature.name: feature for feature in (EPISODE_INDEX, FRAME_INDEX, TASK_INDEX)}
@@ -197,16 +194,18 @@ def _write(source: Path, target: Path, info: Info, whole: Sequence[Recording]) -
                 collected[name].append(numbers(data, rows, feature))
     values = {name: np.concatenate(arrays) for name, arrays in collected.items()}
 
-    episodes = _episode_table(whole, info.fps, _task_names(source), values[TASK_INDEX.name][:, 0])
-    pq.write_table(episodes, target / EPISODES / "chunk-000/file-000.parquet")
+    texts, ends = task_texts(source), np.cumsum([one.length for one in whole])[:-1]
+    tasks = [np.unique(index).tolist() for index in np.split(values[TASK_INDEX.name][:, 0], ends)]
+    in_words = [[texts.get(index, "") for index in indices] for indices in tasks]
+    write_episode_list(target, whole, info.fps, in_words, [{} for _ in whole])
     described = read_json(source, INFO)
     described |= {"total_episodes": len(whole), "total_frames": len(values[FRAME_INDEX.name])}
     described["splits"] = {"train": f"0:{len(whole)}"}
     kept = read_json(source, STATS) if (source / STATS).is_file() else {}
     images = {name: kept[name] for name, feature in info.features.items() if feature.is_image and name in kept}
-    statistics = {name: _statistics(array) for name, array in values.items() if name in info.features}
+    statistics = {name: number_statistics(array) for name, array in values.items() if name in info.features}
     for path, content in ((INFO, described), (STATS, images | statistics)):
-        (target / path).write_text(json.dumps(content, indent=4), encoding="utf-8")
+        write_json(target / path, content)
 
 
 def _copied_rows(source: Path, target: Path, data: Path, count: int, columns: Sequence[Feature]) -> Iterator[pa.Table]:
@@ -221,44 +220,3 @@ def _copied_rows(source: Path, target: Path, data: Path, count: int, columns: Se
             count -= len(rows)
             if not count:
                 return
-
-
-def _task_names(source: Path) -> dict[int, str]:
-    with readable(TASKS):
-        table = pq.read_table(source / TASKS)
-    names = [name for name in table.column_names if name != TASK_INDEX.name]
-    if TASK_INDEX.name not in table.column_names or len(names) != 1:
-        raise ValueError(f"{TASKS} has the columns {', '.join(table.column_names)}, expected task_index and the task")
-    return dict(zip(table[TASK_INDEX.name].to_pylist(), table[names[0]].to_pylist(), strict=True))
-
-
-def _episode_table(whole: Sequence[Recording], fps: float, names: dict[int, str], task_index: np.ndarray) -> pa.Table:
-    """The list of episodes, with the columns by which LeRobot finds their steps and frames."""
-    rows: list[dict[str, Any]] = []
-    first = 0
-    for one in whole:
-        end = first + one.length
-        row: dict[str, Any] = {
-            "episode_index": one.index,
-            "length": one.length,
-            "dataset_from_index": first,
-            "dataset_to_index": end,
-        }
-        row["tasks"] = [names.get(index, "") for index in np.unique(task_index[first:end]).tolist()]
-        places = {"data": one.data, **{f"videos/{camera}": file for camera, (file, _) in one.videos.items()}}
-        for prefix, file in places.items():
-            row[f"{prefix}/chunk_index"], row[f"{prefix}/file_index"] = _numbers_of(file)
-        for camera, (_, start) in one.videos.items():
-            row[f"videos/{camera}/from_timestamp"] = start
-            row[f"videos/{camera}/to_timestamp"] = start + one.length / fps
-        rows.append(row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
-        first = end
-    return pa.Table.from_pylist(rows)
-
-
-def _statistics(values: np.ndarray) -> dict[str, list[Any]]:
-    """The statistics that LeRobot keeps of the numbers (N, *shape) of a feature."""
-    exact = values.astype(np.float64)
-    found = {name: getattr(exact, name)(axis=0).tolist() for name in ("min", "max", "mean", "std")}
-    quantiles = np.quantile(exact, list(QUANTILES.values()), axis=0).tolist()
-    return {**found, "count": [len(exact)], **dict(zip(QUANTILES, quantiles, strict=True))}

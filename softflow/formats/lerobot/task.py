@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from softflow.formats.lerobot.info import INFO, Feature, Info, action_range
+from softflow.formats.lerobot.info import INFO, Feature, Info, action_range, read_json
+from softflow.formats.lerobot.metadata import task_texts, write_json
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
 
 ACTION = "action"
+TASK = Path("meta/softflow_task.json")
 PREFIXES = ("", "observation.", "observation.images.")
 """What LeRobot may put before the name of a part of an observation."""
 
@@ -38,11 +40,14 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
         root: The folder of the dataset.
         info: Its description.
         wanted: The task that is to be learnt. Its parts are looked for in the dataset, its names and bounds are used.
+            By default the one that the dataset was written with, if it was written by us.
 
     Raises:
         ValueError: The dataset has no actions or observations, or they are of a kind that cannot be read.
         TaskMismatch: A part of `wanted` is not in the dataset, or has another shape.
     """
+    saved = saved_task(root)
+    wanted = saved if wanted is None else wanted
     action = info.features.get(ACTION)
     if action is None or not action.is_numbers or len(action.shape) != 1:
         raise ValueError(f"{INFO} has no feature {ACTION!r} of numbers along one axis: softflow cannot learn without")
@@ -54,18 +59,47 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
             observation=tuple(_part(name, feature) for name, feature in features.items()),
             action=tuple(_action_parts(action, low, high)),
             rate=info.fps,
+            name=_text(root, info, assumptions),
         )
         assumptions.append("the bounds of actions are the extremes in its statistics, because no task was given")
         return RecordedTask(task, features, action, list(range(action.size)), assumptions)
-    features = _features_of(wanted, observed, assumptions)
+    features = found_features(wanted, observed, assumptions)
     task = replace(
         wanted,
         observation=tuple(_part(name, feature, _named(wanted, name)) for name, feature in features.items()),
         rate=info.fps,
-        success=wanted.success if wanted.success == "any" else "last",
+        success=saved.success if saved is not None else "any" if wanted.success == "any" else "last",
     )
     replace(wanted, rate=None).require_same(task, str(root))
     return RecordedTask(task, features, action, _order(wanted, action), assumptions)
+
+
+def save_task(root: Path, task: TaskSpec) -> None:
+    """Keep a task in a dataset, with what LeRobot does not store: bounds of actions, categories, the success rule."""
+    write_json(root / TASK, task.describe())
+
+
+def saved_task(root: Path) -> TaskSpec | None:
+    """Return the task that `save_task` kept, None if there is none.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not (root / TASK).is_file():
+        return None
+    described = read_json(root, TASK)
+    try:
+        return TaskSpec.build(described)
+    except ValueError as error:
+        raise ValueError(f"{TASK} is {error}: copy the dataset again, or remove this file") from error
+
+
+def _text(root: Path, info: Info, assumptions: list[str]) -> str:
+    """Return what the robot does, in words; an empty text if nothing or several things are said."""
+    texts = set(task_texts(root, info.version).values())
+    if len(texts) > 1:
+        assumptions.append(f"the texts of its {len(texts)} tasks are not read")
+    return texts.pop() if len(texts) == 1 else ""
 
 
 def _observed(info: Info) -> tuple[list[Feature], list[str]]:
@@ -86,7 +120,7 @@ def _named(task: TaskSpec, name: str) -> ObservationPart | None:
     return next((part for part in task.observation if part.name == name), None)
 
 
-def _features_of(wanted: TaskSpec, observed: list[Feature], assumptions: list[str]) -> dict[str, Feature]:
+def found_features(wanted: TaskSpec, observed: Sequence[Feature], assumptions: list[str]) -> dict[str, Feature]:
     """Return the feature of each part of `wanted`, by name. Parts that are not found leave all other features in.
 
     The only image of the task, or its only part that is no image, may have another name if it is the only such feature
@@ -114,11 +148,9 @@ def _features_of(wanted: TaskSpec, observed: list[Feature], assumptions: list[st
 def _part(name: str, feature: Feature, wanted: ObservationPart | None = None) -> ObservationPart:
     """Describe a feature as the part `wanted` if it can be read as such, and else as it is stored."""
     if feature.is_image:
-        axes = wanted.axes if wanted is not None and wanted.axes is not None else "HWC"
-        if sorted(axes) != ["C", "H", "W"]:  # stacked or without channels
-            axes = "HWC"
-        sizes = dict(zip("HWC", feature.frame_shape, strict=True))
-        return ObservationPart(name, tuple(sizes[axis] for axis in axes), "uint8", axes=axes)
+        if wanted is not None and wanted.is_image and wanted.packed.shape == feature.frame_shape:
+            return wanted
+        return ObservationPart(name, feature.frame_shape, "uint8", axes="HWC")
     if wanted is not None and not wanted.is_image and feature.shape in (wanted.shape, (*wanted.shape, 1)):
         return wanted  # LeRobot stores a single number as one along an axis
     return ObservationPart(name, feature.shape, feature.dtype)
