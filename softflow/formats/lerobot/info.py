@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from softflow.files import SizeError, read_settings
+from softflow.task import ObservationPart
 
 INFO = Path("meta/info.json")
 STATS = Path("meta/stats.json")
@@ -82,6 +83,12 @@ class Feature:
         """The shape (height, width, channels) of an image."""
         height, width, channels = (self.shape[self.axes.index(axis)] for axis in "HWC")
         return height, width, channels
+
+    def as_part(self) -> ObservationPart:
+        """Describe it as a part of an observation. Frames are decoded to (height, width, channels)."""
+        if self.is_image:
+            return ObservationPart(self.name, self.frame_shape, "uint8", axes="HWC")
+        return ObservationPart(self.name, self.shape, self.dtype)
 
 
 @dataclass(frozen=True)

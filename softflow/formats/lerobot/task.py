@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from softflow.formats.lerobot.info import INFO, Feature, Info, action_range
-from softflow.task import ActionPart, ObservationPart, TaskSpec
+from softflow.formats.parts import observed_parts
+from softflow.task import ActionPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
 
 ACTION = "action"
@@ -47,25 +48,27 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
     if action is None or not action.is_numbers or len(action.shape) != 1:
         raise ValueError(f"{INFO} has no feature {ACTION!r} of numbers along one axis: softflow cannot learn without")
     observed, assumptions = _observed(info)
+    recorded = [feature.as_part() for feature in observed]
     if wanted is None:
         features = {feature.name: feature for feature in observed}
         low, high = action_range(root, action)
         task = TaskSpec(
-            observation=tuple(_part(name, feature) for name, feature in features.items()),
+            observation=tuple(recorded),
             action=tuple(_action_parts(action, low, high)),
             rate=info.fps,
         )
         assumptions.append("the bounds of actions are the extremes in its statistics, because no task was given")
         return RecordedTask(task, features, action, list(range(action.size)), assumptions)
-    features = _features_of(wanted, observed, assumptions)
+    chosen = observed_parts(recorded, wanted.observation, _spellings)
+    features = {name: info.features[stored] for name, stored in chosen.stored.items()}
     task = replace(
         wanted,
-        observation=tuple(_part(name, feature, _named(wanted, name)) for name, feature in features.items()),
+        observation=chosen.parts,
         rate=info.fps,
         success=wanted.success if wanted.success == "any" else "last",
     )
     replace(wanted, rate=None).require_same(task, str(root))
-    return RecordedTask(task, features, action, _order(wanted, action), assumptions)
+    return RecordedTask(task, features, action, _order(wanted, action), assumptions + chosen.assumptions)
 
 
 def _observed(info: Info) -> tuple[list[Feature], list[str]]:
@@ -82,46 +85,9 @@ def _observed(info: Info) -> tuple[list[Feature], list[str]]:
     return observed, left_out
 
 
-def _named(task: TaskSpec, name: str) -> ObservationPart | None:
-    return next((part for part in task.observation if part.name == name), None)
-
-
-def _features_of(wanted: TaskSpec, observed: list[Feature], assumptions: list[str]) -> dict[str, Feature]:
-    """Return the feature of each part of `wanted`, by name. Parts that are not found leave all other features in.
-
-    The only image of the task, or its only part that is no image, may have another name if it is the only such feature
-    as well; this is added to `assumptions`.
-    """
-    by_name = {feature.name: feature for feature in observed}
-    found: dict[str, Feature] = {}
-    for part in wanted.observation:
-        name = part.name.replace("/", ".")
-        feature = next((by_name[prefix + name] for prefix in PREFIXES if prefix + name in by_name), None)
-        if feature is None:
-            parts = [other for other in wanted.observation if other.is_image == part.is_image]
-            features = [other for other in observed if other.is_image == part.is_image]
-            if len(parts) == len(features) == 1:
-                [feature] = features
-                assumptions.append(f"{feature.name} is taken for the observation {part.name!r}")
-        if feature is not None:
-            found[part.name] = feature
-    if len(found) < len(wanted.observation):
-        taken = {feature.name for feature in found.values()}
-        found |= {name: feature for name, feature in by_name.items() if name not in taken}
-    return found
-
-
-def _part(name: str, feature: Feature, wanted: ObservationPart | None = None) -> ObservationPart:
-    """Describe a feature as the part `wanted` if it can be read as such, and else as it is stored."""
-    if feature.is_image:
-        axes = wanted.axes if wanted is not None and wanted.axes is not None else "HWC"
-        if sorted(axes) != ["C", "H", "W"]:  # stacked or without channels
-            axes = "HWC"
-        sizes = dict(zip("HWC", feature.frame_shape, strict=True))
-        return ObservationPart(name, tuple(sizes[axis] for axis in axes), "uint8", axes=axes)
-    if wanted is not None and not wanted.is_image and feature.shape in (wanted.shape, (*wanted.shape, 1)):
-        return wanted  # LeRobot stores a single number as one along an axis
-    return ObservationPart(name, feature.shape, feature.dtype)
+def _spellings(name: str) -> list[str]:
+    """Return what LeRobot may call a part of an observation."""
+    return [prefix + name.replace("/", ".") for prefix in PREFIXES]
 
 
 def _action_parts(action: Feature, low: tuple[float, ...], high: tuple[float, ...]) -> list[ActionPart]:
