@@ -75,7 +75,13 @@ def _described(name: str, recorded: ObservationPart, wanted: ObservationPart | N
 
 
 def arranged(array: np.ndarray, recorded: ObservationPart, part: ObservationPart) -> np.ndarray:
-    """Return the recorded array (T, ...) with the axes of the part, (T, *part.shape)."""
+    """Return the recorded array (T, *recorded.shape) with the axes of the part, (T, *part.shape).
+
+    Raises:
+        ValueError: The array has another shape.
+    """
+    if array.shape[1:] != recorded.shape:
+        raise ValueError(f"{recorded.name} has the shape {array.shape[1:]} in each step, expected {recorded.shape}")
     if recorded.axes is not None and part.axes is not None:
         return array.transpose(0, *(1 + recorded.axes.index(axis) for axis in part.axes))
     return array.reshape(len(array), *part.shape)

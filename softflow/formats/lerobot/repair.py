@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from softflow.errors import UserError
 from softflow.files import written_whole
+from softflow.formats.json_files import read_json
 from softflow.formats.lerobot.files import (
     BATCH,
     EPISODE_INDEX,
@@ -26,7 +27,7 @@ from softflow.formats.lerobot.files import (
     data_file,
     video_file,
 )
-from softflow.formats.lerobot.info import INFO, STATS, Feature, Info, read_info, read_json
+from softflow.formats.lerobot.info import INFO, STATS, Feature, Info, read_info
 from softflow.formats.lerobot.tables import numbers, open_table, readable
 
 TASKS = Path("meta/tasks.parquet")

@@ -1,0 +1,32 @@
+"""The reader of Minari's datasets. `docs/your-data.md` describes what is read and what is assumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from softflow.data.demonstrations import Dataset
+from softflow.data.readers import DatasetReader
+from softflow.formats.minari.metadata import METADATA, data_folder
+from softflow.task import TaskSpec
+
+
+class MinariReader(DatasetReader):
+    """Reads the folders of Minari 0.5 that store HDF5, with plain or JPEG-encoded images.
+
+    The observations and the bounds of actions are those of the spaces in `metadata.json`.
+
+    The last values of `terminations` and `truncations` say how an episode ended. If both are 0, it was cut off. A
+    terminal state may be a fall as well as a success. An episode succeeded if the last value of `infos/is_success` or
+    `infos/success` is 1 (or any, for a task whose success rule is `any`). Without these arrays, a reward of 1 takes
+    their place if all rewards of the dataset are 0 or 1 and both occur. Otherwise no episode is known as a success.
+    """
+
+    def recognizes(self, path: Path) -> bool:
+        folder = data_folder(path)
+        return (folder / METADATA).is_file() and (folder / "main_data.hdf5").is_file()
+
+    def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
+        """See `DatasetReader.read`. The path is the folder of the dataset, or the folder `data` in it."""
+        from softflow.formats.minari.episodes import read_episodes  # here, because it needs h5py and pillow
+
+        return read_episodes(path, wanted)
