@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's mode of a picture with 8 bits per channel, by the number of its channels."""
@@ -25,7 +25,11 @@ def decoded(content: bytes, shape: tuple[int, ...], formats: Sequence[str]) -> n
         Exception: The file is damaged. Pillow raises errors of many types.
     """
     height, width, channels = (*shape, 1)[:3]
-    with Image.open(io.BytesIO(content), formats=tuple(formats)) as image:
+    try:
+        image = Image.open(io.BytesIO(content), formats=tuple(formats))
+    except UnidentifiedImageError as error:  # whose message is about an object in memory
+        raise ValueError(f"its bytes are not a picture of the format {' or '.join(formats)}") from error
+    with image:
         if image.size != (width, height) or image.mode != MODES.get(channels):  # before anything is decoded
             raise ValueError(
                 f"{image.width} x {image.height} pixels of mode {image.mode}, expected {width} x {height} of mode "

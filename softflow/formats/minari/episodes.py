@@ -121,8 +121,8 @@ def _require_modest(path: Path, found: Mapping[str, Arrays], metadata: Metadata)
 
 def _labels(path: Path, name: str, arrays: Arrays) -> _Labels:
     labels = [label for label in (REWARDS, TERMINATIONS, TRUNCATIONS, *SUCCESS) if label in arrays]
-    read = read_arrays(path, {label: arrays[label] for label in labels})
     try:
+        read = read_arrays(path, {label: arrays[label] for label in labels})
         steps = len(arrays[ACTIONS])
         flags = {label: require_flags(label, read[label]) for label in labels if label != REWARDS}
         for label in SUCCESS:
