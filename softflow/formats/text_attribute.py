@@ -15,6 +15,7 @@ from pathlib import Path
 SECONDS = 60
 """Time that the process may take. It usually takes less than one second."""
 PROCESSOR_SECONDS = 10
+"""Time that it may compute."""
 MEMORY = 4 * 2**30
 """Bytes of address space that the process may take."""
 LONGEST = 100_000
@@ -28,7 +29,7 @@ def text_attribute(path: Path, group: str, name: str) -> str | None:
         ValueError: The attribute is no text, too long, or damaged.
     """
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # more would take address space
-    command = [sys.executable, "-P", __file__, str(path), group, name]
+    command = [sys.executable, "-P", __file__, str(path), group, name, str(PROCESSOR_SECONDS)]
     what = f"the attribute {name} of {group}"
     try:
         ended = subprocess.run(command, capture_output=True, timeout=SECONDS, env=os.environ | threads)
@@ -42,7 +43,7 @@ def text_attribute(path: Path, group: str, name: str) -> str | None:
     return text
 
 
-def _print(path: str, group: str, name: str) -> None:
+def _print(path: str, group: str, name: str, seconds: int) -> None:
     import h5py
 
     try:
@@ -50,13 +51,17 @@ def _print(path: str, group: str, name: str) -> None:
     except ImportError:  # on Windows, where only the time is limited
         pass
     else:
-        resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with h5py.File(path, "r") as file:
         value = file[group].attrs.get(name)
-    print(json.dumps(value[: LONGEST + 1] if isinstance(value, str) else value if value is None else False))
+    if isinstance(value, str):
+        value = value[: LONGEST + 1]
+    elif value is not None:
+        value = False  # anything that is no text
+    print(json.dumps(value))
 
 
 if __name__ == "__main__":
-    _print(*sys.argv[1:])
+    _print(*sys.argv[1:4], int(sys.argv[4]))

@@ -292,8 +292,14 @@ def refuse(root: Path, damage: Callable[[Path], object], message: str) -> None:
         (dict(rewards=lambda n: np.full(n, np.nan)), "episode_0: reward.*nan"),
         (dict(terminations=lambda n: np.full(n, 2)), "episode_0: terminations has the value 2, expected 0 and 1"),
         (dict(actions=lambda n: np.full((n, 2), 3.0)), r"episode_0: action\[0\] = 3 .* is outside its bounds"),
-        (dict(observations__state=lambda n: np.zeros((n, 4))), "episode_0: the parts of the observation have different"),
-        (dict(observations__state=lambda n: np.zeros((n + 1, 5))), r"state has the shape \(5,\) in each step, expected"),
+        (
+            dict(observations__state=lambda n: np.zeros((n, 4))),
+            "episode_0: the parts of the observation have different",
+        ),
+        (
+            dict(observations__state=lambda n: np.zeros((n + 1, 5))),
+            r"state has the shape \(5,\) in each step, expected",
+        ),
         (dict(observations__camera=lambda n: np.zeros((n + 1, 9), np.uint8)), "picture 0 of observations/camera: its"),
         (dict(observations__camera=lambda n: np.zeros((n + 1, 9))), "camera is float64 of shape .*, expected rows of"),
         (dict(infos__success=lambda n: np.zeros(n + 2)), "there are 12 actions, but .*'infos/success': 14"),

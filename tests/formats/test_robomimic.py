@@ -36,10 +36,14 @@ FIRST_ACTIONS = [
 ]
 LAST_ACTION = [0.0, 0.0, 0.8, 0.0, 0.0, 0.0, 1.0]
 OBJECTS = [
-    [[0.02587839194485588, -0.026836083419785287, 0.8309711638364659]]
-    + [[0.014191648795106747, -0.028201982666032088, 1.0448858408736077]],
-    [[0.017098741608551883, -0.02986892456864323, 0.8315717257589829]]
-    + [[0.006164629264292436, -0.030603799352162026, 1.0464185548725229]],
+    [
+        [0.02587839194485588, -0.026836083419785287, 0.8309711638364659],
+        [0.014191648795106747, -0.028201982666032088, 1.0448858408736077],
+    ],
+    [
+        [0.017098741608551883, -0.02986892456864323, 0.8315717257589829],
+        [0.006164629264292436, -0.030603799352162026, 1.0464185548725229],
+    ],
 ]
 FINAL_HANDS = [
     [0.004617278163822621, -0.026631745567915935, 1.0535760886890897],
@@ -228,7 +232,10 @@ def link(path: Path) -> None:
         (columns(obs__object=lambda _: "text"), "data/demo_1/obs/object is object of shape .*, expected an array"),
         (columns(next_obs__object=lambda a: a[:, :3]), r"data/demo_1: object has the shape \(3,\) in each step"),
         (in_second("obs/object", None), "data/demo_2 has no obs/object: extract the observations again"),
-        (in_second("obs/object", np.zeros((60, 4))), r"data/demo_2: object has the shape \(4,\) in each step, expected"),
+        (
+            in_second("obs/object", np.zeros((60, 4))),
+            r"data/demo_2: object has the shape \(4,\) in each step, expected",
+        ),
         (in_second("rewards", None), "only one of data/demo_1 and data/demo_2 has rewards: extract both in the same"),
         (rename, "data/second is not a demonstration: name them data/demo_0"),
         (link, "data/demo_2 is a link, which is not followed"),
@@ -249,7 +256,7 @@ def test_damage_is_one_clear_line(damage: Damage, message: str, tmp_path: Path) 
 
 def test_actions_beyond_the_assumed_bounds_are_refused(tmp_path: Path) -> None:
     path = change(copy_to(tmp_path), actions=lambda a: 2 * a)
-    with pytest.raises(DemonstrationError, match="data/demo_1: actions reach 2, beyond the bounds -1 ... 1"):
+    with pytest.raises(DemonstrationError, match=r"data/demo_1: actions reach 2, beyond the bounds -1 \.\.\. 1"):
         read_dataset(path)
 
 
