@@ -67,32 +67,18 @@ def numbers(dataset: Dataset, episode: int, name: str) -> np.ndarray:
 #   for e in MinariDataset("tests/data/formats/minari/toy-hdf5-v0/data").iterate_episodes():
 #       print(len(e), e.actions[0], e.actions[-1], e.observations["state"][-1], e.observations["camera"][-1, 0, :2])
 #       print(e.observations["camera"].mean())
-EPISODES = [
-    (
-        12,
-        [-0.00427627470344305, -0.021394938230514526],
-        [-0.15868210792541504, 0.525693953037262],
-        [1.8016349077224731, 1.3151037693023682, 0.3573804199695587, -1.2083185911178589],
-        [[193, 181, 219], [128, 131, 172]],
-        126.97015224358974,
-    ),
-    (
-        13,
-        [-0.47587868571281433, -0.5166839361190796],
-        [0.3176613748073578, 0.6148726940155029],
-        [-1.049070954322815, -1.2966432571411133, -1.917280673980713, 0.25339940190315247],
-        [[126, 69, 78], [61, 11, 14]],
-        126.43045479910714,
-    ),
-    (
-        14,
-        [-0.20034046471118927, -0.33248332142829895],
-        [0.7237456440925598, 0.6315886378288269],
-        [0.03232116252183914, 1.1113415956497192, -1.1744385957717896, -0.30679285526275635],
-        [[60, 76, 110], [75, 79, 106]],
-        126.83170572916667,
-    ),
+STATES = [
+    [1.8016349077224731, 1.3151037693023682, 0.3573804199695587, -1.2083185911178589],
+    [-1.049070954322815, -1.2966432571411133, -1.917280673980713, 0.25339940190315247],
+    [0.03232116252183914, 1.1113415956497192, -1.1744385957717896, -0.30679285526275635],
 ]
+ACTIONS = [
+    [[-0.00427627470344305, -0.021394938230514526], [-0.15868210792541504, 0.525693953037262]],
+    [[-0.47587868571281433, -0.5166839361190796], [0.3176613748073578, 0.6148726940155029]],
+    [[-0.20034046471118927, -0.33248332142829895], [0.7237456440925598, 0.6315886378288269]],
+]
+CORNERS = [[[193, 181, 219], [128, 131, 172]], [[126, 69, 78], [61, 11, 14]], [[60, 76, 110], [75, 79, 106]]]
+MEANS = [126.97015224358974, 126.43045479910714, 126.83170572916667]
 
 
 @pytest.mark.parametrize("folder", ["toy-hdf5-v0", "toy-hdf5-v0/data"])
@@ -100,16 +86,14 @@ def test_what_minari_reads_is_read(folder: str, capsys: pytest.CaptureFixture[st
     dataset = read_dataset(GENUINE / folder)
     assert dataset.task == SPEC
     assert [len(episode) for episode in dataset.episodes] == [12, 13, 14]
-    for index, (episode, (steps, first, last, state, corner, mean)) in enumerate(
-        zip(dataset.episodes, EPISODES, strict=True)
-    ):
-        np.testing.assert_array_equal(episode.action[[0, -1]], np.array([first, last], np.float32))
-        assert episode.reward.tolist() == [0] * (steps - 1) + [1]
+    for index, episode in enumerate(dataset.episodes):
+        np.testing.assert_array_equal(episode.action[[0, -1]], np.array(ACTIONS[index], np.float32))
+        assert episode.reward.tolist() == [0] * (len(episode) - 1) + [1]
         assert (episode.terminated, episode.truncated, episode.is_success) == (True, False, True)
-        np.testing.assert_array_equal(numbers(dataset, index, "state")[-1], np.array(state, np.float32))
+        np.testing.assert_array_equal(numbers(dataset, index, "state")[-1], np.array(STATES[index], np.float32))
         images = pixels(dataset, index)
-        np.testing.assert_allclose(images[-1, 0, :2].astype(int), corner, atol=2)  # decoders of JPEG round differently
-        assert images.mean() == pytest.approx(mean, abs=0.5)
+        np.testing.assert_allclose(images[-1, 0, :2].astype(int), CORNERS[index], atol=2)  # JPEG may be rounded
+        assert images.mean() == pytest.approx(MEANS[index], abs=0.5)
     assert capsys.readouterr().err == ""
 
 
@@ -242,6 +226,7 @@ def test_episodes_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert [one.reward[0] for one in read_dataset(root).episodes] == [0] * 11 + [5]
 
 
+UNCLEAR = dict(shape=[40, 3, 40], low=np.zeros((40, 3, 40), int).tolist(), high=np.full((40, 3, 40), 255).tolist())
 BOX = {"type": "Box", "dtype": "float32", "shape": [2], "low": [-1, -1], "high": [1, 1]}
 
 
@@ -265,6 +250,10 @@ def space(**changes: Any) -> str:
         (dict(observation_space='{"type": "Text"}'), "describes no observation of numbers"),
         (dict(observation_space=space(shape=[3])), "the space of the observation 'observation' is damaged .*expected"),
         (dict(observation_space=space(dtype="O")), "is damaged .object is no dtype of numbers"),
+        (
+            dict(observation_space=space(dtype="uint8", **UNCLEAR)),
+            r"not known whether .*, uint8 of shape \(40, 3, 40\), is",
+        ),
         (dict(action_space=space(low=[[1], 2])), "the space of the actions is damaged"),
         (dict(action_space=space(low=[-np.inf, -1])), "has no finite bounds of actions: name the environment"),
         (dict(action_space='{"type": "Discrete", "n": 3, "start": 0}'), "the actions are a Discrete, .*expected a Box"),
@@ -307,6 +296,11 @@ def refuse(root: Path, damage: Callable[[Path], object], message: str) -> None:
 )
 def test_damaged_arrays_are_one_clear_line(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
     refuse(copy_of("toy-hdf5-v0", tmp_path), lambda root: change_columns(root, **columns), message)
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    root = copy_of("toy-hdf5-v0", tmp_path)
+    refuse(root, lambda root: (root / "data/main_data.hdf5").unlink(), "main_data.hdf5 is missing: copy the dataset")
 
 
 def test_success_in_some_episodes_alone_is_refused(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def read_episodes(path: Path, wanted: TaskSpec | None) -> Dataset:
     assumed = [f"the observation {name!r} is not made of numbers and is left out" for name in metadata.left_out]
     assumed += observed.assumptions
     task = _task(path, metadata, observed, wanted, assumed)
+    if not (folder / MAIN).is_file():
+        raise ValueError(f"{MAIN} is missing: copy the dataset again")
     with open_hdf5(folder / MAIN) as file, variable_length_rows(folder / MAIN) as rows:
         found = _found(file, metadata, observed)
         _require_modest(folder / MAIN, found, metadata)

@@ -9,6 +9,9 @@ from softflow.data.readers import DatasetReader
 from softflow.formats.minari.metadata import METADATA, data_folder
 from softflow.task import TaskSpec
 
+START = 4096
+"""Bytes of `metadata.json` that tell it from other files of this name."""
+
 
 class MinariReader(DatasetReader):
     """Reads the folders of Minari 0.5 that store HDF5, with plain or JPEG-encoded images.
@@ -22,8 +25,11 @@ class MinariReader(DatasetReader):
     """
 
     def recognizes(self, path: Path) -> bool:
-        folder = data_folder(path)
-        return (folder / METADATA).is_file() and (folder / "main_data.hdf5").is_file()
+        described = data_folder(path) / METADATA
+        if not described.is_file():
+            return False
+        with described.open("rb") as start:
+            return b'"total_episodes"' in start.read(START)
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. The path is the folder of the dataset, or the folder `data` in it."""
