@@ -44,7 +44,7 @@ def find_array(file: h5py.File, name: str) -> h5py.Dataset | None:
         ValueError: It is something else than an array of numbers, a link, or stored in another file.
     """
     found = _find(file, name, h5py.Dataset)
-    if found is not None and (found.dtype.kind not in "biuf" or found.shape is None):
+    if found is not None and (found.dtype.kind not in "biuf" or not found.shape):
         raise ValueError(f"{name} is {found.dtype} of shape {found.shape}, expected an array of numbers")
     return found
 
@@ -122,8 +122,13 @@ def require_modest(path: Path, arrays: Iterable[h5py.Dataset], more: int = 0) ->
     require_size("its content", sum(sizes) + max(chunks) + more, _limit(path))
 
 
-def read_arrays(path: Path, arrays: Mapping[str, h5py.Dataset]) -> dict[str, np.ndarray]:
-    """Read arrays of `find_array` as a whole.
+def read_arrays(path: Path, arrays: Mapping[str, h5py.Dataset], rows: Any = ()) -> dict[str, np.ndarray]:
+    """Read arrays of `find_array`.
+
+    Args:
+        path: The file.
+        arrays: The arrays by any names.
+        rows: The rows that are read, such as `np.s_[-1:]`. By default, all of them.
 
     Raises:
         SizeError: They need more memory than a file of this size may.
@@ -134,7 +139,7 @@ def read_arrays(path: Path, arrays: Mapping[str, h5py.Dataset]) -> dict[str, np.
     for name, array in arrays.items():
         with _readable(name):  # a checksum, a filter that is not installed, a missing end
             _require_modest_chunks(array, _limit(path))
-            read[name] = array[()]
+            read[name] = array[rows]
     return read
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -58,7 +58,7 @@ class RobomimicReader(DatasetReader):
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. Without a task, the bounds of actions are -1 and 1."""
-        from softflow.formats.hdf5 import names_in, open_hdf5, read_arrays, require_modest
+        from softflow.formats.hdf5 import names_in, open_hdf5, require_modest
 
         with open_hdf5(path) as file:
             demonstrations = _demonstrations(names_in(file, "data"))
@@ -67,15 +67,21 @@ class RobomimicReader(DatasetReader):
             found = {name: _found(file, name, observed) for name in demonstrations}
             _require_same_columns(found)
             require_modest(path, [array for arrays in found.values() for array in arrays.values()])
-            read = {name: read_arrays(path, arrays) for name, arrays in found.items()}
-            filters = names_in(file, "mask")
-        assumed = list(observed.assumptions)
-        task = _task(path, read, observed, wanted)
-        if wanted is None:
-            assumed.append(BOUNDS_ASSUMED)
-        if filters:
-            assumed.append(f"all demonstrations are read, the filter keys {', '.join(filters)} are not used")
-        episodes = _episodes(read, recorded, observed, task, assumed)
+            assumed = list(observed.assumptions)
+            if wanted is None:
+                assumed.append(BOUNDS_ASSUMED)
+            if filters := names_in(file, "mask"):
+                assumed.append(f"all demonstrations are read, the filter keys {', '.join(filters)} are not used")
+            steps = {name: _steps(path, name, arrays, wanted) for name, arrays in found.items()}
+            task = _task(path, next(iter(steps.values())).actions, observed, wanted)
+            solved = _solved(steps.values(), assumed)
+            episodes = []
+            for (name, arrays), succeeded in zip(found.items(), solved, strict=True):
+                try:
+                    observations = _observations(path, arrays, recorded, observed)
+                    episodes.append(_episode(task, observations, steps[name], succeeded))
+                except ValueError as error:
+                    raise ValueError(f"data/{name}: {error}") from error
         for line in assumed:
             remark(f"{path}: {line}")
         return Dataset(episodes, task)
@@ -100,7 +106,8 @@ def _recorded(file: h5py.File, demonstration: str) -> dict[str, ObservationPart]
     recorded = {}
     for name in names_in(file, group):
         array = find_array(file, f"{group}/{name}")
-        assert array is not None
+        if array is None:
+            raise ValueError(f"{group}/{name} cannot be read: copy or record the file again")
         shape = array.shape[1:]
         is_image = array.dtype == np.uint8 and len(shape) == 3 and shape[-1] <= MOST_CHANNELS
         recorded[name] = ObservationPart(name, shape, array.dtype.name, axes="HWC" if is_image else None)
@@ -133,20 +140,40 @@ def _require_same_columns(found: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-def _task(
-    path: Path, read: Mapping[str, Mapping[str, np.ndarray]], observed: Observed, wanted: TaskSpec | None
-) -> TaskSpec:
+class _Steps(NamedTuple):
+    """What a demonstration of T steps says about them, apart from observations."""
+
+    actions: np.ndarray
+    """(T, A)"""
+    rewards: np.ndarray | None
+    """(T,)"""
+    dones: np.ndarray | None
+    """(T,)"""
+
+
+def _steps(path: Path, demonstration: str, arrays: Mapping[str, h5py.Dataset], wanted: TaskSpec | None) -> _Steps:
+    from softflow.formats.hdf5 import read_arrays
+
+    try:
+        read = read_arrays(path, {name: arrays[name] for name in (ACTIONS, REWARDS, DONES) if name in arrays})
+        action_parts(read[ACTIONS], wanted)
+        rewards = column(REWARDS, read[REWARDS]) if REWARDS in read else None
+        dones = require_flags(DONES, read[DONES]) if DONES in read else None
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) > 1 or not lengths[ACTIONS]:
+            raise ValueError(f"the arrays hold different numbers of steps, or none: {lengths}")
+    except ValueError as error:
+        raise ValueError(f"data/{demonstration}: {error}") from error
+    return _Steps(read[ACTIONS], rewards, dones)
+
+
+def _task(path: Path, actions: np.ndarray, observed: Observed, wanted: TaskSpec | None) -> TaskSpec:
     from softflow.formats.text_attribute import text_attribute
 
-    for demonstration, arrays in read.items():
-        try:
-            actions = action_parts(arrays[ACTIONS], wanted)
-        except ValueError as error:
-            raise ValueError(f"data/{demonstration}: {error}") from error
     text = text_attribute(path, "data", ENVIRONMENT)
     name, rate = ("", None) if text is None else _environment(text)
     if wanted is None:
-        return TaskSpec(observed.parts, actions, rate, name=name)
+        return TaskSpec(observed.parts, action_parts(actions, None), rate, name=name)
     success = wanted.success if wanted.success == "any" else "last"
     task = replace(wanted, observation=observed.parts, rate=rate, success=success)
     replace(wanted, rate=None).require_same(task, str(path))
@@ -166,76 +193,50 @@ def _environment(text: str) -> tuple[str, float | None]:
     return name, rate
 
 
-class _Labels(NamedTuple):
-    """What a demonstration of T steps says about them, (T,) each."""
+def _solved(steps: Collection[_Steps], assumed: list[str]) -> Sequence[np.ndarray | None]:
+    """Return at which steps of each demonstration the task was solved, (T,). None if that is not known.
 
-    rewards: np.ndarray
-    dones: np.ndarray | None
-
-
-def _episodes(
-    read: Mapping[str, Mapping[str, np.ndarray]],
-    recorded: Mapping[str, ObservationPart],
-    observed: Observed,
-    task: TaskSpec,
-    assumed: list[str],
-) -> list[Episode]:
-    """Make episodes of the demonstrations, and append whatever the file does not say to `assumed`."""
-    labels = {name: _labels(name, arrays) for name, arrays in read.items()}
-    has_rewards = any(REWARDS in arrays for arrays in read.values())
-    unknown = "only rewards say what a success is" if has_rewards else f"there are no {REWARDS}, and all are set to 0"
-    solved = solved_steps([one.rewards for one in labels.values()], unknown, assumed)
-    if go_on := sum(one.dones is not None and bool(one.dones[:-1].any()) for one in labels.values()):
-        assumed.append(f"{go_on} of {len(labels)} demonstrations go on after {DONES} is 1, and are read to their end")
-    episodes = []
-    for index, (name, arrays) in enumerate(read.items()):
-        steps = solved[index] if solved is not None else None
-        try:
-            episodes.append(_episode(arrays, recorded, observed, task, labels[name], steps))
-        except ValueError as error:
-            raise ValueError(f"data/{name}: {error}") from error
-    return episodes
+    Whatever the file does not say is appended to `assumed`.
+    """
+    if go_on := sum(one.dones is not None and bool(one.dones[:-1].any()) for one in steps):
+        assumed.append(f"{go_on} of {len(steps)} demonstrations go on after {DONES} is 1, and are read to their end")
+    rewards = [one.rewards for one in steps if one.rewards is not None]
+    if not rewards:
+        assumed.append(f"there are no {REWARDS}, so all are 0 and no episode is known as a success")
+        return [None] * len(steps)
+    solved = solved_steps(rewards, "only rewards say what a success is", assumed)
+    return solved if solved is not None else [None] * len(steps)
 
 
-def _labels(demonstration: str, arrays: Mapping[str, np.ndarray]) -> _Labels:
-    steps = len(arrays[ACTIONS])
-    try:
-        rewards = column(REWARDS, arrays[REWARDS]) if REWARDS in arrays else np.zeros(steps, np.float32)
-        dones = require_flags(DONES, arrays[DONES]) if DONES in arrays else None
-        lengths = {name: len(array) for name, array in arrays.items()}
-        if set(lengths.values()) != {steps} or not steps:
-            raise ValueError(f"the arrays hold different numbers of steps, or none: {lengths}")
-    except ValueError as error:
-        raise ValueError(f"data/{demonstration}: {error}") from error
-    return _Labels(rewards, dones)
+def _observations(
+    path: Path, arrays: Mapping[str, h5py.Dataset], recorded: Mapping[str, ObservationPart], observed: Observed
+) -> dict[str, np.ndarray]:
+    """Read the parts of the observations of a demonstration, with the final one if it is stored."""
+    from softflow.formats.hdf5 import read_arrays
+
+    observations = {}
+    for part in observed.parts:
+        stored = observed.stored[part.name]
+        rows = list(read_arrays(path, {stored: arrays[f"{OBSERVATIONS}/{stored}"]}).values())
+        if (following := arrays.get(f"{FOLLOWING}/{stored}")) is not None:
+            rows += read_arrays(path, {stored: following}, rows=np.s_[-1:]).values()
+        observations[part.name] = np.concatenate([arranged(one, recorded[stored], part) for one in rows])
+    return observations
 
 
 def _episode(
-    arrays: Mapping[str, np.ndarray],
-    recorded: Mapping[str, ObservationPart],
-    observed: Observed,
-    task: TaskSpec,
-    labels: _Labels,
-    solved: np.ndarray | None,
+    task: TaskSpec, observations: Mapping[str, np.ndarray], steps: _Steps, solved: np.ndarray | None
 ) -> Episode:
-    observations = {}
-    has_following = any(name.startswith(FOLLOWING) for name in arrays)
-    for part in observed.parts:
-        stored = observed.stored[part.name]
-        rows = arranged(arrays[f"{OBSERVATIONS}/{stored}"], recorded[stored], part)
-        if has_following:
-            final = arranged(arrays[f"{FOLLOWING}/{stored}"][-1:], recorded[stored], part)
-            rows = np.concatenate([rows, final])
-        observations[part.name] = rows
+    count = len(steps.actions)
     is_solved = solved is not None and bool(solved[-1])
-    terminated = is_solved if labels.dones is None else bool(labels.dones[-1]) and (is_solved or solved is None)
+    terminated = is_solved if steps.dones is None else bool(steps.dones[-1]) and (is_solved or solved is None)
     return Episode.from_native(
         task,
         observations,
-        arrays[ACTIONS],
-        labels.rewards,
+        steps.actions,
+        steps.rewards if steps.rewards is not None else np.zeros(count, np.float32),
         terminated=terminated,
         truncated=not terminated,
         is_success=solved is not None and bool(solved.any()) if task.success == "any" else is_solved,
-        final_observation_missing=not has_following,
+        final_observation_missing=all(len(rows) == count for rows in observations.values()),
     )

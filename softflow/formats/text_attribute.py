@@ -43,7 +43,7 @@ def text_attribute(path: Path, group: str, name: str) -> str | None:
     return text
 
 
-def _print(path: str, group: str, name: str, seconds: int) -> None:
+def _print(path: str, group: str, name: str, seconds: str) -> None:
     import h5py
 
     try:
@@ -51,7 +51,7 @@ def _print(path: str, group: str, name: str, seconds: int) -> None:
     except ImportError:  # on Windows, where only the time is limited
         pass
     else:
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with h5py.File(path, "r") as file:
@@ -64,4 +64,4 @@ def _print(path: str, group: str, name: str, seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    _print(*sys.argv[1:4], int(sys.argv[4]))
+    _print(*sys.argv[1:])

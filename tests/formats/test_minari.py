@@ -277,6 +277,7 @@ def refuse(root: Path, damage: Callable[[Path], object], message: str) -> None:
     [
         (dict(actions=None), "episode_0 of main_data.hdf5 has no actions"),
         (dict(observations__state=None), "episode_0 of main_data.hdf5 has no observations/state"),
+        (dict(actions=lambda _: 0.5), r"episode_0/actions is float64 of shape \(\), expected an array of numbers"),
         (dict(rewards=lambda n: np.zeros(n - 1)), "episode_0: there are 12 actions, but {'rewards': 11"),
         (dict(rewards=lambda n: np.full(n, np.nan)), "episode_0: reward.*nan"),
         (dict(terminations=lambda n: np.full(n, 2)), "episode_0: terminations has the value 2, expected 0 and 1"),

@@ -89,8 +89,8 @@ def test_what_robomimic_reads_is_read(capsys: pytest.CaptureFixture[str]) -> Non
         assert episode.reward.tolist() == [0] * 38 + [1] * 22
     assert capsys.readouterr().err.splitlines() == [
         f"{GENUINE}: all demonstrations are read, the filter keys train, valid are not used",
-        f"{GENUINE}: only rewards say what a success is, so a reward of 1, where others are 0, is a success",
         f"{GENUINE}: 2 of 2 demonstrations go on after dones is 1, and are read to their end",
+        f"{GENUINE}: only rewards say what a success is, so a reward of 1, where others are 0, is a success",
     ]
 
 
@@ -226,6 +226,7 @@ def link(path: Path) -> None:
         (columns(actions=None), "data/demo_1 has no actions"),
         (columns(actions=lambda a: a[:, 0]), r"data/demo_1: actions has the shape \(60,\), expected one row"),
         (columns(actions=lambda a: 2 * a), "data/demo_1: .* is outside its bounds"),
+        (columns(actions=lambda _: 0.5), r"data/demo_1/actions is float64 of shape \(\), expected an array of numbers"),
         (columns(rewards=lambda a: a[1:]), "data/demo_1: the arrays hold different numbers of steps.*'rewards': 59"),
         (columns(dones=lambda a: a + 1), "data/demo_1: dones has the value 2, expected 0 and 1 alone"),
         (columns(obs__object=lambda a: a * np.nan), r"data/demo_1: observation object\[0\] is nan"),
