@@ -70,12 +70,12 @@ def names_in(file: h5py.File, group: str = "") -> list[str]:
         ValueError: It is something else than a group, or a link.
     """
     found = _find(file, group, h5py.Group)
-    with _readable(group or "the root"):
+    with readable(group or "the root"):
         return sorted(found) if found is not None else []
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
+def readable(name: str) -> Iterator[None]:
     """Turn the errors that h5py raises for damaged files, which are of many types, into one `ValueError`."""
     try:
         yield
@@ -89,11 +89,11 @@ def _find(file: h5py.File, name: str, kind: type) -> Any:
     parts = name.split("/") if name else []
     for depth, part in enumerate(parts, 1):
         where = "/".join(parts[:depth])
-        with _readable(where):
+        with readable(where):
             link = found.get(part, getlink=True)
         if link is not None and not isinstance(link, h5py.HardLink):
             raise ValueError(f"{where} is a link, which is not followed: copy the array into the file itself")
-        with _readable(where):
+        with readable(where):
             following = found.get(part)
         if following is None:
             return None
@@ -107,7 +107,7 @@ def _find(file: h5py.File, name: str, kind: type) -> Any:
 
 
 def _require_here(array: h5py.Dataset, name: str) -> None:
-    with _readable(name):
+    with readable(name):
         is_elsewhere = array.is_virtual or array.external
         # HDF5 opens the other files of a virtual array to tell its shape.
         _ = array.dtype, None if is_elsewhere else array.shape
@@ -137,7 +137,7 @@ def read_arrays(path: Path, arrays: Mapping[str, h5py.Dataset], rows: Any = ()) 
     require_modest(path, arrays.values())
     read = {}
     for name, array in arrays.items():
-        with _readable(name):  # a checksum, a filter that is not installed, a missing end
+        with readable(name):  # a checksum, a filter that is not installed, a missing end
             _require_modest_chunks(array, _limit(path))
             read[name] = array[rows]
     return read

@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from softflow.formats.hdf5 import DAMAGED
+from softflow.formats.hdf5 import DAMAGED, readable
 
 REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 """What an array of rows holds for each row: its bytes, its collection and its number in the collection."""
@@ -52,10 +52,13 @@ class VariableLengthRows:
             yield self._content[start : start + size]
 
     def _references(self, name: str, array: h5py.Dataset) -> np.ndarray:
-        if array.chunks is None or array.id.get_create_plist().get_nfilters():
-            raise ValueError(f"{name} is compressed or not in chunks: store it as the original package does")
         stored: list[Any] = []
-        array.id.chunk_iter(stored.append)
+        with readable(name):
+            is_plain = array.chunks is not None and not array.id.get_create_plist().get_nfilters()
+            if is_plain:
+                array.id.chunk_iter(stored.append)
+        if not is_plain:
+            raise ValueError(f"{name} is compressed or not in chunks: store it as the original package does")
         references = np.zeros(len(array), REFERENCE)
         for chunk in stored:
             end = chunk.byte_offset + chunk.size

@@ -21,7 +21,7 @@ from softflow.task import ActionPart, ObservationPart, TaskMismatch, TaskSpec
 
 GENUINE = Path(__file__).resolve().parents[1] / "data" / "formats" / "robomimic" / "lift.hdf5"
 """Two scripted demonstrations of robosuite 1.5.2's Lift, converted by robomimic's convert_robosuite.py and by
-`dataset_states_to_obs.py --done_mode 2 --n 2 --compress` of robomimic 0.3.0."""
+`dataset_states_to_obs.py --done_mode 2 --n 2` of robomimic 0.3.0."""
 SPEC = TaskSpec(
     (ObservationPart("object", (10,)), ObservationPart("robot0_eef_pos", (3,), "float64")),
     (ActionPart("action", (-1.0,) * 7, (1.0,) * 7),),
