@@ -75,16 +75,16 @@ def force_to_disk(path: Path, with_content: bool = True) -> None:
             os.close(descriptor)
 
 
-def read_settings(file: Path | Traversable) -> str:
+def read_settings(file: Path | Traversable, limit: int = TEXT_LIMIT) -> str:
     """Return the text of a settings file.
 
     Raises:
-        SizeError: The file is larger than `TEXT_LIMIT`.
+        SizeError: The file is larger than `limit` bytes.
         UnicodeDecodeError: The file is not UTF-8.
         OSError: The file cannot be read.
     """
     with file.open("rb") as opened:
-        require_size("it", opened.seek(0, os.SEEK_END), TEXT_LIMIT)
+        require_size("it", opened.seek(0, os.SEEK_END), limit)
         opened.seek(0)
         return opened.read().decode()
 

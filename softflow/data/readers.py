@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "d4rl": "softflow.formats.d4rl:D4RLReader",
     "lerobot": "softflow.formats.lerobot.reader:LeRobotReader",
+    "minari": "softflow.formats.minari.reader:MinariReader",
     "ogbench": "softflow.formats.ogbench:OGBenchReader",
+    "robomimic": "softflow.formats.robomimic:RobomimicReader",
 }
 """The readers of other projects' formats, by name. Each has an extra of the same name if it needs other packages."""
 

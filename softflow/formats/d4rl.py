@@ -11,13 +11,20 @@ from softflow.console import remark
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
 from softflow.data.readers import DatasetReader
-from softflow.formats.flat import column, require_flags, require_rows, task_of
+from softflow.formats.flat import (
+    BOUNDS_ASSUMED,
+    SUCCESS,
+    column,
+    require_flags,
+    require_rows,
+    solved_steps,
+    task_of,
+)
+from softflow.formats.signature import is_hdf5
 from softflow.task import TaskSpec
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 TIMEOUTS, FOLLOWING = "timeouts", "next_observations"
-SUCCESS = ("infos/is_success", "infos/success")
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SAME = 1e-5
 """How far two observations may differ by rounding to count as one."""
 BATCH = 2**16
@@ -38,11 +45,8 @@ class D4RLReader(DatasetReader):
     """
 
     def recognizes(self, path: Path) -> bool:
-        if not path.is_file():
+        if not is_hdf5(path):
             return False
-        with path.open("rb") as start:
-            if start.read(len(SIGNATURE)) != SIGNATURE:
-                return False
         from softflow.formats.hdf5 import open_hdf5  # here, because it needs h5py
 
         with open_hdf5(path) as file:
@@ -55,7 +59,7 @@ class D4RLReader(DatasetReader):
         task = task_of(path, arrays["observations"], arrays["actions"], wanted)
         assumed: list[str] = []
         if wanted is None:
-            assumed.append("the bounds of actions are -1 and 1, because no task was given")
+            assumed.append(BOUNDS_ASSUMED)
         episodes = _episodes(arrays, task, assumed)
         for line in assumed:
             remark(f"{path}: {line}")
@@ -143,8 +147,5 @@ def _reached(arrays: Mapping[str, np.ndarray], rewards: np.ndarray, assumed: lis
     for name in SUCCESS:
         if name in arrays:
             return require_flags(name, arrays[name])
-    if set(np.unique(rewards).tolist()) == {0, 1}:
-        assumed.append(f"there is no {' or '.join(SUCCESS)}, so a reward of 1, where others are 0, is a success")
-        return np.asarray(rewards == 1)
-    assumed.append(f"there is no {' or '.join(SUCCESS)}, so no episode is known as a success")
-    return np.zeros(len(rewards), np.bool_)
+    solved = solved_steps([rewards], f"there is no {' or '.join(SUCCESS)}", assumed)
+    return solved[0] if solved is not None else np.zeros(len(rewards), np.bool_)

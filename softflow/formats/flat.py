@@ -1,8 +1,8 @@
-"""Shared checks of readers whose formats store all steps in one array of observations and one of actions."""
+"""Shared checks of arrays with a row for each step, for formats that describe no task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from softflow.task.parts import UNNAMED, joined
 WHOLE = "observation"
 """The name of the one part of an observation that is an array without names."""
 MOST_CHANNELS = 4
+SUCCESS = ("infos/is_success", "infos/success")
+"""The arrays that say at which steps the task is solved; the first one that exists counts."""
+BOUNDS_ASSUMED = "the bounds of actions are -1 and 1, because no task was given"
 
 
 def require_rows(arrays: Mapping[str, np.ndarray]) -> None:
@@ -71,22 +74,10 @@ def task_of(path: Path, observations: np.ndarray, actions: np.ndarray, wanted: T
         ValueError: The arrays have other shapes or units.
         TaskMismatch: The observation is not that of `wanted`.
     """
-    if actions.ndim != 2:
-        raise ValueError(f"actions has the shape {actions.shape}, expected one row of numbers per step")
-    shape, dtype, size = observations.shape[1:], observations.dtype.name, actions.shape[1]
+    action = action_parts(actions, wanted)
+    shape, dtype = observations.shape[1:], observations.dtype.name
     if wanted is None:
-        if (largest := float(np.abs(actions.astype(np.float64)).max(initial=0))) > 1 + 1e-6:
-            raise ValueError(
-                f"actions reach {largest:g}, beyond the bounds -1 ... 1 that are assumed without a task: name the "
-                "environment, whose bounds are then used"
-            )
-        return TaskSpec(
-            observation=(_part(shape, dtype),), action=(ActionPart(UNNAMED, (-1.0,) * size, (1.0,) * size),)
-        )
-    if size != (expected := joined(wanted.action).size):
-        raise ValueError(
-            f"actions has {size} numbers per step, the task has {expected}: choose the environment it was made in"
-        )
+        return TaskSpec(observation=(_part(shape, dtype),), action=action)
     [part, *others] = wanted.observation
     is_same = part.shape == shape and (part.dtype == dtype or not part.is_image)
     if others or not is_same:
@@ -96,6 +87,54 @@ def task_of(path: Path, observations: np.ndarray, actions: np.ndarray, wanted: T
     )
     wanted.require_same(task, str(path))
     return task
+
+
+def action_parts(actions: np.ndarray, wanted: TaskSpec | None) -> tuple[ActionPart, ...]:
+    """Describe actions (N, A): those of the task `wanted`, or by default A numbers in [-1, 1].
+
+    Raises:
+        ValueError: The array has another shape, or exceeds [-1, 1] without a task.
+    """
+    if actions.ndim != 2:
+        raise ValueError(f"actions has the shape {actions.shape}, expected one row of numbers per step")
+    size = actions.shape[1]
+    if wanted is None:
+        if (largest := float(np.abs(actions.astype(np.float64)).max(initial=0))) > 1 + 1e-6:
+            raise ValueError(
+                f"actions reach {largest:g}, beyond the bounds -1 ... 1 that are assumed without a task: name the "
+                "environment, whose bounds are then used"
+            )
+        return (ActionPart(UNNAMED, (-1.0,) * size, (1.0,) * size),)
+    require_action_size(size, wanted)
+    return wanted.action
+
+
+def require_action_size(size: int, wanted: TaskSpec) -> None:
+    """Raise `ValueError` unless an action of the task has this many numbers."""
+    if size != (expected := joined(wanted.action).size):
+        raise ValueError(
+            f"actions has {size} numbers per step, the task has {expected}: choose the environment it was made in"
+        )
+
+
+def solved_steps(rewards: Sequence[np.ndarray], unknown: str, assumed: list[str]) -> list[np.ndarray] | None:
+    """Return at which steps the rewards of a dataset, which says nothing else of it, show that the task was solved.
+
+    A reward of 1 is a success if all rewards are 0 or 1 and both occur.
+
+    Args:
+        rewards: The rewards of each episode, (T,).
+        unknown: What the dataset does not say, in words.
+        assumed: A list, to which an assumption about it is appended.
+
+    Returns:
+        Bools (T,) for each episode. None if the rewards show nothing.
+    """
+    if set(np.unique(np.concatenate(rewards)).tolist()) == {0, 1}:
+        assumed.append(f"{unknown}, so a reward of 1, where others are 0, is a success")
+        return [one == 1 for one in rewards]
+    assumed.append(f"{unknown}, so no episode is known as a success")
+    return None
 
 
 def _part(shape: tuple[int, ...], dtype: str) -> ObservationPart:

@@ -1,7 +1,8 @@
-"""Training on a D4RL or OGBench file is training on the same demonstrations in a file of ours."""
+"""Training on a dataset of another format is training on the same demonstrations in a file of ours."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -27,6 +28,33 @@ def columns(episodes: list[Episode]) -> dict[str, np.ndarray]:
     }
 
 
+def write_minari(root: Path, episodes: list[Episode]) -> None:
+    """Write episodes of `two_routes` as minari does."""
+    (root / "data").mkdir(parents=True)
+    box = {"type": "Box", "dtype": "float32", "shape": [2], "low": [-1.0, -1.0], "high": [1.0, 1.0]}
+    unbounded = box | {"low": [-np.inf, -np.inf], "high": [np.inf, np.inf]}
+    spaces = {"observation_space": json.dumps(unbounded), "action_space": json.dumps(box)}
+    (root / "data/metadata.json").write_text(json.dumps({"total_episodes": len(episodes), **spaces}))
+    with h5py.File(root / "data/main_data.hdf5", "w") as file:
+        for index, episode in enumerate(episodes):
+            arrays = columns([episode])
+            file[f"episode_{index}/observations"] = episode.observation
+            for name, column in dict(terminations="terminals", truncations="timeouts").items():
+                file[f"episode_{index}/{name}"] = arrays[column]
+            for name in ("actions", "rewards"):
+                file[f"episode_{index}/{name}"] = arrays[name]
+
+
+def write_robomimic(path: Path, episodes: list[Episode]) -> None:
+    """Write episodes of `two_routes` as robomimic does with `--done_mode 0`."""
+    with h5py.File(path, "w") as file:
+        for index, episode in enumerate(episodes):
+            arrays = columns([episode])
+            names = {"obs/observation": "observations", "next_obs/observation": "next_observations"}
+            for name, column in (names | dict(actions="actions", rewards="rewards", dones="terminals")).items():
+                file[f"data/demo_{index}/{name}"] = arrays[column]
+
+
 def test_the_weights_are_the_same_to_the_bit(command: Command, tmp_path: Path) -> None:
     assert command("softflow-demo --env two_routes --episodes 4 --out d.npz").status == 0
     arrays = columns(load_dataset("d.npz").episodes)
@@ -34,13 +62,15 @@ def test_the_weights_are_the_same_to_the_bit(command: Command, tmp_path: Path) -
         file.update(arrays)
     masks = ~arrays["terminals"]
     np.savez("ogbench.npz", **{**arrays, "masks": masks, "terminals": arrays["terminals"] | arrays["timeouts"]})
+    write_minari(Path("minari"), load_dataset("d.npz").episodes)
+    write_robomimic(Path("robomimic.hdf5"), load_dataset("d.npz").episodes)
     weights = []
-    for name in ("d.npz", "d4rl.hdf5", "ogbench.npz"):
+    for name in ("d.npz", "d4rl.hdf5", "ogbench.npz", "minari", "robomimic.hdf5"):
         result = command(f"{TRAIN} {name} --run-dir run_{name}")
         assert result.status == 0, result
         checkpoints = tmp_path / f"run_{name}" / "checkpoints"
         weights.append((checkpoints / (checkpoints / "last").read_text().strip() / "policy.safetensors").read_bytes())
-    assert weights[0] == weights[1] == weights[2]
+    assert len(set(weights)) == 1
 
 
 def test_another_shape_is_refused_before_a_run_starts(command: Command) -> None:

@@ -172,7 +172,7 @@ IMAGES: list[tuple[Damage, str]] = [
     (picture(png((5000, 5000))), "5000 x 5000 pixels of mode RGB, expected 64 x 64 of mode RGB"),
     (picture(png((64, 64), "RGBA")), "64 x 64 pixels of mode RGBA, expected 64 x 64 of mode RGB"),
     (picture(png((64, 64))[:-30]), "picture 8 of an episode, .*"),
-    (picture(b"GIF89a"), "cannot identify image file"),
+    (picture(b"GIF89a"), "its bytes are not a picture of the format PNG or JPEG"),
     (
         column(DATA, CAMERA, lambda values: [{"bytes": None, "path": "/etc/hostname"}] * 39),
         "bytes are not in the table",

@@ -17,6 +17,7 @@ from softflow.formats.lerobot.repair import advice
 from softflow.formats.lerobot.tables import numbers, pictures
 from softflow.formats.lerobot.task import RecordedTask, recorded_task
 from softflow.formats.lerobot.video import CameraFrames
+from softflow.formats.parts import arranged
 from softflow.task import TaskSpec
 
 REWARD, SUCCESS, DONE = "next.reward", "next.success", "next.done"
@@ -87,7 +88,7 @@ def _episode(
         if part.is_image:
             observations[part.name] = part.unpack(array)
         else:
-            observations[part.name] = array.reshape(steps, *part.shape)
+            observations[part.name] = arranged(array, feature.as_part(), part)
     reached = said.get(SUCCESS, np.zeros(steps)) != 0
     terminated, truncated = _ending({name: bool(values[-1]) for name, values in said.items()})
     return Episode.from_native(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from softflow.files import SizeError, read_settings
+from softflow.formats.json_files import parse_json, read_json
+from softflow.task import ObservationPart
 
 INFO = Path("meta/info.json")
 STATS = Path("meta/stats.json")
@@ -84,6 +84,12 @@ class Feature:
         height, width, channels = (self.shape[self.axes.index(axis)] for axis in "HWC")
         return height, width, channels
 
+    def as_part(self) -> ObservationPart:
+        """Describe it as a part of an observation. Frames are decoded to (height, width, channels)."""
+        if self.is_image:
+            return ObservationPart(self.name, self.frame_shape, "uint8", axes="HWC")
+        return ObservationPart(self.name, self.shape, self.dtype)
+
 
 @dataclass(frozen=True)
 class Info:
@@ -108,35 +114,6 @@ class Info:
     @property
     def videos(self) -> list[Feature]:
         return [feature for feature in self.features.values() if feature.dtype == "video"]
-
-
-def parse_json(path: Path, text: str) -> Any:
-    """Parse JSON. Raise `ValueError` with the name of the file if it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ValueError(f"{path} is not JSON ({reason}): copy the dataset again") from error
-
-
-def read_json(root: Path, path: Path) -> dict[str, Any]:
-    """Read a JSON object of the dataset.
-
-    Raises:
-        ValueError: It is missing, not JSON, or no object.
-    """
-    if not (root / path).is_file():
-        raise ValueError(f"{path} is missing: copy the dataset again")
-    try:
-        text = read_settings(root / path)
-    except SizeError as error:
-        raise SizeError(f"{path}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}): copy the dataset again") from error
-    content = parse_json(path, text)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, expected an object: copy the dataset again")
-    return content
 
 
 def read_json_lines(root: Path, path: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from softflow.errors import UserError
 from softflow.files import written_whole
+from softflow.formats.json_files import read_json
 from softflow.formats.lerobot.files import (
     BATCH,
     EPISODE_INDEX,
@@ -25,7 +26,7 @@ from softflow.formats.lerobot.files import (
     numbers_of,
     video_file,
 )
-from softflow.formats.lerobot.info import INFO, STATS, TASKS, Feature, Info, read_info, read_json
+from softflow.formats.lerobot.info import INFO, STATS, TASKS, Feature, Info, read_info
 from softflow.formats.lerobot.metadata import (
     TASK_INDEX,
     require_new_folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,14 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from softflow.errors import one_line
 from softflow.files import FREE_MEMORY, MEMORY_PER_BYTE, require_size
 from softflow.formats.lerobot.info import Feature
-
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-"""Pillow's mode of a picture with 8 bits per channel, by the number of its channels."""
+from softflow.formats.pictures import decoded
 
 
 @contextmanager
@@ -91,20 +87,10 @@ def pictures(path: Path, table: pa.Table, feature: Feature) -> np.ndarray:
     frames = np.empty((len(table), *feature.frame_shape), np.uint8)
     for index, content in enumerate(column.field("bytes")):
         try:
-            frames[index] = _decoded(content.as_py(), feature.frame_shape)
+            stored = content.as_py()
+            if not isinstance(stored, bytes):
+                raise ValueError("its bytes are not in the table: store images inside the dataset")
+            frames[index] = decoded(stored, feature.frame_shape, ("PNG", "JPEG"))
         except Exception as error:  # Pillow raises errors of many types for damaged files
             raise ValueError(f"{path}: picture {index} of an episode, {feature.name}: {one_line(error)}") from error
     return frames
-
-
-def _decoded(content: bytes | None, shape: tuple[int, int, int]) -> np.ndarray:
-    if not isinstance(content, bytes):
-        raise ValueError("its bytes are not in the table: store images inside the dataset")
-    height, width, channels = shape
-    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-        if image.size != (width, height) or image.mode != MODES.get(channels):  # before anything is decoded
-            raise ValueError(
-                f"{image.width} x {image.height} pixels of mode {image.mode}, expected {width} x {height} of mode "
-                f"{MODES.get(channels)}, as meta/info.json says"
-            )
-        return np.asarray(image).reshape(shape)

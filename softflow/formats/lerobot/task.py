@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softflow.formats.lerobot.info import INFO, Feature, Info, action_range, read_json
+from softflow.formats.json_files import read_json
+from softflow.formats.lerobot.info import INFO, Feature, Info, action_range
 from softflow.formats.lerobot.metadata import task_texts, write_json
-from softflow.task import ActionPart, ObservationPart, TaskSpec
+from softflow.formats.parts import Observed, observed_parts
+from softflow.task import ActionPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
 
 ACTION = "action"
@@ -56,22 +58,23 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
         features = {feature.name: feature for feature in observed}
         low, high = action_range(root, action)
         task = TaskSpec(
-            observation=tuple(_part(name, feature) for name, feature in features.items()),
+            observation=tuple(feature.as_part() for feature in observed),
             action=tuple(_action_parts(action, low, high)),
             rate=info.fps,
             name=_text(root, info, assumptions),
         )
         assumptions.append("the bounds of actions are the extremes in its statistics, because no task was given")
         return RecordedTask(task, features, action, list(range(action.size)), assumptions)
-    features = found_features(wanted, observed, assumptions)
+    chosen = stored_features(wanted, observed)
+    features = {name: info.features[stored] for name, stored in chosen.stored.items()}
     task = replace(
         wanted,
-        observation=tuple(_part(name, feature, _named(wanted, name)) for name, feature in features.items()),
+        observation=chosen.parts,
         rate=info.fps,
         success=saved.success if saved is not None else "any" if wanted.success == "any" else "last",
     )
     replace(wanted, rate=None).require_same(task, str(root))
-    return RecordedTask(task, features, action, _order(wanted, action), assumptions)
+    return RecordedTask(task, features, action, _order(wanted, action), assumptions + chosen.assumptions)
 
 
 def save_task(root: Path, task: TaskSpec) -> None:
@@ -116,44 +119,23 @@ def _observed(info: Info) -> tuple[list[Feature], list[str]]:
     return observed, left_out
 
 
-def _named(task: TaskSpec, name: str) -> ObservationPart | None:
-    return next((part for part in task.observation if part.name == name), None)
+def stored_features(wanted: TaskSpec, observed: Sequence[Feature]) -> Observed:
+    """Choose the features that a task observes. A part `wrist/left` may be `observation.images.wrist.left`.
 
-
-def found_features(wanted: TaskSpec, observed: Sequence[Feature], assumptions: list[str]) -> dict[str, Feature]:
-    """Return the feature of each part of `wanted`, by name. Parts that are not found leave all other features in.
-
-    The only image of the task, or its only part that is no image, may have another name if it is the only such feature
-    as well; this is added to `assumptions`.
+    An image may be read in another order of axes and range of pixels than it is stored in.
     """
-    by_name = {feature.name: feature for feature in observed}
-    found: dict[str, Feature] = {}
-    for part in wanted.observation:
-        name = part.name.replace("/", ".")
-        feature = next((by_name[prefix + name] for prefix in PREFIXES if prefix + name in by_name), None)
-        if feature is None:
-            parts = [other for other in wanted.observation if other.is_image == part.is_image]
-            features = [other for other in observed if other.is_image == part.is_image]
-            if len(parts) == len(features) == 1:
-                [feature] = features
-                assumptions.append(f"{feature.name} is taken for the observation {part.name!r}")
-        if feature is not None:
-            found[part.name] = feature
-    if len(found) < len(wanted.observation):
-        taken = {feature.name for feature in found.values()}
-        found |= {name: feature for name, feature in by_name.items() if name not in taken}
-    return found
+    chosen = observed_parts([feature.as_part() for feature in observed], wanted.observation, _spellings)
+    images = {part.name: part for part in wanted.observation if part.is_image}
+    parts = (
+        images[part.name] if part.name in images and images[part.name].packed == part.packed else part
+        for part in chosen.parts
+    )
+    return chosen._replace(parts=tuple(parts))
 
 
-def _part(name: str, feature: Feature, wanted: ObservationPart | None = None) -> ObservationPart:
-    """Describe a feature as the part `wanted` if it can be read as such, and else as it is stored."""
-    if feature.is_image:
-        if wanted is not None and wanted.is_image and wanted.packed.shape == feature.frame_shape:
-            return wanted
-        return ObservationPart(name, feature.frame_shape, "uint8", axes="HWC")
-    if wanted is not None and not wanted.is_image and feature.shape in (wanted.shape, (*wanted.shape, 1)):
-        return wanted  # LeRobot stores a single number as one along an axis
-    return ObservationPart(name, feature.shape, feature.dtype)
+def _spellings(name: str) -> list[str]:
+    """Return what LeRobot may call a part of an observation."""
+    return [prefix + name.replace("/", ".") for prefix in PREFIXES]
 
 
 def _action_parts(action: Feature, low: tuple[float, ...], high: tuple[float, ...]) -> list[ActionPart]:
