@@ -195,6 +195,7 @@ class _PersonRecorder(Recorder):
             labels=self._device.labels(),
             action=self._action,
             settings=self._device.settings(),
+            hints=self._device.HINTS,
             steps=len(take),
             earned=take.earned,
             rate=self._pace.rate,

@@ -39,6 +39,9 @@ class Device(ABC):
         task: What is observed and done. Its `rate` is the number of actions per second of the recording.
     """
 
+    HINTS: Sequence[tuple[str, str]] = ()
+    """Keys or buttons of the device and their meanings, for the window."""
+
     def __init__(self, task: TaskSpec) -> None:
         self.task = task
 

@@ -54,6 +54,7 @@ class Gamepad(Manual):
     """
 
     CONTROLS = ("left x", "left y", "right y", "right x", "LT RT", "LB RB", "pad y", "pad x")
+    HINTS = ("Start A B Y", "as Space, Enter, Backspace, Tab"), ("LS RS", "slower, faster"), ("X", "next numbers")
 
     def __init__(self, task: TaskSpec, **options: Any) -> None:
         super().__init__(task, **options)

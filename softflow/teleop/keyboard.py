@@ -27,6 +27,7 @@ class Keyboard(Manual):
     """Moves numbers of the action while keys are held. A key that is pressed shortly counts for one step."""
 
     CONTROLS = tuple(f"{down} {up}".upper() for down, up in PAIRS)
+    HINTS = ("- =", "slower, faster"), ("Arrows", "move the first two numbers"), ("Page down", "next numbers")
 
     def __init__(self, task: TaskSpec, **options: Any) -> None:
         super().__init__(task, **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pygame
 
@@ -9,7 +11,9 @@ from softflow.teleop.status import Phase, Status
 
 WIDTH = 400
 """Width of the panel in pixels."""
-MARGIN, LINE, BAR = 20, 24, 22
+COLUMN = 100
+"""Width of its first column."""
+MARGIN, LINE, SMALL_LINE, BAR = 20, 24, 21, 22
 GROUND, TRACK = (28, 31, 38), (52, 57, 68)
 TEXT, FAINT, STRONG = (222, 226, 233), (134, 142, 156), (255, 255, 255)
 BLUE, GREEN, RED, AMBER = (92, 160, 255), (80, 200, 120), (240, 84, 84), (245, 180, 70)
@@ -23,9 +27,8 @@ KEYS = (
     ("Space", "start, pause"),
     ("Enter", "end and keep"),
     ("Backspace", "discard, repeat"),
-    ("Tab", "success, or not"),
-    ("- =", "speed"),
-    ("Esc", "quit, keep all kept"),
+    ("Tab", "mark as success, or not"),
+    ("Esc", "quit"),
 )
 
 
@@ -40,17 +43,17 @@ class Panel:
         screen.fill(GROUND, area)
         inner = area.inflate(-2 * MARGIN, -2 * MARGIN)
         top = self._draw_state(screen, inner, status)
-        bottom = self._draw_keys(screen, inner)
+        bottom = self._draw_keys(screen, inner, [*KEYS, *status.hints])
         self._draw_bars(screen, pygame.Rect(inner.left, top, inner.width, max(bottom - top, 1)), status)
 
     def _draw_state(self, screen: pygame.Surface, area: pygame.Rect, status: Status) -> int:
         """Draw the upper part, and return where it ends."""
         word, hint, colour = PHASES[status.phase]
-        self._write(screen, self._normal, status.task, FAINT, area.left, area.top)
+        self._write(screen, self._normal, status.task, FAINT, area.left, area.top + 8)
         pygame.draw.circle(screen, colour, (area.left + 9, area.top + 46), 9)
-        self._write(screen, self._large, word, colour, area.left + 28, area.top + 32)
-        self._write(screen, self._normal, hint, TEXT, area.left, area.top + 68)
-        y = area.top + 106
+        self._write(screen, self._large, word, colour, area.left + 28, area.top + 46)
+        self._write(screen, self._normal, hint, TEXT, area.left, area.top + 78)
+        y = area.top + 116
         for name, text, ink in (
             ("episode", f"{status.kept + 1} of {status.episodes}", STRONG),
             ("kept", f"{status.kept}, {status.successes} successes", TEXT),
@@ -60,16 +63,17 @@ class Panel:
             ("device", status.settings, TEXT),
         ):
             self._write(screen, self._normal, name, FAINT, area.left, y)
-            self._write(screen, self._normal, text, ink, area.left + 90, y)
+            self._write(screen, self._normal, text, ink, area.left + COLUMN, y)
             y += LINE
-        return y + MARGIN
+        return y
 
-    def _draw_keys(self, screen: pygame.Surface, area: pygame.Rect) -> int:
+    def _draw_keys(self, screen: pygame.Surface, area: pygame.Rect, keys: Sequence[tuple[str, str]]) -> int:
         """Draw the lower part, and return where it begins."""
-        top = area.bottom - len(KEYS) * LINE
-        for row, (key, meaning) in enumerate(KEYS):
-            self._write(screen, self._small, key, STRONG, area.left, top + row * LINE)
-            self._write(screen, self._small, meaning, FAINT, area.left + 90, top + row * LINE)
+        top = area.bottom - len(keys) * SMALL_LINE
+        for row, (key, meaning) in enumerate(keys):
+            y = top + row * SMALL_LINE + SMALL_LINE // 2
+            self._write(screen, self._small, key, STRONG, area.left, y)
+            self._write(screen, self._small, meaning, FAINT, area.left + COLUMN, y)
         return top - MARGIN
 
     def _draw_bars(self, screen: pygame.Surface, area: pygame.Rect, status: Status) -> None:
@@ -79,24 +83,27 @@ class Panel:
         height = min(BAR, area.height / len(rows))
         left, right = area.left + 130, area.right - 60
         for row, number in enumerate(rows.tolist()):
-            y, value = area.top + row * height, float(status.action[number])
-            track = pygame.Rect(left, round(y) + 4, right - left, max(round(height) - 8, 2))
+            y, value = round(area.top + (row + 0.5) * height), float(status.action[number])
+            track = pygame.Rect(left, 0, right - left, max(round(height) - 8, 2))
+            track.centery = y
             pygame.draw.rect(screen, TRACK, track, border_radius=3)
             end = track.centerx + round(value * track.width / 2)
             filled = pygame.Rect(min(end, track.centerx), track.top, abs(end - track.centerx), track.height)
             pygame.draw.rect(screen, BLUE, filled, border_radius=3)
             pygame.draw.line(screen, FAINT, track.midtop, track.midbottom)
-            self._write(screen, self._small, status.names[number], TEXT, area.left, round(y) + 3)
-            self._write(screen, self._small, labels[number], STRONG, area.left + 70, round(y) + 3)
-            self._write(screen, self._small, f"{value:+.2f}", TEXT, right + 12, round(y) + 3)
+            self._write(screen, self._small, status.names[number], TEXT, area.left, y)
+            self._write(screen, self._small, labels[number], STRONG, area.left + 70, y)
+            self._write(screen, self._small, f"{value:+.2f}", TEXT, right + 12, y)
 
     @staticmethod
     def _write(
         screen: pygame.Surface, font: pygame.font.Font, text: str, colour: tuple[int, ...], x: int, y: int
     ) -> None:
-        screen.blit(font.render(text, True, colour), (x, y))
+        """Write a text whose left end has its centre at x, y."""
+        written = font.render(text, True, colour)
+        screen.blit(written, written.get_rect(midleft=(x, y)))
 
 
 def _success(status: Status) -> str:
-    judge = "by the environment" if status.is_judged else "by you (Tab)"
+    judge = "says the environment" if status.is_judged else "marked by you" if status.is_success else "not marked"
     return f"{'yes' if status.is_success else 'no'}, {judge}"

@@ -33,6 +33,7 @@ class Status:
         labels: What moves it, (A,).
         action: The action of the last step, (A,), in [-1, 1].
         settings: The settings of the device.
+        hints: Its keys and their meanings.
         steps: The number of steps of this episode.
         earned: The sum of its rewards.
         rate: The control rate in hertz.
@@ -51,6 +52,7 @@ class Status:
     labels: Sequence[str]
     action: NDArray[np.floating]
     settings: str
+    hints: Sequence[tuple[str, str]]
     steps: int
     earned: float
     rate: float

@@ -77,6 +77,6 @@ class Window:
         area = pygame.Rect(0, 0, max(width - WIDTH, 1), height)
         frame = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
         fitted = frame.get_rect().fit(area)
-        self._screen.blit(pygame.transform.scale(frame, fitted.size), fitted)
+        self._screen.blit(pygame.transform.smoothscale(frame, fitted.size), fitted)
         self._panel.draw(self._screen, pygame.Rect(area.right, 0, WIDTH, height), status)
         pygame.display.flip()
