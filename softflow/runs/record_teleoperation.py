@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from softflow.console import remark
 from softflow.data import Dataset, Episode, save_demonstrations
 from softflow.envs import name_actions
 from softflow.envs.registry import Env, options_checked
-from softflow.errors import UserError
+from softflow.errors import UserError, one_line
 from softflow.runs.recorder import Recorder, Take
 from softflow.runs.video import picture_of
 from softflow.task import TaskSpec
@@ -62,41 +63,31 @@ def record_teleoperation(
         UserError: There is no such device, no display or no known control rate, or no episode was kept.
         EnvironmentFailed: The environment or the device raised an error, and `errors` stops the recording.
     """
-    errors, recorded, index = errors or EnvironmentErrors(), list[Episode](), 0
     Window = _window_class()
     find_device(device)
     with environments_turn():
         environment = CheckedEnvironment(make(), success)
-    rate = _control_rate(environment) if rate is None else rate
-    with (
-        Window(f"softflow-demo: {TaskSpec.from_env(environment).name}") as window,
-        StageProgress("demonstrations", episodes) as bar,
-    ):
-        moved = _make_device(device, replace(TaskSpec.from_env(environment), rate=rate), options or {})
-        recorder = _PersonRecorder(make, seed, success, environment, window, moved, episodes, Pace(rate))
-        task = recorder.task_of(environment)
-        try:
-            while len(recorded) < episodes and recorder.stopped is None:
-                shown = recorder(index)
-                index += 1
-                if isinstance(shown, Lost):
-                    shown.report(errors)
-                    continue
-                recorded.append(replace(shown, task=task))
-                save_demonstrations(path, recorded, task)
-                errors.episode_ended()
-                bar.update(1, success=float(np.mean([episode.is_success for episode in recorded])))
-            if recorder.stopped is not None:
-                raise recorder.stopped
-        except _Quit:
-            pass
-        except BaseException:
-            if recorded:
-                remark(f"{path} holds the {len(recorded)} episodes that were kept")
-            raise
-    if not recorded:
+    spec = TaskSpec.from_env(environment)
+    recorded = Dataset([], replace(spec, success=(success or SuccessRule()).text))
+    pace = Pace(_control_rate(environment) if rate is None else rate)
+    try:
+        with Window(f"softflow-demo: {spec.name}") as window, StageProgress("demonstrations", episodes) as bar:
+            moved = _make_device(device, replace(spec, rate=pace.rate), options or {})
+            recorder = _PersonRecorder(make, seed, success, environment, window, moved, episodes, pace)
+            for episode in islice(recorder.episodes(errors or EnvironmentErrors()), episodes):
+                recorded.episodes.append(replace(episode, task=recorded.task))
+                save_demonstrations(path, *recorded)
+                bar.update(1, success=float(np.mean([one.is_success for one in recorded.episodes])))
+    except _Quit:
+        pass
+    except BaseException:
+        if recorded.episodes:
+            save_demonstrations(path, *recorded)  # an interrupt may have come while it was written
+            remark(f"{path} holds the {len(recorded.episodes)} episodes that were kept")
+        raise
+    if not recorded.episodes:
         raise UserError("no episode was kept, so no file was written")
-    return Dataset(recorded, task)
+    return recorded
 
 
 class _Quit(BaseException):
@@ -104,11 +95,7 @@ class _Quit(BaseException):
 
 
 class _PersonRecorder(Recorder):
-    """Records the episodes of a person.
-
-    Attributes:
-        stopped: What ends the recording after the latest episode: the person, or an interrupt. None if it goes on.
-    """
+    """Records the episodes of a person."""
 
     def __init__(
         self,
@@ -123,11 +110,23 @@ class _PersonRecorder(Recorder):
     ) -> None:
         super().__init__(make, seed, success)
         self.environment = environment
-        self.stopped: BaseException | None = None
+        self._stopped: BaseException | None = None
         self._window, self._device, self._pace = window, device, pace
-        self._kept, self._successes, self._episodes = 0, 0, episodes
+        self._kept, self._successes, self._wanted = 0, 0, episodes
         spec = TaskSpec.from_env(environment)
         self._task, self._names = spec.name, [name_actions(environment, row) for row in np.eye(spec.action_dim) > 0]
+
+    def episodes(self, errors: EnvironmentErrors) -> Iterator[Episode]:
+        """Yield the episodes that the person keeps. Raise `_Quit` when the person quits."""
+        for index in count():
+            shown = self(index)
+            if isinstance(shown, Lost):
+                shown.report(errors)
+                continue
+            errors.episode_ended()
+            yield shown
+            if self._stopped is not None:
+                raise self._stopped
 
     def show(self, environment: CheckedEnvironment, index: int) -> Episode:
         while (episode := self._attempt(environment, index)) is None:
@@ -154,7 +153,7 @@ class _PersonRecorder(Recorder):
         except (_Quit, KeyboardInterrupt) as stop:
             if not take.has_ended:
                 raise
-            self.stopped, command = stop, Command.KEEP  # the episode is whole
+            self._stopped, command = stop, Command.KEEP  # the episode is whole
         return None if command is Command.DISCARD else take.finish(self._is_success(take))
 
     def _pass(self, take: Take) -> Command | None:
@@ -188,7 +187,7 @@ class _PersonRecorder(Recorder):
     def _status(self, take: Take) -> Status:
         return Status(
             task=self._task,
-            episodes=self._episodes,
+            episodes=self._wanted,
             kept=self._kept,
             successes=self._successes,
             names=self._names,
@@ -225,5 +224,11 @@ def _window_class() -> type[Window]:
 
 def _make_device(name: str, task: TaskSpec, options: Mapping[str, Any]) -> Device:
     constructor = find_device(name)
-    with options_checked(f"the device {name!r}", constructor, options):
-        return constructor(task, **options)
+    what = f"the device {name!r}"
+    try:
+        with options_checked(what, constructor, options):
+            return constructor(task, **options)
+    except UserError:
+        raise
+    except Exception as error:  # of drivers, ports and packages
+        raise UserError(f"{what} cannot be opened: {type(error).__name__}: {one_line(error)}") from error

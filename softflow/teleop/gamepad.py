@@ -12,7 +12,6 @@ from pygame._sdl2 import controller
 from pygame.event import Event
 
 from softflow.errors import UserError
-from softflow.task import TaskSpec
 from softflow.teleop.device import Command
 from softflow.teleop.manual import Manual
 
@@ -56,31 +55,28 @@ class Gamepad(Manual):
     CONTROLS = ("left x", "left y", "right y", "right x", "LT RT", "LB RB", "pad y", "pad x")
     HINTS = ("Start A B Y", "as Space, Enter, Backspace, Tab"), ("LS RS", "slower, faster"), ("X", "next numbers")
 
-    def __init__(self, task: TaskSpec, **options: Any) -> None:
-        super().__init__(task, **options)
-        self._axes, self._held, self._pressed = dict[int, float](), set[int](), set[int]()
-        self._controller = open_gamepad()
+    def open(self) -> None:
+        self._axes, self._controller = dict[int, float](), open_gamepad()
 
     def listen(self, events: Sequence[Event]) -> list[Command]:
-        self._pressed.clear()
+        self.begin_pass()
         commands = []
         for event in events:
             if event.type == pygame.CONTROLLERAXISMOTION:
                 self._axes[event.axis] = min(max(event.value / FULL, -1.0), 1.0)
             elif event.type == pygame.CONTROLLERBUTTONUP:
-                self._held.discard(event.button)
+                self.release(event.button)
             elif event.type == pygame.CONTROLLERDEVICEREMOVED:
                 raise UserError("the gamepad was disconnected")
             elif event.type == pygame.CONTROLLERBUTTONDOWN:
-                self._press(event.button)
+                self.press(event.button)
                 commands += [COMMANDS[event.button]] if event.button in COMMANDS else []
         return commands
 
-    def _press(self, button: int) -> None:
-        self._held.add(button)
-        self._pressed.add(button)
-        self.accelerate(SPEED.get(button, 0))
-        if button == pygame.CONTROLLER_BUTTON_X:
+    def press(self, key: int) -> None:
+        super().press(key)
+        self.accelerate(SPEED.get(key, 0))
+        if key == pygame.CONTROLLER_BUTTON_X:
             self.turn_page()
 
     def deflections(self) -> NDArray[np.float64]:
@@ -89,7 +85,7 @@ class Gamepad(Manual):
             value = self._axes.get(axis, 0.0)
             deflections[number] += sign * value if abs(value) > DEAD_ZONE else 0.0
         for button, (number, sign) in BUTTONS.items():
-            deflections[number] += sign * (button in self._held | self._pressed)
+            deflections[number] += sign * (button in self.pressed)
         return deflections.clip(-1, 1)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pygame
 from numpy.typing import NDArray
 from pygame.event import Event
 
-from softflow.task import TaskSpec
 from softflow.teleop.device import Command
 from softflow.teleop.manual import Manual
 
@@ -19,7 +17,12 @@ ROWS = "qwertyuiop", "asdfghjkl;", "1234567890", "zxcvbnm,./"
 PAIRS = tuple(zip(ROWS[1] + ROWS[3], ROWS[0] + ROWS[2], strict=True))
 ARROWS = {pygame.K_LEFT: (0, -1), pygame.K_RIGHT: (0, 1), pygame.K_DOWN: (1, -1), pygame.K_UP: (1, 1)}
 """Keys that move the first two numbers as well."""
-KEYS = {ord(key): (number, sign) for number, pair in enumerate(PAIRS) for key, sign in zip(pair, (-1, 1), strict=True)}
+KEYS = (
+    ARROWS
+    | {ord(down): (number, -1) for number, (down, _) in enumerate(PAIRS)}
+    | {ord(up): (number, 1) for number, (_, up) in enumerate(PAIRS)}
+)
+"""The number that a key moves, and whether down or up. The codes of these keys are those of their characters."""
 SPEED = {pygame.K_MINUS: -1, pygame.K_KP_MINUS: -1, pygame.K_EQUALS: 1, pygame.K_PLUS: 1, pygame.K_KP_PLUS: 1}
 
 
@@ -29,29 +32,23 @@ class Keyboard(Manual):
     CONTROLS = tuple(f"{down} {up}".upper() for down, up in PAIRS)
     HINTS = ("- =", "slower, faster"), ("Arrows", "move the first two numbers"), ("Page down", "next numbers")
 
-    def __init__(self, task: TaskSpec, **options: Any) -> None:
-        super().__init__(task, **options)
-        self._held, self._pressed = set[int](), set[int]()
-
     def listen(self, events: Sequence[Event]) -> list[Command]:
-        self._pressed.clear()
+        self.begin_pass()
         for event in events:
             if event.type == pygame.KEYDOWN:
-                self._press(event.key)
+                self.press(event.key)
             elif event.type == pygame.KEYUP:
-                self._held.discard(event.key)
+                self.release(event.key)
         return []
 
-    def _press(self, key: int) -> None:
-        self._held.add(key)
-        self._pressed.add(key)
+    def press(self, key: int) -> None:
+        super().press(key)
         self.accelerate(SPEED.get(key, 0))
         if key == pygame.K_PAGEDOWN:
             self.turn_page()
 
     def deflections(self) -> NDArray[np.float64]:
         deflections = np.zeros(len(PAIRS))
-        moving = [({**KEYS, **ARROWS})[key] for key in self._held | self._pressed if key in KEYS or key in ARROWS]
-        for number, sign in moving:
+        for number, sign in (KEYS[key] for key in self.pressed if key in KEYS):
             deflections[number] += sign
         return deflections.clip(-1, 1)

@@ -48,7 +48,12 @@ class Manual(Device):
         self._rest = task.unit_actions(np.clip(0.0, task.low, task.high)).astype(np.float64)
         self._rest[self._toggled] = -1.0
         self._first = 0
+        self._held, self._pressed = set[int](), set[int]()
         self.reset()
+        self.open()
+
+    def open(self) -> None:
+        """Connect to the device."""
 
     @abstractmethod
     def deflections(self) -> NDArray[np.float64]:
@@ -69,6 +74,24 @@ class Manual(Device):
             moved = self._rest + self._speed * deflection * way
         self._value = np.where(self._toggled, toggled, moved)
         return self._value.astype(np.float32)
+
+    def press(self, key: int) -> None:
+        """Take note that a key or button was pressed."""
+        self._held.add(key)
+        self._pressed.add(key)
+
+    def release(self, key: int) -> None:
+        """Take note that a key or button was released."""
+        self._held.discard(key)
+
+    def begin_pass(self) -> None:
+        """Forget which keys were pressed before, unless they are still held."""
+        self._pressed.clear()
+
+    @property
+    def pressed(self) -> set[int]:
+        """The keys that are held, and those that were pressed and released in this pass."""
+        return self._held | self._pressed
 
     def labels(self) -> list[str]:
         after = len(self._value) - self._first
