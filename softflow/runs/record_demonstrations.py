@@ -17,7 +17,7 @@ from softflow.data import Dataset, Episode
 from softflow.envs import Demonstrator, make_demonstrator
 from softflow.envs.registry import Env
 from softflow.errors import UserError
-from softflow.runs.recorder import DEMONSTRATION_SEEDS, Recorder, Take
+from softflow.runs.recorder import DEMONSTRATION_SEEDS, Recorder, Take, task_of
 from softflow.task import TaskSpec
 from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.failures import EnvironmentErrors, Lost
@@ -98,7 +98,7 @@ class _DemonstratorRecorder(Recorder):
     def require_environment(self) -> TaskSpec:
         """Return the task of the environment. Raise `UserError` before any recording if it cannot be made."""
         with environments_turn(), closing(CheckedEnvironment(self.make())) as environment:
-            return self.task_of(environment)
+            return task_of(environment, self.success)
 
     def require_demonstrator(self) -> TaskSpec:
         """Return the task of the environment. Raise `UserError` before any recording if there is no demonstrator."""
@@ -110,7 +110,7 @@ class _DemonstratorRecorder(Recorder):
                 raise
             except ENVIRONMENT_ERRORS:  # the first episode will report it
                 pass
-            return self.task_of(self.environment)
+            return task_of(self.environment, self.success)
 
     def show(self, environment: CheckedEnvironment, index: int) -> Episode:
         take, demonstrator = self._begin(environment, index)

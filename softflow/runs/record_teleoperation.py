@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count, islice
@@ -16,7 +17,7 @@ from softflow.data import Dataset, Episode, save_demonstrations
 from softflow.envs import name_actions
 from softflow.envs.registry import Env, options_checked
 from softflow.errors import UserError, one_line
-from softflow.runs.recorder import Recorder, Take
+from softflow.runs.recorder import Recorder, Take, task_of
 from softflow.runs.video import picture_of
 from softflow.task import TaskSpec
 from softflow.teleop import Command, Device, find_device
@@ -30,6 +31,9 @@ from softflow.training.success import SuccessRule
 
 if TYPE_CHECKING:
     from softflow.teleop.window import Window
+
+SPARING = 20
+"""The time between two writings of the file is at least this multiple of the time that one takes."""
 
 
 def record_teleoperation(
@@ -45,7 +49,7 @@ def record_teleoperation(
 ) -> Dataset:
     """Record the demonstrations of a person until there are enough, or the person quits.
 
-    The file is written after every episode, so that nothing is lost if the recording is interrupted.
+    The file is also written while the recording goes on, and if it is interrupted or fails.
 
     Args:
         make: Makes an environment with `render_mode="rgb_array"`.
@@ -67,27 +71,50 @@ def record_teleoperation(
     find_device(device)
     with environments_turn():
         environment = CheckedEnvironment(make(), success)
-    spec = TaskSpec.from_env(environment)
-    recorded = Dataset([], replace(spec, success=(success or SuccessRule()).text))
+    task = task_of(environment, success)
+    recorded = _GrowingFile(path, task)
     pace = Pace(_control_rate(environment) if rate is None else rate)
     try:
-        with Window(f"softflow-demo: {spec.name}") as window, StageProgress("demonstrations", episodes) as bar:
-            moved = _make_device(device, replace(spec, rate=pace.rate), options or {})
+        with Window(f"softflow-demo: {task.name}") as window, StageProgress("demonstrations", episodes) as bar:
+            moved = _make_device(device, replace(task, rate=pace.rate), options or {})
             recorder = _PersonRecorder(make, seed, success, environment, window, moved, episodes, pace)
             for episode in islice(recorder.episodes(errors or EnvironmentErrors()), episodes):
-                recorded.episodes.append(replace(episode, task=recorded.task))
-                save_demonstrations(path, *recorded)
+                recorded.add(episode)
                 bar.update(1, success=float(np.mean([one.is_success for one in recorded.episodes])))
     except _Quit:
         pass
     except BaseException:
         if recorded.episodes:
-            save_demonstrations(path, *recorded)  # an interrupt may have come while it was written
+            recorded.write()
             remark(f"{path} holds the {len(recorded.episodes)} episodes that were kept")
         raise
     if not recorded.episodes:
         raise UserError("no episode was kept, so no file was written")
-    return recorded
+    recorded.write()
+    return Dataset(recorded.episodes, recorded.task)
+
+
+class _GrowingFile:
+    """The episodes kept so far, and their file.
+
+    The file is written after each episode, so that even a crash of the process loses nothing. If that takes long, as it
+    does with many images, it is written less often.
+    """
+
+    def __init__(self, path: Path, task: TaskSpec) -> None:
+        self.path, self.task, self.episodes = path, task, list[Episode]()
+        self._took, self._ended = 0.0, time.monotonic()
+
+    def add(self, episode: Episode) -> None:
+        self.episodes.append(replace(episode, task=self.task))
+        if time.monotonic() - self._ended >= SPARING * self._took:
+            self.write()
+
+    def write(self) -> None:
+        begun = time.monotonic()
+        save_demonstrations(self.path, self.episodes, self.task)
+        self._ended = time.monotonic()
+        self._took = self._ended - begun
 
 
 class _Quit(BaseException):

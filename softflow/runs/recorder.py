@@ -23,6 +23,11 @@ DEMONSTRATION_SEEDS = 10_000
 """Number of environment seeds reserved for the demonstrations of each run."""
 
 
+def task_of(environment: CheckedEnvironment, success: SuccessRule | None) -> TaskSpec:
+    """Return the task of demonstrations in an environment, whose successes are judged by a rule."""
+    return replace(TaskSpec.from_env(environment), success=(success or SuccessRule()).text)
+
+
 class Take:
     """One episode while it is recorded. The environment is reset at the start.
 
@@ -104,6 +109,3 @@ class Recorder(ABC):
 
     def seed_of(self, index: int) -> int:
         return self.seed * DEMONSTRATION_SEEDS + index
-
-    def task_of(self, environment: CheckedEnvironment) -> TaskSpec:
-        return replace(TaskSpec.from_env(environment), success=(self.success or SuccessRule()).text)

@@ -14,6 +14,7 @@ import pytest
 
 from softflow.data import Episode, load_dataset, load_demonstrations
 from softflow.envs import make_env
+from softflow.runs import record_teleoperation
 from tests.teleop.scripted import DEVICE, ENV, FAR, Plane
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +144,20 @@ def test_an_interrupt_keeps_the_whole_episodes(record: Any, length: int, kept: l
     assert result.status == 130
     assert result.err.endswith(f"d.npz holds the {len(kept)} episodes that were kept\ninterrupted\n")
     assert [len(episode) for episode in recorded()] == kept
+
+
+def test_the_file_is_there_before_the_recording_ends(record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = []
+    reset = Plane.reset
+
+    def look(self: Plane, **options: Any) -> Any:
+        lengths.append(len(recorded()) if Path("d.npz").exists() else 0)
+        return reset(self, **options)
+
+    monkeypatch.setattr(Plane, "reset", look)
+    monkeypatch.setattr(record_teleoperation, "SPARING", 0)  # however long it takes
+    assert record("space|return|space|return|escape").status == 0
+    assert lengths == [0, 1, 2]
 
 
 def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
