@@ -17,7 +17,7 @@ MAX_LINES = 350
 # What each part may import of the others. `envs` stands apart: only the commands know it.
 BOTTOM = {
     "flows", "critics",
-    "softflow.boundary", "softflow.errors", "softflow.files", "softflow.task",
+    "softflow.boundary", "softflow.errors", "softflow.files", "softflow.named_classes", "softflow.task",
 }  # fmt: skip
 TRAINING = BOTTOM | {"softflow.policies", "softflow.data", "softflow.algos", "softflow.console"}
 PUBLIC = {
@@ -37,17 +37,26 @@ ALLOWED = {
     "softflow.console": set(),
     "softflow.errors": set(),
     "softflow.files": {"softflow.errors"},
+    "softflow.named_classes": {"flows", "softflow.errors"},
     "softflow.task": {"softflow.errors"},
     "softflow.settings": {"softflow.errors", "softflow.files", "softflow.configs", "softflow.envs"},
     "softflow.envs": {"flows", "softflow.boundary", "softflow.errors", "softflow.task"},
+    "softflow.teleop": {"flows", "softflow.errors", "softflow.named_classes", "softflow.task"},
     "softflow.policies": BOTTOM,
     "softflow.data": BOTTOM,
     "softflow.formats": BOTTOM | {"softflow.data", "softflow.console"},
     "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data", "softflow.console"},
     "softflow.training": TRAINING,
-    "softflow.runs": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings"},
+    "softflow.runs": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.teleop"},
     "softflow.cli": TRAINING
-    | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.runs", "softflow.formats"},
+    | {
+        "softflow.training",
+        "softflow.envs",
+        "softflow.settings",
+        "softflow.runs",
+        "softflow.formats",
+        "softflow.teleop",
+    },
 }
 
 

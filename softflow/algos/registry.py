@@ -6,13 +6,12 @@ Other packages register theirs with the decorator `register_algorithm`, or with 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import TypeVar
 
 from flows.plugins import Registry
 from softflow.algos.base import Algorithm
-from softflow.errors import UserError, did_you_mean
+from softflow.named_classes import find_class
 
 A = TypeVar("A", bound=type[Algorithm])
 
@@ -34,28 +33,4 @@ def find_algorithm(name: str) -> type[Algorithm]:
     Raises:
         UserError: There is no such algorithm, or its module cannot be imported.
     """
-    if ":" not in name:
-        if name not in (names := ALGORITHMS.names()):
-            hint = did_you_mean(name, names)
-            end = "" if hint.endswith("?") else "."
-            raise UserError(f"unknown algorithm {name!r}: {hint}{end} Those of other modules are named module:Class.")
-        try:
-            return ALGORITHMS.find(name)
-        except (ValueError, ImportError) as error:
-            raise UserError(str(error)) from error
-    module_name, _, class_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # an import runs arbitrary code
-        raise UserError(
-            f"algorithm {name!r}: cannot import {module_name!r} ({error!r}): is it installed, or its folder in "
-            "PYTHONPATH?"
-        ) from error
-    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-    algorithms = {key: value for key, value in classes.items() if issubclass(value, Algorithm) and value != Algorithm}
-    if class_name not in algorithms:
-        raise UserError(
-            f"algorithm {name!r}: {module_name!r} has no subclass of softflow.algos.Algorithm called {class_name!r}: "
-            f"{did_you_mean(class_name, algorithms)}"
-        )
-    return algorithms[class_name]
+    return find_class(ALGORITHMS, name)

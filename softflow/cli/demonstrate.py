@@ -1,4 +1,4 @@
-"""`softflow-demo`: record demonstrations by an environment's demonstrator, or corrections of a policy."""
+"""`softflow-demo`: record demonstrations by an environment's demonstrator or a person, or corrections of a policy."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 from softflow.cli.command_line import as_json, layers_of_environment, parse_command_line, run_main
 from softflow.data import Corrections, Episode, save_corrections, save_demonstrations
+from softflow.errors import UserError
 from softflow.runs.assembly import config_path_of, require_new_file
 from softflow.runs.config import read_config
-from softflow.runs.recording import RecordingConfig, correct, demonstrate
+from softflow.runs.recording import RecordingConfig, correct, demonstrate, teleoperate
 from softflow.settings.fields import Flat
 from softflow.settings.presets import Selection
 from softflow.settings.typed import Layer
@@ -40,14 +41,18 @@ def main(argv: Sequence[str]) -> None:
         DemoConfig,
         argv,
         prog="softflow-demo",
-        description="Record demonstrations by an environment's demonstrator, or its corrections of a policy.",
+        description="Record demonstrations by an environment's demonstrator or a person, or corrections of a policy.",
         layers_for=_layers,
     )
     path = Path(config.out or ("demonstrations.npz" if config.corrections is None else "corrections.npz"))
     require_new_file(path, "--out", make_folder=True)
     target = path.absolute()  # an environment may change the current folder
     errors = EnvironmentErrors(config.recording.on_env_error)
-    if config.corrections is None:
+    if config.recording.teleop is not None:
+        if config.corrections is not None:
+            raise UserError("--teleop records demonstrations: give no --corrections")
+        result = _of_demonstrations(teleoperate(config.recording, target, errors).episodes)
+    elif config.corrections is None:
         dataset = demonstrate(config.recording, errors)
         save_demonstrations(target, *dataset)
         result = _of_demonstrations(dataset.episodes)

@@ -23,6 +23,7 @@ from softflow.runs.assembly import config_path_of
 from softflow.runs.config import read_config
 from softflow.settings.fields import to_dict
 from softflow.settings.signatures import Option, metavar, options_of
+from softflow.teleop import find_device
 
 Values = Mapping[str, Any]
 
@@ -96,6 +97,8 @@ def _environment(values: Values) -> tuple[str, list[Option]]:
 
 
 def _demonstrator(values: Values) -> tuple[str, list[Option]]:
+    if values.get("teleop"):
+        return f"the device {values['teleop']}", options_of(find_device(values["teleop"]))[1:]
     name = resolve_env_id(_chosen_environment(values)[0])
     kind = "supervisor" if values.get("corrections") else "demonstrator"
     task = find_task(name)

@@ -59,7 +59,7 @@ def make_env(
         raise UserError(f"{what}: sparse_success must be true or false, got {sparse_success!r}")
     check_options(gymnasium.make, options, what)  # gymnasium.make takes some of them itself
     try:
-        with _options_of(what, _constructor(env_id), options):
+        with options_checked(what, _constructor(env_id), options):
             env: Env = SuccessInfo(gymnasium.make(env_id, **copy.deepcopy(options)))
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise UserError(f"{what} needs a package that is not installed: {error}") from error
@@ -163,7 +163,7 @@ def _make(part: str, env: Env, rng: np.random.Generator, options: Mapping[str, A
     constructor = _part_of(env_id, part)
     if constructor is None:
         raise UserError(missing.format(repr(env_id)))
-    with _options_of(f"the {part} of {env_id!r}", constructor, options):
+    with options_checked(f"the {part} of {env_id!r}", constructor, options):
         return constructor(env, rng, **options)
 
 
@@ -179,7 +179,7 @@ def _part_of(env_id: str, part: str) -> Callable[..., Any] | None:
 
 
 @contextmanager
-def _options_of(what: str, constructor: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[None]:
+def options_checked(what: str, constructor: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[None]:
     """Check the options, and turn an error raised while making `what` with them into a `UserError` that lists them."""
     check_options(constructor, options, what)
     try:

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from softflow.data import Dataset, Episode, EpisodeBuilder, outcome_of
-from softflow.envs import Demonstrator, find_layout, make_demonstrator
+from softflow.data import Dataset, Episode
+from softflow.envs import Demonstrator, make_demonstrator
 from softflow.envs.registry import Env
 from softflow.errors import UserError
+from softflow.runs.recorder import DEMONSTRATION_SEEDS, Recorder, Take, task_of
 from softflow.task import TaskSpec
 from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.failures import EnvironmentErrors, Lost
@@ -55,7 +56,7 @@ def record_demonstrations(
         EnvironmentFailed: The environment or the demonstrator raised an error, and `errors` stops the recording.
     """
     errors, recorded, begun = errors or EnvironmentErrors(), list[Episode](), 0
-    recorder = _Recorder(make, seed, dict(options or {}), success)
+    recorder = _DemonstratorRecorder(make, seed, dict(options or {}), success)
     task = recorder.require_environment() if processes else recorder.require_demonstrator()
     with ExitStack() as stack:
         bar = stack.enter_context(StageProgress("demonstrations", episodes))
@@ -85,83 +86,48 @@ def record_demonstrations(
     return Dataset([replace(episode, task=task) for episode in recorded], task)
 
 
-DEMONSTRATION_SEEDS = 10_000
-"""Number of environment seeds reserved for the demonstrations of each run."""
-
-
-class _Recorder:
-    """Records the episode of an index, in an environment that is recreated after an error."""
+class _DemonstratorRecorder(Recorder):
+    """Records the demonstrator of an environment."""
 
     def __init__(
         self, make: Callable[[], Env], seed: int, options: dict[str, Any], success: SuccessRule | None
     ) -> None:
-        self.make, self.seed, self.options, self.success = make, seed, options, success
-        self.environment: CheckedEnvironment | None = None
+        super().__init__(make, seed, success)
+        self.options = options
 
     def require_environment(self) -> TaskSpec:
         """Return the task of the environment. Raise `UserError` before any recording if it cannot be made."""
         with environments_turn(), closing(CheckedEnvironment(self.make())) as environment:
-            return self._task(environment)
+            return task_of(environment, self.success)
 
     def require_demonstrator(self) -> TaskSpec:
         """Return the task of the environment. Raise `UserError` before any recording if there is no demonstrator."""
         with environments_turn():
-            self.environment = CheckedEnvironment(self.make(), self.success)
+            self.environment = self.checked()
             try:
                 self._begin(self.environment, 0)
             except UserError:
                 raise
             except ENVIRONMENT_ERRORS:  # the first episode will report it
                 pass
-            return self._task(self.environment)
+            return task_of(self.environment, self.success)
 
-    def _task(self, environment: CheckedEnvironment) -> TaskSpec:
-        return replace(TaskSpec.from_env(environment), success=(self.success or SuccessRule()).text)
+    def show(self, environment: CheckedEnvironment, index: int) -> Episode:
+        take, demonstrator = self._begin(environment, index)
+        while not take.has_ended:
+            take.step(demonstrator.act())
+        return take.finish(take.is_success, demonstrator.mode)
 
-    def __call__(self, index: int) -> Episode | Lost:
-        with environments_turn():
-            return self._show_or_lose(index)
-
-    def _show_or_lose(self, index: int) -> Episode | Lost:
-        if self.environment is None:
-            self.environment = CheckedEnvironment(self.make(), self.success)
-        environment = self.environment
-        try:
-            return self._show(environment, index)
-        except UserError:
-            raise
-        except ENVIRONMENT_ERRORS as error:
-            lost = Lost.of(error, f"step {environment.steps} of the demonstration with seed {self._seed(index)}")
-            if lost.failure.is_error:
-                self.environment = None
-            return lost
-
-    def _seed(self, index: int) -> int:
-        return self.seed * DEMONSTRATION_SEEDS + index
-
-    def _begin(self, environment: CheckedEnvironment, index: int) -> tuple[np.ndarray, Demonstrator]:
-        """Return the first observation of an episode, and its demonstrator."""
-        observation, _ = environment.reset(seed=self._seed(index))
-        return observation, make_demonstrator(environment, np.random.default_rng((self.seed, index)), **self.options)
-
-    def _show(self, environment: CheckedEnvironment, index: int) -> Episode:
-        observation, demonstrator = self._begin(environment, index)
-        builder = EpisodeBuilder(find_layout(environment), seed=self._seed(index))
-        while True:
-            action = demonstrator.act()
-            following, reward, terminated, truncated, info = environment.step(action)
-            builder.append(observation, action, reward)
-            observation = following
-            if terminated or truncated:
-                ending = terminated, truncated, info["is_success"]
-                return builder.finish(observation, *ending, demonstrator.mode, outcome_of(info))
+    def _begin(self, environment: CheckedEnvironment, index: int) -> tuple[Take, Demonstrator]:
+        take = Take(environment, self.seed_of(index))
+        return take, make_demonstrator(environment, np.random.default_rng((self.seed, index)), **self.options)
 
 
-_own: list[_Recorder] = []
+_own: list[_DemonstratorRecorder] = []
 """The recorder of a worker process."""
 
 
-def _keep(recorder: _Recorder) -> None:
+def _keep(recorder: _DemonstratorRecorder) -> None:
     leave_signals_to_parent()
     sys.stdout = sys.stderr  # standard output is for the command's result
     _own.append(recorder)

@@ -1,12 +1,14 @@
-"""Recording of demonstrations by an environment's demonstrator, or of a supervisor's corrections of a policy."""
+"""Recording of demonstrations by a demonstrator or a person, or of a supervisor's corrections of a policy."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from softflow.data import Corrections, Dataset
 from softflow.envs import make_env
@@ -15,6 +17,7 @@ from softflow.errors import UserError
 from softflow.runs.assembly import load_run, require_fit
 from softflow.runs.record_corrections import record_corrections
 from softflow.runs.record_demonstrations import record_demonstrations
+from softflow.runs.record_teleoperation import record_teleoperation
 from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.config import EnvOptions
 from softflow.training.failures import EnvironmentErrors, OnEnvError
@@ -44,6 +47,11 @@ class RecordingConfig:
     """Which episodes count as successes: `last`, `any` or `return>=X` (see softflow-train)."""
     demonstrator_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the demonstrator, or of the supervisor that corrects the policy, such as its `noise`."""
+    teleop: str | None = None
+    """Device by which a person shows the demonstrations: `keyboard`, `gamepad`, a registered name or `module:Class`.
+    `demonstrator_options` are those of the device. One process records, whatever `num_envs` says."""
+    teleop_rate: float | None = None
+    """Steps per second with `teleop`. By default the control rate of the environment."""
     on_env_error: OnEnvError = "stop"
     """What to do after an environment error: `stop`, or `restart` the environment and record another episode."""
 
@@ -51,6 +59,8 @@ class RecordingConfig:
         for name, number in (("episodes", self.episodes), ("num_envs", self.processes)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
+        if self.teleop_rate is not None and not (self.teleop is not None and 0 < self.teleop_rate < math.inf):
+            raise ValueError(f"teleop_rate is a positive number of hertz, with teleop, got {self.teleop_rate}")
         if not 0 <= self.seed < 100:  # higher seeds would reuse the held-out episodes
             raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
         SuccessRule(self.success)
@@ -78,6 +88,29 @@ def demonstrate(config: RecordingConfig, errors: EnvironmentErrors | None = None
         config.episodes,
         config.seed,
         config.processes if config.processes > 1 else 0,
+        config.demonstrator_options,
+        errors or EnvironmentErrors(config.on_env_error),
+        SuccessRule(config.success),
+    )
+
+
+def teleoperate(config: RecordingConfig, path: Path, errors: EnvironmentErrors | None = None) -> Dataset:
+    """Record the demonstrations of a person to the file `path`, by the device `config.teleop`.
+
+    `errors` counts the lost episodes. The exceptions are those of `record_teleoperation`.
+    """
+    if config.teleop is None:
+        raise UserError("teleop names no device: keyboard, gamepad or module:Class")
+    if config.env_options.get("render_mode", "rgb_array") != "rgb_array":
+        raise UserError(f"teleop needs render_mode rgb_array, got {config.env_options['render_mode']!r}")
+    seed_all(config.seed)
+    return record_teleoperation(
+        partial(make_env, config.env, **{**config.env_options, "render_mode": "rgb_array"}),
+        config.teleop,
+        path,
+        config.episodes,
+        config.seed,
+        config.teleop_rate,
         config.demonstrator_options,
         errors or EnvironmentErrors(config.on_env_error),
         SuccessRule(config.success),

@@ -44,7 +44,7 @@ def write_video(path: Path, environment: CheckedEnvironment, act: Act, n_action_
 def _frames(environment: CheckedEnvironment, act: Act, n_action_steps: int, seed: int) -> Iterator[np.ndarray]:
     with _their_turn():
         observation, _ = environment.reset(seed=seed)
-        frames = [_frame(environment)]
+        frames = [picture_of(environment)]
     ended = False
     while not ended:
         yield from frames
@@ -52,7 +52,7 @@ def _frames(environment: CheckedEnvironment, act: Act, n_action_steps: int, seed
         with _their_turn():
             for action in chunk:
                 observation, _, terminated, truncated, _ = environment.step(action)
-                frames.append(_frame(environment))
+                frames.append(picture_of(environment))
                 if ended := terminated or truncated:
                     break
     yield from frames
@@ -69,8 +69,13 @@ def _their_turn() -> Iterator[None]:
             raise EnvironmentFailed(f"in the episode of the film: {Failure.of(error).message}") from error
 
 
-def _frame(environment: CheckedEnvironment) -> np.ndarray:
-    frame = environment.render()
-    if not isinstance(frame, np.ndarray):
-        raise UserError("the environment does not render to rgb_array: no video can be made of it")
-    return frame
+def picture_of(environment: CheckedEnvironment) -> np.ndarray:
+    """Render a picture, (height, width, 3) of uint8.
+
+    Raises:
+        UserError: The environment renders something else.
+    """
+    picture = environment.render()
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
+        raise UserError('the environment does not render pictures (render_mode="rgb_array", height x width x 3 bytes)')
+    return picture

@@ -75,6 +75,11 @@ class CheckedEnvironment(gym.Wrapper[np.ndarray, np.ndarray, np.ndarray, np.ndar
         said = {**info, "is_success": success}
         return as_array("observation", observation, self.observation_space), earned, *ending, said
 
+    @property
+    def judges_success(self) -> bool:
+        """Whether the environment, or the rule, has told so far whether the episode is a success."""
+        return self._success.is_judged
+
     def close(self) -> None:
         try:
             self.env.close()

@@ -54,7 +54,7 @@ class EpisodeSuccess:
 
     def begin(self) -> None:
         """Start a new episode."""
-        self._said = self._was_said = False
+        self._said = self._was_said = self._is_told = False
         self._return = 0.0
 
     def add(self, info: Mapping[str, Any], reward: float) -> bool:
@@ -65,6 +65,7 @@ class EpisodeSuccess:
         """
         self._said = as_flag("is_success", info.get("is_success", False))
         self._was_said |= self._said
+        self._is_told |= "is_success" in info
         self._return += reward
         if self._rule.text == "last":
             return self._said
@@ -74,6 +75,11 @@ class EpisodeSuccess:
     def is_overlooked(self) -> bool:
         """Whether the rule is `last`, and an earlier step reported success but the last one did not."""
         return self._rule.text == "last" and self._was_said and not self._said
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the steps so far decide about the success: the rule is `return>=X`, or they said `is_success`."""
+        return self._is_told or not math.isnan(self._rule.threshold)
 
     def state_dict(self) -> dict[str, float]:
         return {"was_said": float(self._was_said), "return": self._return}
