@@ -23,6 +23,7 @@ from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.imitable import ImitationRule
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
+from softflow.data.part_names import PartNames
 from softflow.data.proposal_ring import proposal_dtype
 from softflow.data.proposals import Proposals
 from softflow.data.readers import DatasetReader, read_dataset, register_reader
@@ -41,6 +42,7 @@ __all__ = [
     "Episode",
     "EpisodeBuilder",
     "ImitationRule",
+    "PartNames",
     "Proposals",
     "Replay",
     "Windows",

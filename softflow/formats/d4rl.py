@@ -10,8 +10,9 @@ import numpy as np
 from softflow.console import remark
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
+from softflow.data.part_names import PartNames
 from softflow.data.readers import DatasetReader
-from softflow.formats.flat import column, require_flags, require_rows, task_of
+from softflow.formats.flat import WHOLE, column, require_flags, require_rows, task_of
 from softflow.task import TaskSpec
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
@@ -47,6 +48,9 @@ class D4RLReader(DatasetReader):
 
         with open_hdf5(path) as file:
             return {"observations", "actions"} <= set(file)
+
+    def part_names(self, path: Path) -> PartNames:
+        return PartNames((WHOLE,))
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. Without a task, the bounds of actions are -1 and 1."""

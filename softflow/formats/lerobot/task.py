@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from softflow.data.part_names import PartNames
 from softflow.formats.lerobot.info import INFO, Feature, Info, action_range
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
@@ -43,9 +44,7 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
         ValueError: The dataset has no actions or observations, or they are of a kind that cannot be read.
         TaskMismatch: A part of `wanted` is not in the dataset, or has another shape.
     """
-    action = info.features.get(ACTION)
-    if action is None or not action.is_numbers or len(action.shape) != 1:
-        raise ValueError(f"{INFO} has no feature {ACTION!r} of numbers along one axis: softflow cannot learn without")
+    action = _action(info)
     observed, assumptions = _observed(info)
     if wanted is None:
         features = {feature.name: feature for feature in observed}
@@ -66,6 +65,25 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
     )
     replace(wanted, rate=None).require_same(task, str(root))
     return RecordedTask(task, features, action, _order(wanted, action), assumptions)
+
+
+def part_names(info: Info) -> PartNames:
+    """Return the names of all features that may be observed, and those of the numbers of an action."""
+    observed, _ = _observed(info)
+    return PartNames(tuple(feature.name for feature in observed), _names(_action(info)))
+
+
+def _action(info: Info) -> Feature:
+    action = info.features.get(ACTION)
+    if action is None or not action.is_numbers or len(action.shape) != 1:
+        raise ValueError(f"{INFO} has no feature {ACTION!r} of numbers along one axis: softflow cannot learn without")
+    return action
+
+
+def _names(action: Feature) -> tuple[str, ...]:
+    """Return the names of all numbers of an action. Empty if some have none, or two have the same one."""
+    names = action.names or ()
+    return names if len(set(names)) == len(names) == action.size else ()
 
 
 def _observed(info: Info) -> tuple[list[Feature], list[str]]:
@@ -105,6 +123,9 @@ def _features_of(wanted: TaskSpec, observed: list[Feature], assumptions: list[st
                 assumptions.append(f"{feature.name} is taken for the observation {part.name!r}")
         if feature is not None:
             found[part.name] = feature
+    for name, feature in found.items():
+        if other := next((one for one, its in found.items() if its is feature and one != name), None):
+            raise ValueError(f"{feature.name} would be both {name!r} and {other!r}: name the parts of the task")
     if len(found) < len(wanted.observation):
         taken = {feature.name for feature in found.values()}
         found |= {name: feature for name, feature in by_name.items() if name not in taken}
@@ -125,8 +146,7 @@ def _part(name: str, feature: Feature, wanted: ObservationPart | None = None) ->
 
 
 def _action_parts(action: Feature, low: tuple[float, ...], high: tuple[float, ...]) -> list[ActionPart]:
-    names = action.names or ()
-    if len(set(names)) != action.size or len(names) != action.size:
+    if not (names := _names(action)):
         return [ActionPart(UNNAMED, low, high)]
     return [ActionPart(name, (low[i],), (high[i],)) for i, name in enumerate(names)]
 
@@ -142,8 +162,7 @@ def _order(wanted: TaskSpec, action: Feature) -> list[int]:
         raise ValueError(
             f"{ACTION} has {action.size} numbers, the task has {size}: choose the environment it was made in"
         )
-    names = action.names or ()
-    if len(names) != action.size or len(set(names)) != len(names):
+    if not (names := _names(action)):
         return list(range(size))
     places: Mapping[str, int] = {name: index for index, name in enumerate(names)}
     if {part.name for part in wanted.action} == set(names):
