@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,9 +16,15 @@ from softflow.cli.command_line import as_json, parse_command_line, run_main
 from softflow.data import Dataset, read_dataset, save_demonstrations
 from softflow.data.editing import Conditions, merge, split
 from softflow.data.summary import in_words, summary_of
+from softflow.envs import make_env
 from softflow.errors import UserError, did_you_mean
 from softflow.runs.assembly import require_new_file
-from softflow.settings.fields import Flat
+from softflow.runs.given_demonstrations import fitting
+from softflow.settings.fields import Flat, keys_of
+from softflow.settings.presets import known_layers
+from softflow.task import TaskSpec
+from softflow.training.config import EnvOptions
+from softflow.training.global_state import environments_turn
 
 
 @dataclass
@@ -37,6 +45,36 @@ def info(config: InfoConfig) -> None:
         print(as_json({"file": config.file, **summary}))
         return
     print(f"{config.file}:", *in_words(summary), sep="\n")
+
+
+@dataclass
+class ReadingConfig:
+    """Settings of the commands that read datasets and write them as files of ours."""
+
+    format: str | None = None
+    """Name of the format of every source. By default, the format is recognised by the content."""
+    map: dict[str, str] = field(default_factory=dict)
+    """Parts of the environment that have another name in the sources: `--map wrist=observation.images.cam_high`.
+    Without an environment, these parts alone are kept."""
+    env: str | None = None
+    """Environment that the datasets are for: a short name or a gymnasium id. Its parts and its bounds of actions are
+    written. By default they are those of the source."""
+    env_options: EnvOptions = field(default_factory=dict)
+    """Arguments of the environment, as YAML."""
+
+    @cached_property
+    def task(self) -> TaskSpec | None:
+        """The task of the environment. None if none is named."""
+        if self.env is None:
+            return None
+        with environments_turn(), chdir("."):  # files are named relative to the folder, which an environment may change
+            return TaskSpec.from_env(make_env(self.env, **self.env_options))
+
+    def read(self, source: str, wanted: TaskSpec | None = None) -> Dataset:
+        """Read a source for the environment or, without one, for the task `wanted`."""
+        task = self.task
+        dataset = read_dataset(source, self.format, wanted if task is None else task, self.map)
+        return dataset if task is None else fitting(task, dataset, source)
 
 
 @dataclass
@@ -65,13 +103,12 @@ class ConvertConfig:
     """File or folder of a known format."""
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .npz file to write. It must not exist."""
-    format: str | None = None
-    """Name of the source's format. By default, the format is recognised by the content."""
+    reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
 
 
 def convert(config: ConvertConfig) -> None:
     target = _new(config.target)
-    dataset = read_dataset(config.source, config.format)
+    dataset = config.reading.read(config.source)
     _write(target, dataset)
     print(f"{target}: {_size(dataset)}")
 
@@ -84,6 +121,7 @@ class MergeConfig:
     """The .npz file to write. It must not exist."""
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE...")]
     """Files or folders of known formats, two or more. Formats without the bounds of actions take those of the first."""
+    reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
 
 
 def merge_files(config: MergeConfig) -> None:
@@ -92,7 +130,7 @@ def merge_files(config: MergeConfig) -> None:
     for source in config.sources:
         # A format without the bounds of actions takes them from the first dataset.
         wanted = datasets[0][1].task if datasets else None
-        datasets.append((source, read_dataset(source, wanted=wanted)))
+        datasets.append((source, config.reading.read(source, wanted)))
     merged = merge(datasets)
     _write(target, merged)
     print(f"{target}: {_size(merged)} of {len(config.sources)} datasets")
@@ -107,11 +145,12 @@ class FilterConfig:
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .npz file to write. It must not exist."""
     conditions: Flat[Conditions] = field(default_factory=Conditions)
+    reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
 
 
 def filter_file(config: FilterConfig) -> None:
     target = _new(config.target)
-    dataset = read_dataset(config.source)
+    dataset = config.reading.read(config.source)
     kept = config.conditions.keep(dataset)
     _write(target, kept)
     print(
@@ -135,13 +174,14 @@ class SplitConfig:
     one episode. Higher values move episodes from the second file to the first."""
     seed: int = 0
     """Random seed of the choice of episodes, 0 or more."""
+    reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
 
 
 def split_file(config: SplitConfig) -> None:
     targets = _new(config.first), _new(config.second)
     if targets[0].absolute() == targets[1].absolute():
         raise UserError(f"{targets[0]} is given twice: the two parts need a file each")
-    parts = split(read_dataset(config.source), config.share, config.seed)
+    parts = split(config.reading.read(config.source), config.share, config.seed)
     _write(targets[0], parts[0])
     try:
         _write(targets[1], parts[1])
@@ -180,7 +220,16 @@ def main(argv: Sequence[str]) -> None:
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
     settings, run, description = COMMANDS[name]
-    run(parse_command_line(settings, arguments, prog=f"softflow-data {name}", description=description))
+    known = keys_of(settings)
+    run(
+        parse_command_line(
+            settings,
+            arguments,
+            prog=f"softflow-data {name}",
+            description=description,
+            layers_for=lambda selection: known_layers(selection, known),
+        )
+    )
 
 
 def _new(name: str) -> Path:

@@ -14,7 +14,7 @@ from softflow.runs.assembly import config_path_of, require_new_file
 from softflow.runs.config import read_config
 from softflow.runs.recording import RecordingConfig, correct, demonstrate
 from softflow.settings.fields import Flat, keys_of
-from softflow.settings.presets import Selection, preset_layers
+from softflow.settings.presets import Selection, known_layers
 from softflow.settings.typed import Layer
 from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors
@@ -89,11 +89,7 @@ def _in_words(result: Mapping[str, Any]) -> str:
 def _layers(selection: Selection) -> list[Layer]:
     """Return the presets of an environment or, for corrections, the environment settings of the run."""
     if selection.corrections is None:  # a preset of an environment is for training as well
-        known = keys_of(DemoConfig)
-        return [
-            Layer({name: value for name, value in layer.values.items() if name in known}, layer.source)
-            for layer in preset_layers(selection)
-        ]
+        return known_layers(selection, keys_of(DemoConfig))
     run = read_config(str(config_path_of(selection.corrections))).run
     return [Layer({"env": run.env, "env_options": run.env_options, "success": run.success}, selection.corrections)]
 

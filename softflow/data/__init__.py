@@ -29,9 +29,11 @@ from softflow.data.proposals import Proposals
 from softflow.data.readers import DatasetReader, read_dataset, register_reader
 from softflow.data.replay import Replay, sample_mixed
 from softflow.data.replay_rows import row_dtype
+from softflow.data.rewards import SUCCESS_REWARDS, RewardKind, describe_reward
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [
+    "SUCCESS_REWARDS",
     "ActionStatistics",
     "CorrectionError",
     "Corrections",
@@ -45,12 +47,14 @@ __all__ = [
     "PartNames",
     "Proposals",
     "Replay",
+    "RewardKind",
     "Windows",
     "action_statistics",
     "check_compatible",
     "chunks_from",
     "concatenate",
     "constant_dimensions",
+    "describe_reward",
     "in_order_of",
     "load_corrections",
     "load_dataset",
