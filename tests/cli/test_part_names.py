@@ -73,6 +73,12 @@ def test_a_run_learns_from_parts_of_other_names(theirs: Path, recorded: Dataset,
     assert settings["demos_format"] == "lerobot"
     assert settings["demo_map"]["hole"] == "observation.target" and settings["demo_map"]["action[0]"] == "dx"
 
+    small = SMALL.replace("--env peg_insertion ", "")
+    assert command(f"softflow-train {small} --base run --run-dir new").status == 0
+    settings = yaml.safe_load(Path("new/config.yaml").read_text())  # the copy has the names of the environment
+    assert (settings["demos_format"], settings["demo_map"]) == (None, {})
+    require_recorded(load_dataset("new/demonstrations.npz"), recorded)
+
 
 def test_python_and_files_of_settings_take_a_mapping(theirs: Path, recorded: Dataset, command: Command) -> None:
     task = TaskSpec.from_env(make_env("peg_insertion"))

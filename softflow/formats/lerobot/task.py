@@ -125,7 +125,7 @@ def _features_of(wanted: TaskSpec, observed: list[Feature], assumptions: list[st
             found[part.name] = feature
     for name, feature in found.items():
         if other := next((one for one, its in found.items() if its is feature and one != name), None):
-            raise ValueError(f"{feature.name} would be both {name!r} and {other!r}: name the parts of the task")
+            raise ValueError(f"{feature.name} would be two parts of the task, {name!r} and {other!r}: name both")
     if len(found) < len(wanted.observation):
         taken = {feature.name for feature in found.values()}
         found |= {name: feature for name, feature in by_name.items() if name not in taken}
