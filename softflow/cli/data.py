@@ -55,7 +55,7 @@ class ReadingConfig:
     """Name of the format of every source. By default, the format is recognised by the content."""
     map: dict[str, str] = field(default_factory=dict)
     """Parts of the environment that have another name in the sources: `--map wrist=observation.images.cam_high`.
-    Without an environment, these parts alone are kept."""
+    Without an environment, the observation is reduced to these parts (docs/your-data.md)."""
     env: str | None = None
     """Environment that the datasets are for: a short name or a gymnasium id. Its parts and its bounds of actions are
     written. By default they are those of the source."""

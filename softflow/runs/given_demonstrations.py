@@ -130,18 +130,16 @@ def _rewarded(config: RunConfig, dataset: Dataset, name: str) -> Dataset:
     """Return demonstrations with the rewards that the environment of the run gives, as far as its settings say."""
     if config.reward != "dataset":
         episodes = [SUCCESS_REWARDS[config.reward].of(episode) for episode in dataset.episodes]
-        cut_off = sum(
-            new.terminated and not old.terminated for new, old in zip(episodes, dataset.episodes, strict=True)
-        )
-        if cut_off:
-            remark(f"{name}: {cut_off} successes did not end in a terminal state; with reward {config.reward} they do")
+        if went_on := sum(episode.is_success and not episode.terminated for episode in dataset.episodes):
+            remark(
+                f"{name}: {went_on} of the successful episodes did not end in a terminal state; with reward "
+                f"{config.reward} they do"
+            )
         return Dataset(episodes, dataset.task)
     if config.env_options.get("sparse_success"):
-        others = sum(
-            not np.array_equal(episode.reward, SUCCESS_REWARDS["sparse"].of(episode).reward)
-            for episode in dataset.episodes
-        )
-        if others:
+        expected = [SUCCESS_REWARDS["sparse"].of(episode).reward for episode in dataset.episodes]
+        pairs = zip(dataset.episodes, expected, strict=True)
+        if others := sum(not np.array_equal(episode.reward, reward) for episode, reward in pairs):
             remark(
                 f"{name}: {others} of {len(dataset.episodes)} episodes have other rewards than the environment, whose "
                 "option sparse_success gives 1 at the success and 0 elsewhere: give --reward sparse"

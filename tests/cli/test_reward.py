@@ -88,7 +88,7 @@ def test_demonstrations_and_own_episodes_have_one_kind(kind: str, command: Comma
     seen, terminal = own("run")
     assert seen == rewards and (terminal > 0) == (kind != "dataset")
     assert yaml.safe_load(Path("run/config.yaml").read_text())["reward"] == kind
-    said = "d.npz: 1 successes did not end in a terminal state"
+    said = "d.npz: 1 of the successful episodes did not end in a terminal state"
     assert (said in result.err) == (kind != "dataset")
     [evaluated] = {episode.reward.sum() for episode in softflow.Run("run").evaluate_episodes(2)[1]}
     assert evaluated == {"sparse": 1, "steps": -3, "dataset": -2.5 * LENGTH}[kind]
