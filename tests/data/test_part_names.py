@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softflow.data import Dataset, DemonstrationError, Episode, read_dataset, save_demonstrations
@@ -27,6 +27,7 @@ EPISODE = Episode.from_native(
 DATASET = Dataset([EPISODE], RECORDED)
 
 
+@settings(deadline=None)
 @given(st.permutations("abc"), st.permutations("abc"), st.integers(1, 3))
 def test_parts_are_chosen_renamed_and_ordered(sources: list[str], wanted: list[str], number: int) -> None:
     names = dict(zip(wanted[:number], sources[:number], strict=True))
