@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar, get_origin
 import tyro
 import yaml
 
+from softflow.cli.dict_flags import ANYTHING, TEXTS, flag_name, take_dict_flags
 from softflow.cli.option_help import option_help
 from softflow.console import console
 from softflow.errors import UserError, nearest, one_line, place_of
@@ -58,7 +59,8 @@ def parse_command_line(
     `--help` shows the values of the presets as defaults, and lists the options of the chosen flow, encoder, environment
     and demonstrator. Fields of a nested dataclass take a prefix, as in `--imitation.updates 100`; fields of a flat part
     (`Flat`) take none. A dict accepts any key: `--flow-options.width 192`. A dict of `Any` also accepts several keys at
-    once: `--env-options '{width: 192, maze_map: [[1, 1], [1, 0]]}'`. Earlier names of flags are accepted with a note.
+    once: `--env-options '{width: 192, maze_map: [[1, 1], [1, 0]]}'`. A dict of texts takes them as pairs:
+    `--demo-map wrist=images.left state=joints`. Earlier names of flags are accepted with a note.
 
     Args:
         cls: The command's dataclass, possibly generic as in `TrainConfig[SoftFlowConfig]`, with a docstring below every
@@ -75,7 +77,7 @@ def parse_command_line(
     argv = _with_new_names(cls, argv)
     _check_flags(cls, argv)
     layers = (layers_for or preset_layers)(read_selection(cls, argv))
-    argv, free = _take_free_options(cls, argv)
+    argv, free = take_dict_flags(cls, argv)
     default = from_layers(cls, [*layers, *free], missing=tyro.MISSING)
     try:
         config = _parse(cls, argv, default, prog, description)
@@ -126,15 +128,6 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
     if "base" in flags or "base" in file:
         defaults.pop("env", None)  # it is inherited from the base
     return Selection(**{name: flags.get(name, file.get(name, defaults.get(name))) for name in names})
-
-
-def layers_of_environment(cls: type, selection: Selection) -> list[Layer]:
-    """Load the presets of a command that does not train, without the settings that it does not have."""
-    known = keys_of(cls)
-    return [
-        Layer({name: value for name, value in layer.values.items() if name in known}, layer.source)
-        for layer in preset_layers(selection)
-    ]
 
 
 def run_main(function: Callable[[Sequence[str]], int | None], prints_result: bool = True) -> Callable[..., int]:
@@ -204,20 +197,16 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
-def _flag(key: str) -> str:
-    return key.replace("_", "-")
-
-
 def _with_new_names(cls: type, argv: Sequence[str]) -> list[str]:
     """Rename the flags of earlier versions, each with a note on stderr."""
-    flags = {f"--{_flag(key)}" for key, _ in dotted_fields(cls)}
-    given = {_flag(argument.partition("=")[0]) for argument in argv}
+    flags = {f"--{flag_name(key)}" for key, _ in dotted_fields(cls)}
+    given = {flag_name(argument.partition("=")[0]) for argument in argv}
     renamed = []
     for argument in argv:
         flag, equals, value = argument.partition("=")
-        parent, dot, name = _flag(flag).rpartition("." if "." in flag else "--")
-        new = f"{parent}{dot}{_flag(RENAMED.get(name.replace('-', '_'), name))}"
-        if _flag(flag) not in flags and new in flags:
+        parent, dot, name = flag_name(flag).rpartition("." if "." in flag else "--")
+        new = f"{parent}{dot}{flag_name(RENAMED.get(name.replace('-', '_'), name))}"
+        if flag_name(flag) not in flags and new in flags:
             if new in given:
                 raise ConfigError(f"{flag} is the earlier name of {new}, and both are given: remove {flag}")
             print(f"{flag} is called {new} now", file=sys.stderr)
@@ -227,7 +216,7 @@ def _with_new_names(cls: type, argv: Sequence[str]) -> list[str]:
 
 
 def _check_flags(cls: type, argv: Sequence[str]) -> None:
-    fields = {_flag(key): annotation for key, annotation in dotted_fields(cls)}
+    fields = {flag_name(key): annotation for key, annotation in dotted_fields(cls)}
     valid = {"help", *fields}
     for key, annotation in fields.items():
         if annotation is bool:
@@ -235,51 +224,15 @@ def _check_flags(cls: type, argv: Sequence[str]) -> None:
             valid.add(f"{parent}{dot}no-{name}")
     free = tuple(f"{key}." for key, annotation in fields.items() if get_origin(annotation) is dict)
     for argument in argv:
-        name = _flag(argument.removeprefix("--").partition("=")[0])
+        name = flag_name(argument.removeprefix("--").partition("=")[0])
         if argument.startswith("--") and name not in valid and not name.startswith(free):
             near = nearest(f"--{name}", [f"--{key}" for key in valid])
             hint = f"did you mean {near!r}?" if near else "--help lists the flags"
             raise ConfigError(f"unknown flag {argument.partition('=')[0]}: {hint}")
 
 
-def _take_free_options(cls: type, argv: Sequence[str]) -> tuple[list[str], list[Layer]]:
-    """Separate the flags of dict fields, whose keys are not fields of a dataclass. Their values are read as YAML."""
-    free = {f"--{_flag(key)}": (key, annotation) for key, annotation in dotted_fields(cls) if _is_dict(annotation)}
-    kept: list[str] = []
-    layers: list[Layer] = []
-    arguments = iter(argv)
-    for argument in arguments:
-        flag, equals, text = argument.partition("=")
-        field = next((field for field in free if f"{_flag(flag)}.".startswith(f"{field}.")), None)
-        is_whole = field == _flag(flag)
-        if field is None or (is_whole and free[field][1] != _ANYTHING):
-            kept.append(argument)
-            continue
-        value = text if equals else next(arguments, "--")
-        if value.startswith("--"):
-            raise ConfigError(f"{flag} needs a value")
-        try:
-            values = read_yaml(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{flag}: {value!r} is not valid YAML: {one_line(error)}") from error
-        option, dot, inner = flag[len(field) + 1 :].partition(".")
-        if dot:
-            raise ConfigError(f"{flag}: give the whole of {option!r}: {field}.{option} '{{{inner}: {value}, ...}}'")
-        for name in reversed([*free[field][0].split("."), *([] if is_whole else [option.replace("-", "_")])]):
-            values = {name: values}
-        layers.append(Layer(values, flag))
-    return kept, layers
-
-
-_ANYTHING = dict[str, Any]
-
-
-def _is_dict(annotation: Any) -> bool:
-    return get_origin(annotation) is dict
-
-
 def _values_like_yaml() -> tyro.constructors.ConstructorRegistry:
-    """Make integer flags accept `1e5`, as in YAML files, and show a dict of `Any` as one value."""
+    """Make integer flags accept `1e5`, as in YAML files, and show dicts as `take_dict_flags` reads them."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -303,14 +256,26 @@ def _values_like_yaml() -> tyro.constructors.ConstructorRegistry:
 
     @registry.primitive_rule
     def anything(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-        if info.type != _ANYTHING:
+        if info.type != ANYTHING:
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
             metavar="YAML",
-            instance_from_str=lambda texts: read_yaml(texts[0]),  # unused: `_take_free_options` removes these flags
+            instance_from_str=lambda texts: read_yaml(texts[0]),  # unused: `take_dict_flags` removes these flags
             is_instance=lambda value: isinstance(value, dict),
             str_from_instance=lambda value: [yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip()],
+        )
+
+    @registry.primitive_rule
+    def texts(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        if info.type != TEXTS:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="NAME=OTHER_NAME ...",
+            instance_from_str=lambda pairs: dict(pair.split("=", 1) for pair in pairs),  # unused, as above
+            is_instance=lambda value: isinstance(value, dict),
+            str_from_instance=lambda value: [f"{name}={other}" for name, other in value.items()],
         )
 
     return registry

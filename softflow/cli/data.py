@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
 from softflow.cli.check_data import CheckConfig, check_file
-from softflow.cli.command_line import as_json, layers_of_environment, parse_command_line, run_main
+from softflow.cli.command_line import as_json, parse_command_line, run_main
 from softflow.data import Dataset, read_dataset, save_demonstrations
 from softflow.data.contact_sheet import save_contact_sheet
 from softflow.data.editing import Conditions, merge, split
 from softflow.data.summary import in_words, summary_of
+from softflow.envs import make_env
 from softflow.errors import UserError, did_you_mean
 from softflow.runs.assembly import require_new_file
-from softflow.settings.fields import Flat
+from softflow.runs.given_demonstrations import fitting
+from softflow.settings.fields import Flat, keys_of
+from softflow.settings.presets import known_layers
+from softflow.task import TaskSpec
+from softflow.training.config import EnvOptions
+from softflow.training.global_state import environments_turn
 
 
 @dataclass
@@ -50,6 +56,36 @@ def info(config: InfoConfig) -> None:
 
 
 @dataclass
+class ReadingConfig:
+    """Settings of the commands that read datasets and write them as files of ours."""
+
+    format: str | None = None
+    """Name of the format of every source. By default, the format is recognised by the content."""
+    map: dict[str, str] = field(default_factory=dict)
+    """Parts of the environment that have another name in the sources: `--map wrist=observation.images.cam_high`.
+    Without an environment, the observation is reduced to these parts (docs/your-data.md)."""
+    env: str | None = None
+    """Environment that the datasets are for: a short name or a gymnasium id. Its parts and its bounds of actions are
+    written. By default they are those of the source."""
+    env_options: EnvOptions = field(default_factory=dict)
+    """Arguments of the environment, as YAML."""
+
+    @cached_property
+    def task(self) -> TaskSpec | None:
+        """The task of the environment. None if none is named."""
+        if self.env is None:
+            return None
+        with environments_turn(), chdir("."):  # files are named relative to the folder, which an environment may change
+            return TaskSpec.from_env(make_env(self.env, **self.env_options))
+
+    def read(self, source: str, wanted: TaskSpec | None = None) -> Dataset:
+        """Read a source for the environment or, without one, for the task `wanted`."""
+        task = self.task
+        dataset = read_dataset(source, self.format, wanted if task is None else task, self.map)
+        return dataset if task is None else fitting(task, dataset, source)
+
+
+@dataclass
 class RepairConfig:
     """Settings of `softflow-data repair`."""
 
@@ -73,8 +109,7 @@ class ConvertConfig:
     """File or folder of a known format."""
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .npz file to write, or with `--to lerobot` the folder. It must not exist."""
-    format: str | None = None
-    """Name of the source's format. By default, the format is recognised by the content."""
+    reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
     to: Literal["npz", "lerobot"] = "npz"
     """Format to write: a file of ours, or a folder of LeRobot 3.0."""
     rate: float | None = None
@@ -87,7 +122,7 @@ def convert(config: ConvertConfig) -> None:
     if config.to == "npz" and (config.rate, config.text) != (None, None):
         raise UserError("--rate and --text are stored in LeRobot datasets only: add --to lerobot, or leave them out")
     target = _new(config.target) if config.to == "npz" else _new_folder(config.target)
-    dataset = read_dataset(config.source, config.format)
+    dataset = config.reading.read(config.source)
     if config.to == "npz":
         _write(target, dataset)
     else:
@@ -105,6 +140,7 @@ class MergeConfig:
     """The .npz file to write. It must not exist."""
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE...")]
     """Files or folders of known formats, two or more. Formats without the bounds of actions take those of the first."""
+    reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
 
 
 def merge_files(config: MergeConfig) -> None:
@@ -113,7 +149,7 @@ def merge_files(config: MergeConfig) -> None:
     for source in config.sources:
         # A format without the bounds of actions takes them from the first dataset.
         wanted = datasets[0][1].task if datasets else None
-        datasets.append((source, read_dataset(source, wanted=wanted)))
+        datasets.append((source, config.reading.read(source, wanted)))
     merged = merge(datasets)
     _write(target, merged)
     print(f"{target}: {_size(merged)} of {len(config.sources)} datasets")
@@ -128,11 +164,12 @@ class FilterConfig:
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .npz file to write. It must not exist."""
     conditions: Flat[Conditions] = field(default_factory=Conditions)
+    reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
 
 
 def filter_file(config: FilterConfig) -> None:
     target = _new(config.target)
-    dataset = read_dataset(config.source)
+    dataset = config.reading.read(config.source)
     kept = config.conditions.keep(dataset)
     _write(target, kept)
     print(
@@ -156,13 +193,14 @@ class SplitConfig:
     one episode. Higher values move episodes from the second file to the first."""
     seed: int = 0
     """Random seed of the choice of episodes, 0 or more."""
+    reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
 
 
 def split_file(config: SplitConfig) -> None:
     targets = _new(config.first), _new(config.second)
     if targets[0].absolute() == targets[1].absolute():
         raise UserError(f"{targets[0]} is given twice: the two parts need a file each")
-    parts = split(read_dataset(config.source), config.share, config.seed)
+    parts = split(config.reading.read(config.source), config.share, config.seed)
     _write(targets[0], parts[0])
     try:
         _write(targets[1], parts[1])
@@ -205,9 +243,15 @@ def main(argv: Sequence[str]) -> int | None:
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
     settings, run, description = COMMANDS[name]
-    prog = f"softflow-data {name}"
-    layers = partial(layers_of_environment, settings)
-    return run(parse_command_line(settings, arguments, prog=prog, description=description, layers_for=layers))
+    known = keys_of(settings)
+    config: Any = parse_command_line(
+        settings,
+        arguments,
+        prog=f"softflow-data {name}",
+        description=description,
+        layers_for=lambda selection: known_layers(selection, known),
+    )
+    return run(config)
 
 
 @contextmanager

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from softflow.cli.command_line import as_json, layers_of_environment, parse_command_line, run_main
+from softflow.cli.command_line import as_json, parse_command_line, run_main
 from softflow.data import Corrections, Episode, save_corrections, save_demonstrations
 from softflow.errors import UserError
 from softflow.runs.assembly import config_path_of, require_new_file
 from softflow.runs.config import read_config
 from softflow.runs.recording import RecordingConfig, correct, demonstrate, teleoperate
-from softflow.settings.fields import Flat
-from softflow.settings.presets import Selection
+from softflow.settings.fields import Flat, keys_of
+from softflow.settings.presets import Selection, known_layers
 from softflow.settings.typed import Layer
 from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors
@@ -93,8 +93,8 @@ def _in_words(result: Mapping[str, Any]) -> str:
 
 def _layers(selection: Selection) -> list[Layer]:
     """Return the presets of an environment or, for corrections, the environment settings of the run."""
-    if selection.corrections is None:
-        return layers_of_environment(DemoConfig, selection)
+    if selection.corrections is None:  # a preset of an environment is for training as well
+        return known_layers(selection, keys_of(DemoConfig))
     run = read_config(str(config_path_of(selection.corrections))).run
     return [Layer({"env": run.env, "env_options": run.env_options, "success": run.success}, selection.corrections)]
 

@@ -14,6 +14,7 @@ from softflow.cli.command_line import parse_command_line, read_selection, run_ma
 from softflow.console import note
 from softflow.envs import available_envs
 from softflow.runs.config import TrainConfig, class_for, config_class, read_config
+from softflow.runs.given_demonstrations import DemonstrationFile
 from softflow.runs.layers import require_resumable, training_layers
 from softflow.runs.training import Trained, new_folder, train_run
 from softflow.settings.fields import to_dict
@@ -36,9 +37,9 @@ def main(argv: Sequence[str]) -> None:
             _train(*_resumed_config(folder, argv), folder)
 
 
-def _train(config: TrainConfig[Any], more_demos: str | None, folder: RunFolder) -> None:
+def _train(config: TrainConfig[Any], more: DemonstrationFile | None, folder: RunFolder) -> None:
     try:
-        trained = train_run(config, folder, more=more_demos)
+        trained = train_run(config, folder, more=more)
     except KeyboardInterrupt:
         if folder.has_checkpoint:
             print(f"\ncontinue with: softflow-train --resume {quote(folder.given)}", file=sys.stderr)
@@ -46,18 +47,23 @@ def _train(config: TrainConfig[Any], more_demos: str | None, folder: RunFolder) 
     note(_summary(trained, folder))
 
 
-def _resumed_config(folder: RunFolder, argv: Sequence[str]) -> tuple[TrainConfig[Any], str | None]:
+def _resumed_config(folder: RunFolder, argv: Sequence[str]) -> tuple[TrainConfig[Any], DemonstrationFile | None]:
     """Return the configuration of the run that is resumed in `folder`, changed by the flags in `argv`.
 
-    The second result is the file of the demonstrations to add, if `--demos` names one.
+    The second result is the file of the demonstrations to add, if `--demos` names one. It is read as the flags say, not
+    as the file that the run began with.
     """
     saved = read_config(str(folder.config_path))
     saved = replace(saved, run=replace(saved.run, resume=folder.given))
-    layers = [Layer({**to_dict(saved), "demos": None}, str(folder.config_path))]
+    nothing = replace(saved, run=replace(saved.run, demos=None, demos_format=None, demo_map={}))
+    layers = [Layer(to_dict(nothing), str(folder.config_path))]
     config = parse_command_line(class_for(saved.algorithm), argv, **_command(), layers_for=lambda _: layers)
-    more_demos, config = config.run.demos, replace(config, run=replace(config.run, demos=saved.run.demos))
+    flags, first = config.run, saved.run
+    more = DemonstrationFile.of(flags.demos, flags.demos_format, flags.demo_map)
+    run = replace(flags, demos=first.demos, demos_format=first.demos_format, demo_map=first.demo_map)
+    config = replace(config, run=run)
     require_resumable(saved, config)
-    return config, more_demos
+    return config, more
 
 
 def _command() -> dict[str, str]:

@@ -23,14 +23,17 @@ from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
 from softflow.data.imitable import ImitationRule
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
+from softflow.data.part_names import PartNames
 from softflow.data.proposal_ring import proposal_dtype
 from softflow.data.proposals import Proposals
 from softflow.data.readers import DatasetReader, read_dataset, register_reader
 from softflow.data.replay import Replay, sample_mixed
 from softflow.data.replay_rows import row_dtype
+from softflow.data.rewards import SUCCESS_REWARDS, RewardKind, describe_reward
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [
+    "SUCCESS_REWARDS",
     "ActionStatistics",
     "CorrectionError",
     "Corrections",
@@ -41,14 +44,17 @@ __all__ = [
     "Episode",
     "EpisodeBuilder",
     "ImitationRule",
+    "PartNames",
     "Proposals",
     "Replay",
+    "RewardKind",
     "Windows",
     "action_statistics",
     "check_compatible",
     "chunks_from",
     "concatenate",
     "constant_dimensions",
+    "describe_reward",
     "in_order_of",
     "load_corrections",
     "load_dataset",

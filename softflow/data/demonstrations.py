@@ -139,16 +139,36 @@ def in_order_of(task: TaskSpec, dataset: Dataset) -> Dataset:
     given = dataset.task
     if given is None or given.observation == task.observation:
         return dataset
-    by_name = {part.name: part for part in given.observation}
-    if by_name.keys() != {part.name for part in task.observation}:
+    names = [part.name for part in task.observation]
+    if {part.name for part in given.observation} != set(names):
         return dataset
-    ordered = replace(given, observation=tuple(by_name[part.name] for part in task.observation))
-    columns = np.concatenate([given.columns[part.name] for part in ordered.observation])
+    return with_parts(dataset, dict(zip(names, names, strict=True)))
+
+
+def with_parts(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
+    """Return a dataset whose observations are some of its parts, in a given order and under given names.
+
+    Args:
+        dataset: A dataset that knows its task.
+        names: The present name of each part, by its new name.
+    """
+    given = dataset.task
+    assert given is not None
+    by_name = {part.name: part for part in given.observation}
+    task = replace(given, observation=tuple(replace(by_name[old], name=new) for new, old in names.items()))
+    columns = np.concatenate([given.columns[old] for old in names.values()])
+
+    def chosen(observation: np.ndarray) -> np.ndarray:
+        rows = observation[:, columns]
+        if given.layout is not None and task.layout is None:  # no image is left, so the bytes are numbers again
+            rows = np.ascontiguousarray(rows).view(np.float32)
+        return rows
+
     episodes = [
-        replace(episode, observation=episode.observation[:, columns], layout=ordered.layout, task=ordered)
+        replace(episode, observation=chosen(episode.observation), layout=task.layout, task=task)
         for episode in dataset.episodes
     ]
-    return Dataset(episodes, ordered)
+    return Dataset(episodes, task)
 
 
 def check_compatible(

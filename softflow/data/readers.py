@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from softflow.data.archive import VERSION
 from softflow.data.demonstrations import Dataset, DemonstrationError, load_dataset
+from softflow.data.part_names import PartNames, Renaming, in_names_of_dataset, in_names_of_task
 from softflow.errors import UserError, one_line
 from softflow.task import TaskSpec
 
@@ -55,6 +56,14 @@ class DatasetReader(ABC):
             ModuleNotFoundError: A package that the format needs is not installed.
         """
 
+    def part_names(self, path: Path) -> PartNames:
+        """Return what the dataset calls its parts, by which a user may choose them.
+
+        By default the names in the task of the dataset, which is read for it. A reader whose names are stored apart, or
+        that cannot read a dataset without a task, provides its own. Errors are those of `read`.
+        """
+        return PartNames.of(self.read(path).task)
+
 
 ReaderT = TypeVar("ReaderT", bound=type[DatasetReader])
 
@@ -94,7 +103,12 @@ def readers() -> Registry[type[DatasetReader]]:
     return registry
 
 
-def read_dataset(path: str | os.PathLike[str], format: str | None = None, wanted: TaskSpec | None = None) -> Dataset:
+def read_dataset(
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    wanted: TaskSpec | None = None,
+    names: Renaming | None = None,
+) -> Dataset:
     """Read recorded episodes of any registered format.
 
     Args:
@@ -102,9 +116,13 @@ def read_dataset(path: str | os.PathLike[str], format: str | None = None, wanted
         format: The name of its format. By default, the format is recognised by the content.
         wanted: The task that is to be learnt, such as `TaskSpec.from_env(env)`. Formats that do not say which parts are
             observed, or the bounds of actions, take them from it.
+        names: What the dataset calls parts of the wanted task, such as `{"wrist": "observation.images.cam_high"}`.
+            Single numbers of an action without names are `"action[0]"` and so on. Parts that are not wanted are left
+            out. Without a wanted task, the observation consists of these parts alone, in this order.
 
     Raises:
-        DemonstrationError: There is nothing at the path, no format is recognised, or the dataset cannot be read.
+        DemonstrationError: There is nothing at the path, no format is recognised, or the dataset cannot be read or has
+            no such parts.
         UserError: The format is not known, or the package that provides it cannot be imported.
     """
     path = Path(path)
@@ -112,8 +130,7 @@ def read_dataset(path: str | os.PathLike[str], format: str | None = None, wanted
         raise DemonstrationError(f"{path}: no such file")
     name, reader = (format, _find(format)) if format is not None else _recognize(path)
     try:
-        takes_task = "wanted" in inspect.signature(reader.read).parameters
-        dataset = reader.read(path, wanted) if takes_task else reader.read(path)
+        dataset = _read(reader, path, wanted, names or {})
     except UserError:
         raise
     except ModuleNotFoundError as error:
@@ -125,6 +142,13 @@ def read_dataset(path: str | os.PathLike[str], format: str | None = None, wanted
     if not dataset.episodes:
         raise DemonstrationError(f"{path}: no episodes")
     return dataset
+
+
+def _read(reader: DatasetReader, path: Path, wanted: TaskSpec | None, names: Renaming) -> Dataset:
+    asked = in_names_of_dataset(wanted, names, reader.part_names(path)) if names else wanted
+    takes_task = "wanted" in inspect.signature(reader.read).parameters
+    dataset = reader.read(path, asked) if takes_task else reader.read(path)
+    return in_names_of_task(dataset, wanted, names) if names else dataset
 
 
 def _recognize(path: Path) -> tuple[str, DatasetReader]:

@@ -18,7 +18,7 @@ from softflow.envs.options import check_options
 from softflow.envs.packing import flatten_observations
 from softflow.envs.simulation import SimulatedTask
 from softflow.envs.stateful import StatefulTask
-from softflow.envs.success import SparseSuccess, SuccessInfo
+from softflow.envs.success import SuccessInfo, SuccessReward
 from softflow.envs.tasks import Demonstrator, Mirror, Supervisor, find_task, known_tasks, short_names
 from softflow.errors import UserError, did_you_mean, one_line
 from softflow.task import TaskSpec
@@ -45,7 +45,7 @@ def make_env(
     Args:
         name: A short name (``available_envs``) or a registered gymnasium id, optionally as ``module:Id-v0``.
         sparse_success: True or False; the first success ends the episode with reward 1, and all other rewards are 0.
-            This replaces the environment's own rewards (`SparseSuccess`).
+            This replaces the environment's own rewards (`SuccessReward`).
         observed_as: How to interpret parts of the observation, by their names (`TaskSpec.from_env`).
         options: Keyword arguments of ``gymnasium.make``, such as ``render_mode``, and of the environment, which
             receives copies.
@@ -65,7 +65,7 @@ def make_env(
         raise UserError(f"{what} needs a package that is not installed: {error}") from error
     env.metadata = {**env.metadata, "time_limit": _time_limit(env)}
     if sparse_success:
-        env = SparseSuccess(env)
+        env = SuccessReward(env)
     try:
         spec = TaskSpec.from_env(env, observed_as)
     except UserError:

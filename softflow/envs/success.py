@@ -1,7 +1,8 @@
-"""Wrappers that report the success of third-party environments as `info["is_success"]`."""
+"""Wrappers that report the success of third-party environments as `info["is_success"]`, and reward it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -30,22 +31,38 @@ class SuccessInfo(gymnasium.Wrapper[Any, Any, Any, Any]):
         return observation, reward, terminated, truncated, info
 
 
-class SparseSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Wrapper that gives reward 1 at the first success, which ends the episode, and 0 before.
+class SuccessReward(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Wrapper that ends an episode at the first success, with rewards that depend on the success alone.
 
-    It is meant for tasks that continue after a success, or whose own rewards are negative or large. For rewards of -1
-    per step until the success it only rescales values: with discount g, a value V becomes 1 + (1 - g) V.
+    By default the success has reward 1, and all steps before have 0. It is meant for tasks that continue after a
+    success, or whose own rewards are negative or large. In place of rewards of -1 per step until the success, it only
+    rescales values: with discount g, a value V becomes 1 + (1 - g) V.
+
+    Args:
+        env: The environment.
+        at_success: The reward of the step that succeeds.
+        otherwise: The reward of every other step.
 
     Raises:
         UserError: In `step`, the info has no `is_success`.
     """
 
+    def __init__(self, env: gymnasium.Env[Any, Any], at_success: float = 1.0, otherwise: float = 0.0) -> None:
+        super().__init__(env)
+        self._at_success, self._otherwise = at_success, otherwise
+
     def step(self, action: Any) -> Step:
         observation, _, terminated, truncated, info = self.env.step(action)
         if "is_success" not in info:
             raise UserError(
-                f"sparse_success: {self.unwrapped} says neither 'is_success' nor 'success' in its info; leave the "
-                "option out"
+                f"{self.unwrapped} says neither 'is_success' nor 'success' in its info, which its reward shall depend "
+                "on: leave out the option sparse_success, and let --reward be dataset"
             )
         success = info["is_success"]
-        return observation, float(success), terminated or success, truncated, info
+        reward = self._at_success if success else self._otherwise
+        return observation, reward, terminated or success, truncated, info
+
+
+def reward_success(make: Callable[[], gymnasium.Env[Any, Any]], at_success: float, otherwise: float) -> SuccessReward:
+    """Make an environment with the rewards of `SuccessReward`. As a partial it can be sent to other processes."""
+    return SuccessReward(make(), at_success, otherwise)

@@ -10,10 +10,12 @@ import numpy as np
 from softflow.console import remark
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
+from softflow.data.part_names import PartNames
 from softflow.data.readers import DatasetReader
 from softflow.formats.flat import (
     BOUNDS_ASSUMED,
     SUCCESS,
+    WHOLE,
     column,
     require_flags,
     require_rows,
@@ -51,6 +53,9 @@ class D4RLReader(DatasetReader):
 
         with open_hdf5(path) as file:
             return {"observations", "actions"} <= set(file)
+
+    def part_names(self, path: Path) -> PartNames:
+        return PartNames((WHOLE,))
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. Without a task, the bounds of actions are -1 and 1."""

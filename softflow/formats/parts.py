@@ -36,6 +36,9 @@ def observed_parts(
         recorded: The arrays of the dataset.
         wanted: The parts that the task observes. By default, all arrays are chosen.
         spellings: Returns what the dataset may call a part, by the name of the part.
+
+    Raises:
+        ValueError: Two parts would be the same array.
     """
     by_name = {part.name: part for part in recorded}
     if wanted is None:
@@ -51,6 +54,9 @@ def observed_parts(
                 assumptions.append(f"{name} is taken for the observation {part.name!r}")
         if name is not None:
             stored[part.name] = name
+    for name, array in stored.items():
+        if other := next((one for one, its in stored.items() if its == array and one != name), None):
+            raise ValueError(f"{array} would be two parts of the task, {name!r} and {other!r}: name both")
     named = {part.name: part for part in wanted}
     if len(stored) < len(wanted):
         stored |= {name: name for name in by_name if name not in stored.values()}

@@ -17,9 +17,10 @@ from gymnasium.vector import VectorEnv
 from flows.registry import find_flow
 from softflow.algos import Algorithm, find_algorithm
 from softflow.console import remark
-from softflow.data import Episode
+from softflow.data import SUCCESS_REWARDS, Episode
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
+from softflow.envs.success import reward_success
 from softflow.errors import UserError, one_line
 from softflow.policies import BestOfN
 from softflow.policies.weights import memory_limit
@@ -116,12 +117,15 @@ def give(load: Callable[[T], None], what: T, name: str) -> None:
 def make_environment(config: RunConfig, **options: Any) -> Env:
     """Make an environment of the run's configuration; `options` are further arguments of it."""
     with environments_turn():
-        return make_env(config.env, **{**config.env_options, **options})
+        return environment_maker(config, **options)()
 
 
-def environment_maker(config: RunConfig) -> Callable[[], Env]:
+def environment_maker(config: RunConfig, **options: Any) -> Callable[[], Env]:
     """Return a function that makes an environment, for processes in which the configuration's class may be unknown."""
-    return partial(make_env, config.env, **config.env_options)
+    make = partial(make_env, config.env, **{**config.env_options, **options})
+    if config.reward == "dataset":
+        return make
+    return partial(reward_success, make, *SUCCESS_REWARDS[config.reward])
 
 
 def make_environments(config: RunConfig, number: int, n_action_steps: int) -> VectorEnv[Any, Any, Any]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from contextlib import chdir
 from dataclasses import replace
+from typing import NamedTuple
 
-from softflow.console import note
-from softflow.data import Dataset, Episode, check_compatible, in_order_of, read_dataset
+import numpy as np
+
+from softflow.console import note, remark
+from softflow.data import SUCCESS_REWARDS, Dataset, Episode, check_compatible, in_order_of, read_dataset
+from softflow.data.part_names import Renaming
 from softflow.errors import UserError
 from softflow.runs.assembly import environment_maker, make_environment
 from softflow.runs.record_demonstrations import record_demonstrations
@@ -20,31 +24,52 @@ DEMONSTRATIONS = "demonstrations.npz"
 """File name of the copy of the demonstrations in the run folder."""
 
 
+class DemonstrationFile(NamedTuple):
+    """A file or folder of demonstrations, and how it is read."""
+
+    path: str
+    format: str | None = None
+    """The name of its format. None recognises it by the content."""
+    names: Renaming | None = None
+    """What it calls parts of the task, by their names in the task (see `read_dataset`)."""
+
+    @classmethod
+    def of(cls, demos: str | None, demos_format: str | None, demo_map: Renaming | None) -> DemonstrationFile | None:
+        """Return the file that settings of these names describe. None if they name none.
+
+        Raises:
+            UserError: They say how a file is read, but not which one.
+        """
+        if demos is not None:
+            return cls(demos, demos_format, demo_map)
+        if given := [name for name, value in (("demos_format", demos_format), ("demo_map", demo_map)) if value]:
+            raise UserError(f"{given[0]} says how the file of demos is read, and there is none: give demos as well")
+        return None
+
+
 def first_demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
     """Return the demonstrations of a new run: those given, else those of the file, else those of the demonstrator.
 
     Raises:
         UserError: They are invalid or of another task, or the environment has no demonstrator.
     """
-    if config.demos is None and given is None:
+    file = DemonstrationFile.of(config.demos, config.demos_format, config.demo_map)
+    if file is None and given is None:
         processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
         errors = EnvironmentErrors(config.on_env_error)
         rule, number = SuccessRule(config.success), config.num_demos
         return record_demonstrations(
             environment_maker(config), number, config.seed, processes, errors=errors, success=rule
         )
-    if config.demos is not None:
-        dataset = read_dataset(config.demos, wanted=_task(config))
-        if len(dataset.episodes) < config.num_demos:
-            note(f"{config.demos} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
-    else:
-        assert given is not None
-        dataset = given
-    dataset = _fitting(config, dataset, config.demos or "demos")
+    more = file or given
+    assert more is not None
+    dataset = _read(config, more)
+    if file is not None and len(dataset.episodes) < config.num_demos:
+        note(f"{file.path} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
     return Dataset(dataset.episodes[: config.num_demos], dataset.task)
 
 
-def with_more_demonstrations(config: RunConfig, dataset: Dataset, more: Dataset | str) -> Dataset:
+def with_more_demonstrations(config: RunConfig, dataset: Dataset, more: Dataset | DemonstrationFile) -> Dataset:
     """Return the demonstrations of a resumed run, followed by all of `more` that are not yet among them.
 
     Repeating the command that added them thus adds nothing.
@@ -57,11 +82,10 @@ def with_more_demonstrations(config: RunConfig, dataset: Dataset, more: Dataset 
     Raises:
         UserError: They are invalid or of another task.
     """
-    name = more if isinstance(more, str) else "demos"
-    added = _fitting(config, read_dataset(more, wanted=_task(config)) if isinstance(more, str) else more, name)
+    added = _read(config, more)
     known = set(map(identity, dataset.episodes))
     new = [replace(episode, task=dataset.task) for episode in added.episodes if identity(episode) not in known]
-    note(f"{name}: {len(new)} demonstrations are added, {len(added.episodes) - len(new)} were there already")
+    note(f"{_name(more)}: {len(new)} demonstrations are added, {len(added.episodes) - len(new)} were there already")
     return Dataset([*dataset.episodes, *new], dataset.task)
 
 
@@ -70,16 +94,56 @@ def identity(episode: Episode) -> tuple[bytes, bytes]:
     return episode.observation.tobytes(), episode.action.tobytes()
 
 
-def _fitting(config: RunConfig, dataset: Dataset, name: str) -> Dataset:
-    """Return a dataset in the environment's order of parts. Raise `UserError` if it does not fit the environment."""
-    if not dataset.episodes:
-        raise UserError(f"{name} has no episode: give at least one")
-    task = _task(config)
+def fitting(task: TaskSpec, dataset: Dataset, name: str) -> Dataset:
+    """Return a dataset in the order of a task's parts.
+
+    Raises:
+        UserError: It is of another task. The message begins with its `name`.
+    """
     dataset = in_order_of(task, dataset)
+    sizes = task.observation_size, task.action_dim
+    try:
+        check_compatible(dataset.episodes, *sizes, recorded=dataset.task, expected=task)
+    except UserError as error:
+        raise type(error)(f"{name}: {error}") from error
+    return dataset
+
+
+def _read(config: RunConfig, given: Dataset | DemonstrationFile) -> Dataset:
+    """Return demonstrations as the run learns from them. Raise `UserError` if they do not fit its environment."""
+    name, task = _name(given), _task(config)
+    if isinstance(given, DemonstrationFile):
+        given = read_dataset(given.path, given.format, task, given.names)
+    elif not given.episodes:
+        raise UserError(f"{name} has no episode: give at least one")
+    dataset = fitting(task, given, name)
     if dataset.task is not None and dataset.task.success != config.success:
         note(f"{name} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
-    sizes = task.observation_size, task.action_dim
-    check_compatible(dataset.episodes, *sizes, recorded=dataset.task, expected=task)
+    return _rewarded(config, dataset, name)
+
+
+def _name(given: Dataset | DemonstrationFile) -> str:
+    return given.path if isinstance(given, DemonstrationFile) else "demos"
+
+
+def _rewarded(config: RunConfig, dataset: Dataset, name: str) -> Dataset:
+    """Return demonstrations with the rewards that the environment of the run gives, as far as its settings say."""
+    if config.reward != "dataset":
+        episodes = [SUCCESS_REWARDS[config.reward].of(episode) for episode in dataset.episodes]
+        if went_on := sum(episode.is_success and not episode.terminated for episode in dataset.episodes):
+            remark(
+                f"{name}: {went_on} of the successful episodes did not end in a terminal state; with reward "
+                f"{config.reward} they do"
+            )
+        return Dataset(episodes, dataset.task)
+    if config.env_options.get("sparse_success"):
+        expected = [SUCCESS_REWARDS["sparse"].of(episode).reward for episode in dataset.episodes]
+        pairs = zip(dataset.episodes, expected, strict=True)
+        if others := sum(not np.array_equal(episode.reward, reward) for episode, reward in pairs):
+            remark(
+                f"{name}: {others} of {len(dataset.episodes)} episodes have other rewards than the environment, whose "
+                "option sparse_success gives 1 at the success and 0 elsewhere: give --reward sparse"
+            )
     return dataset
 
 

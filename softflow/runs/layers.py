@@ -24,8 +24,9 @@ SOURCE = "softflow.train"
 """The source that errors name for settings given in Python."""
 
 
-INHERITED = "env", "env_options", "success", "num_demos"
-"""Settings of a base that a run which starts from it takes over, besides its demonstrations."""
+INHERITED = "env", "env_options", "success", "num_demos", "imitate", "reward"
+"""Settings of a base that a run which starts from it takes over, besides its demonstrations. How their file was read is
+not among them, because the run has a copy in the names of the environment."""
 
 
 def training_layers(selection: Selection, *above: Layer) -> list[Layer]:

@@ -23,7 +23,7 @@ from softflow.runs.calibrate_guard import make_guard
 from softflow.runs.config import TrainConfig, read_config
 from softflow.runs.evaluator import EvaluationConfig, Evaluator
 from softflow.runs.exporting import export_run
-from softflow.runs.given_demonstrations import DEMONSTRATIONS
+from softflow.runs.given_demonstrations import DEMONSTRATIONS, DemonstrationFile
 from softflow.runs.layers import demonstrations_of_base, resolve, resolve_resumed, settings_of
 from softflow.runs.recording import RecordingConfig, correct, demonstrate
 from softflow.runs.training import new_folder, train_run
@@ -230,12 +230,21 @@ class Run:
         """
         return export_run(self._given, Path(_expanded(path)), format)[1]
 
-    def resume(self, *, demos: AnyPath | Dataset | Sequence[Episode] | None = None, **changes: Any) -> Run:
+    def resume(
+        self,
+        *,
+        demos: AnyPath | Dataset | Sequence[Episode] | None = None,
+        demos_format: str | None = None,
+        demo_map: Mapping[str, str] | None = None,
+        **changes: Any,
+    ) -> Run:
         """Resume the run from its last checkpoint to its end or, with `online={"steps": ...}`, beyond it.
 
         Args:
             demos: Further demonstrations, from which the run learns as well from now on: a file in a known format, a
                 `Dataset`, or episodes. All of them are added, except for those that the run has already.
+            demos_format: The name of the file's format. By default, the format is recognised by the content.
+            demo_map: What the file calls parts of the environment, by their names in the environment.
             changes: Settings to change, with the same keys as in YAML (allowed ones: docs/architecture.md).
 
         Returns:
@@ -247,9 +256,10 @@ class Run:
         with RunFolder.resume(self._given) as folder:
             saved = self.config
             saved = replace(saved, run=replace(saved.run, resume=folder.given))
-            more = _expanded(demos) if isinstance(demos, str | PathLike) else demos
-            if more is not None and not isinstance(more, str):
-                more = _as_dataset(more, "demos")
+            path = _expanded(demos) if isinstance(demos, str | PathLike) else None
+            more: Dataset | DemonstrationFile | None = DemonstrationFile.of(path, demos_format, demo_map)
+            if demos is not None and path is None:
+                more = _as_dataset(demos, "demos")
             train_run(resolve_resumed(saved, changes), folder, more=more)
         return self
 

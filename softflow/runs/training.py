@@ -26,6 +26,7 @@ from softflow.data import (
     action_statistics,
     check_compatible,
     constant_dimensions,
+    describe_reward,
     load_corrections,
     load_dataset,
     observation_statistics,
@@ -45,7 +46,12 @@ from softflow.runs.assembly import (
     require_flow,
 )
 from softflow.runs.config import TrainConfig, read_config
-from softflow.runs.given_demonstrations import DEMONSTRATIONS, first_demonstrations, with_more_demonstrations
+from softflow.runs.given_demonstrations import (
+    DEMONSTRATIONS,
+    DemonstrationFile,
+    first_demonstrations,
+    with_more_demonstrations,
+)
 from softflow.settings.fields import to_dict
 from softflow.settings.typed import dump_yaml
 from softflow.task import TaskSpec
@@ -99,7 +105,10 @@ def _alone() -> Iterator[None]:
 
 @_alone()
 def train_run(
-    config: TrainConfig[Any], folder: RunFolder, given: Dataset | None = None, more: Dataset | str | None = None
+    config: TrainConfig[Any],
+    folder: RunFolder,
+    given: Dataset | None = None,
+    more: Dataset | DemonstrationFile | None = None,
 ) -> Trained:
     """Train a run to its end, from the beginning or, with `config.run.resume`, from its last checkpoint.
 
@@ -180,6 +189,7 @@ def train_run(
                 if corrections is not None:
                     save_corrections(folder.path / CORRECTIONS, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
+        note(describe_reward(run.reward, demonstrations))
         if algorithm.imitates:
             note(imitated.describe(demonstrations))
         note(_what_is_seen(environments, learned_from))

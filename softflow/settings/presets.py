@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -117,6 +117,14 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     flows = [layer.values["flow"] for layer in layers if "flow" in layer.values]
     flow = selection.flow or (flows or [None])[-1]
     return [_without(layer, "flow_options") if layer.values.get("flow", flow) != flow else layer for layer in layers]
+
+
+def known_layers(selection: Selection, known: Collection[str]) -> list[Layer]:
+    """Load the layers of a selection for a command that has only the `known` ones of a training's settings."""
+    return [
+        Layer({name: value for name, value in layer.values.items() if name in known}, layer.source)
+        for layer in preset_layers(selection)
+    ]
 
 
 def _without(layer: Layer, key: str) -> Layer:

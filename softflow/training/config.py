@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from softflow.data import ImitationRule
+from softflow.data import ImitationRule, RewardKind
 from softflow.training.failures import OnEnvError
 from softflow.training.success import SuccessRule
 from softflow.training.vector import VectorizationMode, check_time_limit
@@ -34,6 +34,15 @@ class RunConfig:
     demos: str | None = None
     """File or folder of demonstrations in a known format (docs/demonstrations.md).
     By default the environment's own demonstrator records them. With `--resume`, a file of demonstrations to add."""
+    demos_format: str | None = None
+    """Name of the format of `demos`. By default, the format is recognised by the content."""
+    demo_map: dict[str, str] = field(default_factory=dict)
+    """Parts of the environment that have another name in `demos`: `--demo-map wrist=observation.images.cam_high`. The
+    numbers of an action are called `action[0]`, `action[1]` and so on (docs/your-data.md)."""
+    reward: RewardKind = "dataset"
+    """Rewards of demonstrations and environment: `dataset` leaves them as they are; `sparse` is 1 at the success and 0
+    at all other steps; `steps` is 0 at the success and -1 at all other steps. With the last two, an episode ends at its
+    success (docs/demonstrations.md)."""
     num_demos: int = 200
     """Number of demonstrations to use, from the file or the demonstrator. Failed ones help to train the critic."""
     imitate: str = "auto"
@@ -88,12 +97,25 @@ class RunConfig:
         if self.threads > 1024:  # more of them crash the process
             raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
         SuccessRule(self.success)
+        self._check_reward()
         ImitationRule(self.imitate)
         check_time_limit(self.env_time_limit, self.vectorization_mode)
         if not self.save_minutes >= 0:
             raise ValueError(f"save_minutes must be 0 or more, got {self.save_minutes}")
         if not 0 <= self.seed < 100:  # higher seeds would reuse the held-out episodes
             raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
+
+    def _check_reward(self) -> None:
+        if self.reward != "dataset" and self.success not in ("last", "any"):
+            raise ValueError(
+                f"reward is {self.reward!r}, which needs a success that is not judged by the reward: set success to "
+                f"last or any, got {self.success!r}"
+            )
+        if self.reward == "steps" and self.env_options.get("sparse_success"):
+            raise ValueError(
+                "reward is 'steps', but the option sparse_success of the environment gives 1 at the success: set "
+                "env_options.sparse_success to false, or reward to sparse"
+            )
 
 
 _COUNTS = (

@@ -17,7 +17,7 @@ from softflow.cli import demonstrate
 from softflow.data import Dataset, Episode, load_dataset, save_demonstrations
 from softflow.task import TaskSpec
 from tests.cli.conftest import Command
-from tests.formats.lerobot_datasets import write_numbers
+from tests.formats.lerobot_datasets import as_columns, write_numbers
 
 Change = Callable[[Episode, TaskSpec], dict[str, Any]]
 PARTS = ("gripper", "opening", "head", "tail", "hole")
@@ -120,20 +120,6 @@ def test_too_few_replays_from_fresh_resets_prove_nothing(recorded: dict[str, Dat
     result = command("softflow-data check d.npz --env two_routes --episodes 3")
     assert result.status == 0 and "3 episodes replayed" in result.out
     assert "remark: the actions may be one step late, but 3 episodes do not prove it: replay more" in result.out
-
-
-def as_columns(episode: Episode) -> dict[str, np.ndarray]:
-    """An episode of actions in [-1, 1] as LeRobot records it."""
-    done = np.zeros(len(episode), np.bool_)
-    done[-1] = True
-    return {
-        "observation.state": episode.observation[:-1],
-        "action": episode.action,
-        "next.reward": episode.reward,
-        "next.success": done & episode.is_success,
-        "next.terminated": done & episode.terminated,
-        "next.truncated": done & episode.truncated,
-    }
 
 
 def test_a_lerobot_dataset_is_replayed_from_fresh_resets(

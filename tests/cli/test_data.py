@@ -15,9 +15,11 @@ from PIL import Image
 
 from softflow.cli import data, demonstrate
 from softflow.data import Episode, load_dataset, read_dataset, save_demonstrations
+from softflow.envs import make_env
 from softflow.files import WriteError
+from softflow.task import TaskSpec
 from tests.cli.conftest import Command
-from tests.formats.lerobot_datasets import GENUINE
+from tests.formats.lerobot_datasets import GENUINE, as_columns, write_numbers
 
 
 def require_same(episodes: list[Episode], expected: list[Episode]) -> None:
@@ -156,7 +158,50 @@ def test_a_filter_says_what_it_keeps(command: Command) -> None:
     assert command("softflow-data filter d.npz g.npz --no-successes --best 1").out.startswith("g.npz: 1 of 3 ")
 
 
+def test_an_environment_says_the_bounds_and_the_parts(demos: list[Episode], command: Command, tmp_path: Path) -> None:
+    expected = TaskSpec.from_env(make_env("two_routes"))
+    write_numbers(tmp_path / "lerobot", [as_columns(episode) for episode in demos])
+    small = "--num-demos 5 --algo imitation --horizon 4 --flow-options.width 8 --imitation.updates 2 --eval-episodes 2"
+    assert command("softflow-data convert lerobot guessed.npz").status == 0
+    error = command(f"softflow-train --env two_routes --demos guessed.npz {small} --run-dir run").error()
+    assert "guessed.npz: the demonstrations are of another task: observation 'observation' is missing; " in error
+    assert "action 'action' has [0] in " in error
+    for line, files in (
+        ("convert lerobot converted.npz", ["converted.npz"]),
+        ("filter lerobot kept.npz --successes", ["kept.npz"]),
+        ("split lerobot first.npz second.npz --share 0.5", ["first.npz", "second.npz"]),
+        ("merge both.npz lerobot d.npz", ["both.npz"]),
+    ):
+        assert command(f"softflow-data {line} --env two_routes").status == 0
+        for file in files:
+            task = load_dataset(file).task
+            assert task is not None and task.action == expected.action and task.observation == expected.observation
+    converted = load_dataset("converted.npz")
+    assert converted.task == replace(expected, rate=10)
+    for one, other in zip(converted.episodes, demos, strict=True):
+        np.testing.assert_array_equal(one.action, other.action)
+    assert len(load_dataset("both.npz").episodes) == 10
+    assert command(
+        "softflow-data convert lerobot again.npz --env two_routes --map state=observation.state"
+    ).error() == ("error: lerobot: the task has no part 'state': it has observation, action[0], action[1]\n")
+
+
 LINES = [
+    (
+        "convert d.npz c.npz --env peg_insertion",
+        "d.npz: the demonstrations are of another task: observation 'gripper' is",
+    ),
+    ("convert d.npz c.npz --env tow_routes", "unknown environment 'tow_routes': did you mean 'two_routes'?"),
+    (
+        "convert d.npz c.npz --env two_routes --env-options.routes 3",
+        "'two_routes' cannot be made with routes=3",
+    ),
+    (
+        "convert d.npz c.npz --map state=observatoin",
+        "d.npz: the dataset has no observation 'observatoin': it has observation",
+    ),
+    ("filter d.npz c.npz --successes --format lerobot", "d.npz: meta/info.json is missing"),
+    ("merge m.npz d.npz d.npz --env peg_insertion", "d.npz: the demonstrations are of another task: "),
     ("inof d.npz", "unknown command 'inof': did you mean 'info'?"),
     ("info nowhere", "nowhere: no such file"),
     ("info d.npz --format lerobto", "unknown dataset format 'lerobto'; did you mean 'lerobot'?"),

@@ -87,7 +87,9 @@ def test_its_values_are_an_affine_image_of_a_cost_per_step() -> None:
 
 
 def test_without_a_word_of_success_the_option_is_refused() -> None:
-    with pytest.raises(UserError, match=r"sparse_success: .*says neither 'is_success' nor 'success'"):
+    with pytest.raises(
+        UserError, match=r"says neither 'is_success' nor 'success' .*leave out the option sparse_success"
+    ):
         steps_of([{}], sparse_success=True)
 
 

@@ -147,3 +147,17 @@ def require_same(got: Dataset, expected: Dataset) -> None:
         np.testing.assert_array_equal(one.reward, other.reward)
         for name in ("terminated", "truncated", "is_success"):
             assert getattr(one, name) == getattr(other, name)
+
+
+def as_columns(episode: Episode) -> dict[str, np.ndarray]:
+    """An episode of actions in [-1, 1] as LeRobot records it."""
+    done = np.zeros(len(episode), np.bool_)
+    done[-1] = True
+    return {
+        "observation.state": episode.observation[:-1],
+        "action": episode.action,
+        "next.reward": episode.reward,
+        "next.success": done & episode.is_success,
+        "next.terminated": done & episode.terminated,
+        "next.truncated": done & episode.truncated,
+    }

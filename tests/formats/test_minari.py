@@ -160,6 +160,9 @@ def test_a_task_chooses_parts_names_and_axes(capsys: pytest.CaptureFixture[str])
         f"{path}: camera is taken for the observation 'wrist'",
         f"{path}: state is taken for the observation 'joints'",
     ]
+    named = read_dataset(path, wanted=wanted, names={"wrist": "camera", "joints": "state"})
+    np.testing.assert_array_equal(named.episodes[0].observation, dataset.episodes[0].observation)
+    assert not capsys.readouterr().err
     only = replace(SPEC, observation=SPEC.observation[1:])
     assert read_dataset(path, wanted=only).task == only
 

@@ -116,6 +116,16 @@ def test_without_a_task_all_observations_are_read(capsys: pytest.CaptureFixture[
     )
 
 
+def test_parts_are_found_by_the_names_that_are_given() -> None:
+    tool = replace(SPEC, observation=(ObservationPart("tool", (3,), "float64"),))
+    read = read_dataset(GENUINE, wanted=tool, names={"tool": "robot0_eef_pos"}).episodes
+    whole, task = read_dataset(GENUINE)
+    assert task is not None
+    np.testing.assert_array_equal(read[0].observation, whole[0].observation[:, task.columns["robot0_eef_pos"]])
+    with pytest.raises(DemonstrationError, match="has no observation 'eef': it has object, robot0_eef_pos, "):
+        read_dataset(GENUINE, wanted=tool, names={"tool": "eef"})
+
+
 def test_images_are_parts_with_axes(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (60, 8, 6, 3)).astype(np.uint8)
     path = change(copy_to(tmp_path), obs__view=lambda _: frames, next_obs__view=lambda _: frames + 1)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from softflow.formats.lerobot.info import Feature
-from softflow.formats.lerobot.task import ACTION, stored_features
+from softflow.formats.lerobot.task import ACTION, spellings
 from softflow.formats.pictures import MODES
 from softflow.task import ObservationPart, TaskSpec
 from softflow.task.parts import UNNAMED
@@ -28,9 +28,9 @@ def observed_features(task: TaskSpec) -> dict[str, Feature]:
     """
     features = {part.name: _feature(part, _feature_name(task, part)) for part in task.observation}
     counts = Counter(feature.name for feature in features.values())
-    found = stored_features(task, list(features.values())).stored
     for name, feature in features.items():
-        if counts[feature.name] > 1 or found.get(name) != feature.name:
+        found = next((spelling for spelling in spellings(name) if spelling in counts), feature.name)
+        if counts[feature.name] > 1 or found != feature.name:
             raise ValueError(
                 f"the observation {name!r} cannot be told from others as the feature {feature.name}: rename it"
             )

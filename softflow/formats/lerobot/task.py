@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from softflow.data.part_names import PartNames
 from softflow.formats.json_files import read_json
 from softflow.formats.lerobot.info import INFO, Feature, Info, action_range
 from softflow.formats.lerobot.metadata import task_texts, write_json
@@ -50,9 +51,7 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
     """
     saved = saved_task(root)
     wanted = saved if wanted is None else wanted
-    action = info.features.get(ACTION)
-    if action is None or not action.is_numbers or len(action.shape) != 1:
-        raise ValueError(f"{INFO} has no feature {ACTION!r} of numbers along one axis: softflow cannot learn without")
+    action = _action(info)
     observed, assumptions = _observed(info)
     if wanted is None:
         features = {feature.name: feature for feature in observed}
@@ -105,6 +104,25 @@ def _text(root: Path, info: Info, assumptions: list[str]) -> str:
     return texts.pop() if len(texts) == 1 else ""
 
 
+def part_names(info: Info) -> PartNames:
+    """Return the names of all features that may be observed, and those of the numbers of an action."""
+    observed, _ = _observed(info)
+    return PartNames(tuple(feature.name for feature in observed), _names(_action(info)))
+
+
+def _action(info: Info) -> Feature:
+    action = info.features.get(ACTION)
+    if action is None or not action.is_numbers or len(action.shape) != 1:
+        raise ValueError(f"{INFO} has no feature {ACTION!r} of numbers along one axis: softflow cannot learn without")
+    return action
+
+
+def _names(action: Feature) -> tuple[str, ...]:
+    """Return the names of all numbers of an action. Empty if some have none, or two have the same one."""
+    names = action.names or ()
+    return names if len(set(names)) == len(names) == action.size else ()
+
+
 def _observed(info: Info) -> tuple[list[Feature], list[str]]:
     """Return the features that may be observed, and in words which ones are left out."""
     observed, left_out = [], []
@@ -124,7 +142,7 @@ def stored_features(wanted: TaskSpec, observed: Sequence[Feature]) -> Observed:
 
     An image may be read in another order of axes and range of pixels than it is stored in.
     """
-    chosen = observed_parts([feature.as_part() for feature in observed], wanted.observation, _spellings)
+    chosen = observed_parts([feature.as_part() for feature in observed], wanted.observation, spellings)
     images = {part.name: part for part in wanted.observation if part.is_image}
     parts = (
         images[part.name] if part.name in images and images[part.name].packed == part.packed else part
@@ -133,14 +151,13 @@ def stored_features(wanted: TaskSpec, observed: Sequence[Feature]) -> Observed:
     return chosen._replace(parts=tuple(parts))
 
 
-def _spellings(name: str) -> list[str]:
+def spellings(name: str) -> list[str]:
     """Return what LeRobot may call a part of an observation."""
     return [prefix + name.replace("/", ".") for prefix in PREFIXES]
 
 
 def _action_parts(action: Feature, low: tuple[float, ...], high: tuple[float, ...]) -> list[ActionPart]:
-    names = action.names or ()
-    if len(set(names)) != action.size or len(names) != action.size:
+    if not (names := _names(action)):
         return [ActionPart(UNNAMED, low, high)]
     return [ActionPart(name, (low[i],), (high[i],)) for i, name in enumerate(names)]
 
@@ -156,8 +173,7 @@ def _order(wanted: TaskSpec, action: Feature) -> list[int]:
         raise ValueError(
             f"{ACTION} has {action.size} numbers, the task has {size}: choose the environment it was made in"
         )
-    names = action.names or ()
-    if len(names) != action.size or len(set(names)) != len(names):
+    if not (names := _names(action)):
         return list(range(size))
     places: Mapping[str, int] = {name: index for index, name in enumerate(names)}
     if {part.name for part in wanted.action} == set(names):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from softflow.data.demonstrations import Dataset
+from softflow.data.part_names import PartNames
 from softflow.data.readers import DatasetReader
-from softflow.formats.minari.metadata import METADATA, data_folder
+from softflow.formats.minari.metadata import METADATA, data_folder, read_metadata
 from softflow.task import TaskSpec
 
 START = 4096
@@ -30,6 +31,9 @@ class MinariReader(DatasetReader):
             return False
         with described.open("rb") as start:
             return b'"total_episodes"' in start.read(START)
+
+    def part_names(self, path: Path) -> PartNames:
+        return PartNames(tuple(read_metadata(data_folder(path), is_task_known=True).observed))
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. The path is the folder of the dataset, or the folder `data` in it."""

@@ -1,0 +1,163 @@
+"""`--reward`: demonstrations and own episodes of a run have rewards of one kind, from its start to every resumption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import yaml
+from gymnasium.spaces import Box
+
+import softflow
+from softflow.algos import SoftFlow
+from softflow.data import Episode, load_demonstrations, save_demonstrations
+from softflow.training.run_folder import RunFolder
+from tests.cli.conftest import Command
+from tests.cli.training_runs import interrupted
+
+LENGTH, SOLVED_AT = 6, 4
+
+
+class Line(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Solved from the fourth step on, after which the episode goes on. Every step costs 2 and another half."""
+
+    observation_space = Box(-10, 10, (1,), np.float32)
+    action_space = Box(-1, 1, (1,), np.float32)
+    steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        observation = np.full(1, self.steps, np.float32)
+        return observation, -2.5, False, self.steps == LENGTH, {"is_success": self.steps >= SOLVED_AT}
+
+
+gymnasium.register("tests/Line-v0", entry_point=Line)
+
+SMALL = (
+    "softflow-train --env tests/Line-v0 --num-envs 2 --eval-episodes 2 --collect-steps 20 --threads 1 --batch-size 8 "
+    "--horizon 4 --n-action-steps 2 --flow-options.width 8 --critic-width 8 --imitation.updates 2 --warmup.updates 2 "
+    "--offline.updates 2 --online.steps 40 --online.updates-per-step 0.1"
+)
+
+
+def save(path: str, successes: list[bool], seed: int = 0) -> None:
+    """Demonstrations with rewards of a third kind, cut off after six steps."""
+    rng = np.random.default_rng(seed)
+    observation = np.arange(LENGTH + 1.0)[:, None]
+    episodes = [
+        Episode(observation, rng.uniform(-1, 1, (LENGTH, 1)), np.full(LENGTH, 0.5), False, True, one)
+        for one in successes
+    ]
+    save_demonstrations(path, episodes)
+
+
+def rewards_of(run: str) -> list[list[float]]:
+    return [episode.reward.tolist() for episode in load_demonstrations(f"{run}/demonstrations.npz")]
+
+
+def own(run: str) -> tuple[set[float], int]:
+    """The rewards of a run's own steps, and how many of them are of episodes that terminated."""
+    with np.load(RunFolder.open(run).last_checkpoint() / "replay.npz") as replay:
+        is_step = replay["remaining"] > 0  # a row without one is a final observation
+        return set(replay["reward"][is_step].tolist()), int(replay["terminated"][is_step].sum())
+
+
+EXPECTED = {
+    "sparse": ([[0] * 5 + [1], [0] * 6], {0, 1}),
+    "steps": ([[-1] * 5 + [0], [-1] * 6], {-1, 0}),
+    "dataset": ([[0.5] * 6] * 2, {-2.5}),
+}
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_demonstrations_and_own_episodes_have_one_kind(kind: str, command: Command) -> None:
+    save("d.npz", [True, False])
+    result = command(f"{SMALL} --demos d.npz --reward {kind} --run-dir run")
+    assert result.status == 0, result
+    assert f"\nreward {kind}: " in result.out
+    expected, rewards = EXPECTED[kind]
+    assert rewards_of("run") == expected
+    seen, terminal = own("run")
+    assert seen == rewards and (terminal > 0) == (kind != "dataset")
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["reward"] == kind
+    said = "d.npz: 1 of the successful episodes did not end in a terminal state"
+    assert (said in result.err) == (kind != "dataset")
+    [evaluated] = {episode.reward.sum() for episode in softflow.Run("run").evaluate_episodes(2)[1]}
+    assert evaluated == {"sparse": 1, "steps": -3, "dataset": -2.5 * LENGTH}[kind]
+
+
+def test_a_resumed_run_keeps_its_rewards(command: Command) -> None:
+    save("d.npz", [True, False])
+    save("more.npz", [True], seed=1)
+    with interrupted(SoftFlow, at=7):
+        assert command(f"{SMALL} --demos d.npz --reward steps --run-dir run").status == 130
+    assert "reward cannot be changed" in command("softflow-train --resume run --reward sparse").error()
+    result = command("softflow-train --resume run --demos more.npz")
+    assert result.status == 0 and "reward steps: 0 at the success" in result.out, result
+    assert rewards_of("run") == [*EXPECTED["steps"][0], [-1] * 5 + [0]]
+    assert own("run")[0] == {-1, 0}
+
+
+def test_a_run_with_a_base_learns_by_its_rewards_and_its_rule(command: Command) -> None:
+    save("d.npz", [True, False])
+    line = f"{SMALL} --demos d.npz --reward sparse --imitate all --run-dir base"
+    assert command(line).status == 0
+    small = SMALL.replace("--env tests/Line-v0 ", "").replace("--imitation.updates 2 ", "")
+    result = command(f"{small} --base base --run-dir new")
+    assert result.status == 0, result
+    settings = yaml.safe_load(Path("new/config.yaml").read_text())
+    assert (settings["reward"], settings["imitate"]) == ("sparse", "all")
+    assert rewards_of("new") == EXPECTED["sparse"][0] and own("new")[0] == {0, 1}
+    result = command(f"{small} --base base --reward steps --imitate success --run-dir other")
+    assert result.status == 0 and "imitate success: 1 of 2 episodes" in result.out, result
+    assert rewards_of("other") == EXPECTED["steps"][0] and own("other")[0] == {-1, 0}
+
+
+def test_recorded_demonstrations_have_them_as_well(command: Command) -> None:
+    line = SMALL.replace("tests/Line-v0", "two_routes").replace("softflow-train", "softflow-train --algo imitation")
+    for flag in ("critic-width 8", "warmup.updates 2", "offline.updates 2", "online.steps 40"):
+        line = line.replace(f"--{flag} ", "")
+    line = line.replace("--online.updates-per-step 0.1", "--num-demos 2 --reward steps --run-dir run")
+    result = command(line)
+    assert result.status == 0, result
+    for episode in load_demonstrations("run/demonstrations.npz"):
+        assert episode.is_success and episode.reward.tolist() == [-1.0] * (len(episode) - 1) + [0.0]
+    assert "imitate success (auto: no step has reward to come" in result.out
+
+
+def test_rewards_that_cannot_be_those_of_the_environment_are_said(command: Command) -> None:
+    save("d.npz", [True, False])
+    said = (
+        "d.npz: 2 of 2 episodes have other rewards than the environment, whose option sparse_success gives 1 at the "
+        "success and 0 elsewhere: give --reward sparse\n"
+    )
+    options = "--demos d.npz --env-options.sparse-success true"
+    assert said in command(f"{SMALL} {options} --run-dir a").err
+    result = command(f"{SMALL} {options} --reward sparse --run-dir b")
+    assert result.status == 0 and said not in result.err
+    assert own("b")[0] == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--reward sprase", "'sprase'"),
+        ("--reward sparse --success return>=3", "reward is 'sparse', which needs a success that is not judged by the"),
+        (
+            "--reward steps --env-options.sparse-success true",
+            "reward is 'steps', but the option sparse_success of the environment gives 1 at the success: set",
+        ),
+    ],
+)
+def test_contradictions_are_refused(flags: str, message: str, command: Command) -> None:
+    save("d.npz", [True, False])
+    assert message in command(f"{SMALL} --demos d.npz {flags} --run-dir run").error()
+    assert not Path("run").exists()
