@@ -201,7 +201,7 @@ class SoftFlow(OnlineMethod):
         """Deploy what own episodes have shown to be best."""
         best = trial.best()
         self.deployed.policy = trial.challenger if best.challenger else trial.champion
-        self.deployed.candidates = self.config.candidates if best.chosen else 1
+        self.deployed.candidates = trial.candidates[best.choice]
 
     # ------------------------------------------------------------------------------------------------------- losses
 

@@ -81,9 +81,9 @@ class OnlineConfig(ImprovementConfig, OnlineStageConfig):
 class SoftFlowConfig(OnlineMethodConfig):
     """Settings of SOFT-FLOW."""
 
-    candidates: int = 4
-    """Number of chunks proposed for each one that is executed when the critic chooses.
-    More candidates follow the critic more closely, including its errors."""
+    candidates: int = 16
+    """Largest number of chunks proposed for each one that is executed. Trials decide between this number, its square
+    root and a single chunk. More candidates follow the critic more closely, including its errors."""
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     offline: OfflineConfig = field(default_factory=OfflineConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
