@@ -1,4 +1,4 @@
-"""Trials in own episodes: which policy acts and deploys, and whether the critic chooses among its chunks.
+"""Trials in own episodes: which policy acts and deploys, and among how many of its chunks the critic chooses.
 
 Training can make a policy worse, and the choice of a critic that knows little is worse than none. Neither shows in
 a loss. Both show in own episodes, so these decide:
