@@ -64,7 +64,10 @@ def test_interrupted_in_trials_and_resumed_is_the_same_to_the_bit(
     for algorithm in (parted.algorithm, resumed.algorithm):
         best = algorithm.trial.best()
         kept = algorithm.trial.challenger if best.challenger else algorithm.trial.champion
-        assert algorithm.deployed.policy is kept and algorithm.deployed.candidates == algorithm.trial.candidates[best.choice]
+        assert (
+            algorithm.deployed.policy is kept
+            and algorithm.deployed.candidates == algorithm.trial.candidates[best.choice]
+        )
     assert_same(weights(resumed.algorithm.deployed), weights(parted.algorithm.deployed))
     assert resumed.algorithm.deployed.describe() == parted.algorithm.deployed.describe()
     assert resumed.run() == evaluations
