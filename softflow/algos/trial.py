@@ -44,7 +44,8 @@ MOST_CHOICES = 4
 CAUTION_STEP, MOST_CAUTION = 1.5, 10.0
 """The factor by which a verdict changes the caution, and its largest value; the smallest is the inverse."""
 CARRIED = 3.0
-"""Number of episodes that the champion's record counts for in the prior of a new challenger."""
+"""Number of episodes that what is known counts for in a prior: the champion's record for a new challenger, all own
+episodes for a choice."""
 
 
 @dataclass
@@ -214,13 +215,17 @@ class Trial(Generic[PolicyT]):
         self.challenger.load_state_dict(policy.state_dict())
         self.version += 1
         self._since = 0
-        believed = beliefs(*self.policies)[0].mean
-        self.policies[1] = Record(self.config.window, (CARRIED * believed, CARRIED * (1 - believed)))
+        self.policies[1] = Record(self.config.window, _prior(beliefs(*self.policies)[0].mean))
 
     @property
     def choices(self) -> list[Record]:
-        """The records of the choices, from the latest own episodes."""
-        records = [Record(self._chosen.maxlen or 0) for _ in self.candidates]
+        """The records of the choices, from the latest own episodes. Each is believed to be as good as all before it has
+        its own."""
+        every = Record(self.config.window)
+        for _, outcome in self._chosen:
+            every.add(outcome)
+        believed = beliefs(every)[0].mean
+        records = [Record(self.config.window, _prior(believed)) for _ in self.candidates]
         for choice, outcome in self._chosen:
             records[choice].add(outcome)
         return records
@@ -318,6 +323,10 @@ class Trial(Generic[PolicyT]):
             record.load_state_dict(saved)
         self._chosen.clear()
         self._chosen.extend((choice, Outcome(*outcome)) for choice, *outcome in state["chosen"])
+
+
+def _prior(mean: float) -> tuple[float, float]:
+    return CARRIED * mean, CARRIED * (1 - mean)
 
 
 def _shown(record: Record) -> str:
