@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.35], help="temperatures of these chunks")
     args = parser.parse_args()
 
-    deployed, config = load_run(args.run)
+    deployed, config = load_run(args.run, stage="imitation")
     run, trained = config.run, deployed.policy.policy
     torch.set_num_threads(1)
     seed_all(run.seed)
@@ -130,14 +130,6 @@ def main() -> None:
         for _ in range(updates):
             algorithm.learn_values(data, 0.0)
         report(f"{total:,} critic updates")
-    import os
-    if "SCRATCH" in os.environ:
-        n = int(os.environ["SCRATCH"])
-        algorithm.policy_learner.reinitialize()
-        for i in range(n):
-            algorithm.policy_learner.imitate(algorithm.sample(data, method.horizon, imitable=True), i / n)
-        report(f"from scratch {n}")
-        return
     stage = replace(method.online, **args.online)
     algorithm.policy_learner.restart(stage.learning_rate)
     for total, updates in stages(args.actor_updates):

@@ -67,9 +67,9 @@ class OfflineConfig(ImprovementConfig):
 class OnlineConfig(ImprovementConfig, OnlineStageConfig):
     """Online RL on the demonstrations and the policy's own episodes."""
 
-    updates_per_step: float = 0.05
+    updates_per_step: float = 0.1
     """Number of updates of the actor per primitive step. Higher values learn more from each step but take longer."""
-    critic_updates: int = 6
+    critic_updates: int = 3
     """Number of updates of the critic for each one of the actor. More make the critic follow new data faster."""
 
     def __post_init__(self) -> None:
