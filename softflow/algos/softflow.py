@@ -20,7 +20,7 @@ successful chunks count less.
 
 The champion is the policy that has proven itself in own episodes, at first the imitation policy (`trial.py`). The KL
 keeps the actor near it. Its weight rises when a copy of the actor is given up and falls when one becomes the champion,
-so that the policy moves as far as its own episodes allow. They also decide whether the critic chooses among chunks.
+so that the policy moves as far as its own episodes allow. They also decide among how many chunks the critic chooses.
 
 The policy in training is the moving average of the actor's weights. Copies of it go on trial.
 """
@@ -201,7 +201,7 @@ class SoftFlow(OnlineMethod):
         """Deploy what own episodes have shown to be best."""
         best = trial.best()
         self.deployed.policy = trial.challenger if best.challenger else trial.champion
-        self.deployed.candidates = self.config.candidates if best.chosen else 1
+        self.deployed.candidates = trial.candidates[best.choice]
 
     # ------------------------------------------------------------------------------------------------------- losses
 

@@ -67,9 +67,9 @@ class OfflineConfig(ImprovementConfig):
 class OnlineConfig(ImprovementConfig, OnlineStageConfig):
     """Online RL on the demonstrations and the policy's own episodes."""
 
-    updates_per_step: float = 0.05
+    updates_per_step: float = 0.1
     """Number of updates of the actor per primitive step. Higher values learn more from each step but take longer."""
-    critic_updates: int = 6
+    critic_updates: int = 3
     """Number of updates of the critic for each one of the actor. More make the critic follow new data faster."""
 
     def __post_init__(self) -> None:
@@ -81,9 +81,9 @@ class OnlineConfig(ImprovementConfig, OnlineStageConfig):
 class SoftFlowConfig(OnlineMethodConfig):
     """Settings of SOFT-FLOW."""
 
-    candidates: int = 4
-    """Number of chunks proposed for each one that is executed when the critic chooses.
-    More candidates follow the critic more closely, including its errors."""
+    candidates: int = 16
+    """Largest number of chunks proposed for each one that is executed. Trials decide between this number, its square
+    root and a single chunk. More candidates follow the critic more closely, including its errors."""
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     offline: OfflineConfig = field(default_factory=OfflineConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)

@@ -1,4 +1,4 @@
-"""Trials in own episodes: which policy acts and deploys, and whether the critic chooses among its chunks.
+"""Trials in own episodes: which policy acts and deploys, and among how many of its chunks the critic chooses.
 
 Training can make a policy worse, and the choice of a critic that knows little is worse than none. Neither shows in
 a loss. Both show in own episodes, so these decide:
@@ -6,11 +6,14 @@ a loss. Both show in own episodes, so these decide:
     policy    the champion is the last policy that has proven itself; the challenger is a frozen copy of the policy in
               training. A challenger that does at least as well replaces the champion, any other is replaced by a newer
               copy. The champion is the imitation policy at first.
-    choice    one chunk is drawn and executed, or the critic chooses among several.
+    choice    the number of chunks among which the critic chooses: 1, some or many. More follow the critic more
+              closely, including its errors.
 
 Every own episode answers both questions: its arm names the policy and the choice that execute it. Each is drawn by
 Thompson sampling (Thompson 1933; arXiv 1707.02038) from the beliefs that the latest outcomes leave, so what does worse
-acts less. Outcomes count in the order in which the episodes started, and only if the same policy acted to their end.
+acts less. A critic learns, so its choice is judged by the latest own episodes alone: one that did badly is tried again
+when they are forgotten. Outcomes count in the order in which the episodes started, and only if the same policy acted to
+their end.
 """
 
 from __future__ import annotations
@@ -35,11 +38,14 @@ SUCCESS_SHARE = 0.75
 FEWEST_WORSE, WORSE = 8, 0.1
 """A challenger is worse if, after this many episodes, it is as good with less than this probability."""
 FEWEST_CHOICES = 15
-"""Number of episodes in which the critic has to have chosen before its choice can deploy."""
+"""Number of episodes in which the critic has to have chosen among so many chunks before this choice can deploy."""
+MOST_CHOICES = 4
+"""Number of choices that the number of an arm has room for."""
 CAUTION_STEP, MOST_CAUTION = 1.5, 10.0
 """The factor by which a verdict changes the caution, and its largest value; the smallest is the inverse."""
 CARRIED = 3.0
-"""Number of episodes that the champion's record counts for in the prior of a new challenger."""
+"""Number of episodes that what is known counts for in a prior: the champion's record for a new challenger, all own
+episodes for a choice."""
 
 
 @dataclass
@@ -53,7 +59,8 @@ class TrialConfig:
     most: int = 40
     """Number of episodes after which a challenger that has not replaced the champion is given up."""
     window: int = 60
-    """Number of the latest episodes of each kind that count. More are more precise but react later."""
+    """Number of the latest episodes of each policy that count, and half of that of all choices together. More are more
+    precise but react later."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.fewest <= self.most <= self.window:
@@ -77,18 +84,18 @@ class Arm(NamedTuple):
     """Number of the trial in which the episode started."""
     challenger: bool
     """Whether the challenger acts, and not the champion."""
-    chosen: bool
-    """Whether the critic chooses among several chunks."""
+    choice: int
+    """Index in `Trial.candidates` of the number of chunks among which the critic chooses; 0 for a single chunk."""
 
     def encode(self) -> int:
         """Return the arm as the integer that the episode keeps."""
-        return 4 * self.version + 2 * self.challenger + self.chosen
+        return 2 * (MOST_CHOICES * self.version + self.choice) + self.challenger
 
     @classmethod
     def decode(cls, number: int) -> Arm:
         """Invert `encode`."""
-        version, rest = divmod(number, 4)
-        return cls(version, rest >= 2, rest % 2 == 1)
+        rest, challenger = divmod(number, 2)
+        return cls(rest // MOST_CHOICES, challenger == 1, rest % MOST_CHOICES)
 
 
 class Record:
@@ -126,17 +133,17 @@ class Belief(NamedTuple):
     variance: float
 
 
-def beliefs(first: Record, second: Record) -> tuple[Belief, Belief]:
-    """Return what two records tell about the expected scores of their kinds of episodes.
+def beliefs(*records: Record) -> list[Belief]:
+    """Return what records tell about the expected scores of their kinds of episodes.
 
     The score of an outcome lies in [0, 1]: `SUCCESS_SHARE` for a success, and for the rest its return, from the lowest
-    to the highest of both records. So the return decides between records of equal success, such as which of two
+    to the highest of all records. So the return decides between records of equal success, such as which of two
     policies that both succeed is faster. With a reward of 1 for success alone, the score is the success.
 
     The belief is the Bayesian bootstrap (Rubin 1981) of the scores and of the outcomes that the prior stands for: a of
     score 1 and b of score 0. If all scores are 0 or 1, its mean and variance are those of the Beta posterior.
     """
-    returns = [one.total_reward for one in (*first.outcomes, *second.outcomes)]
+    returns = [one.total_reward for record in records for one in record.outcomes]
     low, high = (min(returns), max(returns)) if returns else (0.0, 0.0)
 
     def score(one: Outcome) -> float:
@@ -151,7 +158,7 @@ def beliefs(first: Record, second: Record) -> tuple[Belief, Belief]:
         square = (a + sum(one * one for one in scores)) / count
         return Belief(mean, max(square - mean * mean, 0.0) / (count + 1))
 
-    return belief(first), belief(second)
+    return [belief(record) for record in records]
 
 
 def probability_better(first: Belief, second: Belief) -> float:
@@ -160,11 +167,10 @@ def probability_better(first: Belief, second: Belief) -> float:
     return 0.5 * (1 + math.erf((first.mean - second.mean) / max(spread, 1e-12)))
 
 
-def draw_better(records: Sequence[Record]) -> int:
-    """Return the index of the record with the higher draw of its expected score: Thompson sampling between two."""
-    both = beliefs(records[0], records[1])
-    first, second = (one.mean + math.sqrt(one.variance) * torch.randn(()).item() for one in both)
-    return int(second > first)
+def draw_best(records: Sequence[Record]) -> int:
+    """Return the index of the record with the highest draw of its expected score: Thompson sampling."""
+    drawn = [one.mean + math.sqrt(one.variance) * torch.randn(()).item() for one in beliefs(*records)]
+    return drawn.index(max(drawn))
 
 
 class Verdict(NamedTuple):
@@ -183,10 +189,11 @@ class Trial(Generic[PolicyT]):
 
     Args:
         policy: The policy in training, of which both begin as copies.
-        candidates: The number of chunks among which the critic chooses. With 1 it never chooses.
+        candidates: The largest number of chunks among which the critic chooses. With 1 it never chooses.
         config: The settings.
 
     Attributes:
+        candidates: The numbers of chunks among which it may choose: 1, the square root of the largest, and the largest.
         champion: The policy that was last proven. Frozen.
         challenger: The policy on trial. Frozen.
         version: The number of trials so far.
@@ -195,12 +202,12 @@ class Trial(Generic[PolicyT]):
     """
 
     def __init__(self, policy: PolicyT, candidates: int, config: TrialConfig) -> None:
-        self.config, self.candidates = config, candidates
+        self.config, self.candidates = config, sorted({1, round(math.sqrt(candidates)), candidates})
         self.champion = copy.deepcopy(policy).requires_grad_(False).eval()
         self.challenger = copy.deepcopy(self.champion)
         self.version, self.caution = 0, 1.0
         self.policies = [Record(config.window), Record(config.window)]  # of champion and challenger
-        self.choices = [Record(config.window), Record(config.window)]  # of one chunk and of the critic's choice
+        self._chosen: deque[tuple[int, Outcome]] = deque(maxlen=2 * config.window)  # choices of all own episodes
         self._since = 0  # episodes in this trial
 
     def begin(self, policy: PolicyT) -> None:
@@ -208,13 +215,24 @@ class Trial(Generic[PolicyT]):
         self.challenger.load_state_dict(policy.state_dict())
         self.version += 1
         self._since = 0
-        believed = beliefs(*self.policies)[0].mean
-        self.policies[1] = Record(self.config.window, (CARRIED * believed, CARRIED * (1 - believed)))
+        self.policies[1] = Record(self.config.window, _prior(beliefs(*self.policies)[0].mean))
+
+    @property
+    def choices(self) -> list[Record]:
+        """The records of the choices, from the latest own episodes. Each is believed to be as good as all before it has
+        its own."""
+        every = Record(self.config.window)
+        for _, outcome in self._chosen:
+            every.add(outcome)
+        believed = beliefs(every)[0].mean
+        records = [Record(self.config.window, _prior(believed)) for _ in self.candidates]
+        for choice, outcome in self._chosen:
+            records[choice].add(outcome)
+        return records
 
     def assign(self) -> int:
         """Draw the arm of the next own episode."""
-        chosen = self.candidates > 1 and draw_better(self.choices) == 1
-        return Arm(self.version, draw_better(self.policies) == 1, chosen).encode()
+        return Arm(self.version, draw_best(self.policies) == 1, draw_best(self.choices)).encode()
 
     def decide(
         self, observation: Tensor, arms: Tensor, behaviour: Callable[[PolicyT, int], BestOfN]
@@ -226,13 +244,13 @@ class Trial(Generic[PolicyT]):
             arms: The arms of their episodes, (B,).
             behaviour: Returns what acts for a policy and a number of candidates.
         """
-        kinds = arms % 4  # the version does not matter
+        kinds = arms % (2 * MOST_CHOICES)  # the version does not matter
         found = kinds.unique().tolist()
         decided = []
         for kind in found:
             arm = Arm.decode(kind)
             policy = self.challenger if arm.challenger else self.champion
-            acting = behaviour(policy, self.candidates if arm.chosen else 1)
+            acting = behaviour(policy, self.candidates[arm.choice])
             decided.append(acting.decide(observation[kinds == kind]))
         order = torch.cat([torch.nonzero(kinds == kind)[:, 0] for kind in found]).argsort()
         actions, proposed = zip(*decided, strict=True)
@@ -242,7 +260,7 @@ class Trial(Generic[PolicyT]):
         """Add the outcomes of own episodes, in the order in which they started."""
         for episode in episodes:
             arm, outcome = Arm.decode(episode.arm), Outcome(episode.is_success, float(episode.reward.sum()))
-            self.choices[arm.chosen].add(outcome)
+            self._chosen.append((arm.choice, outcome))
             if arm.version == self.version:
                 self.policies[arm.challenger].add(outcome)
                 self._since += 1
@@ -250,15 +268,16 @@ class Trial(Generic[PolicyT]):
     def judge(self) -> Verdict | None:
         """End the trial if the records suffice; a promoted challenger is then the champion. Call `begin` afterwards."""
         c, (champion, challenger) = self.config, self.policies
-        better = probability_better(*reversed(beliefs(champion, challenger)))
+        better = probability_better(*beliefs(challenger, champion))
         promoted = challenger.episodes >= c.fewest and better >= 0.5
         worse = challenger.episodes >= FEWEST_WORSE and better < WORSE
         if not (promoted or worse or challenger.episodes >= c.most or self._since >= 3 * c.most):
             return None
         text = (
             f"challenger {self.version} {'replaces the champion' if promoted else 'is given up'}: as good with "
-            f"probability {better:.2f}; of the latest own episodes {_shown(challenger)} for {_shown(champion)}, "
-            f"chosen by the critic {_shown(self.choices[1])} for {_shown(self.choices[0])}"
+            f"probability {better:.2f}; of the latest own episodes {_shown(challenger)} for {_shown(champion)}; by the "
+            f"number of chunks to choose among "
+            + ", ".join(f"{n}: {_shown(record)}" for n, record in zip(self.candidates, self.choices, strict=True))
         )
         factor = 1 / CAUTION_STEP if promoted else CAUTION_STEP
         self.caution = min(max(self.caution * factor, 1 / MOST_CAUTION), MOST_CAUTION)
@@ -269,21 +288,22 @@ class Trial(Generic[PolicyT]):
 
     def best(self) -> Arm:
         """Return the arm that deploys: that with the highest means. Without enough episodes, the safe one."""
-        (champion, challenger), (one, chosen) = beliefs(*self.policies), beliefs(*self.choices)
+        (champion, challenger), choices = beliefs(*self.policies), self.choices
         proven = self.policies[1].episodes >= self.config.fewest and challenger.mean > champion.mean
-        return Arm(self.version, proven, self.choices[1].episodes >= FEWEST_CHOICES and chosen.mean > one.mean)
+        means = [one.mean for one in beliefs(*choices)]
+        known = [i for i, record in enumerate(choices) if i == 0 or record.episodes >= FEWEST_CHOICES]
+        return Arm(self.version, proven, max(known, key=means.__getitem__))
 
     def scalars(self) -> dict[str, float]:
         """Return what the log shows: how good each is believed to be, and which deploys."""
-        (champion, challenger), (one, chosen) = beliefs(*self.policies), beliefs(*self.choices)
+        (champion, challenger), choices = beliefs(*self.policies), beliefs(*self.choices)
         best = self.best()
         return {
             "trial/champion": champion.mean,
             "trial/challenger": challenger.mean,
-            "trial/one_chunk": one.mean,
-            "trial/critic_chooses": chosen.mean,
+            **{f"trial/best_of_{n}": one.mean for n, one in zip(self.candidates, choices, strict=True)},
             "trial/deploys_challenger": float(best.challenger),
-            "trial/deploys_choice": float(best.chosen),
+            "trial/deploys_best_of": float(self.candidates[best.choice]),
             "trial/version": float(self.version),
         }
 
@@ -292,13 +312,21 @@ class Trial(Generic[PolicyT]):
         return {"champion": self.champion, "challenger": self.challenger, "records": self}
 
     def state_dict(self) -> dict[str, Any]:
-        records = [record.state_dict() for record in (*self.policies, *self.choices)]
-        return {"version": self.version, "caution": self.caution, "since": self._since, "records": records}
+        records = [record.state_dict() for record in self.policies]
+        chosen = [(choice, *outcome) for choice, outcome in self._chosen]
+        state = {"version": self.version, "caution": self.caution, "since": self._since}
+        return {**state, "records": records, "chosen": chosen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.version, self.caution, self._since = state["version"], state["caution"], state["since"]
-        for record, saved in zip((*self.policies, *self.choices), state["records"], strict=True):
+        for record, saved in zip(self.policies, state["records"], strict=True):
             record.load_state_dict(saved)
+        self._chosen.clear()
+        self._chosen.extend((choice, Outcome(*outcome)) for choice, *outcome in state["chosen"])
+
+
+def _prior(mean: float) -> tuple[float, float]:
+    return CARRIED * mean, CARRIED * (1 - mean)
 
 
 def _shown(record: Record) -> str:

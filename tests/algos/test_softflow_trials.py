@@ -63,8 +63,8 @@ def make_trials(champion: float, learner: float, std: float = 0.05, **settings: 
     return algorithm
 
 
-def receive(algorithm: SoftFlow, challenger: bool, successes: int, failures: int, chosen: bool = False) -> None:
-    arm = Arm(trial_of(algorithm).version, challenger, chosen).encode()
+def receive(algorithm: SoftFlow, challenger: bool, successes: int, failures: int, choice: int = 0) -> None:
+    arm = Arm(trial_of(algorithm).version, challenger, choice).encode()
     outcomes = [True] * successes + [False] * failures
     algorithm.receive(
         [Episode(np.zeros((2, 1)), np.zeros((1, 1)), np.zeros(1), True, False, one, arm=arm) for one in outcomes]
@@ -99,17 +99,18 @@ def test_a_checkpoint_has_the_policy_that_own_episodes_preferred(
     assert_same(weights(policy.policy), weights(trial_of(algorithm).champion))
 
 
-@pytest.mark.parametrize(("sign", "candidates"), [(1, 8), (-1, 1)])
+@pytest.mark.parametrize(("sign", "candidates"), [(1, [3, 8]), (-1, [1])])
 def test_a_checkpoint_has_the_choice_that_own_episodes_preferred(
-    sign: int, candidates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sign: int, candidates: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of the single chunks succeed. The critic chooses the largest of eight actions, or the smallest."""
+    """Half of the single chunks succeed. The critic chooses the largest of three or eight actions, or the smallest."""
     algorithm = make_trials(0.0, 0.0, std=0.5)
     monkeypatch.setattr(algorithm.critic, "forward", lambda _, chunk: sign * chunk[None, ..., 0, 0])
     monkeypatch.setattr(algorithm, "update_critic", lambda batch: {})
     last = run_online(algorithm, tmp_path)
-    assert json.loads((last / "policy.json").read_text())["candidates"] == candidates
-    assert load_policy(last).candidates == algorithm.deployed.candidates == candidates
+    deployed = json.loads((last / "policy.json").read_text())["candidates"]
+    assert deployed in candidates
+    assert load_policy(last).candidates == algorithm.deployed.candidates == deployed
 
 
 def test_without_trials_the_newest_policy_deploys_with_all_candidates(tmp_path: Path) -> None:

@@ -8,7 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softflow.algos.trial import Arm, Belief, Outcome, Record, Trial, TrialConfig, beliefs, probability_better
+from softflow.algos.trial import (
+    MOST_CHOICES,
+    Arm,
+    Belief,
+    Outcome,
+    Record,
+    Trial,
+    TrialConfig,
+    beliefs,
+    probability_better,
+)
 from softflow.data import Episode
 from softflow.policies import BestOfN, FlowPolicy
 
@@ -32,14 +42,14 @@ def episode(arm: int, is_success: bool, reward: float = 0.0) -> Episode:
     return Episode(np.zeros((2, 2)), np.zeros((1, 1)), np.array([reward]), True, False, is_success, arm=arm)
 
 
-def receive(trial: Trial[FlowPolicy], challenger: bool, successes: int, failures: int, chosen: bool = False) -> None:
-    arm = Arm(trial.version, challenger, chosen).encode()
+def receive(trial: Trial[FlowPolicy], challenger: bool, successes: int, failures: int, choice: int = 0) -> None:
+    arm = Arm(trial.version, challenger, choice).encode()
     trial.receive(episode(arm, success) for success in [True] * successes + [False] * failures)
 
 
-@given(st.integers(0, 1000), st.booleans(), st.booleans())
-def test_an_arm_is_restored_from_its_number(version, challenger, chosen):
-    arm = Arm(version, challenger, chosen)
+@given(st.integers(0, 1000), st.booleans(), st.integers(0, MOST_CHOICES - 1))
+def test_an_arm_is_restored_from_its_number(version, challenger, choice):
+    arm = Arm(version, challenger, choice)
     assert Arm.decode(arm.encode()) == arm
 
 
@@ -84,7 +94,7 @@ def test_scores_by_hand():
     second.add(Outcome(False, 0.0))
     mean = (1 + 1 + 0.125) / 4
     variance = ((1 + 1 + 0.125**2) / 4 - mean**2) / 5
-    assert beliefs(first, second) == (pytest.approx((mean, variance)), pytest.approx((2 / 6, (2 / 6 - 4 / 36) / 7)))
+    assert beliefs(first, second) == [pytest.approx((mean, variance)), pytest.approx((2 / 6, (2 / 6 - 4 / 36) / 7))]
 
 
 def test_only_the_latest_outcomes_count():
@@ -132,54 +142,67 @@ def test_a_challenger_that_cannot_show_it_is_given_up_in_the_end():
 
 def test_episodes_of_an_earlier_trial_tell_nothing_about_the_new_challenger():
     trial = make_trial()
-    old = Arm(trial.version, True, True).encode()
+    old = Arm(trial.version, True, 2).encode()
     trial.begin(make_policy(2))
     trial.receive([episode(old, True)])
     assert trial.policies[1].episodes == 0
-    assert trial.choices[1].episodes == 1  # the choice is the same critic's
+    assert [record.episodes for record in trial.choices] == [0, 0, 1]  # the choice is the same critic's
 
 
 def test_the_safe_arm_deploys_without_evidence():
     trial = make_trial()
-    assert trial.best() == Arm(1, challenger=False, chosen=False)
-    receive(trial, challenger=True, successes=4, failures=0, chosen=True)  # too few
-    assert trial.best() == Arm(1, challenger=False, chosen=False)
+    assert trial.best() == Arm(1, challenger=False, choice=0)
+    receive(trial, challenger=True, successes=4, failures=0, choice=1)  # too few
+    assert trial.best() == Arm(1, challenger=False, choice=0)
 
 
 def test_what_does_better_deploys():
     trial = make_trial()
     receive(trial, challenger=False, successes=5, failures=15)
-    receive(trial, challenger=True, successes=14, failures=1, chosen=True)
-    assert trial.best() == Arm(1, challenger=True, chosen=True)
+    receive(trial, challenger=True, successes=13, failures=2, choice=2)
+    receive(trial, challenger=True, successes=14, failures=1, choice=1)
+    assert trial.best() == Arm(1, challenger=True, choice=1)
 
 
 def test_what_does_worse_seldom_acts():
     torch.manual_seed(0)
-    trial, config = make_trial(), TrialConfig(fewest=60, most=60)
-    trial.config = config
+    trial = make_trial(config=TrialConfig(fewest=60, most=60))
     bad = 0
     for _ in range(200):
         arm = trial.assign()
         acts = Arm.decode(arm)
-        bad += acts.challenger or acts.chosen
-        trial.receive([episode(arm, not (acts.challenger or acts.chosen))])
-    assert 0 < bad < 60  # by chance 150 of 200
+        is_bad = acts.challenger or acts.choice > 0
+        bad += is_bad
+        trial.receive([episode(arm, not is_bad)])
+    assert 0 < bad < 60  # by chance 167 of 200
 
 
-def test_one_candidate_is_never_chosen():
-    trial = make_trial(candidates=1)
-    assert not any(Arm.decode(trial.assign()).chosen for _ in range(50))
+def test_a_choice_that_did_badly_is_tried_again_when_that_is_forgotten():
+    trial = make_trial(config=TrialConfig(fewest=5, most=10, window=10))
+    receive(trial, challenger=False, successes=0, failures=15, choice=2)
+    assert [record.episodes for record in trial.choices] == [0, 0, 15]
+    receive(trial, challenger=False, successes=20, failures=0)  # twice the window
+    assert [record.episodes for record in trial.choices] == [20, 0, 0]
+
+
+@pytest.mark.parametrize(("largest", "numbers"), [(1, [1]), (2, [1, 2]), (4, [1, 2, 4]), (16, [1, 4, 16])])
+def test_the_critic_chooses_among_few_or_many(largest, numbers):
+    trial = make_trial(largest)
+    assert trial.candidates == numbers
+    drawn = {Arm.decode(trial.assign()).choice for _ in range(100)}
+    assert drawn == set(range(len(numbers)))
 
 
 def test_each_episode_is_executed_by_its_arm():
     trial = make_trial()
     observation = torch.randn(6, 2)
-    arms = torch.tensor([Arm(1, challenger, False).encode() for challenger in (True, False, True, True, False, False)])
+    acts = torch.tensor([True, False, True, True, False, False])  # the challenger
+    arms = torch.tensor([Arm(1, challenger, 0).encode() for challenger in acts.tolist()])
     actions, proposed = trial.decide(observation, arms, lambda policy, n: BestOfN(policy, None, 2, n, 0.0))
     by_champion, by_challenger = (
         BestOfN(policy, None, 2, 1, 0.0).act(observation) for policy in (trial.champion, trial.challenger)
     )
-    expected = torch.where((arms % 4 >= 2)[:, None, None], by_challenger, by_champion)
+    expected = torch.where(acts[:, None, None], by_challenger, by_champion)
     torch.testing.assert_close(actions, expected)
     torch.testing.assert_close(proposed[:, :2].clamp(-1, 1), actions)
 
@@ -187,7 +210,7 @@ def test_each_episode_is_executed_by_its_arm():
 def test_a_restored_trial_goes_on_as_it_would_have():
     trial = make_trial()
     receive(trial, challenger=False, successes=3, failures=2)
-    receive(trial, challenger=True, successes=4, failures=0, chosen=True)
+    receive(trial, challenger=True, successes=4, failures=0, choice=1)
     other = make_trial()
     other.load_state_dict(trial.state_dict())
     for one in (trial, other):
