@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from softflow.data import Episode
+from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkPolicy
 
 PolicyT = TypeVar("PolicyT", bound=ChunkPolicy)
@@ -59,8 +60,8 @@ class TrialConfig:
     most: int = 40
     """Number of episodes after which a challenger that has not replaced the champion is given up."""
     window: int = 60
-    """Number of the latest episodes of each policy that count, and half of that of all choices together. More are more
-    precise but react later."""
+    """Number of the latest episodes of each policy that count; of all choices together, twice as many count. More are
+    more precise but react later."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.fewest <= self.most <= self.window:
@@ -318,6 +319,11 @@ class Trial(Generic[PolicyT]):
         return {**state, "records": records, "chosen": chosen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if "chosen" not in state:
+            raise UserError(
+                "its trials were made by an earlier version, which numbered them otherwise: start a new run from its "
+                "policy, with --base RUN"
+            )
         self.version, self.caution, self._since = state["version"], state["caution"], state["since"]
         for record, saved in zip(self.policies, state["records"], strict=True):
             record.load_state_dict(saved)

@@ -20,6 +20,7 @@ from softflow.algos.trial import (
     probability_better,
 )
 from softflow.data import Episode
+from softflow.errors import UserError
 from softflow.policies import BestOfN, FlowPolicy
 
 CONFIG = TrialConfig(fewest=5, most=10, window=20)
@@ -229,6 +230,13 @@ def test_a_restored_trial_ends_as_it_would_have_without_the_challenger():
     for one in (trial, other):
         receive(one, challenger=False, successes=1, failures=0)
         assert one.judge() is not None
+
+
+def test_trials_of_an_earlier_version_are_refused():
+    state = make_trial().state_dict()
+    del state["chosen"]
+    with pytest.raises(UserError, match=r"made by an earlier version.*--base RUN"):
+        make_trial().load_state_dict(state)
 
 
 @pytest.mark.parametrize("wrong", [dict(fewest=0), dict(fewest=50), dict(most=100)])
