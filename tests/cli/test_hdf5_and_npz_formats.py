@@ -29,11 +29,13 @@ def columns(episodes: list[Episode]) -> dict[str, np.ndarray]:
 
 
 def write_minari(root: Path, episodes: list[Episode]) -> None:
-    """Write episodes of `two_routes` as minari does."""
+    """Write episodes with observations of one array and actions in [-1, 1] as minari does."""
     (root / "data").mkdir(parents=True)
-    box = {"type": "Box", "dtype": "float32", "shape": [2], "low": [-1.0, -1.0], "high": [1.0, 1.0]}
-    unbounded = box | {"low": [-np.inf, -np.inf], "high": [np.inf, np.inf]}
-    spaces = {"observation_space": json.dumps(unbounded), "action_space": json.dumps(box)}
+    bounds = {"observation_space": (episodes[0].observation_dim, np.inf), "action_space": (episodes[0].action_dim, 1.0)}
+    spaces = {
+        name: json.dumps({"type": "Box", "dtype": "float32", "shape": [n], "low": [-limit] * n, "high": [limit] * n})
+        for name, (n, limit) in bounds.items()
+    }
     (root / "data/metadata.json").write_text(json.dumps({"total_episodes": len(episodes), **spaces}))
     with h5py.File(root / "data/main_data.hdf5", "w") as file:
         for index, episode in enumerate(episodes):
@@ -46,7 +48,7 @@ def write_minari(root: Path, episodes: list[Episode]) -> None:
 
 
 def write_robomimic(path: Path, episodes: list[Episode]) -> None:
-    """Write episodes of `two_routes` as robomimic does with `--done_mode 0`."""
+    """Write episodes with observations of one array as robomimic does with `--done_mode 0`."""
     with h5py.File(path, "w") as file:
         for index, episode in enumerate(episodes):
             arrays = columns([episode])
