@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
@@ -23,13 +23,15 @@ class CheckConfig:
     checking: Flat[CheckingConfig]
     format: str | None = None
     """Name of its format. By default, the format is recognised by the content."""
+    map: dict[str, str] = field(default_factory=dict)
+    """Parts of the environment that have another name in the dataset: `--map wrist=observation.images.cam_high`."""
     json: bool = False
     """Whether to print the result as one JSON object."""
 
 
 def check_file(config: CheckConfig) -> int:
     """Return the exit status: 1 if something is wrong."""
-    report = check(config.file, config.format, config.checking)
+    report = check(config.file, config.format, config.map, config.checking)
     if config.json:
         print(as_json({"file": config.file, "env": config.checking.env, **asdict(report)}))
     else:

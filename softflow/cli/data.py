@@ -30,43 +30,17 @@ from softflow.training.global_state import environments_turn
 
 
 @dataclass
-class InfoConfig:
-    """Settings of `softflow-data info`."""
-
-    file: Annotated[Positional[str], arg(metavar="FILE")]
-    """File or folder of a known format."""
-    format: str | None = None
-    """Name of its format. By default, the format is recognised by the content."""
-    json: bool = False
-    """Whether to print the result as one JSON object."""
-    images: str | None = None
-    """Contact sheet to write, a .png file that must not exist: frames of a few episodes from every camera."""
-
-
-def info(config: InfoConfig) -> None:
-    sheet = None if config.images is None else _new(config.images, ".png")
-    dataset = read_dataset(config.file, config.format)
-    summary = summary_of(dataset)
-    if sheet is not None:
-        save_contact_sheet(sheet, dataset)
-    if config.json:
-        print(as_json({"file": config.file, **summary}))
-        return
-    print(f"{config.file}:", *in_words(summary), sep="\n")
-
-
-@dataclass
 class ReadingConfig:
-    """Settings of the commands that read datasets and write them as files of ours."""
+    """How datasets are read."""
 
     format: str | None = None
-    """Name of the format of every source. By default, the format is recognised by the content."""
+    """Name of the format. By default, the format is recognised by the content."""
     map: dict[str, str] = field(default_factory=dict)
-    """Parts of the environment that have another name in the sources: `--map wrist=observation.images.cam_high`.
+    """Parts of the environment that have another name in the data: `--map wrist=observation.images.cam_high`.
     Without an environment, the observation is reduced to these parts (docs/your-data.md)."""
     env: str | None = None
-    """Environment that the datasets are for: a short name or a gymnasium id. Its parts and its bounds of actions are
-    written. By default they are those of the source."""
+    """Environment that the data are for: a short name or a gymnasium id. Parts and bounds of actions are its own. By
+    default they are those of the dataset."""
     env_options: EnvOptions = field(default_factory=dict)
     """Arguments of the environment, as YAML."""
 
@@ -83,6 +57,31 @@ class ReadingConfig:
         task = self.task
         dataset = read_dataset(source, self.format, wanted if task is None else task, self.map)
         return dataset if task is None else fitting(task, dataset, source)
+
+
+@dataclass
+class InfoConfig:
+    """Settings of `softflow-data info`."""
+
+    file: Annotated[Positional[str], arg(metavar="FILE")]
+    """File or folder of a known format."""
+    reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
+    json: bool = False
+    """Whether to print the result as one JSON object."""
+    images: str | None = None
+    """Contact sheet to write, a .png file that must not exist: frames of a few episodes from every camera."""
+
+
+def info(config: InfoConfig) -> None:
+    sheet = None if config.images is None else _new(config.images, ".png")
+    dataset = config.reading.read(config.file)
+    summary = summary_of(dataset)
+    if sheet is not None:
+        save_contact_sheet(sheet, dataset)
+    if config.json:
+        print(as_json({"file": config.file, **summary}))
+        return
+    print(f"{config.file}:", *in_words(summary), sep="\n")
 
 
 @dataclass

@@ -111,9 +111,9 @@ def _demonstrator(values: Values) -> tuple[str, list[Option]]:
 def _chosen_environment(values: Values) -> tuple[str, Values]:
     """Return the environment, and its options in the run that names it, if any."""
     run = values.get("corrections") or values.get("run")
-    if run is None and "env" not in values:
-        raise UserError("they are those of the run's environment, so name the run as well")
     if run is None:
+        if not values.get("env"):
+            raise UserError("they are those of the environment, so name it, or the run, as well")
         return values["env"], {}
     config = to_dict(read_config(str(config_path_of(run))))
     return config["env"], config["env_options"]

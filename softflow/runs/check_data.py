@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -63,12 +63,13 @@ class Report:
     replays: dict[str, Any] | None = None
 
 
-def check(path: str, format: str | None, config: CheckingConfig) -> Report:
+def check(path: str, format: str | None, names: Mapping[str, str], config: CheckingConfig) -> Report:
     """Compare a dataset with an environment, and replay some of its episodes there.
 
     Args:
         path: File or folder of the dataset.
         format: The name of its format. None recognises it by the content.
+        names: The names of parts in the dataset, by those in the environment, where they differ.
         config: The environment, and how much is replayed.
 
     Raises:
@@ -79,7 +80,7 @@ def check(path: str, format: str | None, config: CheckingConfig) -> Report:
         made = Replayer(make, SuccessRule(config.success))
     with closing(made) as replayer:
         task = replace(replayer.task, success=config.success)
-        return check_dataset(read_dataset(path, format, wanted=task), task, replayer, config.episodes)
+        return check_dataset(read_dataset(path, format, task, names), task, replayer, config.episodes)
 
 
 def check_dataset(dataset: Dataset, task: TaskSpec, replayer: Replayer, episodes: int) -> Report:

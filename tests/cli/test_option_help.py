@@ -94,7 +94,7 @@ def test_evaluation_lists_the_options_of_the_runs_environment(help_of: Any, smal
     assert "Options of the environment Pendulum-v1:" in text
     assert "--demonstrator-options cannot be listed: Pendulum-v1 has no supervisor" in text
     _, text = help_of("softflow-eval")
-    assert "--env-options cannot be listed: they are those of the run's environment, so name the run as well" in text
+    assert "--env-options cannot be listed: they are those of the environment, so name it, or the run, as well" in text
 
 
 def test_demonstrating_lists_the_options_of_the_demonstrator(help_of: Any) -> None:
