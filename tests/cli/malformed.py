@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import yaml
 
+from softflow.cli.data import COMMANDS
 from softflow.cli.demonstrate import DemoConfig
 from softflow.cli.evaluate import EvalConfig
 from softflow.cli.export import ExportConfig
@@ -64,6 +65,13 @@ LINES = {
     ],
     "softflow-export": ["softflow-export run --format torchscript --out policy.pt"],
     "softflow-guard": ["softflow-guard run --demos held_out.npz --out new", GUARDED],
+    "softflow-data": [
+        "softflow-data info pendulum.npz --json",
+        "softflow-data check pendulum.npz --env Pendulum-v1 --episodes 2",
+        "softflow-data convert pendulum.npz d --to lerobot --rate 20",
+        "softflow-data filter pendulum.npz d.npz --min-length 3",
+        "softflow-data split pendulum.npz d.npz e.npz --env Pendulum-v1",
+    ],
 }
 CLASSES = {
     "softflow-eval": EvalConfig, "softflow-demo": DemoConfig, "softflow-export": ExportConfig,
@@ -79,6 +87,9 @@ READERS = [
     "softflow-train --resume run", STEER, "softflow-demo --corrections run --out d.npz",
     "softflow-guard run --demos held_out.npz --out new",
 ]  # fmt: skip
+
+DATASETS = ["lerobot", "minari", "robomimic.hdf5", "d4rl.hdf5", "ogbench.npz"]
+DATASET_READERS = ["softflow-data info {}", "softflow-data convert {} d.npz", f"{TRAIN} --demos {{}}"]
 
 
 @dataclass(frozen=True)
@@ -96,13 +107,17 @@ class Attempt:
 def attempt(seed: int) -> Attempt:
     """The malformed input of this seed; now and then it is none, for not every change does harm."""
     rng = random.Random(seed)
-    return rng.choices([_flags, _configuration, _archive, _policy, _training, _run], [7, 4, 4, 3, 2, 1])[0](rng)
+    kinds = {_flags: 7, _configuration: 4, _archive: 4, _dataset: 4, _policy: 3, _training: 2, _run: 1}
+    return rng.choices(list(kinds), list(kinds.values()))[0](rng)
 
 
 def _flags(rng: random.Random) -> Attempt:
     argv = rng.choice(rng.choice(list(LINES.values()))).split()
     algo = argv[argv.index("--algo") + 1] if "--algo" in argv else "softflow"
-    cls = CLASSES.get(argv[0]) or config_class(Selection(algo=algo))
+    if argv[0] == "softflow-data":
+        cls = COMMANDS[argv[1]].settings
+    else:
+        cls = CLASSES.get(argv[0]) or config_class(Selection(algo=algo))
     keys = [key.replace("_", "-") for key, _ in dotted_fields(cls)]
     for _ in range(rng.choice([1, 1, 2])):
         change, place = rng.randrange(6), rng.randrange(1, len(argv))
@@ -153,6 +168,17 @@ def _archive(rng: random.Random) -> Attempt:
         ]
     )
     return Attempt(line.split(), lambda folder: _damage_archive(folder / name, rng), name)
+
+
+def _dataset(rng: random.Random) -> Attempt:
+    """A dataset of another format, one file of which is damaged."""
+    name, line = rng.choice(DATASETS), rng.choice(DATASET_READERS)
+
+    def inflict(folder: Path) -> None:
+        path = folder / name
+        _damage(rng.choice(sorted(file for file in path.rglob("*") if file.is_file())) if path.is_dir() else path, rng)
+
+    return Attempt(line.format(name).split(), inflict, name)
 
 
 def _damage_archive(path: Path, rng: random.Random) -> None:

@@ -14,17 +14,21 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
-from softflow.data import EpisodeBuilder
+from softflow.data import EpisodeBuilder, load_dataset
 from softflow.policies import ChunkGuard
-from softflow.runs import evaluator, exporting, record_demonstrations, training
+from softflow.runs import evaluator, exporting, recorder, training
 from softflow.training.loop import Trainer
 from tests.cli.conftest import MAINS, contents, pendulum_demonstrations
-from tests.cli.malformed import Attempt, attempt
+from tests.cli.malformed import DATASETS, Attempt, attempt
+from tests.cli.test_hdf5_and_npz_formats import columns
 from tests.damage import EXECUTED
+from tests.formats.lerobot_datasets import GENUINE
 
 ROOT = Path(__file__).parents[2]
+FORMATS = ROOT / "tests" / "data" / "formats"
 CPU_SECONDS = 10
 """After which an attempt hangs."""
 MEMORY = 8 * 2**30
@@ -61,7 +65,7 @@ class ShowingOne(EpisodeBuilder):
 def cut_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is accepted stops before it costs anything; what asks for too much is stopped."""
     monkeypatch.setattr(training, "Trainer", ResumingTrainer)
-    monkeypatch.setattr(record_demonstrations, "EpisodeBuilder", ShowingOne)
+    monkeypatch.setattr(recorder, "EpisodeBuilder", ShowingOne)
     monkeypatch.setattr(evaluator, "evaluate", accept)
     monkeypatch.setattr(exporting, "export_greedy", accept)
     monkeypatch.setattr(ChunkGuard, "save", accept)
@@ -114,10 +118,22 @@ def guard(command: Any, small_run: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def datasets(tmp_path: Path) -> None:
+    """A dataset of each format of other projects, all but that of D4RL genuine."""
+    shutil.copytree(GENUINE / "v061_image", tmp_path / "lerobot")
+    shutil.copytree(FORMATS / "minari" / "toy-hdf5-v0", tmp_path / "minari")
+    shutil.copy(FORMATS / "robomimic" / "lift.hdf5", tmp_path / "robomimic.hdf5")
+    shutil.copy(FORMATS / "ogbench" / "cube_task2.npz", tmp_path / "ogbench.npz")
+    with h5py.File(tmp_path / "d4rl.hdf5", "w") as file:
+        file.update(columns(load_dataset(GENUINE / "two_routes.npz").episodes))
+
+
+@pytest.fixture
 def refuse(
     finished: Path,
     corrections: Path,
     demonstrations: Path,
+    datasets: None,
     guard: None,
     tmp_path: Path,
     cut_short: None,
@@ -126,7 +142,7 @@ def refuse(
     """Tries the input of each seed, in a folder with everything that the commands take; how many were refused."""
     template = tmp_path / "template"
     template.mkdir()
-    for name in ("small.yaml", "pendulum.npz", "c.npz", "run", "held_out.npz", "guard"):
+    for name in ("small.yaml", "pendulum.npz", "c.npz", "run", "held_out.npz", "guard", *DATASETS):
         (tmp_path / name).rename(template / name)
 
     def tried(seeds: Iterable[int]) -> int:
