@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EPISODES = 6
 FRAME = (160, 120)
 """Width and height in pixels into which every frame is fitted."""
+LONGEST_NAME = 60
+"""Letters of a camera's name that are shown."""
 GAP, LINE = 6, 16
 """Space between frames, and height of a line of text, in pixels."""
 
@@ -62,7 +64,7 @@ def _sheet(layout: ObservationLayout, episodes: Mapping[int, Episode]) -> Image:
     from PIL import Image, ImageDraw
 
     cameras = [_fitted(part) for part in layout.images]
-    titles = [f"{part.name}: first, middle, last" for part in layout.images]
+    titles = [f"{' '.join(part.name.split())[:LONGEST_NAME]}: first, middle, last" for part in layout.images]
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     widths = [
         max(3 * (width + GAP), math.ceil(ruler.textlength(title)) + GAP)

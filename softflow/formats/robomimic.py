@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,6 +76,7 @@ class RobomimicReader(DatasetReader):
             require_modest(path, [array for arrays in found.values() for array in arrays.values()])
             assumed = list(observed.assumptions)
             if wanted is None:
+                _require_known_axes(recorded.values())
                 assumed.append(BOUNDS_ASSUMED)
             if filters := names_in(file, "mask"):
                 assumed.append(f"all demonstrations are read, the filter keys {', '.join(filters)} are not used")
@@ -123,6 +124,16 @@ def _recorded(file: h5py.File, demonstration: str) -> dict[str, ObservationPart]
             f"there is no {group}: let robomimic's dataset_states_to_obs.py extract the observations from the states"
         )
     return recorded
+
+
+def _require_known_axes(recorded: Iterable[ObservationPart]) -> None:
+    """Refuse bytes along two or more axes that may be an image."""
+    for part in recorded:
+        if part.dtype == "uint8" and len(part.shape) > 1 and not part.is_image:
+            raise ValueError(
+                f"{OBSERVATIONS}/{part.name} is uint8 of shape {part.shape}, and it is not known which axes are an "
+                "image's height and width: name the environment, which says so"
+            )
 
 
 def _found(file: h5py.File, demonstration: str, observed: Observed) -> dict[str, h5py.Dataset]:

@@ -75,6 +75,13 @@ def test_any_number_of_channels_is_shown(channels: int, shown: list[int], tmp_pa
     np.testing.assert_array_equal(frame(np.asarray(Image.open(tmp_path / "sheet.png")), 0, 0), recorded[..., shown])
 
 
+def test_a_name_of_several_lines_or_without_end_is_shortened(tmp_path: Path) -> None:
+    episodes, _ = dataset_of([1], cameras=1)
+    layout = ObservationLayout((Part("a\nb" * 1_000, (*SIZE, 3), "uint8"),))
+    save_contact_sheet(tmp_path / "s.png", Dataset([replace(episodes[0], layout=layout)], None))
+    assert Image.open(tmp_path / "s.png").width < 1_000
+
+
 def test_what_is_refused_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = dataset_of([1])
     numbers = replace(dataset.episodes[0], observation=np.zeros((2, 3)), layout=None)

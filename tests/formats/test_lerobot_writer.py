@@ -57,8 +57,8 @@ def test_every_kind_of_part_comes_back(tmp_path: Path, capsys: pytest.CaptureFix
     read = read_dataset(root)
     assert read.task == EVERYTHING and capsys.readouterr().err == ""
     require_same(read, Dataset(episodes, EVERYTHING))
-    write_lerobot(tmp_path / "modes", Dataset([replace(episodes[0], mode=2)], EVERYTHING))
-    assert capsys.readouterr().err.endswith("of an episode, nor its mode\n")
+    write_lerobot(tmp_path / "modes", Dataset([replace(episodes[0], mode=2, seed=7)], EVERYTHING))
+    assert capsys.readouterr().err.endswith("of an episode, nor its mode, nor the seed of its reset\n")
 
 
 @st.composite
@@ -217,6 +217,16 @@ PIXELS = dict(shape=(2, 2, 3), dtype="uint8", axes="HWC")
 REFUSED = [
     (replace(SMALL, rate=None), {}, "the control rate is not known: LeRobot needs it, so give it in hertz, as --rate"),
     (replace(SMALL, rate=None), {"rate": float("nan")}, "the control rate must be a positive number of hertz, got nan"),
+    (
+        replace(SMALL, rate=None),
+        {"rate": 1e300},
+        "the control rate is 1e+300 Hz, LeRobot's times allow 0.001 to",
+    ),
+    (
+        alike(ObservationPart("long", (1,), "float128")),
+        {},
+        "the observation 'long' is float128, LeRobot's numbers have 64 bits at most",
+    ),
     (SMALL, {"rate": 20}, "the control rate of the dataset is 10 Hz, so 20 Hz cannot be given"),
     (
         alike(ObservationPart("camera", (2, 2, 9), "uint8", axes="HWC")),
@@ -239,6 +249,17 @@ REFUSED = [
         "the observation 'images/x' cannot be told from others as the feature observation.images.images.x: rename it",
     ),
 ]
+
+
+def test_pictures_that_could_not_be_read_again_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A black picture takes less than a hundredth of its pixels as PNG."""
+    monkeypatch.setattr("softflow.formats.lerobot.tables.FREE_MEMORY", 0)
+    task = alike(ObservationPart("camera", (256, 256, 3), "uint8", axes="HWC"))
+    episode = episode_of(task, 4, np.random.default_rng(0))
+    black = replace(episode, observation=np.zeros_like(episode.observation))
+    with pytest.raises(UserError, match=r"takes .* more than .* set the environment variable SOFTFLOW_SIZE_LIMITS"):
+        write_lerobot(tmp_path / "black", Dataset([black], task))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("task", "options", "message"), REFUSED)

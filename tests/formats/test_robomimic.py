@@ -138,6 +138,14 @@ def test_images_are_parts_with_axes(tmp_path: Path) -> None:
     assert part == ObservationPart("view", (8, 6, 3), "uint8", axes="HWC")
 
 
+def test_bytes_of_unknown_axes_need_a_task(tmp_path: Path) -> None:
+    frames = np.zeros((60, 3, 8, 8), np.uint8)
+    path = change(copy_to(tmp_path), obs__view=lambda _: frames, next_obs__view=lambda _: frames)
+    with pytest.raises(DemonstrationError, match=r"obs/view is uint8 of shape \(3, 8, 8\), .*: name the environment"):
+        read_dataset(path)
+    assert read_dataset(path, wanted=SPEC).task == SPEC
+
+
 def test_without_next_observations_the_last_one_is_used_twice(tmp_path: Path) -> None:
     dataset = read_dataset(change(copy_to(tmp_path), next_obs=None), wanted=SPEC)
     np.testing.assert_array_equal(dataset.episodes[0].observation[-1], dataset.episodes[0].observation[-2])

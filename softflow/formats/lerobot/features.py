@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from softflow.formats.lerobot.info import Feature
 from softflow.formats.lerobot.task import ACTION, spellings
 from softflow.formats.pictures import MODES
@@ -14,6 +16,8 @@ from softflow.task.parts import UNNAMED
 OBSERVATION, STATE, IMAGES = "observation", "observation.state", "observation.images"
 LARGEST_NUMBER_OF_AXES = 5
 """LeRobot has no type for numbers along more axes."""
+LARGEST_NUMBER = 8
+"""Bytes of the largest number."""
 
 
 def observed_features(task: TaskSpec) -> dict[str, Feature]:
@@ -78,4 +82,6 @@ def _feature(part: ObservationPart, name: str) -> Feature:
         return Feature(name, "image", shape, ("height", "width", "channels"))
     if len(part.shape) > LARGEST_NUMBER_OF_AXES:
         raise ValueError(f"{what} has {len(part.shape)} axes, LeRobot's numbers have {LARGEST_NUMBER_OF_AXES} at most")
+    if np.dtype(part.dtype).itemsize > LARGEST_NUMBER:
+        raise ValueError(f"{what} is {part.dtype}, LeRobot's numbers have {8 * LARGEST_NUMBER} bits at most")
     return Feature(name, part.dtype, part.shape or (1,), None)

@@ -29,11 +29,14 @@ from softflow.formats.lerobot.metadata import (
 )
 from softflow.formats.lerobot.statistics import DatasetStatistics
 from softflow.formats.lerobot.step_tables import FILE_SIZE, FILES_PER_FOLDER, write_steps
+from softflow.formats.lerobot.tables import open_table
 from softflow.formats.lerobot.task import save_task
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.task.parts import UNNAMED
 
 TIMESTAMP, INDEX = Feature("timestamp", "float32", (1,), None), Feature("index", "int64", (1,), None)
+SLOWEST, FASTEST = 1e-3, 1e6
+"""Control rates in hertz whose times float32 can tell apart."""
 STEP_FEATURES = (
     Feature(REWARD, "float32", (1,), None),
     *(Feature(name, "bool", (1,), None) for name in (SUCCESS, TERMINATED, TRUNCATED, DONE)),
@@ -72,8 +75,10 @@ def write_lerobot(
         raise
     except ValueError as error:
         raise UserError(f"{target}: {error}") from error
-    modes = ", nor its mode" if any(episode.mode != -1 for episode in dataset.episodes) else ""
-    remark(f"{target}: LeRobot does not store the observation after the last action of an episode{modes}")
+    lost = ["the observation after the last action of an episode"]
+    lost += ["its mode"] * any(episode.mode != -1 for episode in dataset.episodes)
+    lost += ["the seed of its reset"] * any(episode.seed is not None for episode in dataset.episodes)
+    remark(f"{target}: LeRobot does not store {', nor '.join(lost)}")
 
 
 def _task_of(dataset: Dataset, rate: float | None) -> TaskSpec:
@@ -86,7 +91,11 @@ def _task_of(dataset: Dataset, rate: float | None) -> TaskSpec:
         raise ValueError("the control rate is not known: LeRobot needs it, so give it in hertz, as --rate 20")
     if task.rate is not None and rate not in (None, task.rate):
         raise ValueError(f"the control rate of the dataset is {task.rate:g} Hz, so {rate:g} Hz cannot be given")
-    return task if rate is None else replace(task, rate=rate)
+    task = task if rate is None else replace(task, rate=rate)
+    assert task.rate is not None
+    if not SLOWEST <= task.rate <= FASTEST:
+        raise ValueError(f"the control rate is {task.rate:g} Hz, LeRobot's times allow {SLOWEST:g} to {FASTEST:g} Hz")
+    return task
 
 
 def _unnamed_task(episode: Episode) -> TaskSpec:
@@ -109,6 +118,8 @@ def _write(
     features = [*observed.values(), action, *STEP_FEATURES]
     statistics = DatasetStatistics(features)
     places = write_steps(root, features, statistics.collect(_columns(episodes, task, observed, action)))
+    for place in sorted(set(places)):
+        open_table(root, place, features)  # raises for pictures that compress more than can be read again
     recordings = [
         Recording(index, len(episode), place, {})
         for index, (episode, place) in enumerate(zip(episodes, places, strict=True))
