@@ -19,7 +19,6 @@ The first row has the same numbers for the demonstrations that the run learnt fr
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +39,7 @@ from softflow.training.rollout import Rollout
 from softflow.training.vector import closing
 
 ACTION_RANGE = 2.0  # of actions in [-1, 1]
+JERK_ORDER = 3
 
 
 class Delayed:
@@ -84,9 +84,8 @@ def jumps(action: np.ndarray) -> np.ndarray:
 
 
 def jerk(action: np.ndarray) -> float:
-    """Return the root mean square third difference, (T, A), per action range. It is NaN for less than four steps."""
-    third = np.diff(action, n=3, axis=0)
-    return float(np.sqrt(np.square(third).mean())) / ACTION_RANGE if len(third) else math.nan
+    """Return the root mean square third difference, (T, A), per action range. It takes at least four steps."""
+    return float(np.sqrt(np.square(np.diff(action, n=JERK_ORDER, axis=0)).mean())) / ACTION_RANGE
 
 
 def row(label: str, episodes: Sequence[Episode], seams: slice, lost: int = 0) -> str:
@@ -94,10 +93,10 @@ def row(label: str, episodes: Sequence[Episode], seams: slice, lost: int = 0) ->
     result = summarize(episodes, lost)
     low, high = result.success_ci95
     changes = [jumps(episode.action) for episode in episodes]
-    at_seams = np.mean([change[seams].mean() for change in changes if len(change[seams])])
-    largest = np.mean([change.max() for change in changes if len(change)])
-    rough = np.nanmean([jerk(episode.action) for episode in episodes])
-    numbers = f"{at_seams:.3f} | {largest:.3f} | {rough:.3f}"
+    at_seams = [change[seams].mean() for change in changes if len(change[seams])]
+    largest = [change.max() for change in changes if len(change)]
+    rough = [jerk(episode.action) for episode in episodes if len(episode) > JERK_ORDER]
+    numbers = " | ".join(f"{np.mean(one):.3f}" if one else "-" for one in (at_seams, largest, rough))
     return f"| {label} | {result.success_rate:.2f} [{low:.2f}, {high:.2f}] | {numbers} |"
 
 
