@@ -218,13 +218,10 @@ class FlowMatchingFlow(ChunkFlow):
     def _guided_velocity(
         self, point: Tensor, time: float, embedding: Tensor, known: Tensor, weight: Tensor, strength: float
     ) -> Tensor:
-        def expected_end(x: Tensor) -> tuple[Tensor, Tensor]:
-            velocity = self._velocity(x, time, embedding)
-            return x + (1 - time) * velocity, velocity
-
-        end, pullback, velocity = torch.func.vjp(expected_end, point, has_aux=True)
+        velocity, pullback = torch.func.vjp(lambda x: self._velocity(x, time, embedding), point)[:2]
+        missing = weight * (known - (point + (1 - time) * velocity))
         gain = (time**2 + (1 - time) ** 2) / (time * (1 - time)) if time > 0 else math.inf
-        return velocity + min(strength, gain) * pullback(weight * (known - end))[0]
+        return velocity + min(strength, gain) * (missing + (1 - time) * pullback(missing)[0])
 
     def _velocity(self, point: Tensor, time: float, embedding: Tensor) -> Tensor:
         return self.velocity(point, point.new_full((1,), time), embedding)
