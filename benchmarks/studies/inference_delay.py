@@ -29,7 +29,6 @@ from torch import Tensor
 
 import softflow
 from softflow.data import Episode, observation_tensor
-from softflow.errors import UserError
 from softflow.policies import BestOfN
 from softflow.policies.seam import STRATEGIES, continue_chunk, require_strategy
 from softflow.runs.assembly import load_run, make_environments
@@ -109,12 +108,14 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=50, help="number of held-out episodes of each row")
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEEDS, help="seed of the first episode")
     arguments = parser.parse_args()
+    if min(arguments.episodes, arguments.candidates) < 1:
+        parser.error("--episodes and --candidates must be at least 1")
     torch.set_num_threads(1)
     loaded, config = load_run(arguments.run)
     deployed = loaded.policy
     longest = min(deployed.n_action_steps, deployed.policy.horizon - deployed.n_action_steps)
     if not 0 <= min(arguments.delays) <= max(arguments.delays) <= longest:
-        raise UserError(f"--delays: this run's chunks bridge a delay of 0 to {longest} steps, got {arguments.delays}")
+        parser.error(f"--delays: this run's chunks bridge a delay of 0 to {longest} steps, got {arguments.delays}")
     print("| delay, strategy | success | seam jump | largest jump | jerk |\n|---|---|---|---|---|")
     print(row("demonstrations", softflow.Run(arguments.run).demonstrations().episodes, slice(None)))
     with closing(make_environments(config.run, arguments.episodes, deployed.n_action_steps)) as environments:

@@ -71,6 +71,11 @@ def require_strategy(deployed: BestOfN, strategy: str, delay: int) -> None:
         raise ValueError("critic needs a policy with a critic: this one has none")
     if strategy == "critic" and critic is not None and critic.horizon <= delay:
         raise ValueError(f"the critic values {critic.horizon} actions, which a delay of {delay} has already committed")
+    if strategy == "temporal_ensembling" and 2 * deployed.n_action_steps < policy.horizon:
+        raise ValueError(
+            "temporal_ensembling averages two chunks: at least half of each must be executed, not "
+            f"{deployed.n_action_steps} of {policy.horizon} actions"
+        )
     if strategy == "inpainting" and not (isinstance(policy, FlowPolicy) and policy.flow.guidable):
         raise ValueError("inpainting needs a flow that solves an ODE, such as 'flow_matching'")
 
@@ -122,10 +127,7 @@ def temporal_ensembling(deployed: BestOfN, observation: Tensor, previous: Tensor
     """
     left, horizon = previous.shape[1], deployed.policy.horizon
     if 2 * left > horizon:
-        raise ValueError(
-            f"temporal_ensembling averages two chunks: at most {horizon // 2} of {horizon} actions may remain, got "
-            f"{left}: execute at least half of each chunk"
-        )
+        raise ValueError(f"previous: temporal_ensembling averages at most {horizon // 2} actions, {left} remain")
     chunk, newer = deployed.choose(observation), math.exp(-ENSEMBLE_DECAY)
     mean = (previous + newer * chunk[:, :left]) / (1 + newer)
     return splice(previous[:, :delay], splice(mean, chunk))

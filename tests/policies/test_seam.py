@@ -191,6 +191,12 @@ def test_without_a_delay_the_policy_acts_as_it_does_today(strategy: str) -> None
         (deployed, "naive", 1.5, "delay must be in 0 ... horizon - 1 = 7, got 1.5"),
         (deployed, "critic", 2, "critic needs a policy with a critic: this one has none"),
         (lambda: deployed(critic=Critic(2)), "critic", 2, "values 2 actions, which a delay of 2 has already committed"),
+        (
+            lambda: BestOfN(make_policy(), None, 3, 1, 0.8),
+            "temporal_ensembling",
+            2,
+            "at least half of each must be executed, not 3 of 8 actions",
+        ),
         (deployed, "inpainting", 2, "inpainting needs a flow that solves an ODE, such as 'flow_matching'"),
         (lambda: deployed("flow_matching"), "likeliest", 2, "likeliest needs a flow policy with an exact density"),
     ],
@@ -225,5 +231,5 @@ def test_remaining_actions_of_another_shape_or_not_finite_are_refused(previous: 
 def test_numbers_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="n must be an integer, at least 1, got 0"):
         continue_chunk(deployed(), torch.zeros(1, OBSERVATION_DIM), standing(0.0), 2, "likeliest", n=0)
-    with pytest.raises(ValueError, match="at most 4 of 8 actions may remain, got 5"):
+    with pytest.raises(ValueError, match="averages at most 4 actions, 5 remain"):
         continue_chunk(deployed(), torch.zeros(1, OBSERVATION_DIM), standing(0.0, 5), 2, "temporal_ensembling")

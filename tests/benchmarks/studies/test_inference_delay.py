@@ -14,7 +14,6 @@ import torch
 from benchmarks.studies import inference_delay
 from benchmarks.studies.inference_delay import Delayed, jerk, jumps, run_episodes
 from softflow.cli.train import main as train
-from softflow.errors import UserError
 from softflow.runs.assembly import load_run, make_environments
 from softflow.training.evaluation import evaluate
 from softflow.training.random_state import seed_all
@@ -101,7 +100,19 @@ def test_the_study_prints_a_row_for_each_delay_and_strategy(
     assert rows[1].split(" | ")[1:] == rows[2].split(" | ")[1:]  # nothing is committed without a delay
 
 
-def test_a_delay_that_the_chunks_do_not_bridge_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["study", str(run), "--delays", "0", "5"])
-    with pytest.raises(UserError, match=r"this run's chunks bridge a delay of 0 to \d steps, got \[0, 5\]"):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--delays", "0", "5"], "--delays: this run's chunks bridge a delay of 0 to 4 steps, got [0, 5]"),
+        (["--delays", "-1"], "got [-1]"),
+        (["--episodes", "0"], "--episodes and --candidates must be at least 1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    run: Path, given: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["study", str(run), *given])
+    with pytest.raises(SystemExit) as ended:
         inference_delay.main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
