@@ -35,6 +35,8 @@ class ChunkFlow(nn.Module, ABC):
     """Whether `log_prob` is exactly the density that `sample` draws from. A flow that estimates it sets it to False."""
     open_box: bool = False
     """Whether only chunks strictly within (-1, 1) have a density. Such a flow cannot be normalised."""
+    guidable: bool = False
+    """Whether `inpaint` works. A flow that implements `guide` sets it to True."""
 
     def __init__(self, *, horizon: int, action_dim: int, context_dim: int) -> None:
         super().__init__()
@@ -65,6 +67,10 @@ class ChunkFlow(nn.Module, ABC):
         With a `length`, return only the first `length` actions, (B, N, length * A). Some flows then do less work.
         """
         return self._first(self.decode(latent, embedding)[0], length)
+
+    def guide(self, latent: Tensor, embedding: Any, known: Tensor, weight: Tensor, strength: float) -> Tensor:
+        """Decode flat latents (B, N, D), guided towards flat chunks (B, N, D) by weights (D,): -> (B, N, D)."""
+        raise ValueError(f"a {type(self).__name__} cannot be guided: only a flow that solves an ODE can")
 
     def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
         """Return the loss of each row, summed over the dimensions of a chunk: (B, H, A), (B, C) -> (B,)."""
@@ -109,6 +115,33 @@ class ChunkFlow(nn.Module, ABC):
         self._check_context(context)
         chunk = self.generate(self.base.mode(self.base(context)).unsqueeze(1), self.embed(context))
         return chunk[:, 0].unflatten(-1, self.latent_shape)
+
+    def inpaint(
+        self, context: Tensor, known: Tensor, weight: Tensor, temperature: float = 1.0, strength: float = 5.0
+    ) -> Tensor:
+        """Draw a chunk for each row of a context, guided towards known actions: (B, C), (B, H, A) -> (B, H, A).
+
+        The guidance is soft, so the chunk agrees with the known actions only approximately.
+
+        Args:
+            context: Contexts, (B, C).
+            known: The chunks to agree with, (B, H, A). Actions of weight 0 have no effect but must be finite.
+            weight: How much the chunk should agree with each action, (H,), in [0, 1].
+            temperature: See `sample`.
+            strength: The largest factor on the guidance. At 0 the chunk is a sample.
+
+        Raises:
+            ValueError: The flow is not `guidable`, or an argument is out of range.
+        """
+        flat = self._flat(known, context, name="known")
+        _check_draw(1, temperature)
+        if weight.shape != (self.horizon,) or not ((weight >= 0) & (weight <= 1)).all():
+            raise ValueError(f"weight: expected ({self.horizon},) numbers in [0, 1], got {weight}")
+        if not 0.0 <= strength < math.inf:
+            raise ValueError(f"strength: expected a finite number >= 0, got {strength!r}")
+        latent = self.base.sample(self.base(context), 1, temperature)
+        each = weight.to(flat).repeat_interleave(self.action_dim)
+        return self.guide(latent, self.embed(context), flat, each, strength).reshape(known.shape)
 
     def rsample_and_log_prob(self, context: Tensor, n: int = 1) -> tuple[Tensor, Tensor]:
         """Draw differentiable chunks with their log-densities, in one pass: (B, C) -> (B, n, H, A), (B, n).

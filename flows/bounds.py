@@ -78,6 +78,7 @@ class BoundedFlow(ChunkFlow):
         self.noise_law = noise_law
         self.loss_is_nll = flow.loss_is_nll
         self.exact_density = flow.exact_density
+        self.guidable = flow.guidable
 
     @property
     def base(self) -> LatentBase:  # type: ignore[override]  # an attribute would enter the state dict a second time
@@ -98,6 +99,9 @@ class BoundedFlow(ChunkFlow):
 
     def generate(self, latent: Tensor, embedding: Any, length: int | None = None) -> Tensor:
         return self._bound(self.flow.generate(latent, embedding, length))[0]
+
+    def guide(self, latent: Tensor, embedding: Any, known: Tensor, weight: Tensor, strength: float) -> Tensor:
+        return self._bound(self.flow.guide(latent, embedding, self._unbound(known)[0], weight, strength))[0]
 
     def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
         if self.training and self.noise_size:

@@ -101,6 +101,7 @@ class FlowMatchingFlow(ChunkFlow):
 
     loss_is_nll = False
     exact_density = False
+    guidable = True
 
     def __init__(
         self,
@@ -142,6 +143,19 @@ class FlowMatchingFlow(ChunkFlow):
         for i in range(self.steps):
             latent = self._step(latent, i / self.steps, 1 / self.steps, embedding)
         return self._first(latent, length)
+
+    def guide(self, latent: Tensor, embedding: Tensor, known: Tensor, weight: Tensor, strength: float) -> Tensor:
+        """Decode latents with pseudoinverse guidance, as real-time chunking does (arXiv 2506.07339, eq. 2 to 4).
+
+        From a point x_t, the ODE is expected to end in e = x_t + (1 - t) v. The velocity becomes
+
+            v + g_t * (de/dx_t)^T (weight * (known - e)),  g_t = min(strength, (t^2 + (1 - t)^2) / (t (1 - t))).
+        """
+        size = 1 / self.steps
+        for i in range(self.steps):
+            where, when = self._evaluation(latent, i * size, size, embedding)
+            latent = latent + size * self._guided_velocity(where, when, embedding, known, weight, strength)
+        return latent
 
     def row_loss(self, chunk: Tensor, context: Tensor) -> Tensor:
         """Return |v(x_t, t, context) - (a - z)|^2 at a random z ~ N(0, I), t ~ U(0, 1): (B, H, A), (B, C) -> (B,).
@@ -200,6 +214,14 @@ class FlowMatchingFlow(ChunkFlow):
         if self.solver == "euler":
             return point, time
         return point + size / 2 * self._velocity(point, time, embedding), time + size / 2
+
+    def _guided_velocity(
+        self, point: Tensor, time: float, embedding: Tensor, known: Tensor, weight: Tensor, strength: float
+    ) -> Tensor:
+        velocity, pullback = torch.func.vjp(lambda x: self._velocity(x, time, embedding), point)[:2]
+        missing = weight * (known - (point + (1 - time) * velocity))
+        gain = (time**2 + (1 - time) ** 2) / (time * (1 - time)) if time > 0 else math.inf
+        return velocity + min(strength, gain) * (missing + (1 - time) * pullback(missing)[0])
 
     def _velocity(self, point: Tensor, time: float, embedding: Tensor) -> Tensor:
         return self.velocity(point, point.new_full((1,), time), embedding)

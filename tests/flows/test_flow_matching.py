@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributions as td
 
-from flows import FlowMatchingFlow
+from flows import FlowMatchingFlow, make_flow
 
 MEAN, STD = 0.7, 0.5
 
@@ -164,3 +164,50 @@ def test_two_modes_are_learned(measured: Any) -> None:
 def test_bad_options_are_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         matching(**bad)
+
+
+def test_a_guided_step_by_hand() -> None:
+    """Two Euler steps. At t = 0 the expected end does not depend on the point, so only the second step is guided."""
+    flow = gaussian_matching(solver="euler", steps=2)
+    latent, known = torch.full((1, 1, 6), 0.3, dtype=torch.float64), torch.full((1, 1, 6), 0.9, dtype=torch.float64)
+    weight = torch.tensor([1.0, 1.0, 0.5, 0.5, 0.0, 0.0], dtype=torch.float64)
+    x = 0.3 + (MEAN - 0.3) / 2
+    slope = -1.2  # (t STD^2 - (1 - t)) / ((1 - t)^2 + (t STD)^2) at t = 1/2
+    velocity = MEAN + slope * (x - MEAN / 2)
+    end, change = x + velocity / 2, 1 + slope / 2
+    for strength, gain in ((5.0, 2.0), (1.5, 1.5), (0.0, 0.0)):  # (t^2 + (1 - t)^2) / (t (1 - t)) = 2
+        guided = flow.guide(latent, flow.embed(torch.zeros(1, 4, dtype=torch.float64)), known, weight, strength)
+        assert torch.allclose(guided[0, 0], x + (velocity + gain * change * weight * (0.9 - end)) / 2)
+
+
+def test_a_normalised_flow_is_guided_in_units_of_the_action() -> None:
+    torch.manual_seed(0)
+    flow = make_flow("flow_matching", horizon=3, action_dim=2, context_dim=4, width=16, normalize=True, bounds="raw")
+    flow.fit(torch.tensor([0.2, -0.1]), torch.tensor([0.5, 2.0]), torch.zeros(2))
+    context, known = torch.randn(5, 4), torch.rand(5, 3, 2)
+    weight = torch.tensor([1.0, 0.5, 0.0])
+    torch.manual_seed(1)
+    chunk = flow.inpaint(context, known, weight, temperature=0.5)
+    torch.manual_seed(1)
+    normalised = flow.flow.inpaint(context, (known - flow.center) / flow.scale, weight, temperature=0.5)
+    assert torch.allclose(chunk, flow.center + flow.scale * normalised, atol=1e-6)
+    torch.manual_seed(1)
+    unguided = flow.inpaint(context, known, weight, temperature=0.5, strength=0.0)
+    torch.manual_seed(1)
+    assert torch.allclose(unguided, flow.sample(context, temperature=0.5)[:, 0], atol=1e-6)
+
+
+def test_what_cannot_be_guided_is_refused() -> None:
+    flow, context, known = matching(torch.float32), torch.zeros(2, 4), torch.zeros(2, 3, 2)
+    with pytest.raises(ValueError, match=r"weight: expected \(3,\) numbers in \[0, 1\]"):
+        flow.inpaint(context, known, torch.ones(2))
+    with pytest.raises(ValueError, match=r"weight: expected \(3,\) numbers in \[0, 1\]"):
+        flow.inpaint(context, known, torch.tensor([1.0, math.nan, 0.0]))
+    with pytest.raises(ValueError, match="strength: expected a finite number >= 0, got -1"):
+        flow.inpaint(context, known, torch.ones(3), strength=-1)
+    with pytest.raises(ValueError, match="known: expected"):
+        flow.inpaint(context, known[:, :2], torch.ones(3))
+    coupling = make_flow("coupling", horizon=3, action_dim=2, context_dim=4)
+    assert flow.guidable and not coupling.guidable
+    with pytest.raises(ValueError, match="cannot be guided: only a flow that solves an ODE can"):
+        coupling.inpaint(context, known, torch.ones(3))
