@@ -1,0 +1,338 @@
+"""The control loop: a thread that sends an action at each deadline and waits for nothing else.
+
+Three threads run while an episode does:
+
+    control      sleeps until a deadline, reads the stop signal, and sends the action that the plan has for this step
+    observation  records the step that was sent, and takes the next observation
+    inference    computes the next chunk from the newest observation
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softflow.data.recording import Recording
+from softflow.robot.plan import Chunk, Late, Plan
+from softflow.robot.robot import Robot
+from softflow.robot.stop_signal import StopSignal
+from softflow.robot.timing import Timing
+from softflow.robot.worker import Worker
+from softflow.task import TaskSpec
+
+Native = NDArray[np.floating]
+Choose = Callable[[Mapping[str, Any], Native | None], Native]
+"""An observation and the previous action (N,), None at the start of an episode -> a whole chunk (H, N)."""
+Limit = Callable[[Native, Native | None], Native]
+"""An action (N,) and the previous one -> the action within its limits."""
+
+REHEARSALS = 5
+"""Number of chunks that are computed before the first episode, to measure how long one takes."""
+POLL = 0.001
+"""Seconds between two looks at what another thread provides."""
+FIRST_CHUNK = 60.0
+"""Seconds that the first observation and chunk of an episode may take. The robot is at rest meanwhile."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Settings of a control loop.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    rate: float
+    """Control rate in hertz."""
+    n_action_steps: int
+    """Number of actions to execute of each chunk."""
+    late: Late = "hold"
+    """What to do when the next chunk is late, or when observations stop: see `Plan`."""
+    synchronous: bool = False
+    """Whether to wait for each chunk instead of computing it while the last one is executed."""
+    lead: int | None = None
+    """Number of steps before the end of a chunk at which the next one is begun. By default it is measured."""
+    max_steps: int = 1000
+    """Number of steps after which an episode is cut off."""
+    stall: float = 0.1
+    """Seconds after which an observation that has not come counts as missing, and a command as blocked."""
+    observe_ahead: float | None = None
+    """Seconds before each deadline at which an observation is begun. By default half a period. Lower values give newer
+    observations; cameras must be able to answer in this time."""
+    patience: float = 1.0
+    """Seconds without a chunk in time after which the robot is stopped in any case."""
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "stall", "patience"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number above 0, got {getattr(self, name):g}")
+        if self.observe_ahead is not None and not 0 < self.observe_ahead <= 1 / self.rate:
+            raise ValueError(f"observe_ahead must be above 0 and at most a period, got {self.observe_ahead:g} s")
+        for name, lowest in (("n_action_steps", 1), ("max_steps", 1), ("lead", 0)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {value}")
+
+
+class Ending(NamedTuple):
+    """How an episode ended."""
+
+    steps: int
+    is_success: bool
+
+
+class _Seen(NamedTuple):
+    """An observation."""
+
+    observation: Mapping[str, Any]
+    row: NDArray[Any]  # (O,)
+    step: int  # the number of commands sent before it
+    time: float
+
+
+class _Sent(NamedTuple):
+    """A command to record."""
+
+    before: _Seen
+    action: Native
+    step: int  # the number of commands sent so far
+    observe_at: float  # when to take the observation after it
+
+
+class ControlLoop:
+    """Controls a robot by a policy, episode after episode.
+
+    Args:
+        robot: The robot. It is not closed.
+        task: What the policy observes and does.
+        choose: The policy. It is called from the inference thread.
+        settings: The settings.
+        limit: Limits the change from each action to the next, also where chunks meet. None does not limit it.
+        recording: Where to record every step. None records nothing.
+
+    Attributes:
+        stop: Stops the robot when it is set, from any thread.
+        timing: How well deadlines are kept, over all episodes.
+
+    Raises:
+        TaskMismatch: The robot has another task.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        task: TaskSpec,
+        choose: Choose,
+        settings: LoopSettings,
+        limit: Limit | None = None,
+        recording: Recording | None = None,
+    ) -> None:
+        if robot.task is not None:
+            task.require_same(robot.task, "the robot has another task than the policy")
+        self._robot, self._task, self._choose, self._settings = robot, task, choose, settings
+        self._limit, self._recording = limit, recording
+        self._ends = np.cumsum([part.size for part in task.action])[:-1]
+        self._lead = 0 if settings.synchronous else settings.lead
+        self.stop, self.timing = StopSignal(), Timing(settings.rate)
+        self._observer = Worker("the robot's observation", self._observe, self.stop)
+        self._thinker = Worker("the policy", self._think, self.stop)
+        self._busy_since: float | None = None
+
+    def run_episode(self) -> Ending:
+        """Reset the robot and control it until the episode ends.
+
+        Raises:
+            Stopped: The robot was stopped: by the signal, by an error, or because it, its observations or the policy
+                were late. The message says why.
+            KeyboardInterrupt: Ctrl-C. The robot has been stopped.
+        """
+        self.stop.check()
+        self._plan = Plan(self._settings.n_action_steps, self._settings.late)
+        self._seen: _Seen | None = None
+        self._last: Native | None = None
+        self._steps = 0
+        try:
+            self._robot.reset()
+        except Exception as error:
+            self.stop.fail("the robot's reset", error)
+        control = threading.Thread(target=self._control, name="control", daemon=True)
+        control.start()
+        self._supervise(control)
+        self.stop.check()
+        success = self._robot.is_success()
+        if self._recording is not None and self._seen is not None:
+            self._recording.end(self._seen.row, self._robot.has_ended() and success, success)
+        return Ending(self._steps, success)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._observer.close()
+        self._thinker.close()
+
+    # ------------------------------------------------------------------------------------------------- main thread
+
+    def _supervise(self, control: threading.Thread) -> None:
+        """Wait for the end of the control thread. If a command blocks it, stop the robot from here."""
+        while control.is_alive():
+            try:
+                control.join(0.02)
+                busy_since = self._busy_since
+                if busy_since is not None and time.perf_counter() - busy_since > self._settings.stall:
+                    self.stop.set(f"a command has not returned for {self._settings.stall:g} s")
+                    self._halt_robot()
+                    return
+            except KeyboardInterrupt:
+                self.stop.set("interrupted")
+                control.join(self._settings.stall)
+                if control.is_alive():
+                    self._halt_robot()
+                raise
+
+    # ---------------------------------------------------------------------------------------------- control thread
+
+    def _control(self) -> None:
+        try:
+            self._execute()
+        except BaseException as error:  # of the robot
+            self.stop.fail("the robot", error)
+        finally:
+            self._halt_robot()
+
+    def _halt_robot(self) -> None:
+        try:
+            self._robot.stop()
+        except BaseException as error:
+            self.stop.fail("stopping the robot", error)
+
+    def _execute(self) -> None:
+        """Send the actions of one episode."""
+        self._observer.submit(None)
+        if not (self._wait_for_observation(FIRST_CHUNK) and self._rehearse() and self._next_chunk(FIRST_CHUNK)):
+            return
+        period, late = 1 / self._settings.rate, 0
+        ahead = period / 2 if self._settings.observe_ahead is None else self._settings.observe_ahead
+        due = time.perf_counter()
+        for step in range(self._settings.max_steps):
+            if (
+                self._settings.synchronous
+                and step >= self._plan.until
+                and not self._next_chunk(self._settings.patience)
+            ):
+                return
+            if self.stop.wait(due - time.perf_counter()):
+                return
+            if self._robot.is_stopped():
+                return self.stop.set("its own emergency stop is pressed")
+            move = self._plan.move(step, self._observer.waiting() > self._settings.stall + period)
+            if move is None:
+                return self.stop.set(f"{self._why_late()} at step {step}")
+            late = late + 1 if move.is_late else 0
+            if late * period > self._settings.patience:
+                return self.stop.set(f"{self._why_late()} for {self._settings.patience:g} s, at step {step}")
+            action = move.action if self._limit is None else self._limit(move.action, self._last)
+            sent = time.perf_counter()
+            self._command(action)
+            self.timing.add(move, due, sent)
+            assert self._seen is not None
+            due = max(due + period, time.perf_counter())  # a late command is not made up for by earlier ones
+            self._last, self._steps = action, step + 1
+            self._observer.submit(_Sent(self._seen, action, step + 1, due - ahead))
+            if self._robot.has_ended():
+                break
+        self._wait_for_observation(period + self._settings.stall)
+
+    def _command(self, action: Native) -> None:
+        named = dict(zip((part.name for part in self._task.action), np.split(action, self._ends), strict=True))
+        self._busy_since = time.perf_counter()
+        try:
+            self._robot.command(named)
+        finally:
+            self._busy_since = None
+
+    def _rehearse(self) -> bool:
+        """Measure how long the policy takes, unless the lead is given. Return False if the robot was stopped."""
+        if self._lead is not None:
+            return True
+        self._thinker.submit(None)
+        return self._wait(lambda: self._lead is not None, "chunk", FIRST_CHUNK)
+
+    def _next_chunk(self, patience: float) -> bool:
+        """Wait for a chunk of the newest observation. Return False if the robot was stopped."""
+        if self._plan.has_next:
+            return True
+        if not self._wait_for_observation(patience):
+            return False
+        self._thinker.submit(self._seen)
+        return self._wait(lambda: self._plan.has_next, "chunk", patience)
+
+    def _wait_for_observation(self, patience: float) -> bool:
+        """Wait for the observation after the last command. Return False if the robot was stopped."""
+        return self._wait(lambda: self._seen is not None and self._seen.step == self._steps, "observation", patience)
+
+    def _wait(self, is_there: Callable[[], bool], what: str, patience: float) -> bool:
+        """Wait until something is there, or the robot is stopped. The latter happens if it takes too long."""
+        end = time.perf_counter() + patience
+        while not is_there():
+            if self.stop.wait(POLL):
+                return False
+            if time.perf_counter() > end:
+                self.stop.set(f"no {what} for {patience:.3g} s")
+                return False
+        return not self.stop.is_set()
+
+    def _why_late(self) -> str:
+        stalled = self._observer.waiting() > self._settings.stall
+        return "no observation" if stalled else "no chunk in time"
+
+    # ------------------------------------------------------------------------------------------------ other threads
+
+    def _observe(self, sent: _Sent | None) -> None:
+        """Record a step, and take the observation after it unless further steps have been sent already."""
+        if sent is not None:
+            if self._recording is not None:
+                self._recording.step(sent.before.row, self._task.unit_actions(sent.action))
+            self.stop.wait(sent.observe_at - time.perf_counter())
+        if self._observer.unfinished > 1:
+            return
+        observation = self._robot.observe()
+        rows, is_batch = self._task.rows(observation)
+        if is_batch:
+            raise ValueError("observe returned a batch: return the parts of one observation, without a batch axis")
+        seen = self._seen = _Seen(observation, rows[0], 0 if sent is None else sent.step, time.perf_counter())
+        if sent is not None and self._is_time_to_think(sent.step):
+            self._thinker.submit(seen)
+
+    def _is_time_to_think(self, step: int) -> bool:
+        if self._settings.synchronous or self._thinker.unfinished or self._plan.has_next:
+            return False
+        assert self._lead is not None
+        return step >= self._plan.until - self._lead
+
+    def _think(self, seen: _Seen | None) -> None:
+        """Compute a chunk, or rehearse it."""
+        if seen is None:
+            return self._measure()
+        actions = self._choose(seen.observation, self._last)
+        self._plan.deliver(Chunk(actions, seen.step, seen.time))
+
+    def _measure(self) -> None:
+        assert self._seen is not None
+        took = []
+        for _ in range(REHEARSALS):
+            begun = time.perf_counter()
+            chunk = self._choose(self._seen.observation, None)
+            took.append(time.perf_counter() - begun)
+        lead = math.ceil(max(took[1:]) * self._settings.rate) + 1  # the first one loads libraries
+        if lead >= len(chunk):
+            raise ValueError(
+                f"a chunk takes {max(took[1:]):.3g} s, but has only {len(chunk)} steps of "
+                f"{1 / self._settings.rate:.3g} s: lower the rate, or train with a longer horizon"
+            )
+        self._lead = lead
