@@ -13,15 +13,15 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softflow.data.recording import Recording
-from softflow.robot.plan import Chunk, Late, Plan
+from softflow.robot.plan import Chunk, Plan
 from softflow.robot.robot import Robot
+from softflow.robot.settings import LoopSettings
 from softflow.robot.stop_signal import StopSignal
 from softflow.robot.timing import Timing
 from softflow.robot.worker import Worker
@@ -35,50 +35,12 @@ Limit = Callable[[Native, Native | None], Native]
 
 REHEARSALS = 5
 """Number of chunks that are computed before the first episode, to measure how long one takes."""
+MARGIN = 1.5
+"""How much longer than in these an observation and a chunk may take without being late."""
 POLL = 0.001
 """Seconds between two looks at what another thread provides."""
 FIRST_CHUNK = 60.0
 """Seconds that the first observation and chunk of an episode may take. The robot is at rest meanwhile."""
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """Settings of a control loop.
-
-    Raises:
-        ValueError: A number is out of range.
-    """
-
-    rate: float
-    """Control rate in hertz."""
-    n_action_steps: int
-    """Number of actions to execute of each chunk."""
-    late: Late = "hold"
-    """What to do when the next chunk is late, or when observations stop: see `Plan`."""
-    synchronous: bool = False
-    """Whether to wait for each chunk instead of computing it while the last one is executed."""
-    lead: int | None = None
-    """Number of steps before the end of a chunk at which the next one is begun. By default it is measured."""
-    max_steps: int = 1000
-    """Number of steps after which an episode is cut off."""
-    stall: float = 0.1
-    """Seconds after which an observation that has not come counts as missing, and a command as blocked."""
-    observe_ahead: float | None = None
-    """Seconds before each deadline at which an observation is begun. By default half a period. Lower values give newer
-    observations; cameras must be able to answer in this time."""
-    patience: float = 1.0
-    """Seconds without a chunk in time after which the robot is stopped in any case."""
-
-    def __post_init__(self) -> None:
-        for name in ("rate", "stall", "patience"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a number above 0, got {getattr(self, name):g}")
-        if self.observe_ahead is not None and not 0 < self.observe_ahead <= 1 / self.rate:
-            raise ValueError(f"observe_ahead must be above 0 and at most a period, got {self.observe_ahead:g} s")
-        for name, lowest in (("n_action_steps", 1), ("max_steps", 1), ("lead", 0)):
-            value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {value}")
 
 
 class Ending(NamedTuple):
@@ -104,6 +66,13 @@ class _Sent(NamedTuple):
     action: Native
     step: int  # the number of commands sent so far
     observe_at: float  # when to take the observation after it
+
+
+class _Wanted(NamedTuple):
+    """A chunk to compute."""
+
+    seen: _Seen
+    plan: Plan  # that of the episode, which may be over before the chunk is there
 
 
 class ControlLoop:
@@ -139,10 +108,12 @@ class ControlLoop:
         self._robot, self._task, self._choose, self._settings = robot, task, choose, settings
         self._limit, self._recording = limit, recording
         self._ends = np.cumsum([part.size for part in task.action])[:-1]
+        self._ahead = 0.5 / settings.rate if settings.observe_ahead is None else settings.observe_ahead
         self._lead = 0 if settings.synchronous else settings.lead
         self.stop, self.timing = StopSignal(), Timing(settings.rate)
         self._observer = Worker("the robot's observation", self._observe, self.stop)
         self._thinker = Worker("the policy", self._think, self.stop)
+        self._observing = 0.0  # how long the last observation took
         self._busy_since: float | None = None
 
     def run_episode(self) -> Ending:
@@ -158,13 +129,16 @@ class ControlLoop:
         self._seen: _Seen | None = None
         self._last: Native | None = None
         self._steps = 0
+        is_over = threading.Event()  # not Thread.join: if ^C interrupts that, Python 3.11 takes the thread for ended
         try:
-            self._robot.reset()
-        except Exception as error:
-            self.stop.fail("the robot's reset", error)
-        control = threading.Thread(target=self._control, name="control", daemon=True)
-        control.start()
-        self._supervise(control)
+            self._reset()
+            threading.Thread(target=self._control, args=(is_over,), name="control", daemon=True).start()
+            self._supervise(is_over)
+        except KeyboardInterrupt:
+            self.stop.set("interrupted")
+            if not is_over.wait(self._settings.stall):  # it was not begun, or a command blocks it
+                self._halt_robot()
+            raise
         self.stop.check()
         success = self._robot.is_success()
         if self._recording is not None and self._seen is not None:
@@ -178,32 +152,31 @@ class ControlLoop:
 
     # ------------------------------------------------------------------------------------------------- main thread
 
-    def _supervise(self, control: threading.Thread) -> None:
+    def _reset(self) -> None:
+        try:
+            self._robot.reset()
+        except Exception as error:
+            self.stop.fail("the robot's reset", error)
+
+    def _supervise(self, is_over: threading.Event) -> None:
         """Wait for the end of the control thread. If a command blocks it, stop the robot from here."""
-        while control.is_alive():
-            try:
-                control.join(0.02)
-                busy_since = self._busy_since
-                if busy_since is not None and time.perf_counter() - busy_since > self._settings.stall:
-                    self.stop.set(f"a command has not returned for {self._settings.stall:g} s")
-                    self._halt_robot()
-                    return
-            except KeyboardInterrupt:
-                self.stop.set("interrupted")
-                control.join(self._settings.stall)
-                if control.is_alive():
-                    self._halt_robot()
-                raise
+        while not is_over.wait(0.02):
+            busy_since = self._busy_since
+            if busy_since is not None and time.perf_counter() - busy_since > self._settings.stall:
+                self.stop.set(f"a command has not returned for {self._settings.stall:g} s")
+                self._halt_robot()
+                return
 
     # ---------------------------------------------------------------------------------------------- control thread
 
-    def _control(self) -> None:
+    def _control(self, is_over: threading.Event) -> None:
         try:
             self._execute()
         except BaseException as error:  # of the robot
             self.stop.fail("the robot", error)
         finally:
             self._halt_robot()
+            is_over.set()
 
     def _halt_robot(self) -> None:
         try:
@@ -217,7 +190,6 @@ class ControlLoop:
         if not (self._wait_for_observation(FIRST_CHUNK) and self._rehearse() and self._next_chunk(FIRST_CHUNK)):
             return
         period, late = 1 / self._settings.rate, 0
-        ahead = period / 2 if self._settings.observe_ahead is None else self._settings.observe_ahead
         due = time.perf_counter()
         for step in range(self._settings.max_steps):
             if (
@@ -243,7 +215,7 @@ class ControlLoop:
             assert self._seen is not None
             due = max(due + period, time.perf_counter())  # a late command is not made up for by earlier ones
             self._last, self._steps = action, step + 1
-            self._observer.submit(_Sent(self._seen, action, step + 1, due - ahead))
+            self._observer.submit(_Sent(self._seen, action, step + 1, due - self._ahead))
             if self._robot.has_ended():
                 break
         self._wait_for_observation(period + self._settings.stall)
@@ -269,7 +241,8 @@ class ControlLoop:
             return True
         if not self._wait_for_observation(patience):
             return False
-        self._thinker.submit(self._seen)
+        assert self._seen is not None
+        self._thinker.submit(_Wanted(self._seen, self._plan))
         return self._wait(lambda: self._plan.has_next, "chunk", patience)
 
     def _wait_for_observation(self, patience: float) -> bool:
@@ -301,13 +274,15 @@ class ControlLoop:
             self.stop.wait(sent.observe_at - time.perf_counter())
         if self._observer.unfinished > 1:
             return
+        begun = time.perf_counter()
         observation = self._robot.observe()
+        self._observing = time.perf_counter() - begun
         rows, is_batch = self._task.rows(observation)
         if is_batch:
             raise ValueError("observe returned a batch: return the parts of one observation, without a batch axis")
         seen = self._seen = _Seen(observation, rows[0], 0 if sent is None else sent.step, time.perf_counter())
         if sent is not None and self._is_time_to_think(sent.step):
-            self._thinker.submit(seen)
+            self._thinker.submit(_Wanted(seen, self._plan))
 
     def _is_time_to_think(self, step: int) -> bool:
         if self._settings.synchronous or self._thinker.unfinished or self._plan.has_next:
@@ -315,24 +290,26 @@ class ControlLoop:
         assert self._lead is not None
         return step >= self._plan.until - self._lead
 
-    def _think(self, seen: _Seen | None) -> None:
+    def _think(self, wanted: _Wanted | None) -> None:
         """Compute a chunk, or rehearse it."""
-        if seen is None:
+        if wanted is None:
             return self._measure()
-        actions = self._choose(seen.observation, self._last)
-        self._plan.deliver(Chunk(actions, seen.step, seen.time))
+        seen = wanted.seen
+        wanted.plan.deliver(Chunk(self._choose(seen.observation, self._last), seen.step, seen.time))
 
     def _measure(self) -> None:
+        """Set the lead so that an observation and its chunk are there in time."""
         assert self._seen is not None
-        took = []
+        took, rate = [], self._settings.rate
         for _ in range(REHEARSALS):
             begun = time.perf_counter()
             chunk = self._choose(self._seen.observation, None)
             took.append(time.perf_counter() - begun)
-        lead = math.ceil(max(took[1:]) * self._settings.rate) + 1  # the first one loads libraries
+        longest = self._observing + max(took[1:])  # the first one loads libraries
+        lead = max(math.ceil((MARGIN * longest - self._ahead) * rate), 0)
         if lead >= len(chunk):
             raise ValueError(
-                f"a chunk takes {max(took[1:]):.3g} s, but has only {len(chunk)} steps of "
-                f"{1 / self._settings.rate:.3g} s: lower the rate, or train with a longer horizon"
+                f"an observation and its chunk take {longest:.3g} s, and {len(chunk)} actions {len(chunk) / rate:.3g} "
+                "s: lower the rate, or train with a longer horizon"
             )
         self._lead = lead

@@ -49,6 +49,8 @@ class RobotConfig:
     lead: int | None = None
     """Number of steps before the end of a chunk at which the next one is begun. Higher values are safer against late
     chunks, but older observations decide. By default it is measured."""
+    observe_ahead: float | None = None
+    """Seconds before each deadline at which an observation is begun. By default half a period."""
     seconds: float = 60.0
     """Longest duration of an episode, in seconds."""
     stall: float = 0.1
@@ -108,7 +110,8 @@ class RobotSession:
                 config.lead,
                 max(round(config.seconds * self._rate), 1),
                 config.stall,
-                patience=config.patience,
+                config.observe_ahead,
+                config.patience,
             )
         except ValueError as error:
             raise UserError(str(error)) from error
