@@ -37,12 +37,15 @@ class Recording:
         path: The file. It must not exist.
         task: What is observed and done.
 
+    Attributes:
+        is_empty: Whether nothing has been appended yet.
+
     Raises:
         OSError: The file exists or cannot be written. `step` and `end` raise it, too.
     """
 
     def __init__(self, path: str | os.PathLike[str], task: TaskSpec) -> None:
-        self._dtype = _record_dtype(task)
+        self._dtype, self.is_empty = _record_dtype(task), True
         self._file: BinaryIO = open(path, "xb", buffering=0)
         header = json.dumps({"version": VERSION, "task": task.describe()})
         self._write(SIGNATURE + header.encode() + b"\n")
@@ -64,6 +67,7 @@ class Recording:
         for name, value in zip(self._dtype.names, values, strict=False):
             record[name] = value
         self._write(record.tobytes())
+        self.is_empty = False
 
     def _write(self, data: bytes) -> None:
         if self._file.write(data) != len(data):  # an unbuffered file writes what the disk has space for

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow.boundary import as_flag
 from softflow.data.recording import Recording
 from softflow.robot.plan import Chunk, Plan
 from softflow.robot.robot import Robot
@@ -111,7 +112,7 @@ class ControlLoop:
         self._ahead = 0.5 / settings.rate if settings.observe_ahead is None else settings.observe_ahead
         self._lead = 0 if settings.synchronous else settings.lead
         self.stop, self.timing = StopSignal(), Timing(settings.rate)
-        self._observer = Worker("the robot's observation", self._observe, self.stop)
+        self._observer = Worker("observation or recording", self._observe, self.stop)
         self._thinker = Worker("the policy", self._think, self.stop)
         self._observing = 0.0  # how long the last observation took
         self._busy_since: float | None = None
@@ -139,8 +140,8 @@ class ControlLoop:
             if not is_over.wait(self._settings.stall):  # it was not begun, or a command blocks it
                 self._halt_robot()
             raise
+        success = self._is_success()
         self.stop.check()
-        success = self._robot.is_success()
         if self._recording is not None and self._seen is not None:
             self._recording.end(self._seen.row, self._robot.has_ended() and success, success)
         return Ending(self._steps, success)
@@ -158,6 +159,15 @@ class ControlLoop:
         except Exception as error:
             self.stop.fail("the robot's reset", error)
 
+    def _is_success(self) -> bool:
+        if self.stop.is_set():
+            return False
+        try:
+            return as_flag("is_success", self._robot.is_success())
+        except Exception as error:
+            self.stop.fail("the robot's is_success", error)
+            return False
+
     def _supervise(self, is_over: threading.Event) -> None:
         """Wait for the end of the control thread. If a command blocks it, stop the robot from here."""
         while not is_over.wait(0.02):
@@ -173,7 +183,7 @@ class ControlLoop:
         try:
             self._execute()
         except BaseException as error:  # of the robot
-            self.stop.fail("the robot", error)
+            self.stop.fail("the control loop", error)
         finally:
             self._halt_robot()
             is_over.set()
@@ -192,11 +202,8 @@ class ControlLoop:
         period, late = 1 / self._settings.rate, 0
         due = time.perf_counter()
         for step in range(self._settings.max_steps):
-            if (
-                self._settings.synchronous
-                and step >= self._plan.until
-                and not self._next_chunk(self._settings.patience)
-            ):
+            needs_chunk = self._settings.synchronous and step >= self._plan.until
+            if needs_chunk and not self._next_chunk(self._settings.patience):
                 return
             if self.stop.wait(due - time.perf_counter()):
                 return

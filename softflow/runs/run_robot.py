@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -127,18 +127,15 @@ class RobotSession:
             UserError: The robot cannot be opened, or has another task.
         """
         seed_all(self._config.seed)
-        with closing(_open_robot(self._config, self._run, self._rate)) as robot:
-            recording = None if self._config.out is None else Recording(self._config.out, self._task)
-            limit = None if self._guard is None else _limit(self._task, self._guard)
-            self._loop = ControlLoop(robot, self._task, self._choose(), self._settings, limit, recording)
+        limit = None if self._guard is None else _limit(self._task, self._guard)
+        with (
+            closing(_open_robot(self._config, self._run, self._rate)) as robot,
+            _recorded(self._config.out, self._task) as recording,
+            closing(ControlLoop(robot, self._task, self._choose(), self._settings, limit, recording)) as self._loop,
+        ):
             self._loaded.say_choice()
-            try:
-                for _ in range(self._config.episodes):
-                    self._endings.append(self._loop.run_episode().is_success)
-            finally:
-                self._loop.close()
-                if recording is not None:
-                    recording.close()
+            for _ in range(self._config.episodes):
+                self._endings.append(self._loop.run_episode().is_success)
 
     def report(self) -> dict[str, Any]:
         """Return the number of episodes that ended, their success with its 95 % interval, and the timing so far."""
@@ -181,6 +178,21 @@ def _of_whole_chunks(deployed: BestOfN) -> BestOfN:
     """Return the same policy, which gives whole chunks: the loop needs the actions after the executed ones, too."""
     policy, critic = deployed.policy, deployed.critic
     return BestOfN(policy, critic, policy.horizon, deployed.candidates, deployed.temperature, deployed.task)
+
+
+@contextmanager
+def _recorded(path: str | None, task: TaskSpec) -> Iterator[Recording | None]:
+    """Yield a recording, and close it. Its file is removed if the robot has not moved."""
+    if path is None:
+        yield None
+        return
+    recording = Recording(path, task)
+    try:
+        yield recording
+    finally:
+        recording.close()
+        if recording.is_empty:
+            Path(path).unlink()
 
 
 def _limit(task: TaskSpec, guard: ChunkGuard) -> Limit:

@@ -102,7 +102,7 @@ def test_a_guard_judges_and_limits(small_run: Path, command: Any) -> None:
         ("run nowhere --robot Pendulum-v1", "nowhere: no such run folder"),
         ("run run --robot Pendulun-v1", "Pendulun-v1"),
         ("run run --robot nowhere:Arm", "cannot import 'nowhere'"),
-        ("run run --robot wrong_mode", "the robot has another task than the policy"),
+        ("run run --robot wrong_mode --out hour.rec", "the robot has another task than the policy"),
         ("run run --robot Pendulum-v1 --episodes 0", "episodes must be at least 1, got 0"),
         ("run run --robot Pendulum-v1 --rate 0", "rate must be a positive number of hertz, got 0"),
         ("run run --robot Pendulum-v1 --lead -1", "lead must be at least 0"),

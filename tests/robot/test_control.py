@@ -167,6 +167,20 @@ def test_ctrl_c_stops_the_robot_between_commands() -> None:
     assert robot.log == ["reset", 0.0, "stop"]
 
 
+@pytest.mark.parametrize(("said", "message"), [(None, "is_success is None, expected true or false"), ("?", "EOF")])
+def test_an_episode_that_cannot_be_judged_is_an_error(said: Any, message: str) -> None:
+    robot = ScriptedRobot(steps=2)
+
+    def is_success() -> Any:
+        if said == "?":
+            raise EOFError("EOF when reading a line")
+        return said
+
+    robot.is_success = is_success  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match=f"the robot's is_success failed: .*{message}"):
+        make_loop(robot).run_episode()
+
+
 def test_actions_are_limited_where_chunks_meet() -> None:
     robot, given = ScriptedRobot(steps=6), list[Any]()
 
