@@ -15,6 +15,7 @@ COMMANDS = {
     "export": ("softflow.cli.export", "write a policy to a file that runs without softflow"),
     "guard": ("softflow.cli.guard", "calibrate a monitor for the policies of an environment"),
     "data": ("softflow.cli.data", "look at datasets, convert, repair, merge, filter and split them"),
+    "robot": ("softflow.cli.robot", "run a policy on a robot, real or simulated, at a fixed rate"),
 }
 """Module whose `main` runs the command, and a summary of the command."""
 

@@ -47,7 +47,9 @@ ALLOWED = {
     "softflow.formats": BOTTOM | {"softflow.data", "softflow.console"},
     "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data", "softflow.console"},
     "softflow.training": TRAINING,
-    "softflow.runs": TRAINING | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.teleop"},
+    "softflow.robot": BOTTOM | {"softflow.data", "softflow.training"},
+    "softflow.runs": TRAINING
+    | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.teleop", "softflow.robot"},
     "softflow.cli": TRAINING
     | {
         "softflow.training",

@@ -98,6 +98,7 @@ def readers() -> Registry[type[DatasetReader]]:
 
     registry: Registry[type[DatasetReader]] = Registry("dataset format", "softflow.readers", base=DatasetReader)
     registry.register("npz", NpzReader)
+    registry.register("recording", "softflow.data.recording:RecordingReader")
     for name, reader in BUILT_IN.items():
         registry.register(name, reader)
     return registry

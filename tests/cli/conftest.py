@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softflow.cli import data, demonstrate, evaluate, export, guard, train
+from softflow.cli import data, demonstrate, evaluate, export, guard, robot, train
 from softflow.data import Corrections, Episode, save_corrections, save_demonstrations
 from tests.cli.server import Server
 
@@ -21,6 +21,7 @@ MAINS = {
     "softflow-export": export.main,
     "softflow-guard": guard.main,
     "softflow-data": data.main,
+    "softflow-robot": robot.main,
 }
 
 SMALL = """\

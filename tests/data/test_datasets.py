@@ -194,7 +194,7 @@ def recording(tmp_path: Path) -> Path:
 
 
 def test_a_package_brings_a_format(installed: None, recording: Path) -> None:
-    assert set(readers().names()) == {"bad", "csv", "missing", "npz", *BUILT_IN}
+    assert set(readers().names()) == {"bad", "csv", "missing", "npz", "recording", *BUILT_IN}
     dataset = read_dataset(recording, format="csv")
     assert dataset.task is not None and dataset.task.rate == 10
     [episode] = dataset.episodes

@@ -1,0 +1,90 @@
+"""Any gymnasium environment as a robot, in real time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from softflow.errors import UserError
+from softflow.robot.robot import Action, Robot
+from softflow.task import TaskSpec
+from softflow.training.checked_environment import CheckedEnvironment
+from softflow.training.success import SuccessRule
+
+
+class GymnasiumRobot(Robot):
+    """Steps an environment at each command.
+
+    The simulated world does not wait: if a command comes late, the steps that it missed are made first, with the action
+    before it.
+
+    Args:
+        env: An environment of `softflow.envs.make_env`.
+        rate: The rate at which commands come, in hertz. None lets the world wait for late commands.
+        success: The rule by which episodes count as successes.
+        seed: The seed of the first episode. The others use consecutive seeds.
+        clock: A monotonic clock that returns seconds.
+
+    Raises:
+        UserError: The environment was not made by `make_env`.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        rate: float | None = None,
+        success: SuccessRule | None = None,
+        seed: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if not isinstance(env.metadata.get("task_spec"), TaskSpec):
+            raise UserError("the environment has no description: make it with softflow.envs.make_env")
+        self._env, self._task = CheckedEnvironment(env, success), TaskSpec.from_env(env)
+        self._rate, self._seed, self._clock = rate, seed, clock
+
+    @property
+    def task(self) -> TaskSpec:
+        return self._task
+
+    def reset(self) -> None:
+        self._row, _ = self._env.reset(seed=self._seed)
+        self._seed += 1
+        self._ended = self._success = False
+        self._unit: NDArray[np.floating] | None = None
+        self._returned = 0.0
+
+    def observe(self) -> Mapping[str, Any]:
+        parts = self._task.split(self._row[None])
+        return {part.name: part.unpack(parts[part.name])[0] for part in self._task.observation}
+
+    def command(self, action: Action) -> None:
+        if self._unit is not None and self._rate is not None:
+            missed = round((self._clock() - self._returned) * self._rate) - 1
+            for _ in range(missed):
+                self._step(self._unit)
+        self._unit = self._task.unit_actions(action)
+        self._step(self._unit)
+        self._returned = self._clock()
+
+    def stop(self) -> None:
+        """Do nothing: the world stands still between commands."""
+
+    def is_success(self) -> bool:
+        return self._success
+
+    def has_ended(self) -> bool:
+        return self._ended
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _step(self, unit: NDArray[np.floating]) -> None:
+        if self._ended:
+            return
+        self._row, _, terminated, truncated, info = self._env.step(unit)
+        self._ended, self._success = terminated or truncated, info["is_success"]

@@ -1,0 +1,98 @@
+"""Which action of which chunk is executed at which step, and what happens when the next chunk is late."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Late = Literal["hold", "extend", "stop"]
+
+
+class Chunk(NamedTuple):
+    """Actions for the steps that follow an observation."""
+
+    actions: NDArray[np.floating]
+    """The whole chunk, (H, N), in native units."""
+    start: int
+    """The step at which the policy meant its first action: the number of commands sent before the observation."""
+    seen: float
+    """When the observation was taken, in seconds of the clock."""
+
+
+class Move(NamedTuple):
+    """What is executed at a step."""
+
+    action: NDArray[np.floating]
+    """The action, (N,), in native units."""
+    chunk: Chunk
+    """The chunk that it comes from."""
+    is_first: bool
+    """Whether it is the first action that is executed of this chunk."""
+    is_late: bool
+    """Whether the next chunk should have begun, but was not there."""
+
+
+class Plan:
+    """Executes `n_action_steps` actions of each chunk, and then changes to the next one.
+
+    Each action is executed at the step for which the policy meant it. If a chunk arrives d steps after its observation,
+    its first d actions are skipped. A chunk that arrives after its last step is dropped.
+
+    Args:
+        n_action_steps: Number of actions to execute of each chunk.
+        late: What to do when the next chunk is not there in time: `hold` repeats the last action, `extend` goes on with
+            the rest of the chunk and then holds, and `stop` ends the plan.
+    """
+
+    def __init__(self, n_action_steps: int, late: Late) -> None:
+        self._n_action_steps, self._late = n_action_steps, late
+        self._chunk: Chunk | None = None
+        self._next: Chunk | None = None
+        self._last: NDArray[np.floating] | None = None
+        self.until = 0
+        """The step at which the next chunk should begin."""
+
+    def deliver(self, chunk: Chunk) -> None:
+        """Provide the next chunk. Another thread may do so."""
+        self._next = chunk
+
+    @property
+    def has_next(self) -> bool:
+        """Whether the next chunk is there."""
+        return self._next is not None
+
+    def move(self, step: int, is_stalled: bool = False) -> Move | None:
+        """Return what to execute at a step, or None to stop. The steps must be consecutive.
+
+        Args:
+            step: The number of commands sent before this one.
+            is_stalled: Whether observations have stopped. This is treated like a late chunk.
+        """
+        is_first = step >= self.until and self._change(step)
+        if self._chunk is None:
+            return None
+        is_late = is_stalled or step >= self.until
+        action = self._action(self._chunk, step, is_late)
+        if action is None:
+            return None
+        self._last = action
+        return Move(action, self._chunk, is_first, is_late)
+
+    def _change(self, step: int) -> bool:
+        """Change to the next chunk. Return False if there is none."""
+        chunk, self._next = self._next, None
+        end = 0 if chunk is None else chunk.start + len(chunk.actions)
+        if end <= step:
+            return False
+        self._chunk, self.until = chunk, min(step + self._n_action_steps, end)
+        return True
+
+    def _action(self, chunk: Chunk, step: int, is_late: bool) -> NDArray[np.floating] | None:
+        if is_late and self._late == "stop":
+            return None
+        index = step - chunk.start
+        if (is_late and self._late == "hold" and self._last is not None) or index >= len(chunk.actions):
+            return self._last
+        return chunk.actions[index]

@@ -1,0 +1,83 @@
+"""The interface of a robot, real or simulated, that a policy controls. A user writes one class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.plugins import Registry
+from softflow.named_classes import find_class
+from softflow.task import TaskSpec
+
+Action = Mapping[str, NDArray[np.floating]]
+"""The parts of an action by name, each (n,), in the units of the robot."""
+
+
+class Robot(ABC):
+    """A robot under the control of a policy.
+
+    The methods are called from several threads: `observe` from one, `command`, `is_stopped` and `has_ended` from the
+    control thread, and `reset`, `is_success` and `close` from the main thread while no episode runs. `observe` may thus
+    run at the same time as `command`. Any method may raise; the robot is then stopped and the error reported.
+    """
+
+    @property
+    def task(self) -> TaskSpec | None:
+        """What the robot observes and does. It is compared with the policy's task before the robot moves.
+
+        By default it is None. The names and shapes of observations are then checked at each step.
+        """
+        return None
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Bring the robot to the start of an episode, and return when it is at rest there. This may take any time."""
+
+    @abstractmethod
+    def observe(self) -> Mapping[str, Any]:
+        """Return the newest observation: the parts of the policy's task by name, nested or flat, in native units.
+
+        It is called once after each command, and may wait for a camera. Its arrays must not change later.
+        """
+
+    @abstractmethod
+    def command(self, action: Action) -> None:
+        """Send an action. This must return without waiting for its execution."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Bring the robot to rest safely. It is called at the end of each episode, whatever ended it.
+
+        If `command` blocks, this is called from the main thread in the meantime. It may be called twice.
+        """
+
+    @abstractmethod
+    def is_success(self) -> bool:
+        """Return whether the episode that has just ended was a success. A person may be asked here."""
+
+    def is_stopped(self) -> bool:
+        """Return whether the robot's own emergency stop is pressed. It is called before each command; False here."""
+        return False
+
+    def has_ended(self) -> bool:
+        """Return whether the episode is over. It is called after each command; by default only time ends an episode."""
+        return False
+
+    def close(self) -> None:  # noqa: B027 (optional)
+        """Disconnect."""
+
+
+ROBOTS: Registry[type[Robot]] = Registry("robot", "softflow.robots", base=Robot)
+
+
+def find_robot(name: str) -> type[Robot]:
+    """Return the class `module:Class`, or that of an entry point of the group `softflow.robots`.
+
+    Raises:
+        UserError: There is no such class, or its module cannot be imported.
+    """
+    return find_class(ROBOTS, name)

@@ -1,0 +1,51 @@
+"""The signal that stops the robot. It waits in no queue."""
+
+from __future__ import annotations
+
+import threading
+
+from softflow.errors import UserError, one_line, place_of
+
+
+class Stopped(UserError):
+    """The robot was stopped before its episode ended. The message says why."""
+
+
+class StopSignal:
+    """A flag that any thread sets and the control thread reads before each command.
+
+    The control thread sleeps on the flag between commands, so setting it takes effect at once. The first reason stays.
+    """
+
+    def __init__(self) -> None:
+        self._event, self._lock = threading.Event(), threading.Lock()
+        self._reason = ""
+        self._error: BaseException | None = None
+
+    def set(self, reason: str, error: BaseException | None = None) -> None:
+        """Stop the robot.
+
+        Args:
+            reason: Why, for the user.
+            error: The error that was the reason, if it was one.
+        """
+        with self._lock:
+            if not self._event.is_set():
+                self._reason, self._error = reason, error
+                self._event.set()
+
+    def fail(self, what: str, error: BaseException) -> None:
+        """Stop the robot because `what` raised an error."""
+        self.set(f"{what} failed: {type(error).__name__}: {one_line(error)} ({place_of(error)})", error)
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for some seconds, or not at all if they are negative. Return at once, with True, when it is set."""
+        return self._event.wait(max(seconds, 0.0))
+
+    def check(self) -> None:
+        """Raise `Stopped`, with the reason, if the signal is set."""
+        if self.is_set():
+            raise Stopped(f"the robot was stopped: {self._reason}") from self._error

@@ -1,0 +1,228 @@
+"""A run's policy on a robot: episodes at a fixed rate, and a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from softflow.console import remark
+from softflow.data.recording import Recording
+from softflow.envs.registry import options_checked
+from softflow.errors import UserError, one_line
+from softflow.policies import BestOfN, ChunkGuard, Policy
+from softflow.robot import ControlLoop, GymnasiumRobot, LoopSettings, Robot, find_robot
+from softflow.robot.control import Choose, Limit, Native
+from softflow.robot.plan import Late
+from softflow.runs.assembly import load_run, make_environment, require_device, require_new_file
+from softflow.task import TaskSpec
+from softflow.training.config import EnvOptions, RunConfig
+from softflow.training.evaluation import HELD_OUT_SEEDS
+from softflow.training.intervals import wilson_interval
+from softflow.training.random_state import seed_all
+from softflow.training.success import SuccessRule
+
+
+@dataclass
+class RobotConfig:
+    """Settings of episodes on a robot."""
+
+    robot: str
+    """Robot: `module:Class` for a class of your own, or the name of an environment to simulate one in real time."""
+    robot_options: EnvOptions = field(default_factory=dict)
+    """Arguments of the class, or of the environment beyond those of the run."""
+    episodes: int = 10
+    """Number of episodes."""
+    rate: float | None = None
+    """Control rate in hertz. By default that of the policy's task."""
+    late: Late = "hold"
+    """What to do when the next chunk is late, or observations stop: `hold` the last action, `extend` the chunk by the
+    rest of its horizon and then hold, or `stop` the robot."""
+    synchronous: bool = False
+    """Whether to wait for each chunk. The control loop then misses the deadlines at which it waits."""
+    lead: int | None = None
+    """Number of steps before the end of a chunk at which the next one is begun. Higher values are safer against late
+    chunks, but older observations decide. By default it is measured."""
+    observe_ahead: float | None = None
+    """Seconds before each deadline at which an observation is begun. By default half a period."""
+    seconds: float = 60.0
+    """Longest duration of an episode, in seconds."""
+    stall: float = 0.1
+    """Seconds that an observation may take before `late` applies, and a command before the robot is stopped."""
+    patience: float = 1.0
+    """Seconds without a chunk in time after which the robot is stopped, whatever `late` says."""
+    out: str | None = None
+    """Recording to write. It must not exist. softflow-train, softflow-data and the others read it."""
+    guard: str | None = None
+    """Folder that softflow-guard wrote. The policy then acts behind this guard."""
+    seed: int = HELD_OUT_SEEDS
+    """Seed of the first episode of a simulated robot. The others use consecutive seeds."""
+    device: str = "cpu"
+    """Device of the policy, in torch's notation: `cpu`, `cuda`, `cuda:1`."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1, got {self.episodes}")
+        if self.rate is not None and not 0 < self.rate < float("inf"):
+            raise ValueError(f"rate must be a positive number of hertz, got {self.rate:g}")
+        if not 0 < self.seconds < float("inf"):
+            raise ValueError(f"seconds must be a number above 0, got {self.seconds:g}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be in 0 ... 2^63 - 1, got {self.seed}")
+
+
+class RobotSession:
+    """Episodes of a run's policy on a robot.
+
+    Args:
+        run: Run folder, whose best policy acts, or a checkpoint's folder in it.
+        config: The settings.
+
+    Raises:
+        UserError: The run, the robot, the guard or a setting is invalid, or the file to write exists.
+    """
+
+    def __init__(self, run: str, config: RobotConfig) -> None:
+        require_device(config.device)
+        if config.out is not None:
+            require_new_file(Path(config.out), "--out")
+        loaded, trained = load_run(run, config.device)
+        deployed, self._config = loaded.policy, config
+        task = deployed.task
+        if task is None:
+            raise UserError(f"{run}: its policy was saved without a description of its task: train it again")
+        self._task, self._rate = task, _rate(task, config)
+        self._guard = None if config.guard is None else ChunkGuard.load(config.guard, config.device)
+        self._guarded = Counter[str]()
+        self._policy = Policy(_of_whole_chunks(deployed), self._guard)
+        try:
+            self._settings = LoopSettings(
+                self._rate,
+                deployed.n_action_steps,
+                config.late,
+                config.synchronous,
+                config.lead,
+                max(round(config.seconds * self._rate), 1),
+                config.stall,
+                config.observe_ahead,
+                config.patience,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        self._run, self._loaded = trained.run, loaded
+        self._endings = list[bool]()
+        self._loop: ControlLoop | None = None
+
+    def episodes(self) -> None:
+        """Run the episodes. The robot is stopped and closed at the end, and after any error.
+
+        Raises:
+            Stopped: The robot was stopped.
+            UserError: The robot cannot be opened, or has another task.
+        """
+        seed_all(self._config.seed)
+        limit = None if self._guard is None else _limit(self._task, self._guard)
+        with (
+            closing(_open_robot(self._config, self._run, self._rate)) as robot,
+            _recorded(self._config.out, self._task) as recording,
+            closing(ControlLoop(robot, self._task, self._choose(), self._settings, limit, recording)) as self._loop,
+        ):
+            self._loaded.say_choice()
+            for _ in range(self._config.episodes):
+                self._endings.append(self._loop.run_episode().is_success)
+
+    def report(self) -> dict[str, Any]:
+        """Return the number of episodes that ended, their success with its 95 % interval, and the timing so far."""
+        ended, successes = len(self._endings), sum(self._endings)
+        return {
+            "episodes": ended,
+            "success_rate": successes / ended if ended else None,
+            "success_ci95": wilson_interval(successes, ended) if ended else None,
+            "rate": self._rate,
+            **({} if self._loop is None else self._loop.timing.summary()),
+            **({} if self._guard is None else {"guard": dict(self._guarded)}),
+        }
+
+    def _choose(self) -> Choose:
+        policy = self._policy
+        if self._guard is None:
+            return lambda observation, previous: policy.act(observation)  # type: ignore[return-value]
+
+        def choose(observation: Mapping[str, Any], previous: Native | None) -> Native:
+            actions, report = policy.act_and_report(observation, previous)
+            self._guarded["chunks"] += 1
+            self._guarded.update({name: int(value) for name, value in report._asdict().items() if name != "log_prob"})
+            return np.asarray(actions)
+
+        return choose
+
+
+def _rate(task: TaskSpec, config: RobotConfig) -> float:
+    """Return the control rate, with a remark if it is not the one that the policy has learnt."""
+    if config.rate is None:
+        if task.rate is None:
+            raise UserError("the control rate of the policy's task is not known: give --rate, in hertz")
+        return task.rate
+    if task.rate is not None and abs(config.rate - task.rate) > 1e-3 * task.rate:
+        remark(f"the policy was trained at {task.rate:g} Hz and acts at {config.rate:g} Hz")
+    return config.rate
+
+
+def _of_whole_chunks(deployed: BestOfN) -> BestOfN:
+    """Return the same policy, which gives whole chunks: the loop needs the actions after the executed ones, too."""
+    policy, critic = deployed.policy, deployed.critic
+    return BestOfN(policy, critic, policy.horizon, deployed.candidates, deployed.temperature, deployed.task)
+
+
+@contextmanager
+def _recorded(path: str | None, task: TaskSpec) -> Iterator[Recording | None]:
+    """Yield a recording, and close it. Its file is removed if the robot has not moved."""
+    if path is None:
+        yield None
+        return
+    recording = Recording(path, task)
+    try:
+        yield recording
+    finally:
+        recording.close()
+        if recording.is_empty:
+            Path(path).unlink()
+
+
+def _limit(task: TaskSpec, guard: ChunkGuard) -> Limit:
+    """Return a function that limits an action relative to the previous one, where the guard has seen only chunks."""
+    device = guard.threshold.device
+
+    @torch.inference_mode()
+    def limit(action: Native, previous: Native | None) -> Native:
+        unit, before = (
+            None if one is None else torch.from_numpy(task.unit_actions(one)).to(device)[None]
+            for one in (action, previous)
+        )
+        assert unit is not None
+        return task.native_actions(guard.limits(unit[None], before)[0, 0].numpy(force=True))
+
+    return limit
+
+
+def _open_robot(config: RobotConfig, run: RunConfig, rate: float) -> Robot:
+    """Open the robot `module:Class`, or the environment of a name. The ids of environments end in a version, `-v0`."""
+    of_class = config.robot.rpartition(":")[2] if ":" in config.robot else ""
+    if not of_class.isidentifier():
+        options = {**(run.env_options if config.robot == run.env else {}), **config.robot_options}
+        environment = make_environment(replace(run, env=config.robot, env_options=options))
+        return GymnasiumRobot(environment, rate, SuccessRule(run.success), config.seed)
+    constructor, what = find_robot(config.robot), f"the robot {config.robot!r}"
+    try:
+        with options_checked(what, constructor, config.robot_options):
+            return constructor(**config.robot_options)
+    except UserError:
+        raise
+    except Exception as error:  # of drivers, ports and packages
+        raise UserError(f"{what} cannot be opened: {type(error).__name__}: {one_line(error)}") from error

@@ -1,0 +1,109 @@
+"""Recordings are whole up to the last step, whatever ended the process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softflow.data import DemonstrationError, read_dataset, save_demonstrations
+from softflow.data.recording import Recording
+from softflow.task import ActionPart, ObservationPart, TaskSpec
+from tests.robot.scripted import TASK, ScriptedRobot, make_loop
+
+KILLED = """
+import json, os, signal, sys
+import numpy as np
+from softflow.data.recording import Recording
+from softflow.task import TaskSpec
+
+recording = Recording(sys.argv[1], TaskSpec.build(json.loads(sys.argv[2])))
+for step in range(7):
+    recording.step(np.float32([step]), np.float32([0, 0]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_episodes_are_read_as_they_were(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "hour.rec", TASK)
+    loop = make_loop(ScriptedRobot(steps=5), recording=recording, synchronous=True, n_action_steps=1)
+    for _ in range(2):
+        loop.run_episode()
+    recording.close()
+    episodes, task = read_dataset(tmp_path / "hour.rec")
+    assert task == TASK and len(episodes) == 2
+    for episode in episodes:
+        np.testing.assert_array_equal(episode.observation, np.arange(6.0)[:, None])
+        np.testing.assert_array_equal(episode.action, TASK.unit_actions([[step, 0.5] for step in range(5)]))
+        assert episode.reward.tolist() == [0, 0, 0, 0, 1]
+        assert episode.terminated and not episode.truncated and episode.is_success
+    save_demonstrations(tmp_path / "hour.npz", episodes, task)
+    assert read_dataset(tmp_path / "hour.npz").task == TASK
+
+
+def test_a_killed_process_loses_no_step(tmp_path: Path) -> None:
+    path = tmp_path / "killed.rec"
+    line = [sys.executable, "-c", KILLED, str(path), json.dumps(TASK.describe())]
+    process = subprocess.run(line, cwd=Path(__file__).parents[2])
+    assert process.returncode == -signal.SIGKILL
+    [episode] = read_dataset(path).episodes
+    np.testing.assert_array_equal(episode.observation[:, 0], [0, 1, 2, 3, 4, 5, 6, 6])
+    assert len(episode) == 7 and episode.truncated and not episode.is_success
+
+
+def write(path: Path) -> bytes:
+    recording = Recording(path, TASK)
+    for _ in range(3):
+        recording.step(np.float32([1]), np.float32([0.5, -0.5]))
+    recording.close()
+    return path.read_bytes()
+
+
+def test_a_step_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "cut.rec"
+    whole = write(path)
+    path.write_bytes(whole[:-1])
+    assert len(read_dataset(path).episodes[0]) == 2
+
+
+def test_images_are_recorded(tmp_path: Path) -> None:
+    camera = ObservationPart("camera", (2, 2, 3), "uint8", axes="HWC")
+    task = TaskSpec((camera, ObservationPart("joint", (1,))), (ActionPart("arm", (-1.0,), (1.0,)),))
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    row = task.rows({"camera": image, "joint": [0.25]})[0][0]
+    recording = Recording(tmp_path / "seen.rec", task)
+    recording.step(row, np.float32([1]))
+    recording.end(row, False, False)
+    recording.close()
+    [episode] = read_dataset(tmp_path / "seen.rec").episodes
+    np.testing.assert_array_equal(task.split(episode.observation)["camera"], [image, image])
+    assert episode.truncated and not episode.is_success
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b'"version": 1', b'"version": 2', "version is 2, this version of softflow reads 1"),
+        (b'"version": 1', b'"vision": 1', "its header is damaged"),
+        (b'{"version"', b'{"ver', "its header is damaged"),
+        (b'"rate": 200.0', b'"rate": -1', "control rate must be a positive number"),
+        (b"\x00", b"\x07", "its records are damaged"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
+    path = tmp_path / "damaged.rec"
+    path.write_bytes(write(path).replace(old, new))
+    with pytest.raises(DemonstrationError, match=message):
+        read_dataset(path)
+
+
+def test_no_file_is_overwritten(tmp_path: Path) -> None:
+    before = write(tmp_path / "hour.rec")
+    with pytest.raises(FileExistsError):
+        Recording(tmp_path / "hour.rec", TASK)
+    assert (tmp_path / "hour.rec").read_bytes() == before
