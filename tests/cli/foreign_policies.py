@@ -8,27 +8,37 @@ from torch import Tensor, nn
 HORIZON = 4
 
 
-class Plain(nn.Module):
-    """A policy without noise."""
+class Policy(nn.Module):
+    """What the policies share."""
 
     def __init__(self, weight: float = 0.5, horizon: int = HORIZON) -> None:
         super().__init__()
         self.horizon, self.weight = horizon, nn.Parameter(torch.full((3, 1), weight))
 
-    def forward(self, observation: dict[str, Tensor]) -> Tensor:
+    def torques(self, observation: dict[str, Tensor]) -> Tensor:
+        """The same torque at every step: (B, 3) -> (B, H, 1)."""
         return (observation["observation"] @ self.weight).unsqueeze(1).expand(-1, self.horizon, -1)
 
 
-class Noisy(Plain):
-    """A policy whose latent has another shape than its chunks."""
+class Plain(Policy):
+    """A policy without noise."""
+
+    def forward(self, observation: dict[str, Tensor]) -> Tensor:
+        return self.torques(observation)
+
+
+class Noisy(Policy):
+    """A policy whose noise has another shape than its chunks."""
 
     noise_shape = (5,)
 
     def forward(self, observation: dict[str, Tensor], noise: Tensor) -> Tensor:
-        return super().forward(observation) + noise.mean(1)[:, None, None]
+        return self.torques(observation) + noise.mean(1)[:, None, None]
 
 
 class Detached(Noisy):
+    """A policy without a gradient."""
+
     @torch.no_grad()
     def forward(self, observation: dict[str, Tensor], noise: Tensor) -> Tensor:
         return super().forward(observation, noise)
@@ -52,6 +62,8 @@ class Random(Plain):
 class Counting(Plain):
     """A policy that changes while it acts."""
 
+    calls: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("calls", torch.zeros(()))
@@ -61,9 +73,11 @@ class Counting(Plain):
         return super().forward(observation)
 
 
-class Undeclared(Plain):
+class Undeclared(Policy):
+    """A policy that does not say that it takes noise."""
+
     def forward(self, observation: dict[str, Tensor], noise: Tensor) -> Tensor:
-        return super().forward(observation) + noise
+        return self.torques(observation) + noise
 
 
 def still(observation: dict[str, Tensor]) -> Tensor:

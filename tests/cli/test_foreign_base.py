@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from softflow.algos import Steering
 from softflow.policies import ForeignPolicy, SteeredPolicy
+from softflow.task.spec import TaskMismatch
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli import foreign_policies
@@ -132,8 +134,11 @@ def test_an_exported_run_is_steered(small_run: Path, command: Any, demonstration
     assert command("softflow-export run --format onnx --out base.onnx").status == 0
     result = command(f"{TRAIN} --algo residual --base base.onnx --demos {demonstrations}")
     assert result.status == 0, result
-    wrong = f"{TRAIN} --algo residual --base base.onnx".replace("Pendulum-v1", "two_routes")
-    assert "base base.onnx: observation 'observation' has shape" in command(wrong).error()
+    _, foreign = last_policy()
+    assert foreign.task is not None
+    other = replace(foreign.task, observation=(replace(foreign.task.observation[0], name="state"),))
+    with pytest.raises(TaskMismatch, match="'state' is missing; observation 'observation' is not expected"):
+        foreign.require_task(other)
 
 
 def test_an_interrupted_run_goes_on_only_with_the_same_base(
