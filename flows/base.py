@@ -216,8 +216,8 @@ class ChunkFlow(nn.Module, ABC):
     def _flat(self, chunk: Tensor, context: Tensor, name: str = "chunk") -> Tensor:
         """Check the shapes and flatten: (B, *n, H, A) -> (B, N, D)."""
         self._check_context(context)
-        batch = len(context)
-        if chunk.ndim < 3 or len(chunk) != batch or chunk.shape[-2:] != self.latent_shape:
+        batch = context.shape[0]  # `len` would be a constant of an exported file
+        if chunk.ndim < 3 or chunk.shape[0] != batch or chunk.shape[-2:] != self.latent_shape:
             expected = f"({batch}, *n, {self.horizon}, {self.action_dim})"
             raise ValueError(f"{name}: expected {expected} for a context of {batch} rows, got {tuple(chunk.shape)}")
         return chunk.reshape(batch, math.prod(chunk.shape[1:-2]), self.horizon * self.action_dim)

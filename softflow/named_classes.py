@@ -13,6 +13,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def names_in(kind: str, name: str) -> dict[str, Any]:
+    """Import the module of `module:name` and return everything in it by name. `kind` is for errors.
+
+    Raises:
+        UserError: The module cannot be imported.
+    """
+    module_name = name.partition(":")[0]
+    try:
+        return vars(importlib.import_module(module_name))
+    except (Exception, SystemExit) as error:  # an import runs arbitrary code
+        raise UserError(
+            f"{kind} {name!r}: cannot import {module_name!r} ({error!r}): is it installed, or its folder in PYTHONPATH?"
+        ) from error
+
+
 def find_class(registry: Registry[type[T]], name: str) -> type[T]:
     """Return the class of a name: a name of the registry, or `module:Class` for any other subclass of its base.
 
@@ -30,13 +45,8 @@ def find_class(registry: Registry[type[T]], name: str) -> type[T]:
         except (ValueError, ImportError) as error:
             raise UserError(str(error)) from error
     module_name, _, class_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # an import runs arbitrary code
-        raise UserError(
-            f"{kind} {name!r}: cannot import {module_name!r} ({error!r}): is it installed, or its folder in PYTHONPATH?"
-        ) from error
-    classes = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    found = names_in(kind, name)
+    classes = {key: value for key, value in found.items() if isinstance(value, type)}
     subclasses: dict[str, Any] = {
         key: value for key, value in classes.items() if issubclass(value, base) and value != base
     }

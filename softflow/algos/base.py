@@ -107,10 +107,12 @@ class Algorithm(ABC):
     Attributes:
         deployed: The best policy of the method, which is evaluated and saved.
         base_kind: The class of the policies from which `load_base` can start.
+        steers_foreign: Whether the setting `base` may also name a policy of another project, see `ForeignPolicy`.
     """
 
     deployed: BestOfN
     base_kind: ClassVar[type[ChunkPolicy]] = FlowPolicy
+    steers_foreign: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, config: Any, observation_dim: ObservationSize, action_dim: int, device: str = "cpu") -> None: ...
@@ -172,6 +174,16 @@ class Algorithm(ABC):
             ValueError: The method trains its own policy, or cannot start from this one.
         """
         raise ValueError("this method cannot start from a trained policy")
+
+    def require_base(self, observation: torch.Tensor) -> None:
+        """Check on observations (B, O) that the base can do what the method needs, before anything runs.
+
+        Called once the task of `deployed` is known.
+
+        Raises:
+            UserError: It cannot.
+        """
+        return
 
     def load_corrections(self, corrections: Corrections) -> None:
         """Learn from corrections of the base. Called before training if the setting `corrections` names a file.

@@ -27,6 +27,7 @@ head's widths regresses on advantage + value. The deployed policy uses the resid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -97,7 +98,7 @@ class Decided(NamedTuple):
     observation: Tensor
     """(N, O)."""
     latent: Tensor
-    """(N, H, A)."""
+    """(N, *Z), Z the `latent_shape` of the base."""
     residual: Tensor
     """(N, h, A), see `RfsPpo.density_steps`."""
     log_prob: Tensor
@@ -237,7 +238,7 @@ class RfsPpo(SteeringMethod):
     def log_prob(
         self, observation: Tensor, latent: Tensor, residual: Tensor, steering: HeadOutput | None = None
     ) -> Tensor:
-        """Return the log-density of the steered parts of decisions, in nats: (B, O), (B, H, A), (B, h, A) -> (B,).
+        """Return the log-density of the steered parts of decisions, in nats: (B, O), (B, *Z), (B, h, A) -> (B,).
 
         `steering` is the head's output for these observations, if it has been computed already.
         """
@@ -272,7 +273,7 @@ class RfsPpo(SteeringMethod):
         returned = chunk_return(torch.tensor(reward, device=self.device), length, c.discount)
         advantage = generalized_advantage(returned, length, episode.terminated, value, c.discount, c.online.gae_lambda)
         record = torch.tensor(episode.decision, device=self.device)
-        latent, residual, log_prob = record.tensor_split([c.horizon * self.actor.action_dim, -1], 1)
+        latent, residual, log_prob = record.tensor_split([math.prod(self.actor.latent_shape), -1], 1)
         return Decided(
             observation[:-1],
             latent.unflatten(1, self.actor.latent_shape),
@@ -326,7 +327,7 @@ class RfsPpo(SteeringMethod):
 
     def parts(self) -> Mapping[str, Any]:
         return {
-            "policy_learner": self.policy_learner.parts(),  # includes the base
+            **self.base_parts(),
             "head": self.actor.head,
             "residual_noise": self.residual_noise,
             "value": self.value,

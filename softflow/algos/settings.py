@@ -60,7 +60,8 @@ class PolicyConfig:
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
     base: str | None = None
     """Run folder, or a checkpoint's folder in it, whose policy takes the place of imitation. Its environment and
-    demonstrations are inherited unless others are given. By default the policy is trained by imitation."""
+    demonstrations are inherited unless others are given. Methods that steer also take the policy of another project,
+    `module:name` or an ONNX file. By default the policy is trained by imitation."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_action_steps <= self.horizon:

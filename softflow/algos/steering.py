@@ -1,4 +1,4 @@
-"""Steering of a frozen flow policy by reinforcement learning: residual, latent, or both (RFS, arXiv 2602.01789).
+"""Steering of a frozen policy by reinforcement learning: residual, latent, or both (RFS, arXiv 2602.01789).
 
     imitation       the base policy learns from the demonstrations and is frozen afterwards; skipped if `base` is given
     base_rollouts   the base acts without steering, and the critic learns to value its chunks
@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,8 +38,10 @@ from softflow.algos.online import OnlineMethod
 from softflow.algos.optimization import descend
 from softflow.algos.policy_learner import PolicyLearner, copy_policy
 from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, PolicyConfig
-from softflow.data import Windows
-from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
+from softflow.data import Episode, Windows, action_statistics
+from softflow.errors import UserError
+from softflow.policies import BasePolicy, BestOfN, ChunkPolicy, ForeignPolicy, SteeredPolicy
+from softflow.policies.bases import is_foreign
 from softflow.policies.steered import Shape
 from softflow.task.layout import ObservationSize
 
@@ -71,6 +73,8 @@ class SteeredConfig(PolicyConfig):
     """Settings of a head on a frozen base that every steering method shares."""
 
     steering: HeadConfig = field(default_factory=HeadConfig)
+    base_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Arguments of the class that `base` names as `module:name`."""
 
 
 @dataclass
@@ -116,20 +120,34 @@ class SteeringMethod(Algorithm):
     """Base class of the methods that learn to steer a frozen base.
 
     Attributes:
-        policy_learner: The learner that trains the base by imitation, unless a base is given.
+        policy_learner: The learner that trains the base by imitation, unless a base is given. A foreign base has none.
         base: The policy that is steered.
         actor: The steered policy, whose head is trained.
+        follows_gradient: Whether the head learns from the gradient of the chunk in the latent.
     """
 
     config: SteeredConfig
+    base: BasePolicy
+    steers_foreign = True
+    follows_gradient: ClassVar[bool] = False
 
     def __init__(
         self, config: SteeredConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
         self.config, self.device = config, device
-        imitating = config.make_policy(observation_dim, action_dim)
-        self.policy_learner = PolicyLearner(imitating.to(device), config.imitation, config.ema_rate)
-        self.base = self.policy_learner.policy
+        is_other = config.base is not None and is_foreign(config.base)
+        if config.base_options and not is_other:
+            raise ValueError("base_options are the arguments of a base that is named as module:name")
+        if config.base is not None and is_other:
+            normalize = config.normalize_actions is not False
+            foreign = ForeignPolicy(
+                observation_dim, action_dim, config.horizon, config.base, config.base_options, normalize
+            )
+            self.base = foreign.to(device)
+        else:
+            imitating = config.make_policy(observation_dim, action_dim)
+            self.policy_learner = PolicyLearner(imitating.to(device), config.imitation, config.ema_rate)
+            self.base = self.policy_learner.policy
         self.actor = SteeredPolicy(self.base, **asdict(config.steering)).to(device)
 
     def load_base(self, policy: ChunkPolicy) -> None:
@@ -139,6 +157,34 @@ class SteeringMethod(Algorithm):
             ValueError: It is not a `FlowPolicy`, or its architecture differs from the configuration.
         """
         copy_policy(policy, self.base)
+
+    def require_base(self, observation: Tensor) -> None:
+        if not isinstance(self.base, ForeignPolicy):
+            return
+        latent = torch.randn(len(observation), *self.base.latent_shape, device=observation.device, requires_grad=True)
+        chunk, again = (self.base.decode(observation, latent) for _ in range(2))
+        if not torch.equal(chunk, again):
+            raise UserError(
+                f"base {self.base.reference} returned two chunks for one observation and one noise: all that is random "
+                "must come from the noise"
+            )
+        if self.follows_gradient and self.config.steering.latent and not chunk.requires_grad:
+            raise UserError(
+                f"base {self.base.reference} has no gradient from the noise to the chunk, which the critic needs to "
+                "steer the latent: give --algo rfs_ppo or --algo residual"
+            )
+
+    def fit_actions(self, episodes: Sequence[Episode]) -> None:
+        if isinstance(self.base, ForeignPolicy):
+            statistics = action_statistics(episodes)
+            self.base.fit_actions(*(torch.as_tensor(values) for values in (statistics.center, statistics.scale)))
+        super().fit_actions(episodes)
+
+    def base_parts(self) -> Mapping[str, Any]:
+        """Return the parts of a checkpoint that contain the base, or for a foreign one its digest and statistics."""
+        if isinstance(self.base, ForeignPolicy):
+            return {"base": self.base}
+        return {"policy_learner": self.policy_learner.parts()}
 
     @property
     def imitates(self) -> bool:
@@ -155,6 +201,7 @@ class Steering(SteeringMethod, OnlineMethod):
     """
 
     config: SteeringConfig
+    follows_gradient = True
 
     def __init__(
         self, config: SteeringConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
@@ -250,7 +297,7 @@ class Steering(SteeringMethod, OnlineMethod):
 
     def parts(self) -> Mapping[str, Any]:
         return {
-            "policy_learner": self.policy_learner.parts(),  # includes the base
+            **self.base_parts(),
             "head": self.actor.head,
             "average_head": self.policy.head,
             "head_optimizer": self.head_optimizer,

@@ -12,6 +12,7 @@ from critics import ChunkCritic
 from flows.plugins import Registry
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
+from softflow.policies.foreign_policy import ForeignPolicy
 from softflow.policies.one_step import OneStepPolicy
 from softflow.policies.steered import SteeredPolicy
 from softflow.task import TaskSpec
@@ -34,7 +35,7 @@ def register_policy(policy: P) -> P:
     return policy
 
 
-for _policy in (FlowPolicy, OneStepPolicy, SteeredPolicy):
+for _policy in (FlowPolicy, ForeignPolicy, OneStepPolicy, SteeredPolicy):
     register_policy(_policy)
 
 

@@ -8,13 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from flows import make_flow
-from softflow.policies.base import ChunkPolicy
+from flows.bases import LatentBase
+from softflow.policies.base_policy import BasePolicy
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.pixel_encoder import PixelEncoder
 from softflow.task.layout import ObservationLayout, ObservationSize
 
 
-class FlowPolicy(ChunkPolicy):
+class FlowPolicy(BasePolicy):
     """Policy pi(chunk | observation): a `flows.ChunkFlow` conditioned on the normalised observation.
 
     A `PixelEncoder` reads packed observations. The context of the flow is then the features of the images, followed by
@@ -95,6 +96,10 @@ class FlowPolicy(ChunkPolicy):
     @property
     def latent_shape(self) -> tuple[int, ...]:
         return self.flow.latent_shape
+
+    @property
+    def latent_base(self) -> LatentBase:
+        return self.flow.base
 
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
         return self.sample(observation, n, temperature, length).clamp(-1, 1)

@@ -18,7 +18,9 @@ from softflow.errors import UserError
 from softflow.files import written_whole
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.best_of_n import BestOfN
+from softflow.policies.foreign_policy import ForeignPolicy
 from softflow.policies.policy import Policy
+from softflow.policies.steered import SteeredPolicy
 from softflow.task import ObservationPart, TaskSpec
 
 EXAMPLES = 64  # number of observations on which a file is compared with the policy
@@ -116,11 +118,17 @@ def export_greedy(deployed: BestOfN, path: str | Path, format: str) -> float:
         The largest difference in any number of a chunk, in units of half the distance of its bounds.
 
     Raises:
-        UserError: The policy reads images and has no task, or the file cannot be written.
+        UserError: The policy steers that of another project, or reads images and has no task, or the file cannot be
+            written.
         RuntimeError: The policy has no observation statistics.
         ValueError, ImportError, ExportError: See `flows.export.export`.
     """
     deployed.policy.require_statistics()
+    if isinstance(deployed.policy, SteeredPolicy) and isinstance(deployed.policy.base, ForeignPolicy):
+        raise UserError(
+            f"base {deployed.policy.base.reference} is the policy of another project, and is in no file of ours: load "
+            "the run with softflow.load where that project is installed"
+        )
     deployed = copy.deepcopy(deployed).cpu().eval()
     policy, task = deployed.policy, deployed.task
     rng = np.random.default_rng(0)

@@ -1,8 +1,9 @@
-"""A frozen flow policy, steered by a small network that shifts its latent and adds a residual to its chunk."""
+"""A frozen policy, steered by a small network that shifts its latent and adds a residual to its chunk."""
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -11,16 +12,23 @@ from torch import Tensor, nn
 from flows import ChunkFlow
 from flows.bases import GaussianBase, bounded
 from flows.mlp import hidden_layers
+from softflow.errors import did_you_mean
 from softflow.policies.base import ChunkPolicy
+from softflow.policies.base_policy import BasePolicy
 from softflow.policies.flow_policy import FlowPolicy
+from softflow.policies.foreign_policy import ForeignPolicy
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.pixel_encoder import PixelEncoder
+from softflow.task import TaskSpec
 
 WIDTHS = (256, 128, 64)
 """Widths of the head's hidden layers, as in RFS (arXiv 2602.01789)."""
 
 Shape = Literal["step", "chunk"]
 """Whether each step of a chunk has its own values, (H, A), or all steps share the same values, (A,)."""
+
+BASES: dict[str, type[BasePolicy]] = {base.kind: base for base in (FlowPolicy, ForeignPolicy)}
+"""The policies that can be steered, by kind."""
 
 
 def zero_mlp(inputs: int, outputs: int) -> nn.Sequential:
@@ -36,9 +44,9 @@ class HeadOutput(NamedTuple):
     """Output of the head, expanded over the steps of the chunk if they share it."""
 
     mean: Tensor
-    """Shift of the latent, (B, H, A)."""
+    """Shift of the latent, (B, *Z), where Z is the `latent_shape` of the base."""
     log_std: Tensor
-    """Logarithm of the factor on the base noise, (B, H, A)."""
+    """Logarithm of the factor on the base noise, (B, *Z)."""
     residual: Tensor
     """Residual that is added to the decoded chunk, in multiples of the base's `action_scale`, (B, H, A)."""
 
@@ -52,7 +60,7 @@ class SteeredDraw(NamedTuple):
     """A latent, a residual, and the resulting chunk."""
 
     latent: Tensor
-    """The latent that the base decodes, (B, n, H, A)."""
+    """The latent that the base decodes, (B, n, *Z)."""
     residual: Tensor
     """The residual that is added to the decoded chunk, in multiples of the base's `action_scale`, (B, n, H, A)."""
     chunk: Tensor
@@ -60,7 +68,7 @@ class SteeredDraw(NamedTuple):
 
 
 class SteeredPolicy(ChunkPolicy):
-    """Residual flow steering (RFS, arXiv 2602.01789) of any flow, normalizing or flow matching:
+    """Residual flow steering (RFS, arXiv 2602.01789) of any frozen policy, such as a normalizing flow or flow matching:
 
         z ~ p_base(z | s),  w = z * exp(log_std(s)) + mean(s),  chunk = clip(base(s, w) + scale * residual(s)),
 
@@ -86,14 +94,15 @@ class SteeredPolicy(ChunkPolicy):
         log_std_bound: log_std stays within +- this. Higher values allow stronger changes of the noise.
 
     Raises:
-        ValueError: `latent` and `residual` are both off, a shape is unknown, or a bound is not positive.
+        ValueError: `latent` and `residual` are both off, a shape is unknown, a bound is not positive, or the base
+            has no latent to steer.
     """
 
     kind = "steered"
 
     def __init__(
         self,
-        base: FlowPolicy,
+        base: BasePolicy,
         *,
         latent: bool = True,
         residual: bool = True,
@@ -111,6 +120,15 @@ class SteeredPolicy(ChunkPolicy):
         for name, bound in (("residual_bound", residual_bound), ("log_std_bound", log_std_bound)):
             if not bound > 0:
                 raise ValueError(f"{name}: expected a number > 0, got {bound!r}")
+        if latent and not math.prod(base.latent_shape):
+            raise ValueError(
+                "the base has no latent, so that only a residual can steer it: give --algo residual, or set "
+                "steering.latent to false"
+            )
+        if latent and latent_shape == "chunk" and len(base.latent_shape) < 2:
+            raise ValueError(
+                f"latent_shape: the base's latent, {base.latent_shape}, has no steps to share: give 'step'"
+            )
         super().__init__(base.observation_dim, base.action_dim, base.horizon)
         self.base = base.requires_grad_(False).eval()
         self.flow_name = base.flow_name
@@ -126,9 +144,15 @@ class SteeredPolicy(ChunkPolicy):
         self.deterministic = deterministic
         self.residual_bound, self.log_std_bound = residual_bound, log_std_bound
         parts = {"mean": latent, "log_std": latent and not deterministic, "residual": residual}
-        shapes = {"mean": latent_shape, "log_std": latent_shape, "residual": residual_shape}
-        self._steps = {name: base.horizon if shapes[name] == "step" else 1 for name, used in parts.items() if used}
-        self.head = zero_mlp(base.context_dim, sum(self._steps.values()) * base.action_dim)
+        shared = {"mean": latent_shape, "log_std": latent_shape, "residual": residual_shape}
+        chunk = base.horizon, base.action_dim
+        self._whole = {"mean": base.latent_shape, "log_std": base.latent_shape, "residual": chunk}
+        self._shapes = {
+            name: self._whole[name] if shared[name] == "step" else (1, *self._whole[name][1:])
+            for name, used in parts.items()
+            if used
+        }
+        self.head = zero_mlp(base.context_dim, sum(map(math.prod, self._shapes.values())))
 
     def train(self, mode: bool = True) -> SteeredPolicy:
         """Set the training mode of the head; the base stays in `eval()`."""
@@ -143,14 +167,21 @@ class SteeredPolicy(ChunkPolicy):
         return twin.eval()
 
     def describe(self) -> dict[str, Any]:
-        return {"base": self.base.describe(), **self.options}
+        return {"base": {"kind": self.base.kind, **self.base.describe()}, **self.options}
 
     @classmethod
     def build(cls, **description: Any) -> SteeredPolicy:
         options = {name: value for name, value in description.items() if name != "base"}
         if "base" not in description:
             raise ValueError("the description of a steered policy names no base")
-        return cls(FlowPolicy.build(**description["base"]), **options)
+        base = dict(description["base"])
+        kind = base.pop("kind", FlowPolicy.kind)  # files of earlier versions have none
+        if kind not in BASES:
+            raise ValueError(f"a policy of kind {kind!r} cannot be steered: {did_you_mean(str(kind), BASES)}")
+        return cls(BASES[kind].build(**base), **options)
+
+    def require_task(self, task: TaskSpec) -> None:
+        self.base.require_task(task)
 
     @property
     def normalizer(self) -> ObservationNormalizer:  # type: ignore[override]
@@ -169,20 +200,40 @@ class SteeredPolicy(ChunkPolicy):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """The shape of a latent of the base, (H, A)."""
+        """The shape of a latent of the base."""
         return self.base.latent_shape
+
+    @property
+    def normalizes_actions(self) -> bool:
+        """Whether the base normalises actions."""
+        return self.base.normalizes_actions
+
+    @property
+    def action_center(self) -> Tensor:
+        """The `action_center` of the base, (A,)."""
+        return self.base.action_center
+
+    @property
+    def action_scale(self) -> Tensor:
+        """The `action_scale` of the base, (A,)."""
+        return self.base.action_scale
+
+    @property
+    def _latent_axes(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.latent_shape), 0))
 
     # ----------------------------------------------------------------------------------------------------- proposals
 
     def steer(self, observation: Tensor) -> HeadOutput:
         """Evaluate the head on observations (B, O). Outputs that are switched off are zero."""
         flat = self.head(self.features(observation))
-        parts = dict(zip(self._steps, flat.split([n * self.action_dim for n in self._steps.values()], -1), strict=True))
-        unused = flat.new_zeros(flat.shape[0], self.action_dim)
+        sizes = [math.prod(shape) for shape in self._shapes.values()]
+        parts = dict(zip(self._shapes, flat.split(sizes, -1), strict=True))
 
         def spread(name: str) -> Tensor:
-            part = parts.get(name, unused).unflatten(-1, (-1, self.action_dim))
-            return part.expand(-1, self.horizon, -1)
+            if name not in parts:
+                return flat.new_zeros(flat.shape[0], *self._whole[name])
+            return parts[name].unflatten(-1, self._shapes[name]).expand(-1, *self._whole[name])
 
         return HeadOutput(
             mean=spread("mean"),
@@ -199,22 +250,22 @@ class SteeredPolicy(ChunkPolicy):
         `steer` for these observations, if it has been computed already.
         """
         steering = self.steer(observation) if steering is None else steering
-        params = self.flow.base(self.features(observation))
+        latents = self.base.latent_base
+        params = latents(self.features(observation))
         if self.deterministic:
-            noise = self.flow.base.mode(params).unsqueeze(1).expand(-1, n, -1)
+            noise = latents.mode(params).unsqueeze(1).expand(-1, n, -1)
         else:
-            noise = self.flow.base.sample(params, n, temperature)
+            noise = latents.sample(params, n, temperature)
         latent = _moved(noise, steering)
-        residual = steering.residual.unsqueeze(1).expand_as(latent)
+        residual = steering.residual.unsqueeze(1).expand(-1, n, -1, -1)
         return SteeredDraw(latent, residual, self.compose(observation, latent, residual))
 
     def compose(self, observation: Tensor, latent: Tensor, residual: Tensor) -> Tensor:
-        """Return clip(base(s, latent) + scale * residual): (B, O), two of (B, n, H, A) -> (B, n, H, A).
+        """Return clip(base(s, latent) + scale * residual): (B, O), (B, n, *Z), (B, n, H, A) -> (B, n, H, A).
 
         The chunk of the base is clipped first, so the residual is added to the actions that the base would execute.
         """
-        chunk = self.flow.generate(latent.flatten(-2), self.flow.embed(self.features(observation)))
-        return (chunk.unflatten(-1, self.latent_shape).clamp(-1, 1) + self.action_scale * residual).clamp(-1, 1)
+        return (self.base.decode(observation, latent) + self.action_scale * residual).clamp(-1, 1)
 
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
         return self.draw(observation, n, temperature).chunk[:, :, :length]
@@ -222,11 +273,12 @@ class SteeredPolicy(ChunkPolicy):
     def greedy(self, observation: Tensor) -> Tensor:
         """Return the chunk for the mode of the base density, steered like a sample: (B, O) -> (B, H, A)."""
         steering = self.steer(observation)
-        mode = self.flow.base.mode(self.flow.base(self.features(observation))).unsqueeze(1)
+        latents = self.base.latent_base
+        mode = latents.mode(latents(self.features(observation))).unsqueeze(1)
         return self.compose(observation, _moved(mode, steering), steering.residual.unsqueeze(1))[:, 0]
 
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
-        """Return the chunk for a latent w of the base, including the residual: (B, O), (B, H, A) -> (B, H, A)."""
+        """Return the chunk for a latent w of the base, including the residual: (B, O), (B, *Z) -> (B, H, A)."""
         residual = self.steer(observation).residual.unsqueeze(1)
         return self.compose(observation, latent.unsqueeze(1), residual)[:, 0]
 
@@ -241,25 +293,28 @@ class SteeredPolicy(ChunkPolicy):
         treated as a sample of the base shifted by the mean.
         """
         mean, log_std, _ = steering
-        if isinstance(self.flow.base, GaussianBase):
-            return (0.5 * (mean.square() + torch.expm1(2 * log_std)) - log_std).sum((-2, -1))
-        params = self.flow.base(self.features(observation))
-        noise = self.flow.base.sample(params, 1)
-        moved = self.flow.base.log_prob(_moved(noise, steering).flatten(-2), params)
-        return (self.flow.base.log_prob(noise, params) - moved)[:, 0] - log_std.sum((-2, -1))
+        latents = self.base.latent_base
+        if isinstance(latents, GaussianBase):
+            return (0.5 * (mean.square() + torch.expm1(2 * log_std)) - log_std).sum(self._latent_axes)
+        params = latents(self.features(observation))
+        noise = latents.sample(params, 1)
+        moved = latents.log_prob(_moved(noise, steering).flatten(2), params)
+        return (latents.log_prob(noise, params) - moved)[:, 0] - log_std.sum(self._latent_axes)
 
     def latent_log_prob(
         self, observation: Tensor, latent: Tensor, steering: HeadOutput, temperature: float = 1.0
     ) -> Tensor:
-        """Return the log-density of steered latents in nats, at a temperature above 0: (B, *n, H, A) -> (B, *n).
+        """Return the log-density of steered latents in nats, at a temperature above 0: (B, *n, *Z) -> (B, *n).
 
         It is exact for any flow, because nothing is decoded. A deterministic latent is treated as in `latent_kl`.
         """
         mean, log_std = _between(steering.mean, latent), _between(steering.log_std, latent)
-        noise = ((latent - mean) * (-log_std).exp()).reshape(len(latent), -1, self.horizon * self.action_dim)
-        params = self.flow.base(self.features(observation))
-        log_prob = self.flow.base.log_prob(noise, params, temperature).reshape(latent.shape[:-2])
-        return log_prob - log_std.sum((-2, -1))
+        samples = latent.shape[1 : latent.ndim - len(self.latent_shape)]
+        noise = (latent - mean) * (-log_std).exp()
+        noise = noise.reshape(len(latent), math.prod(samples), math.prod(self.latent_shape))
+        params = self.base.latent_base(self.features(observation))
+        log_prob = self.base.latent_base.log_prob(noise, params, temperature).reshape(len(latent), *samples)
+        return log_prob - log_std.sum(self._latent_axes)
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
         """Return the log-density of chunks before any clipping: (B, O), (B, *n, H, A) -> (B, *n).
@@ -283,11 +338,11 @@ class SteeredPolicy(ChunkPolicy):
 
 
 def _between(part: Tensor, samples: Tensor) -> Tensor:
-    """Insert an axis of length 1 into (B, H, A) for each sample axis of (B, *n, H, A)."""
-    return part.reshape(len(part), *(1 for _ in samples.shape[1:-2]), *part.shape[1:])
+    """Insert an axis of length 1 into (B, *shape) for each sample axis of (B, *n, *shape)."""
+    return part.reshape(len(part), *(1 for _ in range(samples.ndim - part.ndim)), *part.shape[1:])
 
 
 def _moved(noise: Tensor, steering: HeadOutput) -> Tensor:
-    """Steer noise of the base density: (B, n, D) -> latents to decode, (B, n, H, A)."""
+    """Steer noise of the base density: (B, n, D) -> latents to decode, (B, n, *Z)."""
     mean, log_std = steering.mean.unsqueeze(1), steering.log_std.unsqueeze(1)
-    return noise.unflatten(-1, mean.shape[-2:]) * log_std.exp() + mean
+    return noise.unflatten(-1, mean.shape[2:]) * log_std.exp() + mean

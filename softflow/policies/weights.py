@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ LARGEST_NUMBER = 16
 """Bytes of a number of the widest dtype."""
 
 Module = TypeVar("Module", bound=nn.Module)
+_is_limited = ContextVar("_is_limited", default=True)
 
 
 def write_module(folder: Path, name: str, module: nn.Module, description: Mapping[str, Any]) -> None:
@@ -90,6 +92,16 @@ def memory_limit(what: str, weights: Path) -> AbstractContextManager[Any]:
     return _MemoryLimit(what, weights.stat().st_size if weights.is_file() else 0)
 
 
+@contextmanager
+def without_memory_limit() -> Iterator[None]:
+    """Lift the memory limits around, while the user's own code builds what is in no file of ours."""
+    token = _is_limited.set(False)
+    try:
+        yield
+    finally:
+        _is_limited.reset(token)
+
+
 def checksum(weights: bytes, description: Mapping[str, Any]) -> str:
     """Return the SHA-256 of the weights and of the description, independent of its layout in the file."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
@@ -118,7 +130,7 @@ class _MemoryLimit(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not func._schema.is_mutable:  # in-place functions allocate nothing
+        if _is_limited.get() and not func._schema.is_mutable:  # in-place functions allocate nothing
             self._count(func, args, kwargs)
         return func(*args, **kwargs)
 

@@ -12,6 +12,7 @@ import numpy as np
 from softflow.algos import find_algorithm
 from softflow.errors import UserError
 from softflow.policies import ChunkPolicy, FlowPolicy, OneStepPolicy
+from softflow.policies.bases import is_foreign
 from softflow.runs.assembly import config_path_of, load_deployed
 from softflow.runs.config import TrainConfig, algorithm_of, class_for, config_class
 from softflow.runs.given_demonstrations import DEMONSTRATIONS
@@ -44,6 +45,9 @@ def training_layers(selection: Selection, *above: Layer) -> list[Layer]:
     base = selection.base
     if base is None:
         return preset_layers(selection, *above)
+    if is_foreign(base):
+        _require_steering(selection)
+        return preset_layers(replace(selection, env=selection.env or RunConfig.env), *above)
     policy = load_deployed(base).policy.policy
     inherited = _inherited(selection)
     selection = replace(selection, env=selection.env or inherited.get("env", RunConfig.env))
@@ -60,7 +64,7 @@ def training_layers(selection: Selection, *above: Layer) -> list[Layer]:
 def demonstrations_of_base(method: Any) -> str | None:
     """Return the file of the demonstrations of the base that the settings of a method name, if it is known."""
     base = getattr(method, "base", None)
-    config = config_path_of(base) if base is not None else None
+    config = config_path_of(base) if base is not None and not is_foreign(base) else None
     return str(config.parent / DEMONSTRATIONS) if config is not None and config.is_file() else None
 
 
@@ -79,6 +83,18 @@ def _inherited(selection: Selection) -> dict[str, Any]:
     if selection.preset is not None:
         explicit.append(load_preset("presets", selection.preset))
     return {name: value for name, value in inherited.items() if not any(name in layer.values for layer in explicit)}
+
+
+def _require_steering(selection: Selection) -> None:
+    """Raise `UserError` if the algorithm does not steer, so that it needs a base of its own, or a flow is selected."""
+    algorithm = algorithm_of(selection)
+    if not find_algorithm(algorithm).steers_foreign:
+        raise UserError(
+            f"base {selection.base}: {algorithm} cannot start from the policy of another project: give the run of a "
+            "policy, or steer it with --algo rfs, latent_steering, residual or rfs_ppo"
+        )
+    if selection.flow is not None:
+        raise UserError(f"base {selection.base} is no flow: give no flow")
 
 
 def _require_base(selection: Selection, policy: ChunkPolicy) -> None:

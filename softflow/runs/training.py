@@ -37,6 +37,7 @@ from softflow.data import (
 )
 from softflow.envs import describe_spaces, name_actions, name_dimensions, resolve_env_id, time_limit
 from softflow.errors import UserError, one_line
+from softflow.policies.bases import is_foreign
 from softflow.runs.assembly import (
     give,
     load_deployed,
@@ -132,7 +133,8 @@ def train_run(
     # Files that the configuration names are read first: environments may change the current folder.
     base_run, corrections_file = (getattr(config.method, name, None) for name in ("base", "corrections"))
     base = corrections = None
-    if base_run is not None and not resume:  # a checkpoint contains it
+    takes_foreign = base_run is not None and is_foreign(base_run)
+    if base_run is not None and not takes_foreign and not resume:  # a checkpoint contains it
         base = load_deployed(base_run)
     if corrections_file is not None:
         corrections = load_corrections(folder.path / CORRECTIONS if resume else corrections_file)
@@ -157,7 +159,7 @@ def train_run(
     mirror = make_mirror(run, layout)
     learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
     mean, std = observation_statistics(learned_from)
-    if base_run is None:  # the policy of a base keeps the statistics that it was trained with
+    if base_run is None or takes_foreign:  # the policy of a run keeps the statistics that it was trained with
         algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
         algorithm.fit_actions(learned_from)
     if base is not None:
@@ -181,6 +183,8 @@ def train_run(
                 task.require_same(other.task, what)
         check_compatible(demonstrations, task.observation_size, task.action_dim)
         algorithm.deployed.task = task
+        if takes_foreign:
+            algorithm.require_base(torch.tensor(demonstrations[0].observation[:2], device=run.device))
         if not resume:  # only now, after all checks of the input
             _require_whole_episodes(run, algorithm, demonstrations, time_limit(environments))
             folder.save_settings(partial(dump_yaml, config))
@@ -196,6 +200,8 @@ def train_run(
         if base is not None:
             note(f"base {base_run}: its policy takes the place of imitation, which is skipped")
             base.say_choice()
+        elif takes_foreign:
+            note(f"base {base_run}: frozen; every checkpoint compares its SHA-256 with that at the start")
         elif _normalizes_actions(algorithm):
             note(_what_is_normalized(environments, learned_from))
         trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror)
