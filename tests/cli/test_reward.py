@@ -133,6 +133,18 @@ def test_recorded_demonstrations_have_them_as_well(command: Command) -> None:
     assert "imitate success (auto: no step has reward to come" in result.out
 
 
+def test_a_run_with_a_base_of_other_rewards_chooses_its_own_rule(command: Command) -> None:
+    save("d.npz", [True, False])
+    assert command(f"{SMALL} --demos d.npz --reward sparse --run-dir base").status == 0
+    assert yaml.safe_load(Path("base/config.yaml").read_text())["imitate"] == "reward_to_come"
+    small = SMALL.replace("--env tests/Line-v0 ", "").replace("--imitation.updates 2 ", "")
+    result = command(f"{small} --base base --reward steps --run-dir new")
+    assert result.status == 0, result
+    assert "imitate success (auto: no step has reward to come, and 1 of 2 episodes are" in result.out
+    assert command(f"{small} --base base --reward sparse --run-dir same").status == 0
+    assert yaml.safe_load(Path("same/config.yaml").read_text())["imitate"] == "reward_to_come"
+
+
 def test_rewards_that_cannot_be_those_of_the_environment_are_said(command: Command) -> None:
     save("d.npz", [True, False])
     said = (
