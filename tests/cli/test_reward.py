@@ -133,6 +133,34 @@ def test_recorded_demonstrations_have_them_as_well(command: Command) -> None:
     assert "imitate success (auto: no step has reward to come" in result.out
 
 
+def test_recorded_rewards_cannot_be_had_back(command: Command) -> None:
+    small = "softflow-train --algo imitation --eval-episodes 1 --threads 1 --batch-size 8 --imitation.updates 2"
+    line = f"{small} --num-envs 2 --env two_routes --horizon 4 --n-action-steps 2 --flow-options.width 8 --num-demos 3"
+    assert command(f"{line} --reward steps --run-dir base").status == 0
+    path = Path("base/demonstrations.npz")
+    for given, name in ((f"{small} --base base", path.absolute()), (f"{line} --demos {path}", path)):
+        error = command(f"{given} --reward dataset --run-dir new").error()
+        assert f"{name}: it has the rewards of --reward steps, which the environment does not give: give " in error
+        assert not Path("new").exists()
+    edited = command(f"softflow-data filter {path} edited.npz --successes")
+    assert edited.status == 0, edited
+    assert "edited.npz: it has the rewards of --reward steps" in command(f"{line} --demos edited.npz").error()
+    result = command(f"{line} --demos edited.npz --reward sparse --run-dir new")
+    assert result.status == 0, result
+    for episode in load_demonstrations("new/demonstrations.npz"):
+        assert episode.reward.tolist() == [0.0] * (len(episode) - 1) + [1.0]
+
+
+def test_sparse_rewards_are_those_of_an_environment_with_this_option(command: Command) -> None:
+    save("d.npz", [True, False])
+    assert command(f"{SMALL} --demos d.npz --reward sparse --run-dir base").status == 0
+    line = f"{SMALL} --demos base/demonstrations.npz --env-options.sparse-success"
+    result = command(f"{line} true --run-dir new")
+    assert result.status == 0, result
+    assert rewards_of("new") == EXPECTED["sparse"][0] and own("new")[0] == {0, 1}
+    assert "it has the rewards of --reward sparse" in command(f"{line} false --run-dir other").error()
+
+
 def test_a_run_with_a_base_of_other_rewards_chooses_its_own_rule(command: Command) -> None:
     save("d.npz", [True, False])
     assert command(f"{SMALL} --demos d.npz --reward sparse --run-dir base").status == 0
