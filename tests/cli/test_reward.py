@@ -13,7 +13,8 @@ from gymnasium.spaces import Box
 
 import softflow
 from softflow.algos import SoftFlow
-from softflow.data import Episode, load_demonstrations, save_demonstrations
+from softflow.data import Episode, load_corrections, load_demonstrations, save_demonstrations
+from softflow.envs import tasks
 from softflow.training.run_folder import RunFolder
 from tests.cli.conftest import Command
 from tests.cli.training_runs import interrupted
@@ -171,6 +172,37 @@ def test_a_run_with_a_base_of_other_rewards_chooses_its_own_rule(command: Comman
     assert "imitate success (auto: no step has reward to come, and 1 of 2 episodes are" in result.out
     assert command(f"{small} --base base --reward sparse --run-dir same").status == 0
     assert yaml.safe_load(Path("same/config.yaml").read_text())["imitate"] == "reward_to_come"
+
+
+class Helper:
+    """Takes over after the first step."""
+
+    mode = 0
+
+    def __init__(self, env: gymnasium.Env[np.ndarray, np.ndarray], rng: np.random.Generator) -> None:
+        pass
+
+    def watch(self) -> bool:
+        return True
+
+    def take_over(self) -> None:
+        pass
+
+    def act(self) -> np.ndarray:
+        return np.zeros(1, np.float32)
+
+
+@pytest.mark.parametrize(("kind", "length"), [("dataset", LENGTH), ("sparse", SOLVED_AT), ("steps", SOLVED_AT)])
+def test_a_corrected_episode_ends_as_in_the_run(
+    kind: str, length: int, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(tasks._tasks, "tests/Line-v0", tasks.Task("tests/Line-v0", supervisor=Helper))
+    save("d.npz", [True, False])
+    assert command(f"{SMALL} --demos d.npz --reward {kind} --run-dir run").status == 0
+    result = command("softflow-demo --corrections run --episodes 2")
+    assert result.status == 0, result
+    corrections = load_corrections("corrections.npz")
+    assert np.bincount(corrections.episode).tolist() == [length - 1] * 2 and corrections.is_success.all()
 
 
 def test_rewards_that_cannot_be_those_of_the_environment_are_said(command: Command) -> None:
