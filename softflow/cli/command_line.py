@@ -122,7 +122,8 @@ def read_selection(cls: type, argv: Sequence[str]) -> Selection:
         parser.add_argument(f"--{name}")
     flags = {name: value for name, value in vars(parser.parse_known_args(argv)[0]).items() if value is not None}
     defaults = {name: field.default for name, field in keys_of(cls).items() if isinstance(field.default, str)}
-    defaults.pop("flow", None)  # presets may set the flow
+    for name in ("flow", "reward"):  # presets or the base may set them
+        defaults.pop(name, None)
     file = selecting_values(flags.get("algo"), flags.get("config", defaults.get("config")))
     defaults.pop("algorithm", None)
     if "base" in flags or "base" in file:

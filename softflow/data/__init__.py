@@ -19,7 +19,7 @@ from softflow.data.demonstrations import (
     save_demonstrations,
     task_of,
 )
-from softflow.data.episodes import Decision, Episode, EpisodeBuilder, outcome_of
+from softflow.data.episodes import Decision, Episode, EpisodeBuilder, RewardKind, outcome_of
 from softflow.data.imitable import ImitationRule
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
@@ -29,7 +29,7 @@ from softflow.data.proposals import Proposals
 from softflow.data.readers import DatasetReader, read_dataset, register_reader
 from softflow.data.replay import Replay, sample_mixed
 from softflow.data.replay_rows import row_dtype
-from softflow.data.rewards import SUCCESS_REWARDS, RewardKind, describe_reward
+from softflow.data.rewards import SUCCESS_REWARDS, describe_reward
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,7 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "observation_layout": Field("", "text", optional=True),  # the layout of packed observations as JSON
     "task": Field("", "text", optional=True),  # a TaskSpec as JSON
     "seed": Field("E", "integer", optional=True),  # of the reset; UNKNOWN_SEED if it is not known
+    "reward_kind": Field("E", "text", optional=True),  # "dataset" if the rewards are the recorded ones
 }
 
 UNKNOWN_SEED = -1
@@ -89,6 +90,8 @@ def save_demonstrations(
     }
     if any(episode.seed is not None for episode in episodes):
         arrays["seed"] = np.array([UNKNOWN_SEED if one.seed is None else one.seed for one in episodes], np.int64)
+    if any(episode.reward_kind != "dataset" for episode in episodes):
+        arrays["reward_kind"] = np.array([episode.reward_kind for episode in episodes])
     if layout is not None:
         arrays["observation_layout"] = json_array(layout.describe())
     if task is not None:
@@ -230,6 +233,7 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> list[E
     if not start[0]:
         raise ValueError("episode_start[0] is False: the first step starts an episode, set it to True")
     seeds = arrays["seed"].tolist() if "seed" in arrays else [UNKNOWN_SEED] * len(is_success)
+    kinds: list[Any] = arrays["reward_kind"].tolist() if "reward_kind" in arrays else ["dataset"] * len(is_success)
     first = np.flatnonzero(start)
     if len(first) != len(is_success):
         raise ValueError(f"episode_start marks {len(first)} episodes, but is_success has {len(is_success)}")
@@ -256,6 +260,7 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> list[E
                     layout=layout,
                     task=task,
                     seed=None if seeds[index] == UNKNOWN_SEED else seeds[index],
+                    reward_kind=kinds[index],
                 )
             )
         except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout
 
 ArrayT = TypeVar("ArrayT")
+RewardKind = Literal["dataset", "sparse", "steps"]
 
 
 class Decision(NamedTuple, Generic[ArrayT]):
@@ -52,6 +53,7 @@ class Episode:
         proposals: The chunks that the policy proposed. None for a demonstration, and if nothing was recorded.
         arm: The index of the behaviour that executed the episode, if a method has several of them (`Algorithm.assign`).
         seed: The seed with which the environment was reset. None if it is not known.
+        reward_kind: The setting `reward` of the run that replaced the recorded rewards. `dataset` if none did.
         outcome: Numbers that the environment measured at the episode's end, by name. They are only reported.
         layout: The layout of packed observations, whose rows are uint8. None if an observation is O numbers.
         task: The task of an episode of `from_native`. None if it is not known.
@@ -74,6 +76,7 @@ class Episode:
     proposals: Proposals | None = None
     arm: int = 0
     seed: int | None = None
+    reward_kind: RewardKind = "dataset"
 
     def __post_init__(self) -> None:
         action = actions("action", self.action, ("T", "A"))
@@ -120,6 +123,8 @@ class Episode:
             raise ValueError(
                 f"seed must be one integer in 0 ... 2^63 - 1, or None if it is not known, got {self.seed!r}"
             )
+        if self.reward_kind not in get_args(RewardKind):
+            raise ValueError(f"reward_kind must be one of {', '.join(get_args(RewardKind))}, got {self.reward_kind!r}")
         self._set("outcome", {name: float(value) for name, value in self.outcome.items()})
 
     @classmethod

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from softflow.data.episodes import Episode
-
-RewardKind = Literal["dataset", "sparse", "steps"]
+from softflow.data.episodes import Episode, RewardKind
 
 
 class RewardValues(NamedTuple):

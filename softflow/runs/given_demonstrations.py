@@ -58,9 +58,10 @@ def first_demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
         processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
         errors = EnvironmentErrors(config.on_env_error)
         rule, number = SuccessRule(config.success), config.num_demos
-        return record_demonstrations(
+        recorded = record_demonstrations(
             environment_maker(config), number, config.seed, processes, errors=errors, success=rule
         )
+        return Dataset([replace(one, reward_kind=config.reward) for one in recorded.episodes], recorded.task)
     more = file or given
     assert more is not None
     dataset = _read(config, more)
@@ -127,16 +128,28 @@ def _name(given: Dataset | DemonstrationFile) -> str:
 
 
 def _rewarded(config: RunConfig, dataset: Dataset, name: str) -> Dataset:
-    """Return demonstrations with the rewards that the environment of the run gives, as far as its settings say."""
+    """Return demonstrations with the rewards that the environment of the run gives, as far as its settings say.
+
+    Raises:
+        UserError: The rewards were replaced in an earlier run, by others than those of the environment.
+    """
     if config.reward != "dataset":
-        episodes = [SUCCESS_REWARDS[config.reward].of(episode) for episode in dataset.episodes]
+        values = SUCCESS_REWARDS[config.reward]
+        episodes = [replace(values.of(episode), reward_kind=config.reward) for episode in dataset.episodes]
         if went_on := sum(episode.is_success and not episode.terminated for episode in dataset.episodes):
             remark(
                 f"{name}: {went_on} of the successful episodes did not end in a terminal state; with reward "
                 f"{config.reward} they do"
             )
         return Dataset(episodes, dataset.task)
-    if config.env_options.get("sparse_success"):
+    given = "sparse" if config.env_options.get("sparse_success") else "dataset"
+    for kind in (episode.reward_kind for episode in dataset.episodes):
+        if kind not in ("dataset", given):
+            raise UserError(
+                f"{name}: it has the rewards of --reward {kind}, which the environment does not give: give --reward "
+                f"{kind}, or demonstrations with the recorded rewards"
+            )
+    if given == "sparse":
         expected = [SUCCESS_REWARDS["sparse"].of(episode).reward for episode in dataset.episodes]
         pairs = zip(dataset.episodes, expected, strict=True)
         if others := sum(not np.array_equal(episode.reward, reward) for episode, reward in pairs):

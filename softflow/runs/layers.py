@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from softflow.algos import find_algorithm
+from softflow.envs import resolve_env_id
 from softflow.errors import UserError
 from softflow.policies import ChunkPolicy, FlowPolicy, OneStepPolicy
 from softflow.policies.bases import is_foreign
@@ -20,6 +21,7 @@ from softflow.settings.fields import dotted_values, to_dict
 from softflow.settings.presets import Selection, is_file, load_preset, preset_layers, selecting_values
 from softflow.settings.typed import Layer, from_layers, load_file
 from softflow.training.config import RunConfig
+from softflow.training.global_state import environments_turn
 
 SOURCE = "softflow.train"
 """The source that errors name for settings given in Python."""
@@ -38,6 +40,7 @@ def training_layers(selection: Selection, *above: Layer) -> list[Layer]:
 
     Unless another environment is selected, the environment and the demonstrations of the base are inherited as well.
     They override the presets of the algorithm and the environment, but not a preset that is a file, nor `--preset`.
+    The rule `imitate` was resolved for the base's rewards, so it is not inherited if the run has others.
 
     Raises:
         UserError: The base cannot be loaded, or the algorithm cannot start from its policy.
@@ -75,14 +78,31 @@ def _inherited(selection: Selection) -> dict[str, Any]:
     if not config.is_file():
         return {}
     settings = load_file(str(config)).values  # read as text, because its algorithm's module need not be installed
-    if selection.env not in (None, settings.get("env")):
+    if selection.env is not None and not _is_environment(selection.env, str(settings.get("env"))):
         return {}
     inherited = {name: settings[name] for name in INHERITED if name in settings}
     inherited["demos"] = str(config.parent / DEMONSTRATIONS)
-    explicit = [load_file(selection.algo)] if selection.algo is not None and is_file(selection.algo) else []
+    explicit = dict[str, Any]()
+    if selection.algo is not None and is_file(selection.algo):
+        explicit.update(load_file(selection.algo).values)
     if selection.preset is not None:
-        explicit.append(load_preset("presets", selection.preset))
-    return {name: value for name, value in inherited.items() if not any(name in layer.values for layer in explicit)}
+        explicit.update(load_preset("presets", selection.preset).values)
+    reward = settings.get("reward", RunConfig.reward)
+    if (selection.reward or explicit.get("reward", reward)) != reward:
+        inherited.pop("imitate", None)
+    return {name: value for name, value in inherited.items() if name not in explicit}
+
+
+def _is_environment(selected: str, of_base: str) -> bool:
+    """Whether two names are of the same environment. Raise `UserError` if none is called `selected`."""
+    if selected == of_base:
+        return True
+    with environments_turn():
+        env_id = resolve_env_id(selected)
+        try:
+            return resolve_env_id(of_base) == env_id
+        except UserError:  # the package of the base's environment is not installed, but that of the other one is
+            return False
 
 
 def _require_steering(selection: Selection) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from softflow.data import Corrections, Dataset
 from softflow.envs import make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
-from softflow.runs.assembly import load_run, require_fit
+from softflow.runs.assembly import environment_maker, load_run, require_fit
 from softflow.runs.record_corrections import record_corrections
 from softflow.runs.record_demonstrations import record_demonstrations
 from softflow.runs.record_teleoperation import record_teleoperation
@@ -120,6 +120,8 @@ def teleoperate(config: RecordingConfig, path: Path, errors: EnvironmentErrors |
 def correct(run: str, config: RecordingConfig, errors: EnvironmentErrors | None = None) -> Corrections:
     """Record the corrections of a run's policy by its environment's supervisor.
 
+    An episode ends as in the run, whose setting `reward` may end it at its success.
+
     Args:
         run: Run folder, or a checkpoint's folder in it.
         config: The settings. `env` and `success` must be those of the run; `env_options` may differ.
@@ -128,11 +130,11 @@ def correct(run: str, config: RecordingConfig, errors: EnvironmentErrors | None 
     Raises:
         UserError: The environment is not that of the run, or as in `record_corrections`.
     """
-    make = config.maker()
     seed_all(config.seed)
     loaded, trained = load_run(run)
     if config.env != trained.run.env:
         raise UserError(f"corrections {run}: its environment is {trained.run.env!r}: give no --env")
+    make = environment_maker(replace(trained.run, env_options=config.env_options))
     with environments_turn(), closing(CheckedEnvironment(make())) as environment:
         require_fit(loaded.policy, environment, run)
     policy, options = loaded.policy, config.demonstrator_options

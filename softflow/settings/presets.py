@@ -27,6 +27,7 @@ class Selection:
     preset: str | None = None
     config: str | None = None
     flow: str | None = None
+    reward: str | None = None
     base: str | None = None
     corrections: str | None = None
     resume: str | None = None

@@ -122,6 +122,32 @@ def test_what_is_given_is_not_inherited(command: Any) -> None:
     assert len(given.demonstrations().episodes) == 3
 
 
+def test_an_environment_is_the_same_by_any_of_its_names(command: Any) -> None:
+    sizes = "--horizon 4 --flow-options.width 8 --num-demos 4 --env two_routes"
+    line = f"softflow-train --algo imitation {SMALL} --imitation.updates 2"
+    rules = "--reward steps --success any --imitate all"
+    assert command(f"{line} {sizes} {rules} --run-dir base").status == 0
+    result = command(f"{line} --base base --env softflow/TwoRoutes-v0 --run-dir new")
+    assert result.status == 0, result
+    settings = load_file("new/config.yaml").values
+    kept = ("env", "reward", "success", "imitate", "num_demos", "demos")
+    expected = ["softflow/TwoRoutes-v0", "steps", "any", "all", 4, str(Path("base/demonstrations.npz").absolute())]
+    assert [settings[name] for name in kept] == expected
+
+
+def test_nothing_is_inherited_from_an_environment_that_is_not_installed(command: Any) -> None:
+    sizes = "--horizon 4 --flow-options.width 8 --num-demos 4"
+    line = f"softflow-train --algo imitation {SMALL} --imitation.updates 2"
+    assert command(f"{line} {sizes} --env two_routes --success any --run-dir base").status == 0
+    path = Path("base/config.yaml")
+    path.write_text(path.read_text().replace("env: two_routes", "env: gone:Gone-v0"))
+    result = command(f"{line} --base base --env two_routes --num-demos 3 --run-dir new")
+    assert result.status == 0, result
+    settings = load_file("new/config.yaml").values
+    assert (settings["success"], settings["demos"], settings["num_demos"]) == ("last", None, 3)
+    assert "cannot import 'gone'" in command(f"{line} --base base --run-dir other").error()
+
+
 # ------------------------------------------------------------------------------ more demonstrations for a resumed run
 
 

@@ -13,7 +13,8 @@ from gymnasium.spaces import Box
 
 import softflow
 from softflow.algos import SoftFlow
-from softflow.data import Episode, load_demonstrations, save_demonstrations
+from softflow.data import Episode, load_corrections, load_demonstrations, save_demonstrations
+from softflow.envs import tasks
 from softflow.training.run_folder import RunFolder
 from tests.cli.conftest import Command
 from tests.cli.training_runs import interrupted
@@ -131,6 +132,77 @@ def test_recorded_demonstrations_have_them_as_well(command: Command) -> None:
     for episode in load_demonstrations("run/demonstrations.npz"):
         assert episode.is_success and episode.reward.tolist() == [-1.0] * (len(episode) - 1) + [0.0]
     assert "imitate success (auto: no step has reward to come" in result.out
+
+
+def test_recorded_rewards_cannot_be_had_back(command: Command) -> None:
+    small = "softflow-train --algo imitation --eval-episodes 1 --threads 1 --batch-size 8 --imitation.updates 2"
+    line = f"{small} --num-envs 2 --env two_routes --horizon 4 --n-action-steps 2 --flow-options.width 8 --num-demos 3"
+    assert command(f"{line} --reward steps --run-dir base").status == 0
+    path = Path("base/demonstrations.npz")
+    for given, name in ((f"{small} --base base", path.absolute()), (f"{line} --demos {path}", path)):
+        error = command(f"{given} --reward dataset --run-dir new").error()
+        assert f"{name}: it has the rewards of --reward steps, which the environment does not give: give " in error
+        assert not Path("new").exists()
+    edited = command(f"softflow-data filter {path} edited.npz --successes")
+    assert edited.status == 0, edited
+    assert "edited.npz: it has the rewards of --reward steps" in command(f"{line} --demos edited.npz").error()
+    result = command(f"{line} --demos edited.npz --reward sparse --run-dir new")
+    assert result.status == 0, result
+    for episode in load_demonstrations("new/demonstrations.npz"):
+        assert episode.reward.tolist() == [0.0] * (len(episode) - 1) + [1.0]
+
+
+def test_sparse_rewards_are_those_of_an_environment_with_this_option(command: Command) -> None:
+    save("d.npz", [True, False])
+    assert command(f"{SMALL} --demos d.npz --reward sparse --run-dir base").status == 0
+    line = f"{SMALL} --demos base/demonstrations.npz --env-options.sparse-success"
+    result = command(f"{line} true --run-dir new")
+    assert result.status == 0, result
+    assert rewards_of("new") == EXPECTED["sparse"][0] and own("new")[0] == {0, 1}
+    assert "it has the rewards of --reward sparse" in command(f"{line} false --run-dir other").error()
+
+
+def test_a_run_with_a_base_of_other_rewards_chooses_its_own_rule(command: Command) -> None:
+    save("d.npz", [True, False])
+    assert command(f"{SMALL} --demos d.npz --reward sparse --run-dir base").status == 0
+    assert yaml.safe_load(Path("base/config.yaml").read_text())["imitate"] == "reward_to_come"
+    small = SMALL.replace("--env tests/Line-v0 ", "").replace("--imitation.updates 2 ", "")
+    result = command(f"{small} --base base --reward steps --run-dir new")
+    assert result.status == 0, result
+    assert "imitate success (auto: no step has reward to come, and 1 of 2 episodes are" in result.out
+    assert command(f"{small} --base base --reward sparse --run-dir same").status == 0
+    assert yaml.safe_load(Path("same/config.yaml").read_text())["imitate"] == "reward_to_come"
+
+
+class Helper:
+    """Takes over after the first step."""
+
+    mode = 0
+
+    def __init__(self, env: gymnasium.Env[np.ndarray, np.ndarray], rng: np.random.Generator) -> None:
+        pass
+
+    def watch(self) -> bool:
+        return True
+
+    def take_over(self) -> None:
+        pass
+
+    def act(self) -> np.ndarray:
+        return np.zeros(1, np.float32)
+
+
+@pytest.mark.parametrize(("kind", "length"), [("dataset", LENGTH), ("sparse", SOLVED_AT), ("steps", SOLVED_AT)])
+def test_a_corrected_episode_ends_as_in_the_run(
+    kind: str, length: int, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(tasks._tasks, "tests/Line-v0", tasks.Task("tests/Line-v0", supervisor=Helper))
+    save("d.npz", [True, False])
+    assert command(f"{SMALL} --demos d.npz --reward {kind} --run-dir run").status == 0
+    result = command("softflow-demo --corrections run --episodes 2")
+    assert result.status == 0, result
+    corrections = load_corrections("corrections.npz")
+    assert np.bincount(corrections.episode).tolist() == [length - 1] * 2 and corrections.is_success.all()
 
 
 def test_rewards_that_cannot_be_those_of_the_environment_are_said(command: Command) -> None:

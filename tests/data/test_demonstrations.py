@@ -94,10 +94,22 @@ def test_seeds_are_kept_and_a_file_without_them_has_none(tmp_path):
         load_demonstrations(path)
 
 
+def test_a_file_says_whether_rewards_were_replaced(tmp_path):
+    path, kinds = tmp_path / "d.npz", ["steps", "dataset", "sparse"]
+    save_demonstrations(path, [replace(one, reward_kind=kind) for one, kind in zip(EPISODES, kinds, strict=True)])
+    assert [episode.reward_kind for episode in load_demonstrations(path)] == kinds
+    np.savez(path, **arrays())
+    assert [episode.reward_kind for episode in load_demonstrations(path)] == ["dataset"] * 3
+    np.savez(path, **arrays(reward_kind=np.array(["steps", "sprase", "sparse"])))
+    with pytest.raises(DemonstrationError, match=r"episode 1, .*: reward_kind must be one of .*, got 'sprase'"):
+        load_demonstrations(path)
+
+
 def test_the_documented_examples_run(tmp_path, monkeypatch):
     document = (Path(__file__).parents[2] / "docs" / "demonstrations.md").read_text()
     schema = document[: document.index("## Writing one")]
-    assert re.findall(r"^\| `(\w+)`", schema, re.MULTILINE) == [*arrays(), "observation_layout", "task", "seed"]
+    optional = ["observation_layout", "task", "seed", "reward_kind"]
+    assert re.findall(r"^\| `(\w+)`", schema, re.MULTILINE) == [*arrays(), *optional]
     task, write, _, reader, _, read = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     seen = {"wrist": np.full((64, 64, 3), 7, np.uint8), "robot": {"joints": [0.5, -1]}, "gear": 2}
     log = SimpleNamespace(observations=[seen] * 4, actions=[[0, 0.5, 0.02]] * 3, rewards=np.ones(3), solved=True)
