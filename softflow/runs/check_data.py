@@ -42,8 +42,8 @@ class CheckingConfig:
     """Rewards of dataset and environment: `dataset` leaves them as they are; `sparse` and `steps` are those of the
     success alone, as softflow-train gives them to both."""
     episodes: int = 10
-    """Number of episodes to replay, spread evenly over the dataset. Higher values give more evidence. Where only some
-    have a seed, so many are replayed of those with a seed and of those without."""
+    """Number of episodes to replay, spread evenly over the dataset. Higher values give more evidence. If only some
+    have a seed, up to this number are replayed of those with a seed, and of those without."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
@@ -95,7 +95,7 @@ def check(path: str, format: str | None, names: Mapping[str, str], config: Check
 def check_dataset(dataset: Dataset, task: TaskSpec, replayer: Replayer, episodes: int) -> Report:
     """Compare a dataset with the task of an environment, and replay up to `episodes` of its episodes.
 
-    Where only some have a seed, so many are replayed of those with a seed and of those without.
+    If only some have a seed, up to `episodes` are replayed of those with a seed, and of those without.
 
     Raises:
         EnvironmentFailed: The environment raised an error or returned what is malformed.
