@@ -40,8 +40,8 @@ def check_file(config: CheckConfig) -> int:
 
 
 def _in_words(report: Report) -> Iterator[str]:
-    if report.replays is not None:
-        yield from _replays(report.replays)
+    for replays in report.replays:
+        yield from _replays(replays)
     for remark in report.remarks:
         yield f"remark: {remark}"
     for finding in report.findings:

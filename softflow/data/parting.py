@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ from softflow.task import TaskSpec
 Rows = NDArray[Any]
 Numbers = NDArray[np.float64]
 
+BLOCK = 2**20
+"""Size of the columns that are converted to float64 at a time. Images of whole recordings would take much memory."""
 MOST_ORDERED_PARTS = 12
 """Number of parts up to which all orders are compared. The work doubles with each part."""
 
@@ -50,19 +52,20 @@ class ObservationScale:
         self._images = {part.name for part in task.observation if part.is_image}
         self._columns, self._layout = task.columns, task.layout
         self._scale: dict[str, float] = {}
+        self._sizes: dict[str, int] = {}
         for name in self.names:
-            parts = [self._part(name, rows) for rows in recordings]
-            size = 1 if name in self._images else parts[0].shape[1]
+            size = self._sizes[name] = 1 if name in self._images else self._part(name, recordings[0][:1]).shape[1]
             self.measured += [name] if size == 1 else [f"{name}[{index}]" for index in range(size)]
-            self._scale[name] = _scale(parts)
+            self._scale[name] = self._deviation(name, recordings)
 
     def distances(self, rows: Rows, others: Rows) -> Numbers:
         """Return how far rows (T, O) are from others (T, O), as the root mean square of each part: (T, parts)."""
-        columns = [
-            np.sqrt(np.square(self._part(name, rows) - self._part(name, others)).mean(1)) / self._scale[name]
-            for name in self.names
-        ]
-        return np.stack(columns, 1)
+        distances = np.empty((len(rows), len(self.names)))
+        for part, name in enumerate(self.names):
+            for block in self._blocks(name, 0, len(rows)):
+                apart = self._part(name, rows[block]) - self._part(name, others[block])
+                distances[block, part] = np.sqrt(np.square(apart).mean(1)) / self._scale[name]
+        return distances
 
     def motion(self, recorded: Rows, replayed: Rows, steps: slice) -> Motion:
         """Compare the changes of a recording, (T + 1, O), with those of its replay.
@@ -72,30 +75,47 @@ class ObservationScale:
             replayed: The rows of the replay, (t + 1, O). If t < T, it is taken not to move any more.
             steps: The steps of the recording that count.
         """
-        missing = max(len(recorded) - len(replayed), 0)
-        replayed = np.concatenate([replayed, np.repeat(replayed[-1:], missing, 0)])[: len(recorded)]
-        missed: list[Numbers] = []
-        moved: list[Numbers] = []
+        reached = np.minimum(np.arange(len(recorded)), len(replayed) - 1)
+        start, stop, _ = steps.indices(len(recorded) - 1)
+        sums: list[Numbers] = []
         for name in self.names:
-            ours, theirs = (np.diff(self._part(name, rows), axis=0)[steps] for rows in (recorded, replayed))
-            for sums, changes in ((missed, ours - theirs), (moved, ours)):
-                sizes = np.sqrt(np.square(changes).mean(1, keepdims=True)) if name in self._images else np.abs(changes)
-                sums.append(sizes.sum(0) / self._scale[name])
-        return Motion(np.concatenate(missed), np.concatenate(moved))
+            missed_and_moved = np.zeros((2, self._sizes[name]))
+            for block in self._blocks(name, start, stop):
+                both = slice(block.start, block.stop + 1)
+                ours, theirs = (
+                    np.diff(self._part(name, rows), axis=0) for rows in (recorded[both], replayed[reached[both]])
+                )
+                for row, changes in enumerate((ours - theirs, ours)):
+                    sizes = (
+                        np.sqrt(np.square(changes).mean(1, keepdims=True)) if name in self._images else np.abs(changes)
+                    )
+                    missed_and_moved[row] += sizes.sum(0)
+            sums.append(missed_and_moved / self._scale[name])
+        return Motion(*np.concatenate(sums, 1))
+
+    def _deviation(self, name: str, recordings: Sequence[Rows]) -> float:
+        """Return the standard deviation of a part over all rows, as the root mean square over its numbers, or 1."""
+        count = sum(map(len, recordings))
+        mean = sum(part.sum(0) for part in self._parts(name, recordings)) / count
+        variance = sum(np.square(part - mean).mean(1).sum() for part in self._parts(name, recordings)) / count
+        deviation = float(np.sqrt(variance))
+        return deviation if deviation > 1e-6 * max(1.0, float(np.abs(mean).max())) else 1.0
+
+    def _parts(self, name: str, recordings: Sequence[Rows]) -> Iterator[Numbers]:
+        """Yield a part of all rows in blocks."""
+        for rows in recordings:
+            for block in self._blocks(name, 0, len(rows)):
+                yield self._part(name, rows[block])
+
+    def _blocks(self, name: str, start: int, stop: int) -> Iterator[slice]:
+        size = max(1, BLOCK // len(self._columns[name]))
+        return (slice(first, min(first + size, stop)) for first in range(start, stop, size))
 
     def _part(self, name: str, rows: Rows) -> Numbers:
         columns = rows[:, self._columns[name]]
         if self._layout is not None:
             columns = np.ascontiguousarray(columns).view(np.uint8 if name in self._images else np.float32)
         return columns.astype(np.float64)
-
-
-def _scale(parts: Sequence[Numbers]) -> float:
-    """Return the standard deviation of a part over all rows, as the root mean square over its numbers, or 1."""
-    count = sum(map(len, parts))
-    mean = sum(part.sum(0) for part in parts) / count
-    scale = float(np.sqrt(sum(np.square(part - mean).mean(1).sum() for part in parts) / count))
-    return scale if scale > 1e-6 * max(1.0, float(np.abs(mean).max())) else 1.0
 
 
 def first_beyond(distances: Numbers, tolerances: Sequence[float]) -> int | None:

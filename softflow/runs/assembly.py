@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from gymnasium.vector import VectorEnv
 from flows.registry import find_flow
 from softflow.algos import Algorithm, find_algorithm
 from softflow.console import remark
-from softflow.data import SUCCESS_REWARDS, Episode
+from softflow.data import SUCCESS_REWARDS, Episode, RewardKind
 from softflow.envs import make_env
 from softflow.envs.registry import Env, find_mirror
 from softflow.envs.success import reward_success
@@ -122,10 +122,13 @@ def make_environment(config: RunConfig, **options: Any) -> Env:
 
 def environment_maker(config: RunConfig, **options: Any) -> Callable[[], Env]:
     """Return a function that makes an environment, for processes in which the configuration's class may be unknown."""
-    make = partial(make_env, config.env, **{**config.env_options, **options})
-    if config.reward == "dataset":
-        return make
-    return partial(reward_success, make, *SUCCESS_REWARDS[config.reward])
+    return maker_with_reward(config.env, {**config.env_options, **options}, config.reward)
+
+
+def maker_with_reward(env: str, options: Mapping[str, Any], reward: RewardKind) -> Callable[[], Env]:
+    """Return a function that makes an environment with its options and its own rewards, or those of its success."""
+    make = partial(make_env, env, **options)
+    return make if reward == "dataset" else partial(reward_success, make, *SUCCESS_REWARDS[reward])
 
 
 def make_environments(config: RunConfig, number: int, n_action_steps: int) -> VectorEnv[Any, Any, Any]:

@@ -6,20 +6,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from softflow.data import Dataset, Episode, in_order_of, read_dataset
+from softflow.data import SUCCESS_REWARDS, Dataset, Episode, RewardKind, in_order_of, read_dataset
 from softflow.data.action_readings import Reading, readings_of, shifted
 from softflow.data.findings import Finding, compare
-from softflow.envs import make_env
+from softflow.runs.assembly import maker_with_reward
 from softflow.runs.replay_findings import differences
 from softflow.runs.replay_trials import FOLLOWS, FRESH_RESETS, MUCH_BETTER, Outcome, Trials
 from softflow.runs.replaying import Replayer
 from softflow.task import TaskSpec
-from softflow.training.config import EnvOptions
+from softflow.training.config import EnvOptions, check_reward
 from softflow.training.intervals import wilson_interval
 from softflow.training.success import SuccessRule
 
@@ -39,13 +38,18 @@ class CheckingConfig:
     """Arguments of the environment, as YAML."""
     success: str = "last"
     """Which episodes count as successes: `last`, `any` or `return>=X` (see softflow-train)."""
+    reward: RewardKind = "dataset"
+    """Rewards of dataset and environment: `dataset` leaves them as they are; `sparse` and `steps` are those of the
+    success alone, as softflow-train gives them to both."""
     episodes: int = 10
-    """Number of episodes to replay, spread evenly over the dataset. Higher values give more evidence."""
+    """Number of episodes to replay, spread evenly over the dataset. Higher values give more evidence. If only some
+    have a seed, up to this number are replayed of those with a seed, and of those without."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise ValueError(f"episodes must be at least 1, got {self.episodes}")
         SuccessRule(self.success)
+        check_reward(self.reward, self.success, self.env_options)
 
 
 @dataclass
@@ -55,12 +59,13 @@ class Report:
     Attributes:
         findings: What is wrong.
         remarks: What is worth knowing, but no reason to change anything.
-        replays: The replays as plain values (`describe`). None if nothing could be replayed.
+        replays: The replays as plain values (`describe`): of episodes with a seed and of those without, if there are
+            any. Empty if nothing could be replayed.
     """
 
     findings: list[Finding]
     remarks: list[str]
-    replays: dict[str, Any] | None = None
+    replays: list[dict[str, Any]] = field(default_factory=list)
 
 
 def check(path: str, format: str | None, names: Mapping[str, str], config: CheckingConfig) -> Report:
@@ -75,16 +80,22 @@ def check(path: str, format: str | None, names: Mapping[str, str], config: Check
     Raises:
         UserError: The dataset cannot be read, or the environment cannot be made or fails.
     """
-    make = partial(make_env, config.env, **config.env_options)
+    make = maker_with_reward(config.env, config.env_options, config.reward)
     with chdir("."):  # the dataset is read later, and an environment may change the folder
         made = Replayer(make, SuccessRule(config.success))
     with closing(made) as replayer:
         task = replace(replayer.task, success=config.success)
-        return check_dataset(read_dataset(path, format, task, names), task, replayer, config.episodes)
+        dataset = read_dataset(path, format, task, names)
+        if config.reward != "dataset":
+            rewarded = [SUCCESS_REWARDS[config.reward].of(episode) for episode in dataset.episodes]
+            dataset = Dataset(rewarded, dataset.task)
+        return check_dataset(dataset, task, replayer, config.episodes)
 
 
 def check_dataset(dataset: Dataset, task: TaskSpec, replayer: Replayer, episodes: int) -> Report:
     """Compare a dataset with the task of an environment, and replay up to `episodes` of its episodes.
+
+    If only some have a seed, up to `episodes` are replayed of those with a seed, and of those without.
 
     Raises:
         EnvironmentFailed: The environment raised an error or returned what is malformed.
@@ -94,11 +105,25 @@ def check_dataset(dataset: Dataset, task: TaskSpec, replayer: Replayer, episodes
     if not compared.can_replay:
         report.remarks.append("nothing is replayed, because the observations or the actions do not fit")
         return report
-    recorded = in_order_of(task, dataset).episodes
-    chosen = _spread([one for one in recorded if one.seed is not None] or recorded, episodes)
-    readings = readings_of([episode.action for episode in chosen], dataset.task, task)
+    recorded = dict(enumerate(in_order_of(task, dataset).episodes))
+    seeded = {number: one for number, one in recorded.items() if one.seed is not None}
+    groups = {"with a seed": seeded, "without a seed": {n: one for n, one in recorded.items() if n not in seeded}}
+    for name, group in groups.items():
+        if not group:
+            continue
+        found = _replay(_spread(group, episodes), dataset.task, task, replayer)
+        label = f"the {len(group)} episodes {name}: " if len(group) < len(recorded) else ""
+        report.findings += [replace(one, text=label + one.text) for one in found.findings]
+        report.remarks += [label + remark for remark in found.remarks]
+        report.replays += found.replays
+    return report
+
+
+def _replay(chosen: Mapping[int, Episode], given: TaskSpec | None, task: TaskSpec, replayer: Replayer) -> Report:
+    """Replay episodes of a dataset whose task is `given`. All of them have a seed, or none has."""
+    readings = readings_of([episode.action for episode in chosen.values()], given, task)
     trials = Trials(replayer, task, chosen, readings[0])
-    report.findings += trials.findings
+    report = Report(list(trials.findings), [])
     outcomes = [trials.outcome(readings[0])]
     best = outcomes[0]
     if not (trials.from_recorded_starts and best.misfits.max() <= FOLLOWS):
@@ -107,14 +132,15 @@ def check_dataset(dataset: Dataset, task: TaskSpec, replayer: Replayer, episodes
     if trials.from_recorded_starts:
         report.findings += differences(trials, best)
     report.remarks += _limits(trials, best, outcomes)
-    report.replays = describe(trials, outcomes)
+    report.replays.append(describe(trials, outcomes))
     return report
 
 
-def _spread(episodes: Sequence[Episode], number: int) -> list[Episode]:
+def _spread(episodes: Mapping[int, Episode], number: int) -> dict[int, Episode]:
     """Return up to `number` episodes at even distances."""
-    places = np.linspace(0, len(episodes) - 1, min(number, len(episodes))).round().astype(int)
-    return [episodes[place] for place in places]
+    numbers = list(episodes)
+    places = np.linspace(0, len(numbers) - 1, min(number, len(numbers))).round().astype(int)
+    return {numbers[place]: episodes[numbers[place]] for place in places}
 
 
 def _best_of(
@@ -177,6 +203,13 @@ def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome]) -> Itera
         )
         if np.median(best.misfits_by_number, 0).min() > THIN:
             yield "the replays do not tell what the actions mean: no reading predicts half of the motion of any number"
+    elif best.reading.shift:
+        yield (
+            "observations, rewards, ends and successes are not compared, because one action of each shifted replay is "
+            "a guess: check again when the actions are moved"
+        )
+    elif not best.judges_success:
+        yield "the environment does not say which episodes are successes (`is_success`), so successes are not compared"
     nearest = min(outcomes, key=lambda one: one.misfit)
     if nearest.misfit < min(THIN, MUCH_BETTER * best.misfit):
         yield (
@@ -188,15 +221,15 @@ def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome]) -> Itera
 def describe(trials: Trials, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return the replays as plain values that JSON has.
 
-    `readings` has the readings that were tried, the one of the dataset first: the median `misfit` (the share of the
-    recorded motion that replays miss), and the successes with their 95 % interval. `parted` has, for each episode that
-    is replayed as recorded, the `step` at which it parts, the `part` of the observation and the `distance` in units of
-    its scale, or None.
+    `numbers` are those of the episodes in the dataset, from 0. `readings` has the readings that were tried, the one of
+    the dataset first: the median `misfit` (the share of the recorded motion that replays miss), and the successes with
+    their 95 % interval. `parted` has, for each episode that is replayed as recorded, the `step` at which it parts, the
+    `part` of the observation and the `distance` in units of its scale, or None.
     """
     recorded = sum(episode.is_success for episode in trials.episodes)
-    partings = [trials.parting(*pair) for pair in zip(trials.episodes, outcomes[0].replays, strict=True)]
     return {
         "episodes": len(trials.episodes),
+        "numbers": trials.numbers,
         "from_recorded_starts": trials.from_recorded_starts,
         "repeats": trials.repeats,
         "recorded": _successes(recorded, len(trials.episodes)),
@@ -208,9 +241,7 @@ def describe(trials: Trials, outcomes: Sequence[Outcome]) -> dict[str, Any]:
             }
             for one in outcomes
         ],
-        "parted": [
-            None if one is None else dict(zip(("step", "part", "distance"), one, strict=True)) for one in partings
-        ],
+        "parted": [None if one is None else one._asdict() for one in outcomes[0].partings],
     }
 
 

@@ -3,50 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from softflow.data import Episode
 from softflow.data.findings import Finding
-from softflow.runs.replay_trials import FOLLOWS, SAME_ENVIRONMENT, Outcome, Trials
+from softflow.data.summary import count
+from softflow.runs.replay_trials import FOLLOWS, SAME_ENVIRONMENT, Outcome, Trials, listed
 from softflow.runs.replaying import Replay
 
-Pair = tuple[Episode, Replay]
 REWARD_TOLERANCE = 1e-3
 """Difference of two rewards that counts, as a share of the larger one, or absolute below 1."""
 
 
+class Pair(NamedTuple):
+    """An episode, its number in the dataset and its replay."""
+
+    number: int
+    episode: Episode
+    replay: Replay
+
+
 def differences(trials: Trials, outcome: Outcome) -> Iterator[Finding]:
-    """Yield what differs between the recordings and the replays of the reading that fits best."""
-    pairs = list(zip(trials.episodes, outcome.replays, strict=True))
-    partings = [trials.parting(*pair) for pair in pairs]
-    parted = sorted(parting for parting in partings if parting is not None)
-    if len(parted) > len(pairs) / 2 and outcome.misfit > FOLLOWS:
-        step, part, distance = parted[len(parted) // 2]
+    """Yield what differs between the recordings and the replays of the reading that fits best.
+
+    Every episode is judged by itself, because a replay from its own seed is exact. One that starts otherwise is not
+    judged: `Trials` has found it.
+    """
+    if outcome.reading.shift:  # one action is a guess, so the replays are not exact
+        return
+    pairs = list(map(Pair, trials.numbers, trials.episodes, outcome.replays))
+    apart = [
+        (pair.number, parting)
+        for pair, parting, misfit in zip(pairs, outcome.partings, outcome.misfits, strict=True)
+        if parting is not None and parting.step > 0 and misfit > FOLLOWS
+    ]
+    if apart:
+        number, first = min(apart, key=lambda one: one[1].step)
         yield Finding(
             "replay",
-            f"observations part from their recordings in {len(parted)} of {len(pairs)} replays, which no other reading "
-            f"of the actions explains: after {step} steps (median) {part!r} is off by {distance:.2g} of its scale",
-            f"{SAME_ENVIRONMENT}, and see whether its control rate is that of the recording",
+            f"observations part from their recordings in {len(apart)} of {len(pairs)} replays "
+            f"({listed([one for one, _ in apart])}), which no other reading of the actions explains: in "
+            f"episode {number}, {first.part!r} is off by {first.distance:.2g} of its scale after "
+            f"{count(first.step, 'step')}",
+            f"{SAME_ENVIRONMENT}, and see whether its control rate is that of the recording; if other episodes follow, "
+            "see whether these were recorded or converted in another way",
         )
-    if outcome.reading.shift:  # one action is a guess, so rewards and ends may differ
-        return
-    following = [pair for pair, parting in zip(pairs, partings, strict=True) if parting is None]
+    following = [pair for pair, parting in zip(pairs, outcome.partings, strict=True) if parting is None]
     yield from _rewards(following)
     yield from _ends(following)
-    yield from _successes(following)
+    if outcome.judges_success:
+        yield from _successes(following)
 
 
 def _rewards(pairs: Sequence[Pair]) -> Iterator[Finding]:
-    differ = [(pair, step) for pair in pairs if (step := _first_other_reward(*pair)) is not None]
+    differ = [(pair, step) for pair in pairs if (step := _first_other_reward(pair.episode, pair.replay)) is not None]
     if differ:
-        (episode, replay), step = differ[0]
+        (number, episode, replay), step = differ[0]
         yield Finding(
             "reward",
-            f"rewards differ in {len(differ)} of {len(pairs)} replays that follow their recordings: in one, the "
-            f"reward of step {step} is {episode.reward[step]:.4g} in the dataset and {replay.reward[step]:.4g} in the "
-            "environment",
-            "give the environment the rewards of the dataset, such as by sparse_success, or write its rewards anew",
+            f"rewards differ in {len(differ)} of {len(pairs)} replays that follow their recordings "
+            f"({listed([pair.number for pair, _ in differ])}): the reward of step {step} of episode {number} is "
+            f"{episode.reward[step]:.4g} in the dataset and {replay.reward[step]:.4g} in the environment",
+            "give the environment the rewards of the dataset, such as by --reward, or write its rewards anew",
         )
 
 
@@ -59,14 +79,19 @@ def _first_other_reward(episode: Episode, replay: Replay) -> int | None:
 
 
 def _ends(pairs: Sequence[Pair]) -> Iterator[Finding]:
-    differ = [(one, other) for one, other in pairs if (one.terminated, len(one)) != (other.terminated, len(other))]
+    differ = [
+        pair
+        for pair in pairs
+        if (pair.episode.terminated, len(pair.episode)) != (pair.replay.terminated, len(pair.replay))
+    ]
     if differ:
-        episode, replay = differ[0]
+        number, episode, replay = differ[0]
         yield Finding(
             "end",
-            f"{len(differ)} of {len(pairs)} replays that follow their recordings end otherwise: one of them is "
-            f"{_end(episode)} in the dataset and {_end(replay)} in the environment",
-            f"{SAME_ENVIRONMENT}, such as sparse_success or a time limit",
+            f"{len(differ)} of {len(pairs)} replays that follow their recordings end otherwise "
+            f"({listed([pair.number for pair in differ])}): episode {number} is {_end(episode)} in the dataset and "
+            f"{_end(replay)} in the environment",
+            f"{SAME_ENVIRONMENT}, such as sparse_success or a time limit, or --reward",
         )
 
 
@@ -75,11 +100,13 @@ def _end(one: Episode | Replay) -> str:
 
 
 def _successes(pairs: Sequence[Pair]) -> Iterator[Finding]:
-    if differ := sum(one.is_success != other.is_success for one, other in pairs):
-        recorded, replayed = (sum(one.is_success for one in each) for each in zip(*pairs, strict=True))
+    if differ := [pair.number for pair in pairs if pair.episode.is_success != pair.replay.is_success]:
+        recorded = sum(pair.episode.is_success for pair in pairs)
+        replayed = sum(pair.replay.is_success for pair in pairs)
         yield Finding(
             "success",
-            f"{differ} of {len(pairs)} replays that follow their recordings are judged otherwise: {recorded} of these "
-            f"episodes are successes in the dataset, {replayed} in the environment",
+            f"{len(differ)} of {len(pairs)} replays that follow their recordings are judged otherwise "
+            f"({listed(differ)}): of all that follow, {recorded} are successes in the dataset and {replayed} in the "
+            "environment",
             "give the success rule of the recording (--success), or mark the successes of the dataset anew",
         )

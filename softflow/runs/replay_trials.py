@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from softflow.data import Episode
 from softflow.data.action_readings import Reading
 from softflow.data.findings import Finding
-from softflow.data.parting import ObservationScale, best_order, disagreement, first_beyond, total
+from softflow.data.parting import Motion, ObservationScale, best_order, disagreement, first_beyond, total
 from softflow.runs.replaying import Replay, Replayer
 from softflow.task import TaskSpec
 
@@ -27,9 +27,22 @@ FAR = 3.0
 """Distance from which on a start is far, in units of a part's scale and of the spread of starts."""
 TOLERANCE, IMAGE_TOLERANCE = 0.1, 0.5
 """Distance from which on a part has parted, in units of its scale. Images may have been compressed with loss."""
+MOST_LISTED = 20
+"""How many numbers of episodes a finding lists."""
 
 QUANTILES = np.linspace(0, 1, 11)
 SAME_ENVIRONMENT = "give the environment the options and the version of the recording (--env-options)"
+
+
+class Parting(NamedTuple):
+    """Where a replay parts from its recording."""
+
+    step: int
+    """The number of steps after which it does."""
+    part: str
+    """The part of the observation that differs most."""
+    distance: float
+    """How far it is off, in units of its scale."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +52,14 @@ class Outcome:
     Attributes:
         reading: The reading.
         replays: The replay of each episode.
+        partings: Where each replay parts from its recording. None if it follows as long as both go on.
         missed: How much each replay misses of the recorded changes, (E, M) (`Motion.missed`).
         recorded: The recorded changes, (E, M).
     """
 
     reading: Reading
     replays: list[Replay]
+    partings: list[Parting | None]
     missed: NDArray[np.float64]
     recorded: NDArray[np.float64]
 
@@ -67,6 +82,11 @@ class Outcome:
         return _share(self.missed, self.recorded)
 
     @property
+    def judges_success(self) -> bool:
+        """Whether the environment, or the rule, told of any of the episodes whether it is a success."""
+        return any(replay.judges_success for replay in self.replays)
+
+    @property
     def successes(self) -> int:
         return sum(replay.is_success for replay in self.replays)
 
@@ -77,10 +97,12 @@ class Trials:
     Args:
         replayer: Executes the actions.
         task: The task of the environment.
-        episodes: The episodes to replay, with the parts of their observations in the order of the task.
+        episodes: The episodes to replay by their number in the dataset, with the parts of their observations in the
+            order of the task. All of them have a seed, or none has.
         reading: Their actions as recorded.
 
     Attributes:
+        numbers: The numbers of the episodes.
         episodes: The episodes. If another order of their numbers fits much better, they are rearranged.
         repeats: Whether the environment repeats an episode with the same seed and actions.
         from_recorded_starts: Whether the replays start as the recordings did.
@@ -88,14 +110,14 @@ class Trials:
         tolerances: Distance from which on each part has parted, in units of its scale.
     """
 
-    def __init__(self, replayer: Replayer, task: TaskSpec, episodes: Sequence[Episode], reading: Reading) -> None:
+    def __init__(self, replayer: Replayer, task: TaskSpec, episodes: Mapping[int, Episode], reading: Reading) -> None:
         self._replayer, self._task = replayer, task
-        self.episodes, self.findings = list(episodes), list[Finding]()
+        self.numbers, self.episodes, self.findings = list(episodes), list(episodes.values()), list[Finding]()
         self._fresh: NDArray[Any] | None = None
         self.tolerances = [IMAGE_TOLERANCE if part.is_image else TOLERANCE for part in task.observation]
-        seeds = [episode.seed for episode in episodes if episode.seed is not None]
-        first, again = (replayer.replay(seeds[0] if seeds else 0, reading.actions[0]) for _ in range(2))
-        self.repeats = np.array_equal(first.observation, again.observation)
+        seeds = [episode.seed for episode in self.episodes if episode.seed is not None]
+        first, again = (replayer.replay(seeds[0] if seeds else 0, reading.actions[0])[0] for _ in range(2))
+        self.repeats = np.array_equal(first, again)
         self.from_recorded_starts = self.repeats and len(seeds) == len(episodes)
         self._seeds = seeds
         self._settle()
@@ -108,25 +130,25 @@ class Trials:
 
     def outcome(self, reading: Reading) -> Outcome:
         """Replay all episodes with the actions of a reading."""
-        replays = [self._replayer.replay(*one) for one in zip(self._seeds, reading.actions, strict=True)]
-        motions = [
-            self.scale.motion(seen(episode), replay.observation, reading.known_steps(len(seen(episode)) - 1))
-            for episode, replay in zip(self.episodes, replays, strict=True)
-        ]
-        return Outcome(reading, replays, *map(np.stack, zip(*motions, strict=True)))
+        replays: list[Replay] = []
+        partings: list[Parting | None] = []
+        motions: list[Motion] = []
+        for episode, seed, actions in zip(self.episodes, self._seeds, reading.actions, strict=True):
+            rows, replay = self._replayer.replay(seed, actions)
+            recorded = seen(episode)
+            replays.append(replay)
+            partings.append(self._parting(recorded, rows))
+            motions.append(self.scale.motion(recorded, rows, reading.known_steps(len(recorded) - 1)))
+        return Outcome(reading, replays, partings, *map(np.stack, zip(*motions, strict=True)))
 
-    def parting(self, episode: Episode, replay: Replay) -> tuple[int, str, float] | None:
-        """Return where a replay parts from its recording: after how many steps, in which part, and how far.
-
-        The distance is in units of the part's scale. None if the replay follows as long as both go on.
-        """
-        rows = seen(episode)[: len(replay.observation)]
-        distances = self.scale.distances(rows, replay.observation[: len(rows)])
+    def _parting(self, recorded: NDArray[Any], replayed: NDArray[Any]) -> Parting | None:
+        steps = min(len(recorded), len(replayed))
+        distances = self.scale.distances(recorded[:steps], replayed[:steps])
         step = first_beyond(distances, self.tolerances)
         if step is None:
             return None
         part = int((distances[step] / self.tolerances).argmax())
-        return step, self.scale.names[part], float(distances[step, part])
+        return Parting(step, self.scale.names[part], float(distances[step, part]))
 
     def _settle(self) -> None:
         """Measure the scale of the episodes and, where they do not start from their own seeds, choose the nearest."""
@@ -173,24 +195,26 @@ class Trials:
         )
 
     def _check_recorded_starts(self) -> None:
-        """Give up the recorded seeds if the environment starts otherwise from them in most episodes."""
+        """Find episodes that start otherwise from their seeds. If most do, give up the recorded seeds."""
         starts = zip(self._seeds, self.episodes, strict=True)
         distances = np.concatenate([self._from_all(self._replayer.start(seed)[None], one) for seed, one in starts])
         differ = (distances > self.tolerances).any(1)
-        if differ.mean() <= 0.5:
+        if not differ.any():
             return
-        self.from_recorded_starts = False
-        self._settle()
-        worst = int(np.median(distances, 0).argmax())
+        off = np.median(distances[differ], 0)
+        worst = int((off / self.tolerances).argmax())
         self.findings.append(
             Finding(
                 "start",
                 f"in {differ.sum()} of {len(self.episodes)} episodes the environment does not start from the recorded "
-                f"seed as the recording does: {self.scale.names[worst]!r} is off by "
-                f"{np.median(distances[:, worst]):.2g} of its scale (median)",
+                f"seed as the recording does: {self.scale.names[worst]!r} is off by {off[worst]:.2g} of its scale "
+                f"(median; {listed(np.array(self.numbers)[differ])})",
                 SAME_ENVIRONMENT,
             )
         )
+        if differ.mean() > 0.5:
+            self.from_recorded_starts = False
+            self._settle()
 
     def _check_fresh_starts(self) -> None:
         """Find a part of the observation from which no reset of the environment is near most of the recordings."""
@@ -211,6 +235,13 @@ class Trials:
 
 def _share(missed: NDArray[np.float64], recorded: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.divide(missed, recorded, out=np.full_like(missed, np.inf), where=recorded > 0)
+
+
+def listed(numbers: Sequence[int] | NDArray[np.int64]) -> str:
+    """Return the numbers of episodes in words, at most `MOST_LISTED` of them."""
+    some = ", ".join(str(number) for number in numbers[:MOST_LISTED])
+    more = f" and {len(numbers) - MOST_LISTED} more" if len(numbers) > MOST_LISTED else ""
+    return f"{'episode' if len(numbers) == 1 else 'episodes'} {some}{more}"
 
 
 def seen(episode: Episode) -> NDArray[Any]:

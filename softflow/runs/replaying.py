@@ -20,19 +20,19 @@ from softflow.training.success import SuccessRule
 
 @dataclass(frozen=True)
 class Replay:
-    """What an environment did when it executed recorded actions.
+    """How an environment rewarded and judged recorded actions.
 
     Attributes:
-        observation: The rows (t + 1, O) from the reset on. t is less than the number of actions if the episode ended.
-        reward: The rewards (t,).
+        reward: The rewards (t,). t is less than the number of actions if the episode ended.
         terminated: Whether the episode ended in a terminal state.
         is_success: Whether the episode is a success if it ends here.
+        judges_success: Whether the environment, or the rule, told whether the episode is a success.
     """
 
-    observation: NDArray[Any]
     reward: NDArray[np.float64]
     terminated: bool
     is_success: bool
+    judges_success: bool
 
     def __len__(self) -> int:
         """The number t of steps."""
@@ -61,12 +61,15 @@ class Replayer:
 
     def start(self, seed: int) -> NDArray[Any]:
         """Return the first observation (O,) after a reset with this seed."""
-        return self.replay(seed, np.zeros((0, self.task.action_dim), np.float32)).observation[0]
+        return self.replay(seed, np.zeros((0, self.task.action_dim), np.float32))[0][0]
 
-    def replay(self, seed: int, actions: NDArray[np.float32]) -> Replay:
+    def replay(self, seed: int, actions: NDArray[np.float32]) -> tuple[NDArray[Any], Replay]:
         """Reset the environment with a seed and execute actions (T, A) in [-1, 1] until the episode ends.
 
         An episode that the environment gives up, as an unstable simulation, ends there without success.
+
+        Returns:
+            The rows (t + 1, O) from the reset on, and the rest. They are apart because images take much memory.
 
         Raises:
             EnvironmentFailed: The environment raised an error or returned what is malformed.
@@ -89,4 +92,5 @@ class Replayer:
                     place = f"step {self._environment.steps} of the replay with seed {seed}"
                     raise EnvironmentFailed(f"{place}: {Failure.of(error).message}") from error
                 is_success = False
-        return Replay(np.stack(rows), np.array(rewards), terminated, is_success)
+        judged = self._environment.judges_success
+        return np.stack(rows), Replay(np.array(rewards), terminated, is_success, judged)

@@ -97,7 +97,7 @@ class RunConfig:
         if self.threads > 1024:  # more of them crash the process
             raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
         SuccessRule(self.success)
-        self._check_reward()
+        check_reward(self.reward, self.success, self.env_options)
         ImitationRule(self.imitate)
         check_time_limit(self.env_time_limit, self.vectorization_mode)
         if not self.save_minutes >= 0:
@@ -105,17 +105,19 @@ class RunConfig:
         if not 0 <= self.seed < 100:  # higher seeds would reuse the held-out episodes
             raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
 
-    def _check_reward(self) -> None:
-        if self.reward != "dataset" and self.success not in ("last", "any"):
-            raise ValueError(
-                f"reward is {self.reward!r}, which needs a success that is not judged by the reward: set success to "
-                f"last or any, got {self.success!r}"
-            )
-        if self.reward == "steps" and self.env_options.get("sparse_success"):
-            raise ValueError(
-                "reward is 'steps', but the option sparse_success of the environment gives 1 at the success: set "
-                "env_options.sparse_success to false, or reward to sparse"
-            )
+
+def check_reward(reward: RewardKind, success: str, env_options: EnvOptions) -> None:
+    """Raise `ValueError` if rewards that depend on the success alone contradict other settings."""
+    if reward != "dataset" and success not in ("last", "any"):
+        raise ValueError(
+            f"reward is {reward!r}, which needs a success that is not judged by the reward: set success to last or "
+            f"any, got {success!r}"
+        )
+    if reward == "steps" and env_options.get("sparse_success"):
+        raise ValueError(
+            "reward is 'steps', but the option sparse_success of the environment gives 1 at the success: set "
+            "env_options.sparse_success to false, or reward to sparse"
+        )
 
 
 _COUNTS = (

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box
 
 from softflow.cli import demonstrate
-from softflow.data import Dataset, Episode, load_dataset, save_demonstrations
+from softflow.data import SUCCESS_REWARDS, Dataset, Episode, load_dataset, save_demonstrations
 from softflow.task import TaskSpec
 from tests.cli.conftest import Command
 from tests.formats.lerobot_datasets import as_columns, write_numbers
@@ -93,7 +91,7 @@ def test_a_fault_is_the_one_finding(
     assert result.status == 1, result
     assert [finding["kind"] for finding in report["findings"]] == [kind]
     assert text in report["findings"][0]["text"] and report["findings"][0]["advice"]
-    assert report["replays"]["from_recorded_starts"] == seeds
+    assert report["replays"][0]["from_recorded_starts"] == seeds
 
 
 @pytest.mark.parametrize("task", [True, False])
@@ -133,7 +131,7 @@ def test_a_lerobot_dataset_is_replayed_from_fresh_resets(
         result = command(f"softflow-data check {name} --env two_routes --json")
         report = json.loads(result.out)
         assert result.status == len(kinds) and [finding["kind"] for finding in report["findings"]] == kinds
-        assert report["replays"]["episodes"] == 8 and not report["replays"]["from_recorded_starts"]
+        assert report["replays"][0]["episodes"] == 8 and not report["replays"][0]["from_recorded_starts"]
 
 
 def test_parts_in_another_order_by_name_are_rearranged(recorded: dict[str, Dataset], command: Command) -> None:
@@ -158,7 +156,7 @@ def test_how_far_a_replay_parts(recorded: dict[str, Dataset], command: Command) 
     assert finding["kind"] == "replay" and "part from their recordings in 3 of 3 replays" in finding["text"]
     replayed = [recorded["two_routes"].episodes[index].observation for index in (0, 4, 7)]
     scale = np.sqrt(np.concatenate(replayed).var(0).mean())
-    for rows, parted in zip(replayed, report["replays"]["parted"], strict=True):
+    for rows, parted in zip(replayed, report["replays"][0]["parted"], strict=True):
         assert (parted["step"], parted["part"]) == (6, "observation")
         assert parted["distance"] == pytest.approx(np.sqrt(np.square(rows[6] - rows[5]).mean()) / scale, rel=1e-4)
 
@@ -168,8 +166,8 @@ def test_rewards_ends_and_successes_are_compared(recorded: dict[str, Dataset], c
     save(data, lambda episode, task: {"reward": episode.reward - 1})
     out = command("softflow-data check d.npz --env two_routes").out
     assert (
-        "\nreward: rewards differ in 8 of 8 replays that follow their recordings: in one, the reward of step 0 is -1 "
-        in out
+        "\nreward: rewards differ in 8 of 8 replays that follow their recordings (episodes 0, 1, 2, 3, 4, 5, 6, 7): "
+        "the reward of step 0 of episode 0 is -1 in the dataset" in out
     )
 
     save(data, lambda episode, task: {"is_success": False})
@@ -177,9 +175,70 @@ def test_rewards_ends_and_successes_are_compared(recorded: dict[str, Dataset], c
 
     save(data, lambda episode, task: {"terminated": False, "truncated": True})
     steps = len(data.episodes[0])
-    assert f"one of them is not terminated after {steps} steps in the dataset and terminated after {steps} steps" in (
+    assert f"episode 0 is not terminated after {steps} steps in the dataset and terminated after {steps} steps" in (
         command("softflow-data check d.npz --env two_routes").out
     )
+
+
+def negated(episode: Episode, task: TaskSpec) -> dict[str, Any]:
+    return {"action": -episode.action}
+
+
+def only(change: Change, numbers: Sequence[int], dataset: Dataset) -> Change:
+    """Change these episodes alone."""
+    chosen = [dataset.episodes[number].seed for number in numbers]
+    return lambda episode, task: change(episode, task) if episode.seed in chosen else {}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "text"),
+    [
+        (negated, "replay", "part from their recordings in 3 of 8 replays (episodes 1, 3, 6), which no"),
+        (lambda episode, task: {"seed": 99}, "start", "in 3 of 8 episodes the environment does not start"),
+        (lambda episode, task: {"reward": episode.reward - 1}, "reward", "(episodes 1, 3, 6): the reward of step 0 of"),
+        (lambda episode, task: {"terminated": False, "truncated": True}, "end", "(episodes 1, 3, 6): episode 1 is not"),
+        (lambda episode, task: {"is_success": False}, "success", "(episodes 1, 3, 6): of all that follow, 5 are"),
+    ],
+)
+def test_a_few_wrong_episodes_are_found_and_named(
+    change: Change, kind: str, text: str, recorded: dict[str, Dataset], command: Command
+) -> None:
+    data = recorded["peg_insertion"]
+    save(data, only(change, (1, 3, 6), data))
+    report = json.loads(command("softflow-data check d.npz --env peg_insertion --json").out)
+    assert [finding["kind"] for finding in report["findings"]] == [kind]
+    assert text in report["findings"][0]["text"] and "episodes 1, 3, 6)" in report["findings"][0]["text"]
+    assert report["replays"][0]["from_recorded_starts"]
+
+
+def test_half_of_the_episodes_may_be_wrong(recorded: dict[str, Dataset], command: Command) -> None:
+    data = recorded["two_routes"]
+    save(data, only(negated, (1, 3, 5, 7), data))
+    result = command("softflow-data check d.npz --env two_routes")
+    assert result.status == 1
+    assert "\nreplay: observations part from their recordings in 4 of 8 replays (episodes 1, 3, 5, 7)" in result.out
+
+
+def test_episodes_without_a_seed_are_replayed_beside_those_with_one(
+    recorded: dict[str, Dataset], command: Command
+) -> None:
+    data = recorded["two_routes"]
+    save(data, only(lambda *each: {**late(*each), "seed": None}, (0, 2, 4, 5, 7), data))
+    report = json.loads(command("softflow-data check d.npz --env two_routes --json").out)
+    assert [(one["numbers"], one["from_recorded_starts"]) for one in report["replays"]] == [
+        ([1, 3, 6], True),
+        ([0, 2, 4, 5, 7], False),
+    ]
+    [finding] = report["findings"]
+    assert finding["kind"] == "timing"
+    assert finding["text"].startswith("the 5 episodes without a seed: the actions are one step late")
+
+
+@pytest.mark.parametrize("kind", ["sparse", "steps"])
+def test_rewards_of_the_success_alone(kind: str, recorded: dict[str, Dataset], command: Command) -> None:
+    save(recorded["two_routes"], lambda episode, task: {"reward": SUCCESS_REWARDS[kind].of(episode).reward})
+    assert command(f"softflow-data check d.npz --env two_routes --reward {kind}").status == 0
+    assert command("softflow-data check d.npz --env two_routes").status == (kind == "steps")
 
 
 def test_seeds_of_another_environment(recorded: dict[str, Dataset], command: Command) -> None:
@@ -187,7 +246,7 @@ def test_seeds_of_another_environment(recorded: dict[str, Dataset], command: Com
     report = json.loads(command("softflow-data check d.npz --env peg_insertion --json").out)
     assert [finding["kind"] for finding in report["findings"]] == ["start"]
     assert "in 8 of 8 episodes the environment does not start from the recorded seed" in report["findings"][0]["text"]
-    assert report["replays"]["from_recorded_starts"] is False
+    assert report["replays"][0]["from_recorded_starts"] is False
 
 
 def test_an_observation_in_another_unit(recorded: dict[str, Dataset], command: Command) -> None:
@@ -195,89 +254,6 @@ def test_an_observation_in_another_unit(recorded: dict[str, Dataset], command: C
     findings = json.loads(command("softflow-data check d.npz --env peg_insertion --json").out)["findings"]
     assert {finding["kind"] for finding in findings} == {"start"}
     assert "start where none of 30 resets does" in findings[0]["text"]
-
-
-class Cart(gymnasium.Env[np.ndarray, np.ndarray]):
-    """A cart whose speed is the action, for 20 steps."""
-
-    observation_space = Box(-np.inf, np.inf, (1,), np.float32)
-    action_space = Box(-2.0, 4.0, (1,), np.float32)
-    noise = 0.0
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        super().reset(seed=seed)
-        self.steps, self.place = 0, self.np_random.uniform(-1, 1, 1)
-        return self.place.astype(np.float32), {}
-
-    def step(self, action: np.ndarray) -> Any:
-        self.steps += 1
-        self.place = self.place + 0.1 * action + self.noise * np.random.normal(size=1)
-        return self.place.astype(np.float32), 0.0, False, self.steps == 20, {}
-
-
-class Drifting(Cart):
-    noise = 0.02
-
-
-class Broken(Cart):
-    def step(self, action: np.ndarray) -> Any:
-        raise RuntimeError("the motor is off")
-
-
-CARTS = {"Cart-v0": Cart, "Drifting-v0": Drifting, "Broken-v0": Broken}
-
-
-@pytest.fixture
-def carts() -> Iterator[None]:
-    for name, cart in CARTS.items():
-        gymnasium.register(name, cart)
-    yield
-    for name in CARTS:
-        del gymnasium.registry[name]
-
-
-def record_cart(stored: Callable[[np.ndarray], np.ndarray], env: Cart) -> None:
-    """Write `d.npz`, six episodes of random actions, as `stored` stores those in [-1, 1] as native ones."""
-    rng, episodes = np.random.default_rng(0), []
-    task = TaskSpec.from_env(env)
-    for seed in range(6):
-        seen, actions = [env.reset(seed=seed)[0]], rng.uniform(-1, 1, (20, 1))
-        for action in actions:
-            seen.append(env.step(3 * action + 1)[0])  # the bounds are -2 and 4
-        ending = {"terminated": False, "truncated": True, "is_success": False}
-        episode = Episode.from_native(task, np.stack(seen), stored(actions), np.zeros(20), **ending)
-        episodes.append(replace(episode, seed=seed))
-    save_demonstrations("d.npz", episodes)
-
-
-@pytest.mark.parametrize(
-    ("stored", "kinds", "text"),
-    [
-        (lambda action: 3 * action + 1, [], ""),
-        (lambda action: action, ["actions"], "scaled to [-1, 1], but are stored as if they were in the"),
-        (lambda action: (3 * action + 1) / 4, ["actions"], "or left in the environment's units"),
-    ],
-)
-@pytest.mark.parametrize("env", ["Cart-v0", "Drifting-v0"])
-def test_native_numbers_that_are_none(
-    env: str, stored: Callable[[np.ndarray], np.ndarray], kinds: list[str], text: str, carts: None, command: Command
-) -> None:
-    np.random.seed(0)
-    record_cart(stored, CARTS[env]())
-    result = command(f"softflow-data check d.npz --env {env} --json")
-    report = json.loads(result.out)
-    assert result.status == len(kinds) and [finding["kind"] for finding in report["findings"]] == kinds
-    assert all(text in finding["text"] for finding in report["findings"])
-    assert report["replays"]["repeats"] == (env == "Cart-v0")
-    assert any("does not repeat" in remark for remark in report["remarks"]) == (env == "Drifting-v0")
-
-
-def test_an_environment_that_fails_is_one_line(carts: None, command: Command) -> None:
-    record_cart(lambda action: 3 * action + 1, Cart())
-    error = command("softflow-data check d.npz --env Broken-v0").error()
-    assert error.startswith(
-        "error: step 1 of the replay with seed 0: RuntimeError: the motor is off (test_check_data.py:"
-    )
 
 
 def test_another_observation_is_not_replayed(recorded: dict[str, Dataset], command: Command) -> None:
@@ -298,6 +274,7 @@ def test_another_observation_is_not_replayed(recorded: dict[str, Dataset], comma
         ("check d.npz --env two_ruotes", "unknown environment 'two_ruotes': did you mean 'two_routes'?"),
         ("check d.npz --env two_routes --episodes 0", "episodes must be at least 1, got 0"),
         ("check d.npz --env two_routes --success lots", "success is 'lots'"),
+        ("check d.npz --env two_routes --reward steps --success return>=1", "reward is 'steps', which needs a success"),
         ("check d.npz --env two_routes --env-options.colour red", "colour"),
     ],
 )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from softflow.data import parting
 from softflow.data.parting import ObservationScale, best_order, disagreement, first_beyond, total
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 
@@ -50,6 +54,38 @@ def test_images_are_measured_as_a_whole() -> None:
     assert scaled.measured == ["wrist", "x"]
     np.testing.assert_allclose(scaled.distances(rows, darker), [[0, 0], [1, 0]])  # 10 of a deviation of 10
     np.testing.assert_allclose(scaled.motion(rows, darker, slice(None)), [[1, 0], [2, 2]])
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Return the most bytes that are allocated at a time."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_images_take_no_more_memory_in_more_or_longer_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parting, "BLOCK", 2**15)
+    task = TaskSpec((ObservationPart("wrist", (32, 32, 3), "uint8", axes="HWC"),), ACTION)
+    rows = np.random.default_rng(0).integers(0, 256, (200, 32 * 32 * 3), np.uint8)
+    in_float64 = 8 * rows.size
+    scaled = ObservationScale(task, [rows])
+    assert peak(lambda: ObservationScale(task, [rows])) < in_float64 / 2
+    assert peak(lambda: ObservationScale(task, [rows] * 2)) < in_float64 / 2
+    assert peak(lambda: scaled.distances(rows, rows)) < in_float64 / 2
+    assert peak(lambda: scaled.motion(rows, rows[:-1], slice(None))) < in_float64 / 2 + rows.size
+
+
+@pytest.mark.parametrize("block", [1, 3, 7])
+def test_blocks_change_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed = RECORDED[:3] * np.array([1, 0.5, 1], np.float32)
+    whole = scale().distances(RECORDED[:3], replayed), *scale().motion(RECORDED, replayed, slice(1, 3))
+    monkeypatch.setattr(parting, "BLOCK", block)
+    blocks = scale().distances(RECORDED[:3], replayed), *scale().motion(RECORDED, replayed, slice(1, 3))
+    for one, other in zip(blocks, whole, strict=True):
+        np.testing.assert_allclose(one, other)
 
 
 def test_the_first_row_beyond_the_tolerance_of_its_part() -> None:

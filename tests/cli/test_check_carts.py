@@ -1,0 +1,109 @@
+"""softflow-data check in environments that drift, fail or never say whether an episode is a success."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+
+from softflow.data import Episode, save_demonstrations
+from softflow.task import TaskSpec
+from tests.cli.conftest import Command
+
+
+class Cart(gymnasium.Env[np.ndarray, np.ndarray]):
+    """A cart whose speed is the action, for 20 steps."""
+
+    observation_space = Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = Box(-2.0, 4.0, (1,), np.float32)
+    noise = 0.0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps, self.place = 0, self.np_random.uniform(-1, 1, 1)
+        return self.place.astype(np.float32), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        self.steps += 1
+        self.place = self.place + 0.1 * action + self.noise * np.random.normal(size=1)
+        return self.place.astype(np.float32), 0.0, False, self.steps == 20, {}
+
+
+class Drifting(Cart):
+    noise = 0.02
+
+
+class Broken(Cart):
+    def step(self, action: np.ndarray) -> Any:
+        raise RuntimeError("the motor is off")
+
+
+CARTS = {"Cart-v0": Cart, "Drifting-v0": Drifting, "Broken-v0": Broken}
+
+
+@pytest.fixture
+def carts() -> Iterator[None]:
+    for name, cart in CARTS.items():
+        gymnasium.register(name, cart)
+    yield
+    for name in CARTS:
+        del gymnasium.registry[name]
+
+
+def record_cart(stored: Callable[[np.ndarray], np.ndarray], env: Cart, is_success: bool = False) -> None:
+    """Write `d.npz`, six episodes of random actions, as `stored` stores those in [-1, 1] as native ones."""
+    rng, episodes = np.random.default_rng(0), []
+    task = TaskSpec.from_env(env)
+    for seed in range(6):
+        seen, actions = [env.reset(seed=seed)[0]], rng.uniform(-1, 1, (20, 1))
+        for action in actions:
+            seen.append(env.step(3 * action + 1)[0])  # the bounds are -2 and 4
+        ending = {"terminated": False, "truncated": True, "is_success": is_success}
+        episode = Episode.from_native(task, np.stack(seen), stored(actions), np.zeros(20), **ending)
+        episodes.append(replace(episode, seed=seed))
+    save_demonstrations("d.npz", episodes)
+
+
+@pytest.mark.parametrize(
+    ("stored", "kinds", "text"),
+    [
+        (lambda action: 3 * action + 1, [], ""),
+        (lambda action: action, ["actions"], "scaled to [-1, 1], but are stored as if they were in the"),
+        (lambda action: (3 * action + 1) / 4, ["actions"], "or left in the environment's units"),
+    ],
+)
+@pytest.mark.parametrize("env", ["Cart-v0", "Drifting-v0"])
+def test_native_numbers_that_are_none(
+    env: str, stored: Callable[[np.ndarray], np.ndarray], kinds: list[str], text: str, carts: None, command: Command
+) -> None:
+    np.random.seed(0)
+    record_cart(stored, CARTS[env]())
+    result = command(f"softflow-data check d.npz --env {env} --json")
+    report = json.loads(result.out)
+    assert result.status == len(kinds) and [finding["kind"] for finding in report["findings"]] == kinds
+    assert all(text in finding["text"] for finding in report["findings"])
+    assert report["replays"][0]["repeats"] == (env == "Cart-v0")
+    assert any("does not repeat" in remark for remark in report["remarks"]) == (env == "Drifting-v0")
+
+
+def test_successes_are_not_compared_where_the_environment_says_none(carts: None, command: Command) -> None:
+    record_cart(lambda action: 3 * action + 1, Cart(), is_success=True)
+    result = command("softflow-data check d.npz --env Cart-v0")
+    assert result.status == 0 and "the recordings are successes in 6 of 6" in result.out
+    assert "\nremark: the environment does not say which episodes are successes (`is_success`), so" in result.out
+    result = command("softflow-data check d.npz --env Cart-v0 --success return>=1")
+    assert result.status == 1 and "\nsuccess: 6 of 6 replays" in result.out
+
+
+def test_an_environment_that_fails_is_one_line(carts: None, command: Command) -> None:
+    record_cart(lambda action: 3 * action + 1, Cart())
+    error = command("softflow-data check d.npz --env Broken-v0").error()
+    assert error.startswith(
+        "error: step 1 of the replay with seed 0: RuntimeError: the motor is off (test_check_carts.py:"
+    )
