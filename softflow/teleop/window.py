@@ -46,6 +46,7 @@ class Window:
             if pygame.display.get_driver() == "offscreen":  # what SDL falls back to
                 raise pygame.error("nothing would be seen")
         except pygame.error as error:
+            pygame.quit()
             raise UserError(
                 f"no window can be opened ({one_line(error)}): teleoperation needs a display, such as that of a "
                 "desktop or of `ssh -X`"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from softflow.algos import SoftFlow, trial
-from softflow.algos.trial import Trial, TrialConfig, Verdict
+from softflow.algos.trial import Belief, Trial, TrialConfig, Verdict
 from softflow.data import Episode
 from softflow.training.evaluated import Evaluated
 from softflow.training.interruption import Interrupted
@@ -36,15 +36,21 @@ def make_run(restorable: Any, path: Path) -> Run:
     return run
 
 
+def toss(first: Belief, second: Belief) -> float:
+    """Decide a trial by the last digits of what is believed, so that both verdicts come soon."""
+    return float(round(1e6 * (first.mean + second.mean)) % 2)
+
+
 @pytest.fixture(scope="module")
-def choice_deploys_early() -> Iterator[None]:
+def verdicts_come_soon() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trial, "FEWEST_CHOICES", 3)
+        patch.setattr(trial, "probability_better", toss)
         yield
 
 
 @pytest.fixture(scope="module")
-def whole(choice_deploys_early: None, restorable: Any, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+def whole(verdicts_come_soon: None, restorable: Any, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     path = tmp_path_factory.mktemp("trials") / "whole"
     return path, make_run(restorable, path).trainer().run()
 
