@@ -47,7 +47,12 @@ def _in_words(report: Report) -> Iterator[str]:
     for finding in report.findings:
         yield f"{finding.kind}: {finding.text}"
         yield f"  -> {finding.advice}"
-    yield count(len(report.findings), "finding") if report.findings else "nothing is wrong"
+    if report.findings:
+        yield count(len(report.findings), "finding")
+    elif all(one["from_recorded_starts"] for one in report.replays):
+        yield "nothing is wrong"
+    else:
+        yield "nothing was found, but replays from fresh resets prove little"
 
 
 def _replays(replays: dict[str, Any]) -> Iterator[str]:

@@ -120,6 +120,8 @@ class ConvertConfig:
 def convert(config: ConvertConfig) -> None:
     if config.to == "npz" and (config.rate, config.text) != (None, None):
         raise UserError("--rate and --text are stored in LeRobot datasets only: add --to lerobot, or leave them out")
+    if config.to == "npz" and Path(config.target).suffix != ".npz":
+        raise UserError(f"{config.target} must end in .npz, or be a folder with --to lerobot")
     target = _new(config.target) if config.to == "npz" else _new_folder(config.target)
     dataset = config.reading.read(config.source)
     if config.to == "npz":

@@ -300,7 +300,7 @@ def _what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Se
         if chosen.any():
             described += f"; {what}: {name_actions(environments, chosen)}"
     largest = max(float(np.abs(np.cumsum(episode.reward[::-1])).max()) for episode in learned_from)
-    return f"{described}; the largest return of a demonstration is {largest:.3g}"
+    return f"{described}; rewards are divided by {largest:.3g}, the largest absolute return of a demonstration"
 
 
 @torch.no_grad()

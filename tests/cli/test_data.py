@@ -207,7 +207,7 @@ LINES = [
     ("info d.npz --format lerobto", "unknown dataset format 'lerobto'; did you mean 'lerobot'?"),
     ("info d.npz --jsno", "unknown flag --jsno: did you mean '--json'?"),
     ("info small.yaml", "small.yaml: not recognised as a dataset"),
-    ("convert d.npz c.hdf5", "c.hdf5 must end in .npz, the format that is written"),
+    ("convert d.npz c.hdf5", "c.hdf5 must end in .npz, or be a folder with --to lerobot"),
     ("convert d.npz c --to lerobto", "lerobto"),
     ("convert d.npz c --to lerobot", "c: the control rate is not known: LeRobot needs it, so give it in hertz"),
     ("convert d.npz c.npz --to lerobot", "c.npz is the name of a file, --to lerobot writes a folder: leave out .npz"),

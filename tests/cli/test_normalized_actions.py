@@ -43,7 +43,7 @@ def test_a_training_says_what_it_normalises(command: Command, demos: None) -> No
     low, high = statistics.scale
     largest = max(episode.reward[::-1].cumsum().max() for episode in learnt_from)
     assert f"actions are normalised by scales of {low:.2g} to {high:.2g}; of few values: 1; " in result.out
-    assert f"; the largest return of a demonstration is {largest:.3g}\n" in result.out
+    assert f"; rewards are divided by {largest:.3g}, the largest absolute return of a demonstration\n" in result.out
     flow = normalized_flow("run")
     for name in ("center", "scale", "noise"):
         np.testing.assert_allclose(getattr(flow, name), getattr(statistics, name), rtol=1e-6)
