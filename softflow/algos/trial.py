@@ -220,8 +220,10 @@ class Trial(Generic[PolicyT]):
 
     @property
     def choices(self) -> list[Record]:
-        """The records of the choices, from the latest own episodes. Each is believed to be as good as all before it has
-        its own."""
+        """The records of the choices, from the latest own episodes.
+
+        A choice without outcomes of its own is believed to be as good as all choices together.
+        """
         every = Record(self.config.window)
         for _, outcome in self._chosen:
             every.add(outcome)
