@@ -33,6 +33,7 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "task": Field("", "text", optional=True),  # a TaskSpec as JSON
     "seed": Field("E", "integer", optional=True),  # of the reset; UNKNOWN_SEED if it is not known
     "reward_kind": Field("E", "text", optional=True),  # "dataset" if the rewards are the recorded ones
+    "human": Field("N", "bool", optional=True),  # the steps at which a person acted in place of a policy
 }
 
 UNKNOWN_SEED = -1
@@ -92,6 +93,9 @@ def save_demonstrations(
         arrays["seed"] = np.array([UNKNOWN_SEED if one.seed is None else one.seed for one in episodes], np.int64)
     if any(episode.reward_kind != "dataset" for episode in episodes):
         arrays["reward_kind"] = np.array([episode.reward_kind for episode in episodes])
+    if any(episode.human is not None for episode in episodes):
+        nobody = [np.zeros(len(one), np.bool_) if one.human is None else one.human for one in episodes]
+        arrays["human"] = np.concatenate(nobody)
     if layout is not None:
         arrays["observation_layout"] = json_array(layout.describe())
     if task is not None:
@@ -261,6 +265,7 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> list[E
                     task=task,
                     seed=None if seeds[index] == UNKNOWN_SEED else seeds[index],
                     reward_kind=kinds[index],
+                    human=arrays["human"][begin:end] if "human" in arrays else None,
                 )
             )
         except ValueError as error:

@@ -54,6 +54,8 @@ class Episode:
         arm: The index of the behaviour that executed the episode, if a method has several of them (`Algorithm.assign`).
         seed: The seed with which the environment was reset. None if it is not known.
         reward_kind: The setting `reward` of the run that replaced the recorded rewards. `dataset` if none did.
+        human: (T,) bool, the steps at which a person acted in place of a policy. None if one and the same acted in the
+            whole episode, or if it was not recorded.
         outcome: Numbers that the environment measured at the episode's end, by name. They are only reported.
         layout: The layout of packed observations, whose rows are uint8. None if an observation is O numbers.
         task: The task of an episode of `from_native`. None if it is not known.
@@ -77,6 +79,7 @@ class Episode:
     arm: int = 0
     seed: int | None = None
     reward_kind: RewardKind = "dataset"
+    human: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         action = actions("action", self.action, ("T", "A"))
@@ -125,6 +128,12 @@ class Episode:
             )
         if self.reward_kind not in get_args(RewardKind):
             raise ValueError(f"reward_kind must be one of {', '.join(get_args(RewardKind))}, got {self.reward_kind!r}")
+        if self.human is not None:
+            human = np.array(self.human)
+            if human.shape != (steps,) or human.dtype.kind != "b":
+                raise ValueError(f"human must be one bool for each of the {steps} steps, got {kind_of(human)}")
+            human.flags.writeable = False
+            self._set("human", human)
         self._set("outcome", {name: float(value) for name, value in self.outcome.items()})
 
     @classmethod

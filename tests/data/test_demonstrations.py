@@ -105,10 +105,22 @@ def test_a_file_says_whether_rewards_were_replaced(tmp_path):
         load_demonstrations(path)
 
 
+def test_a_file_says_who_acted_at_each_step(tmp_path):
+    path, first = tmp_path / "d.npz", np.arange(len(EPISODES[0])) == 1
+    save_demonstrations(path, [replace(EPISODES[0], human=first), *EPISODES[1:]])
+    loaded = load_demonstrations(path)
+    np.testing.assert_array_equal(loaded[0].human, first)
+    assert not any(one.human.any() for one in loaded[1:])
+    save_demonstrations(path, EPISODES)
+    assert [one.human for one in load_demonstrations(path)] == [None] * 3
+    with pytest.raises(ValueError, match="human must be one bool for each of the"):
+        replace(EPISODES[0], human=np.zeros(len(EPISODES[0]) + 1, np.bool_))
+
+
 def test_the_documented_examples_run(tmp_path, monkeypatch):
     document = (Path(__file__).parents[2] / "docs" / "demonstrations.md").read_text()
     schema = document[: document.index("## Writing one")]
-    optional = ["observation_layout", "task", "seed", "reward_kind"]
+    optional = ["observation_layout", "task", "seed", "reward_kind", "human"]
     assert re.findall(r"^\| `(\w+)`", schema, re.MULTILINE) == [*arrays(), *optional]
     task, write, _, reader, _, read = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     seen = {"wrist": np.full((64, 64, 3), 7, np.uint8), "robot": {"joints": [0.5, -1]}, "gear": 2}
