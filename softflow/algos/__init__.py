@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softflow.algos.base import Algorithm, Data, Stage
+from softflow.algos.base import Acting, Algorithm, Data, Stage
 from softflow.algos.correction import Correction, CorrectionConfig
 from softflow.algos.filtered_imitation import FilteredImitation, FilteredImitationConfig
 from softflow.algos.flow_q_learning import FlowQLearning, FlowQLearningConfig
@@ -27,6 +27,7 @@ for _name, _algorithm in _OURS.items():
 __all__ = [
     "ALGORITHMS",
     "SAC",
+    "Acting",
     "Algorithm",
     "Correction",
     "CorrectionConfig",

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,15 @@ class Data:
     online: Replay
     """The policy's own episodes."""
     rng: np.random.Generator
+
+
+class Acting(NamedTuple):
+    """What an actor in another process needs to execute own episodes, beside the configuration."""
+
+    networks: dict[str, dict[str, torch.Tensor]]
+    """The state of each network among the parts, on the CPU, by the names of the parts."""
+    candidates: int
+    """`deployed.candidates`."""
 
 
 Scalars = dict[str, torch.Tensor]
@@ -235,6 +244,23 @@ class Algorithm(ABC):
             if isinstance(part, nn.Module):
                 yield from part.named_parameters()
 
+    def acting(self) -> Acting:
+        """Return copies of everything that `explore` may use: the networks among the parts, and how many chunks deploy.
+
+        An actor has its own algorithm of the same configuration, which knows nothing else of this one.
+        """
+        networks = {
+            name: {key: tensor.detach().cpu().clone() for key, tensor in module.state_dict().items()}
+            for name, module in _networks(self.parts())
+        }
+        return Acting(networks, self.deployed.candidates)
+
+    def act_by(self, acting: Acting) -> None:
+        """Let `explore` act as that of the algorithm whose `acting` this is."""
+        for name, module in _networks(self.parts()):
+            module.load_state_dict(acting.networks[name])
+        self.deployed.candidates = acting.candidates
+
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts, from which a run can be resumed."""
         return _states(self.parts())
@@ -254,6 +280,15 @@ def _leaves(parts: Mapping[str, Any]) -> Iterator[Any]:
             yield from _leaves(part)
         else:
             yield part
+
+
+def _networks(parts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules among the parts with their names, `outer.inner`."""
+    for name, part in parts.items():
+        if isinstance(part, Mapping):
+            yield from _networks(part, f"{prefix}{name}.")
+        elif isinstance(part, nn.Module):
+            yield prefix + name, part
 
 
 def _modules(parts: Mapping[str, Any]) -> Iterator[nn.Module]:

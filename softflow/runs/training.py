@@ -53,6 +53,7 @@ from softflow.runs.given_demonstrations import (
     first_demonstrations,
     with_more_demonstrations,
 )
+from softflow.runs.ray_crew import crew_for
 from softflow.settings.fields import to_dict
 from softflow.settings.typed import dump_yaml
 from softflow.task import TaskSpec
@@ -172,7 +173,11 @@ def train_run(
         return closing(make_environments(run, number, algorithm.n_action_steps))
 
     held_out_number = min(run.num_envs, run.eval_episodes)
-    with side_by_side(run.num_envs) as environments, side_by_side(held_out_number) as held_out:
+    with (
+        side_by_side(1 if run.actors else run.num_envs) as environments,
+        side_by_side(held_out_number) as held_out,
+        crew_for(config, *sizes) as crew,
+    ):
         task = replace(TaskSpec.from_env(environments), success=run.success)
         for what, other in (
             (run.demos or "demonstrations", dataset),
@@ -204,7 +209,7 @@ def train_run(
             note(f"base {base_run}: frozen; every checkpoint compares its SHA-256 with that at the start")
         elif _normalizes_actions(algorithm):
             note(_what_is_normalized(environments, learned_from))
-        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror)
+        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror, crew)
         if resume:
             _resume(trainer, resume)
             if more is not None:

@@ -62,6 +62,19 @@ class RunConfig:
     """Number of parallel environments."""
     vectorization_mode: VectorizationMode = "sync"
     """How environments run: `sync` steps them in turn in this process, `async` spreads them over a process per core."""
+    actors: int = 0
+    """Number of actors: processes, on this machine or others, that execute own episodes while this one learns. They
+    share the `num_envs` environments. 0 acts and learns in turn, in this process (docs/scale.md)."""
+    actors_ahead: int = 2
+    """Number of bouts that an actor is given at a time. With 1 it waits for the learner after each; higher values keep
+    it busy, but its networks are older."""
+    actor_resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
+    """What Ray must reserve for each actor, by Ray's names: `CPU`, `GPU`, or a resource of your own such as `robot`."""
+    cluster: str = "local"
+    """Where actors run: `local` starts Ray on this machine, for this run alone; `auto` uses the cluster that runs here,
+    and HOST:PORT another one."""
+    publish_every: int = 100
+    """Number of updates after which actors get new networks. Higher values send less, but the networks are older."""
     on_env_error: OnEnvError = "stop"
     """What to do after an environment error: `stop` the run, or `restart` the environment and drop the episode."""
     env_time_limit: float | None = None
@@ -96,6 +109,10 @@ class RunConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.threads > 1024:  # more of them crash the process
             raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
+        if self.actors < 0:
+            raise ValueError(f"actors must be at least 0, got {self.actors}")
+        if self.actors and self.vectorization_mode != "sync":
+            raise ValueError("actors are processes already: set vectorization_mode to sync")
         SuccessRule(self.success)
         check_reward(self.reward, self.success, self.env_options)
         ImitationRule(self.imitate)
@@ -121,5 +138,6 @@ def check_reward(reward: RewardKind, success: str, env_options: EnvOptions) -> N
 
 
 _COUNTS = (
-    "num_demos", "threads", "num_envs", "replay_capacity", "collect_steps", "eval_episodes", "eval_every", "log_every"
+    "num_demos", "threads", "num_envs", "replay_capacity", "collect_steps", "eval_episodes", "eval_every", "log_every",
+    "actors_ahead", "publish_every",
 )  # fmt: skip

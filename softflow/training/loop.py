@@ -15,11 +15,13 @@ from gymnasium.vector import VectorEnv
 
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.console import note
-from softflow.data import Decision, Episode, ImitationRule, Replay, observation_tensor
+from softflow.data import Episode, ImitationRule, Replay, observation_tensor
 from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
 from softflow.training.evaluated import Evaluated
+from softflow.training.experience import Experience, LocalExperience, explorer
 from softflow.training.failures import EnvironmentErrors
+from softflow.training.fleet import Crew, Fleet
 from softflow.training.held_out import HeldOut
 from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
@@ -68,6 +70,7 @@ class Trainer:
         run_folder: The folder for all output.
         config: The settings of the run.
         mirror: A function that returns the mirror image of an own episode, which is added to the replay as well.
+        crew: Actors that execute own episodes in place of `environments`.
     """
 
     def __init__(
@@ -79,8 +82,9 @@ class Trainer:
         run_folder: RunFolder,
         config: RunConfig,
         mirror: Callable[[Episode], Episode] | None = None,
+        crew: Crew | None = None,
     ) -> None:
-        self.mirror = mirror
+        self.mirror, self.crew = mirror, crew
         self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
         self.environments, self.held_out = environments, HeldOut(evaluation_environments, run_folder, config)
         first = demonstrations[0]
@@ -95,7 +99,7 @@ class Trainer:
             self.data.offline.add_episode(episode)
         self.progress = Progress()
         self.environment_errors = self._new_errors()
-        self._rollout: Rollout | None = None
+        self._experience: Experience | None = None
         self._own = OwnEpisodes(first.layout)
         self._signals = SignalWatch()
         self._logger: MetricLogger | None = None
@@ -162,7 +166,7 @@ class Trainer:
             self.held_out.continue_stage()
         elif p.stage + 1 < len(stages):
             p.stage, p.begun, p.ended, p.done, p.evaluated = p.stage + 1, False, False, 0, 0
-            self._rollout = None
+            self._experience = None
             self._own.clear()
 
     def _learn(self, stage: Stage, bar: StageProgress) -> None:
@@ -176,21 +180,21 @@ class Trainer:
 
     def _act_and_learn(self, stage: Stage, bar: StageProgress) -> None:
         p, config = self.progress, self.config
-        if self._rollout is None:
-            self._rollout = self._new_rollout()
+        if self._experience is None:
+            self._experience = self._new_experience()
         start, steps_before = time.monotonic(), p.done
         while p.done < stage.environment_steps:
             if p.done // config.eval_every > p.evaluated // config.eval_every:
                 self._evaluate(stage)
                 self._save()
             wanted = min(config.collect_steps, stage.environment_steps - p.done)
-            ended, steps = self._rollout.collect(self._explore, wanted)
+            ended, steps = self._experience.collect(wanted)
             with self.run_folder.writing():  # the replay may be on disk
                 for episode in ended:
                     self.data.online.add_episode(episode)
                     if self.mirror is not None:
                         self.data.online.add_episode(self.mirror(episode))
-            self.algorithm.receive(self._own.add(ended, self._rollout.running_seeds))
+            self.algorithm.receive(self._own.add(ended, self._experience.running_seeds))
             p.done += steps
             p.steps += steps
             p.owed += steps * stage.updates_per_step
@@ -201,6 +205,7 @@ class Trainer:
             episodes = self._own.scalars()
             if config.on_env_error == "restart":
                 episodes["rollout/env_errors"] = self.environment_errors.count
+            episodes |= self._experience.scalars()
             fps = (p.done - steps_before) / (time.monotonic() - start)
             logged = self._log(stage, {**scalars, **episodes, "time/fps": fps})
             bar.update(steps, **_shown(logged))
@@ -212,8 +217,14 @@ class Trainer:
         if time.monotonic() - self._saved_at >= 60 * self.config.save_minutes:
             self._save()
 
-    def _new_rollout(self) -> Rollout:
-        return Rollout(self.environments, self._seeds(), self.environment_errors, self.algorithm.assign)
+    def _new_experience(self) -> Experience:
+        seeds, errors, assign = self._seeds(), self.environment_errors, self.algorithm.assign
+        if self.crew is None:
+            explore = explorer(self.algorithm, self.config.device)
+            return LocalExperience(Rollout(self.environments, seeds, errors, assign), explore)
+        p, every = self.progress, self.config.publish_every
+        published = self.algorithm.acting, lambda: p.updates, every
+        return Fleet(self.crew, seeds, assign, *published, errors, self._signals.check)
 
     def _seeds(self) -> Iterator[int]:
         while True:
@@ -234,18 +245,9 @@ class Trainer:
 
     # ----------------------------------------------------------------------------------------- acting and evaluating
 
-    def _explore(self, observation: np.ndarray, arms: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
-        decided = self.algorithm.explore(self._tensor(observation), torch.from_numpy(arms).to(self.config.device))
-        if isinstance(decided, Decision):
-            return Decision(*(None if part is None else part.cpu().numpy() for part in decided))
-        return decided.cpu().numpy()
-
     def _exploit(self, observation: np.ndarray) -> np.ndarray:
         self._signals.check()  # an interrupted evaluation is repeated when the run is resumed
-        return self.algorithm.deployed.act(self._tensor(observation)).cpu().numpy()
-
-    def _tensor(self, observation: np.ndarray) -> torch.Tensor:
-        return observation_tensor(observation, self.config.device)
+        return self.algorithm.deployed.act(observation_tensor(observation, self.config.device)).cpu().numpy()
 
     def _new_errors(self) -> EnvironmentErrors:
         return EnvironmentErrors(self.config.on_env_error, self.run_folder.path / "environment_errors.txt")
@@ -274,7 +276,7 @@ class Trainer:
         state = {
             "algorithm": self.algorithm.state_dict(),
             "progress": asdict(self.progress),
-            "rollout": None if self._rollout is None else as_tensors(self._rollout.state_dict()),
+            "rollout": None if self._experience is None else as_tensors(self._experience.state_dict()),
             "own_episodes": as_tensors(self._own.state_dict()),
             "environment_errors": self.environment_errors.count,
             "metrics_offset": self._logger.offset(),
@@ -325,8 +327,8 @@ class Trainer:
             p.done = p.evaluated = self.held_out.evaluations[-1].done
         self._move_on(stages)
         if state["rollout"] is not None and p.begun and not p.ended:
-            self._rollout = self._new_rollout()
-            if begun_anew := self._rollout.load_state_dict(as_arrays(state["rollout"])):
+            self._experience = self._new_experience()
+            if begun_anew := self._experience.load_state_dict(as_arrays(state["rollout"])):
                 note(
                     f"{begun_anew} unfinished episodes are begun anew: their environment's state cannot be saved "
                     "(docs/environments.md)"

@@ -1,0 +1,74 @@
+"""An actor: it executes own episodes in its own environments, with copies of a method's networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from softflow import __version__
+from softflow.algos import Acting
+from softflow.data import Episode
+from softflow.runs.assembly import make_algorithm, make_environments
+from softflow.runs.config import TrainConfig
+from softflow.task.layout import ObservationSize
+from softflow.training.experience import explorer
+from softflow.training.failures import EnvironmentErrors, Failure
+from softflow.training.fleet import Bout, Returned
+from softflow.training.random_state import seed_all
+from softflow.training.rollout import Rollout
+
+
+class Actor:
+    """Executes bouts. With the same networks, a bout is always the same.
+
+    Args:
+        config: The configuration of the run.
+        observation_dim, action_dim: The sizes of observations and actions.
+        environments: The number of environments that run side by side.
+
+    Raises:
+        UserError: The algorithm or the environments cannot be made.
+    """
+
+    def __init__(
+        self, config: TrainConfig[Any], observation_dim: ObservationSize, action_dim: int, environments: int
+    ) -> None:
+        torch.set_num_threads(config.run.threads)
+        seed_all(config.run.seed)
+        self._algorithm = make_algorithm(config, observation_dim, action_dim)
+        self._environments = make_environments(config.run, environments, self._algorithm.n_action_steps)
+        self._explore = explorer(self._algorithm, config.run.device)
+
+    def execute(self, bout: Bout, acting: Acting) -> Returned:
+        """Execute the episodes of a bout.
+
+        Raises:
+            FloatingPointError: An action, a record or a proposed chunk is not finite.
+        """
+        self._algorithm.act_by(acting)
+        seed_all(bout.seeds[0])
+        arms, errors = iter(bout.arms), _Failures()
+        rollout = Rollout(self._environments, iter(bout.seeds), errors, lambda: next(arms))
+        episodes, steps = list[Episode](), 0
+        while True:
+            ended, executed = rollout.execute_chunks(self._explore)
+            if not executed:
+                return Returned(episodes, steps, errors.found)
+            episodes += ended
+            steps += executed
+
+    def version(self) -> str:
+        """Return the version of softflow that executes."""
+        return __version__
+
+
+class _Failures(EnvironmentErrors):
+    """Collects errors for the learner, which decides whether the run continues."""
+
+    def __init__(self) -> None:
+        super().__init__("restart")
+        self.found: list[tuple[str, Failure]] = []
+
+    def add(self, what: str, failure: Failure) -> None:
+        self.found.append((what, failure))

@@ -1,0 +1,83 @@
+"""Where own episodes come from: environments of this process, or actors in others."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from softflow.algos.base import Algorithm
+from softflow.data import Decision, Episode, observation_tensor
+from softflow.training.rollout import Explore, Rollout
+
+
+class Experience(ABC):
+    """A source of own episodes for one stage."""
+
+    @abstractmethod
+    def collect(self, steps: int) -> tuple[list[Episode], int]:
+        """Return the episodes that have ended since the last call, and the number of primitive steps.
+
+        The number is at least `steps`.
+
+        Raises:
+            EnvironmentFailed: An environment failed, and the run stops after errors.
+            FloatingPointError: An action, a record or a proposed chunk is not finite.
+        """
+
+    @property
+    @abstractmethod
+    def running_seeds(self) -> list[int]:
+        """The seeds of the episodes that were started and have not been returned."""
+
+    @abstractmethod
+    def state_dict(self) -> Any:
+        """Return what a checkpoint keeps of the episodes in progress: arrays, numbers and strings."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Any) -> int:
+        """Continue the episodes of `state_dict`. Return the number of those that begin anew."""
+
+    def scalars(self) -> Mapping[str, float]:
+        """Return what the log shows of the source."""
+        return {}
+
+
+class LocalExperience(Experience):
+    """Own episodes of environments in this process, whose unfinished episodes continue in the next round.
+
+    Args:
+        rollout: The environments.
+        explore: Chooses what they execute.
+    """
+
+    def __init__(self, rollout: Rollout, explore: Explore) -> None:
+        self._rollout, self._explore = rollout, explore
+
+    def collect(self, steps: int) -> tuple[list[Episode], int]:
+        return self._rollout.collect(self._explore, steps)
+
+    @property
+    def running_seeds(self) -> list[int]:
+        return self._rollout.running_seeds
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return self._rollout.state_dict()
+
+    def load_state_dict(self, state: Any) -> int:
+        return self._rollout.load_state_dict(state)
+
+
+def explorer(algorithm: Algorithm, device: str) -> Explore:
+    """Return `explore` of an algorithm, from arrays to arrays."""
+
+    def explore(observation: np.ndarray, arms: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
+        decided = algorithm.explore(observation_tensor(observation, device), torch.from_numpy(arms).to(device))
+        if isinstance(decided, Decision):
+            return Decision(*(None if part is None else part.cpu().numpy() for part in decided))
+        return decided.cpu().numpy()
+
+    return explore

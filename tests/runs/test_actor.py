@@ -1,0 +1,83 @@
+"""Actors: they act as the algorithm whose networks they have, and their bouts can be repeated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from softflow.data import Episode
+from softflow.runs.actor import Actor
+from softflow.runs.assembly import make_algorithm
+from softflow.runs.config import config_class
+from softflow.settings.presets import Selection, preset_layers
+from softflow.settings.typed import from_layers
+from softflow.training.experience import explorer
+from softflow.training.fleet import Bout
+
+ACTING = [
+    "filtered_imitation", "flow_q_learning", "latent_steering", "q_chunking", "residual", "rfs", "rfs_ppo",
+    "sac_prior_data", "softflow", "softflow_gaussian", "softflow_paper", "softflow_per_step",
+]  # fmt: skip
+SIZES = 2, 2  # of observations and actions of two_routes
+
+
+def configuration(algo):
+    selection = Selection(algo=algo, env="two_routes", preset="diagnostic")
+    config = from_layers(config_class(selection), preset_layers(selection))
+    config.run.env = "two_routes"
+    return config
+
+
+def learner(config, seed):
+    """An algorithm whose networks all differ from those of another seed."""
+    torch.manual_seed(seed)
+    algorithm = make_algorithm(config, *SIZES)
+    algorithm.fit_normalizer(torch.zeros(SIZES[0]), torch.ones(SIZES[0]))
+    action = np.random.default_rng(seed).uniform(-1, 1, (50, SIZES[1]))
+    algorithm.fit_actions([Episode(np.zeros((51, SIZES[0])), action, np.zeros(50), True, False, True)])
+    for _, weight in algorithm.named_weights():
+        weight.data += 0.1 * torch.randn_like(weight)
+    return algorithm
+
+
+@pytest.mark.parametrize("algo", ACTING)
+def test_an_actor_acts_as_the_algorithm_whose_networks_it_has(algo):
+    config = configuration(algo)
+    taught, teacher = learner(config, 1), learner(config, 2)
+    if teacher.deployed.critic is not None:
+        teacher.deployed.candidates = 3
+    taught.act_by(teacher.acting())
+    observation, arms = (
+        np.random.default_rng(0).normal(size=(5, SIZES[0])).astype(np.float32),
+        np.array([0, 1, 2, 3, 0]),
+    )
+    decided = []
+    for algorithm in (teacher, taught):
+        torch.manual_seed(0)
+        decided.append(explorer(algorithm, "cpu")(observation, arms))
+    for ours, theirs in zip(*decided, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_actors_get_does_not_change_while_the_learner_learns():
+    algorithm = learner(configuration("softflow"), 0)
+    given = algorithm.acting()
+    before = {(part, key): value.clone() for part, state in given.networks.items() for key, value in state.items()}
+    for _, weight in algorithm.named_weights():
+        weight.data += 1
+    assert all(torch.equal(given.networks[part][key], value) for (part, key), value in before.items())
+
+
+def test_a_bout_is_the_same_on_every_actor():
+    config = configuration("softflow")
+    acting, bout = learner(config, 0).acting(), Bout([11, 12, 13], [0, 1, 2])
+    actors = [Actor(config, *SIZES, environments=2) for _ in range(2)]
+    actors[1].execute(Bout([5], [0]), acting)  # what came before does not matter
+    first, second = (actor.execute(bout, acting) for actor in actors)
+    assert first.steps == second.steps == sum(map(len, first.episodes))
+    assert [(one.seed, one.arm) for one in first.episodes] == [(one.seed, one.arm) for one in second.episodes]
+    assert {(one.seed, one.arm) for one in first.episodes} == set(zip(*bout, strict=True))
+    for one, other in zip(first.episodes, second.episodes, strict=True):
+        np.testing.assert_array_equal(one.observation, other.observation)
+        np.testing.assert_array_equal(one.proposals.chunk, other.proposals.chunk)
