@@ -6,6 +6,7 @@ The environments have no `TimeLimit` wrapper, because they enforce their own tim
 import gymnasium
 
 for _name, _class in {
+    "Absent": "absent:AbsentEnv",
     "CubeRotate": "cube_rotate.env:CubeRotateEnv",
     "DelayedCorridor": "diagnostics.tasks:DelayedCorridorEnv",
     "DriftingGoal": "diagnostics.tasks:DriftingGoalEnv",

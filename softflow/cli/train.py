@@ -80,6 +80,8 @@ def _command() -> dict[str, str]:
 
 
 def _summary(trained: Trained, folder: RunFolder) -> str:
+    if not trained.evaluations:
+        return f"\nnothing was evaluated\nrun folder: {folder.given}"
     lines = ["", "success on held-out episodes, with 95 % intervals"]
     for stage, result in {one.stage: one.result for one in trained.evaluations}.items():
         low, high = result.success_ci95

@@ -1,6 +1,7 @@
 """Environments registered with gymnasium, and their demonstrators."""
 
-from softflow.envs import cube_rotate, diagnostics, external, peg_insertion, tape_cut  # noqa: F401  (each registers its tasks)
+from softflow.envs import absent, cube_rotate, diagnostics, external, peg_insertion, tape_cut  # noqa: F401  (each registers its tasks)
+from softflow.envs.absent import NO_ENVIRONMENT
 from softflow.envs.cube_rotate.demonstrator import CubeRotateDemonstrator
 from softflow.envs.cube_rotate.env import CubeRotateEnv
 from softflow.envs.description import describe_spaces, name_actions, name_dimensions, time_limit
@@ -19,6 +20,7 @@ from softflow.envs.tape_cut.supervisor import TapeCutSupervisor
 from softflow.envs.tasks import Demonstrator, Supervisor, register_task
 
 __all__ = [
+    "NO_ENVIRONMENT",
     "CubeRotateDemonstrator",
     "CubeRotateEnv",
     "Demonstrator",

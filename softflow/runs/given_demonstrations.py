@@ -62,12 +62,33 @@ def first_demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
             environment_maker(config), number, config.seed, processes, errors=errors, success=rule
         )
         return Dataset([replace(one, reward_kind=config.reward) for one in recorded.episodes], recorded.task)
-    more = file or given
+    more = file if given is None else given
     assert more is not None
     dataset = _read(config, more)
     if file is not None and len(dataset.episodes) < config.num_demos:
         note(f"{file.path} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
     return Dataset(dataset.episodes[: config.num_demos], dataset.task)
+
+
+def without_environment(config: RunConfig, given: Dataset | None) -> tuple[RunConfig, Dataset]:
+    """Return the settings of a new run that has no environment, and its demonstrations, which describe its task.
+
+    Raises:
+        UserError: There are no demonstrations, or they do not describe their task.
+    """
+    file = DemonstrationFile.of(config.demos, config.demos_format, config.demo_map)
+    if given is None and file is None:
+        raise UserError("without an environment there is no demonstrator: give demonstrations, --demos PATH")
+    if given is None:
+        assert file is not None
+        given = read_dataset(file.path, file.format, names=file.names)
+    if given.task is None:
+        raise UserError(
+            f"{config.demos or 'demos'}: it does not say what is observed and done, and there is no environment that "
+            "does: save it with a task (softflow.data.save_demonstrations), or give --env"
+        )
+    options = {**config.env_options, "task": given.task.describe()}
+    return replace(config, env_options=options, eval_episodes=0), given
 
 
 def with_more_demonstrations(config: RunConfig, dataset: Dataset, more: Dataset | DemonstrationFile) -> Dataset:

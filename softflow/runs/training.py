@@ -35,7 +35,7 @@ from softflow.data import (
     save_corrections,
     save_demonstrations,
 )
-from softflow.envs import describe_spaces, name_actions, name_dimensions, resolve_env_id, time_limit
+from softflow.envs import NO_ENVIRONMENT, describe_spaces, name_actions, name_dimensions, resolve_env_id, time_limit
 from softflow.errors import UserError, one_line
 from softflow.policies.bases import is_foreign
 from softflow.runs.assembly import (
@@ -52,6 +52,7 @@ from softflow.runs.given_demonstrations import (
     DemonstrationFile,
     first_demonstrations,
     with_more_demonstrations,
+    without_environment,
 )
 from softflow.runs.ray_crew import crew_for
 from softflow.settings.fields import to_dict
@@ -139,6 +140,9 @@ def train_run(
         base = load_deployed(base_run)
     if corrections_file is not None:
         corrections = load_corrections(folder.path / CORRECTIONS if resume else corrections_file)
+    if run.env == NO_ENVIRONMENT and not resume:
+        run, given = without_environment(run, given)
+        config = replace(config, run=run)
     dataset = load_dataset(folder.path / DEMONSTRATIONS) if resume else first_demonstrations(run, given)
     if more is not None:
         dataset = with_more_demonstrations(run, dataset, more)
@@ -150,6 +154,8 @@ def train_run(
     layout = demonstrations[0].layout
     sizes = layout or demonstrations[0].observation_dim, demonstrations[0].action_dim
     algorithm = make_algorithm(config, *sizes, folder.last_checkpoint() if resume else None)
+    if run.env == NO_ENVIRONMENT and not run.actors:
+        _require_no_steps(algorithm)
     if base is not None:
         give(algorithm.load_base, base.policy.policy, f"base {base_run}")
     if algorithm.imitates:
@@ -172,7 +178,7 @@ def train_run(
     def side_by_side(number: int) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
         return closing(make_environments(run, number, algorithm.n_action_steps))
 
-    held_out_number = min(run.num_envs, run.eval_episodes)
+    held_out_number = min(run.num_envs, max(run.eval_episodes, 1))
     with (
         side_by_side(1 if run.actors else run.num_envs) as environments,
         side_by_side(held_out_number) as held_out,
@@ -229,6 +235,16 @@ def train_run(
     if (best := best_of(evaluations)) is not None:
         note(describe_best(best, evaluations[-1]))
     return Trained(evaluations, trainer.environment_errors.count)
+
+
+def _require_no_steps(algorithm: Algorithm) -> None:
+    """Raise `UserError` if a stage of a run without an environment acts."""
+    acting = [stage.name for stage in algorithm.schedule() if stage.acts]
+    if acting:
+        raise UserError(
+            f"the stages {', '.join(acting)} act, and there is no environment to act in (env is none): use a method "
+            "that does not act, such as --algo imitation, or set their steps to 0"
+        )
 
 
 def _record_more(trainer: Trainer, folder: RunFolder, dataset: Dataset) -> None:

@@ -21,7 +21,8 @@ class RunConfig:
     algo: str = "softflow"
     """Preset of the algorithm: its name, or the path of your own YAML file."""
     env: str = "tape_cut"
-    """Environment: a short name, or a gymnasium id (`module:Id-v0` imports the module first)."""
+    """Environment: a short name, or a gymnasium id (`module:Id-v0` imports the module first). `none` is for tasks of a
+    robot without a simulation: the demonstrations say what is observed and done, and nothing is evaluated."""
     preset: str | None = None
     """Additional preset, such as `quick`, applied on top of those of the algorithm and the environment."""
     config: str | None = None
@@ -88,7 +89,8 @@ class RunConfig:
     """Number of primitive steps collected between two rounds of updates, in stages that act.
     Higher values update the policy less often, with more updates at a time."""
     eval_episodes: int = 50
-    """Number of held-out episodes per evaluation. More episodes narrow the confidence interval."""
+    """Number of held-out episodes per evaluation. More episodes narrow the confidence interval. With 0, nothing is
+    evaluated, and the last policy deploys."""
     eval_every: int = 25_000
     """Number of primitive steps between two evaluations, in stages that act."""
     save_minutes: float = 5.0
@@ -109,8 +111,9 @@ class RunConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.threads > 1024:  # more of them crash the process
             raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
-        if self.actors < 0:
-            raise ValueError(f"actors must be at least 0, got {self.actors}")
+        for name in ("actors", "eval_episodes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.actors and self.vectorization_mode != "sync":
             raise ValueError("actors are processes already: set vectorization_mode to sync")
         SuccessRule(self.success)
@@ -138,6 +141,6 @@ def check_reward(reward: RewardKind, success: str, env_options: EnvOptions) -> N
 
 
 _COUNTS = (
-    "num_demos", "threads", "num_envs", "replay_capacity", "collect_steps", "eval_episodes", "eval_every", "log_every",
+    "num_demos", "threads", "num_envs", "replay_capacity", "collect_steps", "eval_every", "log_every",
     "actors_ahead", "publish_every",
 )  # fmt: skip

@@ -80,7 +80,8 @@ class HeldOut:
 
     def continue_stage(self) -> None:
         """Note that the stage of the latest evaluation goes on: it is longer now than when it ended there."""
-        self.evaluations[-1] = replace(self.evaluations[-1], stage_ended=False)
+        if self.evaluations:
+            self.evaluations[-1] = replace(self.evaluations[-1], stage_ended=False)
 
     def state(self) -> list[dict[str, Any]]:
         """Return the evaluations as plain values, for a checkpoint."""

@@ -253,6 +253,8 @@ class Trainer:
         return EnvironmentErrors(self.config.on_env_error, self.run_folder.path / "environment_errors.txt")
 
     def _evaluate(self, stage: Stage, stage_ended: bool = False) -> None:
+        if not self.config.eval_episodes:
+            return
         self._require_finite_weights()
         assert self._logger is not None
         done, errors = self.progress.done, self._new_errors()  # counted separately from errors in training
