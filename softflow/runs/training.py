@@ -65,6 +65,7 @@ from softflow.training.global_state import environments_turn
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
 from softflow.training.run_folder import RunFolder
+from softflow.training.spool import Spool
 from softflow.training.vector import closing
 
 CORRECTIONS = "corrections.npz"
@@ -154,7 +155,7 @@ def train_run(
     layout = demonstrations[0].layout
     sizes = layout or demonstrations[0].observation_dim, demonstrations[0].action_dim
     algorithm = make_algorithm(config, *sizes, folder.last_checkpoint() if resume else None)
-    if run.env == NO_ENVIRONMENT and not run.actors:
+    if run.env == NO_ENVIRONMENT and not run.robots:
         _require_no_steps(algorithm)
     if base is not None:
         give(algorithm.load_base, base.policy.policy, f"base {base_run}")
@@ -180,7 +181,7 @@ def train_run(
 
     held_out_number = min(run.num_envs, max(run.eval_episodes, 1))
     with (
-        side_by_side(1 if run.actors else run.num_envs) as environments,
+        side_by_side(1 if run.actors or run.robots else run.num_envs) as environments,
         side_by_side(held_out_number) as held_out,
         crew_for(config, *sizes) as crew,
     ):
@@ -194,6 +195,9 @@ def train_run(
                 task.require_same(other.task, what)
         check_compatible(demonstrations, task.observation_size, task.action_dim)
         algorithm.deployed.task = task
+        spool = None if run.robots is None else Spool(run.robots)
+        if spool is not None:
+            spool.describe(to_dict(config), task)
         if takes_foreign:
             algorithm.require_base(torch.tensor(demonstrations[0].observation[:2], device=run.device))
         if not resume:  # only now, after all checks of the input
@@ -215,7 +219,7 @@ def train_run(
             note(f"base {base_run}: frozen; every checkpoint compares its SHA-256 with that at the start")
         elif _normalizes_actions(algorithm):
             note(_what_is_normalized(environments, learned_from))
-        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror, crew)
+        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror, spool or crew)
         if resume:
             _resume(trainer, resume)
             if more is not None:
@@ -243,7 +247,7 @@ def _require_no_steps(algorithm: Algorithm) -> None:
     if acting:
         raise UserError(
             f"the stages {', '.join(acting)} act, and there is no environment to act in (env is none): use a method "
-            "that does not act, such as --algo imitation, or set their steps to 0"
+            "that does not act, such as --algo imitation, or let robots act, --robots FOLDER"
         )
 
 

@@ -74,8 +74,11 @@ class RunConfig:
     cluster: str = "local"
     """Where actors run: `local` starts Ray on this machine, for this run alone; `auto` uses the cluster that runs here,
     and HOST:PORT another one."""
+    robots: str | None = None
+    """Folder by which robots bring their episodes and get new networks. `softflow-robot run FOLDER` is the other side.
+    Nothing else acts then (docs/robot.md)."""
     publish_every: int = 100
-    """Number of updates after which actors get new networks. Higher values send less, but the networks are older."""
+    """Number of updates after which actors and robots get new networks. Higher values send less, but older ones act."""
     on_env_error: OnEnvError = "stop"
     """What to do after an environment error: `stop` the run, or `restart` the environment and drop the episode."""
     env_time_limit: float | None = None
@@ -114,6 +117,12 @@ class RunConfig:
         for name in ("actors", "eval_episodes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.robots is not None and self.actors:
+            raise ValueError("actors and robots both act: give one of them")
+        if self.robots is not None and self.reward == "dataset":
+            raise ValueError(
+                "robots know whether an episode succeeded, and no other reward: set reward to sparse or steps"
+            )
         if self.actors and self.vectorization_mode != "sync":
             raise ValueError("actors are processes already: set vectorization_mode to sync")
         SuccessRule(self.success)

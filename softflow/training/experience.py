@@ -41,6 +41,9 @@ class Experience(ABC):
     def load_state_dict(self, state: Any) -> int:
         """Continue the episodes of `state_dict`. Return the number of those that begin anew."""
 
+    def checkpoint_saved(self) -> None:  # noqa: B027 (optional)
+        """Note that a checkpoint contains all episodes that were returned."""
+
     def scalars(self) -> Mapping[str, float]:
         """Return what the log shows of the source."""
         return {}

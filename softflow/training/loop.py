@@ -26,10 +26,12 @@ from softflow.training.held_out import HeldOut
 from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
 from softflow.training.own_episodes import OwnEpisodes
-from softflow.training.progress import StageProgress
+from softflow.training.progress import StageProgress, shown
 from softflow.training.random_state import random_state, set_random_state
+from softflow.training.robots import RobotExperience
 from softflow.training.rollout import Rollout
 from softflow.training.run_folder import RunFolder
+from softflow.training.spool import Spool
 
 TRAINING_SEEDS = 10_000_000
 """First seed of training episodes for the run's `seed` 0, and the spacing between the first seeds of further values."""
@@ -70,7 +72,7 @@ class Trainer:
         run_folder: The folder for all output.
         config: The settings of the run.
         mirror: A function that returns the mirror image of an own episode, which is added to the replay as well.
-        crew: Actors that execute own episodes in place of `environments`.
+        elsewhere: Actors, or the folder of robots, that execute own episodes in place of `environments`.
     """
 
     def __init__(
@@ -82,9 +84,9 @@ class Trainer:
         run_folder: RunFolder,
         config: RunConfig,
         mirror: Callable[[Episode], Episode] | None = None,
-        crew: Crew | None = None,
+        elsewhere: Crew | Spool | None = None,
     ) -> None:
-        self.mirror, self.crew = mirror, crew
+        self.mirror, self.elsewhere = mirror, elsewhere
         self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
         self.environments, self.held_out = environments, HeldOut(evaluation_environments, run_folder, config)
         first = demonstrations[0]
@@ -175,7 +177,7 @@ class Trainer:
             scalars = self._update(stage)
             p.done += 1
             if p.done % self.config.log_every == 0 or p.done == stage.updates:
-                bar.update(p.done - bar.done, **_shown(self._log(stage, scalars)))
+                bar.update(p.done - bar.done, **shown(self._log(stage, scalars)))
             self._between_rounds()
 
     def _act_and_learn(self, stage: Stage, bar: StageProgress) -> None:
@@ -208,7 +210,7 @@ class Trainer:
             episodes |= self._experience.scalars()
             fps = (p.done - steps_before) / (time.monotonic() - start)
             logged = self._log(stage, {**scalars, **episodes, "time/fps": fps})
-            bar.update(steps, **_shown(logged))
+            bar.update(steps, **shown(logged))
             self._between_rounds()
 
     def _between_rounds(self) -> None:
@@ -219,12 +221,16 @@ class Trainer:
 
     def _new_experience(self) -> Experience:
         seeds, errors, assign = self._seeds(), self.environment_errors, self.algorithm.assign
-        if self.crew is None:
+        if self.elsewhere is None:
             explore = explorer(self.algorithm, self.config.device)
             return LocalExperience(Rollout(self.environments, seeds, errors, assign), explore)
         p, every = self.progress, self.config.publish_every
         published = self.algorithm.acting, lambda: p.updates, every
-        return Fleet(self.crew, seeds, assign, *published, errors, self._signals.check)
+        if isinstance(self.elsewhere, Crew):
+            return Fleet(self.elsewhere, seeds, assign, *published, errors, self._signals.check)
+        task = self.algorithm.deployed.task
+        assert task is not None, "robots record its names and units"
+        return RobotExperience(self.elsewhere, task, self.config.reward, seeds, assign, *published, self._signals.check)
 
     def _seeds(self) -> Iterator[int]:
         while True:
@@ -292,6 +298,8 @@ class Trainer:
             save_training(folder, state, self.data.online)
 
         self.run_folder.save_checkpoint(self.progress.updates, write)
+        if self._experience is not None:
+            self._experience.checkpoint_saved()
         self._saved_at = time.monotonic()
 
     def _require_finite_weights(self) -> None:
@@ -336,9 +344,3 @@ class Trainer:
                     "(docs/environments.md)"
                 )
         set_random_state(state["random"], self.config.device)
-
-
-def _shown(scalars: Mapping[str, float]) -> dict[str, float]:
-    """Return the scalars that the progress bar shows, by their short names."""
-    names = {"success": "rollout/success_rate", "actor": "train/actor_loss", "critic": "train/critic_loss"}
-    return {shown: scalars[name] for shown, name in names.items() if name in scalars}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TextIO, cast
 
@@ -92,3 +92,9 @@ class StageProgress:
         if 0 < counted and self.done < self.total:
             parts.append(f"{tqdm.format_interval(elapsed * (self.total - self.done) / counted)} left")
         print(", ".join(parts), file=self._stream, flush=True)
+
+
+def shown(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Return the scalars that the progress bar shows, by their short names."""
+    names = {"success": "rollout/success_rate", "actor": "train/actor_loss", "critic": "train/critic_loss"}
+    return {shown: scalars[name] for shown, name in names.items() if name in scalars}

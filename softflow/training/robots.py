@@ -1,0 +1,107 @@
+"""Own episodes that robots record, which come when they come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from softflow.algos.base import Acting
+from softflow.console import remark
+from softflow.data import SUCCESS_REWARDS, Episode, RewardKind
+from softflow.errors import UserError, one_line
+from softflow.task import TaskSpec
+from softflow.training.experience import Experience
+from softflow.training.spool import Published, Spool
+
+POLL = 0.5
+"""Seconds between two looks for new episodes."""
+ARMS = 100
+"""Number of arms that are published at a time. A robot that needs more begins anew with the first."""
+
+
+class RobotExperience(Experience):
+    """Own episodes of robots, by a folder.
+
+    Args:
+        spool: The folder.
+        task: The task of the episodes.
+        reward: The rewards of the episodes, which follow from their success.
+        seeds: One number for each episode, by which it is known.
+        assign: Returns the arm of the next episode.
+        acting: Returns the networks that robots need.
+        updates: Returns the number of updates of the run so far.
+        publish_every: The number of updates after which new networks are published.
+        interrupt: Raises an exception if the run was interrupted. Called while no episode comes.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        task: TaskSpec,
+        reward: RewardKind,
+        seeds: Iterator[int],
+        assign: Callable[[], int],
+        acting: Callable[[], Acting],
+        updates: Callable[[], int],
+        publish_every: int,
+        interrupt: Callable[[], None],
+    ) -> None:
+        self._spool, self._task, self._rewards = spool, task, SUCCESS_REWARDS[reward]
+        self._seeds, self._assign, self._acting = seeds, assign, acting
+        self._updates, self._publish_every, self._interrupt = updates, publish_every, interrupt
+        self._published: int | None = None
+        self._arrived: dict[str, Episode] = {}
+        self._taken: list[str] = []  # since the last checkpoint
+        self._refused: set[str] = set()
+
+    def collect(self, steps: int) -> tuple[list[Episode], int]:
+        """See `Experience`. Waits until robots have recorded enough."""
+        self._publish()
+        self._read_new()
+        while (executed := sum(map(len, self._arrived.values()))) < steps:
+            self._interrupt()
+            time.sleep(POLL)
+            self._read_new()
+        episodes = [replace(episode, seed=next(self._seeds)) for episode in self._arrived.values()]
+        self._taken += self._arrived
+        self._arrived.clear()
+        return episodes, executed
+
+    @property
+    def running_seeds(self) -> list[int]:
+        return []
+
+    def state_dict(self) -> dict[str, list[str]]:
+        """Return the names of the episodes that this checkpoint is the first to contain."""
+        return {"taken": list(self._taken)}
+
+    def load_state_dict(self, state: Any) -> int:
+        self._spool.keep(state["taken"])
+        return 0
+
+    def checkpoint_saved(self) -> None:
+        self._spool.keep(self._taken)
+        self._taken.clear()
+
+    def _publish(self) -> None:
+        updates = self._updates()
+        if self._published is None or updates - self._published >= self._publish_every:
+            self._spool.publish(Published(self._acting(), [self._assign() for _ in range(ARMS)], updates))
+            self._published = updates
+
+    def _read_new(self) -> None:
+        known = {*self._arrived, *self._taken, *self._refused}
+        for name in self._spool.episodes():
+            if name in known:
+                continue
+            try:
+                episode = self._spool.read(name)
+                assert episode.task is not None
+                self._task.require_same(episode.task, f"{name} is of another task")
+            except UserError as error:
+                self._refused.add(name)
+                remark(f"an episode of a robot is left out: {one_line(error)}")
+                continue
+            self._arrived[name] = self._rewards.of(episode)
