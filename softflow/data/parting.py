@@ -67,6 +67,15 @@ class ObservationScale:
                 distances[block, part] = np.sqrt(np.square(apart).mean(1)) / self._scale[name]
         return distances
 
+    def spreads(self, rows: Rows) -> Numbers:
+        """Return how far the farthest of rows (n, O) is from their mean, as the root mean square of each part."""
+        spreads = np.empty(len(self.names))
+        for part, name in enumerate(self.names):
+            mean = self._mean(name, [rows])
+            squares = [np.square(block - mean).mean(1) for block in self._parts(name, [rows])]
+            spreads[part] = np.sqrt(np.concatenate(squares).max()) / self._scale[name]
+        return spreads
+
     def motion(self, recorded: Rows, replayed: Rows, steps: slice) -> Motion:
         """Compare the changes of a recording, (T + 1, O), with those of its replay.
 
@@ -95,11 +104,13 @@ class ObservationScale:
 
     def _deviation(self, name: str, recordings: Sequence[Rows]) -> float:
         """Return the standard deviation of a part over all rows, as the root mean square over its numbers, or 1."""
-        count = sum(map(len, recordings))
-        mean = sum(part.sum(0) for part in self._parts(name, recordings)) / count
+        count, mean = sum(map(len, recordings)), self._mean(name, recordings)
         variance = sum(np.square(part - mean).mean(1).sum() for part in self._parts(name, recordings)) / count
         deviation = float(np.sqrt(variance))
         return deviation if deviation > 1e-6 * max(1.0, float(np.abs(mean).max())) else 1.0
+
+    def _mean(self, name: str, recordings: Sequence[Rows]) -> Numbers:
+        return np.sum([part.sum(0) for part in self._parts(name, recordings)], 0) / sum(map(len, recordings))
 
     def _parts(self, name: str, recordings: Sequence[Rows]) -> Iterator[Numbers]:
         """Yield a part of all rows in blocks."""

@@ -219,8 +219,7 @@ class Trials:
     def _check_fresh_starts(self) -> None:
         """Find a part of the observation from which no reset of the environment is near most of the recordings."""
         starts = self._fresh_starts()
-        centre = np.repeat(starts.mean(0, keepdims=True).astype(starts.dtype), len(starts), 0)
-        far = FAR * np.maximum(1, self.scale.distances(starts, centre).max(0))
+        far = FAR * np.maximum(1, self.scale.spreads(starts))
         nearest = np.median([self._from_all(starts, one).min(0) for one in self.episodes], 0)
         for part in np.flatnonzero(nearest > far):
             self.findings.append(
