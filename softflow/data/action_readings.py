@@ -80,8 +80,8 @@ def readings_of(recorded: Sequence[Actions], task: TaskSpec | None, expected: Ta
             first = scaled(native)
         unscale = "scale them to the bounds, low + (action + 1) / 2 * (high - low)"
         candidates += [
-            ("scaled by other bounds", _BY_OTHER_BOUNDS, "save them with the task TaskSpec.from_env(env)", unit),
             ("scaled, not native", _NOT_NATIVE, f"{unscale}, and {_FROM_NATIVE} back", native),
+            ("scaled by other bounds", _BY_OTHER_BOUNDS, "save them with the task TaskSpec.from_env(env)", unit),
             (
                 "action / limit, not native",
                 f"{_OVER_LIMIT} or left in the environment's units",

@@ -13,11 +13,12 @@ import numpy as np
 from softflow.data import SUCCESS_REWARDS, Dataset, Episode, RewardKind, in_order_of, read_dataset
 from softflow.data.action_readings import Reading, readings_of, shifted
 from softflow.data.findings import Finding, compare
+from softflow.errors import UserError
 from softflow.runs.assembly import maker_with_reward
 from softflow.runs.replay_findings import differences
 from softflow.runs.replay_trials import FOLLOWS, FRESH_RESETS, MUCH_BETTER, Outcome, Trials
 from softflow.runs.replaying import Replayer
-from softflow.task import TaskSpec
+from softflow.task import ActionPart, TaskSpec
 from softflow.training.config import EnvOptions, check_reward
 from softflow.training.intervals import wilson_interval
 from softflow.training.success import SuccessRule
@@ -85,11 +86,39 @@ def check(path: str, format: str | None, names: Mapping[str, str], config: Check
         made = Replayer(make, SuccessRule(config.success))
     with closing(made) as replayer:
         task = replace(replayer.task, success=config.success)
-        dataset = read_dataset(path, format, task, names)
+        dataset, remarks = _read(path, format, task, names)
         if config.reward != "dataset":
             rewarded = [SUCCESS_REWARDS[config.reward].of(episode) for episode in dataset.episodes]
             dataset = Dataset(rewarded, dataset.task)
-        return check_dataset(dataset, task, replayer, config.episodes)
+        report = check_dataset(dataset, task, replayer, config.episodes)
+    return replace(report, remarks=remarks + report.remarks)
+
+
+def _read(path: str, format: str | None, task: TaskSpec, names: Mapping[str, str]) -> tuple[Dataset, list[str]]:
+    """Read a dataset for a task, and say in remarks what was assumed.
+
+    If it is refused for the task, but not for the same task with action bounds of -1 and 1, the bounds are what does
+    not fit. It is then read with -1 and 1, so that other readings of its actions can be tried. `compare` finds these
+    bounds to be other ones.
+    """
+    try:
+        return read_dataset(path, format, task, names), []
+    except UserError as refusal:
+        try:
+            dataset = read_dataset(path, format, replace(task, action=tuple(map(_in_unit_bounds, task.action))), names)
+        except UserError:
+            raise refusal from None
+    return dataset, [
+        "the actions do not fit the bounds of the environment, but they do fit -1 and 1, with which they are read; as "
+        "recorded, they are clipped to the bounds of the environment"
+    ]
+
+
+def _in_unit_bounds(part: ActionPart) -> ActionPart:
+    """Return a part of an action with the bounds -1 and 1. A number with one possible value keeps it."""
+    bounds = list(zip(part.low, part.high, strict=True))
+    low, high = (tuple(unit if low < high else low for low, high in bounds) for unit in (-1.0, 1.0))
+    return replace(part, low=low, high=high)
 
 
 def check_dataset(dataset: Dataset, task: TaskSpec, replayer: Replayer, episodes: int) -> Report:
