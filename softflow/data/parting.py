@@ -44,6 +44,7 @@ class ObservationScale:
     Attributes:
         names: The names of the parts.
         measured: The names of the numbers that `motion` measures, (M,).
+        plain: Which of them are numbers of an observation, and no images, (N,).
     """
 
     def __init__(self, task: TaskSpec, recordings: Sequence[Rows]) -> None:
@@ -57,6 +58,7 @@ class ObservationScale:
             size = self._sizes[name] = 1 if name in self._images else self._part(name, recordings[0][:1]).shape[1]
             self.measured += [name] if size == 1 else [f"{name}[{index}]" for index in range(size)]
             self._scale[name] = self._deviation(name, recordings)
+        self.plain = [index for index, name in enumerate(self.measured) if name not in self._images]
 
     def distances(self, rows: Rows, others: Rows) -> Numbers:
         """Return how far rows (T, O) are from others (T, O), as the root mean square of each part: (T, parts)."""
@@ -66,6 +68,11 @@ class ObservationScale:
                 apart = self._part(name, rows[block]) - self._part(name, others[block])
                 distances[block, part] = np.sqrt(np.square(apart).mean(1)) / self._scale[name]
         return distances
+
+    def numbers(self, rows: Rows) -> Numbers:
+        """Return the `plain` numbers of rows (T, O): (T, N)."""
+        parts = [self._part(name, rows) for name in self.names if name not in self._images]
+        return np.concatenate([np.empty((len(rows), 0)), *parts], 1)
 
     def spreads(self, rows: Rows) -> Numbers:
         """Return how far the farthest of rows (n, O) is from their mean, as the root mean square of each part."""
@@ -158,10 +165,14 @@ def disagreement(rows: Rows, others: Rows, sizes: Sequence[int]) -> Numbers:
     return costs
 
 
+def offsets(sizes: Sequence[int], order: Sequence[int]) -> list[int]:
+    """Return the first column of each part, in this order of the parts."""
+    return list(accumulate((sizes[part] for part in order[:-1]), initial=0)) if order else []
+
+
 def total(costs: Numbers, sizes: Sequence[int], order: Sequence[int]) -> float:
     """Return the sum of the costs (parts, O) of parts that stand in a row in this order."""
-    places = accumulate((sizes[part] for part in order), initial=0)
-    return sum(float(costs[part, place]) for part, place in zip(order, places, strict=False))
+    return sum(float(costs[part, place]) for part, place in zip(order, offsets(sizes, order), strict=True))
 
 
 def best_order(costs: Numbers, sizes: Sequence[int]) -> list[int]:

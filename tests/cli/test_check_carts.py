@@ -125,6 +125,13 @@ def test_starts_beside_a_picture(offset: float, carts: None, command: Command) -
     assert all("'place' is off by" in finding["text"] for finding in report["findings"])
 
 
+def test_actions_without_an_effect_are_a_remark(carts: None, command: Command) -> None:
+    np.random.seed(0)
+    record_cart(lambda action: 0 * action, Drifting())
+    result = command("softflow-data check d.npz --env Drifting-v0")
+    assert "remark: the motion does not tell the place and the sign of the numbers action[0] of" in result.out
+
+
 def test_successes_are_not_compared_where_the_environment_says_none(carts: None, command: Command) -> None:
     record_cart(lambda action: 3 * action + 1, Cart(), is_success=True)
     result = command("softflow-data check d.npz --env Cart-v0")
