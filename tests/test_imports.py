@@ -47,7 +47,7 @@ ALLOWED = {
     "softflow.formats": BOTTOM | {"softflow.data", "softflow.console"},
     "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data", "softflow.console"},
     "softflow.training": TRAINING,
-    "softflow.robot": BOTTOM | {"softflow.data", "softflow.training"},
+    "softflow.robot": BOTTOM | {"softflow.data", "softflow.training", "softflow.console"},
     "softflow.runs": TRAINING
     | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.teleop", "softflow.robot"},
     "softflow.cli": TRAINING

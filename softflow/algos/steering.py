@@ -161,6 +161,7 @@ class SteeringMethod(Algorithm):
     def require_base(self, observation: Tensor) -> None:
         if not isinstance(self.base, ForeignPolicy):
             return
+        self.base.features(observation)  # checks their number and shape
         latent = torch.randn(len(observation), *self.base.latent_shape, device=observation.device, requires_grad=True)
         chunk, again = (self.base.decode(observation, latent) for _ in range(2))
         if not torch.equal(chunk, again):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow.data.action_effects import Arrangement
 from softflow.task import TaskSpec
 from softflow.task.parts import ACTION_TOLERANCE
 
@@ -25,6 +26,7 @@ class Reading:
         advice: What to do then.
         actions: The actions of each episode by this reading, (T, A) in the [-1, 1] of the environment.
         shift: By how many steps the recorded actions are late. The first action, or the last, is then a guess.
+        judged_by: The measured numbers (`ObservationScale.measured`) that show whether it is right. None for all.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Reading:
     advice: str
     actions: list[Actions] = field(repr=False)
     shift: int = 0
+    judged_by: list[int] | None = None
 
     def known_steps(self, steps: int) -> slice:
         """Return which steps of an episode of `steps` steps have an action that is no guess."""
@@ -80,8 +83,8 @@ def readings_of(recorded: Sequence[Actions], task: TaskSpec | None, expected: Ta
             first = scaled(native)
         unscale = "scale them to the bounds, low + (action + 1) / 2 * (high - low)"
         candidates += [
-            ("scaled by other bounds", _BY_OTHER_BOUNDS, "save them with the task TaskSpec.from_env(env)", unit),
             ("scaled, not native", _NOT_NATIVE, f"{unscale}, and {_FROM_NATIVE} back", native),
+            ("scaled by other bounds", _BY_OTHER_BOUNDS, "save them with the task TaskSpec.from_env(env)", unit),
             (
                 "action / limit, not native",
                 f"{_OVER_LIMIT} or left in the environment's units",
@@ -113,8 +116,50 @@ def shifted(reading: Reading) -> list[Reading]:
             advice=advice,
             actions=actions,
             shift=shift,
+            judged_by=None,
         )
         for name, sign, actions, shift in ((LATE, "-", late, 1), (EARLY, "+", early, -1))
+    ]
+
+
+def rearranged(reading: Reading, arrangement: Arrangement, expected: TaskSpec) -> list[Reading]:
+    """Return the same reading with its numbers in another order and with other signs, if these are others.
+
+    They are rearranged in native units and, where that differs, in [-1, 1].
+    """
+    if arrangement.is_identity:
+        return []
+    free = expected.low < expected.high
+    low, high = expected.low[free], expected.high[free]
+    order, signs = arrangement.order, np.array(arrangement.signs)
+    unit = [one[:, order].astype(np.float64) * signs for one in reading.actions]
+    native = [(low + (one.astype(np.float64) + 1) / 2 * (high - low))[:, order] * signs for one in reading.actions]
+    scaled = [2 * (one - low) / (high - low) - 1 for one in native]
+    names = number_names(expected)
+    wrong = [number for number, stored in enumerate(order) if (stored, signs[number]) != (number, 1)]
+    truth = [f"{names[number]} is {'-' if signs[number] < 0 else ''}{names[order[number]]}" for number in wrong]
+    claim = f"numbers of the actions stand in another order or have another sign: {', '.join(truth)} of the dataset"
+    judged_by = sorted({driven for number in wrong for driven in arrangement.driven[number]})
+    advice = (
+        "rearrange the actions so; if they are right, numbers of the observations stand in another order or have "
+        "another sign, so rearrange these"
+    )
+    readings: list[Reading] = []
+    for name, actions in (("rearranged", scaled), ("rearranged in [-1, 1]", unit)):
+        is_possible = all((np.abs(one) <= 1 + 10 * ACTION_TOLERANCE).all() for one in actions)
+        if is_possible and not any(_are_close(actions, known.actions) for known in readings):
+            found = Reading(name, claim, advice, _as_actions(actions), reading.shift, judged_by)
+            readings.append(found)
+    return readings
+
+
+def number_names(task: TaskSpec) -> list[str]:
+    """Return the names of the numbers of an action that are learnt, (A,), such as `arm[0]`."""
+    return [
+        f"{part.name}[{index}]"
+        for part in task.action
+        for index, (low, high) in enumerate(zip(part.low, part.high, strict=True))
+        if low < high
     ]
 
 

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softflow.task import TaskSpec
+from softflow.task.actions import ActionOutOfBounds
 from softflow.task.parts import as_numbers
+
+MAY_BE_SCALED = (
+    "the actions may be scaled to [-1, 1]: see what `softflow-data check` says, and if they are, store "
+    "low + (action + 1) / 2 * (high - low), with the bounds of the environment"
+)
+"""What to do about native actions that leave their bounds, but not [-1, 1]."""
 
 
 def rows_of(task: TaskSpec, observations: Any) -> NDArray[Any]:
@@ -45,8 +52,18 @@ def actions_of(task: TaskSpec, actions: Any) -> NDArray[np.float32]:
     """
     if not _is_columns(actions):
         flat = (_each(one, _flat) for one in actions)
-        return _stacked("action", map(task.unit_actions, flat), task.action_dim)
-    return task.unit_actions(_each(actions, _flat_rows))
+        return _stacked("action", (_scaled(task, one) for one in flat), task.action_dim)
+    return _scaled(task, _each(actions, _flat_rows))
+
+
+def _scaled(task: TaskSpec, action: Any) -> NDArray[np.float32]:
+    """Return `task.unit_actions(action)`, with advice in the error if the actions may be scaled already."""
+    try:
+        return task.unit_actions(action)
+    except ActionOutOfBounds as error:
+        if not error.fits_unit:
+            raise
+        raise ValueError(f"{error}; {MAY_BE_SCALED}") from error
 
 
 def _is_columns(values: Any) -> bool:

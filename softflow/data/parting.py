@@ -44,6 +44,7 @@ class ObservationScale:
     Attributes:
         names: The names of the parts.
         measured: The names of the numbers that `motion` measures, (M,).
+        plain: Which of them are numbers of an observation, and no images, (N,).
     """
 
     def __init__(self, task: TaskSpec, recordings: Sequence[Rows]) -> None:
@@ -57,6 +58,7 @@ class ObservationScale:
             size = self._sizes[name] = 1 if name in self._images else self._part(name, recordings[0][:1]).shape[1]
             self.measured += [name] if size == 1 else [f"{name}[{index}]" for index in range(size)]
             self._scale[name] = self._deviation(name, recordings)
+        self.plain = [index for index, name in enumerate(self.measured) if name not in self._images]
 
     def distances(self, rows: Rows, others: Rows) -> Numbers:
         """Return how far rows (T, O) are from others (T, O), as the root mean square of each part: (T, parts)."""
@@ -66,6 +68,20 @@ class ObservationScale:
                 apart = self._part(name, rows[block]) - self._part(name, others[block])
                 distances[block, part] = np.sqrt(np.square(apart).mean(1)) / self._scale[name]
         return distances
+
+    def numbers(self, rows: Rows) -> Numbers:
+        """Return the `plain` numbers of rows (T, O): (T, N)."""
+        parts = [self._part(name, rows) for name in self.names if name not in self._images]
+        return np.concatenate([np.empty((len(rows), 0)), *parts], 1)
+
+    def spreads(self, rows: Rows) -> Numbers:
+        """Return how far the farthest of rows (n, O) is from their mean, as the root mean square of each part."""
+        spreads = np.empty(len(self.names))
+        for part, name in enumerate(self.names):
+            mean = self._mean(name, [rows])
+            squares = [np.square(block - mean).mean(1) for block in self._parts(name, [rows])]
+            spreads[part] = np.sqrt(np.concatenate(squares).max()) / self._scale[name]
+        return spreads
 
     def motion(self, recorded: Rows, replayed: Rows, steps: slice) -> Motion:
         """Compare the changes of a recording, (T + 1, O), with those of its replay.
@@ -95,11 +111,13 @@ class ObservationScale:
 
     def _deviation(self, name: str, recordings: Sequence[Rows]) -> float:
         """Return the standard deviation of a part over all rows, as the root mean square over its numbers, or 1."""
-        count = sum(map(len, recordings))
-        mean = sum(part.sum(0) for part in self._parts(name, recordings)) / count
+        count, mean = sum(map(len, recordings)), self._mean(name, recordings)
         variance = sum(np.square(part - mean).mean(1).sum() for part in self._parts(name, recordings)) / count
         deviation = float(np.sqrt(variance))
         return deviation if deviation > 1e-6 * max(1.0, float(np.abs(mean).max())) else 1.0
+
+    def _mean(self, name: str, recordings: Sequence[Rows]) -> Numbers:
+        return np.sum([part.sum(0) for part in self._parts(name, recordings)], 0) / sum(map(len, recordings))
 
     def _parts(self, name: str, recordings: Sequence[Rows]) -> Iterator[Numbers]:
         """Yield a part of all rows in blocks."""
@@ -147,10 +165,14 @@ def disagreement(rows: Rows, others: Rows, sizes: Sequence[int]) -> Numbers:
     return costs
 
 
+def offsets(sizes: Sequence[int], order: Sequence[int]) -> list[int]:
+    """Return the first column of each part, in this order of the parts."""
+    return list(accumulate((sizes[part] for part in order[:-1]), initial=0)) if order else []
+
+
 def total(costs: Numbers, sizes: Sequence[int], order: Sequence[int]) -> float:
     """Return the sum of the costs (parts, O) of parts that stand in a row in this order."""
-    places = accumulate((sizes[part] for part in order), initial=0)
-    return sum(float(costs[part, place]) for part, place in zip(order, places, strict=False))
+    return sum(float(costs[part, place]) for part, place in zip(order, offsets(sizes, order), strict=True))
 
 
 def best_order(costs: Numbers, sizes: Sequence[int]) -> list[int]:

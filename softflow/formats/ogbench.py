@@ -11,6 +11,7 @@ from softflow.console import remark
 from softflow.data.archive import VERSION, read_foreign_arrays
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
+from softflow.data.native import actions_of
 from softflow.data.ogbench import ogbench_episodes
 from softflow.data.part_names import PartNames
 from softflow.data.readers import DatasetReader
@@ -61,7 +62,7 @@ class OGBenchReader(DatasetReader):
             )
         for name in ("observations", FOLLOWING):
             arrays[name], _ = task.rows({task.observation[0].name: arrays[name]})
-        arrays["actions"] = task.unit_actions(arrays["actions"])
+        arrays["actions"] = actions_of(task, arrays["actions"])
         if MASKS in arrays:
             episodes = ogbench_episodes(arrays, task)
             solved = sum(episode.is_success for episode in episodes)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flows import ChunkFlow
@@ -23,14 +24,15 @@ class ForeignPolicy(BasePolicy):
     """A policy that another project has trained, see `bases`. Its noise is the latent, with a standard normal density.
 
     It observes and acts in native units, so it works only once its task is known (`require_task`). Actions are clipped
-    to their bounds. The head and the critic see observations and actions in units of the statistics of the
-    demonstrations.
+    to their bounds. The head and the critic see the numbers of observations, and actions, in units of the statistics of
+    the demonstrations. They see no images, but the features that the policy itself makes of an observation, if it shows
+    any.
 
     A state holds these statistics and a digest of the policy, not its weights. Saving and loading a state compare the
     digest, so the policy is the same to the bit from the start of a run to its last use.
 
     Args:
-        observation_dim: Dimension of the observation, O.
+        observation_dim: Dimension of the observation, O, or the layout of packed observations.
         action_dim: Dimension of an action, A.
         horizon: Number of actions in a chunk, H.
         reference: `module:name`, or the path of an ONNX file.
@@ -38,7 +40,7 @@ class ForeignPolicy(BasePolicy):
         normalize_actions: Whether the residual and the critic see actions in units of their statistics.
 
     Raises:
-        ValueError: The observation has images.
+        ValueError: An observation has images alone, and the policy shows no features.
         UserError: See `open_base`.
     """
 
@@ -57,16 +59,21 @@ class ForeignPolicy(BasePolicy):
         options: Mapping[str, Any] | None = None,
         normalize_actions: bool = True,
     ) -> None:
-        if isinstance(observation_dim, ObservationLayout):
-            raise ValueError(
-                f"base {reference}: the head and the critic need an encoder of images, which only the base of a run has"
-            )
-        super().__init__(observation_dim, action_dim, horizon)
+        self.layout = observation_dim if isinstance(observation_dim, ObservationLayout) else None
+        numbers = observation_dim if isinstance(observation_dim, int) else observation_dim.number_count
+        super().__init__(
+            observation_dim if isinstance(observation_dim, int) else observation_dim.size, action_dim, horizon
+        )
         self.flow_name = self.reference = reference
         self.options, self._normalizes_actions = dict(options or {}), normalize_actions
         self.model = open_base(reference, self.options)
+        if not numbers + self.model.feature_count:
+            raise ValueError(
+                f"base {reference}: the task observes images alone, of which head and critic need features: give the "
+                "base a method features(observation) and an attribute feature_count"
+            )
         self.task: TaskSpec | None = None
-        self.normalizer = ObservationNormalizer(observation_dim)
+        self.normalizer = ObservationNormalizer(numbers)
         self._latent_base = GaussianBase(math.prod(self.latent_shape))
         self.register_buffer("digest", torch.tensor(list(self.model.sha256()), dtype=torch.uint8))
         for name, value in (("center", 0.0), ("scale", 1.0)):
@@ -76,7 +83,7 @@ class ForeignPolicy(BasePolicy):
 
     def describe(self) -> dict[str, Any]:
         return {
-            "observation_dim": self.observation_dim,
+            "observation_dim": self.observation_dim if self.layout is None else self.layout.describe(),
             "action_dim": self.action_dim,
             "horizon": self.horizon,
             "reference": self.reference,
@@ -86,7 +93,42 @@ class ForeignPolicy(BasePolicy):
 
     @classmethod
     def build(cls, **description: Any) -> ForeignPolicy:
+        parts = description.get("observation_dim")
+        if isinstance(parts, list):
+            description["observation_dim"] = ObservationLayout.build(parts)
         return cls(**description)
+
+    # ------------------------------------------------------------------------------------------------------ features
+
+    @property
+    def context_dim(self) -> int:
+        return len(self.normalizer.mean) + self.model.feature_count
+
+    @property
+    def _observation_size(self) -> ObservationSize:
+        return self.layout or self.observation_dim
+
+    def features(self, observation: Tensor) -> Tensor:
+        """Return the normalised numbers of observations, and the features of the policy as they are: (B, O) -> (B, C).
+
+        Raises:
+            UserError: The policy fails, or returns features of another shape or numbers that are not finite.
+            RuntimeError: It shows features, and the task is not known.
+        """
+        numbers = self.normalizer(self._numbers(observation))
+        if not self.model.feature_count:
+            return numbers
+        given = self._called(self.model.features, observation)
+        self._check("features", given, (len(observation), self.model.feature_count))
+        return torch.cat((numbers, given.detach().to(numbers.dtype)), -1)
+
+    def _numbers(self, observation: Tensor) -> Tensor:
+        """Return all numbers of observations other than pixels, (B, K)."""
+        if self.layout is None:
+            return observation
+        slices = self.layout.slices
+        packed = [observation[:, slices[part.name]] for part in self.layout.parts if not part.is_image]
+        return torch.cat([observation[:, :0], *packed], 1).contiguous().view(torch.float32)
 
     # ---------------------------------------------------------------------------------------------------- statistics
 
@@ -143,7 +185,7 @@ class ForeignPolicy(BasePolicy):
         return self.decode(observation, noise.unflatten(-1, self.latent_shape))[:, :, :length]
 
     def greedy(self, observation: Tensor) -> Tensor:
-        return self.decode(observation, observation.new_zeros(len(observation), *self.latent_shape))
+        return self.decode(observation, self.scale.new_zeros(len(observation), *self.latent_shape))
 
     def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
         """Raise UserError: the policy is frozen."""
@@ -166,30 +208,36 @@ class ForeignPolicy(BasePolicy):
 
     def _act(self, observation: Tensor, noise: Tensor | None) -> Tensor:
         """Return the chunks of the policy in [-1, 1]: (B, O), (B, *Z) -> (B, H, A)."""
+        given = self._called(lambda native, device: self.model(native, noise, device), observation)
+        assert self.task is not None
+        low, high = (torch.from_numpy(bound).to(observation.device) for bound in (self.task.low, self.task.high))
+        self._check("chunks", given, (len(observation), self.horizon, len(low)))
+        free = low < high
+        low, high = low[free], high[free]
+        unit = 2 * (given[..., free].double() - low) / (high - low) - 1
+        return unit.clamp(-1, 1).to(self.scale.dtype)
+
+    def _called(self, function: Callable[[Mapping[str, NDArray[Any]], str], Any], observation: Tensor) -> Any:
+        """Call a function of the policy with the parts of observations (B, O) in native units, and the device."""
         if self.task is None:
             raise RuntimeError(f"base {self.reference} sees and acts in native units: set the task of the policy first")
         packed = self.task.split(observation.numpy(force=True))
         native = {part.name: part.unpack(packed[part.name]) for part in self.task.observation}
         try:
-            given = self.model(native, noise, str(observation.device))
+            return function(native, str(observation.device))
         except Exception as error:  # somebody else's code
             raise UserError(f"base {self.reference} failed ({place_of(error)}): {one_line(error)}") from error
-        low, high = (torch.from_numpy(bound).to(observation.device) for bound in (self.task.low, self.task.high))
-        self._check(given, (len(observation), self.horizon, len(low)))
-        free = low < high
-        low, high = low[free], high[free]
-        unit = 2 * (given[..., free].double() - low) / (high - low) - 1
-        return unit.clamp(-1, 1).to(observation.dtype)
 
-    def _check(self, given: Any, shape: tuple[int, int, int]) -> None:
+    def _check(self, what: str, given: Any, shape: tuple[int, ...]) -> None:
         if not isinstance(given, Tensor) or not given.is_floating_point():
             kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
             raise UserError(f"base {self.reference} returned {kind}, expected a tensor of floats of shape {shape}")
         if given.shape != shape:
-            hint = f": set horizon to {given.shape[1]}" if given.ndim == 3 and given.shape[::2] == shape[::2] else ""
-            raise UserError(f"base {self.reference} returned chunks {tuple(given.shape)}, expected {shape}{hint}")
+            is_length = given.ndim == len(shape) == 3 and given.shape[::2] == shape[::2]
+            hint = f": set horizon to {given.shape[1]}" if is_length else ""
+            raise UserError(f"base {self.reference} returned {what} {tuple(given.shape)}, expected {shape}{hint}")
         if not given.isfinite().all():
-            raise UserError(f"base {self.reference} returned numbers that are not finite")
+            raise UserError(f"base {self.reference} returned {what} with numbers that are not finite")
 
 
 def _require_unchanged(policy: ForeignPolicy, *_: Any) -> None:

@@ -7,37 +7,25 @@ import math
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flows import ChunkFlow
 from flows.bases import GaussianBase, bounded
-from flows.mlp import hidden_layers
 from softflow.errors import did_you_mean
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.base_policy import BasePolicy
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.foreign_policy import ForeignPolicy
+from softflow.policies.head import zero_mlp
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.pixel_encoder import PixelEncoder
 from softflow.task import TaskSpec
-
-WIDTHS = (256, 128, 64)
-"""Widths of the head's hidden layers, as in RFS (arXiv 2602.01789)."""
 
 Shape = Literal["step", "chunk"]
 """Whether each step of a chunk has its own values, (H, A), or all steps share the same values, (A,)."""
 
 BASES: dict[str, type[BasePolicy]] = {base.kind: base for base in (FlowPolicy, ForeignPolicy)}
 """The policies that can be steered, by kind."""
-
-
-def zero_mlp(inputs: int, outputs: int) -> nn.Sequential:
-    """Make an MLP with hidden layers of `WIDTHS`, ReLU, and a last layer that is initialised to zero."""
-    hidden = hidden_layers(inputs, WIDTHS, dropout=None, activation=nn.ReLU)
-    last = nn.Linear(WIDTHS[-1], outputs)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return hidden.append(last)
 
 
 class HeadOutput(NamedTuple):
@@ -182,6 +170,15 @@ class SteeredPolicy(ChunkPolicy):
 
     def require_task(self, task: TaskSpec) -> None:
         self.base.require_task(task)
+
+    @property
+    def context_dim(self) -> int:
+        """The number of features of the base."""
+        return self.base.context_dim
+
+    def features(self, observation: Tensor) -> Tensor:
+        """Return the features of the base: (B, O) -> (B, C)."""
+        return self.base.features(observation)
 
     @property
     def normalizer(self) -> ObservationNormalizer:  # type: ignore[override]

@@ -92,7 +92,7 @@ class ControlLoop:
         timing: How well deadlines are kept, over all episodes.
 
     Raises:
-        TaskMismatch: The robot has another task.
+        UserError: The robot has another task.
     """
 
     def __init__(
@@ -104,8 +104,7 @@ class ControlLoop:
         limit: Limit | None = None,
         recording: Recording | None = None,
     ) -> None:
-        if robot.task is not None:
-            task.require_same(robot.task, "the robot has another task than the policy")
+        robot.require_task(task)
         self._robot, self._task, self._choose, self._settings = robot, task, choose, settings
         self._limit, self._recording = limit, recording
         self._ends = np.cumsum([part.size for part in task.action])[:-1]

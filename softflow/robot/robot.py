@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,14 @@ class Robot(ABC):
         By default it is None. The names and shapes of observations are then checked at each step.
         """
         return None
+
+    def require_task(self, task: TaskSpec) -> None:
+        """Raise `UserError` if the robot cannot serve a policy of this task. It is called before the robot moves.
+
+        By default the task is compared with that of the robot, if it has one.
+        """
+        if self.task is not None:
+            task.require_same(self.task, "the robot has another task than the policy")
 
     @abstractmethod
     def reset(self) -> None:
@@ -74,10 +83,19 @@ class Robot(ABC):
 ROBOTS: Registry[type[Robot]] = Registry("robot", "softflow.robots", base=Robot)
 
 
-def find_robot(name: str) -> type[Robot]:
-    """Return the class `module:Class`, or that of an entry point of the group `softflow.robots`.
+LEROBOT = "lerobot:"
+"""What precedes a type of LeRobot's robots."""
+
+
+def find_robot(name: str) -> Callable[..., Robot]:
+    """Return the class `module:Class`, that of an entry point of the group `softflow.robots`, or for `lerobot:TYPE` a
+    function that opens LeRobot's robot of this type.
 
     Raises:
         UserError: There is no such class, or its module cannot be imported.
     """
+    if name.startswith(LEROBOT):
+        from softflow.robot.lerobot_robot import open_lerobot  # imported here, because it imports this module
+
+        return partial(open_lerobot, name.removeprefix(LEROBOT))
     return find_class(ROBOTS, name)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from softflow.data import SUCCESS_REWARDS, Dataset, Episode, RewardKind, in_order_of, read_dataset
-from softflow.data.action_readings import Reading, readings_of, shifted
+from softflow.data.action_readings import Reading, number_names, readings_of, rearranged, shifted
 from softflow.data.findings import Finding, compare
+from softflow.errors import UserError
 from softflow.runs.assembly import maker_with_reward
 from softflow.runs.replay_findings import differences
 from softflow.runs.replay_trials import FOLLOWS, FRESH_RESETS, MUCH_BETTER, Outcome, Trials
 from softflow.runs.replaying import Replayer
-from softflow.task import TaskSpec
+from softflow.task import ActionPart, TaskSpec
 from softflow.training.config import EnvOptions, check_reward
 from softflow.training.intervals import wilson_interval
 from softflow.training.success import SuccessRule
@@ -85,11 +86,39 @@ def check(path: str, format: str | None, names: Mapping[str, str], config: Check
         made = Replayer(make, SuccessRule(config.success))
     with closing(made) as replayer:
         task = replace(replayer.task, success=config.success)
-        dataset = read_dataset(path, format, task, names)
+        dataset, remarks = _read(path, format, task, names)
         if config.reward != "dataset":
             rewarded = [SUCCESS_REWARDS[config.reward].of(episode) for episode in dataset.episodes]
             dataset = Dataset(rewarded, dataset.task)
-        return check_dataset(dataset, task, replayer, config.episodes)
+        report = check_dataset(dataset, task, replayer, config.episodes)
+    return replace(report, remarks=remarks + report.remarks)
+
+
+def _read(path: str, format: str | None, task: TaskSpec, names: Mapping[str, str]) -> tuple[Dataset, list[str]]:
+    """Read a dataset for a task, and say in remarks what was assumed.
+
+    If it is refused for the task, but not for the same task with action bounds of -1 and 1, the bounds are what does
+    not fit. It is then read with -1 and 1, so that other readings of its actions can be tried. `compare` finds these
+    bounds to be other ones.
+    """
+    try:
+        return read_dataset(path, format, task, names), []
+    except UserError as refusal:
+        try:
+            dataset = read_dataset(path, format, replace(task, action=tuple(map(_in_unit_bounds, task.action))), names)
+        except UserError:
+            raise refusal from None
+    return dataset, [
+        "the actions do not fit the bounds of the environment, but they do fit -1 and 1, with which they are read; as "
+        "recorded, they are clipped to the bounds of the environment"
+    ]
+
+
+def _in_unit_bounds(part: ActionPart) -> ActionPart:
+    """Return a part of an action with the bounds -1 and 1. A number with one possible value keeps it."""
+    bounds = list(zip(part.low, part.high, strict=True))
+    low, high = (tuple(unit if low < high else low for low, high in bounds) for unit in (-1.0, 1.0))
+    return replace(part, low=low, high=high)
 
 
 def check_dataset(dataset: Dataset, task: TaskSpec, replayer: Replayer, episodes: int) -> Report:
@@ -125,13 +154,20 @@ def _replay(chosen: Mapping[int, Episode], given: TaskSpec | None, task: TaskSpe
     trials = Trials(replayer, task, chosen, readings[0])
     report = Report(list(trials.findings), [])
     outcomes = [trials.outcome(readings[0])]
-    best = outcomes[0]
+    best, unknown = outcomes[0], list[str]()
     if not (trials.from_recorded_starts and best.misfits.max() <= FOLLOWS):
         best = _best_of(trials, best, readings[1:], outcomes, report)
+        arrangement, names = trials.arrangement(best.reading), number_names(task)
+        known = arrangement.known if arrangement is not None else [False] * len(names)
+        unknown = [name for name, is_known in zip(names, known, strict=True) if not is_known]
+        others = rearranged(best.reading, arrangement, task) if arrangement is not None else []
+        best = _best_of(trials, best, others, outcomes, report)
         best = _best_of(trials, best, shifted(best.reading), outcomes, report)
+        if others and not report.findings:
+            report.remarks.append(f"by their effects, {others[0].claim}; the replays do not prove it")
     if trials.from_recorded_starts:
         report.findings += differences(trials, best)
-    report.remarks += _limits(trials, best, outcomes)
+    report.remarks += _limits(trials, best, outcomes, unknown)
     report.replays.append(describe(trials, outcomes))
     return report
 
@@ -167,10 +203,13 @@ def _best_of(
 def _where_better(one: Outcome, other: Outcome, from_recorded_starts: bool) -> int | None:
     """Return the measured number that shows that a reading is much better than another, not by accident.
 
-    Of the numbers for which the readings differ, the one that either predicts best decides.
+    Of the numbers for which the readings differ, and by which the one is judged, the one that either predicts best
+    decides.
     """
     ours, theirs = one.misfits_by_number, other.misfits_by_number
     moves = np.isfinite(ours).all(0) & np.isfinite(theirs).all(0)
+    if one.reading.judged_by is not None:
+        moves &= np.isin(np.arange(ours.shape[1]), one.reading.judged_by)
     mine, yours = (np.where(moves, np.median(misfits, 0), 0.0) for misfits in (ours, theirs))
     lower, higher = np.minimum(mine, yours), np.maximum(mine, yours)
     differ = (lower < MUCH_BETTER * higher) & (higher - lower > FOLLOWS)
@@ -189,8 +228,8 @@ def accident(wins: int, trials: int) -> float:
     return sum(math.comb(trials, count) for count in range(wins, trials + 1)) / 2**trials
 
 
-def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """Yield what the replays cannot tell."""
+def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome], unknown: Sequence[str]) -> Iterator[str]:
+    """Yield what the replays cannot tell. The effects of `unknown` numbers of the actions are not recognised."""
     if not trials.repeats:
         yield (
             "the environment does not repeat with the same seed and actions, so replays cannot follow their recordings "
@@ -198,11 +237,13 @@ def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome]) -> Itera
         )
     if not trials.from_recorded_starts:
         yield (
-            f"replays start from the nearest of {FRESH_RESETS} fresh resets, so only the motion is compared, not "
-            "rewards, ends or successes"
+            f"replays start from the nearest of {FRESH_RESETS} fresh resets, so only the motion is compared: not "
+            "rewards, ends or successes, nor the order of numbers of an observation that move alike"
         )
         if np.median(best.misfits_by_number, 0).min() > THIN:
             yield "the replays do not tell what the actions mean: no reading predicts half of the motion of any number"
+        if unknown:
+            yield f"the motion does not tell the place and the sign of the numbers {', '.join(unknown)} of the actions"
     elif best.reading.shift:
         yield (
             "observations, rewards, ends and successes are not compared, because one action of each shifted replay is "

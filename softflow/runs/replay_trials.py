@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softflow.data import Episode
+from softflow.data.action_effects import Arrangement, Steps, arrangement
 from softflow.data.action_readings import Reading
 from softflow.data.findings import Finding
-from softflow.data.parting import Motion, ObservationScale, best_order, disagreement, first_beyond, total
+from softflow.data.parting import Motion, ObservationScale, best_order, disagreement, first_beyond, offsets
 from softflow.runs.replaying import Replay, Replayer
 from softflow.task import TaskSpec
 
@@ -21,12 +21,16 @@ FRESH_RESETS = 30
 """Number of resets from which the nearest start is chosen for an episode whose own start cannot be repeated."""
 MUCH_BETTER = 0.5
 """Share to which a disagreement must fall before another reading, or another order of parts, counts as better."""
+UNLIKE = 0.8
+"""Disagreement of a number from which on starts are not alike, in units of its deviation in recordings and resets."""
 FOLLOWS = 0.05
 """Misfit up to which a replay follows its recording."""
 FAR = 3.0
 """Distance from which on a start is far, in units of a part's scale and of the spread of starts."""
 TOLERANCE, IMAGE_TOLERANCE = 0.1, 0.5
 """Distance from which on a part has parted, in units of its scale. Images may have been compressed with loss."""
+VARIATION = 0.3
+"""Standard deviation of what is added to recorded actions, in [-1, 1], to see the effect of each number."""
 MOST_LISTED = 20
 """How many numbers of episodes a finding lists."""
 
@@ -141,6 +145,22 @@ class Trials:
             motions.append(self.scale.motion(recorded, rows, reading.known_steps(len(recorded) - 1)))
         return Outcome(reading, replays, partings, *map(np.stack, zip(*motions, strict=True)))
 
+    def arrangement(self, reading: Reading) -> Arrangement | None:
+        """Compare the effects of the numbers of recorded actions with those of similar actions in the environment.
+
+        The numbers that it says to be driven are measured ones. It is None if only images are observed.
+        """
+        if not self.scale.plain:
+            return None
+        rng = np.random.default_rng(0)
+        recorded, executed = [], []
+        for episode, seed, actions in zip(self.episodes, self._seeds, reading.actions, strict=True):
+            recorded.append(Steps(self.scale.numbers(seen(episode)), actions))
+            varied = (actions + VARIATION * rng.standard_normal(actions.shape)).clip(-1, 1).astype(np.float32)
+            executed.append(Steps(self.scale.numbers(self._replayer.replay(seed, varied)[0]), varied))
+        found = arrangement(recorded, executed)
+        return replace(found, driven=[[self.scale.plain[number] for number in each] for each in found.driven])
+
     def _parting(self, recorded: NDArray[Any], replayed: NDArray[Any]) -> Parting | None:
         steps = min(len(recorded), len(replayed))
         distances = self.scale.distances(recorded[:steps], replayed[:steps])
@@ -176,12 +196,13 @@ class Trials:
             recorded, starts = (np.quantile(rows, QUANTILES, axis=0) for rows in (recorded, self._fresh_starts()))
         costs = disagreement(recorded, starts, sizes)
         order = best_order(costs, sizes)
-        before, after = (total(costs, sizes, one) for one in (given, order))
-        if after >= MUCH_BETTER * before:
+        places, expected_places = (dict(zip(one, offsets(sizes, one), strict=True)) for one in (order, given))
+        moved = [part for part in given if places[part] != expected_places[part]]
+        before, after = (sum(costs[part, where[part]] for part in moved) for where in (expected_places, places))
+        unlike = 0.0 if self.from_recorded_starts else UNLIKE * sum(sizes[part] for part in moved)
+        if after >= MUCH_BETTER * before or before < unlike:
             return
-        ends = list(accumulate(sizes[part] for part in order))
-        columns = [np.arange(ends[order.index(part)] - sizes[part], ends[order.index(part)]) for part in given]
-        rearranged = np.concatenate(columns)
+        rearranged = np.concatenate([places[part] + np.arange(sizes[part]) for part in given])
         self.episodes = [replace(one, observation=one.observation[:, rearranged]) for one in self.episodes]
         self._settle()
         names, expected = (", ".join(self.scale.names[part] for part in each) for each in (order, given))
@@ -189,7 +210,8 @@ class Trials:
             Finding(
                 "order",
                 f"the parts of an observation stand in another order than the dataset says: read as {names}, its first "
-                f"observations disagree with resets {after / before:.2f} times as much as read as {expected}",
+                f"observations disagree with resets {after / before:.2f} times as much as read as {expected}, in the "
+                "parts that stand elsewhere",
                 "rearrange the columns, or make the episodes by Episode.from_native, which goes by names",
             )
         )
@@ -219,8 +241,7 @@ class Trials:
     def _check_fresh_starts(self) -> None:
         """Find a part of the observation from which no reset of the environment is near most of the recordings."""
         starts = self._fresh_starts()
-        centre = np.repeat(starts.mean(0, keepdims=True).astype(starts.dtype), len(starts), 0)
-        far = FAR * np.maximum(1, self.scale.distances(starts, centre).max(0))
+        far = FAR * np.maximum(1, self.scale.spreads(starts))
         nearest = np.median([self._from_all(starts, one).min(0) for one in self.episodes], 0)
         for part in np.flatnonzero(nearest > far):
             self.findings.append(

@@ -12,6 +12,19 @@ from softflow.errors import did_you_mean
 from softflow.task.parts import ACTION_TOLERANCE, ActionPart, as_numbers, kind_of
 
 
+class ActionOutOfBounds(ValueError):
+    """A native action leaves its bounds.
+
+    Args:
+        message: Which number does, and what its bounds are.
+        fits_unit: Whether all numbers that were given lie in [-1, 1], so that they may be scaled already.
+    """
+
+    def __init__(self, message: str, fits_unit: bool) -> None:
+        super().__init__(message)
+        self.fits_unit = fits_unit
+
+
 class ActionScale:
     """The scale of each number of an action.
 
@@ -43,9 +56,10 @@ class ActionScale:
         if outside.any():
             *where, column = np.argwhere(outside)[0].tolist()
             at = f" of action {where[0] if len(where) == 1 else where}" if where else ""
-            raise ValueError(
+            raise ActionOutOfBounds(
                 f"{self._number(column)} = {native[(*where, column)]:g}{at} is outside its bounds "
-                f"{low[column]:g} ... {high[column]:g}"
+                f"{low[column]:g} ... {high[column]:g}",
+                fits_unit=bool((np.abs(native) <= 1 + ACTION_TOLERANCE).all()),
             )
         given = native[..., self._free]
         unit = np.where(self._is_unit, given, 2 * (given - self._free_low) / self._span - 1)

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 
 from softflow.data import Episode, save_demonstrations
 from softflow.task import TaskSpec
@@ -39,12 +39,28 @@ class Drifting(Cart):
     noise = 0.02
 
 
+class Seeing(Cart):
+    """A cart that observes a dark picture as well as its place."""
+
+    observation_space = Dict(camera=Box(0, 255, (16, 16, 3), np.uint8), place=Cart.observation_space)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return self._seen(super().reset(seed=seed)[0]), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        place, *rest = super().step(action)
+        return self._seen(place), *rest
+
+    def _seen(self, place: np.ndarray) -> dict[str, np.ndarray]:
+        return {"camera": np.zeros((16, 16, 3), np.uint8), "place": place}
+
+
 class Broken(Cart):
     def step(self, action: np.ndarray) -> Any:
         raise RuntimeError("the motor is off")
 
 
-CARTS = {"Cart-v0": Cart, "Drifting-v0": Drifting, "Broken-v0": Broken}
+CARTS = {"Cart-v0": Cart, "Drifting-v0": Drifting, "Seeing-v0": Seeing, "Broken-v0": Broken}
 
 
 @pytest.fixture
@@ -90,6 +106,30 @@ def test_native_numbers_that_are_none(
     assert all(text in finding["text"] for finding in report["findings"])
     assert report["replays"][0]["repeats"] == (env == "Cart-v0")
     assert any("does not repeat" in remark for remark in report["remarks"]) == (env == "Drifting-v0")
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_starts_beside_a_picture(offset: float, carts: None, command: Command) -> None:
+    """The places of fresh resets spread over -1 ... 1, of which no average of their bytes tells."""
+    env, episodes = Seeing(), []
+    task, rng = TaskSpec.from_env(env), np.random.default_rng(0)
+    for seed in range(50, 56):
+        actions = rng.uniform(-2, 4, (20, 1))
+        seen = [env.reset(seed=seed)[0], *(env.step(action)[0] for action in actions)]
+        moved = [one | {"place": one["place"] + np.float32(offset)} for one in seen]
+        ending = {"terminated": False, "truncated": True, "is_success": False}
+        episodes.append(Episode.from_native(task, moved, actions, np.zeros(20), **ending))
+    save_demonstrations("d.npz", episodes)
+    report = json.loads(command("softflow-data check d.npz --env Seeing-v0 --json").out)
+    assert [finding["kind"] for finding in report["findings"]] == (["start"] if offset else [])
+    assert all("'place' is off by" in finding["text"] for finding in report["findings"])
+
+
+def test_actions_without_an_effect_are_a_remark(carts: None, command: Command) -> None:
+    np.random.seed(0)
+    record_cart(lambda action: 0 * action, Drifting())
+    result = command("softflow-data check d.npz --env Drifting-v0")
+    assert "remark: the motion does not tell the place and the sign of the numbers action[0] of" in result.out
 
 
 def test_successes_are_not_compared_where_the_environment_says_none(carts: None, command: Command) -> None:

@@ -57,6 +57,20 @@ def early(episode: Episode, task: TaskSpec) -> dict[str, Any]:
     return {"action": np.concatenate([episode.action[1:], episode.action[-1:]])}
 
 
+def flipped(episode: Episode, task: TaskSpec) -> dict[str, Any]:
+    return {"action": episode.action * np.where(np.arange(task.action_dim) == 1, -1, 1)}
+
+
+def exchanged(episode: Episode, task: TaskSpec) -> dict[str, Any]:
+    """Exchange the first two numbers of an action, which have the same bounds."""
+    return {"action": episode.action[:, [1, 0, *range(2, task.action_dim)]]}
+
+
+def hand_for_head(episode: Episode, task: TaskSpec) -> dict[str, Any]:
+    order = ("head", "gripper", "hole", "opening", "tail")
+    return {"observation": episode.observation[:, np.concatenate([task.columns[name] for name in order])]}
+
+
 def reordered(episode: Episode, task: TaskSpec) -> dict[str, Any]:
     return {"observation": episode.observation[:, np.concatenate([task.columns[name] for name in PARTS])]}
 
@@ -67,6 +81,11 @@ FAULTS: list[tuple[str, Change, str, str]] = [
     ("peg_insertion", late, "timing", "row t was executed in row t - 1"),
     ("peg_insertion", early, "timing", "row t was executed in row t + 1"),
     ("peg_insertion", reordered, "order", f"read as {', '.join(PARTS)}"),
+    ("peg_insertion", hand_for_head, "order", "read as head, gripper, hole, opening, tail, its"),
+    ("peg_insertion", flipped, "actions", "another sign: action[1] is -action[1] of the dataset. Replayed so"),
+    ("peg_insertion", exchanged, "actions", "sign: action[0] is action[1], action[1] is action[0] of the dataset. "),
+    ("two_routes", flipped, "actions", "another sign: action[1] is -action[1] of the dataset. Replayed so"),
+    ("two_routes", exchanged, "actions", "sign: action[0] is action[1], action[1] is action[0] of the dataset. "),
     ("two_routes", late, "timing", "row t was executed in row t - 1"),
     ("two_routes", early, "timing", "row t was executed in row t + 1"),
 ]
@@ -110,7 +129,9 @@ def test_a_healthy_file_has_no_finding(env: str, task: bool, recorded: dict[str,
     result = command(f"softflow-data check d.npz --env {env}")
     assert result.status == 0 and "8 episodes replayed from fresh resets" in result.out
     assert "remark: replays start from the nearest of 30 fresh resets" in result.out
-    assert result.out.endswith("nothing was found, but replays from fresh resets prove little\n")
+    assert result.out.endswith(
+        "nothing was found, but replays from fresh resets prove little: see the remarks for what they do not tell\n"
+    )
 
 
 def test_too_few_replays_from_fresh_resets_prove_nothing(recorded: dict[str, Dataset], command: Command) -> None:
@@ -118,6 +139,14 @@ def test_too_few_replays_from_fresh_resets_prove_nothing(recorded: dict[str, Dat
     result = command("softflow-data check d.npz --env two_routes --episodes 3")
     assert result.status == 0 and "3 episodes replayed" in result.out
     assert "remark: the actions may be one step late, but 3 episodes do not prove it: replay more" in result.out
+
+
+def test_effects_that_too_few_replays_prove_are_a_remark(recorded: dict[str, Dataset], command: Command) -> None:
+    save(recorded["two_routes"], flipped, seeds=False)
+    result = command("softflow-data check d.npz --env two_routes --episodes 3")
+    assert result.status == 0
+    assert "remark: by their effects, numbers of the actions stand in another order or have another" in result.out
+    assert "action[1] is -action[1] of the dataset; the replays do not prove it\n" in result.out
 
 
 def test_a_lerobot_dataset_is_replayed_from_fresh_resets(

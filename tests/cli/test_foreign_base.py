@@ -197,7 +197,7 @@ def test_an_export_is_refused(command: Any, demonstrations: Path) -> None:
             f"residual --base {MODULE}:Failing",
             f"error: base {MODULE}:Failing failed (foreign_policies_copy.py:",
         ),
-        (f"residual --base {MODULE}:NotANumber", "returned numbers that are not finite"),
+        (f"residual --base {MODULE}:NotANumber", "returned chunks with numbers that are not finite"),
         (f"residual --base {MODULE}:Random", "returned two chunks for one observation and one noise"),
         (
             f"residual --base {MODULE}:Plain --base-options.horizon 6",

@@ -2,59 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from softflow.data import Episode, load_dataset
+from softflow.data import load_dataset
 from tests.cli.conftest import Command
+from tests.formats.hdf5_datasets import columns, write_minari, write_robomimic
 
 TRAIN = "softflow-train --env two_routes --config small.yaml --demos"
-
-
-def columns(episodes: list[Episode]) -> dict[str, np.ndarray]:
-    """The arrays that both formats have."""
-    last = [np.arange(len(episode)) == len(episode) - 1 for episode in episodes]
-    ended = np.concatenate([one & episode.terminated for one, episode in zip(last, episodes, strict=True)])
-    return {
-        "observations": np.concatenate([episode.observation[:-1] for episode in episodes]),
-        "actions": np.concatenate([episode.action for episode in episodes]),
-        "next_observations": np.concatenate([episode.observation[1:] for episode in episodes]),
-        "rewards": np.concatenate([episode.reward for episode in episodes]),
-        "terminals": ended,
-        "timeouts": np.concatenate(last) & ~ended,
-    }
-
-
-def write_minari(root: Path, episodes: list[Episode]) -> None:
-    """Write episodes with observations of one array and actions in [-1, 1] as minari does."""
-    (root / "data").mkdir(parents=True)
-    bounds = {"observation_space": (episodes[0].observation_dim, np.inf), "action_space": (episodes[0].action_dim, 1.0)}
-    spaces = {
-        name: json.dumps({"type": "Box", "dtype": "float32", "shape": [n], "low": [-limit] * n, "high": [limit] * n})
-        for name, (n, limit) in bounds.items()
-    }
-    (root / "data/metadata.json").write_text(json.dumps({"total_episodes": len(episodes), **spaces}))
-    with h5py.File(root / "data/main_data.hdf5", "w") as file:
-        for index, episode in enumerate(episodes):
-            arrays = columns([episode])
-            file[f"episode_{index}/observations"] = episode.observation
-            for name, column in dict(terminations="terminals", truncations="timeouts").items():
-                file[f"episode_{index}/{name}"] = arrays[column]
-            for name in ("actions", "rewards"):
-                file[f"episode_{index}/{name}"] = arrays[name]
-
-
-def write_robomimic(path: Path, episodes: list[Episode]) -> None:
-    """Write episodes with observations of one array as robomimic does with `--done_mode 0`."""
-    with h5py.File(path, "w") as file:
-        for index, episode in enumerate(episodes):
-            arrays = columns([episode])
-            names = {"obs/observation": "observations", "next_obs/observation": "next_observations"}
-            for name, column in (names | dict(actions="actions", rewards="rewards", dones="terminals")).items():
-                file[f"data/demo_{index}/{name}"] = arrays[column]
 
 
 def test_the_weights_are_the_same_to_the_bit(command: Command, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from softflow.runs import evaluator, exporting, recorder, training
 from softflow.training.loop import Trainer
 from tests.cli.conftest import MAINS, contents, pendulum_demonstrations
 from tests.cli.malformed import DATASETS, Attempt, attempt
-from tests.cli.test_hdf5_and_npz_formats import columns
 from tests.damage import EXECUTED
+from tests.formats.hdf5_datasets import columns
 from tests.formats.lerobot_datasets import GENUINE
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import pytest
 
 from softflow.data import Episode, load_dataset
 from tests.cli.conftest import Command
-from tests.cli.test_hdf5_and_npz_formats import columns, write_minari, write_robomimic
+from tests.formats.hdf5_datasets import columns, write_minari, write_robomimic
 
 ROBOT = """\
 import gymnasium

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from softflow.data.action_readings import AS_RECORDED, EARLY, LATE, readings_of, shifted
+from softflow.data.action_effects import Arrangement
+from softflow.data.action_readings import AS_RECORDED, EARLY, LATE, readings_of, rearranged, shifted
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 
 
@@ -71,3 +72,18 @@ def test_shifts_guess_the_action_that_was_not_recorded() -> None:
     assert [steps[one.known_steps(3)].tolist() for one in (recorded, late, early)] == [[0, 1, 2], [0, 1], [1, 2]]
     assert "row t was executed in row t - 1" in late.claim and "row t + 1" in early.claim
     assert replace(late, shift=0).known_steps(3) == slice(0, 3)
+
+
+def test_numbers_are_rearranged_natively_and_in_minus_one_to_one() -> None:
+    # bounds -2 ... 2 and 0 ... 1: 0.5 and -0.5 are natively 1 and 0.25, which exchanged are 0.125 and 1
+    expected = task((-2.0, 0.0), (2.0, 1.0))
+    recorded = readings_of([np.array([[0.5, -0.5]], np.float32)], None, expected)[0]
+    native, unit = rearranged(recorded, Arrangement([1, 0], [1, 1], [True, True], [[4, 5], [6]]), expected)
+    np.testing.assert_allclose(native.actions[0], [[0.125, 1.0]])
+    np.testing.assert_allclose(unit.actions[0], [[-0.5, 0.5]])
+    assert native.claim.endswith("action[0] is action[1], action[1] is action[0] of the dataset")
+    assert rearranged(recorded, Arrangement([0, 1], [1, 1], [True, True], [[4, 5], [6]]), expected) == []
+    [flipped] = rearranged(recorded, Arrangement([0, 1], [-1, 1], [True, True], [[4, 5], [6]]), expected)
+    np.testing.assert_allclose(flipped.actions[0], [[-0.5, -0.5]])
+    assert (native.judged_by, flipped.judged_by) == ([4, 5, 6], [4, 5])
+    assert flipped.claim.endswith("another sign: action[0] is -action[0] of the dataset")

@@ -56,6 +56,15 @@ def test_images_are_measured_as_a_whole() -> None:
     np.testing.assert_allclose(scaled.motion(rows, darker, slice(None)), [[1, 0], [2, 2]])
 
 
+def test_spreads_of_packed_rows_are_those_of_their_numbers() -> None:
+    image = ObservationPart("wrist", (16, 16, 3), "uint8", axes="HWC")
+    task = TaskSpec((image, ObservationPart("x", (1,))), ACTION)
+    views = np.stack([np.full((16, 16, 3), value, np.uint8) for value in (0, 20, 100)])
+    rows = task.join([views, np.array([[-1.0], [3.0], [4.0]])])
+    # the means are 40 and 2; the scale is the deviation of the first two, 10 and 2
+    np.testing.assert_allclose(ObservationScale(task, [rows[:2]]).spreads(rows), [6, 1.5])
+
+
 def peak(work: Callable[[], object]) -> int:
     """Return the most bytes that are allocated at a time."""
     tracemalloc.start()

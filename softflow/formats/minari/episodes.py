@@ -13,6 +13,7 @@ import numpy as np
 from softflow.console import remark
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
+from softflow.data.native import MAY_BE_SCALED
 from softflow.errors import one_line
 from softflow.formats.flat import SUCCESS, column, require_action_size, require_flags, solved_steps
 from softflow.formats.hdf5 import find_array, find_bytes, names_in, open_hdf5, read_arrays, require_modest
@@ -20,7 +21,7 @@ from softflow.formats.minari.metadata import METADATA, Metadata, StoredPart, dat
 from softflow.formats.parts import Observed, arranged, observed_parts
 from softflow.formats.pictures import decoded
 from softflow.formats.variable_length import VariableLengthRows, variable_length_rows
-from softflow.task import TaskSpec
+from softflow.task import TaskMismatch, TaskSpec
 
 MAIN = Path("main_data.hdf5")
 ACTIONS, REWARDS, TERMINATIONS, TRUNCATIONS = "actions", "rewards", "terminations", "truncations"
@@ -83,8 +84,18 @@ def _task(path: Path, metadata: Metadata, observed: Observed, wanted: TaskSpec |
         assumed.append("the bounds of actions are those of the task, because the dataset has no finite ones")
     success = wanted.success if wanted.success == "any" else "last"
     task = replace(wanted, observation=observed.parts, rate=None, success=success)
-    wanted.require_same(replace(task, action=metadata.action or task.action), str(path))
+    recorded = replace(task, action=metadata.action or task.action)
+    try:
+        wanted.require_same(recorded, str(path))
+    except TaskMismatch as error:
+        if _in_unit_bounds(recorded) and not _in_unit_bounds(wanted):
+            raise TaskMismatch(f"{error}; {MAY_BE_SCALED}") from error
+        raise
     return task
+
+
+def _in_unit_bounds(task: TaskSpec) -> bool:
+    return bool((task.low == -1).all() and (task.high == 1).all())
 
 
 def _found(file: h5py.File, metadata: Metadata, observed: Observed) -> Mapping[str, Arrays]:

@@ -20,9 +20,11 @@ class BaseModel(ABC):
     Attributes:
         noise_shape: The shape of the noise that it takes beside an observation, which becomes the latent to steer.
             None if it takes none.
+        feature_count: How many `features` it makes of an observation, F. 0 if it shows none.
     """
 
     noise_shape: tuple[int, ...] | None
+    feature_count: int = 0
 
     @abstractmethod
     def __call__(self, observation: Mapping[str, NDArray[Any]], noise: Tensor | None, device: str) -> Any:
@@ -36,6 +38,13 @@ class BaseModel(ABC):
         Returns:
             The chunks, (B, H, N), in native units. They are checked by the caller.
         """
+
+    def features(self, observation: Mapping[str, NDArray[Any]], device: str) -> Any:
+        """Return what the policy itself makes of observations, such as its encoding of images: (B, F).
+
+        They are checked by the caller. It is called only if there are any.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def sha256(self) -> bytes:

@@ -24,14 +24,16 @@ class PythonPolicy(BaseModel):
         policy(observation) -> chunk  or  policy(observation, noise) -> chunk
 
     `observation` maps the names of the task's parts to tensors (B, *shape). A policy that takes noise has an attribute
-    `noise_shape`. A torch module is frozen and stays in `eval()`.
+    `noise_shape`. One with a method `features(observation)`, which returns a tensor (B, F), has an attribute
+    `feature_count`, F. A torch module is frozen and stays in `eval()`.
 
     Args:
         name: `module:name`.
         options: Arguments of the constructor of a class.
 
     Raises:
-        UserError: There is no such policy, it cannot be constructed, or its arguments and its `noise_shape` disagree.
+        UserError: There is no such policy, it cannot be constructed, its arguments and its `noise_shape` disagree, or
+            it has one of `features` and `feature_count` alone.
     """
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -45,12 +47,20 @@ class PythonPolicy(BaseModel):
         if isinstance(self._policy, nn.Module):
             self._policy.requires_grad_(False).eval()
         self.noise_shape = _noise_shape(name, self._policy)
+        self.feature_count = _feature_count(name, self._policy)
 
     def __call__(self, observation: Mapping[str, NDArray[Any]], noise: Tensor | None, device: str) -> Any:
+        tensors = self._tensors(observation, device)
+        return self._policy(tensors) if noise is None else self._policy(tensors, noise)
+
+    def features(self, observation: Mapping[str, NDArray[Any]], device: str) -> Any:
+        return self._policy.features(self._tensors(observation, device))  # type: ignore[attr-defined]
+
+    def _tensors(self, observation: Mapping[str, NDArray[Any]], device: str) -> dict[str, Tensor]:
+        """Return the observation as tensors on the device, where the policy is then as well."""
         if isinstance(self._policy, nn.Module):
             self._policy.to(device)
-        tensors = {name: torch.as_tensor(array.copy(), device=device) for name, array in observation.items()}
-        return self._policy(tensors) if noise is None else self._policy(tensors, noise)
+        return {name: torch.as_tensor(array.copy(), device=device) for name, array in observation.items()}
 
     def sha256(self) -> bytes:
         """Return the digest of the source file and, of a torch module, of the names and bits of its weights."""
@@ -103,3 +113,16 @@ def _noise_shape(name: str, policy: Callable[..., Any]) -> tuple[int, ...] | Non
             "(observation, noise) and the attribute noise_shape"
         ) from error
     return None if shape is None else tuple(shape)
+
+
+def _feature_count(name: str, policy: Callable[..., Any]) -> int:
+    """Return the number of features that a policy states, 0 if it has none."""
+    count, method = getattr(policy, "feature_count", None), getattr(policy, "features", None)
+    if count is None and method is None:
+        return 0
+    if type(count) is not int or count < 1 or not callable(method):
+        raise UserError(
+            f"base {name!r}: a policy with features has a method features(observation) and a positive integer "
+            f"feature_count, got {method!r} and {count!r}"
+        )
+    return count
