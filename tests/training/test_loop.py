@@ -353,6 +353,6 @@ def test_without_held_out_episodes_nothing_is_evaluated_and_the_last_policy_depl
     run.config.eval_episodes = 0
     trainer = run.trainer()
     assert trainer.run() == []
-    folder = RunFolder.open(run.path)
+    folder = trainer.run_folder
     assert folder.best_checkpoint() == folder.last_checkpoint()
     assert not folder.policies()
