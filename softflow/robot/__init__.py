@@ -5,5 +5,16 @@ from softflow.robot.gymnasium_robot import GymnasiumRobot
 from softflow.robot.robot import Action, Robot, find_robot
 from softflow.robot.settings import LoopSettings
 from softflow.robot.stop_signal import Stopped, StopSignal
+from softflow.robot.takeover import Takeover
 
-__all__ = ["Action", "ControlLoop", "GymnasiumRobot", "LoopSettings", "Robot", "StopSignal", "Stopped", "find_robot"]
+__all__ = [
+    "Action",
+    "ControlLoop",
+    "GymnasiumRobot",
+    "LoopSettings",
+    "Robot",
+    "StopSignal",
+    "Stopped",
+    "Takeover",
+    "find_robot",
+]
