@@ -10,6 +10,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
+from softflow.data.summary import count
 from softflow.errors import UserError, did_you_mean
 from softflow.runs.run_robot import RobotConfig, RobotSession
 from softflow.settings.fields import Flat, keys_of
@@ -63,6 +64,9 @@ def _in_words(report: Mapping[str, Any]) -> str:
         lines[0] += f", success {report['success_rate']:.2f} [{low:.2f}, {high:.2f}]"
     lines.append(f"{report['missed']:,} of {report['deadlines']:,} deadlines missed")
     lines.append(f"{report['late_chunks']:,} steps without a chunk in time")
+    if report["takeovers"]:
+        steps = f"a person acted at {report['human_steps']:,} steps"
+        lines.append(f"{count(report['takeovers'], 'takeover')}: {steps}")
     for name, what in (("jitter_ms", "delay of commands"), ("latency_ms", "from observation to command")):
         p50, p99, highest = report[name].values()
         lines.append(f"{what}: {p50:.2f} ms (p50), {p99:.2f} ms (p99), {highest:.2f} ms (longest)")

@@ -79,11 +79,7 @@ def _actions(episodes: Sequence[Episode], task: TaskSpec | None) -> list[dict[st
         names = [f"action[{index}]" for index in range(len(values))]
         low, high = np.full((2, len(values)), [[-1.0], [1.0]])
     else:
-        names = [
-            part.name if part.size == 1 else f"{part.name}[{index}]"
-            for part in task.action
-            for index in range(part.size)
-        ]
+        names = task.action_names
         low, high, extremes = task.low, task.high, task.native_actions(extremes, np.float64)
         learnt = iter(values)
         values = [next(learnt) if is_free else FIXED for is_free in low < high]

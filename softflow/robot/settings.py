@@ -24,9 +24,6 @@ class LoopSettings:
     """What to do when the next chunk is late, or when observations stop: see `Plan`."""
     synchronous: bool = False
     """Whether to wait for each chunk instead of computing it while the last one is executed."""
-    real_time: bool = True
-    """Whether to wait for deadlines. If not, each step follows the one before as soon as its observation and chunk are
-    there, which needs `synchronous`. This is for simulated robots whose world waits."""
     lead: int | None = None
     """Number of steps before the end of a chunk at which the next one is begun. By default it is measured."""
     max_steps: int = 1000
@@ -38,6 +35,9 @@ class LoopSettings:
     observations; cameras must be able to answer in this time."""
     patience: float = 1.0
     """Seconds without a chunk in time after which the robot is stopped in any case."""
+    real_time: bool = True
+    """Whether to wait for deadlines. If not, each step follows the one before as soon as its observation and chunk are
+    there, which needs `synchronous`. This is for simulated robots whose world waits."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "stall", "patience"):
