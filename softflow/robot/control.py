@@ -200,7 +200,7 @@ class ControlLoop:
             action = move.action if self._limit is None else self._limit(move.action, self._last)
             sent = time.perf_counter()
             self._command(action)
-            self.timing.add(move, due, sent)
+            self.timing.add(move, due if settings.real_time else sent, sent)
             assert self._seen is not None
             due += period if settings.real_time else 0.0
             due = max(due, time.perf_counter())  # a late command is not made up for by earlier ones

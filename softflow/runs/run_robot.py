@@ -83,8 +83,6 @@ class RobotConfig:
             raise ValueError(f"rate must be a positive number of hertz, got {self.rate:g}")
         if not 0 < self.seconds < float("inf"):
             raise ValueError(f"seconds must be a number above 0, got {self.seconds:g}")
-        if self.takeover is None and self.takeover_options:
-            raise ValueError("takeover_options are those of a device or a supervisor: give takeover as well")
         if self.takeover_steps is not None and (self.takeover != SUPERVISOR or self.takeover_steps < 1):
             raise ValueError(f"takeover_steps is at least 1, with takeover {SUPERVISOR}, got {self.takeover_steps}")
         if not 0 <= self.seed < 2**63:
@@ -106,6 +104,8 @@ class RobotSession:
         require_device(config.device)
         if config.out is not None:
             require_new_file(Path(config.out), "--out")
+        if config.takeover is None and config.takeover_options:
+            raise UserError("takeover_options are those of a device or a supervisor: give --takeover as well")
         loaded, trained = load_run(run, config.device)
         deployed, self._config = loaded.policy, config
         task = deployed.task
@@ -169,6 +169,7 @@ class RobotSession:
             "success_rate": successes / ended if ended else None,
             "success_ci95": wilson_interval(successes, ended) if ended else None,
             "rate": self._rate,
+            "clock": self._config.clock,
             **({} if self._loop is None else self._loop.timing.summary()),
             **({} if self._guard is None else {"guard": dict(self._guarded)}),
         }
