@@ -17,8 +17,9 @@ import pytest
 
 from softflow.cli import train
 from softflow.data import read_dataset
+from softflow.policies import ChunkGuard
 from softflow.teleop import Command, Device
-from tests.cli.conftest import SMALL
+from tests.cli.conftest import SMALL, pendulum_demonstrations
 
 ROOT = Path(__file__).parents[2]
 PATIENT = "--patience 60 --stall 9"
@@ -87,13 +88,12 @@ def test_keys_take_over_and_closing_the_window_stops_the_robot(person: Any) -> N
     assert episode.action[-1] == 0.5  # half of the way to the bound, while the key is held
 
 
-def test_limits_of_a_guard_hold_for_a_person(person: Any, command: Any, demonstrations: Path) -> None:
-    line = f"softflow-guard run --demos {demonstrations} --out guard --quantile 0.2 --rate-factor 0.01"
+def test_limits_of_a_guard_hold_for_a_person(person: Any, command: Any) -> None:
+    pendulum_demonstrations(Path("held_out.npz"), reward=1.0, seed=1)
+    line = "softflow-guard run --demos held_out.npz --out guard --quantile 0.2 --rate-factor 0.01"
     assert command(line).status == 0
     device = f"--takeover {HERE}:Button --takeover-options.begin 3 --takeover-options.end 9 --takeover-options.action 1"
     assert person(f"{device} --clock simulated --guard guard --out hour.rec").status == 0
-    from softflow.policies import ChunkGuard
-
     rate = ChunkGuard.load("guard").limits.rate.item()
     for episode in read_dataset("hour.rec").episodes:
         assert episode.human is not None and episode.human.sum() == 6
