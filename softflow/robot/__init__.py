@@ -6,6 +6,7 @@ from softflow.robot.lerobot_robot import LeRobotRobot
 from softflow.robot.robot import Action, Robot, find_robot
 from softflow.robot.settings import LoopSettings
 from softflow.robot.stop_signal import Stopped, StopSignal
+from softflow.robot.takeover import Takeover
 
 __all__ = [
     "Action",
@@ -16,5 +17,6 @@ __all__ = [
     "Robot",
     "StopSignal",
     "Stopped",
+    "Takeover",
     "find_robot",
 ]

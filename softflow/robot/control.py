@@ -2,7 +2,8 @@
 
 Three threads run while an episode does:
 
-    control      sleeps until a deadline, reads the stop signal, and sends the action that the plan has for this step
+    control      sleeps until a deadline, reads the stop signal, asks whether a person acts, and sends the action of the
+                 person or the one that the plan has for this step
     observation  records the step that was sent, and takes the next observation
     inference    computes the next chunk from the newest observation
 """
@@ -20,10 +21,12 @@ from numpy.typing import NDArray
 
 from softflow.boundary import as_flag
 from softflow.data.recording import Recording
-from softflow.robot.plan import Chunk, Plan
+from softflow.robot.messages import Seen, Sent, Wanted
+from softflow.robot.plan import Chunk, Move, Plan
 from softflow.robot.robot import Robot
 from softflow.robot.settings import LoopSettings
 from softflow.robot.stop_signal import StopSignal
+from softflow.robot.takeover import Nobody, Takeover
 from softflow.robot.timing import Timing
 from softflow.robot.worker import Worker
 from softflow.task import TaskSpec
@@ -51,31 +54,6 @@ class Ending(NamedTuple):
     is_success: bool
 
 
-class _Seen(NamedTuple):
-    """An observation."""
-
-    observation: Mapping[str, Any]
-    row: NDArray[Any]  # (O,)
-    step: int  # the number of commands sent before it
-    time: float
-
-
-class _Sent(NamedTuple):
-    """A command to record."""
-
-    before: _Seen
-    action: Native
-    step: int  # the number of commands sent so far
-    observe_at: float  # when to take the observation after it
-
-
-class _Wanted(NamedTuple):
-    """A chunk to compute."""
-
-    seen: _Seen
-    plan: Plan  # that of the episode, which may be over before the chunk is there
-
-
 class ControlLoop:
     """Controls a robot by a policy, episode after episode.
 
@@ -86,6 +64,7 @@ class ControlLoop:
         settings: The settings.
         limit: Limits the change from each action to the next, also where chunks meet. None does not limit it.
         recording: Where to record every step. None records nothing.
+        takeover: Who may take over from the policy. By default nobody.
 
     Attributes:
         stop: Stops the robot when it is set, from any thread.
@@ -103,10 +82,11 @@ class ControlLoop:
         settings: LoopSettings,
         limit: Limit | None = None,
         recording: Recording | None = None,
+        takeover: Takeover | None = None,
     ) -> None:
         robot.require_task(task)
         self._robot, self._task, self._choose, self._settings = robot, task, choose, settings
-        self._limit, self._recording = limit, recording
+        self._limit, self._recording, self._takeover = limit, recording, takeover or Nobody()
         self._ends = np.cumsum([part.size for part in task.action])[:-1]
         self._ahead = 0.5 / settings.rate if settings.observe_ahead is None else settings.observe_ahead
         self._lead = 0 if settings.synchronous else settings.lead
@@ -114,7 +94,7 @@ class ControlLoop:
         self._observer = Worker("observation or recording", self._observe, self.stop)
         self._thinker = Worker("the policy", self._think, self.stop)
         self._observing = 0.0  # how long the last observation took
-        self._busy_since: float | None = None
+        self._busy: tuple[float, str] | None = None
 
     def run_episode(self) -> Ending:
         """Reset the robot and control it until the episode ends.
@@ -126,12 +106,13 @@ class ControlLoop:
         """
         self.stop.check()
         self._plan = Plan(self._settings.n_action_steps, self._settings.late)
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
         self._last: Native | None = None
-        self._steps = 0
+        self._steps, self._human_acts = 0, False
         is_over = threading.Event()  # not Thread.join: if ^C interrupts that, Python 3.11 takes the thread for ended
         try:
-            self._reset()
+            self._attempt("the robot's reset", self._robot.reset)
+            self._attempt("the takeover's reset", self._takeover.reset)
             threading.Thread(target=self._control, args=(is_over,), name="control", daemon=True).start()
             self._supervise(is_over)
         except KeyboardInterrupt:
@@ -152,11 +133,11 @@ class ControlLoop:
 
     # ------------------------------------------------------------------------------------------------- main thread
 
-    def _reset(self) -> None:
+    def _attempt(self, what: str, call: Callable[[], None]) -> None:
         try:
-            self._robot.reset()
+            call()
         except Exception as error:
-            self.stop.fail("the robot's reset", error)
+            self.stop.fail(what, error)
 
     def _is_success(self) -> bool:
         if self.stop.is_set():
@@ -168,11 +149,12 @@ class ControlLoop:
             return False
 
     def _supervise(self, is_over: threading.Event) -> None:
-        """Wait for the end of the control thread. If a command blocks it, stop the robot from here."""
+        """Wait for the end of the control thread. If the robot or a person blocks it, stop the robot from here."""
         while not is_over.wait(0.02):
-            busy_since = self._busy_since
-            if busy_since is not None and time.perf_counter() - busy_since > self._settings.stall:
-                self.stop.set(f"a command has not returned for {self._settings.stall:g} s")
+            self._attempt("the takeover", lambda: self._takeover.look(self.stop))
+            busy = self._busy
+            if busy is not None and time.perf_counter() - busy[0] > self._settings.stall:
+                self.stop.set(f"{busy[1]} has not returned for {self._settings.stall:g} s")
                 self._halt_robot()
                 return
 
@@ -198,41 +180,72 @@ class ControlLoop:
         self._observer.submit(None)
         if not (self._wait_for_observation(FIRST_CHUNK) and self._rehearse() and self._next_chunk(FIRST_CHUNK)):
             return
-        period, late = 1 / self._settings.rate, 0
+        settings = self._settings
+        period, late = 1 / settings.rate, 0
         due = time.perf_counter()
-        for step in range(self._settings.max_steps):
-            needs_chunk = self._settings.synchronous and step >= self._plan.until
-            if needs_chunk and not self._next_chunk(self._settings.patience):
+        for step in range(settings.max_steps):
+            if not self._is_ready(step):
                 return
             if self.stop.wait(due - time.perf_counter()):
                 return
             if self._robot.is_stopped():
                 return self.stop.set("its own emergency stop is pressed")
-            move = self._plan.move(step, self._observer.waiting() > self._settings.stall + period)
+            move = self._move(step, self._observer.waiting() > settings.stall + period)
             if move is None:
                 return self.stop.set(f"{self._why_late()} at step {step}")
             late = late + 1 if move.is_late else 0
-            if late * period > self._settings.patience:
-                return self.stop.set(f"{self._why_late()} for {self._settings.patience:g} s, at step {step}")
+            if late * period > settings.patience:
+                return self.stop.set(f"{self._why_late()} for {settings.patience:g} s, at step {step}")
             action = move.action if self._limit is None else self._limit(move.action, self._last)
             sent = time.perf_counter()
             self._command(action)
-            self.timing.add(move, due, sent)
+            self.timing.add(move, due if settings.real_time else sent, sent)
             assert self._seen is not None
-            due = max(due + period, time.perf_counter())  # a late command is not made up for by earlier ones
+            due += period if settings.real_time else 0.0
+            due = max(due, time.perf_counter())  # a late command is not made up for by earlier ones
             self._last, self._steps = action, step + 1
-            self._observer.submit(_Sent(self._seen, action, step + 1, due - self._ahead))
-            if self._robot.has_ended():
+            self._observer.submit(Sent(self._seen, action, move, step + 1, due - self._ahead))
+            if self._robot.has_ended() or self._takeover.has_ended():
                 break
-        self._wait_for_observation(period + self._settings.stall)
+        self._wait_for_observation(period + settings.stall)
+
+    def _is_ready(self, step: int) -> bool:
+        """Wait for the chunk or the observation that the step needs. Return False if the robot was stopped."""
+        settings = self._settings
+        if settings.synchronous and step >= self._plan.until and not self._human_acts:
+            return self._next_chunk(settings.patience)
+        return settings.real_time or self._wait_for_observation(settings.patience)
+
+    def _move(self, step: int, is_stalled: bool) -> Move | None:
+        """Return what to execute: the action of a person who has taken over, or what the plan has. None to stop."""
+        self._busy = time.perf_counter(), "the takeover"
+        try:
+            action = self._takeover.act(self._last)
+        finally:
+            self._busy = None
+        if action is not None:
+            is_first, self._human_acts = not self._human_acts, True
+            return Move(action, None, is_first, is_late=False, human=True)
+        if self._human_acts:
+            self._plan_anew()
+        return self._plan.move(step, is_stalled)
+
+    def _plan_anew(self) -> None:
+        """Drop the chunks from before a takeover, and have one computed from the newest observation."""
+        self._plan = Plan(self._settings.n_action_steps, self._settings.late, held=self._last)
+        self._human_acts = False
+        if self._settings.synchronous:
+            self._next_chunk(self._settings.patience)
+        elif self._seen is not None and self._seen.step == self._steps and not self._thinker.unfinished:
+            self._thinker.submit(Wanted(self._seen, self._plan))
 
     def _command(self, action: Native) -> None:
         named = dict(zip((part.name for part in self._task.action), np.split(action, self._ends), strict=True))
-        self._busy_since = time.perf_counter()
+        self._busy = time.perf_counter(), "a command"
         try:
             self._robot.command(named)
         finally:
-            self._busy_since = None
+            self._busy = None
 
     def _rehearse(self) -> bool:
         """Measure how long the policy takes, unless the lead is given. Return False if the robot was stopped."""
@@ -248,7 +261,7 @@ class ControlLoop:
         if not self._wait_for_observation(patience):
             return False
         assert self._seen is not None
-        self._thinker.submit(_Wanted(self._seen, self._plan))
+        self._thinker.submit(Wanted(self._seen, self._plan))
         return self._wait(lambda: self._plan.has_next, "chunk", patience)
 
     def _wait_for_observation(self, patience: float) -> bool:
@@ -272,11 +285,11 @@ class ControlLoop:
 
     # ------------------------------------------------------------------------------------------------ other threads
 
-    def _observe(self, sent: _Sent | None) -> None:
+    def _observe(self, sent: Sent | None) -> None:
         """Record a step, and take the observation after it unless further steps have been sent already."""
         if sent is not None:
             if self._recording is not None:
-                self._recording.step(sent.before.row, self._task.unit_actions(sent.action))
+                self._record(self._recording, sent)
             self.stop.wait(sent.observe_at - time.perf_counter())
         if self._observer.unfinished > 1:
             return
@@ -286,17 +299,24 @@ class ControlLoop:
         rows, is_batch = self._task.rows(observation)
         if is_batch:
             raise ValueError("observe returned a batch: return the parts of one observation, without a batch axis")
-        seen = self._seen = _Seen(observation, rows[0], 0 if sent is None else sent.step, time.perf_counter())
+        seen = self._seen = Seen(observation, rows[0], 0 if sent is None else sent.step, time.perf_counter())
         if sent is not None and self._is_time_to_think(sent.step):
-            self._thinker.submit(_Wanted(seen, self._plan))
+            self._thinker.submit(Wanted(seen, self._plan))
+
+    def _record(self, recording: Recording, sent: Sent) -> None:
+        move, unit = sent.move, self._task.unit_actions
+        as_proposed = not (move.human or move.is_late or self._limit is not None)
+        chunk = move.chunk if move.is_first else None
+        proposed = None if chunk is None else (chunk.start, unit(chunk.actions))
+        recording.step(sent.before.row, unit(sent.action), move.human, as_proposed, proposed)
 
     def _is_time_to_think(self, step: int) -> bool:
-        if self._settings.synchronous or self._thinker.unfinished or self._plan.has_next:
+        if self._human_acts or self._settings.synchronous or self._thinker.unfinished or self._plan.has_next:
             return False
         assert self._lead is not None
         return step >= self._plan.until - self._lead
 
-    def _think(self, wanted: _Wanted | None) -> None:
+    def _think(self, wanted: Wanted | None) -> None:
         """Compute a chunk, or rehearse it."""
         if wanted is None:
             return self._measure()

@@ -26,12 +26,14 @@ class Move(NamedTuple):
 
     action: NDArray[np.floating]
     """The action, (N,), in native units."""
-    chunk: Chunk
-    """The chunk that it comes from."""
+    chunk: Chunk | None
+    """The chunk that it comes from. None if a person acts, or if it is held after a person acted."""
     is_first: bool
-    """Whether it is the first action that is executed of this chunk."""
+    """Whether it is the first action that is executed of this chunk, or the first after a person took over."""
     is_late: bool
     """Whether the next chunk should have begun, but was not there."""
+    human: bool = False
+    """Whether a person acts."""
 
 
 class Plan:
@@ -44,13 +46,15 @@ class Plan:
         n_action_steps: Number of actions to execute of each chunk.
         late: What to do when the next chunk is not there in time: `hold` repeats the last action, `extend` goes on with
             the rest of the chunk and then holds, and `stop` ends the plan.
+        held: The action to repeat until the first chunk is there, whatever `late` says: the last one of a person who
+            has given back. By default there must be a chunk at the first step.
     """
 
-    def __init__(self, n_action_steps: int, late: Late) -> None:
+    def __init__(self, n_action_steps: int, late: Late, held: NDArray[np.floating] | None = None) -> None:
         self._n_action_steps, self._late = n_action_steps, late
         self._chunk: Chunk | None = None
         self._next: Chunk | None = None
-        self._last: NDArray[np.floating] | None = None
+        self._last = held
         self.until = 0
         """The step at which the next chunk should begin."""
 
@@ -72,7 +76,7 @@ class Plan:
         """
         is_first = step >= self.until and self._change(step)
         if self._chunk is None:
-            return None
+            return None if self._last is None else Move(self._last, None, is_first=False, is_late=True)
         is_late = is_stalled or step >= self.until
         action = self._action(self._chunk, step, is_late)
         if action is None:

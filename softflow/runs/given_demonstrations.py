@@ -118,6 +118,8 @@ def _read(config: RunConfig, given: Dataset | DemonstrationFile) -> Dataset:
     elif not given.episodes:
         raise UserError(f"{name} has no episode: give at least one")
     dataset = fitting(task, given, name)
+    # demonstrations are imitated from any step on, also those of a policy whose proposals were recorded
+    dataset = Dataset([replace(episode, proposals=None) for episode in dataset.episodes], dataset.task)
     if dataset.task is not None and dataset.task.success != config.success:
         note(f"{name} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
     return _rewarded(config, dataset, name)

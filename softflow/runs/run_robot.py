@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from softflow.robot import ControlLoop, GymnasiumRobot, LoopSettings, Robot, fin
 from softflow.robot.control import Choose, Limit, Native
 from softflow.robot.plan import Late
 from softflow.runs.assembly import load_run, make_environment, require_device, require_new_file
+from softflow.runs.takeovers import SUPERVISOR, open_takeover
 from softflow.task import TaskSpec
 from softflow.training.config import EnvOptions, RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS
@@ -60,7 +61,16 @@ class RobotConfig:
     out: str | None = None
     """Recording to write. It must not exist. softflow-train, softflow-data and the others read it."""
     guard: str | None = None
-    """Folder that softflow-guard wrote. The policy then acts behind this guard."""
+    """Folder that softflow-guard wrote. The policy then acts behind this guard, and a person within its limits."""
+    takeover: str | None = None
+    """Who may take over from the policy: a person with a device, `keyboard`, `gamepad`, a registered name or
+    `module:Class`, or the `supervisor` of a simulated robot."""
+    takeover_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Arguments of the device or of the supervisor."""
+    takeover_steps: int | None = None
+    """Number of steps after which a supervisor gives back. By default it acts until the episode ends."""
+    clock: Literal["real", "simulated"] = "real"
+    """Clock of a simulated robot. With `simulated`, its world waits for each chunk, and no time is spent waiting."""
     seed: int = HELD_OUT_SEEDS
     """Seed of the first episode of a simulated robot. The others use consecutive seeds."""
     device: str = "cpu"
@@ -73,6 +83,8 @@ class RobotConfig:
             raise ValueError(f"rate must be a positive number of hertz, got {self.rate:g}")
         if not 0 < self.seconds < float("inf"):
             raise ValueError(f"seconds must be a number above 0, got {self.seconds:g}")
+        if self.takeover_steps is not None and (self.takeover != SUPERVISOR or self.takeover_steps < 1):
+            raise ValueError(f"takeover_steps is at least 1, with takeover {SUPERVISOR}, got {self.takeover_steps}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be in 0 ... 2^63 - 1, got {self.seed}")
 
@@ -92,6 +104,8 @@ class RobotSession:
         require_device(config.device)
         if config.out is not None:
             require_new_file(Path(config.out), "--out")
+        if config.takeover is None and config.takeover_options:
+            raise UserError("takeover_options are those of a device or a supervisor: give --takeover as well")
         loaded, trained = load_run(run, config.device)
         deployed, self._config = loaded.policy, config
         task = deployed.task
@@ -106,12 +120,13 @@ class RobotSession:
                 self._rate,
                 deployed.n_action_steps,
                 config.late,
-                config.synchronous,
+                config.synchronous or config.clock == "simulated",
                 config.lead,
                 max(round(config.seconds * self._rate), 1),
                 config.stall,
                 config.observe_ahead,
                 config.patience,
+                real_time=config.clock == "real",
             )
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -126,15 +141,24 @@ class RobotSession:
             Stopped: The robot was stopped.
             UserError: The robot cannot be opened, or has another task.
         """
-        seed_all(self._config.seed)
-        limit = None if self._guard is None else _limit(self._task, self._guard)
+        config, task = self._config, self._task
+        seed_all(config.seed)
+        limit = None if self._guard is None else _limit(task, self._guard)
         with (
-            closing(_open_robot(self._config, self._run, self._rate)) as robot,
-            _recorded(self._config.out, self._task) as recording,
-            closing(ControlLoop(robot, self._task, self._choose(), self._settings, limit, recording)) as self._loop,
+            closing(_open_robot(config, self._run, self._rate)) as robot,
+            open_takeover(
+                config.takeover,
+                config.takeover_options,
+                config.takeover_steps,
+                robot,
+                replace(task, rate=self._rate),
+                config.seed,
+            ) as takeover,
+            _recorded(config.out, task) as recording,
+            closing(ControlLoop(robot, task, self._choose(), self._settings, limit, recording, takeover)) as self._loop,
         ):
             self._loaded.say_choice()
-            for _ in range(self._config.episodes):
+            for _ in range(config.episodes):
                 self._endings.append(self._loop.run_episode().is_success)
 
     def report(self) -> dict[str, Any]:
@@ -145,6 +169,7 @@ class RobotSession:
             "success_rate": successes / ended if ended else None,
             "success_ci95": wilson_interval(successes, ended) if ended else None,
             "rate": self._rate,
+            "clock": self._config.clock,
             **({} if self._loop is None else self._loop.timing.summary()),
             **({} if self._guard is None else {"guard": dict(self._guarded)}),
         }
@@ -217,7 +242,10 @@ def _open_robot(config: RobotConfig, run: RunConfig, rate: float) -> Robot:
     if not of_class.isidentifier():
         options = {**(run.env_options if config.robot == run.env else {}), **config.robot_options}
         environment = make_environment(replace(run, env=config.robot, env_options=options))
-        return GymnasiumRobot(environment, rate, SuccessRule(run.success), config.seed)
+        clocked = rate if config.clock == "real" else None
+        return GymnasiumRobot(environment, clocked, SuccessRule(run.success), config.seed)
+    if config.clock == "simulated":
+        raise UserError(f"the robot {config.robot!r} moves in real time: leave out --clock simulated")
     constructor, what = find_robot(config.robot), f"the robot {config.robot!r}"
     try:
         with options_checked(what, constructor, config.robot_options):

@@ -172,6 +172,15 @@ class TaskSpec:
         """A: numbers of an action that are learnt; those with one possible value are not among them."""
         return self._scale.size
 
+    @property
+    def action_names(self) -> list[str]:
+        """The name of each number of a native action, (N,), such as `arm[0]`, or `grip` for a part of one number."""
+        return [
+            part.name if part.size == 1 else f"{part.name}[{index}]"
+            for part in self.action
+            for index in range(part.size)
+        ]
+
     def unit_actions(self, action: Any) -> NDArray[np.float32]:
         """Scale native actions to [-1, 1].
 
