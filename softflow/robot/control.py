@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from softflow.boundary import as_flag
 from softflow.data.recording import Recording
-from softflow.robot.plan import Chunk, Plan
+from softflow.robot.plan import Chunk, NoChunk, Plan, require_chunk
 from softflow.robot.robot import Robot
 from softflow.robot.settings import LoopSettings
 from softflow.robot.stop_signal import StopSignal
@@ -74,6 +74,7 @@ class _Wanted(NamedTuple):
 
     seen: _Seen
     plan: Plan  # that of the episode, which may be over before the chunk is there
+    is_awaited: bool  # whether the control thread waits for it
 
 
 class ControlLoop:
@@ -130,6 +131,7 @@ class ControlLoop:
         self._seen: _Seen | None = None
         self._last: Native | None = None
         self._steps = 0
+        self._trouble = ""  # why there was no chunk
         is_over = threading.Event()  # not Thread.join: if ^C interrupts that, Python 3.11 takes the thread for ended
         try:
             self._reset()
@@ -211,10 +213,10 @@ class ControlLoop:
                 return self.stop.set("its own emergency stop is pressed")
             move = self._plan.move(step, self._observer.waiting() > self._settings.stall + period)
             if move is None:
-                return self.stop.set(f"{self._why_late()} at step {step}")
+                return self.stop.set(self._why_late(f"at step {step}"))
             late = late + 1 if move.is_late else 0
             if late * period > self._settings.patience:
-                return self.stop.set(f"{self._why_late()} for {self._settings.patience:g} s, at step {step}")
+                return self.stop.set(self._why_late(f"for {self._settings.patience:g} s, at step {step}"))
             action = move.action if self._limit is None else self._limit(move.action, self._last)
             sent = time.perf_counter()
             self._command(action)
@@ -249,7 +251,7 @@ class ControlLoop:
         if not self._wait_for_observation(patience):
             return False
         assert self._seen is not None
-        self._thinker.submit(_Wanted(self._seen, self._plan))
+        self._thinker.submit(_Wanted(self._seen, self._plan, True))
         return self._wait(lambda: self._plan.has_next, "chunk", patience)
 
     def _wait_for_observation(self, patience: float) -> bool:
@@ -267,9 +269,10 @@ class ControlLoop:
                 return False
         return not self.stop.is_set()
 
-    def _why_late(self) -> str:
-        stalled = self._observer.waiting() > self._settings.stall
-        return "no observation" if stalled else "no chunk in time"
+    def _why_late(self, when: str) -> str:
+        if self._observer.waiting() > self._settings.stall:
+            return f"no observation {when}"
+        return f"no chunk in time {when}{self._trouble}"
 
     # ------------------------------------------------------------------------------------------------ other threads
 
@@ -289,7 +292,7 @@ class ControlLoop:
             raise ValueError("observe returned a batch: return the parts of one observation, without a batch axis")
         seen = self._seen = _Seen(observation, rows[0], 0 if sent is None else sent.step, time.perf_counter())
         if sent is not None and self._is_time_to_think(sent.step):
-            self._thinker.submit(_Wanted(seen, self._plan))
+            self._thinker.submit(_Wanted(seen, self._plan, False))
 
     def _is_time_to_think(self, step: int) -> bool:
         if self._settings.synchronous or self._thinker.unfinished or self._plan.has_next:
@@ -299,10 +302,17 @@ class ControlLoop:
 
     def _think(self, wanted: _Wanted | None) -> None:
         """Compute a chunk, or rehearse it."""
-        if wanted is None:
-            return self._measure()
-        seen = wanted.seen
-        wanted.plan.deliver(Chunk(self._choose(seen.observation, self._last), seen.step, seen.time))
+        try:
+            if wanted is None:
+                return self._measure()
+            seen = wanted.seen
+            actions = require_chunk(self._choose(seen.observation, self._last), len(self._task.low))
+            wanted.plan.deliver(Chunk(actions, seen.step, seen.time))
+            self._trouble = ""
+        except NoChunk as error:
+            self._trouble = f": {error}"
+            if wanted is None or wanted.is_awaited:
+                self.stop.set(str(error), error)
 
     def _measure(self) -> None:
         """Set the lead so that an observation and its chunk are there in time."""
@@ -310,7 +320,7 @@ class ControlLoop:
         took, rate = [], self._settings.rate
         for _ in range(REHEARSALS):
             begun = time.perf_counter()
-            chunk = self._choose(self._seen.observation, None)
+            chunk = require_chunk(self._choose(self._seen.observation, None), len(self._task.low))
             took.append(time.perf_counter() - begun)
         longest = self._observing + max(took[1:])  # the first one loads libraries
         lead = max(math.ceil((MARGIN * longest - self._ahead) * rate), 0)
