@@ -9,6 +9,7 @@ Three threads run while an episode does:
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import time
@@ -135,6 +136,7 @@ class ControlLoop:
         is_over = threading.Event()  # not Thread.join: if ^C interrupts that, Python 3.11 takes the thread for ended
         try:
             self._reset()
+            gc.freeze()  # a collection of all that was imported takes longer than a period
             threading.Thread(target=self._control, args=(is_over,), name="control", daemon=True).start()
             self._supervise(is_over)
         except KeyboardInterrupt:
@@ -142,6 +144,8 @@ class ControlLoop:
             if not is_over.wait(self._settings.stall):  # it was not begun, or a command blocks it
                 self._halt_robot()
             raise
+        finally:
+            gc.unfreeze()
         success = self._is_success()
         self.stop.check()
         if self._recording is not None and self._seen is not None:

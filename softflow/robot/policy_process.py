@@ -28,7 +28,8 @@ class PolicyProcess:
     """A new process that loads a policy and answers one question after another.
 
     Python imports the main module in the process as well: a script that starts one needs `if __name__ == "__main__":`.
-    SIGINT and SIGTERM have no effect on the process. It ends with this one, even if this one is killed.
+    SIGINT and SIGTERM have no effect on the process. It ends with this one, even if this one is killed. A real-time
+    priority of this process, which is for the control of the robot, is not inherited.
 
     Args:
         load: Loads the policy, in the new process. What is given to it, asked and answered is pickled.
@@ -117,6 +118,7 @@ def _serve(pipe: Connection, load: Load) -> None:
     leave_signals_to_parent()
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    leave_real_time()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.stdout = sys.stderr  # standard output is for the results of commands
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has ended
@@ -129,6 +131,12 @@ def _serve(pipe: Connection, load: Load) -> None:
         pipe.send(description)
         while True:
             pipe.send(_answer(answer, pipe.recv()))
+
+
+def leave_real_time() -> None:
+    """Give this thread, and those that it starts, an ordinary priority if it has a real-time priority."""
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _answer(answer: Callable[..., Any], question: tuple[Any, ...]) -> Any:
