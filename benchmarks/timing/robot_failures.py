@@ -3,8 +3,8 @@
     python -m benchmarks.timing.robot_failures --trials 20
 
 An imaginary robot, controlled at 20 Hz with the settings of `softflow-robot run` and a policy in a process of its own,
-fails after a second, at a random moment within a period. The table has the median and the longest time from the failure to
-the call of the robot's `stop`, and the longest time between two commands.
+fails after a second, at a random moment within a period. The table has the median and the longest time from the failure
+to the call of the robot's `stop`, and the longest time between two commands.
 """
 
 from __future__ import annotations
@@ -104,6 +104,8 @@ def trial(fail: Callable[..., None], process: PolicyProcess, settings: LoopSetti
         closing(ControlLoop(robot, TASK, process.ask, settings)) as loop,
     ):
         failed = list[float]()
+        if settings.late == "stop":
+            process.when_ended(loop.stop.set)
 
         def fail_later() -> None:
             while len(robot.sent) < 20:
@@ -125,16 +127,17 @@ def trial(fail: Callable[..., None], process: PolicyProcess, settings: LoopSetti
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20, help="number of trials of each row")
-    trials = parser.parse_args().trials
+    parser.add_argument("--failures", choices=FAILURES, nargs="+", default=list(FAILURES), metavar="FAILURE")
+    arguments = parser.parse_args()
     print("| failure | `--late` | until `stop`, p50 | longest | between two commands, longest |\n|---|---|---|---|---|")
     process = PolicyProcess(load_policy)
-    for name, fail in FAILURES.items():
+    for name in arguments.failures:
         for late in ("stop", "hold"):
             settings = LoopSettings(20.0, N_ACTION_STEPS, late=late, lead=1)  # type: ignore[arg-type]
             results = []
-            for _ in range(trials):
-                results.append(trial(fail, process, settings))
-                if fail is kill:
+            for _ in range(arguments.trials):
+                results.append(trial(FAILURES[name], process, settings))
+                if FAILURES[name] is kill:
                     process.close()
                     process = PolicyProcess(load_policy)
             stop, gap = 1000 * np.array(results).T

@@ -4,7 +4,7 @@ Three threads run while an episode does:
 
     control      sleeps until a deadline, reads the stop signal, and sends the action that the plan has for this step
     observation  records the step that was sent, and takes the next observation
-    inference    computes the next chunk from the newest observation
+    inference    asks the policy for the next chunk, from the newest observation
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class ControlLoop:
     Args:
         robot: The robot. It is not closed.
         task: What the policy observes and does.
-        choose: The policy. It is called from the inference thread.
+        choose: The policy, in this process or, with a `PolicyProcess`, in another one. It is called from the inference
+            thread. `NoChunk` is treated like a late chunk, and so is an answer that is no chunk of finite numbers. Any
+            other error stops the robot.
         settings: The settings.
         limit: Limits the change from each action to the next, also where chunks meet. None does not limit it.
         recording: Where to record every step. None records nothing.

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from softflow.errors import RemoteError, UserError, described, one_line
@@ -48,6 +48,7 @@ class PolicyProcess:
         with _signals_blocked():
             self._process.start()
         theirs.close()  # so that the pipe ends with the process
+        self._ended = threading.Lock()  # two threads that wait for a process take the exit status from each other
         atexit.register(self.close)  # otherwise multiprocessing would send SIGTERM and wait
         try:
             self.description = self._answer()
@@ -74,11 +75,20 @@ class PolicyProcess:
             self._pipe.send(question)
         return self._answer()
 
+    def when_ended(self, call: Callable[[str], None]) -> None:
+        """Call a function at once, from another thread, when the process has ended. It is given how."""
+
+        def wait_and_call() -> None:
+            wait([self._process.sentinel])
+            call(f"the policy's process {self._ending()}")
+
+        threading.Thread(target=wait_and_call, daemon=True).start()
+
     def close(self) -> None:
         """Kill the process. It may be in the middle of an answer."""
         atexit.unregister(self.close)
         self._process.kill()
-        self._process.join()
+        self._ending()
 
     def _answer(self) -> Any:
         try:
@@ -92,8 +102,9 @@ class PolicyProcess:
         return answer
 
     def _ending(self) -> str:
-        self._process.join(ENDING)
-        status = self._process.exitcode
+        with self._ended:
+            self._process.join(ENDING)
+            status = self._process.exitcode
         if status is None:
             return "has closed its pipe"
         return f"ended with exit status {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"

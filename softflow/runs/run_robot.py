@@ -131,6 +131,8 @@ class RobotSession:
             _recorded(self._config.out, task) as recording,
             closing(ControlLoop(robot, task, self._choose, self._settings, limit, recording)) as self._loop,
         ):
+            if self._config.late == "stop":
+                self._process.when_ended(self._loop.stop.set)
             if self._served.choice is not None:
                 remark(self._served.choice)
             for _ in range(self._config.episodes):

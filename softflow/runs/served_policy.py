@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from softflow.errors import UserError
@@ -42,7 +43,7 @@ Serve = Callable[[NDArray[Any], NDArray[np.floating] | None], Answer]
 
 
 def serve_policy(run: str, device: str, guard_folder: str | None, seed: int) -> tuple[Served, Serve]:
-    """Load the best policy of a run, or that of a checkpoint's folder, and its guard.
+    """Load the best policy of a run, or that of a checkpoint's folder, and its guard. Set the threads of torch.
 
     Args:
         run: The folder.
@@ -55,7 +56,9 @@ def serve_policy(run: str, device: str, guard_folder: str | None, seed: int) -> 
             policy has no task.
     """
     require_device(device)
-    (deployed, choice), _ = load_run(run, device)
+    (deployed, choice), trained = load_run(run, device)
+    # One core is left to the control loop: threads that wait for each other on busy cores take several times as long.
+    torch.set_num_threads(max(1, min(torch.get_num_threads() - 1, trained.run.threads)))
     task = deployed.task
     if task is None:
         raise UserError(f"{run}: its policy was saved without a description of its task: train it again")
