@@ -5,24 +5,25 @@ Three threads run while an episode does:
     control      sleeps until a deadline, reads the stop signal, asks whether a person acts, and sends the action of the
                  person or the one that the plan has for this step
     observation  records the step that was sent, and takes the next observation
-    inference    computes the next chunk from the newest observation
+    inference    asks the policy for the next chunk, from the newest observation
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softflow.boundary import as_flag
 from softflow.data.recording import Recording
-from softflow.robot.messages import Seen, Sent, Wanted
-from softflow.robot.plan import Chunk, Move, Plan
+from softflow.robot.messages import Ending, Seen, Sent, Wanted
+from softflow.robot.plan import Chunk, Move, NoChunk, Plan, require_chunk
 from softflow.robot.robot import Robot
 from softflow.robot.settings import LoopSettings
 from softflow.robot.stop_signal import StopSignal
@@ -47,20 +48,15 @@ FIRST_CHUNK = 60.0
 """Seconds that the first observation and chunk of an episode may take. The robot is at rest meanwhile."""
 
 
-class Ending(NamedTuple):
-    """How an episode ended."""
-
-    steps: int
-    is_success: bool
-
-
 class ControlLoop:
     """Controls a robot by a policy, episode after episode.
 
     Args:
         robot: The robot. It is not closed.
         task: What the policy observes and does.
-        choose: The policy. It is called from the inference thread.
+        choose: The policy, in this process or, with a `PolicyProcess`, in another one. It is called from the inference
+            thread. `NoChunk` is treated like a late chunk, and so is an answer that is no chunk of finite numbers. Any
+            other error stops the robot.
         settings: The settings.
         limit: Limits the change from each action to the next, also where chunks meet. None does not limit it.
         recording: Where to record every step. None records nothing.
@@ -109,10 +105,12 @@ class ControlLoop:
         self._seen: Seen | None = None
         self._last: Native | None = None
         self._steps, self._human_acts = 0, False
+        self._trouble = ""  # why there was no chunk
         is_over = threading.Event()  # not Thread.join: if ^C interrupts that, Python 3.11 takes the thread for ended
         try:
             self._attempt("the robot's reset", self._robot.reset)
             self._attempt("the takeover's reset", self._takeover.reset)
+            gc.freeze()  # a collection of all that was imported takes longer than a period
             threading.Thread(target=self._control, args=(is_over,), name="control", daemon=True).start()
             self._supervise(is_over)
         except KeyboardInterrupt:
@@ -120,6 +118,8 @@ class ControlLoop:
             if not is_over.wait(self._settings.stall):  # it was not begun, or a command blocks it
                 self._halt_robot()
             raise
+        finally:
+            gc.unfreeze()
         success = self._is_success()
         self.stop.check()
         if self._recording is not None and self._seen is not None:
@@ -192,10 +192,10 @@ class ControlLoop:
                 return self.stop.set("its own emergency stop is pressed")
             move = self._move(step, self._observer.waiting() > settings.stall + period)
             if move is None:
-                return self.stop.set(f"{self._why_late()} at step {step}")
+                return self.stop.set(self._why_late(f"at step {step}"))
             late = late + 1 if move.is_late else 0
             if late * period > settings.patience:
-                return self.stop.set(f"{self._why_late()} for {settings.patience:g} s, at step {step}")
+                return self.stop.set(self._why_late(f"for {settings.patience:g} s, at step {step}"))
             action = move.action if self._limit is None else self._limit(move.action, self._last)
             sent = time.perf_counter()
             self._command(action)
@@ -261,7 +261,7 @@ class ControlLoop:
         if not self._wait_for_observation(patience):
             return False
         assert self._seen is not None
-        self._thinker.submit(Wanted(self._seen, self._plan))
+        self._thinker.submit(Wanted(self._seen, self._plan, is_awaited=True))
         return self._wait(lambda: self._plan.has_next, "chunk", patience)
 
     def _wait_for_observation(self, patience: float) -> bool:
@@ -279,9 +279,10 @@ class ControlLoop:
                 return False
         return not self.stop.is_set()
 
-    def _why_late(self) -> str:
-        stalled = self._observer.waiting() > self._settings.stall
-        return "no observation" if stalled else "no chunk in time"
+    def _why_late(self, when: str) -> str:
+        if self._observer.waiting() > self._settings.stall:
+            return f"no observation {when}"
+        return f"no chunk in time {when}{self._trouble}"
 
     # ------------------------------------------------------------------------------------------------ other threads
 
@@ -318,10 +319,17 @@ class ControlLoop:
 
     def _think(self, wanted: Wanted | None) -> None:
         """Compute a chunk, or rehearse it."""
-        if wanted is None:
-            return self._measure()
-        seen = wanted.seen
-        wanted.plan.deliver(Chunk(self._choose(seen.observation, self._last), seen.step, seen.time))
+        try:
+            if wanted is None:
+                return self._measure()
+            seen = wanted.seen
+            actions = require_chunk(self._choose(seen.observation, self._last), len(self._task.low))
+            wanted.plan.deliver(Chunk(actions, seen.step, seen.time))
+            self._trouble = ""
+        except NoChunk as error:
+            self._trouble = f": {error}"
+            if wanted is None or wanted.is_awaited:
+                self.stop.set(str(error), error)
 
     def _measure(self) -> None:
         """Set the lead so that an observation and its chunk are there in time."""
@@ -329,7 +337,7 @@ class ControlLoop:
         took, rate = [], self._settings.rate
         for _ in range(REHEARSALS):
             begun = time.perf_counter()
-            chunk = self._choose(self._seen.observation, None)
+            chunk = require_chunk(self._choose(self._seen.observation, None), len(self._task.low))
             took.append(time.perf_counter() - begun)
         longest = self._observing + max(took[1:])  # the first one loads libraries
         lead = max(math.ceil((MARGIN * longest - self._ahead) * rate), 0)

@@ -62,8 +62,7 @@ class GymnasiumRobot(Robot):
         self._returned = 0.0
 
     def observe(self) -> Mapping[str, Any]:
-        parts = self._task.split(self._row[None])
-        return {part.name: part.unpack(parts[part.name])[0] for part in self._task.observation}
+        return self._task.named(self._row)
 
     def command(self, action: Action) -> None:
         if self._unit is not None and self._rate is not None:

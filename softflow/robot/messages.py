@@ -11,6 +11,13 @@ from numpy.typing import NDArray
 from softflow.robot.plan import Move, Plan
 
 
+class Ending(NamedTuple):
+    """How an episode ended."""
+
+    steps: int
+    is_success: bool
+
+
 class Seen(NamedTuple):
     """An observation."""
 
@@ -35,3 +42,4 @@ class Wanted(NamedTuple):
 
     seen: Seen
     plan: Plan  # the plan that the chunk is for, which may be over before the chunk is there
+    is_awaited: bool = False  # whether the control thread waits for it

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Late = Literal["hold", "extend", "stop"]
+
+
+class NoChunk(RuntimeError):
+    """There is no chunk, and the message says why. The robot is then controlled as if the chunk were late."""
 
 
 class Chunk(NamedTuple):
@@ -34,6 +38,16 @@ class Move(NamedTuple):
     """Whether the next chunk should have begun, but was not there."""
     human: bool = False
     """Whether a person acts."""
+
+
+def require_chunk(actions: Any, size: int) -> NDArray[np.floating]:
+    """Return a policy's answer if it is a chunk, (H, N). Raise `NoChunk` if it is not."""
+    chunk = np.asarray(actions)
+    if chunk.dtype.kind != "f" or chunk.ndim != 2 or chunk.shape[1] != size or not len(chunk):
+        raise NoChunk(f"the policy answered {chunk.dtype} {chunk.shape}, expected a chunk of floats (H, {size})")
+    if not np.isfinite(chunk).all():
+        raise NoChunk("the policy answered a chunk with numbers that are not finite")
+    return chunk
 
 
 class Plan:

@@ -16,11 +16,11 @@ class Timing:
     """Collects the times of commands.
 
     Args:
-        rate: The control rate in hertz.
+        rate: The control rate in hertz, also an attribute.
     """
 
     def __init__(self, rate: float) -> None:
-        self._period = 1 / rate
+        self.rate = rate
         self._delays = list[float]()
         self._latencies = list[float]()
         self._late = self._takeovers = self._human_steps = 0
@@ -50,7 +50,7 @@ class Timing:
         """
         return {
             "deadlines": len(self._delays),
-            "missed": sum(delay > TOLERANCE * self._period for delay in self._delays),
+            "missed": sum(delay > TOLERANCE / self.rate for delay in self._delays),
             "late_chunks": self._late,
             "takeovers": self._takeovers,
             "human_steps": self._human_steps,

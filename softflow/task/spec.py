@@ -137,6 +137,11 @@ class TaskSpec:
             for part in self.observation
         }
 
+    def named(self, row: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return the parts of one row (O,) by name, in native units: an observation from which `rows` makes the row."""
+        parts = self.split(row[None])
+        return {part.name: part.unpack(parts[part.name])[0] for part in self.observation}
+
     def _by_name(self, observation: Any) -> dict[str, Any]:
         if not isinstance(observation, Mapping):
             if len(self.observation) == 1:
