@@ -183,7 +183,10 @@ def test_an_environment_says_the_bounds_and_the_parts(demos: list[Episode], comm
     assert len(load_dataset("both.npz").episodes) == 10
     assert command(
         "softflow-data convert lerobot again.npz --env two_routes --map state=observation.state"
-    ).error() == ("error: lerobot: the task has no part 'state': it has observation, action[0], action[1]\n")
+    ).error() == (
+        "error: lerobot: the task has no part 'state': it has observation, action, and single numbers such as "
+        "observation[0]\n"
+    )
 
 
 LINES = [

@@ -160,6 +160,22 @@ LINES = [
 ]
 
 
+def test_missing_parts_name_the_flag_that_renames_them(theirs: Path, command: Command) -> None:
+    """A part is proposed if no other could be meant."""
+    likely = "gripper=NAME head=NAME hole=observation.target opening=observation.fingers tail=NAME\n"
+    advice = "if only names differ, give them: "
+    error = command(f"softflow-train {SMALL} --demos theirs --run-dir run").error()
+    assert error.endswith(f"{advice}--demo-map {likely}")
+    assert command("softflow-data info theirs --env peg_insertion").error().endswith(f"{advice}--map {likely}")
+    assert command("softflow-data check theirs --env peg_insertion").error().endswith(f"{advice}--map {likely}")
+    assert command("softflow-data convert theirs ours.npz --map tip=observation.tcp").status == 0
+    error = command("softflow-data info ours.npz --env two_routes").error()
+    assert error.endswith(f"{advice}--map observation=NAME\n")
+    assert command("softflow-data convert theirs less.npz --map gripper=observation.tcp").status == 0
+    error = command("softflow-data info less.npz --env peg_insertion").error()
+    assert "observation 'tail' is missing" in error and "--map" not in error
+
+
 @pytest.mark.parametrize(("flags", "message"), LINES)
 def test_what_does_not_fit_is_one_line(flags: str, message: str, theirs: Path, command: Command) -> None:
     assert message in command(f"softflow-train {SMALL} --demos theirs {flags} --run-dir run").error()
