@@ -138,12 +138,21 @@ def read_dataset(
     except ModuleNotFoundError as error:
         raise UserError(f"{path}: the format {name} {_missing(name, error)}") from error
     except (ValueError, OSError) as error:
-        raise DemonstrationError(f"{path}: {one_line(error)}") from error
+        raise DemonstrationError(f"{path}: {why_unread(path, name, error)}") from error
     except Exception as error:  # a bug of the reader
         raise DemonstrationError(f"{path}: {type(reader).__name__} fails: {error!r}") from error
     if not dataset.episodes:
         raise DemonstrationError(f"{path}: no episodes")
     return dataset
+
+
+def why_unread(path: Path, format: str, error: Exception) -> str:
+    """Say in one line why a dataset cannot be read in a format: it is of another one, or what the error says."""
+    try:
+        other = None if _find(format).recognizes(path) else _recognize(path)[0]
+    except Exception:  # it is of no format that is known, or cannot be looked at
+        other = None
+    return one_line(error) if other is None else f"this is no dataset of the format {format}, it looks like {other}"
 
 
 def _read(reader: DatasetReader, path: Path, wanted: TaskSpec | None, names: Renaming) -> Dataset:
