@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from types import TracebackType
 
 import numpy as np
@@ -16,6 +17,8 @@ from softflow.teleop.status import Status
 
 SIZE = 1180, 760
 """Width and height in pixels at the start. The window can be resized."""
+UNSEEN = "dummy", "offscreen"
+"""SDL's drivers without a display. It falls back to them."""
 BACKGROUND = 18, 20, 24
 COMMANDS = {
     pygame.K_SPACE: Command.PAUSE,
@@ -39,11 +42,13 @@ class Window:
 
     def __init__(self, title: str) -> None:
         os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")  # leaves OpenGL to the environment
+        if sys.platform == "linux" and not os.environ.get("XDG_RUNTIME_DIR"):
+            os.environ.setdefault("SDL_VIDEODRIVER", "x11")  # Wayland's would print a line of its own
         try:
             pygame.display.init()
             pygame.font.init()
             self._screen = pygame.display.set_mode(SIZE, pygame.RESIZABLE)
-            if pygame.display.get_driver() == "offscreen":  # what SDL falls back to
+            if pygame.display.get_driver() in UNSEEN:
                 raise pygame.error("nothing would be seen")
         except pygame.error as error:
             pygame.quit()
