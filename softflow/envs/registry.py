@@ -19,8 +19,17 @@ from softflow.envs.packing import flatten_observations
 from softflow.envs.simulation import SimulatedTask
 from softflow.envs.stateful import StatefulTask
 from softflow.envs.success import SuccessInfo, SuccessReward
-from softflow.envs.tasks import Demonstrator, Mirror, Supervisor, find_task, known_tasks, short_names
-from softflow.errors import UserError, did_you_mean, nearest, one_line
+from softflow.envs.tasks import (
+    FOREIGN_IDS,
+    Demonstrator,
+    Mirror,
+    Supervisor,
+    find_task,
+    known_tasks,
+    nearest_environment,
+    short_names,
+)
+from softflow.errors import UserError, did_you_mean, one_line
 from softflow.task import TaskSpec
 
 Env = gymnasium.Env[Any, Any]
@@ -99,18 +108,9 @@ def resolve_env_id(name: str) -> str:
         its_own = set(gymnasium.registry) - before or _registered_by(module)
         hint = did_you_mean(env_id, its_own) if its_own else "it has no such gymnasium.register(...)"
         raise UserError(f"environment {name!r}: {module!r} registers no {env_id!r}: {hint}")
-    raise UserError(
-        f"no environment is called {name!r}: {_names_hint(env_id)} The id of another package is written module:Id-v0, "
-        "such as gymnasium_robotics:PointMaze_UMaze-v3."
-    )
-
-
-def _names_hint(name: str) -> str:
-    """Name the nearest short name or registered id, whatever its case and version."""
-    known = {key.partition("-v")[0].lower(): key for key in gymnasium.registry}
-    known |= {short.replace("_", ""): short for short in available_envs()} | {one: one for one in available_envs()}
-    near = nearest(name.lower(), known)
-    return f"did you mean {known[near]!r}?" if near is not None else f"valid: {', '.join(available_envs())}."
+    near = nearest_environment(env_id, available_envs())
+    hint = f"did you mean {near!r}?" if near is not None else f"valid: {', '.join(available_envs())}."
+    raise UserError(f"no environment is called {name!r}: {hint} {FOREIGN_IDS}")
 
 
 def _import(module: str, name: str) -> None:

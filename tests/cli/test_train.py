@@ -127,9 +127,10 @@ def test_bad_demonstrations_are_refused(
         ("--env tapecut", "unknown environment 'tapecut': did you mean 'tape_cut'?"),
         (
             "--env cartpole",
-            "'cartpole': did you mean 'CartPole-v1'? The id of another package is written module:Id-v0, such",
+            "wrong_mode. The id of another package is written module:Id-v0, such as gymnasium_",
         ),
-        ("--env TwoRoutes", "no environment is called 'TwoRoutes': did you mean 'two_routes'?"),
+        ("--env cartpole", "unknown environment 'cartpole': did you mean 'CartPole-v1'?"),
+        ("--env TwoRoutes", "unknown environment 'TwoRoutes': did you mean 'two_routes'?"),
         ("--env Pendulum-v7", "no environment is called 'Pendulum-v7': did you mean 'Pendulum-v1'?"),
         ("--env CartPole-v1", "actions must be a Box of real numbers, 'CartPole-v1' has Discrete"),
         ("--preset quik", "unknown preset 'quik': did you mean 'quick'?"),
