@@ -14,13 +14,22 @@ from numpy.typing import NDArray
 
 from softflow.errors import UserError, nearest
 from softflow.task.actions import ActionScale
-from softflow.task.comparison import difference
+from softflow.task.comparison import difference, likely_renamed
 from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.task.parts import UNNAMED, ActionPart, ObservationPart, duplicate, joined
 
 
 class TaskMismatch(UserError):
-    """Two descriptions that should be of one task are not; the message names every difference."""
+    """Two descriptions that should be of one task are not; the message names every difference.
+
+    Attributes:
+        renaming: Pairs such as `goal=target`, which say under what names missing parts may be there. None if all parts
+            that are there are expected.
+    """
+
+    def __init__(self, message: str, renaming: str | None = None) -> None:
+        super().__init__(message)
+        self.renaming = renaming
 
 
 @dataclass(frozen=True)
@@ -242,7 +251,11 @@ class TaskSpec:
             TaskMismatch: It does not.
         """
         if found := self.differences(other):
-            raise TaskMismatch(f"{what}: {'; '.join(found)}")
+            pairs = [
+                *likely_renamed(self.observation, other.observation),
+                *likely_renamed(self.action, other.action),
+            ]
+            raise TaskMismatch(f"{what}: {'; '.join(found)}", " ".join(pairs) or None)
 
     # ------------------------------------------------------------------------------------------------- environments
 

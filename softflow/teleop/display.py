@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,8 @@ from pygame.event import Event
 from softflow.errors import UserError, one_line
 from softflow.teleop.device import Command
 
+UNSEEN = "dummy", "offscreen"
+"""SDL's drivers without a display. It falls back to them."""
 COMMANDS = {
     pygame.K_SPACE: Command.PAUSE,
     pygame.K_RETURN: Command.KEEP,
@@ -36,11 +39,13 @@ class Display:
 
     def __init__(self, title: str, size: tuple[int, int]) -> None:
         os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")  # leaves OpenGL to the environment
+        if sys.platform == "linux" and not os.environ.get("XDG_RUNTIME_DIR"):
+            os.environ.setdefault("SDL_VIDEODRIVER", "x11")  # Wayland's would print a line of its own
         try:
             pygame.display.init()
             pygame.font.init()
             self.screen = pygame.display.set_mode(size, pygame.RESIZABLE)
-            if pygame.display.get_driver() == "offscreen":  # what SDL falls back to
+            if pygame.display.get_driver() in UNSEEN:
                 raise pygame.error("nothing would be seen")
         except pygame.error as error:
             pygame.quit()

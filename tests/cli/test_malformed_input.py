@@ -26,6 +26,7 @@ from softflow.policies import ChunkGuard
 from softflow.robot import ControlLoop
 from softflow.runs import evaluator, exporting, recorder, training
 from softflow.task import TaskSpec
+from softflow.teleop import display
 from softflow.training.loop import Trainer
 from tests.cli.conftest import MAINS, contents, pendulum_demonstrations
 from tests.cli.malformed import DATASETS, Attempt, attempt
@@ -77,6 +78,7 @@ def cut_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(ChunkGuard, "save", accept)
     monkeypatch.setattr(ControlLoop, "run_episode", accept)
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(display, "UNSEEN", ())
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))

@@ -53,6 +53,7 @@ class Button(Device):
 def person(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`person("--takeover ...", script)` runs two episodes with a window that nobody sees."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(display, "UNSEEN", ())
     return lambda flags, *more: command(f"{PENDULUM} 2 {flags}", *more)
 
 
@@ -134,7 +135,9 @@ def test_a_killed_process_keeps_who_acted(small_run: Path, tmp_path: Path) -> No
     device = f"--takeover {HERE}:Button --takeover-options.begin 2 --takeover-options.end 1000"
     line = f"{PENDULUM} 1000 {device} --out killed.rec --clock simulated".split()[1:]
     environment = os.environ | {"SDL_VIDEODRIVER": "dummy", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "softflow", "robot", *line], env=environment, cwd=tmp_path)
+    code = "import sys; from softflow.teleop import display; from softflow.cli import robot; display.UNSEEN = (); "
+    code += "sys.exit(robot.main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", code, *line], env=environment, cwd=tmp_path)
     path = tmp_path / "killed.rec"
     while not path.exists() or path.stat().st_size < 3_000:
         assert process.poll() is None
