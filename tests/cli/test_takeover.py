@@ -18,7 +18,7 @@ import pytest
 from softflow.cli import train
 from softflow.data import read_dataset
 from softflow.policies import ChunkGuard
-from softflow.teleop import Command, Device
+from softflow.teleop import Command, Device, display
 from tests.cli.conftest import SMALL, pendulum_demonstrations
 
 ROOT = Path(__file__).parents[2]
