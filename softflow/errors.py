@@ -25,6 +25,10 @@ class EpisodeLost(RuntimeError):
     """
 
 
+class RemoteError(RuntimeError):
+    """An error that another process raised. The message is that of `described`."""
+
+
 def nearest(word: str, valid: Iterable[str]) -> str | None:
     """Return the valid word most similar to `word`, or None if none is similar.
 
@@ -69,6 +73,13 @@ def place_of(error: BaseException) -> str:
     """Return where an error was raised, such as `my_task.py:12, in step`."""
     place = extract_tb(error.__traceback__)[-1]
     return f"{Path(place.filename).name}:{place.lineno}, in {place.name}"
+
+
+def described(error: BaseException) -> str:
+    """Return the type, the message and the place of an error in one line."""
+    if isinstance(error, RemoteError):
+        return str(error)
+    return f"{type(error).__name__}: {one_line(error)} ({place_of(error)})"
 
 
 def one_line(error: BaseException) -> str:

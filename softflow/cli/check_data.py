@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from softflow.cli.command_line import as_json
 from softflow.data.summary import count, table
 from softflow.runs.check_data import CheckingConfig, Report, check
+from softflow.runs.given_demonstrations import naming_by
 from softflow.settings.fields import Flat
 
 
@@ -31,7 +32,8 @@ class CheckConfig:
 
 def check_file(config: CheckConfig) -> int:
     """Return the exit status: 1 if something is wrong."""
-    report = check(config.file, config.format, config.map, config.checking)
+    with naming_by("--map"):
+        report = check(config.file, config.format, config.map, config.checking)
     if config.json:
         print(as_json({"file": config.file, "env": config.checking.env, **asdict(report)}))
     else:

@@ -21,7 +21,7 @@ from softflow.data.summary import in_words, summary_of
 from softflow.envs import make_env
 from softflow.errors import UserError, did_you_mean
 from softflow.runs.assembly import require_new_file
-from softflow.runs.given_demonstrations import fitting
+from softflow.runs.given_demonstrations import fitting, naming_by
 from softflow.settings.fields import Flat, keys_of
 from softflow.settings.presets import known_layers
 from softflow.task import TaskSpec
@@ -54,9 +54,10 @@ class ReadingConfig:
 
     def read(self, source: str, wanted: TaskSpec | None = None) -> Dataset:
         """Read a source for the environment or, without one, for the task `wanted`."""
-        task = self.task
-        dataset = read_dataset(source, self.format, wanted if task is None else task, self.map)
-        return dataset if task is None else fitting(task, dataset, source)
+        if (task := self.task) is None:
+            return read_dataset(source, self.format, wanted, self.map)
+        with naming_by("--map"):
+            return fitting(task, read_dataset(source, self.format, task, self.map), source)
 
 
 @dataclass

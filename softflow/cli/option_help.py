@@ -21,6 +21,7 @@ from softflow.errors import UserError, one_line
 from softflow.policies.pixel_encoder import ENCODERS, PixelEncoder
 from softflow.runs.assembly import config_path_of
 from softflow.runs.config import read_config
+from softflow.runs.takeovers import SUPERVISOR
 from softflow.settings.fields import to_dict
 from softflow.settings.signatures import Option, metavar, options_of
 from softflow.teleop import find_device
@@ -108,6 +109,19 @@ def _demonstrator(values: Values) -> tuple[str, list[Option]]:
     return f"the {kind} of {name}", options_of(whose)[2:]
 
 
+def _takeover(values: Values) -> tuple[str, list[Option]]:
+    name = values["takeover"]
+    if name is None:
+        raise UserError("they are those of a device or supervisor, so name it by --takeover as well")
+    if name != SUPERVISOR:
+        return f"the device {name}", options_of(find_device(name))[1:]
+    task = find_task(resolve_env_id(values["robot"]))
+    whose = task.load(SUPERVISOR) if task is not None else None
+    if whose is None:
+        raise UserError(f"{values['robot']} has no supervisor")
+    return f"the supervisor of {values['robot']}", options_of(whose)[2:]
+
+
 def _chosen_environment(values: Values) -> tuple[str, Values]:
     """Return the environment, and its options in the run that names it, if any."""
     run = values.get("corrections") or values.get("run")
@@ -129,4 +143,5 @@ _SECTIONS = {
     "encoder_options": _encoder,
     "env_options": _environment,
     "demonstrator_options": _demonstrator,
+    "takeover_options": _takeover,
 }

@@ -10,6 +10,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
+from softflow.data.summary import count
 from softflow.errors import UserError, did_you_mean
 from softflow.runs.run_robot import RobotConfig, RobotSession
 from softflow.settings.fields import Flat, keys_of
@@ -57,15 +58,20 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _in_words(report: Mapping[str, Any]) -> str:
-    lines = [f"{report['episodes']} episodes at {report['rate']:g} Hz"]
+    is_timed = report["clock"] == "real"
+    lines = [f"{report['episodes']} episodes at {report['rate']:g} Hz{'' if is_timed else ' of simulated time'}"]
     if report["episodes"]:
         low, high = report["success_ci95"]
         lines[0] += f", success {report['success_rate']:.2f} [{low:.2f}, {high:.2f}]"
-    lines.append(f"{report['missed']:,} of {report['deadlines']:,} deadlines missed")
-    lines.append(f"{report['late_chunks']:,} steps without a chunk in time")
-    for name, what in (("jitter_ms", "delay of commands"), ("latency_ms", "from observation to command")):
-        p50, p99, highest = report[name].values()
-        lines.append(f"{what}: {p50:.2f} ms (p50), {p99:.2f} ms (p99), {highest:.2f} ms (longest)")
+    if is_timed:
+        lines.append(f"{report['missed']:,} of {report['deadlines']:,} deadlines missed")
+        lines.append(f"{report['late_chunks']:,} steps without a chunk in time")
+        for name, what in (("jitter_ms", "delay of commands"), ("latency_ms", "from observation to command")):
+            p50, p99, highest = report[name].values()
+            lines.append(f"{what}: {p50:.2f} ms (p50), {p99:.2f} ms (p99), {highest:.2f} ms (longest)")
+    if report["takeovers"]:
+        steps = f"{report['human_steps']:,} of {report['deadlines']:,} steps"
+        lines.append(f"{count(report['takeovers'], 'takeover')}: a person acted at {steps}")
     if "guard" in report:
         lines.append("guard: " + ", ".join(f"{name} {count}" for name, count in report["guard"].items()))
     return "\n".join(lines)

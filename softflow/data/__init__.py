@@ -23,7 +23,7 @@ from softflow.data.episodes import Decision, Episode, EpisodeBuilder, RewardKind
 from softflow.data.imitable import ImitationRule
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
-from softflow.data.part_names import PartNames
+from softflow.data.part_names import RecordedParts
 from softflow.data.proposal_ring import proposal_dtype
 from softflow.data.proposals import Proposals
 from softflow.data.readers import DatasetReader, read_dataset, register_reader
@@ -44,8 +44,8 @@ __all__ = [
     "Episode",
     "EpisodeBuilder",
     "ImitationRule",
-    "PartNames",
     "Proposals",
+    "RecordedParts",
     "Replay",
     "RewardKind",
     "Windows",

@@ -14,7 +14,7 @@ from softflow.data.archive import Field, read_archive, write_archive
 from softflow.data.episodes import Episode
 from softflow.data.json_arrays import json_array, read_json, read_task
 from softflow.errors import UserError, one_line
-from softflow.task import TaskSpec
+from softflow.task import ObservationPart, TaskSpec
 from softflow.task.layout import ObservationLayout, ObservationSize
 
 SCHEMA_VERSION = 1
@@ -146,24 +146,24 @@ def in_order_of(task: TaskSpec, dataset: Dataset) -> Dataset:
     given = dataset.task
     if given is None or given.observation == task.observation:
         return dataset
+    by_name = {part.name: part for part in given.observation}
     names = [part.name for part in task.observation]
-    if {part.name for part in given.observation} != set(names):
+    if by_name.keys() != set(names):
         return dataset
-    return with_parts(dataset, dict(zip(names, names, strict=True)))
+    return with_columns(dataset, {by_name[name]: given.columns[name] for name in names})
 
 
-def with_parts(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
-    """Return a dataset whose observations are some of its parts, in a given order and under given names.
+def with_columns(dataset: Dataset, parts: Mapping[ObservationPart, np.ndarray]) -> Dataset:
+    """Return a dataset whose observations are other parts, in the order in which they are given.
 
     Args:
         dataset: A dataset that knows its task.
-        names: The present name of each part, by its new name.
+        parts: The new parts, each with its columns in the present rows.
     """
     given = dataset.task
     assert given is not None
-    by_name = {part.name: part for part in given.observation}
-    task = replace(given, observation=tuple(replace(by_name[old], name=new) for new, old in names.items()))
-    columns = np.concatenate([given.columns[old] for old in names.values()])
+    task = replace(given, observation=tuple(parts))
+    columns = np.concatenate(list(parts.values()))
 
     def chosen(observation: np.ndarray) -> np.ndarray:
         rows = observation[:, columns]

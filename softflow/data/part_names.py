@@ -2,72 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from softflow.data.demonstrations import Dataset, with_parts
-from softflow.task import ActionPart, TaskSpec
+from softflow.data.demonstrations import Dataset, with_columns
+from softflow.data.part_places import Place, Sources, listed, place_of, require_place, sizes_named, sizes_of, sources_of
+from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
 
 Renaming = Mapping[str, str]
-"""The names of parts in a dataset, by their names in the task."""
+"""The names of parts and of single numbers in a dataset, by their names in the task."""
 
 
-class PartNames(NamedTuple):
-    """What a dataset calls the parts of its observations and actions."""
+class RecordedParts(NamedTuple):
+    """The parts of a dataset, by whose names a user may choose them."""
 
-    observation: tuple[str, ...]
-    action: tuple[str, ...] = ()
-    """Empty if the actions are an array whose numbers have no names."""
+    observation: tuple[ObservationPart, ...]
+    action: Mapping[str, int] | None = None
+    """How many numbers each part of an action has, by its name. None if the actions are one array without names."""
 
     @classmethod
-    def of(cls, task: TaskSpec | None) -> PartNames:
-        """Return the names in a task.
+    def of(cls, task: TaskSpec | None) -> RecordedParts:
+        """Return the parts of a task.
 
         Raises:
             ValueError: There is no task.
         """
         if task is None:
             raise ValueError("it does not contain its task, so its parts have no names: save it with its task")
-        names = tuple(part.name for part in task.action)
-        return cls(tuple(part.name for part in task.observation), () if names == (UNNAMED,) else names)
+        return cls(task.observation, {part.name: part.size for part in task.action})
 
 
-def in_names_of_dataset(wanted: TaskSpec | None, names: Renaming, there: PartNames) -> TaskSpec | None:
+def in_names_of_dataset(wanted: TaskSpec | None, names: Renaming, there: RecordedParts) -> TaskSpec | None:
     """Return the task that is wanted with the dataset's names, by which a reader finds its parts.
+
+    A part of the dataset of which single numbers are named is asked for as it is stored.
 
     Args:
         wanted: The task. None if there is none, in which case the dataset's observation is reduced to the named parts.
-        names: The names in the dataset, by those in the task. The numbers of an action without names are called
-            `action[0]`, `action[1]` and so on, and all of them must be named if one is.
-        there: All names in the dataset.
+        names: The names in the dataset, by those in the task. On either side, `vel[0]` is the first number of `vel`, a
+            part of numbers along one axis, without categories. If one number of a part of the task is named, all of
+            them must be. The numbers of an action without names are `action[0]`, `action[1]` and so on.
+        there: All parts of the dataset.
 
     Raises:
-        ValueError: A name is unknown, or a part would be used twice. The message lists the names that there are.
+        ValueError: A name is unknown, a number would be used twice, or one of the dataset's action would not be used.
+            The message lists the names that there are.
     """
-    for source in names.values():
-        if len(users := [name for name, other in names.items() if other == source]) > 1:
-            raise ValueError(f"{source!r} is given for {' and '.join(map(repr, users))}: a part can be used once")
+    observed, acted = _sources(wanted, names, there)
     if wanted is None:
-        for source in names.values():
-            _require_there(source, "observation", there)
         return None
-    observed, acted = [part.name for part in wanted.observation], [part.name for part in _numbers(wanted)]
-    for name, source in names.items():
-        if name not in observed + acted:
-            raise ValueError(f"the task has no part {name!r}: it has {', '.join(observed + acted)}")
-        if name in observed and name in acted:
-            raise ValueError(f"{name!r} is a part of the observation and of the action: rename one of them in the task")
-        _require_there(source, "observation" if name in observed else "action", there)
-    for own in (observed, acted):
-        for name in own:
-            if name not in names and (user := next((one for one in own if names.get(one) == name), None)):
-                raise ValueError(f"{name!r} is given for {user!r}, but the task has a part {name!r}: name it as well")
-    observation = tuple(replace(part, name=names.get(part.name, part.name)) for part in wanted.observation)
-    return replace(wanted, observation=observation, action=_asked_action(wanted, names))
+    recorded = {part.name: part for part in there.observation}
+    asked: dict[str, ObservationPart] = {}
+    for part in wanted.observation:
+        places = observed[part.name]
+        for place in places:
+            asked[place.part] = replace(part, name=place.part) if _is_whole(places) else recorded[place.part]
+    action = wanted.action if acted is None else _asked_action(wanted, acted, there)
+    return replace(wanted, observation=tuple(asked.values()), action=action)
 
 
 def in_names_of_task(dataset: Dataset, wanted: TaskSpec | None, names: Renaming) -> Dataset:
@@ -78,61 +75,106 @@ def in_names_of_task(dataset: Dataset, wanted: TaskSpec | None, names: Renaming)
     Raises:
         ValueError: A part is missing, or the actions have other parts.
     """
-    chosen = dict(names)
-    if wanted is not None:
-        chosen = {part.name: names.get(part.name, part.name) for part in wanted.observation}
-    for source in chosen.values():
-        _require_there(source, "observation", PartNames.of(dataset.task))
-    dataset = with_parts(dataset, chosen)
-    if wanted is None or not any(part.name in names for part in _numbers(wanted)):
-        return dataset
-    return _with_action(dataset, wanted, _asked_action(wanted, names))
+    observed, acted = _sources(wanted, names, RecordedParts.of(dataset.task))
+    dataset = with_columns(dataset, dict(_columns(dataset, observed, wanted)))
+    return dataset if wanted is None or acted is None else _with_action(dataset, wanted, acted)
 
 
-def _require_there(name: str, kind: str, there: PartNames) -> None:
-    known = getattr(there, kind)
-    if not known:
-        raise ValueError(f"the dataset does not name the numbers of its {kind}s, so none is {name!r}")
-    if name not in known:
-        raise ValueError(f"the dataset has no {kind} {name!r}: it has {', '.join(known)}")
+def _sources(wanted: TaskSpec | None, names: Renaming, there: RecordedParts) -> tuple[Sources, Sources | None]:
+    """Return where the dataset has the observation and the action of the task. None if no action is named."""
+    for source in names.values():
+        if len(users := [name for name, other in names.items() if other == source]) > 1:
+            raise ValueError(f"{source!r} is given for {' and '.join(map(repr, users))}: a part can be used once")
+    recorded = sizes_of(there.observation)
+    if wanted is None:
+        return sources_of("observation", sizes_named(names), names, recorded), None
+    observed, acted = sizes_of(wanted.observation), {part.name: part.size for part in wanted.action}
+    for name in names:
+        places = place_of(name, observed), place_of(name, acted)
+        if places == (None, None):
+            raise ValueError(f"the task has no part {name!r}: it has {listed({**observed, **acted})}")
+        if None not in places:
+            raise ValueError(f"{name!r} is a part of the observation and of the action: rename one of them in the task")
+    observation = sources_of("observation", observed, names, recorded)
+    if not any(place_of(name, acted) for name in names):
+        return observation, None
+    return observation, sources_of("action", acted, names, _action_sizes(wanted, there))
 
 
-def _numbers(wanted: TaskSpec) -> tuple[ActionPart, ...]:
-    """Return the parts of an action that can be renamed: those with names, or else the single numbers."""
-    if [part.name for part in wanted.action] != [UNNAMED]:
-        return wanted.action
-    bounds = zip(wanted.action[0].low, wanted.action[0].high, strict=True)
-    return tuple(ActionPart(f"{UNNAMED}[{index}]", (low,), (high,)) for index, (low, high) in enumerate(bounds))
+def _is_whole(places: Sequence[Place]) -> bool:
+    return len(places) == 1 and places[0].number is None
 
 
-def _asked_action(wanted: TaskSpec, names: Renaming) -> tuple[ActionPart, ...]:
-    parts = _numbers(wanted)
-    given = [part.name for part in parts if part.name in names]
-    if not given:
-        return wanted.action
-    if parts != wanted.action and (missing := [part.name for part in parts if part.name not in names]):
-        raise ValueError(f"{', '.join(missing)} of the task is not named: name all numbers of the action, or none")
-    return tuple(replace(part, name=names.get(part.name, part.name)) for part in parts)
-
-
-def _with_action(dataset: Dataset, wanted: TaskSpec, asked: Sequence[ActionPart]) -> Dataset:
-    """Put the numbers of actions in the order of the parts that were asked for, and give them the wanted names."""
+def _columns(
+    dataset: Dataset, observed: Sources, wanted: TaskSpec | None
+) -> Iterator[tuple[ObservationPart, NDArray[np.int64]]]:
+    """Yield each part of the observation that is wanted, with its columns in the rows of the dataset."""
     assert dataset.task is not None
-    recorded = {part.name: part for part in dataset.task.action}
-    if {name: part.size for name, part in recorded.items()} != {part.name: part.size for part in asked}:
-        raise ValueError(f"the action has the parts {_sizes(dataset.task.action)}, expected {_sizes(asked)}")
-    free = {name: int(np.less(part.low, part.high).sum()) for name, part in recorded.items()}
-    starts = dict(zip(free, np.cumsum([0, *free.values()]).tolist(), strict=False))
-    columns = [starts[part.name] + index for part in asked for index in range(free[part.name])]
-    parts = [recorded[part.name] for part in asked]
-    if [part.name for part in wanted.action] == [UNNAMED]:
-        parts = [joined(parts)]
-    else:
-        parts = [replace(part, name=own.name) for part, own in zip(parts, wanted.action, strict=True)]
-    task = replace(dataset.task, action=tuple(parts))
+    recorded, columns = {part.name: part for part in dataset.task.observation}, dataset.task.columns
+    sizes = sizes_of(recorded.values())
+    shapes = {} if wanted is None else {part.name: part.shape for part in wanted.observation}
+    for name, places in observed.items():
+        parts = [recorded[require_place(place.part, "observation", sizes).part] for place in places]
+        if _is_whole(places):
+            yield replace(parts[0], name=name), columns[parts[0].name]
+            continue
+        # A number takes one column, or four where rows are bytes.
+        chosen = [np.split(columns[place.part], sizes[place.part] or 1)[place.number or 0] for place in places]
+        dtype = np.result_type(*(part.dtype for part in parts))
+        yield ObservationPart(name, shapes.get(name, (len(places),)), dtype.name), np.concatenate(chosen)
+
+
+def _action_sizes(wanted: TaskSpec, there: RecordedParts) -> Mapping[str, int]:
+    return there.action if there.action is not None else {UNNAMED: joined(wanted.action).size}
+
+
+def _action_places(wanted: TaskSpec, acted: Sources, there: Mapping[str, int]) -> list[Place]:
+    """Return where the dataset has each number of an action. All of its numbers must be used."""
+    used = []
+    for part in wanted.action:
+        for place in acted[part.name]:
+            size = there[require_place(place.part, "action", there).part]
+            numbers = [Place(place.part, i) for i in range(size)] if place.number is None else [place]
+            if _is_whole(acted[part.name]) and size != part.size:
+                raise ValueError(
+                    f"{part.name!r} has the size {part.size}, {place.part!r} of the dataset {size}: name numbers"
+                )
+            used += numbers
+    if unused := [place for place in _numbers(there) if place not in used]:
+        raise ValueError(
+            f"the action of the dataset has {', '.join(map(str, unused))} as well, and all numbers of an action must "
+            "be used: choose the environment it was made in"
+        )
+    return used
+
+
+def _numbers(sizes: Mapping[str, int]) -> list[Place]:
+    return [Place(name, index) for name, size in sizes.items() for index in range(size)]
+
+
+def _asked_action(wanted: TaskSpec, acted: Sources, there: RecordedParts) -> tuple[ActionPart, ...]:
+    """Return the action in the parts and the order of the dataset, with the bounds of the task."""
+    sizes, whole = _action_sizes(wanted, there), joined(wanted.action)
+    bounds = dict(zip(_action_places(wanted, acted, sizes), zip(whole.low, whole.high, strict=True), strict=True))
+    return _parts(sizes, [bounds[place] for place in _numbers(sizes)])
+
+
+def _with_action(dataset: Dataset, wanted: TaskSpec, acted: Sources) -> Dataset:
+    """Put the numbers of actions in the order of the task that is wanted, and give its parts their names."""
+    assert dataset.task is not None
+    sizes, whole = {part.name: part.size for part in dataset.task.action}, joined(dataset.task.action)
+    indices = {place: index for index, place in enumerate(_numbers(sizes))}
+    order = [indices[place] for place in _action_places(wanted, acted, sizes)]
+    is_free = np.less(whole.low, whole.high)
+    learnt = np.cumsum(is_free) - 1  # a number with one possible value has no column
+    columns = [int(learnt[index]) for index in order if is_free[index]]
+    parts = _parts({part.name: part.size for part in wanted.action}, [(whole.low[i], whole.high[i]) for i in order])
+    task = replace(dataset.task, action=parts)
     episodes = [replace(episode, action=episode.action[:, columns], task=task) for episode in dataset.episodes]
     return Dataset(episodes, task)
 
 
-def _sizes(parts: Sequence[ActionPart]) -> str:
-    return ", ".join(f"{part.name} ({part.size})" for part in parts)
+def _parts(sizes: Mapping[str, int], bounds: Sequence[tuple[float, float]]) -> tuple[ActionPart, ...]:
+    """Make parts of the bounds of all numbers of an action."""
+    remaining = iter(bounds)
+    return tuple(ActionPart(name, *zip(*islice(remaining, size), strict=True)) for name, size in sizes.items())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from softflow.data.archive import VERSION
 from softflow.data.demonstrations import Dataset, DemonstrationError, load_dataset
-from softflow.data.part_names import PartNames, Renaming, in_names_of_dataset, in_names_of_task
+from softflow.data.part_names import RecordedParts, Renaming, in_names_of_dataset, in_names_of_task
 from softflow.errors import UserError, one_line
 from softflow.task import TaskSpec
 
@@ -56,13 +56,13 @@ class DatasetReader(ABC):
             ModuleNotFoundError: A package that the format needs is not installed.
         """
 
-    def part_names(self, path: Path) -> PartNames:
-        """Return what the dataset calls its parts, by which a user may choose them.
+    def recorded_parts(self, path: Path) -> RecordedParts:
+        """Return the parts of the dataset, by whose names a user may choose them.
 
-        By default the names in the task of the dataset, which is read for it. A reader whose names are stored apart, or
+        By default those of the task of the dataset, which is read for it. A reader whose parts are described apart, or
         that cannot read a dataset without a task, provides its own. Errors are those of `read`.
         """
-        return PartNames.of(self.read(path).task)
+        return RecordedParts.of(self.read(path).task)
 
 
 ReaderT = TypeVar("ReaderT", bound=type[DatasetReader])
@@ -118,8 +118,9 @@ def read_dataset(
         wanted: The task that is to be learnt, such as `TaskSpec.from_env(env)`. Formats that do not say which parts are
             observed, or the bounds of actions, take them from it.
         names: What the dataset calls parts of the wanted task, such as `{"wrist": "observation.images.cam_high"}`.
-            Single numbers of an action without names are `"action[0]"` and so on. Parts that are not wanted are left
-            out. Without a wanted task, the observation consists of these parts alone, in this order.
+            Single numbers of a part are `"joints[0]"` and so on, those of an action without names `"action[0]"`. Parts
+            that are not wanted are left out. Without a wanted task, the observation consists of these parts alone, in
+            this order.
 
     Raises:
         DemonstrationError: There is nothing at the path, no format is recognised, or the dataset cannot be read or has
@@ -137,7 +138,7 @@ def read_dataset(
     except ModuleNotFoundError as error:
         raise UserError(f"{path}: the format {name} {_missing(name, error)}") from error
     except (ValueError, OSError) as error:
-        raise DemonstrationError(f"{path}: {one_line(error)}") from error
+        raise DemonstrationError(f"{path}: {why_unread(path, name, error)}") from error
     except Exception as error:  # a bug of the reader
         raise DemonstrationError(f"{path}: {type(reader).__name__} fails: {error!r}") from error
     if not dataset.episodes:
@@ -145,8 +146,17 @@ def read_dataset(
     return dataset
 
 
+def why_unread(path: Path, format: str, error: Exception) -> str:
+    """Say in one line why a dataset cannot be read in a format: it is of another one, or what the error says."""
+    try:
+        other = None if _find(format).recognizes(path) else _recognize(path)[0]
+    except Exception:  # it is of no format that is known, or cannot be looked at
+        other = None
+    return one_line(error) if other is None else f"this is no dataset of the format {format}, it looks like {other}"
+
+
 def _read(reader: DatasetReader, path: Path, wanted: TaskSpec | None, names: Renaming) -> Dataset:
-    asked = in_names_of_dataset(wanted, names, reader.part_names(path)) if names else wanted
+    asked = in_names_of_dataset(wanted, names, reader.recorded_parts(path)) if names else wanted
     takes_task = "wanted" in inspect.signature(reader.read).parameters
     dataset = reader.read(path, asked) if takes_task else reader.read(path)
     return in_names_of_task(dataset, wanted, names) if names else dataset

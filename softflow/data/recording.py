@@ -1,8 +1,10 @@
 """Recordings of a robot: a file to which steps are appended, which is whole up to the last one however recording ends.
 
-The first line is `softflow recording`, the second the version and the task as JSON. Records of one size follow. A
-record is a step, with the observation before it and the action, or the end of an episode, with its last observation.
-Rows and actions are those of the `TaskSpec`: (O,) and (A,) in [-1, 1].
+The first line is `softflow recording`, the second the version and the task as JSON. Records follow, each of which
+begins with a byte that says what it is: a step, with the observation before it, the action, and who acted; the end of
+an episode, with its last observation; or a chunk of the policy, which comes before the first step that executes it.
+Rows and actions are those of the `TaskSpec`: (O,) and (A,) in [-1, 1]. Version 1 has no chunks and does not say who
+acted.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,14 +21,16 @@ from numpy.typing import NDArray
 
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
+from softflow.data.proposals import Proposals
 from softflow.data.readers import DatasetReader
 from softflow.errors import require_version
 from softflow.files import TEXT_LIMIT
 from softflow.task import TaskSpec
 
 SIGNATURE = b"softflow recording\n"
-VERSION = 1
-STEP, END = 0, 1
+VERSION = 2
+STEP, END, CHUNK = 0, 1, 2
+DAMAGED = "its records are damaged: repair the file from a copy, or record again"
 
 
 class Recording:
@@ -45,28 +50,49 @@ class Recording:
     """
 
     def __init__(self, path: str | os.PathLike[str], task: TaskSpec) -> None:
-        self._dtype, self.is_empty = _record_dtype(task), True
+        self._task, self._dtype, self.is_empty = task, _record_dtype(task, VERSION), True
         self._file: BinaryIO = open(path, "xb", buffering=0)
         header = json.dumps({"version": VERSION, "task": task.describe()})
         self._write(SIGNATURE + header.encode() + b"\n")
 
-    def step(self, observation: NDArray[Any], action: NDArray[np.floating]) -> None:
-        """Append a step: the observation before it, (O,), and the action, (A,) in [-1, 1]."""
-        self._append(STEP, observation, action)
+    def step(
+        self,
+        observation: NDArray[Any],
+        action: NDArray[np.floating],
+        human: bool = False,
+        as_proposed: bool = False,
+        proposed: tuple[int, NDArray[np.floating]] | None = None,
+    ) -> None:
+        """Append a step.
+
+        Args:
+            observation: The observation before it, (O,).
+            action: The action, (A,) in [-1, 1].
+            human: Whether a person acted.
+            as_proposed: Whether the action is that of the last chunk for this step, unchanged.
+            proposed: If this step is the first that executes a chunk of the policy: the step of the episode before
+                which the chunk's observation was taken, and the chunk as the loop got it, (H, A) in [-1, 1].
+        """
+        chunk = b"" if proposed is None else self._chunk(*proposed)
+        self._append(chunk, kind=STEP, observation=observation, action=action, human=human, as_proposed=as_proposed)
 
     def end(self, observation: NDArray[Any], terminated: bool, is_success: bool) -> None:
         """Append the end of an episode: the observation after its last action, (O,), and how it ended."""
-        self._append(END, observation, 0, terminated, is_success)
+        self._append(kind=END, observation=observation, terminated=terminated, is_success=is_success)
 
     def close(self) -> None:
         self._file.close()
 
-    def _append(self, *values: Any) -> None:
+    def _chunk(self, step: int, chunk: NDArray[np.floating]) -> bytes:
+        record = np.zeros(1, _chunk_dtype(len(chunk), self._task))
+        record["kind"], record["horizon"], record["step"], record["chunk"] = CHUNK, len(chunk), step, chunk
+        return record.tobytes()
+
+    def _append(self, before: bytes = b"", **values: Any) -> None:
         record = np.zeros(1, self._dtype)
-        assert self._dtype.names is not None
-        for name, value in zip(self._dtype.names, values, strict=False):
+        for name, value in values.items():
             record[name] = value
-        self._write(record.tobytes())
+        self._write(before + record.tobytes())
         self.is_empty = False
 
     def _write(self, data: bytes) -> None:
@@ -79,6 +105,10 @@ class RecordingReader(DatasetReader):
 
     The last step of a successful episode has the reward 1, and all other steps 0. An episode without an end, because
     the recording was stopped or killed, is truncated and no success; its last observation is used twice.
+
+    `Episode.human` is None if nobody took over. `Episode.proposals` has the chunks as the control loop got them, that
+    is after they were clipped to the action bounds. A chunk is `own` if it was executed from its first action on, by
+    nobody else, and without a guard.
     """
 
     def recognizes(self, path: Path) -> bool:
@@ -91,50 +121,102 @@ class RecordingReader(DatasetReader):
         with path.open("rb") as file:
             if file.read(len(SIGNATURE)) != SIGNATURE:
                 raise ValueError("this is no recording of softflow-robot")
-            task = _read_header(file.readline(TEXT_LIMIT))
-            dtype, content = _record_dtype(task), file.read()
-        whole = len(content) // dtype.itemsize  # the last record may have been cut off
-        records = np.frombuffer(content, dtype, whole)
-        if not ((records["kind"] <= END) & (records["terminated"] <= 1) & (records["is_success"] <= 1)).all():
-            raise ValueError("its records are damaged: repair the file from a copy, or record again")
-        return Dataset(list(_episodes(records, task)), task)
+            version, task = _read_header(file.readline(TEXT_LIMIT))
+            content = file.read()
+        return Dataset(list(_episodes(_records(content, version, task), task)), task)
 
 
-def _record_dtype(task: TaskSpec) -> np.dtype[Any]:
+def _record_dtype(task: TaskSpec, version: int) -> np.dtype[Any]:
     kind = "<f4" if task.layout is None else "u1"
-    fields = [("kind", "u1"), ("observation", kind, (task.row_size,)), ("action", "<f4", (task.action_dim,))]
+    who = [("human", "u1"), ("as_proposed", "u1")] if version > 1 else []
+    fields = [("kind", "u1"), ("observation", kind, (task.row_size,)), ("action", "<f4", (task.action_dim,)), *who]
     return np.dtype([*fields, ("terminated", "u1"), ("is_success", "u1")])
 
 
-def _read_header(line: bytes) -> TaskSpec:
+def _chunk_dtype(horizon: int, task: TaskSpec) -> np.dtype[Any]:
+    shape = horizon, task.action_dim
+    return np.dtype([("kind", "u1"), ("horizon", "<u2"), ("step", "<u4"), ("chunk", "<f4", shape)])
+
+
+def _read_header(line: bytes) -> tuple[int, TaskSpec]:
     try:
         header = json.loads(line)
         version, described = header["version"], header["task"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError("its header is damaged") from error
-    require_version("version", version, VERSION)
-    return TaskSpec.build(described)
+    if version != 1:
+        require_version("version", version, VERSION)
+    return version, TaskSpec.build(described)
 
 
-def _episodes(records: NDArray[Any], task: TaskSpec) -> Iterator[Episode]:
-    begin = 0
-    for end in [*np.flatnonzero(records["kind"] == END).tolist(), len(records)]:
-        steps = records[begin:end]
-        last = records[end] if end < len(records) else None
-        begin = end + 1
-        if not len(steps):  # nothing was begun after the last episode
-            continue
-        final = steps[-1:]["observation"] if last is None else last["observation"][None]
-        terminated, success = (False, False) if last is None else (bool(last["terminated"]), bool(last["is_success"]))
-        reward = np.zeros(len(steps))
-        reward[-1] = success
-        yield Episode(
-            np.concatenate([steps["observation"], final]),
-            steps["action"],
-            reward,
-            terminated,
-            not terminated,
-            success,
-            layout=task.layout,
-            task=task,
-        )
+def _records(content: bytes, version: int, task: TaskSpec) -> Iterator[NDArray[Any]]:
+    """Yield the records in order, each as an array of one. A last one that was cut off is left out."""
+    dtype, at = _record_dtype(task, version), 0
+    while at < len(content):
+        kind = content[at]
+        if kind > (CHUNK if version > 1 else END):
+            raise ValueError(DAMAGED)
+        horizon = int.from_bytes(content[at + 1 : at + 3], "little")
+        of_kind = _chunk_dtype(horizon, task) if kind == CHUNK else dtype
+        if at + of_kind.itemsize > len(content):
+            return
+        yield np.frombuffer(content, of_kind, 1, at)
+        at += of_kind.itemsize
+
+
+def _episodes(records: Iterator[NDArray[Any]], task: TaskSpec) -> Iterator[Episode]:
+    steps, chunks = list[NDArray[Any]](), list[tuple[int, NDArray[Any]]]()
+    for record in records:
+        kind = record["kind"][0]
+        if kind == STEP:
+            steps.append(record)
+        elif kind == CHUNK:
+            chunks.append((len(steps), record))
+        else:
+            if steps:  # or nothing was begun after the last episode
+                yield _episode(np.concatenate(steps), chunks, record, task)
+            steps, chunks = [], []
+    if steps:
+        yield _episode(np.concatenate(steps), chunks, None, task)
+
+
+def _episode(
+    steps: NDArray[Any], chunks: list[tuple[int, NDArray[Any]]], end: NDArray[Any] | None, task: TaskSpec
+) -> Episode:
+    """Return the episode of some steps. Each chunk comes with the number of steps before it."""
+    flags = {name: _flags(steps, name) for name in ("human", "as_proposed") if name in (steps.dtype.names or ())}
+    terminated, success = (end is not None and bool(_flags(end, name)[0]) for name in ("terminated", "is_success"))
+    reward = np.zeros(len(steps))
+    reward[-1] = success
+    human = flags.get("human")
+    return Episode(
+        np.concatenate([steps["observation"], steps[-1:]["observation"] if end is None else end["observation"]]),
+        steps["action"],
+        reward,
+        terminated,
+        not terminated,
+        success,
+        layout=task.layout,
+        task=task,
+        proposals=_proposals(chunks, flags["as_proposed"]) if chunks else None,
+        human=human if human is not None and human.any() else None,
+    )
+
+
+def _flags(records: NDArray[Any], name: str) -> NDArray[np.bool_]:
+    if (records[name] > 1).any():
+        raise ValueError(DAMAGED)
+    return records[name].astype(np.bool_)
+
+
+def _proposals(chunks: list[tuple[int, NDArray[Any]]], as_proposed: NDArray[np.bool_]) -> Proposals | None:
+    """Return the chunks that were executed, of which `as_proposed` (T,) says which steps they left unchanged."""
+    begins = [begin for begin, _ in chunks if begin < len(as_proposed)]  # the step after the last one was cut off
+    if not begins:
+        return None
+    records = [record for _, record in chunks[: len(begins)]]
+    if len({record["chunk"].shape for record in records}) > 1:
+        raise ValueError(DAMAGED)
+    joined = np.concatenate(records)
+    unchanged = [as_proposed[begin:end].all() for begin, end in pairwise([*begins, len(as_proposed)])]
+    return Proposals(joined["step"], joined["chunk"], np.array(unchanged) & (joined["step"] == begins))

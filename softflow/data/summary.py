@@ -26,7 +26,9 @@ def summary_of(dataset: Dataset) -> dict[str, Any]:
     `median` and `max`. Each entry of `actions` is one number of the native action: its `name`, the `min` and `max` in
     the data, the bounds `low` and `high`, and what it does, as `values`. Without a task, actions are in [-1, 1].
     `repeated_final_observations` counts the episodes whose final observation equals the one before, as it does where
-    the true one was not recorded. `imitate` is what `--imitate auto` chooses: the `rule`, and a `line` that says why.
+    the true one was not recorded. `takeovers` counts the episodes in which a person acted in place of the policy, and
+    `human_steps` the steps at which this was so. `imitate` is what `--imitate auto` chooses: the `rule`, and a `line`
+    that says why.
 
     Raises:
         DemonstrationError: The dimensions of an episode differ from those of the task or of the first episode.
@@ -53,6 +55,8 @@ def summary_of(dataset: Dataset) -> dict[str, Any]:
         "repeated_final_observations": sum(
             np.array_equal(episode.observation[-1], episode.observation[-2]) for episode in episodes
         ),
+        "takeovers": sum(episode.human is not None and bool(episode.human.any()) for episode in episodes),
+        "human_steps": sum(int(episode.human.sum()) for episode in episodes if episode.human is not None),
         "imitate": {"rule": chosen.rule.text, "line": chosen.describe(episodes)},
     }
 
@@ -75,11 +79,7 @@ def _actions(episodes: Sequence[Episode], task: TaskSpec | None) -> list[dict[st
         names = [f"action[{index}]" for index in range(len(values))]
         low, high = np.full((2, len(values)), [[-1.0], [1.0]])
     else:
-        names = [
-            part.name if part.size == 1 else f"{part.name}[{index}]"
-            for part in task.action
-            for index in range(part.size)
-        ]
+        names = task.action_names
         low, high, extremes = task.low, task.high, task.native_actions(extremes, np.float64)
         learnt = iter(values)
         values = [next(learnt) if is_free else FIXED for is_free in low < high]
@@ -96,6 +96,9 @@ def in_words(summary: Mapping[str, Any]) -> Iterator[str]:
         spread = summary[name]
         yield f"{name}: {spread['min']:g} to {spread['max']:g}{unit}, median {spread['median']:g}"
     yield f"ends: {summary['terminated']} terminated, {episodes - summary['terminated']} truncated"
+    if taken := summary["takeovers"]:
+        share = summary["human_steps"] / summary["steps"]
+        yield f"takeovers: in {taken:,} of {count(episodes, 'episode')}; a person acted at {share:.1%} of the steps"
     if repeated := summary["repeated_final_observations"]:
         yield (
             f"final observation: equal to the one before in {repeated:,} of {count(episodes, 'episode')}, so the true "

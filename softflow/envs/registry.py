@@ -19,7 +19,16 @@ from softflow.envs.packing import flatten_observations
 from softflow.envs.simulation import SimulatedTask
 from softflow.envs.stateful import StatefulTask
 from softflow.envs.success import SuccessInfo, SuccessReward
-from softflow.envs.tasks import Demonstrator, Mirror, Supervisor, find_task, known_tasks, short_names
+from softflow.envs.tasks import (
+    FOREIGN_IDS,
+    Demonstrator,
+    Mirror,
+    Supervisor,
+    find_task,
+    known_tasks,
+    nearest_environment,
+    short_names,
+)
 from softflow.errors import UserError, did_you_mean, one_line
 from softflow.task import TaskSpec
 
@@ -99,8 +108,9 @@ def resolve_env_id(name: str) -> str:
         its_own = set(gymnasium.registry) - before or _registered_by(module)
         hint = did_you_mean(env_id, its_own) if its_own else "it has no such gymnasium.register(...)"
         raise UserError(f"environment {name!r}: {module!r} registers no {env_id!r}: {hint}")
-    hint = did_you_mean(env_id, [*available_envs(), *gymnasium.registry], neighbours=available_envs())
-    raise UserError(f"no environment is called {name!r}: {hint} Other packages' are named module:Id-v0.")
+    near = nearest_environment(env_id, available_envs())
+    hint = f"did you mean {near!r}?" if near is not None else f"valid: {', '.join(available_envs())}."
+    raise UserError(f"no environment is called {name!r}: {hint} {FOREIGN_IDS}")
 
 
 def _import(module: str, name: str) -> None:

@@ -12,7 +12,7 @@ function that calls `register_task`:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint
@@ -23,7 +23,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from softflow.errors import UserError, one_line
+from softflow.errors import UserError, nearest, one_line
 
 if TYPE_CHECKING:
     from flows.plugins import Registry
@@ -96,6 +96,7 @@ class Task:
             raise UserError(f"the {part} of {self.env_id!r}: cannot import {thing!r} ({one_line(error)})") from error
 
 
+FOREIGN_IDS = "The id of another package is written module:Id-v0, such as gymnasium_robotics:PointMaze_UMaze-v3."
 _tasks: dict[str, Task] = {}  # by `env_id`
 
 
@@ -146,6 +147,14 @@ def short_names() -> list[str]:
     """Return the sorted short names of all tasks, including those of installed packages, without importing these."""
     ours = (task.short_name for task in _tasks.values() if task.short_name)
     return sorted({*ours, *_packages().names()})
+
+
+def nearest_environment(name: str, shorts: Collection[str]) -> str | None:
+    """Return the short name of `shorts` or the registered id most similar to a name, whatever its case and version."""
+    known = {env_id.partition("-v")[0].lower(): env_id for env_id in gymnasium.registry}
+    known |= {spelling: short for short in shorts for spelling in (short, short.replace("_", ""))}
+    near = nearest(name.lower(), known)
+    return None if near is None else known[near]
 
 
 def find_task(name: str) -> Task | None:

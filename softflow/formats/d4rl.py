@@ -10,13 +10,13 @@ import numpy as np
 from softflow.console import remark
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
-from softflow.data.part_names import PartNames
+from softflow.data.part_names import RecordedParts
 from softflow.data.readers import DatasetReader
 from softflow.formats.flat import (
     BOUNDS_ASSUMED,
     SUCCESS,
-    WHOLE,
     column,
+    recorded_whole,
     require_flags,
     require_rows,
     solved_steps,
@@ -54,8 +54,11 @@ class D4RLReader(DatasetReader):
         with open_hdf5(path) as file:
             return {"observations", "actions"} <= set(file)
 
-    def part_names(self, path: Path) -> PartNames:
-        return PartNames((WHOLE,))
+    def recorded_parts(self, path: Path) -> RecordedParts:
+        from softflow.formats.hdf5 import find_array, open_hdf5
+
+        with open_hdf5(path) as file:
+            return recorded_whole(find_array(file, "observations"))
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. Without a task, the bounds of actions are -1 and 1."""

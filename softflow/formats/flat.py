@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from softflow.data.part_names import RecordedParts
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
+
+if TYPE_CHECKING:
+    import h5py
 
 WHOLE = "observation"
 """The name of the one part of an observation that is an array without names."""
@@ -17,6 +22,17 @@ MOST_CHANNELS = 4
 SUCCESS = ("infos/is_success", "infos/success")
 """The arrays that say at which steps the task is solved; the first one that exists counts."""
 BOUNDS_ASSUMED = "the bounds of actions are -1 and 1, because no task was given"
+
+
+def recorded_whole(observations: np.ndarray | h5py.Dataset | None) -> RecordedParts:
+    """Return the one part of an observation that is an array without names, (N, ...).
+
+    Raises:
+        ValueError: There is no array.
+    """
+    if observations is None:
+        raise ValueError("there is no observations")
+    return RecordedParts((ObservationPart(WHOLE, observations.shape[1:], observations.dtype.name),))
 
 
 def require_rows(arrays: Mapping[str, np.ndarray]) -> None:

@@ -13,9 +13,9 @@ from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
 from softflow.data.native import actions_of
 from softflow.data.ogbench import ogbench_episodes
-from softflow.data.part_names import PartNames
+from softflow.data.part_names import RecordedParts
 from softflow.data.readers import DatasetReader
-from softflow.formats.flat import WHOLE, require_flags, require_rows, task_of
+from softflow.formats.flat import recorded_whole, require_flags, require_rows, task_of
 from softflow.task import TaskSpec
 
 REQUIRED = ("observations", "actions", "terminals")
@@ -41,8 +41,8 @@ class OGBenchReader(DatasetReader):
             names = set(archive.namelist())
         return {f"{name}.npy" for name in REQUIRED} <= names and f"{VERSION}.npy" not in names
 
-    def part_names(self, path: Path) -> PartNames:
-        return PartNames((WHOLE,))
+    def recorded_parts(self, path: Path) -> RecordedParts:
+        return recorded_whole(read_foreign_arrays(path, REQUIRED).get("observations"))
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. Without a task, the bounds of actions are -1 and 1, as in all of OGBench."""

@@ -14,7 +14,7 @@ import numpy as np
 from softflow.console import remark
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
-from softflow.data.part_names import PartNames
+from softflow.data.part_names import RecordedParts
 from softflow.data.readers import DatasetReader
 from softflow.errors import one_line
 from softflow.formats.flat import (
@@ -57,11 +57,11 @@ class RobomimicReader(DatasetReader):
         with open_hdf5(path) as file:
             return any(name.startswith(DEMONSTRATION) for name in names_in(file, "data"))
 
-    def part_names(self, path: Path) -> PartNames:
+    def recorded_parts(self, path: Path) -> RecordedParts:
         from softflow.formats.hdf5 import names_in, open_hdf5
 
         with open_hdf5(path) as file:
-            return PartNames(tuple(_recorded(file, _demonstrations(names_in(file, "data"))[0])))
+            return RecordedParts(tuple(_recorded(file, _demonstrations(names_in(file, "data"))[0]).values()))
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. Without a task, the bounds of actions are -1 and 1."""

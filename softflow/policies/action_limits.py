@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Limit = float | Tensor
 """One number for all action dimensions, or one per dimension, (A,)."""
 ROUNDING = 1e-5
 """How far the previous action may lie outside the box, because converting it from native units rounds it."""
+
+
+class StepLimits(NamedTuple):
+    """The same limits for one action after another, without torch. The results are those of `ActionLimits` to the bit.
+
+    The fields are float32 arrays (A,).
+    """
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    rate: NDArray[np.float32]
+
+    def apply(self, action: NDArray[np.float32], previous: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Limit an action (A,), relative to the previous one. The latter is clipped to the box first."""
+        inside = action.clip(self.low, self.high)
+        if previous is None:
+            return inside
+        before = previous.clip(self.low, self.high)
+        change = inside - before
+        return np.where(np.abs(change) <= self.rate, inside, before + change.clip(-self.rate, self.rate))
 
 
 class ActionLimits(nn.Module):
@@ -78,3 +102,7 @@ class ActionLimits(nn.Module):
             steps.append(step)
             previous = step
         return torch.stack(steps, -2)
+
+    def of_steps(self) -> StepLimits:
+        """Return the limits for one action after another."""
+        return StepLimits(*(limit.numpy(force=True) for limit in (self.low, self.high, self.rate)))

@@ -2,28 +2,32 @@
 
 Three threads run while an episode does:
 
-    control      sleeps until a deadline, reads the stop signal, and sends the action that the plan has for this step
+    control      sleeps until a deadline, reads the stop signal, asks whether a person acts, and sends the action of the
+                 person or the one that the plan has for this step
     observation  records the step that was sent, and takes the next observation
-    inference    computes the next chunk from the newest observation
+    inference    asks the policy for the next chunk, from the newest observation
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softflow.boundary import as_flag
 from softflow.data.recording import Recording
-from softflow.robot.plan import Chunk, Plan
+from softflow.robot.messages import Ending, Seen, Sent, Wanted
+from softflow.robot.plan import Chunk, Move, NoChunk, Plan, require_chunk
 from softflow.robot.robot import Robot
 from softflow.robot.settings import LoopSettings
 from softflow.robot.stop_signal import StopSignal
+from softflow.robot.takeover import Nobody, Takeover
 from softflow.robot.timing import Timing
 from softflow.robot.worker import Worker
 from softflow.task import TaskSpec
@@ -44,48 +48,19 @@ FIRST_CHUNK = 60.0
 """Seconds that the first observation and chunk of an episode may take. The robot is at rest meanwhile."""
 
 
-class Ending(NamedTuple):
-    """How an episode ended."""
-
-    steps: int
-    is_success: bool
-
-
-class _Seen(NamedTuple):
-    """An observation."""
-
-    observation: Mapping[str, Any]
-    row: NDArray[Any]  # (O,)
-    step: int  # the number of commands sent before it
-    time: float
-
-
-class _Sent(NamedTuple):
-    """A command to record."""
-
-    before: _Seen
-    action: Native
-    step: int  # the number of commands sent so far
-    observe_at: float  # when to take the observation after it
-
-
-class _Wanted(NamedTuple):
-    """A chunk to compute."""
-
-    seen: _Seen
-    plan: Plan  # that of the episode, which may be over before the chunk is there
-
-
 class ControlLoop:
     """Controls a robot by a policy, episode after episode.
 
     Args:
         robot: The robot. It is not closed.
         task: What the policy observes and does.
-        choose: The policy. It is called from the inference thread.
+        choose: The policy, in this process or, with a `PolicyProcess`, in another one. It is called from the inference
+            thread. `NoChunk` is treated like a late chunk, and so is an answer that is no chunk of finite numbers. Any
+            other error stops the robot.
         settings: The settings.
         limit: Limits the change from each action to the next, also where chunks meet. None does not limit it.
         recording: Where to record every step. None records nothing.
+        takeover: Who may take over from the policy. By default nobody.
 
     Attributes:
         stop: Stops the robot when it is set, from any thread.
@@ -103,10 +78,11 @@ class ControlLoop:
         settings: LoopSettings,
         limit: Limit | None = None,
         recording: Recording | None = None,
+        takeover: Takeover | None = None,
     ) -> None:
         robot.require_task(task)
         self._robot, self._task, self._choose, self._settings = robot, task, choose, settings
-        self._limit, self._recording = limit, recording
+        self._limit, self._recording, self._takeover = limit, recording, takeover or Nobody()
         self._ends = np.cumsum([part.size for part in task.action])[:-1]
         self._ahead = 0.5 / settings.rate if settings.observe_ahead is None else settings.observe_ahead
         self._lead = 0 if settings.synchronous else settings.lead
@@ -114,7 +90,7 @@ class ControlLoop:
         self._observer = Worker("observation or recording", self._observe, self.stop)
         self._thinker = Worker("the policy", self._think, self.stop)
         self._observing = 0.0  # how long the last observation took
-        self._busy_since: float | None = None
+        self._busy: tuple[float, str] | None = None
 
     def run_episode(self) -> Ending:
         """Reset the robot and control it until the episode ends.
@@ -126,12 +102,15 @@ class ControlLoop:
         """
         self.stop.check()
         self._plan = Plan(self._settings.n_action_steps, self._settings.late)
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
         self._last: Native | None = None
-        self._steps = 0
+        self._steps, self._human_acts = 0, False
+        self._trouble = ""  # why there was no chunk
         is_over = threading.Event()  # not Thread.join: if ^C interrupts that, Python 3.11 takes the thread for ended
         try:
-            self._reset()
+            self._attempt("the robot's reset", self._robot.reset)
+            self._attempt("the takeover's reset", self._takeover.reset)
+            gc.freeze()  # a collection of all that was imported takes longer than a period
             threading.Thread(target=self._control, args=(is_over,), name="control", daemon=True).start()
             self._supervise(is_over)
         except KeyboardInterrupt:
@@ -139,6 +118,8 @@ class ControlLoop:
             if not is_over.wait(self._settings.stall):  # it was not begun, or a command blocks it
                 self._halt_robot()
             raise
+        finally:
+            gc.unfreeze()
         success = self._is_success()
         self.stop.check()
         if self._recording is not None and self._seen is not None:
@@ -152,11 +133,11 @@ class ControlLoop:
 
     # ------------------------------------------------------------------------------------------------- main thread
 
-    def _reset(self) -> None:
+    def _attempt(self, what: str, call: Callable[[], None]) -> None:
         try:
-            self._robot.reset()
+            call()
         except Exception as error:
-            self.stop.fail("the robot's reset", error)
+            self.stop.fail(what, error)
 
     def _is_success(self) -> bool:
         if self.stop.is_set():
@@ -168,11 +149,12 @@ class ControlLoop:
             return False
 
     def _supervise(self, is_over: threading.Event) -> None:
-        """Wait for the end of the control thread. If a command blocks it, stop the robot from here."""
+        """Wait for the end of the control thread. If the robot or a person blocks it, stop the robot from here."""
         while not is_over.wait(0.02):
-            busy_since = self._busy_since
-            if busy_since is not None and time.perf_counter() - busy_since > self._settings.stall:
-                self.stop.set(f"a command has not returned for {self._settings.stall:g} s")
+            self._attempt("the takeover", lambda: self._takeover.look(self.stop))
+            busy = self._busy
+            if busy is not None and time.perf_counter() - busy[0] > self._settings.stall:
+                self.stop.set(f"{busy[1]} has not returned for {self._settings.stall:g} s")
                 self._halt_robot()
                 return
 
@@ -198,41 +180,72 @@ class ControlLoop:
         self._observer.submit(None)
         if not (self._wait_for_observation(FIRST_CHUNK) and self._rehearse() and self._next_chunk(FIRST_CHUNK)):
             return
-        period, late = 1 / self._settings.rate, 0
+        settings = self._settings
+        period, late = 1 / settings.rate, 0
         due = time.perf_counter()
-        for step in range(self._settings.max_steps):
-            needs_chunk = self._settings.synchronous and step >= self._plan.until
-            if needs_chunk and not self._next_chunk(self._settings.patience):
+        for step in range(settings.max_steps):
+            if not self._is_ready(step):
                 return
             if self.stop.wait(due - time.perf_counter()):
                 return
             if self._robot.is_stopped():
                 return self.stop.set("its own emergency stop is pressed")
-            move = self._plan.move(step, self._observer.waiting() > self._settings.stall + period)
+            move = self._move(step, self._observer.waiting() > settings.stall + period)
             if move is None:
-                return self.stop.set(f"{self._why_late()} at step {step}")
+                return self.stop.set(self._why_late(f"at step {step}"))
             late = late + 1 if move.is_late else 0
-            if late * period > self._settings.patience:
-                return self.stop.set(f"{self._why_late()} for {self._settings.patience:g} s, at step {step}")
+            if late * period > settings.patience:
+                return self.stop.set(self._why_late(f"for {settings.patience:g} s, at step {step}"))
             action = move.action if self._limit is None else self._limit(move.action, self._last)
             sent = time.perf_counter()
             self._command(action)
-            self.timing.add(move, due, sent)
+            self.timing.add(move, due if settings.real_time else sent, sent)
             assert self._seen is not None
-            due = max(due + period, time.perf_counter())  # a late command is not made up for by earlier ones
+            due += period if settings.real_time else 0.0
+            due = max(due, time.perf_counter())  # a late command is not made up for by earlier ones
             self._last, self._steps = action, step + 1
-            self._observer.submit(_Sent(self._seen, action, step + 1, due - self._ahead))
-            if self._robot.has_ended():
+            self._observer.submit(Sent(self._seen, action, move, step + 1, due - self._ahead))
+            if self._robot.has_ended() or self._takeover.has_ended():
                 break
-        self._wait_for_observation(period + self._settings.stall)
+        self._wait_for_observation(period + settings.stall)
+
+    def _is_ready(self, step: int) -> bool:
+        """Wait for the chunk or the observation that the step needs. Return False if the robot was stopped."""
+        settings = self._settings
+        if settings.synchronous and step >= self._plan.until and not self._human_acts:
+            return self._next_chunk(settings.patience)
+        return settings.real_time or self._wait_for_observation(settings.patience)
+
+    def _move(self, step: int, is_stalled: bool) -> Move | None:
+        """Return what to execute: the action of a person who has taken over, or what the plan has. None to stop."""
+        self._busy = time.perf_counter(), "the takeover"
+        try:
+            action = self._takeover.act(self._last)
+        finally:
+            self._busy = None
+        if action is not None:
+            is_first, self._human_acts = not self._human_acts, True
+            return Move(action, None, is_first, is_late=False, human=True)
+        if self._human_acts:
+            self._plan_anew()
+        return self._plan.move(step, is_stalled)
+
+    def _plan_anew(self) -> None:
+        """Drop the chunks from before a takeover, and have one computed from the newest observation."""
+        self._plan = Plan(self._settings.n_action_steps, self._settings.late, held=self._last)
+        self._human_acts = False
+        if self._settings.synchronous:
+            self._next_chunk(self._settings.patience)
+        elif self._seen is not None and self._seen.step == self._steps and not self._thinker.unfinished:
+            self._thinker.submit(Wanted(self._seen, self._plan))
 
     def _command(self, action: Native) -> None:
         named = dict(zip((part.name for part in self._task.action), np.split(action, self._ends), strict=True))
-        self._busy_since = time.perf_counter()
+        self._busy = time.perf_counter(), "a command"
         try:
             self._robot.command(named)
         finally:
-            self._busy_since = None
+            self._busy = None
 
     def _rehearse(self) -> bool:
         """Measure how long the policy takes, unless the lead is given. Return False if the robot was stopped."""
@@ -248,7 +261,7 @@ class ControlLoop:
         if not self._wait_for_observation(patience):
             return False
         assert self._seen is not None
-        self._thinker.submit(_Wanted(self._seen, self._plan))
+        self._thinker.submit(Wanted(self._seen, self._plan, is_awaited=True))
         return self._wait(lambda: self._plan.has_next, "chunk", patience)
 
     def _wait_for_observation(self, patience: float) -> bool:
@@ -266,17 +279,18 @@ class ControlLoop:
                 return False
         return not self.stop.is_set()
 
-    def _why_late(self) -> str:
-        stalled = self._observer.waiting() > self._settings.stall
-        return "no observation" if stalled else "no chunk in time"
+    def _why_late(self, when: str) -> str:
+        if self._observer.waiting() > self._settings.stall:
+            return f"no observation {when}"
+        return f"no chunk in time {when}{self._trouble}"
 
     # ------------------------------------------------------------------------------------------------ other threads
 
-    def _observe(self, sent: _Sent | None) -> None:
+    def _observe(self, sent: Sent | None) -> None:
         """Record a step, and take the observation after it unless further steps have been sent already."""
         if sent is not None:
             if self._recording is not None:
-                self._recording.step(sent.before.row, self._task.unit_actions(sent.action))
+                self._record(self._recording, sent)
             self.stop.wait(sent.observe_at - time.perf_counter())
         if self._observer.unfinished > 1:
             return
@@ -286,22 +300,36 @@ class ControlLoop:
         rows, is_batch = self._task.rows(observation)
         if is_batch:
             raise ValueError("observe returned a batch: return the parts of one observation, without a batch axis")
-        seen = self._seen = _Seen(observation, rows[0], 0 if sent is None else sent.step, time.perf_counter())
+        seen = self._seen = Seen(observation, rows[0], 0 if sent is None else sent.step, time.perf_counter())
         if sent is not None and self._is_time_to_think(sent.step):
-            self._thinker.submit(_Wanted(seen, self._plan))
+            self._thinker.submit(Wanted(seen, self._plan))
+
+    def _record(self, recording: Recording, sent: Sent) -> None:
+        move, unit = sent.move, self._task.unit_actions
+        as_proposed = not (move.human or move.is_late or self._limit is not None)
+        chunk = move.chunk if move.is_first else None
+        proposed = None if chunk is None else (chunk.start, unit(chunk.actions))
+        recording.step(sent.before.row, unit(sent.action), move.human, as_proposed, proposed)
 
     def _is_time_to_think(self, step: int) -> bool:
-        if self._settings.synchronous or self._thinker.unfinished or self._plan.has_next:
+        if self._human_acts or self._settings.synchronous or self._thinker.unfinished or self._plan.has_next:
             return False
         assert self._lead is not None
         return step >= self._plan.until - self._lead
 
-    def _think(self, wanted: _Wanted | None) -> None:
+    def _think(self, wanted: Wanted | None) -> None:
         """Compute a chunk, or rehearse it."""
-        if wanted is None:
-            return self._measure()
-        seen = wanted.seen
-        wanted.plan.deliver(Chunk(self._choose(seen.observation, self._last), seen.step, seen.time))
+        try:
+            if wanted is None:
+                return self._measure()
+            seen = wanted.seen
+            actions = require_chunk(self._choose(seen.observation, self._last), len(self._task.low))
+            wanted.plan.deliver(Chunk(actions, seen.step, seen.time))
+            self._trouble = ""
+        except NoChunk as error:
+            self._trouble = f": {error}"
+            if wanted is None or wanted.is_awaited:
+                self.stop.set(str(error), error)
 
     def _measure(self) -> None:
         """Set the lead so that an observation and its chunk are there in time."""
@@ -309,7 +337,7 @@ class ControlLoop:
         took, rate = [], self._settings.rate
         for _ in range(REHEARSALS):
             begun = time.perf_counter()
-            chunk = self._choose(self._seen.observation, None)
+            chunk = require_chunk(self._choose(self._seen.observation, None), len(self._task.low))
             took.append(time.perf_counter() - begun)
         longest = self._observing + max(took[1:])  # the first one loads libraries
         lead = max(math.ceil((MARGIN * longest - self._ahead) * rate), 0)

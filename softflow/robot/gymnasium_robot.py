@@ -30,6 +30,9 @@ class GymnasiumRobot(Robot):
         seed: The seed of the first episode. The others use consecutive seeds.
         clock: A monotonic clock that returns seconds.
 
+    Attributes:
+        environment: The environment, checked and judged by the rule.
+
     Raises:
         UserError: The environment was not made by `make_env`.
     """
@@ -44,7 +47,7 @@ class GymnasiumRobot(Robot):
     ) -> None:
         if not isinstance(env.metadata.get("task_spec"), TaskSpec):
             raise UserError("the environment has no description: make it with softflow.envs.make_env")
-        self._env, self._task = CheckedEnvironment(env, success), TaskSpec.from_env(env)
+        self.environment, self._task = CheckedEnvironment(env, success), TaskSpec.from_env(env)
         self._rate, self._seed, self._clock = rate, seed, clock
 
     @property
@@ -52,15 +55,14 @@ class GymnasiumRobot(Robot):
         return self._task
 
     def reset(self) -> None:
-        self._row, _ = self._env.reset(seed=self._seed)
+        self._row, _ = self.environment.reset(seed=self._seed)
         self._seed += 1
         self._ended = self._success = False
         self._unit: NDArray[np.floating] | None = None
         self._returned = 0.0
 
     def observe(self) -> Mapping[str, Any]:
-        parts = self._task.split(self._row[None])
-        return {part.name: part.unpack(parts[part.name])[0] for part in self._task.observation}
+        return self._task.named(self._row)
 
     def command(self, action: Action) -> None:
         if self._unit is not None and self._rate is not None:
@@ -81,10 +83,10 @@ class GymnasiumRobot(Robot):
         return self._ended
 
     def close(self) -> None:
-        self._env.close()
+        self.environment.close()
 
     def _step(self, unit: NDArray[np.floating]) -> None:
         if self._ended:
             return
-        self._row, _, terminated, truncated, info = self._env.step(unit)
+        self._row, _, terminated, truncated, info = self.environment.step(unit)
         self._ended, self._success = terminated or truncated, info["is_success"]

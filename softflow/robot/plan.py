@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Late = Literal["hold", "extend", "stop"]
+
+
+class NoChunk(RuntimeError):
+    """There is no chunk, and the message says why. The robot is then controlled as if the chunk were late."""
 
 
 class Chunk(NamedTuple):
@@ -26,12 +30,24 @@ class Move(NamedTuple):
 
     action: NDArray[np.floating]
     """The action, (N,), in native units."""
-    chunk: Chunk
-    """The chunk that it comes from."""
+    chunk: Chunk | None
+    """The chunk that it comes from. None if a person acts, or if it is held after a person acted."""
     is_first: bool
-    """Whether it is the first action that is executed of this chunk."""
+    """Whether it is the first action that is executed of this chunk, or the first after a person took over."""
     is_late: bool
     """Whether the next chunk should have begun, but was not there."""
+    human: bool = False
+    """Whether a person acts."""
+
+
+def require_chunk(actions: Any, size: int) -> NDArray[np.floating]:
+    """Return a policy's answer if it is a chunk, (H, N). Raise `NoChunk` if it is not."""
+    chunk = np.asarray(actions)
+    if chunk.dtype.kind != "f" or chunk.ndim != 2 or chunk.shape[1] != size or not len(chunk):
+        raise NoChunk(f"the policy answered {chunk.dtype} {chunk.shape}, expected a chunk of floats (H, {size})")
+    if not np.isfinite(chunk).all():
+        raise NoChunk("the policy answered a chunk with numbers that are not finite")
+    return chunk
 
 
 class Plan:
@@ -44,13 +60,15 @@ class Plan:
         n_action_steps: Number of actions to execute of each chunk.
         late: What to do when the next chunk is not there in time: `hold` repeats the last action, `extend` goes on with
             the rest of the chunk and then holds, and `stop` ends the plan.
+        held: The action to repeat until the first chunk is there, whatever `late` says: the last one of a person who
+            has given back. By default there must be a chunk at the first step.
     """
 
-    def __init__(self, n_action_steps: int, late: Late) -> None:
+    def __init__(self, n_action_steps: int, late: Late, held: NDArray[np.floating] | None = None) -> None:
         self._n_action_steps, self._late = n_action_steps, late
         self._chunk: Chunk | None = None
         self._next: Chunk | None = None
-        self._last: NDArray[np.floating] | None = None
+        self._last = held
         self.until = 0
         """The step at which the next chunk should begin."""
 
@@ -72,7 +90,7 @@ class Plan:
         """
         is_first = step >= self.until and self._change(step)
         if self._chunk is None:
-            return None
+            return None if self._last is None else Move(self._last, None, is_first=False, is_late=True)
         is_late = is_stalled or step >= self.until
         action = self._action(self._chunk, step, is_late)
         if action is None:

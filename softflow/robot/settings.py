@@ -35,6 +35,9 @@ class LoopSettings:
     observations; cameras must be able to answer in this time."""
     patience: float = 1.0
     """Seconds without a chunk in time after which the robot is stopped in any case."""
+    real_time: bool = True
+    """Whether to wait for deadlines. If not, each step follows the one before as soon as its observation and chunk are
+    there, which needs `synchronous`. This is for simulated robots whose world waits."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "stall", "patience"):
@@ -42,6 +45,8 @@ class LoopSettings:
                 raise ValueError(f"{name} must be a number above 0, got {getattr(self, name):g}")
         if self.observe_ahead is not None and not 0 < self.observe_ahead <= 1 / self.rate:
             raise ValueError(f"observe_ahead must be above 0 and at most a period, got {self.observe_ahead:g} s")
+        if not self.real_time and not self.synchronous:
+            raise ValueError("without real time there is nothing but to wait for each chunk: set synchronous")
         for name, lowest in (("n_action_steps", 1), ("max_steps", 1), ("lead", 0)):
             value = getattr(self, name)
             if value is not None and value < lowest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from softflow.errors import UserError, one_line, place_of
+from softflow.errors import UserError, described
 
 
 class Stopped(UserError):
@@ -36,7 +36,7 @@ class StopSignal:
 
     def fail(self, what: str, error: BaseException) -> None:
         """Stop the robot because `what` raised an error."""
-        self.set(f"{what} failed: {type(error).__name__}: {one_line(error)} ({place_of(error)})", error)
+        self.set(f"{what} failed: {described(error)}", error)
 
     def is_set(self) -> bool:
         return self._event.is_set()

@@ -16,14 +16,14 @@ class Timing:
     """Collects the times of commands.
 
     Args:
-        rate: The control rate in hertz.
+        rate: The control rate in hertz, also an attribute.
     """
 
     def __init__(self, rate: float) -> None:
-        self._period = 1 / rate
+        self.rate = rate
         self._delays = list[float]()
         self._latencies = list[float]()
-        self._late = 0
+        self._late = self._takeovers = self._human_steps = 0
 
     def add(self, move: Move, due: float, sent: float) -> None:
         """Add a command.
@@ -35,7 +35,9 @@ class Timing:
         """
         self._delays.append(sent - due)
         self._late += move.is_late
-        if move.is_first:
+        self._takeovers += move.human and move.is_first
+        self._human_steps += move.human
+        if move.is_first and move.chunk is not None:
             self._latencies.append(sent - move.chunk.seen)
 
     def summary(self) -> dict[str, Any]:
@@ -43,12 +45,15 @@ class Timing:
 
         `deadlines` is the number of commands, and `missed` the number of those sent too late. `late_chunks` is the
         number of commands without an action of a chunk that is in time. `jitter` is how long after its deadline a
-        command was sent. `latency` is the time from an observation to the first command that depends on it.
+        command was sent. `takeovers` is how often a person took over, `human_steps` the number of commands of a person.
+        `latency` is the time from an observation to the first command that depends on it.
         """
         return {
             "deadlines": len(self._delays),
-            "missed": sum(delay > TOLERANCE * self._period for delay in self._delays),
+            "missed": sum(delay > TOLERANCE / self.rate for delay in self._delays),
             "late_chunks": self._late,
+            "takeovers": self._takeovers,
+            "human_steps": self._human_steps,
             "jitter_ms": _percentiles(self._delays),
             "latency_ms": _percentiles(self._latencies),
         }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import chdir
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from softflow.data.part_names import Renaming
 from softflow.errors import UserError
 from softflow.runs.assembly import environment_maker, make_environment
 from softflow.runs.record_demonstrations import record_demonstrations
-from softflow.task import TaskSpec
+from softflow.task import TaskMismatch, TaskSpec
 from softflow.training.config import RunConfig
 from softflow.training.failures import EnvironmentErrors
 from softflow.training.success import SuccessRule
@@ -127,18 +128,34 @@ def fitting(task: TaskSpec, dataset: Dataset, name: str) -> Dataset:
     try:
         check_compatible(dataset.episodes, *sizes, recorded=dataset.task, expected=task)
     except UserError as error:
-        raise type(error)(f"{name}: {error}") from error
+        error.args = (f"{name}: {error}",)
+        raise
     return dataset
+
+
+@contextmanager
+def naming_by(flag: str) -> Iterator[None]:
+    """Say in errors of the block, where a dataset has other parts than a task, that the flag gives their names."""
+    try:
+        yield
+    except TaskMismatch as error:
+        if error.renaming is None:
+            raise
+        raise TaskMismatch(f"{error}: if only names differ, give them: {flag} {error.renaming}") from error
 
 
 def _read(config: RunConfig, given: Dataset | DemonstrationFile) -> Dataset:
     """Return demonstrations as the run learns from them. Raise `UserError` if they do not fit its environment."""
     name, task = _name(given), _task(config)
     if isinstance(given, DemonstrationFile):
-        given = read_dataset(given.path, given.format, task, given.names)
-    elif not given.episodes:
+        with naming_by("--demo-map"):
+            dataset = fitting(task, read_dataset(given.path, given.format, task, given.names), name)
+    elif given.episodes:
+        dataset = fitting(task, given, name)
+    else:
         raise UserError(f"{name} has no episode: give at least one")
-    dataset = fitting(task, given, name)
+    # demonstrations are imitated from any step on, also those of a policy whose proposals were recorded
+    dataset = Dataset([replace(episode, proposals=None) for episode in dataset.episodes], dataset.task)
     if dataset.task is not None and dataset.task.success != config.success:
         note(f"{name} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
     return _rewarded(config, dataset, name)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from softflow.console import remark
 from softflow.data import Dataset, Episode, save_demonstrations
 from softflow.envs import name_actions
-from softflow.envs.registry import Env, options_checked
-from softflow.errors import UserError, one_line
+from softflow.envs.registry import Env
+from softflow.errors import UserError
+from softflow.runs.devices import make_device, pygame_needed
 from softflow.runs.recorder import Recorder, Take, task_of
 from softflow.runs.video import picture_of
 from softflow.task import TaskSpec
@@ -67,7 +68,8 @@ def record_teleoperation(
         UserError: There is no such device, no display or no known control rate, or no episode was kept.
         EnvironmentFailed: The environment or the device raised an error, and `errors` stops the recording.
     """
-    Window = _window_class()
+    with pygame_needed():
+        from softflow.teleop.window import Window
     find_device(device)
     with environments_turn():
         environment = CheckedEnvironment(make(), success)
@@ -76,7 +78,7 @@ def record_teleoperation(
     pace = Pace(_control_rate(environment) if rate is None else rate)
     try:
         with Window(f"softflow-demo: {task.name}") as window, StageProgress("demonstrations", episodes) as bar:
-            moved = _make_device(device, replace(task, rate=pace.rate), options or {})
+            moved = make_device(device, replace(task, rate=pace.rate), options or {})
             recorder = _PersonRecorder(make, seed, success, environment, window, moved, episodes, pace)
             for episode in islice(recorder.episodes(errors or EnvironmentErrors()), episodes):
                 recorded.add(episode)
@@ -239,23 +241,3 @@ def _control_rate(environment: CheckedEnvironment) -> float:
     if not rate:
         raise UserError("the environment does not say its control rate: give --teleop-rate, in steps per second")
     return float(rate)
-
-
-def _window_class() -> type[Window]:
-    try:
-        from softflow.teleop.window import Window
-    except ModuleNotFoundError as error:
-        raise UserError("teleoperation needs pygame: pip install 'softflow[teleop]'") from error
-    return Window
-
-
-def _make_device(name: str, task: TaskSpec, options: Mapping[str, Any]) -> Device:
-    constructor = find_device(name)
-    what = f"the device {name!r}"
-    try:
-        with options_checked(what, constructor, options):
-            return constructor(task, **options)
-    except UserError:
-        raise
-    except Exception as error:  # of drivers, ports and packages
-        raise UserError(f"{what} cannot be opened: {type(error).__name__}: {one_line(error)}") from error

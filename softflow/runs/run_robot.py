@@ -6,21 +6,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import Any, Literal
 
 from softflow.console import remark
 from softflow.data.recording import Recording
 from softflow.envs.registry import options_checked
 from softflow.errors import UserError, one_line
-from softflow.policies import BestOfN, ChunkGuard, Policy
+from softflow.policies.action_limits import StepLimits
 from softflow.robot import ControlLoop, GymnasiumRobot, LoopSettings, Robot, find_robot
-from softflow.robot.control import Choose, Limit, Native
+from softflow.robot.control import Limit, Native
 from softflow.robot.plan import Late
-from softflow.runs.assembly import load_run, make_environment, require_device, require_new_file
+from softflow.robot.policy_process import PolicyProcess
+from softflow.runs.assembly import config_path_of, make_environment, require_new_file
+from softflow.runs.config import read_config
+from softflow.runs.served_policy import Answer, Served, serve_policy
+from softflow.runs.takeovers import SUPERVISOR, open_takeover
 from softflow.task import TaskSpec
 from softflow.training.config import EnvOptions, RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS
@@ -60,7 +62,16 @@ class RobotConfig:
     out: str | None = None
     """Recording to write. It must not exist. softflow-train, softflow-data and the others read it."""
     guard: str | None = None
-    """Folder that softflow-guard wrote. The policy then acts behind this guard."""
+    """Folder that softflow-guard wrote. The policy then acts behind this guard, and a person within its limits."""
+    takeover: str | None = None
+    """Who may take over from the policy: a person with a device, `keyboard`, `gamepad`, a registered name or
+    `module:Class`, or the `supervisor` of a simulated robot."""
+    takeover_options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    """Arguments of the device or of the supervisor."""
+    takeover_steps: int | None = None
+    """Number of steps after which a supervisor gives back. By default it acts until the episode ends."""
+    clock: Literal["real", "simulated"] = "real"
+    """Clock of a simulated robot. With `simulated`, its world waits for each chunk, and no time is spent waiting."""
     seed: int = HELD_OUT_SEEDS
     """Seed of the first episode of a simulated robot. The others use consecutive seeds."""
     device: str = "cpu"
@@ -73,6 +84,8 @@ class RobotConfig:
             raise ValueError(f"rate must be a positive number of hertz, got {self.rate:g}")
         if not 0 < self.seconds < float("inf"):
             raise ValueError(f"seconds must be a number above 0, got {self.seconds:g}")
+        if self.takeover_steps is not None and (self.takeover != SUPERVISOR or self.takeover_steps < 1):
+            raise ValueError(f"takeover_steps is at least 1, with takeover {SUPERVISOR}, got {self.takeover_steps}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be in 0 ... 2^63 - 1, got {self.seed}")
 
@@ -89,33 +102,31 @@ class RobotSession:
     """
 
     def __init__(self, run: str, config: RobotConfig) -> None:
-        require_device(config.device)
         if config.out is not None:
             require_new_file(Path(config.out), "--out")
-        loaded, trained = load_run(run, config.device)
-        deployed, self._config = loaded.policy, config
-        task = deployed.task
-        if task is None:
-            raise UserError(f"{run}: its policy was saved without a description of its task: train it again")
-        self._task, self._rate = task, _rate(task, config)
-        self._guard = None if config.guard is None else ChunkGuard.load(config.guard, config.device)
-        self._guarded = Counter[str]()
-        self._policy = Policy(_of_whole_chunks(deployed), self._guard)
+        if config.takeover is None and config.takeover_options:
+            raise UserError("takeover_options are those of a device or a supervisor: give --takeover as well")
+        self._run, self._config = read_config(str(config_path_of(run))).run, config
+        self._process = PolicyProcess(partial(serve_policy, run, config.device, config.guard, config.seed))
+        self._served: Served = self._process.description
         try:
+            self._rate = _rate(self._served.task, config)
             self._settings = LoopSettings(
                 self._rate,
-                deployed.n_action_steps,
+                self._served.n_action_steps,
                 config.late,
-                config.synchronous,
+                config.synchronous or config.clock == "simulated",
                 config.lead,
                 max(round(config.seconds * self._rate), 1),
                 config.stall,
                 config.observe_ahead,
                 config.patience,
+                real_time=config.clock == "real",
             )
         except ValueError as error:
+            self._process.close()
             raise UserError(str(error)) from error
-        self._run, self._loaded = trained.run, loaded
+        self._judged = Counter[str]()
         self._endings = list[bool]()
         self._loop: ControlLoop | None = None
 
@@ -126,15 +137,29 @@ class RobotSession:
             Stopped: The robot was stopped.
             UserError: The robot cannot be opened, or has another task.
         """
-        seed_all(self._config.seed)
-        limit = None if self._guard is None else _limit(self._task, self._guard)
+        config = self._config
+        seed_all(config.seed)
+        task, limits = self._served.task, self._served.limits
+        limit = None if limits is None else _limit(task, limits)
         with (
-            closing(_open_robot(self._config, self._run, self._rate)) as robot,
-            _recorded(self._config.out, self._task) as recording,
-            closing(ControlLoop(robot, self._task, self._choose(), self._settings, limit, recording)) as self._loop,
+            closing(self._process),
+            closing(_open_robot(config, self._run, self._rate)) as robot,
+            open_takeover(
+                config.takeover,
+                config.takeover_options,
+                config.takeover_steps,
+                robot,
+                replace(task, rate=self._rate),
+                config.seed,
+            ) as takeover,
+            _recorded(config.out, task) as recording,
+            closing(ControlLoop(robot, task, self._choose, self._settings, limit, recording, takeover)) as self._loop,
         ):
-            self._loaded.say_choice()
-            for _ in range(self._config.episodes):
+            if config.late == "stop":
+                self._process.when_ended(self._loop.stop.set)
+            if self._served.choice is not None:
+                remark(self._served.choice)
+            for _ in range(config.episodes):
                 self._endings.append(self._loop.run_episode().is_success)
 
     def report(self) -> dict[str, Any]:
@@ -145,22 +170,16 @@ class RobotSession:
             "success_rate": successes / ended if ended else None,
             "success_ci95": wilson_interval(successes, ended) if ended else None,
             "rate": self._rate,
+            "clock": self._config.clock,
             **({} if self._loop is None else self._loop.timing.summary()),
-            **({} if self._guard is None else {"guard": dict(self._guarded)}),
+            **({} if self._served.limits is None else {"guard": dict(self._judged)}),
         }
 
-    def _choose(self) -> Choose:
-        policy = self._policy
-        if self._guard is None:
-            return lambda observation, previous: policy.act(observation)  # type: ignore[return-value]
-
-        def choose(observation: Mapping[str, Any], previous: Native | None) -> Native:
-            actions, report = policy.act_and_report(observation, previous)
-            self._guarded["chunks"] += 1
-            self._guarded.update({name: int(value) for name, value in report._asdict().items() if name != "log_prob"})
-            return np.asarray(actions)
-
-        return choose
+    def _choose(self, observation: Mapping[str, Any], previous: Native | None) -> Native:
+        rows, _ = self._served.task.rows(observation)
+        answer: Answer = self._process.ask(rows[0], previous)
+        self._judged.update(chunks=1, **answer.judged)
+        return answer.actions
 
 
 def _rate(task: TaskSpec, config: RobotConfig) -> float:
@@ -172,12 +191,6 @@ def _rate(task: TaskSpec, config: RobotConfig) -> float:
     if task.rate is not None and abs(config.rate - task.rate) > 1e-3 * task.rate:
         remark(f"the policy was trained at {task.rate:g} Hz and acts at {config.rate:g} Hz")
     return config.rate
-
-
-def _of_whole_chunks(deployed: BestOfN) -> BestOfN:
-    """Return the same policy, which gives whole chunks: the loop needs the actions after the executed ones, too."""
-    policy, critic = deployed.policy, deployed.critic
-    return BestOfN(policy, critic, policy.horizon, deployed.candidates, deployed.temperature, deployed.task)
 
 
 @contextmanager
@@ -195,18 +208,12 @@ def _recorded(path: str | None, task: TaskSpec) -> Iterator[Recording | None]:
             Path(path).unlink()
 
 
-def _limit(task: TaskSpec, guard: ChunkGuard) -> Limit:
+def _limit(task: TaskSpec, limits: StepLimits) -> Limit:
     """Return a function that limits an action relative to the previous one, where the guard has seen only chunks."""
-    device = guard.threshold.device
 
-    @torch.inference_mode()
     def limit(action: Native, previous: Native | None) -> Native:
-        unit, before = (
-            None if one is None else torch.from_numpy(task.unit_actions(one)).to(device)[None]
-            for one in (action, previous)
-        )
-        assert unit is not None
-        return task.native_actions(guard.limits(unit[None], before)[0, 0].numpy(force=True))
+        before = None if previous is None else task.unit_actions(previous)
+        return task.native_actions(limits.apply(task.unit_actions(action), before))
 
     return limit
 
@@ -217,7 +224,10 @@ def _open_robot(config: RobotConfig, run: RunConfig, rate: float) -> Robot:
     if not of_class.isidentifier():
         options = {**(run.env_options if config.robot == run.env else {}), **config.robot_options}
         environment = make_environment(replace(run, env=config.robot, env_options=options))
-        return GymnasiumRobot(environment, rate, SuccessRule(run.success), config.seed)
+        clocked = rate if config.clock == "real" else None
+        return GymnasiumRobot(environment, clocked, SuccessRule(run.success), config.seed)
+    if config.clock == "simulated":
+        raise UserError(f"the robot {config.robot!r} moves in real time: leave out --clock simulated")
     constructor, what = find_robot(config.robot), f"the robot {config.robot!r}"
     try:
         with options_checked(what, constructor, config.robot_options):

@@ -50,9 +50,13 @@ def load_preset(kind: Kind, name: str) -> Layer:
     if name not in available:
         if kind == "envs" and (layer := _preset_of_task(name)):
             return layer
-        near = nearest(name, available)
+        near, other = nearest(name, available), ""
+        if kind == "envs":
+            from softflow.envs.tasks import FOREIGN_IDS, nearest_environment
+
+            near, other = nearest_environment(name, available), f". {FOREIGN_IDS}"
         hint = f"did you mean {near!r}? " if near else ""
-        raise ConfigError(f"unknown {_NOUNS[kind]} {name!r}: {hint}valid: {', '.join(available) or 'none'}")
+        raise ConfigError(f"unknown {_NOUNS[kind]} {name!r}: {hint}valid: {', '.join(available) or 'none'}{other}")
     return load_file(_presets() / kind / f"{name}.yaml", source=f"configs/{kind}/{name}.yaml")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 
-from softflow.task.parts import ActionPart, ObservationPart
+from softflow.task.parts import UNNAMED, ActionPart, ObservationPart
 
 
 def difference(expected: ObservationPart | ActionPart, got: ObservationPart | ActionPart) -> str:
@@ -26,6 +29,25 @@ def difference(expected: ObservationPart | ActionPart, got: ObservationPart | Ac
         if not np.allclose(bounds[:2], bounds[2:], rtol=1e-5, atol=1e-8):
             return f"has [{index}] in {bounds[0]:g} ... {bounds[1]:g}, expected {bounds[2]:g} ... {bounds[3]:g}"
     return ""
+
+
+def likely_renamed(
+    expected: Sequence[ObservationPart] | Sequence[ActionPart], got: Sequence[ObservationPart] | Sequence[ActionPart]
+) -> list[str]:
+    """Return a pair such as `goal=target` for each missing part, with the one unexpected part that differs in its name.
+
+    Where there is no such part, or several, the pair is `goal=NAME`. There are no pairs without unexpected parts, and
+    none of an action that is one array without names.
+    """
+    names, there = ({part.name for part in parts} for parts in (expected, got))
+    missing = [part for part in expected if part.name not in there]
+    others = [part for part in got if part.name not in names]
+    if not missing or not others or {UNNAMED} in (names, there):
+        return []
+    fits = [(part.name, other.name) for part in missing for other in others if not difference(part, other)]
+    ours, theirs = (Counter(names) for names in zip(*fits, strict=True)) if fits else (Counter(), Counter())
+    sure = {name: other for name, other in fits if ours[name] == theirs[other] == 1}
+    return [f"{part.name}={sure.get(part.name, 'NAME')}" for part in missing]
 
 
 def _height_and_width(part: ObservationPart) -> tuple[int, int] | None:

@@ -14,13 +14,22 @@ from numpy.typing import NDArray
 
 from softflow.errors import UserError, nearest
 from softflow.task.actions import ActionScale
-from softflow.task.comparison import difference
+from softflow.task.comparison import difference, likely_renamed
 from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.task.parts import UNNAMED, ActionPart, ObservationPart, duplicate, joined
 
 
 class TaskMismatch(UserError):
-    """Two descriptions that should be of one task are not; the message names every difference."""
+    """Two descriptions that should be of one task are not; the message names every difference.
+
+    Attributes:
+        renaming: Pairs such as `goal=target`, which say under what names missing parts may be there. None if all parts
+            that are there are expected.
+    """
+
+    def __init__(self, message: str, renaming: str | None = None) -> None:
+        super().__init__(message)
+        self.renaming = renaming
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,11 @@ class TaskSpec:
             for part in self.observation
         }
 
+    def named(self, row: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return the parts of one row (O,) by name, in native units: an observation from which `rows` makes the row."""
+        parts = self.split(row[None])
+        return {part.name: part.unpack(parts[part.name])[0] for part in self.observation}
+
     def _by_name(self, observation: Any) -> dict[str, Any]:
         if not isinstance(observation, Mapping):
             if len(self.observation) == 1:
@@ -171,6 +185,15 @@ class TaskSpec:
     def action_dim(self) -> int:
         """A: numbers of an action that are learnt; those with one possible value are not among them."""
         return self._scale.size
+
+    @property
+    def action_names(self) -> list[str]:
+        """The name of each number of a native action, (N,), such as `arm[0]`, or `grip` for a part of one number."""
+        return [
+            part.name if part.size == 1 else f"{part.name}[{index}]"
+            for part in self.action
+            for index in range(part.size)
+        ]
 
     def unit_actions(self, action: Any) -> NDArray[np.float32]:
         """Scale native actions to [-1, 1].
@@ -228,7 +251,11 @@ class TaskSpec:
             TaskMismatch: It does not.
         """
         if found := self.differences(other):
-            raise TaskMismatch(f"{what}: {'; '.join(found)}")
+            pairs = [
+                *likely_renamed(self.observation, other.observation),
+                *likely_renamed(self.action, other.action),
+            ]
+            raise TaskMismatch(f"{what}: {'; '.join(found)}", " ".join(pairs) or None)
 
     # ------------------------------------------------------------------------------------------------- environments
 

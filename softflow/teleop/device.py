@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 class Command(Enum):
     """What a person wants to happen to the episode."""
 
-    PAUSE = "start, pause or go on"
+    PAUSE = "start, pause or go on; on a robot, take over or give back"
     KEEP = "end the episode and keep it"
+    TAKE_OVER = "act in place of the policy"
+    GIVE_BACK = "let the policy act"
     DISCARD = "discard the episode and repeat it"
     SUCCESS = "mark as success, or not"
     QUIT = "quit"
@@ -51,6 +53,9 @@ class Device(ABC):
 
     def reset(self) -> None:  # noqa: B027 (optional)
         """Prepare for an episode. The environment has just been reset."""
+
+    def take_over(self, last: NDArray[np.floating]) -> None:  # noqa: B027 (optional)
+        """Prepare to act in place of a policy, whose last action was `last`, (A,) in [-1, 1]."""
 
     def listen(self, events: Sequence[Event]) -> list[Command]:
         """Take note of the events of the window since the last call. Return the commands among them.

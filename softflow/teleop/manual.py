@@ -62,6 +62,11 @@ class Manual(Device):
     def reset(self) -> None:
         self._value = self._rest.copy()
 
+    def take_over(self, last: NDArray[np.floating]) -> None:
+        """Begin where the robot is told to be: with the last action, as far as numbers stay where they are."""
+        value = last.astype(np.float64)
+        self._value = np.where(self._toggled, np.where(value < 0, -1.0, 1.0), value)
+
     def act(self) -> NDArray[np.floating]:
         deflection = np.zeros(len(self._value))
         page = slice(self._first, self._first + len(self.CONTROLS))

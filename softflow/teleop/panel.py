@@ -1,13 +1,15 @@
-"""The panel of the window: state of the recording, a bar for each number of the action, and the keys."""
+"""The panel of a window: a state, a bar for each number of the action, and the keys."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import pygame
 
-from softflow.teleop.status import Phase, Status
+from softflow.teleop.status import Moved, Phase, Status
 
 WIDTH = 400
 """Width of the panel in pixels."""
@@ -23,47 +25,48 @@ PHASES = {
     Phase.RECORDING: ("RECORDING", "Enter ends and keeps it", RED),
     Phase.ENDED: ("ENDED", "Enter keeps it, Backspace repeats it", GREEN),
 }
-KEYS = (
-    ("Space", "start, pause"),
-    ("Enter", "end and keep"),
-    ("Backspace", "discard, repeat"),
-    ("Tab", "mark as success, or not"),
-    ("Esc", "quit"),
-)
+Colour = tuple[int, int, int]
+S = TypeVar("S", bound=Moved)
 
 
-class Panel:
+class Panel(Generic[S]):
     """Draws the panel."""
+
+    KEYS: Sequence[tuple[str, str]]
+    """The keys of the window and their meanings."""
 
     def __init__(self) -> None:
         self._large, self._normal, self._small = (pygame.font.Font(None, size) for size in (40, 25, 21))
 
-    def draw(self, screen: pygame.Surface, area: pygame.Rect, status: Status) -> None:
+    @abstractmethod
+    def draw_state(self, screen: pygame.Surface, area: pygame.Rect, status: S) -> int:
+        """Draw the upper part, and return where it ends."""
+
+    def draw(self, screen: pygame.Surface, area: pygame.Rect, status: S) -> None:
         """Draw the status into an area of the screen."""
         screen.fill(GROUND, area)
         inner = area.inflate(-2 * MARGIN, -2 * MARGIN)
-        top = self._draw_state(screen, inner, status)
-        bottom = self._draw_keys(screen, inner, [*KEYS, *status.hints])
+        top = self.draw_state(screen, inner, status)
+        bottom = self._draw_keys(screen, inner, [*self.KEYS, *status.hints])
         self._draw_bars(screen, pygame.Rect(inner.left, top, inner.width, max(bottom - top, 1)), status)
 
-    def _draw_state(self, screen: pygame.Surface, area: pygame.Rect, status: Status) -> int:
-        """Draw the upper part, and return where it ends."""
-        word, hint, colour = PHASES[status.phase]
-        self._write(screen, self._normal, status.task, FAINT, area.left, area.top + 8)
+    def draw_heading(
+        self, screen: pygame.Surface, area: pygame.Rect, task: str, word: str, hint: str, colour: Colour
+    ) -> int:
+        """Draw the task, a word for the state, and what can be done. Return where this ends."""
+        self._write(screen, self._normal, task, FAINT, area.left, area.top + 8)
         pygame.draw.circle(screen, colour, (area.left + 9, area.top + 46), 9)
         self._write(screen, self._large, word, colour, area.left + 28, area.top + 46)
         self._write(screen, self._normal, hint, TEXT, area.left, area.top + 78)
-        y = area.top + 116
-        for name, text, ink in (
-            ("episode", f"{status.kept + 1} of {status.episodes}", STRONG),
-            ("kept", f"{status.kept}, {status.successes} successes", TEXT),
-            ("success", _success(status), GREEN if status.is_success else TEXT),
-            ("steps", f"{status.steps}, return {status.earned:.3g}", TEXT),
-            ("rate", f"{status.reached:.1f} of {status.rate:g} Hz", AMBER if status.is_late else TEXT),
-            ("device", status.settings, TEXT),
-        ):
+        return area.top + 116
+
+    def draw_rows(
+        self, screen: pygame.Surface, area: pygame.Rect, y: int, rows: Iterable[tuple[str, str, Colour]]
+    ) -> int:
+        """Draw lines of a name and a text in a colour, from y on. Return where they end."""
+        for name, text, colour in rows:
             self._write(screen, self._normal, name, FAINT, area.left, y)
-            self._write(screen, self._normal, text, ink, area.left + COLUMN, y)
+            self._write(screen, self._normal, text, colour, area.left + COLUMN, y)
             y += LINE
         return y
 
@@ -76,7 +79,7 @@ class Panel:
             self._write(screen, self._small, meaning, FAINT, area.left + COLUMN, y)
         return top - MARGIN
 
-    def _draw_bars(self, screen: pygame.Surface, area: pygame.Rect, status: Status) -> None:
+    def _draw_bars(self, screen: pygame.Surface, area: pygame.Rect, status: S) -> None:
         """Draw a bar from the centre for each number that the device moves now."""
         labels = np.array(status.labels)
         rows = np.flatnonzero(labels != "") if (labels != "").any() else np.arange(len(labels))
@@ -102,6 +105,30 @@ class Panel:
         """Write a text whose left end has its centre at x, y."""
         written = font.render(text, True, colour)
         screen.blit(written, written.get_rect(midleft=(x, y)))
+
+
+class RecordingPanel(Panel[Status]):
+    """The panel of a recording."""
+
+    KEYS = (
+        ("Space", "start, pause"),
+        ("Enter", "end and keep"),
+        ("Backspace", "discard, repeat"),
+        ("Tab", "mark as success, or not"),
+        ("Esc", "quit"),
+    )
+
+    def draw_state(self, screen: pygame.Surface, area: pygame.Rect, status: Status) -> int:
+        top = self.draw_heading(screen, area, status.task, *PHASES[status.phase])
+        rows = (
+            ("episode", f"{status.kept + 1} of {status.episodes}", STRONG),
+            ("kept", f"{status.kept}, {status.successes} successes", TEXT),
+            ("success", _success(status), GREEN if status.is_success else TEXT),
+            ("steps", f"{status.steps}, return {status.earned:.3g}", TEXT),
+            ("rate", f"{status.reached:.1f} of {status.rate:g} Hz", AMBER if status.is_late else TEXT),
+            ("device", status.settings, TEXT),
+        )
+        return self.draw_rows(screen, area, top, rows)
 
 
 def _success(status: Status) -> str:

@@ -1,4 +1,4 @@
-"""What the window of a teleoperation shows."""
+"""What the windows of teleoperation and takeovers show."""
 
 from __future__ import annotations
 
@@ -21,19 +21,34 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True)
-class Status:
-    """What the panel shows.
+class Moved:
+    """What a person moves.
 
     Attributes:
         task: The name of the task.
-        episodes: The number of episodes to record.
-        kept: The number of episodes recorded so far.
-        successes: The number of successes among them.
         names: The name of each number of the action, (A,).
         labels: What moves it, (A,).
         action: The action of the last step, (A,), in [-1, 1].
         settings: The settings of the device.
         hints: Its keys and their meanings.
+    """
+
+    task: str
+    names: Sequence[str]
+    labels: Sequence[str]
+    action: NDArray[np.floating]
+    settings: str
+    hints: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Status(Moved):
+    """What the panel of a recording shows.
+
+    Attributes:
+        episodes: The number of episodes to record.
+        kept: The number of episodes recorded so far.
+        successes: The number of successes among them.
         steps: The number of steps of this episode.
         earned: The sum of its rewards.
         rate: The control rate in hertz.
@@ -44,15 +59,9 @@ class Status:
         is_judged: Whether the environment decides that, and not the person.
     """
 
-    task: str
     episodes: int
     kept: int
     successes: int
-    names: Sequence[str]
-    labels: Sequence[str]
-    action: NDArray[np.floating]
-    settings: str
-    hints: Sequence[tuple[str, str]]
     steps: int
     earned: float
     rate: float

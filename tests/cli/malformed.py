@@ -19,6 +19,7 @@ from softflow.cli.demonstrate import DemoConfig
 from softflow.cli.evaluate import EvalConfig
 from softflow.cli.export import ExportConfig
 from softflow.cli.guard import GuardConfig
+from softflow.cli.robot import RunRobotConfig
 from softflow.runs.config import config_class
 from softflow.settings.fields import dotted_fields
 from softflow.settings.presets import Selection
@@ -72,10 +73,14 @@ LINES = {
         "softflow-data filter pendulum.npz d.npz --min-length 3",
         "softflow-data split pendulum.npz d.npz e.npz --env Pendulum-v1",
     ],
+    "softflow-robot": [
+        "softflow-robot run run --robot Pendulum-v1 --episodes 1 --clock simulated --out d.rec",
+        "softflow-robot run run --robot tests.robot.scripted:ScriptedRobot --seconds 1 --guard guard",
+    ],
 }
 CLASSES = {
     "softflow-eval": EvalConfig, "softflow-demo": DemoConfig, "softflow-export": ExportConfig,
-    "softflow-guard": GuardConfig,
+    "softflow-guard": GuardConfig, "softflow-robot": RunRobotConfig,
 }  # fmt: skip
 OPTIONS = [
     "max_steps", "reward", "noise", "mode", "sloppiness", "render_mode", "name", "env", "rng", "seed", "make",
@@ -88,7 +93,7 @@ READERS = [
     "softflow-guard run --demos held_out.npz --out new",
 ]  # fmt: skip
 
-DATASETS = ["lerobot", "minari", "robomimic.hdf5", "d4rl.hdf5", "ogbench.npz"]
+DATASETS = ["lerobot", "minari", "robomimic.hdf5", "d4rl.hdf5", "ogbench.npz", "hour.rec"]
 DATASET_READERS = ["softflow-data info {}", "softflow-data convert {} d.npz", f"{TRAIN} --demos {{}}"]
 
 
@@ -127,8 +132,8 @@ def _flags(rng: random.Random) -> Attempt:
             argv += [f"--{rng.choice(keys)}", rng.choice(TEXTS)]
         elif change == 2:
             argv += [f"--{rng.choice(keys)}={rng.choice(TEXTS)}"]
-        elif change == 3 and "env-options" in keys:
-            kind = rng.choice([key for key in keys if key.endswith("-options")])
+        elif change == 3 and (kinds := [key for key in keys if key.endswith("-options")]):
+            kind = rng.choice(kinds)
             argv += [f"--{kind}.{rng.choice(OPTIONS)}", rng.choice([*TEXTS, "2", "sparse"])]
         elif change == 4 and len(argv) > 2:
             del argv[place]

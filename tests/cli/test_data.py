@@ -183,7 +183,10 @@ def test_an_environment_says_the_bounds_and_the_parts(demos: list[Episode], comm
     assert len(load_dataset("both.npz").episodes) == 10
     assert command(
         "softflow-data convert lerobot again.npz --env two_routes --map state=observation.state"
-    ).error() == ("error: lerobot: the task has no part 'state': it has observation, action[0], action[1]\n")
+    ).error() == (
+        "error: lerobot: the task has no part 'state': it has observation, action, and single numbers such as "
+        "observation[0]\n"
+    )
 
 
 LINES = [
@@ -200,7 +203,10 @@ LINES = [
         "convert d.npz c.npz --map state=observatoin",
         "d.npz: the dataset has no observation 'observatoin': it has observation",
     ),
-    ("filter d.npz c.npz --successes --format lerobot", "d.npz: meta/info.json is missing"),
+    (
+        "filter d.npz c.npz --successes --format lerobot",
+        "d.npz: this is no dataset of the format lerobot, it looks like npz",
+    ),
     ("merge m.npz d.npz d.npz --env peg_insertion", "d.npz: the demonstrations are of another task: "),
     ("inof d.npz", "unknown command 'inof': did you mean 'info'?"),
     ("info nowhere", "nowhere: no such file"),
@@ -217,7 +223,9 @@ LINES = [
     ("info d.npz --images sheet.jpg", "sheet.jpg must end in .png, the format that is written"),
     ("convert d.npz d.npz", "d.npz exists; choose another file"),
     ("convert d.npz small.yaml/c.npz", "is no folder"),
-    ("repair d.npz whole", "d.npz: meta/info.json is missing"),
+    ("repair d.npz whole", "d.npz: this is no dataset of the format lerobot, it looks like npz"),
+    ("info d.npz --format lerobot", "d.npz: this is no dataset of the format lerobot, it looks like npz"),
+    ("repair nothing.npz whole", "nothing.npz: meta/info.json is missing"),
     ("merge m.npz d.npz", "give at least two datasets, got 1"),
     ("merge d.npz d.npz d.npz", "d.npz exists"),
     ("filter d.npz f.npz", "no condition to filter by"),

@@ -11,15 +11,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 
 from softflow.data import EpisodeBuilder, load_dataset
+from softflow.data.recording import Recording
+from softflow.envs import make_env
 from softflow.policies import ChunkGuard
+from softflow.robot import ControlLoop
 from softflow.runs import evaluator, exporting, recorder, training
+from softflow.task import TaskSpec
+from softflow.teleop import display
 from softflow.training.loop import Trainer
 from tests.cli.conftest import MAINS, contents, pendulum_demonstrations
 from tests.cli.malformed import DATASETS, Attempt, attempt
@@ -69,6 +76,9 @@ def cut_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(evaluator, "evaluate", accept)
     monkeypatch.setattr(exporting, "export_greedy", accept)
     monkeypatch.setattr(ChunkGuard, "save", accept)
+    monkeypatch.setattr(ControlLoop, "run_episode", accept)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(display, "UNSEEN", ())
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))
@@ -119,13 +129,18 @@ def guard(command: Any, small_run: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def datasets(tmp_path: Path) -> None:
-    """A dataset of each format of other projects, all but that of D4RL genuine."""
+    """A dataset of each format of other projects, all but that of D4RL genuine, and a recording."""
     shutil.copytree(GENUINE / "v061_image", tmp_path / "lerobot")
     shutil.copytree(FORMATS / "minari" / "toy-hdf5-v0", tmp_path / "minari")
     shutil.copy(FORMATS / "robomimic" / "lift.hdf5", tmp_path / "robomimic.hdf5")
     shutil.copy(FORMATS / "ogbench" / "cube_task2.npz", tmp_path / "ogbench.npz")
     with h5py.File(tmp_path / "d4rl.hdf5", "w") as file:
         file.update(columns(load_dataset(GENUINE / "two_routes.npz").episodes))
+    with closing(Recording(tmp_path / "hour.rec", TaskSpec.from_env(make_env("Pendulum-v1")))) as recording:
+        for step in range(6):
+            proposed = (step, np.zeros((4, 1))) if step in (0, 4) else None
+            recording.step(np.float32([step, 1, 2]), np.float32([0.5]), step == 2, step != 2, proposed)
+        recording.end(np.float32([6, 1, 2]), False, True)
 
 
 @pytest.fixture

@@ -130,20 +130,26 @@ def test_demonstrations_that_are_added_are_read_as_they_are(theirs: Path, record
     assert len(load_dataset("run/demonstrations.npz").episodes) == 4
 
 
-HAS = "it has observation.tcp, observation.fingers, observation.peg_head, observation.peg_tail, observation.target\n"
+HAS = "it has observation.tcp, observation.fingers, observation.peg_head, observation.peg_tail, observation.target"
 LINES = [
-    ("--demo-map hole=observation.taget", f"theirs: the dataset has no observation 'observation.taget': {HAS}"),
+    (
+        "--demo-map hole=observation.taget",
+        f"theirs: the dataset has no observation 'observation.taget': {HAS}, and single numbers such as ",
+    ),
     (
         "--demo-map hoel=observation.target",
-        "theirs: the task has no part 'hoel': it has gripper, head, hole, opening, tail, action[0], action[1], "
-        "action[2], action[3]\n",
+        "theirs: the task has no part 'hoel': it has gripper, head, hole, opening, tail, action, and single numbers "
+        "such as gripper[0]\n",
     ),
     (
         "--demo-map head=observation.tcp tail=observation.tcp",
         "theirs: 'observation.tcp' is given for 'head' and 'tail': a part can be used once\n",
     ),
     ("--demo-map action[0]=dw", "theirs: the dataset has no action 'dw': it has grip, dz, dy, dx\n"),
-    ("--demo-map action[0]=dx", "action[1], action[2], action[3] of the task is not named: name all numbers of the"),
+    (
+        "--demo-map action[0]=dx",
+        "action[1], action[2], action[3] of the task is not named: name all numbers of 'action'",
+    ),
     ("--demo-map hole=observation.target", "theirs: observation 'gripper' is missing; "),
     ("--demo-map hole", "--demo-map needs pairs such as NAME=OTHER_NAME\n"),
     ("--demo-map hole= --seed 1", "--demo-map needs pairs such as NAME=OTHER_NAME, got 'hole='\n"),
@@ -154,16 +160,35 @@ LINES = [
 ]
 
 
+def test_missing_parts_name_the_flag_that_renames_them(theirs: Path, command: Command) -> None:
+    """A part is proposed if no other could be meant."""
+    likely = "gripper=NAME head=NAME hole=observation.target opening=observation.fingers tail=NAME\n"
+    advice = "if only names differ, give them: "
+    error = command(f"softflow-train {SMALL} --demos theirs --run-dir run").error()
+    assert error.endswith(f"{advice}--demo-map {likely}")
+    assert command("softflow-data info theirs --env peg_insertion").error().endswith(f"{advice}--map {likely}")
+    assert command("softflow-data check theirs --env peg_insertion").error().endswith(f"{advice}--map {likely}")
+    assert command("softflow-data convert theirs ours.npz --map tip=observation.tcp").status == 0
+    error = command("softflow-data info ours.npz --env two_routes").error()
+    assert error.endswith(f"{advice}--map observation=NAME\n")
+    assert command("softflow-data convert theirs less.npz --map gripper=observation.tcp").status == 0
+    error = command("softflow-data info less.npz --env peg_insertion").error()
+    assert "observation 'tail' is missing" in error and "--map" not in error
+
+
 @pytest.mark.parametrize(("flags", "message"), LINES)
 def test_what_does_not_fit_is_one_line(flags: str, message: str, theirs: Path, command: Command) -> None:
     assert message in command(f"softflow-train {SMALL} --demos theirs {flags} --run-dir run").error()
     assert not Path("run").exists()
 
 
-def test_numbers_without_names_cannot_be_named(recorded: Dataset, command: Command, tmp_path: Path) -> None:
+def test_numbers_without_names_are_called_by_their_indices(recorded: Dataset, command: Command, tmp_path: Path) -> None:
     write_theirs(tmp_path / "unnamed", recorded, names=None)
-    error = command(f"softflow-train {SMALL} --demos unnamed --demo-map {OBSERVED} {ACTED} --run-dir run").error()
-    assert "unnamed: the dataset does not name the numbers of its actions, so none is 'grip'" in error
+    line = f"softflow-data convert unnamed named.npz --env peg_insertion --map {OBSERVED}"
+    assert "unnamed: the dataset has no action 'grip': it has action, and single" in command(f"{line} {ACTED}").error()
+    reversed_again = " ".join(f"action[{index}]=action[{3 - index}]" for index in range(4))
+    assert command(f"{line} {reversed_again}").status == 0
+    require_recorded(load_dataset("named.npz"), recorded)
 
 
 def test_how_a_file_is_read_needs_a_file(command: Command) -> None:

@@ -15,6 +15,7 @@ import pytest
 from softflow.data import Episode, load_dataset, load_demonstrations
 from softflow.envs import make_env
 from softflow.runs import record_teleoperation
+from softflow.teleop import display
 from tests.teleop.scripted import DEVICE, ENV, FAR, Plane
 
 ROOT = Path(__file__).parents[2]
@@ -22,10 +23,15 @@ DEMO = f"softflow-demo --env {ENV} --teleop {DEVICE} --teleop-rate 1000 --out d.
 REST = 0.0, -0.5  # zero in native units, where the second number has the bounds -0.5 and 1.5
 
 
+def allow_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(display, "UNSEEN", ())
+
+
 @pytest.fixture
 def record(command: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`record("space q|return")` runs the command with these keys."""
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    allow_no_display(monkeypatch)
     monkeypatch.setattr(Plane, "total", 0)
     return lambda script, flags="": command(f"{DEMO} {flags} --demonstrator-options.script", script)
 
@@ -161,7 +167,11 @@ def test_the_file_is_there_before_the_recording_ends(record: Any, monkeypatch: p
 
 
 def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "softflow", "demo", *DEMO.split()[1:], "--demonstrator-options.script"]
+    code = (
+        "import sys; from softflow.teleop import display; from softflow.cli import demonstrate; display.UNSEEN = (); "
+    )
+    code += "sys.exit(demonstrate.main(sys.argv[1:]))"
+    line = [sys.executable, "-c", code, *DEMO.split()[1:], "--demonstrator-options.script"]
     environment = os.environ | {"SDL_VIDEODRIVER": "dummy", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*line, "space|return"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
@@ -193,7 +203,7 @@ def test_a_rate_that_cannot_be_kept_is_reported(record: Any) -> None:
     ],
 )
 def test_bad_input_is_refused(command: Any, monkeypatch: pytest.MonkeyPatch, flags: str, message: str) -> None:
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    allow_no_display(monkeypatch)
     result = command(f"{DEMO} {flags}")
     assert result.status == 2 and message in result.err.splitlines()[-1], result
     assert not Path("d.npz").exists()
@@ -206,9 +216,20 @@ def test_a_rate_without_a_device_is_refused(command: Any) -> None:
 def test_without_a_display_it_says_so(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")
-    message = command(f"softflow-demo --env {ENV} --teleop keyboard").error()
-    assert "no window can be opened" in message and "teleoperation needs a display" in message
+    for driver in ("offscreen", "dummy"):
+        monkeypatch.setenv("SDL_VIDEODRIVER", driver)
+        message = command(f"softflow-demo --env {ENV} --teleop keyboard").error()
+        assert "no window can be opened" in message and "teleoperation needs a display" in message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="SDL prints this line on Linux")
+def test_sdl_prints_no_line_before_the_error(tmp_path: Path) -> None:
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "softflow", "demo", "--env", ENV, "--teleop", "keyboard"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("error: no window can be opened (")
+    assert done.stderr.count("\n") == 1
 
 
 def test_without_pygame_it_says_what_to_install(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,12 @@ def test_bad_demonstrations_are_refused(
     [
         ("--algo sofflow", "unknown algorithm 'sofflow': did you mean 'softflow'?"),
         ("--env tapecut", "unknown environment 'tapecut': did you mean 'tape_cut'?"),
+        (
+            "--env cartpole",
+            "wrong_mode. The id of another package is written module:Id-v0, such as gymnasium_",
+        ),
+        ("--env cartpole", "unknown environment 'cartpole': did you mean 'CartPole-v1'?"),
+        ("--env TwoRoutes", "unknown environment 'TwoRoutes': did you mean 'two_routes'?"),
         ("--env Pendulum-v7", "no environment is called 'Pendulum-v7': did you mean 'Pendulum-v1'?"),
         ("--env CartPole-v1", "actions must be a Box of real numbers, 'CartPole-v1' has Discrete"),
         ("--preset quik", "unknown preset 'quik': did you mean 'quick'?"),

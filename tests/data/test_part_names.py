@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softflow.data import Dataset, DemonstrationError, Episode, read_dataset, save_demonstrations
-from softflow.data.part_names import PartNames, in_names_of_dataset, in_names_of_task
+from softflow.data.part_names import RecordedParts, in_names_of_dataset, in_names_of_task
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from tests.formats.lerobot_datasets import CAMERA, GENUINE, write_numbers
 from tests.task.specs import IMAGES, SEEN
@@ -33,7 +33,7 @@ def test_parts_are_chosen_renamed_and_ordered(sources: list[str], wanted: list[s
     names = dict(zip(wanted[:number], sources[:number], strict=True))
     by_name = {part.name: part for part in RECORDED.observation}
     task = replace(RECORDED, observation=tuple(replace(by_name[old], name=new) for new, old in names.items()))
-    asked = in_names_of_dataset(task, names, PartNames.of(RECORDED))
+    asked = in_names_of_dataset(task, names, RecordedParts.of(RECORDED))
     assert asked is not None and [part.name for part in asked.observation] == list(names.values())
     for dataset in (in_names_of_task(DATASET, task, names), in_names_of_task(DATASET, None, names)):
         assert dataset.task == task and dataset.episodes[0].task == task
@@ -54,8 +54,43 @@ def test_parts_of_actions_are_chosen_as_well() -> None:
     swapped = in_names_of_task(Dataset([episode], numbers), box, names)
     assert swapped.task == box
     np.testing.assert_array_equal(swapped.episodes[0].action, [[0.5, 0.25]])
-    with pytest.raises(ValueError, match=r"the action has the parts x \(1\), y \(2\), expected y \(1\), x \(1\)"):
-        in_names_of_task(DATASET, box, {"action[0]": "y", "action[1]": "x"})
+
+
+NUMBERED = st.permutations([("a", 0), ("b", 0), ("b", 1), ("c", 0), ("c", 1), ("c", 2)])
+
+
+@settings(deadline=None)
+@given(NUMBERED, st.lists(st.integers(1, 3), min_size=1, max_size=3))
+def test_parts_are_assembled_from_single_numbers(sources: list[tuple[str, int]], sizes: list[int]) -> None:
+    names, expected, parts = {}, [], []
+    for part, size in zip("uvw", sizes, strict=False):
+        parts.append(ObservationPart(part, (size,)))
+        for index in range(min(size, len(sources))):
+            source, number = sources.pop()
+            names[f"{part}[{index}]" if size > 1 or number else part] = f"{source}[{number}]"
+            expected.append(OBSERVED[source][number])
+    if len(expected) < sum(sizes):
+        return
+    task = replace(RECORDED, observation=tuple(parts))
+    asked = in_names_of_dataset(task, names, RecordedParts.of(RECORDED))
+    assert asked is not None and set(asked.observation) <= set(RECORDED.observation)
+    for dataset in (in_names_of_task(DATASET, task, names), in_names_of_task(DATASET, None, names)):
+        assert dataset.task == task
+        np.testing.assert_array_equal(dataset.episodes[0].observation, [expected] * 2)
+
+
+def test_numbers_of_actions_are_put_in_order() -> None:
+    """The reader is asked for the action as it is recorded, with the bounds of the task."""
+    box = ActionPart("action", (0.5, -1.0, -2.0), (0.5, 1.0, 2.0))
+    names = {"action[0]": "y[1]", "action[1]": "x", "action[2]": "y[0]"}
+    task = replace(RECORDED, action=(box,))
+    asked = in_names_of_dataset(task, names, RecordedParts.of(RECORDED))
+    assert asked is not None and asked.action == RECORDED.action
+    dataset = in_names_of_task(DATASET, task, names)
+    assert dataset.task == task
+    np.testing.assert_array_equal(dataset.task.native_actions(dataset.episodes[0].action), [[0.5, 0.25, 1.0]])
+    unnamed = in_names_of_dataset(task, {f"action[{i}]": f"action[{2 - i}]" for i in range(3)}, RecordedParts(()))
+    assert unnamed is not None and unnamed.action == (ActionPart("action", box.low[::-1], box.high[::-1]),)
 
 
 def test_images_are_chosen_among_numbers() -> None:
@@ -70,16 +105,32 @@ def test_images_are_chosen_among_numbers() -> None:
     alone = in_names_of_task(dataset, None, {"n": number.name})
     assert alone.episodes[0].observation.dtype == np.float32 and alone.episodes[0].layout is None
     np.testing.assert_array_equal(alone.episodes[0].observation, row[number.name].reshape(2, -1))
+    both = in_names_of_task(dataset, None, {"eye": image.name, "n": f"{number.name}[1]"})
+    assert both.task is not None and both.task.layout is not None
+    got = both.task.layout.unpack(both.episodes[0].observation)
+    np.testing.assert_array_equal(got["eye"], row[image.name])
+    np.testing.assert_array_equal(got["n"], row[number.name][:, 1:2])
+    with pytest.raises(ValueError, match=rf"no number '{image.name}\[0\]': '{image.name}' is named as a whole, as are"):
+        in_names_of_task(dataset, None, {"eye": f"{image.name}[0]"})
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
         ({"a": "b"}, "'b' is given for 'a', but the task has a part 'b': name it as well"),
-        ({"a": "d"}, "the dataset has no observation 'd': it has a, b, c"),
-        ({"d": "a"}, "the task has no part 'd': it has a, b, c, x, y"),
+        ({"a": "d"}, "the dataset has no observation 'd': it has a, b, c, and single numbers such as b[0]"),
+        ({"d": "a"}, "the task has no part 'd': it has a, b, c, x, y, and single numbers such as b[0]"),
         ({"x": "y"}, "'y' is given for 'x', but the task has a part 'y': name it as well"),
-        ({"x": "a"}, "the dataset has no action 'a': it has x, y"),
+        ({"x": "a"}, "the dataset has no action 'a': it has x, y, and single numbers such as y[0]"),
+        ({"a": "b[0]"}, "'b[0]' is given for 'a', but the task has a part 'b': name it as well"),
+        ({"a": "b[2]"}, "there is no number 'b[2]': 'b' has b[0] to b[1]"),
+        ({"b": "c[0]"}, "'c[0]' is one number, 'b' is not: 'b' has b[0] to b[1]"),
+        ({"b[0]": "a", "b": "c"}, "'b' is named as a whole and by its numbers: name it in one way"),
+        ({"b[0]": "a"}, "b[1] of the task is not named: name all numbers of 'b', or none"),
+        ({"b[0]": "a", "b[1]": "c"}, "'b[1]' is one number, 'c' is not: 'c' has c[0] to c[2]"),
+        ({"a": "b[0]", "b": "b"}, "'b[0]' is a number of 'b', which is given too: a part can be used once"),
+        ({"y": "x", "x": "y[0]"}, "'y' has the size 2, 'x' of the dataset 1: name numbers"),
+        ({"x": "y"}, "'y' is given for 'x', but the task has a part 'y': name it as well"),
         ({"a": "b", "b": "b"}, "'b' is given for 'a' and 'b': a part can be used once"),
     ],
 )
@@ -93,7 +144,7 @@ def test_names_that_do_not_fit(names: dict[str, str], message: str, tmp_path: Pa
 def test_a_name_of_two_kinds_is_refused() -> None:
     task = replace(RECORDED, action=(replace(X, name="a"), Y))
     with pytest.raises(ValueError, match="'a' is a part of the observation and of the action: rename one of them"):
-        in_names_of_dataset(task, {"a": "b"}, PartNames.of(RECORDED))
+        in_names_of_dataset(task, {"a": "b"}, RecordedParts.of(RECORDED))
 
 
 def test_a_file_without_names_is_refused(tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ def test_the_numbers_are_those_by_hand() -> None:
     assert TaskSpec.build(json.loads(json.dumps(summary))["task"]) == HAND
 
 
+def test_takeovers_are_counted() -> None:
+    nobody = summary_of(DATASET)
+    assert (nobody["takeovers"], nobody["human_steps"]) == (0, 0)
+    first, second, *others = DATASET.episodes
+    taken = [replace(first, human=np.arange(20) >= 13), replace(second, human=np.zeros(30, bool)), *others]
+    summary = summary_of(Dataset(taken, HAND))
+    assert (summary["takeovers"], summary["human_steps"]) == (1, 7)
+    assert "takeovers: in 1 of 4 episodes; a person acted at 6.0% of the steps" in list(in_words(summary))
+
+
 def test_actions_are_in_native_units() -> None:
     actions = summary_of(DATASET)["actions"]
     ranges = {action["name"]: [action[key] for key in ("min", "max", "low", "high")] for action in actions}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -82,6 +83,23 @@ def test_its_whole_episodes_are_recovered(tmp_path: Path) -> None:
             np.testing.assert_allclose(ours[name][statistic], theirs[name][statistic], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["v061_video", "v061_image", "v044_two_routes"])
+def test_a_complete_dataset_is_left_as_it_is(name: str, tmp_path: Path) -> None:
+    before = files_of(GENUINE / name)
+    summary = repair(GENUINE / name, tmp_path / "whole")
+    whole = re.fullmatch(
+        r".*: nothing is to be repaired, (\d+) whole episodes with (\d+) steps are complete; .*", summary
+    )
+    assert whole is not None and summary.endswith(f"{tmp_path / 'whole'} is not written")
+    info = json.loads((GENUINE / name / "meta/info.json").read_text())
+    assert [int(number) for number in whole.groups()] == [info["total_episodes"], info["total_frames"]]
+    assert files_of(GENUINE / name) == before and not list(tmp_path.iterdir())
+    root = copy_of(name, tmp_path)
+    (root / "meta/stats.json").unlink()
+    assert "recovered" in repair(root, tmp_path / "whole")
+    assert "nothing is to be repaired" in repair(tmp_path / "whole", tmp_path / "again")
+
+
 def lose_list(root: Path) -> None:
     shutil.rmtree(root / "meta/episodes")
 
@@ -137,6 +155,7 @@ def test_what_cannot_be_repaired_is_one_clear_line(tmp_path: Path) -> None:
     root = copy_of("v061_video", tmp_path)
     with pytest.raises(UserError, match=f"{root} already exists: give the name of a folder that does not"):
         repair(INTERRUPTED, root)
+    lose_list(root)
     with pytest.raises(UserError, match=f"{root / 'whole'} is inside {root}, which is not changed"):
         repair(root, root / "whole")
     (root / VIDEO).write_bytes(b"")

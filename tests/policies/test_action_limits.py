@@ -77,3 +77,12 @@ def test_what_is_no_limit_is_refused(options: dict, message: str) -> None:
 def test_a_start_that_no_limit_can_keep_is_refused(previous: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ActionLimits(3)(torch.zeros(2, 4, 3), previous)
+
+
+@given(limits, numbers(-3, 3, (HORIZON, ACTION_DIM)))
+@settings(max_examples=60, deadline=None)
+def test_one_action_after_another_is_limited_to_the_same_bits(limits: ActionLimits, chunk: torch.Tensor) -> None:
+    steps, previous = limits.of_steps(), None
+    for expected, action in zip(limits(chunk[None])[0].numpy(), chunk.numpy(), strict=True):
+        previous = steps.apply(action, previous)
+        np.testing.assert_array_equal(previous, expected)

@@ -83,7 +83,12 @@ def choose(observation: Mapping[str, Any], previous: Any, horizon: int = 8) -> n
 
 
 def make_loop(
-    robot: Robot, policy: Any = choose, limit: Any = None, recording: Any = None, **changes: Any
+    robot: Robot,
+    policy: Any = choose,
+    limit: Any = None,
+    recording: Any = None,
+    takeover: Any = None,
+    **changes: Any,
 ) -> ControlLoop:
     settings = {"rate": 200.0, "n_action_steps": 4, "lead": 3, "stall": 5.0, "patience": 5.0, **changes}
-    return ControlLoop(robot, TASK, policy, LoopSettings(**settings), limit, recording)
+    return ControlLoop(robot, TASK, policy, LoopSettings(**settings), limit, recording, takeover)

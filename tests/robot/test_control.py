@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from softflow.robot import LoopSettings, Stopped
+from softflow.robot.plan import NoChunk
 from softflow.task import TaskMismatch
 from tests.robot.scripted import TASK, ScriptedRobot, choose, make_loop
 
@@ -219,3 +221,69 @@ def test_a_robot_with_another_task_is_refused() -> None:
 def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LoopSettings(**{"rate": 20.0, "n_action_steps": 4, **changes})
+
+
+def wait_before_fourth_command(robot: ScriptedRobot, is_there: Callable[[], bool]) -> None:
+    """Let the robot wait until something is there, so that no test depends on the speed of the machine."""
+    command = robot.command
+
+    def wait_and_command(action: Any) -> None:
+        while robot.count == 3 and not is_there():
+            time.sleep(0.001)
+        command(action)
+
+    robot.command = wait_and_command  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("late", ["hold", "stop"])
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (NoChunk("the policy's process was killed by SIGKILL"), "the policy's process was killed by SIGKILL"),
+        (np.full((8, 2), np.nan), "the policy answered a chunk with numbers that are not finite"),
+        (np.zeros((8, 3)), r"the policy answered float64 \(8, 3\), expected a chunk of floats \(H, 2\)"),
+        ({"arm": 0.0}, r"the policy answered object \(\), expected a chunk of floats \(H, 2\)"),
+    ],
+)
+def test_without_a_chunk_the_robot_is_controlled_as_if_it_were_late(answer: Any, cause: str, late: str) -> None:
+    robot = ScriptedRobot(steps=10_000)
+
+    def failing(observation: Mapping[str, Any], previous: Any) -> Any:
+        if observation["count"][0] == 0:
+            return choose(observation, previous)
+        if isinstance(answer, NoChunk):
+            raise answer
+        return answer
+
+    loop = make_loop(robot, failing, late=late, patience=0.05)
+    wait_before_fourth_command(robot, lambda: bool(loop._trouble))
+    when = r"for 0\.05 s, at step 14" if late == "hold" else "at step 4"
+    with pytest.raises(Stopped, match=f"^the robot was stopped: no chunk in time {when}: {cause}$"):
+        loop.run_episode()
+    assert robot.commands == [0, 1, 2, 3] + 10 * [3] * (late == "hold") and robot.log[-1] == "stop"
+    robot = ScriptedRobot()
+    with pytest.raises(Stopped, match=f"^the robot was stopped: {cause}$"):  # nothing else would be executed
+        make_loop(robot, failing, synchronous=True).run_episode()
+    assert robot.commands == [0, 1, 2, 3] and robot.log[-1] == "stop"
+
+
+def test_a_chunk_after_a_failure_is_executed() -> None:
+    robot = ScriptedRobot(steps=8)
+
+    def failing_once(observation: Mapping[str, Any], previous: Any) -> Any:
+        if observation["count"][0] == 1:
+            raise NoChunk("out of memory")
+        return choose(observation, previous)
+
+    loop = make_loop(robot, failing_once)
+    wait_before_fourth_command(robot, lambda: loop._plan.has_next)
+    assert loop.run_episode() == (8, True)
+    assert robot.commands[:4] == [0, 1, 2, 3] and loop._trouble == ""
+    assert robot.commands[4] == 4  # of the chunk that was asked for again
+
+
+def test_what_was_imported_is_not_collected_during_an_episode() -> None:
+    robot, frozen = ScriptedRobot(steps=2), list[int]()
+    robot.is_stopped = lambda: bool(frozen.append(gc.get_freeze_count()))  # type: ignore[method-assign]
+    make_loop(robot).run_episode()
+    assert min(frozen) > 1000 and gc.get_freeze_count() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,50 @@ def test_a_killed_process_loses_no_step(tmp_path: Path) -> None:
     assert len(episode) == 7 and episode.truncated and not episode.is_success
 
 
+def test_who_acted_and_what_was_proposed(tmp_path: Path) -> None:
+    """Three chunks of two actions: a person takes over in the second, and the third begins one step late."""
+    recording, chunks = Recording(tmp_path / "shared.rec", TASK), np.float32(np.random.default_rng(0).random((3, 4, 2)))
+    seen, did = np.float32([0]), np.float32([0, 0])
+    for step, (human, as_proposed, proposed) in enumerate(
+        [
+            (0, 1, (0, chunks[0])),
+            (0, 1, None),
+            (0, 1, (2, chunks[1])),
+            (1, 0, None),
+            (0, 0, None),
+            (0, 1, (4, chunks[2])),
+        ]
+    ):
+        recording.step(np.float32([step]), did, bool(human), bool(as_proposed), proposed)
+    recording.end(seen, False, True)
+    recording.step(seen, did, as_proposed=True, proposed=(0, chunks[0]))
+    recording.close()
+    [first, second], _ = read_dataset(tmp_path / "shared.rec")
+    assert first.human is not None and first.human.tolist() == [False, False, False, True, False, False]
+    assert first.proposals is not None and second.proposals is not None
+    assert first.proposals.step.tolist() == [0, 2, 4] and first.proposals.own.tolist() == [True, False, False]
+    np.testing.assert_array_equal(first.proposals.chunk, chunks)
+    assert second.human is None and second.proposals.own.tolist() == [True]
+
+    content = (tmp_path / "shared.rec").read_bytes()
+    (tmp_path / "cut.rec").write_bytes(content[:-1])  # the chunk is there, the step that begins it is not
+    assert len(read_dataset(tmp_path / "cut.rec").episodes) == 1
+
+
+def test_the_first_version_is_read(tmp_path: Path) -> None:
+    """It has records of one size, and does not say who acted."""
+    header = json.dumps({"version": 1, "task": TASK.describe()}).encode()
+    rows = [(0, 1.0, 0.5, -0.5, 0, 0), (0, 2.0, 0.25, -0.25, 0, 0), (1, 3.0, 0, 0, 1, 1), (0, 4.0, 0, 0, 0, 0)]
+    records = b"".join(struct.pack("<B3fBB", *row) for row in rows)
+    (tmp_path / "old.rec").write_bytes(b"softflow recording\n" + header + b"\n" + records)
+    [first, second], task = read_dataset(tmp_path / "old.rec")
+    assert task == TASK and first.human is None and first.proposals is None
+    np.testing.assert_array_equal(first.observation[:, 0], [1, 2, 3])
+    np.testing.assert_array_equal(first.action, [[0.5, -0.5], [0.25, -0.25]])
+    assert first.is_success and first.terminated and first.reward.tolist() == [0, 1]
+    assert len(second) == 1 and second.truncated
+
+
 def write(path: Path) -> bytes:
     recording = Recording(path, TASK)
     for _ in range(3):
@@ -88,8 +133,8 @@ def test_images_are_recorded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b'"version": 1', b'"version": 2', "version is 2, this version of softflow reads 1"),
-        (b'"version": 1', b'"vision": 1', "its header is damaged"),
+        (b'"version": 2', b'"version": 3', "version is 3, this version of softflow reads 2"),
+        (b'"version": 2', b'"vision": 2', "its header is damaged"),
         (b'{"version"', b'{"ver', "its header is damaged"),
         (b'"rate": 200.0', b'"rate": -1', "control rate must be a positive number"),
         (b"\x00", b"\x07", "its records are damaged"),

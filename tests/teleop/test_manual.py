@@ -72,6 +72,17 @@ def test_actions_are_held_until_the_episode_ends() -> None:
     assert moved(device, 0, 0, 0) == [0, -0.5, -1]
 
 
+def test_a_takeover_goes_on_from_the_last_action() -> None:
+    """Held and toggled numbers stay where they are; others spring back to rest."""
+    held = Deflected(task_of_size(3), speed=0.5, hold=True, toggle=2)  # 0.1 per step
+    held.take_over(np.float32([0.5, -0.25, 0.75]))
+    assert moved(held, 0, 0, 0) == [0.5, -0.25, 1]
+    assert moved(held, 1, 0, -1) == pytest.approx([0.6, -0.25, -1])
+    springing = Deflected(task_of_size(3), toggle="2")
+    springing.take_over(np.float32([0.5, -0.25, 0.75]))
+    assert moved(springing, 0, 0, 0) == [0, 0, 1]
+
+
 @pytest.mark.parametrize("toggle", [1, "1", " 1 ,"])
 def test_a_toggled_number_has_two_values(toggle: int | str) -> None:
     device = Deflected(task_of_size(3), toggle=toggle)

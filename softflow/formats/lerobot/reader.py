@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from softflow.data.demonstrations import Dataset
-from softflow.data.part_names import PartNames
+from softflow.data.part_names import RecordedParts
 from softflow.data.readers import DatasetReader
 from softflow.formats.lerobot.info import read_info
-from softflow.formats.lerobot.task import part_names
+from softflow.formats.lerobot.task import recorded_parts
 from softflow.task import TaskSpec
 
 
@@ -28,8 +28,8 @@ class LeRobotReader(DatasetReader):
     def recognizes(self, path: Path) -> bool:
         return (path / "meta" / "info.json").is_file()
 
-    def part_names(self, path: Path) -> PartNames:
-        return part_names(read_info(path))
+    def recorded_parts(self, path: Path) -> RecordedParts:
+        return recorded_parts(read_info(path))
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. Without a task, it is the one with which softflow wrote the dataset.

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from softflow.data.readers import why_unread
 from softflow.errors import UserError
 from softflow.files import written_whole
 from softflow.formats.json_files import read_json
@@ -24,9 +25,10 @@ from softflow.formats.lerobot.files import (
     Recording,
     data_file,
     numbers_of,
+    read_recordings,
     video_file,
 )
-from softflow.formats.lerobot.info import INFO, STATS, TASKS, Feature, Info, read_info
+from softflow.formats.lerobot.info import INFO, STATS, TASKS, Feature, IncompleteError, Info, read_info
 from softflow.formats.lerobot.metadata import (
     TASK_INDEX,
     require_new_folder,
@@ -50,15 +52,15 @@ class Remains(NamedTuple):
 def repair(source: Path, target: Path) -> str:
     """Write the whole episodes of an interrupted recording to a new dataset, and return a summary in one line.
 
-    The source is not changed. The list of episodes is made anew from the tables of steps and the lengths of the videos,
-    the statistics of numbers are computed anew, and those of images are kept.
+    The source is not changed. If it is complete, nothing is written. The list of episodes is made anew from the tables
+    of steps and the lengths of the videos, the statistics of numbers are computed anew, and those of images are kept.
 
     Args:
         source: The folder of the recording, of version 3.0.
         target: A folder that does not exist yet.
 
     Raises:
-        UserError: The target exists or is inside the source, or no whole episode can be recovered.
+        UserError: The target exists or is inside the source, which is no LeRobot dataset or has no whole episode.
     """
     try:
         info = read_info(source)
@@ -72,7 +74,9 @@ def repair(source: Path, target: Path) -> str:
         if not (source / TASKS).is_file():
             raise ValueError(f"{TASKS} is missing: copy it as well")
     except ValueError as error:
-        raise UserError(f"{source}: {error}") from error
+        raise UserError(f"{source}: {why_unread(source, 'lerobot', error)}") from error
+    if _is_complete(source, info, remains):
+        return f"{source}: nothing is to be repaired, {_in_words(remains.whole)} are complete; {target} is not written"
     require_new_folder(target)
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{target} is inside {source}, which is not changed: give the name of a folder elsewhere")
@@ -83,6 +87,15 @@ def repair(source: Path, target: Path) -> str:
             raise UserError(f"{source}: {error}") from error
     left = f"; left behind: {', '.join(remains.others)}" if remains.others else ""
     return f"{target}: {_in_words(remains.whole)} recovered{left}"
+
+
+def _is_complete(root: Path, info: Info, remains: Remains) -> bool:
+    """Return whether nothing that repair writes is missing."""
+    try:
+        read_recordings(root, info)
+    except IncompleteError:
+        return False
+    return len(remains.whole) == info.episodes and (root / STATS).is_file()
 
 
 def advice(root: Path, info: Info) -> str:

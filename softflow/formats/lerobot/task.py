@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softflow.data.part_names import PartNames
+from softflow.data.part_names import RecordedParts
 from softflow.formats.json_files import read_json
 from softflow.formats.lerobot.info import INFO, Feature, Info, action_range
 from softflow.formats.lerobot.metadata import task_texts, write_json
@@ -104,10 +104,11 @@ def _text(root: Path, info: Info, assumptions: list[str]) -> str:
     return texts.pop() if len(texts) == 1 else ""
 
 
-def part_names(info: Info) -> PartNames:
-    """Return the names of all features that may be observed, and those of the numbers of an action."""
+def recorded_parts(info: Info) -> RecordedParts:
+    """Return all features that may be observed, and the numbers of an action if they have names."""
     observed, _ = _observed(info)
-    return PartNames(tuple(feature.name for feature in observed), _names(_action(info)))
+    names = _names(_action(info))
+    return RecordedParts(tuple(feature.as_part() for feature in observed), dict.fromkeys(names, 1) or None)
 
 
 def _action(info: Info) -> Feature:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from softflow.data.demonstrations import Dataset
-from softflow.data.part_names import PartNames
+from softflow.data.part_names import RecordedParts
 from softflow.data.readers import DatasetReader
 from softflow.formats.minari.metadata import METADATA, data_folder, read_metadata
 from softflow.task import TaskSpec
@@ -32,8 +32,9 @@ class MinariReader(DatasetReader):
         with described.open("rb") as start:
             return b'"total_episodes"' in start.read(START)
 
-    def part_names(self, path: Path) -> PartNames:
-        return PartNames(tuple(read_metadata(data_folder(path), is_task_known=True).observed))
+    def recorded_parts(self, path: Path) -> RecordedParts:
+        observed = read_metadata(data_folder(path), is_task_known=True).observed
+        return RecordedParts(tuple(stored.part for stored in observed.values()))
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. The path is the folder of the dataset, or the folder `data` in it."""

@@ -1,0 +1,106 @@
+"""A person who takes over a robot with a device, and the window that says who acts."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+from pygame.event import Event
+
+from softflow.console import remark
+from softflow.robot import StopSignal, Takeover
+from softflow.task import TaskSpec
+from softflow.teleop import Command, Device
+from softflow.teleop.display import commands_of
+from softflow.teleop.takeover_window import TakeoverStatus, TakeoverWindow
+
+REDRAW = 0.1
+"""Seconds between two drawings of the window."""
+
+
+class PersonTakeover(Takeover):
+    """Lets a person act between the two presses of a key that take over and give back.
+
+    The main thread gathers the events of the window, which SDL allows in no other. The control thread passes them on to
+    the device at each deadline, so that the device is asked once per step.
+
+    Args:
+        task: What is observed and done.
+        device: What the person moves.
+        window: The window, which is not closed.
+    """
+
+    def __init__(self, task: TaskSpec, device: Device, window: TakeoverWindow) -> None:
+        self._task, self._device, self._window = task, device, window
+        self._names = [name for name, is_free in zip(task.action_names, task.low < task.high, strict=True) if is_free]
+        self._events = deque[Event]()
+        self._quits = self._said = False
+        self._drawn = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._acts = self._has_ended = False
+        self._steps = self._human_steps = 0
+        self._unit: NDArray[np.floating] = np.zeros(len(self._names))
+
+    def reset(self) -> None:
+        self._device.reset()
+        self._events.extend(self._window.events())
+        self._device.listen(self._taken())  # of keys that were released meanwhile; commands are for an episode
+        self._begin()
+
+    def act(self, last: NDArray[np.floating] | None) -> NDArray[np.floating] | None:
+        acts = self._obey()
+        if acts and not self._acts and last is not None:
+            self._device.take_over(self._task.unit_actions(last))
+        self._acts = acts
+        self._steps, self._human_steps = self._steps + 1, self._human_steps + acts
+        if not acts:
+            self._unit = self._unit if last is None else self._task.unit_actions(last)
+            return None
+        self._unit = np.asarray(self._device.act())
+        if not np.isfinite(self._unit).all():
+            raise ValueError(f"the device gave an action that is not finite: {self._unit}")
+        return self._task.native_actions(self._unit)
+
+    def has_ended(self) -> bool:
+        return self._has_ended
+
+    def look(self, stop: StopSignal) -> None:
+        events = self._window.events()
+        self._events.extend(events)
+        if self._quits or Command.QUIT in commands_of(events):
+            stop.set("a person quit")
+        if self._said is not self._acts:
+            self._said = self._acts
+            remark("you act" if self._said else "the policy acts")
+        if time.monotonic() - self._drawn > REDRAW:
+            self._window.draw(self._status())
+            self._drawn = time.monotonic()
+
+    def _obey(self) -> bool:
+        """Obey the commands since the last step. Return whether the person acts."""
+        acts, events = self._acts, self._taken()
+        for command in commands_of(events) + self._device.listen(events):
+            acts = {Command.PAUSE: not acts, Command.TAKE_OVER: True, Command.GIVE_BACK: False}.get(command, acts)
+            self._has_ended |= command is Command.KEEP
+            self._quits |= command is Command.QUIT
+        return acts
+
+    def _taken(self) -> list[Event]:
+        return [self._events.popleft() for _ in range(len(self._events))]
+
+    def _status(self) -> TakeoverStatus:
+        return TakeoverStatus(
+            task=self._task.name,
+            names=self._names,
+            labels=self._device.labels(),
+            action=self._unit,
+            settings=self._device.settings(),
+            hints=self._device.HINTS,
+            human_acts=self._acts,
+            steps=self._steps,
+            human_steps=self._human_steps,
+        )

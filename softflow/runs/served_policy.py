@@ -1,0 +1,84 @@
+"""What the policy process of `softflow-robot run` loads, and how it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from softflow.errors import UserError
+from softflow.policies import BestOfN, ChunkGuard, Policy
+from softflow.policies.action_limits import StepLimits
+from softflow.runs.assembly import load_run, require_device
+from softflow.task import TaskSpec
+from softflow.training.random_state import seed_all
+
+
+class Served(NamedTuple):
+    """What the process that controls the robot knows of the policy."""
+
+    task: TaskSpec
+    n_action_steps: int
+    """Number of actions of a chunk to execute."""
+    choice: str | None
+    """See `softflow.runs.assembly.Deployed`."""
+    limits: StepLimits | None
+    """The limits of the guard, for actions in [-1, 1]. None without a guard."""
+
+
+class Answer(NamedTuple):
+    """The answer of the policy to an observation."""
+
+    actions: NDArray[np.floating]
+    """A whole chunk, (H, N), in native units."""
+    judged: Mapping[str, int]
+    """What the guard did: the fields of `Report`, 0 or 1 each. Empty without a guard."""
+
+
+Serve = Callable[[NDArray[Any], NDArray[np.floating] | None], Answer]
+"""A row (O,) and the previous action (N,), None at the start of an episode -> the answer."""
+
+
+def serve_policy(run: str, device: str, guard_folder: str | None, seed: int) -> tuple[Served, Serve]:
+    """Load the best policy of a run, or that of a checkpoint's folder, and its guard. Set the threads of torch.
+
+    Args:
+        run: The folder.
+        device: The device of both, in torch's notation.
+        guard_folder: A folder that `softflow-guard` wrote. None for no guard.
+        seed: Seeds the global random states, from which the policy draws.
+
+    Raises:
+        UserError: The device cannot be used, the policy or the guard cannot be loaded, the two do not fit, or the
+            policy has no task.
+    """
+    require_device(device)
+    (deployed, choice), trained = load_run(run, device)
+    # One core is left to the control loop: threads that wait for each other on busy cores take several times as long.
+    torch.set_num_threads(max(1, min(torch.get_num_threads() - 1, trained.run.threads)))
+    task = deployed.task
+    if task is None:
+        raise UserError(f"{run}: its policy was saved without a description of its task: train it again")
+    guard = None if guard_folder is None else ChunkGuard.load(guard_folder, device)
+    policy = Policy(_of_whole_chunks(deployed), guard)
+    seed_all(seed)
+
+    def serve(row: NDArray[Any], previous: NDArray[np.floating] | None) -> Answer:
+        observation = task.named(row)
+        if guard is None:
+            return Answer(np.asarray(policy.act(observation)), {})
+        actions, report = policy.act_and_report(observation, previous)
+        judged = {name: int(value) for name, value in report._asdict().items() if name != "log_prob"}
+        return Answer(np.asarray(actions), judged)
+
+    limits = None if guard is None else guard.limits.of_steps()
+    return Served(task, deployed.n_action_steps, choice, limits), serve
+
+
+def _of_whole_chunks(deployed: BestOfN) -> BestOfN:
+    """Return the same policy, which gives whole chunks: the loop needs the actions after the executed ones, too."""
+    policy, critic = deployed.policy, deployed.critic
+    return BestOfN(policy, critic, policy.horizon, deployed.candidates, deployed.temperature, deployed.task)

@@ -1,0 +1,61 @@
+"""The window of a robot that a person may take over: who acts, what is moved, and the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pygame
+from pygame.event import Event
+
+from softflow.teleop.display import Display
+from softflow.teleop.panel import BLUE, RED, TEXT, WIDTH, Panel
+from softflow.teleop.status import Moved
+
+SIZE = WIDTH, 640
+
+
+@dataclass(frozen=True)
+class TakeoverStatus(Moved):
+    """What the window shows.
+
+    Attributes:
+        human_acts: Whether the person acts.
+        steps: The number of steps of this episode.
+        human_steps: The number of those at which the person acted.
+    """
+
+    human_acts: bool
+    steps: int
+    human_steps: int
+
+
+class TakeoverPanel(Panel[TakeoverStatus]):
+    """The panel that fills the window."""
+
+    KEYS = ("Space", "take over, give back"), ("Enter", "end the episode"), ("Esc", "stop the robot")
+
+    def draw_state(self, screen: pygame.Surface, area: pygame.Rect, status: TakeoverStatus) -> int:
+        word, hint, colour = (
+            ("YOU ACT", "Space gives back", RED) if status.human_acts else ("POLICY ACTS", "Space takes over", BLUE)
+        )
+        top = self.draw_heading(screen, area, status.task, word, hint, colour)
+        steps = f"{status.steps}, {status.human_steps} of them yours"
+        return self.draw_rows(screen, area, top, [("steps", steps, TEXT), ("device", status.settings, TEXT)])
+
+
+class TakeoverWindow(Display):
+    """Shows who acts. See `Display`."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title, SIZE)
+        self._panel = TakeoverPanel()
+
+    def events(self) -> Sequence[Event]:
+        """Return the events since the last call."""
+        return pygame.event.get()
+
+    def draw(self, status: TakeoverStatus) -> None:
+        """Show the status."""
+        self._panel.draw(self.screen, self.screen.get_rect(), status)
+        pygame.display.flip()
