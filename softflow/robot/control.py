@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from softflow.boundary import as_flag
 from softflow.data.recording import Recording
 from softflow.robot.messages import Ending, Seen, Sent, Wanted
-from softflow.robot.plan import Chunk, Move, NoChunk, Plan, require_chunk
+from softflow.robot.plan import Chunk, Move, NoChunk, Plan, Proposal, require_chunk
 from softflow.robot.robot import Robot
 from softflow.robot.settings import LoopSettings
 from softflow.robot.stop_signal import StopSignal
@@ -33,8 +33,9 @@ from softflow.robot.worker import Worker
 from softflow.task import TaskSpec
 
 Native = NDArray[np.floating]
-Choose = Callable[[Mapping[str, Any], Native | None], Native]
-"""An observation and the previous action (N,), None at the start of an episode -> a whole chunk (H, N)."""
+Choose = Callable[[Mapping[str, Any], Native | None], Native | Proposal]
+"""An observation and the previous action (N,), None at the start of an episode -> a whole chunk (H, N). A `Proposal`
+also has the chunk before it was clipped, which is recorded."""
 Limit = Callable[[Native, Native | None], Native]
 """An action (N,) and the previous one -> the action within its limits."""
 
@@ -290,7 +291,7 @@ class ControlLoop:
         """Record a step, and take the observation after it unless further steps have been sent already."""
         if sent is not None:
             if self._recording is not None:
-                self._record(self._recording, sent)
+                sent.record(self._recording, self._task, is_limited=self._limit is not None)
             self.stop.wait(sent.observe_at - time.perf_counter())
         if self._observer.unfinished > 1:
             return
@@ -304,13 +305,6 @@ class ControlLoop:
         if sent is not None and self._is_time_to_think(sent.step):
             self._thinker.submit(Wanted(seen, self._plan))
 
-    def _record(self, recording: Recording, sent: Sent) -> None:
-        move, unit = sent.move, self._task.unit_actions
-        as_proposed = not (move.human or move.is_late or self._limit is not None)
-        chunk = move.chunk if move.is_first else None
-        proposed = None if chunk is None else (chunk.start, unit(chunk.actions))
-        recording.step(sent.before.row, unit(sent.action), move.human, as_proposed, proposed)
-
     def _is_time_to_think(self, step: int) -> bool:
         if self._human_acts or self._settings.synchronous or self._thinker.unfinished or self._plan.has_next:
             return False
@@ -323,8 +317,8 @@ class ControlLoop:
             if wanted is None:
                 return self._measure()
             seen = wanted.seen
-            actions = require_chunk(self._choose(seen.observation, self._last), len(self._task.low))
-            wanted.plan.deliver(Chunk(actions, seen.step, seen.time))
+            actions, drawn = require_chunk(self._choose(seen.observation, self._last), len(self._task.low))
+            wanted.plan.deliver(Chunk(actions, seen.step, seen.time, drawn))
             self._trouble = ""
         except NoChunk as error:
             self._trouble = f": {error}"
@@ -337,7 +331,7 @@ class ControlLoop:
         took, rate = [], self._settings.rate
         for _ in range(REHEARSALS):
             begun = time.perf_counter()
-            chunk = require_chunk(self._choose(self._seen.observation, None), len(self._task.low))
+            chunk = require_chunk(self._choose(self._seen.observation, None), len(self._task.low)).actions
             took.append(time.perf_counter() - begun)
         longest = self._observing + max(took[1:])  # the first one loads libraries
         lead = max(math.ceil((MARGIN * longest - self._ahead) * rate), 0)

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow.data.recording import Recording
 from softflow.robot.plan import Move, Plan
+from softflow.task import TaskSpec
 
 
 class Ending(NamedTuple):
@@ -35,6 +37,16 @@ class Sent(NamedTuple):
     move: Move
     step: int  # the number of commands sent so far
     observe_at: float  # when to take the observation after it
+
+    def record(self, recording: Recording, task: TaskSpec, is_limited: bool) -> None:
+        """Append the step to a recording. `is_limited` is whether a guard may have changed the action."""
+        move, unit = self.move, task.unit_actions
+        as_proposed = not (move.human or move.is_late or is_limited)
+        proposed = None
+        if move.is_first and move.chunk is not None:
+            drawn = move.chunk.drawn
+            proposed = move.chunk.start, unit(move.chunk.actions) if drawn is None else drawn
+        recording.step(self.before.row, unit(self.action), move.human, as_proposed, proposed)
 
 
 class Wanted(NamedTuple):

@@ -14,6 +14,15 @@ class NoChunk(RuntimeError):
     """There is no chunk, and the message says why. The robot is then controlled as if the chunk were late."""
 
 
+class Proposal(NamedTuple):
+    """A policy's answer to an observation."""
+
+    actions: NDArray[np.floating]
+    """A whole chunk, (H, N), in native units and within the bounds."""
+    drawn: NDArray[np.floating] | None = None
+    """The chunk as the policy drew it, (H, A) in the units of [-1, 1], before it was clipped. None if not known."""
+
+
 class Chunk(NamedTuple):
     """Actions for the steps that follow an observation."""
 
@@ -23,6 +32,8 @@ class Chunk(NamedTuple):
     """The step at which the policy meant its first action: the number of commands sent before the observation."""
     seen: float
     """When the observation was taken, in seconds of the clock."""
+    drawn: NDArray[np.floating] | None = None
+    """See `Proposal`."""
 
 
 class Move(NamedTuple):
@@ -40,14 +51,15 @@ class Move(NamedTuple):
     """Whether a person acts."""
 
 
-def require_chunk(actions: Any, size: int) -> NDArray[np.floating]:
-    """Return a policy's answer if it is a chunk, (H, N). Raise `NoChunk` if it is not."""
+def require_chunk(answer: Any, size: int) -> Proposal:
+    """Return a policy's answer if it is a proposal or a chunk, (H, N). Raise `NoChunk` if it is neither."""
+    actions, drawn = answer if isinstance(answer, Proposal) else (answer, None)
     chunk = np.asarray(actions)
     if chunk.dtype.kind != "f" or chunk.ndim != 2 or chunk.shape[1] != size or not len(chunk):
         raise NoChunk(f"the policy answered {chunk.dtype} {chunk.shape}, expected a chunk of floats (H, {size})")
     if not np.isfinite(chunk).all():
         raise NoChunk("the policy answered a chunk with numbers that are not finite")
-    return chunk
+    return Proposal(chunk, drawn)
 
 
 class Plan:

@@ -17,7 +17,7 @@ from softflow.errors import UserError, one_line
 from softflow.policies.action_limits import StepLimits
 from softflow.robot import ControlLoop, GymnasiumRobot, LoopSettings, Robot, find_robot
 from softflow.robot.control import Limit, Native
-from softflow.robot.plan import Late
+from softflow.robot.plan import Late, Proposal
 from softflow.robot.policy_process import PolicyProcess
 from softflow.runs.assembly import config_path_of, make_environment, require_new_file
 from softflow.runs.config import read_config
@@ -175,11 +175,11 @@ class RobotSession:
             **({} if self._served.limits is None else {"guard": dict(self._judged)}),
         }
 
-    def _choose(self, observation: Mapping[str, Any], previous: Native | None) -> Native:
+    def _choose(self, observation: Mapping[str, Any], previous: Native | None) -> Proposal:
         rows, _ = self._served.task.rows(observation)
         answer: Answer = self._process.ask(rows[0], previous)
         self._judged.update(chunks=1, **answer.judged)
-        return answer.actions
+        return answer.proposal
 
 
 def _rate(task: TaskSpec, config: RobotConfig) -> float:

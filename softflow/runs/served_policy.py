@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from softflow.data import observation_tensor
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard, Policy
 from softflow.policies.action_limits import StepLimits
+from softflow.robot.plan import Proposal
 from softflow.runs.assembly import load_run, require_device
 from softflow.task import TaskSpec
 from softflow.training.random_state import seed_all
@@ -32,8 +34,7 @@ class Served(NamedTuple):
 class Answer(NamedTuple):
     """The answer of the policy to an observation."""
 
-    actions: NDArray[np.floating]
-    """A whole chunk, (H, N), in native units."""
+    proposal: Proposal
     judged: Mapping[str, int]
     """What the guard did: the fields of `Report`, 0 or 1 each. Empty without a guard."""
 
@@ -67,12 +68,12 @@ def serve_policy(run: str, device: str, guard_folder: str | None, seed: int) -> 
     seed_all(seed)
 
     def serve(row: NDArray[Any], previous: NDArray[np.floating] | None) -> Answer:
-        observation = task.named(row)
         if guard is None:
-            return Answer(np.asarray(policy.act(observation)), {})
-        actions, report = policy.act_and_report(observation, previous)
+            drawn = deployed.decide(observation_tensor(row[None], device))[1][0].cpu().numpy()
+            return Answer(Proposal(task.native_actions(drawn), drawn), {})
+        actions, report = policy.act_and_report(task.named(row), previous)
         judged = {name: int(value) for name, value in report._asdict().items() if name != "log_prob"}
-        return Answer(np.asarray(actions), judged)
+        return Answer(Proposal(np.asarray(actions)), judged)
 
     limits = None if guard is None else guard.limits.of_steps()
     return Served(task, deployed.n_action_steps, choice, limits), serve
