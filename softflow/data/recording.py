@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,23 @@ STEP, END, CHUNK = 0, 1, 2
 DAMAGED = "its records are damaged: repair the file from a copy, or record again"
 
 
+class Recorder(Protocol):
+    """What a control loop records to."""
+
+    def step(
+        self,
+        observation: NDArray[Any],
+        action: NDArray[np.floating],
+        human: bool = False,
+        as_proposed: bool = False,
+        proposed: tuple[int, NDArray[np.floating]] | None = None,
+    ) -> None:
+        """See `Recording.step`."""
+
+    def end(self, observation: NDArray[Any], terminated: bool, is_success: bool) -> None:
+        """See `Recording.end`."""
+
+
 class Recording:
     """Appends episodes to a new file. Each step is passed to the operating system at once.
 
@@ -41,6 +59,7 @@ class Recording:
     Args:
         path: The file. It must not exist.
         task: What is observed and done.
+        arm: The `Episode.arm` of all episodes.
 
     Attributes:
         is_empty: Whether nothing has been appended yet.
@@ -49,10 +68,10 @@ class Recording:
         OSError: The file exists or cannot be written. `step` and `end` raise it, too.
     """
 
-    def __init__(self, path: str | os.PathLike[str], task: TaskSpec) -> None:
+    def __init__(self, path: str | os.PathLike[str], task: TaskSpec, arm: int = 0) -> None:
         self._task, self._dtype, self.is_empty = task, _record_dtype(task, VERSION), True
         self._file: BinaryIO = open(path, "xb", buffering=0)
-        header = json.dumps({"version": VERSION, "task": task.describe()})
+        header = json.dumps({"version": VERSION, "task": task.describe(), "arm": arm})
         self._write(SIGNATURE + header.encode() + b"\n")
 
     def step(
@@ -71,7 +90,8 @@ class Recording:
             human: Whether a person acted.
             as_proposed: Whether the action is that of the last chunk for this step, unchanged.
             proposed: If this step is the first that executes a chunk of the policy: the step of the episode before
-                which the chunk's observation was taken, and the chunk as the loop got it, (H, A) in [-1, 1].
+                which the chunk's observation was taken, and the chunk as the policy drew it, (H, A) in the units of
+                [-1, 1], before it was clipped.
         """
         chunk = b"" if proposed is None else self._chunk(*proposed)
         self._append(chunk, kind=STEP, observation=observation, action=action, human=human, as_proposed=as_proposed)
@@ -106,9 +126,8 @@ class RecordingReader(DatasetReader):
     The last step of a successful episode has the reward 1, and all other steps 0. An episode without an end, because
     the recording was stopped or killed, is truncated and no success; its last observation is used twice.
 
-    `Episode.human` is None if nobody took over. `Episode.proposals` has the chunks as the control loop got them, that
-    is after they were clipped to the action bounds. A chunk is `own` if it was executed from its first action on, by
-    nobody else, and without a guard.
+    `Episode.human` is None if nobody took over. `Episode.proposals` has the chunks as the policy drew them. A chunk is
+    `own` if it was executed from its first action on, by nobody else, and unchanged by a guard.
     """
 
     def recognizes(self, path: Path) -> bool:
@@ -121,9 +140,10 @@ class RecordingReader(DatasetReader):
         with path.open("rb") as file:
             if file.read(len(SIGNATURE)) != SIGNATURE:
                 raise ValueError("this is no recording of softflow-robot")
-            version, task = _read_header(file.readline(TEXT_LIMIT))
+            version, task, arm = _read_header(file.readline(TEXT_LIMIT))
             content = file.read()
-        return Dataset(list(_episodes(_records(content, version, task), task)), task)
+        episodes = _episodes(_records(content, version, task), task)
+        return Dataset([replace(episode, arm=arm) for episode in episodes], task)
 
 
 def _record_dtype(task: TaskSpec, version: int) -> np.dtype[Any]:
@@ -138,15 +158,15 @@ def _chunk_dtype(horizon: int, task: TaskSpec) -> np.dtype[Any]:
     return np.dtype([("kind", "u1"), ("horizon", "<u2"), ("step", "<u4"), ("chunk", "<f4", shape)])
 
 
-def _read_header(line: bytes) -> tuple[int, TaskSpec]:
+def _read_header(line: bytes) -> tuple[int, TaskSpec, int]:
     try:
         header = json.loads(line)
-        version, described = header["version"], header["task"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        version, described, arm = header["version"], header["task"], header.get("arm", 0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError("its header is damaged") from error
     if version != 1:
         require_version("version", version, VERSION)
-    return version, TaskSpec.build(described)
+    return version, TaskSpec.build(described), arm
 
 
 def _records(content: bytes, version: int, task: TaskSpec) -> Iterator[NDArray[Any]]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softflow.boundary import as_flag
-from softflow.data.recording import Recording
+from softflow.data.recording import Recorder
 from softflow.robot.messages import Ending, Seen, Sent, Wanted
 from softflow.robot.plan import Chunk, Move, NoChunk, Plan, Proposal, require_chunk
 from softflow.robot.robot import Robot
@@ -78,7 +78,7 @@ class ControlLoop:
         choose: Choose,
         settings: LoopSettings,
         limit: Limit | None = None,
-        recording: Recording | None = None,
+        recording: Recorder | None = None,
         takeover: Takeover | None = None,
     ) -> None:
         robot.require_task(task)

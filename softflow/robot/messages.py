@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from softflow.data.recording import Recording
+from softflow.data.recording import Recorder
 from softflow.robot.plan import Move, Plan
 from softflow.task import TaskSpec
 
@@ -38,14 +38,16 @@ class Sent(NamedTuple):
     step: int  # the number of commands sent so far
     observe_at: float  # when to take the observation after it
 
-    def record(self, recording: Recording, task: TaskSpec, is_limited: bool) -> None:
-        """Append the step to a recording. `is_limited` is whether a guard may have changed the action."""
+    def record(self, recording: Recorder, task: TaskSpec, is_limited: bool) -> None:
+        """Append the step to a recording. `is_limited` is whether a guard may have changed chunk and action."""
         move, unit = self.move, task.unit_actions
-        as_proposed = not (move.human or move.is_late or is_limited)
+        chunk = move.chunk
+        drawn = None if chunk is None else chunk.drawn
+        is_unchanged = not is_limited if drawn is None else np.array_equal(self.action, move.action)
+        as_proposed = is_unchanged and not (move.human or move.is_late)
         proposed = None
-        if move.is_first and move.chunk is not None:
-            drawn = move.chunk.drawn
-            proposed = move.chunk.start, unit(move.chunk.actions) if drawn is None else drawn
+        if move.is_first and chunk is not None:
+            proposed = chunk.start, unit(chunk.actions) if drawn is None else drawn
         recording.step(self.before.row, unit(self.action), move.human, as_proposed, proposed)
 
 

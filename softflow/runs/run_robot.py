@@ -21,6 +21,8 @@ from softflow.robot.plan import Late, Proposal
 from softflow.robot.policy_process import PolicyProcess
 from softflow.runs.assembly import config_path_of, make_environment, require_new_file
 from softflow.runs.config import read_config
+from softflow.runs.episode_files import EpisodeFiles
+from softflow.runs.served_learner import is_of_learner, serve_learner, settings_of_learner
 from softflow.runs.served_policy import Answer, Served, serve_policy
 from softflow.runs.takeovers import SUPERVISOR, open_takeover
 from softflow.task import TaskSpec
@@ -28,6 +30,7 @@ from softflow.training.config import EnvOptions, RunConfig
 from softflow.training.evaluation import HELD_OUT_SEEDS
 from softflow.training.intervals import wilson_interval
 from softflow.training.random_state import seed_all
+from softflow.training.spool import Spool
 from softflow.training.success import SuccessRule
 
 
@@ -60,7 +63,8 @@ class RobotConfig:
     patience: float = 1.0
     """Seconds without a chunk in time after which the robot is stopped, whatever `late` says."""
     out: str | None = None
-    """Recording to write. It must not exist. softflow-train, softflow-data and the others read it."""
+    """Recording to write. It must not exist. With the folder of a learner, the folder in which this robot keeps its
+    episodes, each in a file. softflow-train, softflow-data and the others read it."""
     guard: str | None = None
     """Folder that softflow-guard wrote. The policy then acts behind this guard, and a person within its limits."""
     takeover: str | None = None
@@ -102,12 +106,19 @@ class RobotSession:
     """
 
     def __init__(self, run: str, config: RobotConfig) -> None:
-        if config.out is not None:
-            require_new_file(Path(config.out), "--out")
         if config.takeover is None and config.takeover_options:
             raise UserError("takeover_options are those of a device or a supervisor: give --takeover as well")
-        self._run, self._config = read_config(str(config_path_of(run))).run, config
-        self._process = PolicyProcess(partial(serve_policy, run, config.device, config.guard, config.seed))
+        self._learner = Spool(run) if is_of_learner(run) else None
+        trained = read_config(str(config_path_of(run))) if self._learner is None else settings_of_learner(run)[0]
+        if self._learner is not None and config.out is None:
+            raise UserError(
+                f"{run} is the folder of a learner: give --out FOLDER, in which this robot keeps its episodes"
+            )
+        if self._learner is None and config.out is not None:
+            require_new_file(Path(config.out), "--out")
+        self._run, self._config = trained.run, config
+        serve = serve_policy if self._learner is None else serve_learner
+        self._process = PolicyProcess(partial(serve, run, config.device, config.guard, config.seed))
         self._served: Served = self._process.description
         try:
             self._rate = _rate(self._served.task, config)
@@ -129,6 +140,7 @@ class RobotSession:
         self._judged = Counter[str]()
         self._endings = list[bool]()
         self._loop: ControlLoop | None = None
+        self._files: EpisodeFiles | None = None
 
     def episodes(self) -> None:
         """Run the episodes. The robot is stopped and closed at the end, and after any error.
@@ -152,7 +164,7 @@ class RobotSession:
                 replace(task, rate=self._rate),
                 config.seed,
             ) as takeover,
-            _recorded(config.out, task) as recording,
+            self._recorded(task) as recording,
             closing(ControlLoop(robot, task, self._choose, self._settings, limit, recording, takeover)) as self._loop,
         ):
             if config.late == "stop":
@@ -175,9 +187,22 @@ class RobotSession:
             **({} if self._served.limits is None else {"guard": dict(self._judged)}),
         }
 
+    @contextmanager
+    def _recorded(self, task: TaskSpec) -> Iterator[Recording | EpisodeFiles | None]:
+        """Yield what records, and close it."""
+        path = self._config.out
+        if self._learner is None:
+            with _recorded(path, task) as recording:
+                yield recording
+            return
+        assert path is not None, "a robot of a learner keeps its episodes"
+        with closing(EpisodeFiles(path, self._learner, task)) as self._files:
+            yield self._files
+
     def _choose(self, observation: Mapping[str, Any], previous: Native | None) -> Proposal:
         rows, _ = self._served.task.rows(observation)
-        answer: Answer = self._process.ask(rows[0], previous)
+        arm = () if self._files is None else (self._files.arm,)
+        answer: Answer = self._process.ask(rows[0], previous, *arm)
         self._judged.update(chunks=1, **answer.judged)
         return answer.proposal
 

@@ -58,8 +58,7 @@ def serve_policy(run: str, device: str, guard_folder: str | None, seed: int) -> 
     """
     require_device(device)
     (deployed, choice), trained = load_run(run, device)
-    # One core is left to the control loop: threads that wait for each other on busy cores take several times as long.
-    torch.set_num_threads(max(1, min(torch.get_num_threads() - 1, trained.run.threads)))
+    share_cores(trained.run.threads)
     task = deployed.task
     if task is None:
         raise UserError(f"{run}: its policy was saved without a description of its task: train it again")
@@ -77,6 +76,14 @@ def serve_policy(run: str, device: str, guard_folder: str | None, seed: int) -> 
 
     limits = None if guard is None else guard.limits.of_steps()
     return Served(task, deployed.n_action_steps, choice, limits), serve
+
+
+def share_cores(threads: int) -> None:
+    """Let torch use up to `threads` threads, and leave one core to the control loop.
+
+    Threads that wait for each other on busy cores take several times as long.
+    """
+    torch.set_num_threads(max(1, min(torch.get_num_threads() - 1, threads)))
 
 
 def _of_whole_chunks(deployed: BestOfN) -> BestOfN:

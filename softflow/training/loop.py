@@ -219,6 +219,9 @@ class Trainer:
         if time.monotonic() - self._saved_at >= 60 * self.config.save_minutes:
             self._save()
 
+    def _check_signals(self) -> None:
+        self._signals.check()  # of the present `run`, which may be later than the experience
+
     def _new_experience(self) -> Experience:
         seeds, errors, assign = self._seeds(), self.environment_errors, self.algorithm.assign
         if self.elsewhere is None:
@@ -227,10 +230,10 @@ class Trainer:
         p, every = self.progress, self.config.publish_every
         published = self.algorithm.acting, lambda: p.updates, every
         if isinstance(self.elsewhere, Crew):
-            return Fleet(self.elsewhere, seeds, assign, *published, errors, self._signals.check)
+            return Fleet(self.elsewhere, seeds, assign, *published, errors, self._check_signals)
         task = self.algorithm.deployed.task
         assert task is not None, "robots record its names and units"
-        return RobotExperience(self.elsewhere, task, self.config.reward, seeds, assign, *published, self._signals.check)
+        return RobotExperience(self.elsewhere, task, self.config.reward, seeds, assign, *published, self._check_signals)
 
     def _seeds(self) -> Iterator[int]:
         while True:
