@@ -64,7 +64,7 @@ def test_nothing_is_lost_when_the_learner_is_killed(command: Command) -> None:
     assert names("spool/learnt") == names("kept") and not names("spool/episodes")
     episodes = [read_dataset(path).episodes[0] for path in Path("kept").glob("*.rec")]
     assert all(episode.proposals.own.all() for episode in episodes)  # type: ignore[union-attr]
-    steps = [metric.step for metric in Run("online").metrics()["time/fps"]]
+    steps = [metric.step for metric in Run("online").metrics()["train/n_updates"] if metric.stage == "online"]
     assert max(steps) == sum(map(len, episodes)), "each is learnt from once"
 
 
