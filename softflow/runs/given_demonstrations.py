@@ -64,7 +64,7 @@ def first_demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
         return Dataset([replace(one, reward_kind=config.reward) for one in recorded.episodes], recorded.task)
     more = file or given
     assert more is not None
-    dataset = _read(config, more)
+    dataset = read_demonstrations(config, more)
     if file is not None and len(dataset.episodes) < config.num_demos:
         note(f"{file.path} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
     return Dataset(dataset.episodes[: config.num_demos], dataset.task)
@@ -83,7 +83,7 @@ def with_more_demonstrations(config: RunConfig, dataset: Dataset, more: Dataset 
     Raises:
         UserError: They are invalid or of another task.
     """
-    added = _read(config, more)
+    added = read_demonstrations(config, more)
     known = set(map(identity, dataset.episodes))
     new = [replace(episode, task=dataset.task) for episode in added.episodes if identity(episode) not in known]
     note(f"{_name(more)}: {len(new)} demonstrations are added, {len(added.episodes) - len(new)} were there already")
@@ -110,8 +110,8 @@ def fitting(task: TaskSpec, dataset: Dataset, name: str) -> Dataset:
     return dataset
 
 
-def _read(config: RunConfig, given: Dataset | DemonstrationFile) -> Dataset:
-    """Return demonstrations as the run learns from them. Raise `UserError` if they do not fit its environment."""
+def read_demonstrations(config: RunConfig, given: Dataset | DemonstrationFile) -> Dataset:
+    """Return episodes as the run learns from them. Raise `UserError` if they do not fit its environment."""
     name, task = _name(given), _task(config)
     if isinstance(given, DemonstrationFile):
         given = read_dataset(given.path, given.format, task, given.names)
