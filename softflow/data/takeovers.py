@@ -2,8 +2,8 @@
 
 A chunk of H actions is imitated as one choice of whoever acts, so it must not contain the actions of both. A person's
 chunk may start at any step of a takeover from which the person acts for H steps. At the episode's end a chunk is
-shorter, and its last action is held, as in any window of a `Replay`. Chunks that would cross the end of a takeover within
-the episode are left out, because what the person would have done next is unknown.
+shorter, and its last action is held, as in any window of a `Replay`. Chunks that would cross the end of a takeover
+within the episode are left out, because what the person would have done next is unknown.
 """
 
 from __future__ import annotations
