@@ -58,6 +58,11 @@ def of_the_policy(episode: Episode, horizon: int) -> Episode:
     return _imitated_at(episode, whole_starts(~human_steps(episode), horizon), horizon)
 
 
+def as_demonstration(episode: Episode, horizon: int) -> Episode:
+    """Return an episode of which the person's chunks are imitated. If it does not say who acted, every step may be."""
+    return replace(episode, proposals=None) if episode.human is None else of_the_human(episode, horizon)
+
+
 def _imitated_at(episode: Episode, starts: np.ndarray, horizon: int) -> Episode:
     chunks = Proposals(np.arange(len(episode)), chunks_from(episode.action, horizon), starts)
     return replace(episode, proposals=chunks)

@@ -66,6 +66,16 @@ def test_corrections_of_two_rounds_are_resumed_to_the_bit(
     assert all(torch.equal(tensor, whole[name]) for name, tensor in resumed.items())
 
 
+def test_takeovers_are_demonstrations_as_well(command: Any, small_run: Path) -> None:
+    """With the chunks that the policy proposed, which are not imitated."""
+    assert command(f"softflow-demo {SOLVED} --episodes 2 --corrections run --out t.npz").status == 0
+    line = f"softflow-train --algo imitation {SMALL} --env Pendulum-v1 --demos t.npz --horizon 4 --imitate success"
+    result = command(f"{line} --imitation.updates 2 --flow-options.width 8 --run-dir shown")
+    assert result.status == 0, result
+    kept = load_demonstrations("shown/demonstrations.npz")
+    assert all(episode.human.any() and episode.proposals is not None for episode in kept)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

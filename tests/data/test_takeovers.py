@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from softflow.data import Episode, Proposals, load_demonstrations, save_demonstrations
 from softflow.data.takeovers import (
+    as_demonstration,
     human_chunks,
     human_steps,
     of_the_human,
@@ -66,6 +67,14 @@ def test_the_policys_own_chunks_are_its_proposals() -> None:
     chunk = np.array([[0.5, 0.6], [0.7, 0.8], [0.3, 0.2]])[..., None]
     proposals = Proposals(np.array([0, 5, 6]), chunk, np.array([True, True, False]))
     assert of_policy(replace(make_episode(), proposals=proposals), 2) == {0: [50, 60], 5: [70, 80]}
+
+
+def test_a_demonstration_that_says_who_acted_shows_the_humans_chunks() -> None:
+    assert imitated(as_demonstration(make_episode(), 3), 3) == of_human(make_episode(), 3)
+    proposals = Proposals(np.array([0]), np.zeros((1, 3, 1)), np.array([True]))
+    unknown = replace(make_episode(None), proposals=proposals)
+    assert list(imitated(as_demonstration(unknown, 3), 3)) == list(range(10))  # as a demonstration without proposals
+    assert as_demonstration(unknown, 3).proposals is None
 
 
 def test_only_successes_are_imitated() -> None:
