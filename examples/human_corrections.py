@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 
 import softflow
-from softflow.data import save_corrections
+from softflow.data import save_demonstrations
 
 
 def compare(
@@ -44,7 +44,7 @@ def compare(
 
     steady = {"sloppiness": 0, "noise": 0} if careful else {}
     takeovers = base.record_corrections(episodes, seed=seed, demonstrator_options=steady)
-    save_corrections(runs / "corrections.npz", takeovers)
+    save_demonstrations(runs / "corrections.npz", *takeovers)
 
     trained = {"base": base}
     for algo in ("correction", "latent_correction"):

@@ -11,6 +11,8 @@ from softflow.algos.rfs_ppo import RfsPpo, RfsPpoConfig
 from softflow.algos.sac import SAC, SACConfig
 from softflow.algos.softflow import SoftFlow, SoftFlowConfig
 from softflow.algos.steering import Steering, SteeringConfig
+from softflow.algos.takeover_imitation import TakeoverImitation, TakeoverImitationConfig
+from softflow.algos.takeover_rl import TakeoverRL, TakeoverRLConfig
 
 _OURS: dict[str, type[Algorithm]] = {
     "correction": Correction,
@@ -20,6 +22,8 @@ _OURS: dict[str, type[Algorithm]] = {
     "sac": SAC,
     "softflow": SoftFlow,
     "steering": Steering,
+    "takeover_imitation": TakeoverImitation,
+    "takeover_rl": TakeoverRL,
 }
 for _name, _algorithm in _OURS.items():
     ALGORITHMS.register(_name, _algorithm)
@@ -44,6 +48,10 @@ __all__ = [
     "Stage",
     "Steering",
     "SteeringConfig",
+    "TakeoverImitation",
+    "TakeoverImitationConfig",
+    "TakeoverRL",
+    "TakeoverRLConfig",
     "find_algorithm",
     "register_algorithm",
 ]

@@ -194,13 +194,21 @@ class Algorithm(ABC):
         """
         return
 
-    def load_corrections(self, corrections: Corrections) -> None:
-        """Learn from corrections of the base. Called before training if the setting `corrections` names a file.
+    def load_takeovers(self, episodes: Sequence[Episode]) -> None:
+        """Learn from episodes in which a person took over. Called before training if `corrections` names files of them.
 
         Raises:
-            ValueError: The method does not learn from corrections, or these do not fit its base.
+            ValueError: The method does not learn from takeovers, or nothing in them is worth learning.
         """
-        raise ValueError("this method does not learn from corrections")
+        raise ValueError("this method does not learn from takeovers")
+
+    def load_corrections(self, corrections: Corrections) -> None:
+        """Learn from labelled decisions. Called before training if the setting `corrections` names a file of them.
+
+        Raises:
+            ValueError: The method does not learn from decisions, or these do not fit its base.
+        """
+        raise ValueError("they are decisions alone: give whole episodes, as softflow-demo --corrections records them")
 
     def fit_normalizer(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Set the observation statistics of every policy among the parts: (O,), or (K,) for packed observations.

@@ -3,8 +3,9 @@
     critic_warmup   the critic learns on all demonstrations including failed ones; skipped without a critic
     correction      the head that steers the base learns from the corrections that ended in success
 
-The environment is never stepped. Each corrected decision in a state s comes with the chunk a_b that the base would have
-executed and the chunk a_h of the human. As in TD3+BC (arXiv 2106.06860), the head minimises (d is the dimension of a
+The environment is never stepped. A corrected decision in a state s has the chunk a_h of a human, and the chunk a_b that
+the base would have executed, which is drawn when training starts. So takeovers from earlier policies, of any round,
+correct the base of this run. As in TD3+BC (arXiv 2106.06860), the head minimises (d is the dimension of a
 chunk)
 
     bc_weight * L(s, a_b, a_h)  +  hold_weight * R(s')  -  q_weight * Q(s, a) / |Q|.
@@ -28,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +40,8 @@ from softflow.algos.optimization import descend
 from softflow.algos.policy_learner import copy_policy
 from softflow.algos.settings import ChunkCriticConfig, WarmupConfig
 from softflow.algos.steering import HeadConfig
-from softflow.data import Corrections, Windows, to_torch
+from softflow.data import Corrections, Episode, Windows, to_torch
+from softflow.data.takeovers import human_chunks
 from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
 from softflow.task.layout import ObservationSize
 
@@ -66,8 +69,9 @@ class CorrectionConfig(ChunkCriticConfig):
 
     base: str = field(kw_only=True)
     """Run folder, or a checkpoint's folder in it, whose flow policy was corrected."""
-    corrections: str = field(kw_only=True)
-    """File of corrections of that policy (.npz, see docs/corrections.md), recorded by `softflow-demo --corrections`."""
+    corrections: tuple[str, ...] = field(kw_only=True)
+    """Files of episodes in which a person took over from this policy or earlier ones, as `softflow-demo --corrections`
+    records them; all of them are learnt from. Or one file of labelled decisions (docs/corrections.md)."""
     steering: HeadConfig = field(default_factory=HeadConfig)
     warmup: WarmupConfig = field(default_factory=lambda: WarmupConfig(updates=0))
     correction: CorrectionStageConfig = field(default_factory=CorrectionStageConfig)
@@ -125,20 +129,38 @@ class Correction(Algorithm):
     def load_base(self, policy: ChunkPolicy) -> None:
         copy_policy(policy, self.base)
 
-    @torch.no_grad()
+    def load_takeovers(self, episodes: Sequence[Episode]) -> None:
+        self._learn_from(*human_chunks(episodes, self.base.horizon), None)
+
     def load_corrections(self, corrections: Corrections) -> None:
-        expected = self.base.observation_dim, *self.base.latent_shape
+        expected = self.base.observation_dim, self.base.horizon, self.base.action_dim
         if corrections.shape != expected:
             raise ValueError(f"they have (O, H, A) = {corrections.shape}, the base has {expected}")
         rows = corrections.successful
-        if not len(rows):
+        self._learn_from(*(getattr(corrections, name)[rows] for name in ("observation", "human_chunk", "base_chunk")))
+
+    @torch.no_grad()
+    def _learn_from(self, observation: np.ndarray, human_chunk: np.ndarray, base_chunk: np.ndarray | None) -> None:
+        if not len(observation):
             raise ValueError("none of them ended in success, so nothing is worth learning: record more")
-        parts = (getattr(corrections, name)[rows] for name in Corrected._fields)
-        self.corrected = Corrected(*(torch.as_tensor(part, device=self.device) for part in parts))
+        self.observation, self.human_chunk = (
+            torch.as_tensor(part, device=self.device) for part in (observation, human_chunk)
+        )
+        self.base_chunk = None if base_chunk is None else torch.as_tensor(base_chunk, device=self.device)
         if self.config.steering.latent and not self.base.normalize_actions:  # otherwise any chunk has a density
             # Raises ValueError if the flow has no density at one of the chunks.
-            chunk = self.corrected.human_chunk
+            chunk = self.human_chunk
             self.base.flow.log_prob(chunk, chunk.new_zeros(len(chunk), self.base.context_dim))
+
+    @property
+    def corrected(self) -> Corrected:
+        """All corrected decisions. The chunks of the base are drawn once, the same ones after `load_state_dict`."""
+        if self.base_chunk is None:
+            deployed = BestOfN(self.base, None, self.config.n_action_steps, 1, self.config.temperature)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self.base_chunk = deployed.choose(self.observation).clone()  # losses refuse tensors of inference mode
+        return Corrected(self.observation, self.base_chunk, self.human_chunk)
 
     @property
     def imitates(self) -> bool:
@@ -164,7 +186,7 @@ class Correction(Algorithm):
     def correct(self, data: Data, progress: float) -> Scalars:
         """Update the critic once, if there is one, then the head."""
         scalars, size = self.learn_values(data, progress), self.config.batch_size
-        rows = torch.as_tensor(data.rng.integers(len(self.corrected.observation), size=size))
+        rows = torch.as_tensor(data.rng.integers(len(self.observation), size=size))
         ordinary = to_torch(data.offline.sample(size, 1, data.rng, imitable=True), self.device)
         corrected = Corrected(*(part[rows.to(self.device)] for part in self.corrected))
         return scalars | self.update_head(corrected, ordinary.observation)

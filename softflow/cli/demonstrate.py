@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
-from softflow.data import Corrections, Episode, save_corrections, save_demonstrations
+from softflow.data import Episode, human_steps, save_demonstrations
 from softflow.errors import UserError
 from softflow.runs.assembly import config_path_of, require_new_file
 from softflow.runs.config import read_config
@@ -19,7 +19,6 @@ from softflow.settings.presets import Selection, known_layers
 from softflow.settings.typed import Layer
 from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors
-from softflow.training.intervals import wilson_interval
 
 
 @dataclass
@@ -28,7 +27,7 @@ class DemoConfig:
 
     recording: Flat[RecordingConfig] = field(default_factory=RecordingConfig)
     corrections: str | None = None
-    """Run folder, or a checkpoint's folder in it. Records corrections of its policy in its environment."""
+    """Run folder, or a checkpoint's folder in it. Its policy acts in its environment, and the supervisor takes over."""
     out: str | None = None
     """File to write. It must not exist. By default `demonstrations.npz` or `corrections.npz`."""
     json: bool = False
@@ -57,13 +56,14 @@ def main(argv: Sequence[str]) -> None:
         save_demonstrations(target, *dataset)
         result = _of_demonstrations(dataset.episodes)
     else:
-        corrections = correct(config.corrections, config.recording, errors)
-        save_corrections(target, corrections)
-        result = _of_corrections(corrections)
+        dataset = correct(config.corrections, config.recording, errors)
+        save_demonstrations(target, *dataset)
+        result = _of_corrections(dataset.episodes)
     if config.json:
         print(as_json({"file": str(path), **result, "errors": errors.count}))
         return
-    print(f"{path}: {result['episodes']} episodes, {result['steps']:,} steps, {_in_words(result)}")
+    taken_over = f"{result['taken_over']} of them taken over: " if "taken_over" in result else ""
+    print(f"{path}: {result['episodes']} episodes, {result['steps']:,} steps, {taken_over}{_in_words(result)}")
     if errors.count:
         print(f"{errors.count} more episodes were dropped after errors of their environment")
     for mode, of_mode in result.get("modes", {}).items():
@@ -78,10 +78,15 @@ def _of_demonstrations(episodes: Sequence[Episode]) -> dict[str, Any]:
     return {"steps": sum(map(len, episodes)), **summarize(episodes).as_dict(), "modes": by_mode}
 
 
-def _of_corrections(corrections: Corrections) -> dict[str, Any]:
-    successes, number = int(corrections.is_success.sum()), len(corrections.is_success)
-    rate = {"success_rate": successes / number, "success_ci95": wilson_interval(successes, number)}
-    return {"steps": len(corrections), "episodes": number, **rate}
+def _of_corrections(episodes: Sequence[Episode]) -> dict[str, Any]:
+    taken_over = [episode for episode in episodes if human_steps(episode).any()]
+    return {
+        "steps": sum(map(len, episodes)),
+        **summarize(taken_over).as_dict(),
+        "episodes": len(episodes),
+        "taken_over": len(taken_over),
+        "human_steps": sum(int(human_steps(episode).sum()) for episode in taken_over),
+    }
 
 
 def _in_words(result: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from softflow.data.corrections import (
     CorrectionError,
     Corrections,
     chunks_from,
+    holds_corrections,
     load_corrections,
     save_corrections,
 )
@@ -30,6 +31,7 @@ from softflow.data.readers import DatasetReader, read_dataset, register_reader
 from softflow.data.replay import Replay, sample_mixed
 from softflow.data.replay_rows import row_dtype
 from softflow.data.rewards import SUCCESS_REWARDS, describe_reward
+from softflow.data.takeovers import human_steps
 from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
 
 __all__ = [
@@ -55,6 +57,8 @@ __all__ = [
     "concatenate",
     "constant_dimensions",
     "describe_reward",
+    "holds_corrections",
+    "human_steps",
     "in_order_of",
     "load_corrections",
     "load_dataset",

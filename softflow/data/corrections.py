@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,15 @@ def load_corrections(path: str | os.PathLike[str]) -> Corrections:
         return Corrections(**{name: array for name, array in arrays.items() if name != "task"}, task=task)
     except (ValueError, OSError) as error:
         raise CorrectionError(f"{path}: {one_line(error)}") from error
+
+
+def holds_corrections(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is one of `save_corrections`. False if it is missing or damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "base_chunk.npy" in archive.namelist()
+    except Exception:  # zipfile raises errors of many types for damaged files
+        return False
 
 
 def chunks_from(action: np.ndarray, horizon: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from softflow.data.archive import Field, read_archive, write_archive
 from softflow.data.episodes import Episode
 from softflow.data.json_arrays import json_array, read_json, read_task
+from softflow.data.proposals import Proposals
 from softflow.errors import UserError, one_line
 from softflow.task import ObservationPart, TaskSpec
 from softflow.task.layout import ObservationLayout, ObservationSize
@@ -34,6 +35,9 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "seed": Field("E", "integer", optional=True),  # of the reset; UNKNOWN_SEED if it is not known
     "reward_kind": Field("E", "text", optional=True),  # "dataset" if the rewards are the recorded ones
     "human": Field("N", "bool", optional=True),  # the steps at which a person acted in place of a policy
+    "proposal_step": Field("D", "integer", optional=True),  # of D proposed chunks, the step in 0 ... N - 1
+    "proposal": Field("DHA", "number", optional=True),
+    "proposal_own": Field("D", "bool", optional=True),  # whether it was executed as proposed
 }
 
 UNKNOWN_SEED = -1
@@ -96,11 +100,25 @@ def save_demonstrations(
     if any(episode.human is not None for episode in episodes):
         nobody = [np.zeros(len(one), np.bool_) if one.human is None else one.human for one in episodes]
         arrays["human"] = np.concatenate(nobody)
+    if any(episode.proposals is not None for episode in episodes):
+        arrays |= _proposal_arrays(path, episodes)
     if layout is not None:
         arrays["observation_layout"] = json_array(layout.describe())
     if task is not None:
         arrays["task"] = json_array(task.describe())
     write_archive(path, arrays, SCHEMA_VERSION, compress=layout is not None)  # images shrink to a tenth
+
+
+def _proposal_arrays(path: Path, episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
+    first = np.cumsum([0, *map(len, episodes)])
+    given = [(one.proposals, begin) for one, begin in zip(episodes, first, strict=False) if one.proposals is not None]
+    if len(horizons := {proposals.horizon for proposals, _ in given}) > 1:
+        raise DemonstrationError(f"{path}: proposals have {sorted(horizons)} actions: write one file for each policy")
+    return {
+        "proposal_step": np.concatenate([begin + proposals.step for proposals, begin in given]),
+        "proposal": np.concatenate([proposals.chunk for proposals, _ in given]),
+        "proposal_own": np.concatenate([proposals.own for proposals, _ in given]),
+    }
 
 
 def load_demonstrations(path: str | os.PathLike[str]) -> list[Episode]:
@@ -249,6 +267,8 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> list[E
             step = int(inside.argmax())
             raise ValueError(f"{name}[{step}] is True inside an episode: set episode_start[{step + 1}] to True")
 
+    proposed = _proposals(arrays, last + 1)
+
     episodes = []
     for index, (begin, end) in enumerate(zip(first, last + 1, strict=True)):
         try:
@@ -266,8 +286,34 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> list[E
                     seed=None if seeds[index] == UNKNOWN_SEED else seeds[index],
                     reward_kind=kinds[index],
                     human=arrays["human"][begin:end] if "human" in arrays else None,
+                    proposals=_within(proposed, begin, end),
                 )
             )
         except ValueError as error:
             raise ValueError(f"episode {index}, which starts at step {begin}: {error}") from error
     return episodes
+
+
+_PROPOSALS = {"proposal_step", "proposal", "proposal_own"}
+
+
+def _proposals(arrays: Mapping[str, np.ndarray], ends: np.ndarray) -> Proposals | None:
+    """Return the proposals of all episodes, with steps in 0 ... N - 1. None if there are none."""
+    if not (given := _PROPOSALS & arrays.keys()):
+        return None
+    if missing := _PROPOSALS - given:
+        raise ValueError(f"missing {', '.join(sorted(missing))}: proposals need all three arrays")
+    proposals = Proposals(*(arrays[name] for name in ("proposal_step", "proposal", "proposal_own")))
+    if proposals.step[-1] >= ends[-1]:
+        raise ValueError(f"proposal_step is {proposals.step[-1]}, expected a step, 0 ... {ends[-1] - 1}")
+    return proposals
+
+
+def _within(proposals: Proposals | None, begin: Any, end: Any) -> Proposals | None:
+    """Return the proposals at the steps `begin` ... `end - 1` of an episode. None if there are none."""
+    if proposals is None:
+        return None
+    rows = slice(*np.searchsorted(proposals.step, [begin, end]))
+    if rows.start == rows.stop:
+        return None
+    return Proposals(proposals.step[rows] - begin, proposals.chunk[rows], proposals.own[rows])

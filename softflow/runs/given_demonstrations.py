@@ -65,7 +65,7 @@ def first_demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
         return Dataset([replace(one, reward_kind=config.reward) for one in recorded.episodes], recorded.task)
     more = file if given is None else given
     assert more is not None
-    dataset = _read(config, more)
+    dataset = read_demonstrations(config, more)
     if file is not None and len(dataset.episodes) < config.num_demos:
         note(f"{file.path} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
     return Dataset(dataset.episodes[: config.num_demos], dataset.task)
@@ -105,7 +105,7 @@ def with_more_demonstrations(config: RunConfig, dataset: Dataset, more: Dataset 
     Raises:
         UserError: They are invalid or of another task.
     """
-    added = _read(config, more)
+    added = read_demonstrations(config, more)
     known = set(map(identity, dataset.episodes))
     new = [replace(episode, task=dataset.task) for episode in added.episodes if identity(episode) not in known]
     note(f"{_name(more)}: {len(new)} demonstrations are added, {len(added.episodes) - len(new)} were there already")
@@ -144,8 +144,8 @@ def naming_by(flag: str) -> Iterator[None]:
         raise TaskMismatch(f"{error}: if only names differ, give them: {flag} {error.renaming}") from error
 
 
-def _read(config: RunConfig, given: Dataset | DemonstrationFile) -> Dataset:
-    """Return demonstrations as the run learns from them. Raise `UserError` if they do not fit its environment."""
+def read_demonstrations(config: RunConfig, given: Dataset | DemonstrationFile) -> Dataset:
+    """Return episodes as the run learns from them. Raise `UserError` if they do not fit its environment."""
     name, task = _name(given), _task(config)
     if isinstance(given, DemonstrationFile):
         with naming_by("--demo-map"):
@@ -154,8 +154,6 @@ def _read(config: RunConfig, given: Dataset | DemonstrationFile) -> Dataset:
         dataset = fitting(task, given, name)
     else:
         raise UserError(f"{name} has no episode: give at least one")
-    # demonstrations are imitated from any step on, also those of a policy whose proposals were recorded
-    dataset = Dataset([replace(episode, proposals=None) for episode in dataset.episodes], dataset.task)
     if dataset.task is not None and dataset.task.success != config.success:
         note(f"{name} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
     return _rewarded(config, dataset, name)

@@ -206,6 +206,8 @@ def settings_of(value: Any) -> Any:
     """Convert paths and numpy scalars among settings given in Python to strings and numbers, as in YAML."""
     if isinstance(value, Mapping):
         return {key: settings_of(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [settings_of(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
     return os.fspath(value) if isinstance(value, os.PathLike) else value

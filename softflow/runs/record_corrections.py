@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from softflow.data import Corrections, chunks_from, observation_tensor
+from softflow.data import Dataset, Episode, Proposals, human_steps, observation_tensor
 from softflow.envs import Supervisor, make_supervisor
 from softflow.envs.registry import Env
 from softflow.errors import UserError
 from softflow.policies import BestOfN
-from softflow.task import TaskSpec
+from softflow.runs.recorder import Take, task_of
 from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.failures import EnvironmentErrors, Lost
 from softflow.training.global_state import environments_turn
@@ -26,14 +26,6 @@ CORRECTION_SEEDS, SEEDS_PER_RUN = 5_000_000, 10_000
 each `seed`."""
 
 
-class _Correction(NamedTuple):
-    observation: np.ndarray
-    """Observation before each of the human's actions, (T, O)."""
-    action: np.ndarray
-    """(T, A)."""
-    is_success: bool
-
-
 def record_corrections(
     make: Callable[[], Env],
     policy: BestOfN,
@@ -42,15 +34,16 @@ def record_corrections(
     options: Mapping[str, Any] | None = None,
     errors: EnvironmentErrors | None = None,
     success: SuccessRule | None = None,
-) -> Corrections:
-    """Let `policy` act until the supervisor has taken over in `episodes` episodes, and record the corrections.
+) -> Dataset:
+    """Let `policy` act until the supervisor has taken over in `episodes` episodes, and record all that were watched.
 
-    Every step of the supervisor is recorded as a decision, because the policy may ask for its next chunk at any step.
+    The episodes say in `human` at which steps the supervisor acted, and in `proposals` what the policy proposed. A
+    chunk that a takeover cut short is not the policy's own.
 
     Args:
         make: Makes the environment, once and again after each of its errors.
         policy: The policy to correct.
-        episodes: The number of episodes with an intervention.
+        episodes: The number of episodes with a takeover.
         seed: The seed of the supervisor, the policy and the episodes.
         options: Arguments of the supervisor.
         errors: Counts the errors of the environment, and decides whether recording continues after them.
@@ -67,68 +60,65 @@ def record_corrections(
         # raises UserError early if there is no supervisor
         make_supervisor(environment, np.random.default_rng(seed), **options)
     torch.manual_seed(seed)
-    rng, corrections = np.random.default_rng(seed), list[_Correction]()
+    rng, watched, taken_over = np.random.default_rng(seed), list[Episode](), list[Episode]()
     with StageProgress("corrections", episodes) as bar:
         for attempt in range(SEEDS_PER_RUN):
-            if len(corrections) == episodes:
-                judged_by = success or SuccessRule()
-                task = replace(TaskSpec.from_env(environment), success=judged_by.text)
-                return _assemble(corrections, policy, task)
+            if len(taken_over) == episodes:
+                return Dataset(watched, task_of(environment, success))
             episode_seed = CORRECTION_SEEDS + SEEDS_PER_RUN * seed + attempt
-            correction = _watch(environment, policy, rng, episode_seed, options)
-            if isinstance(correction, Lost):
-                correction.report(errors)
-                if correction.failure.is_error:
+            episode = _watch(environment, policy, rng, episode_seed, options)
+            if isinstance(episode, Lost):
+                episode.report(errors)
+                if episode.failure.is_error:
                     with environments_turn():
                         environment = CheckedEnvironment(make(), success)
                 continue
             errors.episode_ended()
-            if correction is not None:
-                corrections.append(correction)
-                bar.update(1, success=float(np.mean([one.is_success for one in corrections])))
-    raise UserError(f"the policy failed in only {len(corrections)} of {SEEDS_PER_RUN} episodes: ask for fewer")
+            watched.append(episode)
+            if human_steps(episode).any():
+                taken_over.append(episode)
+                bar.update(1, success=float(np.mean([one.is_success for one in taken_over])))
+    raise UserError(f"the policy failed in only {len(taken_over)} of {SEEDS_PER_RUN} episodes: ask for fewer")
 
 
 def _watch(
     environment: CheckedEnvironment, policy: BestOfN, rng: np.random.Generator, seed: int, options: dict[str, Any]
-) -> _Correction | Lost | None:
-    """Run one episode. Return None if the supervisor did not take over."""
+) -> Episode | Lost:
+    """Run one episode."""
+    steps, chunks, own = list[int](), list[np.ndarray](), list[bool]()
     try:
         with environments_turn():
-            observation, _ = environment.reset(seed=seed)
+            take = Take(environment, seed)
             supervisor = make_supervisor(environment, rng, **options)
-        while True:
-            chunk = policy.act(observation_tensor(observation[None]))[0].numpy()
+        has_failed = False
+        while not (take.has_ended or has_failed):
+            actions, proposed = policy.decide(observation_tensor(take.observation[None]))
+            steps.append(len(take))
+            chunks.append(proposed[0].numpy())
             with environments_turn():
-                for action in chunk:
-                    observation, _, terminated, truncated, _ = environment.step(action)
-                    if terminated or truncated:
-                        return None
-                    if supervisor.watch():
-                        supervisor.take_over()
-                        return _go_on(environment, supervisor, observation)
+                has_failed = _execute(take, actions[0].numpy(), supervisor)
+            own.append(len(take) - steps[-1] == policy.n_action_steps or not has_failed)
+        with environments_turn():
+            if has_failed:
+                supervisor.take_over()
+            by_policy = len(take)
+            while not take.has_ended:
+                take.step(np.array(supervisor.act()))
+        episode = take.finish(take.is_success)
     except UserError:
         raise
     except ENVIRONMENT_ERRORS as error:
         return Lost.of(error, f"step {environment.steps} of the episode with seed {seed}")
+    human = np.arange(len(episode)) >= by_policy
+    return replace(episode, human=human, proposals=Proposals(np.array(steps), np.stack(chunks), np.array(own)))
 
 
-def _go_on(environment: CheckedEnvironment, supervisor: Supervisor, observation: np.ndarray) -> _Correction:
-    observations, actions = [], []
-    while True:
-        observations.append(observation)
-        actions.append(np.array(supervisor.act()))
-        observation, _, terminated, truncated, info = environment.step(actions[-1])
-        if terminated or truncated:
-            return _Correction(np.stack(observations), np.stack(actions), info["is_success"])
-
-
-def _assemble(corrections: list[_Correction], policy: BestOfN, task: TaskSpec) -> Corrections:
-    return Corrections(
-        observation=np.concatenate([one.observation for one in corrections]),
-        base_chunk=np.concatenate([policy.choose(observation_tensor(one.observation)).numpy() for one in corrections]),
-        human_chunk=np.concatenate([chunks_from(one.action, policy.policy.horizon) for one in corrections]),
-        episode=np.repeat(np.arange(len(corrections)), [len(one.action) for one in corrections]),
-        is_success=np.array([one.is_success for one in corrections]),
-        task=task,
-    )
+def _execute(take: Take, actions: np.ndarray, supervisor: Supervisor) -> bool:
+    """Execute actions (h, A) of the policy until the episode ends or the policy has failed. Return whether it has."""
+    for action in actions:
+        take.step(action)
+        if take.has_ended:
+            return False
+        if supervisor.watch():
+            return True
+    return False

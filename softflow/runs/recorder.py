@@ -33,6 +33,7 @@ class Take:
 
     Attributes:
         environment: The environment.
+        observation: The last observation, (O,).
         earned: The sum of the rewards so far.
     """
 
@@ -40,7 +41,7 @@ class Take:
         self.environment, self.earned = environment, 0.0
         self._builder = EpisodeBuilder(find_layout(environment), seed=seed)
         self._terminated, self._truncated, self._info = False, False, dict[str, Any]()
-        self._observation, _ = environment.reset(seed=seed)
+        self.observation, _ = environment.reset(seed=seed)
 
     def __len__(self) -> int:
         """The number of steps so far."""
@@ -49,8 +50,8 @@ class Take:
     def step(self, action: np.ndarray) -> None:
         """Execute an action (A,) and record it."""
         following, reward, self._terminated, self._truncated, self._info = self.environment.step(action)
-        self._builder.append(self._observation, action, reward)
-        self._observation = following
+        self._builder.append(self.observation, action, reward)
+        self.observation = following
         self.earned += reward
 
     @property
@@ -66,7 +67,7 @@ class Take:
     def finish(self, is_success: bool, mode: int = -1) -> Episode:
         """Return the episode. It counts as truncated if the environment has not ended it."""
         ending = self._terminated, self._truncated or not self._terminated, is_success
-        return self._builder.finish(self._observation, *ending, mode, outcome_of(self._info))
+        return self._builder.finish(self.observation, *ending, mode, outcome_of(self._info))
 
 
 class Recorder(ABC):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from softflow.data import Corrections, Dataset
+from softflow.data import Dataset
 from softflow.envs import make_env
 from softflow.envs.registry import Env
 from softflow.errors import UserError
@@ -34,7 +34,7 @@ class RecordingConfig:
     env: str = "tape_cut"
     """Environment: a short name or a gymnasium id."""
     episodes: int = 200
-    """Number of episodes to record, including failures. With `corrections`, only those with an intervention count."""
+    """Number of episodes to record, including failures. With `corrections`, only those with a takeover count."""
     seed: int = 0
     """Seed of the demonstrator and of the episodes."""
     num_envs: int | None = None
@@ -117,8 +117,8 @@ def teleoperate(config: RecordingConfig, path: Path, errors: EnvironmentErrors |
     )
 
 
-def correct(run: str, config: RecordingConfig, errors: EnvironmentErrors | None = None) -> Corrections:
-    """Record the corrections of a run's policy by its environment's supervisor.
+def correct(run: str, config: RecordingConfig, errors: EnvironmentErrors | None = None) -> Dataset:
+    """Record episodes in which a run's policy acts and its environment's supervisor takes over.
 
     An episode ends as in the run, whose setting `reward` may end it at its success.
 
@@ -139,6 +139,6 @@ def correct(run: str, config: RecordingConfig, errors: EnvironmentErrors | None 
         require_fit(loaded.policy, environment, run)
     policy, options = loaded.policy, config.demonstrator_options
     errors, rule = errors or EnvironmentErrors(config.on_env_error), SuccessRule(config.success)
-    corrections = record_corrections(make, policy, config.episodes, config.seed, options, errors, rule)
+    recorded = record_corrections(make, policy, config.episodes, config.seed, options, errors, rule)
     loaded.say_choice()
-    return corrections
+    return Dataset([replace(one, reward_kind=trained.run.reward) for one in recorded.episodes], recorded.task)

@@ -15,7 +15,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from softflow.data import Corrections, Dataset, Episode, load_dataset, read_dataset, task_of
+from softflow.data import Dataset, Episode, load_dataset, read_dataset, task_of
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard, Policy
 from softflow.runs.assembly import config_path_of, load_deployed, load_run, require_device
@@ -263,8 +263,10 @@ class Run:
             train_run(resolve_resumed(saved, changes), folder, more=more)
         return self
 
-    def record_corrections(self, episodes: int = 50, **settings: Any) -> Corrections:
-        """Record corrections of the policy by its environment's supervisor, as `softflow-demo --corrections` does.
+    def record_corrections(self, episodes: int = 50, **settings: Any) -> Dataset:
+        """Record takeovers from the policy by its environment's supervisor, as `softflow-demo --corrections` does.
+
+        The dataset holds all episodes that were watched. Their array `human` says at which steps the supervisor acted.
 
         Args:
             episodes: Number of episodes in which the supervisor takes over.

@@ -19,6 +19,7 @@ from flows import NormalizedFlow
 from softflow.algos import Algorithm
 from softflow.console import note, remark
 from softflow.data import (
+    Corrections,
     Dataset,
     Episode,
     ImitationRule,
@@ -27,12 +28,10 @@ from softflow.data import (
     check_compatible,
     constant_dimensions,
     describe_reward,
-    load_corrections,
     load_dataset,
     observation_statistics,
     proposal_dtype,
     row_dtype,
-    save_corrections,
     save_demonstrations,
 )
 from softflow.envs import NO_ENVIRONMENT, describe_spaces, name_actions, name_dimensions, resolve_env_id, time_limit
@@ -47,6 +46,7 @@ from softflow.runs.assembly import (
     require_flow,
 )
 from softflow.runs.config import TrainConfig, read_config
+from softflow.runs.given_corrections import first_corrections, save_copy, saved_corrections
 from softflow.runs.given_demonstrations import (
     DEMONSTRATIONS,
     DemonstrationFile,
@@ -67,9 +67,6 @@ from softflow.training.random_state import seed_all
 from softflow.training.run_folder import RunFolder
 from softflow.training.spool import Spool
 from softflow.training.vector import closing
-
-CORRECTIONS = "corrections.npz"
-"""File name of the copy of the corrections in the run folder."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +131,16 @@ def train_run(
     if not resume:
         require_flow(config)
     # Files that the configuration names are read first: environments may change the current folder.
-    base_run, corrections_file = (getattr(config.method, name, None) for name in ("base", "corrections"))
+    base_run, corrections_files = (getattr(config.method, name, None) for name in ("base", "corrections"))
     base = corrections = None
     takes_foreign = base_run is not None and is_foreign(base_run)
     if base_run is not None and not takes_foreign and not resume:  # a checkpoint contains it
         base = load_deployed(base_run)
-    if corrections_file is not None:
-        corrections = load_corrections(folder.path / CORRECTIONS if resume else corrections_file)
     if run.env == NO_ENVIRONMENT and not resume:
         run, given = without_environment(run, given)
         config = replace(config, run=run)
+    if corrections_files is not None:
+        corrections = saved_corrections(folder.path) if resume else first_corrections(run, corrections_files)
     dataset = load_dataset(folder.path / DEMONSTRATIONS) if resume else first_demonstrations(run, given)
     if more is not None:
         dataset = with_more_demonstrations(run, dataset, more)
@@ -161,11 +158,17 @@ def train_run(
         give(algorithm.load_base, base.policy.policy, f"base {base_run}")
     if algorithm.imitates:
         imitated.rule.require_some(demonstrations)
-    if corrections is not None:
-        give(algorithm.load_corrections, corrections, f"corrections {corrections_file}")
     _require_room(run, folder, demonstrations[0], algorithm)
     mirror = make_mirror(run, layout)
-    learned_from = demonstrations + ([mirror(episode) for episode in demonstrations] if mirror else [])
+
+    def with_images(episodes: list[Episode]) -> list[Episode]:
+        return episodes + [mirror(episode) for episode in episodes] if mirror else episodes
+
+    learned_from, named = with_images(demonstrations), f"corrections {' '.join(corrections_files or ())}"
+    if isinstance(corrections, Corrections):
+        give(algorithm.load_corrections, corrections, named)
+    elif corrections is not None:
+        give(algorithm.load_takeovers, with_images(corrections.episodes), named)
     mean, std = observation_statistics(learned_from)
     if base_run is None or takes_foreign:  # the policy of a run keeps the statistics that it was trained with
         algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
@@ -189,7 +192,7 @@ def train_run(
         for what, other in (
             (run.demos or "demonstrations", dataset),
             (f"base {base_run}", base.policy if base is not None else None),
-            (f"corrections {corrections_file}", corrections),
+            (named, corrections),
         ):
             if other is not None and other.task is not None:
                 task.require_same(other.task, what)
@@ -206,7 +209,7 @@ def train_run(
             with folder.writing():
                 save_demonstrations(folder.path / DEMONSTRATIONS, *dataset)
                 if corrections is not None:
-                    save_corrections(folder.path / CORRECTIONS, corrections)
+                    save_copy(folder.path, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
         note(describe_reward(run.reward, demonstrations))
         if algorithm.imitates:

@@ -180,7 +180,8 @@ def _with_new_names(mapping: Mapping[str, Any], keys: Mapping[str, Any], place: 
 
 
 def _convert(value: Any, annotation: Any, place: str) -> Any:
-    """Convert a value without loss: 1 to 1.0, 1e5 and "1e5" to 100000, "1e-4" to 0.0001, a list to a tuple."""
+    """Convert a value without loss: 1 to 1.0, 1e5 and "1e5" to 100000, "1e-4" to 0.0001, a list to a tuple. One text
+    will do for a tuple of texts."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return _convert_plain(value, place)
@@ -191,6 +192,8 @@ def _convert(value: Any, annotation: Any, place: str) -> Any:
             return value
         hint = did_you_mean(value if isinstance(value, str) else "", map(str, arguments))
         raise ConfigError(f"{place} is {_shown(value)}: {hint}")
+    if origin is tuple and arguments == (str, Ellipsis) and isinstance(value, str):
+        value = [value]
     if origin is tuple and isinstance(value, list | tuple):
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             arguments = (arguments[0],) * len(value)

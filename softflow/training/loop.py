@@ -16,6 +16,7 @@ from gymnasium.vector import VectorEnv
 from softflow.algos.base import Algorithm, Data, Stage
 from softflow.console import note
 from softflow.data import Episode, ImitationRule, Replay, observation_tensor
+from softflow.data.takeovers import as_demonstration
 from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
 from softflow.training.evaluated import Evaluated
@@ -93,12 +94,13 @@ class Trainer:
         sizes = first.observation_dim, first.action_dim, first.observation.dtype
         rows = sum(len(episode) + 1 for episode in demonstrations)
         replay_folder = run_folder.replay_path if config.replay_storage == "disk" else None
-        chunks = algorithm.deployed.policy.horizon, algorithm.n_action_steps
+        horizon = algorithm.deployed.policy.horizon
         rule = ImitationRule(config.imitate).choose(demonstrations).rule
-        online = Replay(config.replay_capacity, *sizes, replay_folder, *chunks, imitate=rule)
-        self.data = Data(Replay(rows, *sizes, imitate=rule), online, np.random.default_rng(config.seed))
+        online = Replay(config.replay_capacity, *sizes, replay_folder, horizon, algorithm.n_action_steps, imitate=rule)
+        offline = Replay(rows, *sizes, horizon=horizon, imitate=rule)
+        self.data = Data(offline, online, np.random.default_rng(config.seed))
         for episode in demonstrations:
-            self.data.offline.add_episode(episode)
+            offline.add_episode(as_demonstration(episode, horizon))
         self.progress = Progress()
         self.environment_errors = self._new_errors()
         self._experience: Experience | None = None

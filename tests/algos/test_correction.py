@@ -13,7 +13,7 @@ from flows import NormalizedFlow
 from flows.bases import LOG_2PI
 from softflow.algos import Correction, CorrectionConfig
 from softflow.algos.correction import Corrected
-from softflow.data import Corrections
+from softflow.data import Corrections, Episode
 from softflow.policies import FlowPolicy, SteeredPolicy
 from tests.algos.softflow_toys import (
     assert_goes_on_the_same,
@@ -47,7 +47,7 @@ def make_algorithm(flow: dict[str, Any] = COUPLING, head: dict[str, Any] = RESID
         critic_width=16,
         ema_rate=0.5,
         base="run",
-        corrections="file",
+        corrections=("file",),
         normalize_actions=False,
     )
     config = CorrectionConfig(**(sizes | flow | settings))
@@ -193,6 +193,57 @@ def test_the_critics_gradient_moves_the_latent(measured: Any, monkeypatch: pytes
     algorithm.load_corrections(make_corrections([[0.0, 0.0]], [[0.0, 0.0]]))
     train(algorithm, "correction", DATA, 100)
     assert measured(algorithm.policy.steer(torch.tensor([[CORRECTED]])).mean[0, 0, 0]) > 0.1
+
+
+# -------------------------------------------------------------------------------------------------------- takeovers
+
+
+def taken_over(first: int, success: bool = True) -> Episode:
+    """Six steps, the last four of a human. Observations count from `first`; the action at step t is t / 10."""
+    human = np.arange(6) >= 2
+    observation, action = first + np.arange(7)[:, None], np.arange(6)[:, None] / 10
+    return Episode(observation, action, np.zeros(6), success, not success, success, human=human)
+
+
+def test_takeovers_of_all_rounds_are_labelled_by_the_present_base() -> None:
+    """At temperature 0 nothing of a chunk is chance."""
+    algorithm = make_algorithm(temperature=0.0)
+    algorithm.load_takeovers([taken_over(10), taken_over(20, success=False), taken_over(30)])
+    observation, base_chunk, human_chunk = algorithm.corrected
+    assert observation[:, 0].tolist() == [12, 13, 14, 15, 32, 33, 34, 35]
+    torch.testing.assert_close(human_chunk[:4, :, 0], torch.tensor([[0.2, 0.3], [0.3, 0.4], [0.4, 0.5], [0.5, 0.5]]))
+    assert torch.equal(base_chunk, make_base().propose(observation, 1, 0.0)[:, 0].detach())
+
+
+def test_the_chunks_of_the_base_are_drawn_once_and_disturb_nothing() -> None:
+    algorithm, twin = make_algorithm(), make_algorithm()
+    for one in (algorithm, twin):
+        one.load_takeovers([taken_over(10)])
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    drawn = algorithm.corrected.base_chunk
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(4)
+    assert torch.equal(twin.corrected.base_chunk, drawn) and algorithm.corrected.base_chunk is drawn
+
+
+@pytest.mark.parametrize("head", [RESIDUAL, LATENT], ids=["residual", "latent"])
+def test_a_saved_state_goes_on_the_same_with_takeovers(head: dict[str, Any]) -> None:
+    """The second one labels them only after it has the weights of the base."""
+    original, twin = make_algorithm(MIXTURE, head), make_algorithm(MIXTURE, head)
+    with torch.no_grad():
+        next(twin.base.flow.parameters()).add_(1.0)
+    for algorithm in (original, twin):
+        algorithm.load_takeovers([taken_over(10)])
+    episode = make_episode(np.linspace(-1, 1, 9), np.ones(9))
+    train(original, "correction", make_data([episode]), 3)
+    assert_goes_on_the_same(original, twin, "correction", lambda: make_data([episode]))
+    assert torch.equal(original.corrected.base_chunk, twin.corrected.base_chunk)
+
+
+def test_takeovers_without_a_success_are_refused() -> None:
+    with pytest.raises(ValueError, match="none of them ended in success"):
+        make_algorithm().load_takeovers([taken_over(10, success=False)])
 
 
 # ------------------------------------------------------------------------------------------------ base and the rest

@@ -133,6 +133,18 @@ def corrections(small_run: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def takeovers(tmp_path: Path) -> Path:
+    """`t.npz`: two successes and a failure, in each of which a human takes over at the tenth of 30 steps."""
+    rng, human = np.random.default_rng(1), np.arange(30) >= 10
+    episodes = [
+        Episode(rng.normal(size=(31, 3)), rng.uniform(-1, 1, (30, 1)), np.zeros(30), False, True, success, human=human)
+        for success in (True, False, True)
+    ]
+    save_demonstrations(tmp_path / "t.npz", episodes)
+    return tmp_path / "t.npz"
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     server = Server()

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from softflow.algos import Correction
-from softflow.data import Corrections, load_corrections, save_corrections
+from softflow.data import Corrections, load_dataset, load_demonstrations, save_corrections
 from softflow.envs import TapeCutSupervisor, make_env, tasks
 from softflow.errors import UserError
 from softflow.policies import BestOfN, FlowPolicy, SteeredPolicy
@@ -75,38 +75,41 @@ def last_policy(run: str) -> SteeredPolicy:
 def test_corrections_of_a_run(small_run: Path, command: Any) -> None:
     result = command("softflow-demo --corrections run --episodes 3 --seed 2 --json")
     assert result.status == 0, result
-    read = load_corrections("corrections.npz")
-    assert json.loads(result.out) == {
-        "file": "corrections.npz", "episodes": 3, "steps": len(read), "errors": 0,
-        "success_rate": 0.0, "success_ci95": [0.0, pytest.approx(0.5615, abs=1e-4)]
-    }  # fmt: skip
-    assert read.shape == (3, 4, 1) and len(read.is_success) == 3
-    assert (read.human_chunk == 0.5).all() and read.base_chunk.std() > 0
-    lengths = np.bincount(read.episode)
-    assert len(set(lengths)) > 1 and all(180 < length < 200 for length in lengths)  # of 200 steps, what was left
+    episodes, task = load_dataset("corrections.npz")
+    human = [int(episode.human.sum()) for episode in episodes]
+    told = json.loads(result.out)
+    expected = {"file": "corrections.npz", "episodes": 3, "taken_over": 3, "steps": 600, "human_steps": sum(human)}
+    assert {name: told[name] for name in expected} == expected and told["success_rate"] == 0.0
+    assert task == load_policy(RunFolder.open("run").last_checkpoint()).task
+    assert len(set(human)) > 1 and all(180 < steps < 200 for steps in human)  # the takeover comes after 3 to 19 steps
+    for number, episode in enumerate(episodes):
+        assert not (np.diff(episode.human.astype(int)) < 0).any()  # the policy gets no second turn
+        assert (episode.action[episode.human] == 0.5).all() and episode.action[~episode.human].std() > 0
+        assert episode.seed == 5_020_000 + number
     again = command("softflow-demo --corrections run --episodes 3 --seed 2 --out again.npz")
     assert again.status == 0 and Path("again.npz").read_bytes() == Path("corrections.npz").read_bytes()
+
+
+def test_what_the_policy_proposed_is_recorded(small_run: Path, command: Any) -> None:
+    """Two actions of each chunk are executed; a chunk that the takeover cut short is not the policy's own."""
+    assert command("softflow-demo --corrections run --episodes 6").status == 0
+    cut = []
+    for episode in load_demonstrations("corrections.npz"):
+        proposals, by_policy = episode.proposals, int((~episode.human).sum())
+        assert proposals.step.tolist() == list(range(0, by_policy, 2)) and proposals.chunk.shape[1:] == (4, 1)
+        whole = by_policy // 2
+        assert proposals.own.tolist() == [True] * whole + [False] * (by_policy % 2)
+        executed = episode.action[: 2 * whole].reshape(whole, 2, 1)
+        np.testing.assert_array_equal(proposals.chunk[:whole, :2].clip(-1, 1), executed)
+        cut.append(by_policy % 2)
+    assert set(cut) == {0, 1}
 
 
 def test_options_of_the_supervisor(small_run: Path, command: Any) -> None:
     result = command("softflow-demo --corrections run --episodes 1 --demonstrator-options.torque -0.25")
     assert result.status == 0, result
-    assert (load_corrections("corrections.npz").human_chunk == -0.25).all()
-
-
-def test_the_base_chunk_is_what_the_policy_would_have_executed(small_run: Path, command: Any) -> None:
-    """At temperature 0 nothing of it is chance."""
-    deployed = load_policy(RunFolder.open("run").last_checkpoint())
-    deployed.temperature, deployed.candidates = 0.0, 3
-    read = record_corrections(lambda: make_env("Pendulum-v1"), deployed, 1, seed=0)
-    observation = torch.tensor(read.observation)
-    torch.manual_seed(0)
-    whole = deployed.choose(observation)
-    torch.manual_seed(0)
-    assert torch.equal(deployed.act(observation), whole[:, : deployed.n_action_steps])
-    options = deployed.policy.propose(observation, 200, 0.0)
-    distance = (options - torch.tensor(read.base_chunk)[:, None]).abs().amax((-2, -1)).min(1).values
-    assert distance.max() < 1e-5
+    [episode] = load_demonstrations("corrections.npz")
+    assert (episode.action[episode.human] == -0.25).all()
 
 
 def test_tape_cut_is_taken_over_from_an_ignorant_policy() -> None:
@@ -114,11 +117,9 @@ def test_tape_cut_is_taken_over_from_an_ignorant_policy() -> None:
     environment = make_env("tape_cut")
     policy = FlowPolicy(environment.observation_space.shape[0], 15, 4, flow="gaussian")
     policy.normalizer.fit(torch.zeros(policy.observation_dim), torch.ones(policy.observation_dim))
-    read = record_corrections(lambda: environment, BestOfN(policy, None, 4, 1, 1.0), 2, seed=0)
-    assert read.is_success.any() and read.shape == (policy.observation_dim, 4, 15)
-    first = read.human_chunk[read.episode == 0]
-    np.testing.assert_array_equal(first[:-1, 1], first[1:, 0])  # a decision at every step
-    np.testing.assert_array_equal(first[-1], np.broadcast_to(first[-1, 0], first[-1].shape))
+    read = record_corrections(lambda: environment, BestOfN(policy, None, 4, 1, 1.0), 2, seed=0, options={"patience": 5})
+    assert any(episode.is_success for episode in read.episodes)
+    assert [int((~episode.human).sum()) for episode in read.episodes] == [5, 5]
 
 
 def test_a_policy_that_never_fails_is_not_watched_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +189,8 @@ def test_an_interrupted_correction_is_resumed_to_the_bit_without_base_and_file(
     ("flags", "message"),
     [
         ("--corrections none.npz", "none.npz: no such file"),
-        ("--corrections pendulum.npz", "pendulum.npz: unknown array 'action'"),
+        ("--corrections pendulum.npz", "corrections pendulum.npz: nobody took over in its 4 episodes"),
+        ("--corrections c.npz pendulum.npz", "corrections c.npz: it holds decisions of one policy: give it alone"),
         ("--corrections other.npz", "corrections other.npz: they have (O, H, A) = (3, 5, 1), the base has (3, 4, 1)"),
         ("--corrections failed.npz", "corrections failed.npz: none of them ended in success"),
         ("--base nowhere", "nowhere: no such run folder"),

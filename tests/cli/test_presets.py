@@ -24,7 +24,7 @@ every_preset = pytest.mark.parametrize("algo", available_presets("algos"))
 
 SMALL = {"updates": 2, "steps": 120, "updates_per_step": 0.02, "batch_size": 8, "critic_width": 8}
 """Values of a setting, wherever an algorithm has one of this name."""
-REQUIRED = {"base": "run", "corrections": "c.npz"}
+REQUIRED = {"base": "run", "corrections": "t.npz"}
 """Values of what an algorithm does not go without, the fixtures of these names."""
 RUN = "--num-envs 2 --num-demos 4 --eval-episodes 2 --collect-steps 60 --threads 1 --flow-options.width 8"
 
@@ -36,6 +36,8 @@ def required_flags(algo: str) -> str:
 
 def small_flags(algo: str) -> str:
     keys = [key for key, _ in dotted_fields(config_class(Selection(algo=algo)))]
+    if algo == "takeover_rl":
+        keys.remove("online.steps")  # it must be 0
     return " ".join(f"--{key} {SMALL[name]}" for key in keys if (name := key.rpartition(".")[2]) in SMALL)
 
 
@@ -47,7 +49,7 @@ def train(command: Any, algo: str, demonstrations: Path) -> Any:
 
 
 @every_preset
-def test_it_trains(algo: str, command: Any, demonstrations: Path, corrections: Path) -> None:
+def test_it_trains(algo: str, command: Any, demonstrations: Path, small_run: Path, takeovers: Path) -> None:
     train(command, algo, demonstrations)
     stages = make_algorithm(read_config("trained/config.yaml"), 3, 1).schedule()
     assert stages and stages_of("trained") == [stage.name for stage in stages]

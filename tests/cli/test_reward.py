@@ -13,7 +13,7 @@ from gymnasium.spaces import Box
 
 import softflow
 from softflow.algos import SoftFlow
-from softflow.data import Episode, load_corrections, load_demonstrations, save_demonstrations
+from softflow.data import Episode, load_demonstrations, save_demonstrations
 from softflow.envs import tasks
 from softflow.training.run_folder import RunFolder
 from tests.cli.conftest import Command
@@ -201,8 +201,9 @@ def test_a_corrected_episode_ends_as_in_the_run(
     assert command(f"{SMALL} --demos d.npz --reward {kind} --run-dir run").status == 0
     result = command("softflow-demo --corrections run --episodes 2")
     assert result.status == 0, result
-    corrections = load_corrections("corrections.npz")
-    assert np.bincount(corrections.episode).tolist() == [length - 1] * 2 and corrections.is_success.all()
+    for episode in load_demonstrations("corrections.npz"):
+        assert episode.human.tolist() == [False, *[True] * (length - 1)] and episode.is_success
+        assert episode.reward_kind == kind
 
 
 def test_rewards_that_cannot_be_those_of_the_environment_are_said(command: Command) -> None:

@@ -19,7 +19,7 @@ import torch
 from gymnasium.spaces import Box
 
 from softflow.algos.softflow import SoftFlow
-from softflow.data import load_corrections, load_demonstrations
+from softflow.data import load_demonstrations
 from softflow.envs import tasks
 from tests.cli.conftest import pendulum_demonstrations
 from tests.cli.training_runs import interrupted
@@ -96,10 +96,11 @@ def test_demonstrations_are_of_what_was_seen_and_done(command: Any) -> None:
 def test_so_are_corrections(command: Any, demonstrations: Path) -> None:
     assert command(TRAIN).status == 0
     assert command("softflow-demo --corrections run --episodes 1 --out c.npz").status == 0
-    corrections = load_corrections("c.npz")
-    assert corrections.observation[:, 1].tolist() == [2, 3, 4, 5, 6, 7]
-    assert corrections.observation[1:, 2].tolist() == [0.75] * 5
-    assert (corrections.human_chunk == 0.75).all()
+    [episode] = load_demonstrations("c.npz")
+    assert episode.human.tolist() == [False] * 2 + [True] * 6
+    assert episode.observation[:, 1].tolist() == list(range(9))
+    assert episode.observation[3:, 2].tolist() == [0.75] * 6
+    assert (episode.action[2:] == 0.75).all() and (episode.action[:2] != 0.75).all()
 
 
 NUMBERS = {
@@ -173,7 +174,7 @@ def test_success_may_be_said_at_any_step_or_by_the_return(
     assert {rule: json.loads(out)["success_rate"] for rule, out in rated.items()} == expected
     assert json.loads(command("softflow-eval run --episodes 2 --json").out)["success_rate"] == 1
     assert command("softflow-demo --corrections run --episodes 1 --out c.npz").status == 0
-    assert load_corrections("c.npz").is_success.tolist() == [True]
+    assert [episode.is_success for episode in load_demonstrations("c.npz")] == [True]
 
 
 @pytest.mark.parametrize("line", [f"{TRAIN.replace('-dir run', '-dir new')}", "softflow-eval run", "softflow-demo"])

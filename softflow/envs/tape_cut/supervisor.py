@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from softflow.envs.tape_cut.demonstrator import SLIP_STEPS, TapeCutDemonstrator, wrapped
+from softflow.errors import UserError
 
 PATIENCE = 40
 """Number of steps (40 steps are 2 s) within which the next stage must be reached.
@@ -24,12 +25,28 @@ class TapeCutSupervisor(TapeCutDemonstrator):
     """Watches one episode, and demonstrates the rest of it after ``take_over``; make a new one after each ``reset``.
 
     A policy has failed when it has dropped the scissors after lifting them, or when it has reached no new stage
-    (``grasped``, ``lifted``, ``at_tape``, ``cut``) for ``PATIENCE`` steps. A human observer could tell the same.
+    (``grasped``, ``lifted``, ``at_tape``, ``cut``) for ``patience`` steps. A human observer could tell the same.
+
+    It takes the arguments of the demonstrator, and one more.
+
+    Args:
+        patience: Number of steps within which the next stage must be reached. Lower values take over earlier, also from
+            policies that would have succeeded.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], rng: np.random.Generator, **options: Any) -> None:
-        super().__init__(env, rng, **options)
-        self._stages, self._waited = 0, 0
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        rng: np.random.Generator,
+        mode: int | None = None,
+        sloppiness: float = 1.0,
+        noise: float = 0.15,
+        patience: int = PATIENCE,
+    ) -> None:
+        super().__init__(env, rng, mode, sloppiness, noise)
+        if patience < 1:
+            raise UserError(f"patience must be at least 1 step, got {patience}")
+        self._patience, self._stages, self._waited = patience, 0, 0
 
     def watch(self) -> bool:
         """Return whether the policy has failed; call it after each of the policy's steps."""
@@ -38,7 +55,7 @@ class TapeCutSupervisor(TapeCutDemonstrator):
         self._stages = stages
         self._untouched = 0 if self._touches else self._untouched + 1
         dropped = self.env.reached["lifted"] and self._untouched > SLIP_STEPS
-        return dropped or self._waited >= PATIENCE
+        return dropped or self._waited >= self._patience
 
     def take_over(self) -> None:
         """Continue from the environment's current state, in the phase that fits it and the mode that turns the wrist
