@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
-from flows import NormalizedFlow
 from softflow.algos import Algorithm
 from softflow.console import note, remark
 from softflow.data import (
@@ -24,9 +23,7 @@ from softflow.data import (
     Episode,
     ImitationRule,
     Replay,
-    action_statistics,
     check_compatible,
-    constant_dimensions,
     describe_reward,
     load_dataset,
     observation_statistics,
@@ -34,7 +31,7 @@ from softflow.data import (
     row_dtype,
     save_demonstrations,
 )
-from softflow.envs import NO_ENVIRONMENT, describe_spaces, name_actions, name_dimensions, resolve_env_id, time_limit
+from softflow.envs import NO_ENVIRONMENT, resolve_env_id, time_limit
 from softflow.errors import UserError, one_line
 from softflow.policies.bases import is_foreign
 from softflow.runs.assembly import (
@@ -46,6 +43,7 @@ from softflow.runs.assembly import (
     require_flow,
 )
 from softflow.runs.config import TrainConfig, read_config
+from softflow.runs.description import normalizes_actions, what_is_normalized, what_is_seen
 from softflow.runs.given_corrections import first_corrections, save_copy, saved_corrections
 from softflow.runs.given_demonstrations import (
     DEMONSTRATIONS,
@@ -214,14 +212,14 @@ def train_run(
         note(describe_reward(run.reward, demonstrations))
         if algorithm.imitates:
             note(imitated.describe(demonstrations))
-        note(_what_is_seen(environments, learned_from))
+        note(what_is_seen(environments, learned_from))
         if base is not None:
             note(f"base {base_run}: its policy takes the place of imitation, which is skipped")
             base.say_choice()
         elif takes_foreign:
             note(f"base {base_run}: frozen; every checkpoint compares its SHA-256 with that at the start")
-        elif _normalizes_actions(algorithm):
-            note(_what_is_normalized(environments, learned_from))
+        elif normalizes_actions(algorithm):
+            note(what_is_normalized(environments, learned_from))
         trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror, spool or crew)
         if resume:
             _resume(trainer, resume)
@@ -303,32 +301,6 @@ def _require_whole_episodes(
         f"replay_capacity {config.replay_capacity:,} is too small for one episode, {known} {longest:,} steps: set "
         f"--replay-capacity to {longest + 1} or more"
     )
-
-
-def _what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:
-    """Describe how observations and actions are interpreted, and which dimensions are not scaled."""
-    constant, described = constant_dimensions(learned_from), describe_spaces(environments)
-    if constant.any():
-        described += (
-            f"\nobservation dimensions {name_dimensions(environments, constant)} are constant in the demonstrations; "
-            "they are centred, not scaled"
-        )
-    return described
-
-
-def _normalizes_actions(algorithm: Algorithm) -> bool:
-    return any(isinstance(module, NormalizedFlow) for module in algorithm.deployed.modules())
-
-
-def _what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:
-    """Describe in one line the scales of the actions, and which dimensions are constant or take few values."""
-    statistics = action_statistics(learned_from)
-    described = f"actions are normalised by scales of {statistics.scale.min():.2g} to {statistics.scale.max():.2g}"
-    for what, chosen in (("constant", statistics.constant), ("of few values", statistics.few_valued)):
-        if chosen.any():
-            described += f"; {what}: {name_actions(environments, chosen)}"
-    largest = max(float(np.abs(np.cumsum(episode.reward[::-1])).max()) for episode in learned_from)
-    return f"{described}; rewards are divided by {largest:.3g}, the largest absolute return of a demonstration"
 
 
 @torch.no_grad()

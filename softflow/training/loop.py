@@ -229,8 +229,7 @@ class Trainer:
         if self.elsewhere is None:
             explore = explorer(self.algorithm, self.config.device)
             return LocalExperience(Rollout(self.environments, seeds, errors, assign), explore)
-        p, every = self.progress, self.config.publish_every
-        published = self.algorithm.acting, lambda: p.updates, every
+        published = self.algorithm.acting, lambda: self.progress.updates, self.config.publish_every
         if isinstance(self.elsewhere, Crew):
             return Fleet(self.elsewhere, seeds, assign, *published, errors, self._check_signals)
         task = self.algorithm.deployed.task

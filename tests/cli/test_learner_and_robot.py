@@ -15,8 +15,8 @@ from tests.cli.conftest import Command
 
 SMALL = "--imitation.updates 5 --flow-options.width 8 --flow-options.layers 2 --num-envs 2 --threads 1"
 LEARN = (
-    "--algo softflow --base first --robots spool --run-dir online --warmup.updates 2 --offline.updates 2 --candidates 2 "
-    f"--critic-width 8 --collect-steps 1 --save-minutes 0 --online.updates-per-step 0.01 {SMALL}"
+    "--algo softflow --base first --robots spool --run-dir online --warmup.updates 2 --offline.updates 2 "
+    f"--candidates 2 --critic-width 8 --collect-steps 1 --save-minutes 0 --online.updates-per-step 0.01 {SMALL}"
 )
 ROBOT = "softflow-robot run spool --robot two_routes --clock simulated --rate 50 --out kept"
 

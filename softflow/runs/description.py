@@ -1,0 +1,41 @@
+"""What a run says at its start about its observations and actions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from flows import NormalizedFlow
+from softflow.algos import Algorithm
+from softflow.data import Episode, action_statistics, constant_dimensions
+from softflow.envs import describe_spaces, name_actions, name_dimensions
+
+
+def what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:
+    """Describe how observations and actions are interpreted, and which dimensions are not scaled."""
+    constant, described = constant_dimensions(learned_from), describe_spaces(environments)
+    if constant.any():
+        described += (
+            f"\nobservation dimensions {name_dimensions(environments, constant)} are constant in the demonstrations; "
+            "they are centred, not scaled"
+        )
+    return described
+
+
+def normalizes_actions(algorithm: Algorithm) -> bool:
+    """Return whether the policy that deploys normalises actions."""
+    return any(isinstance(module, NormalizedFlow) for module in algorithm.deployed.modules())
+
+
+def what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:
+    """Describe in one line the scales of the actions, and which dimensions are constant or take few values."""
+    statistics = action_statistics(learned_from)
+    described = f"actions are normalised by scales of {statistics.scale.min():.2g} to {statistics.scale.max():.2g}"
+    for what, chosen in (("constant", statistics.constant), ("of few values", statistics.few_valued)):
+        if chosen.any():
+            described += f"; {what}: {name_actions(environments, chosen)}"
+    largest = max(float(np.abs(np.cumsum(episode.reward[::-1])).max()) for episode in learned_from)
+    return f"{described}; rewards are divided by {largest:.3g}, the largest absolute return of a demonstration"
