@@ -83,7 +83,8 @@ class Spool:
 
     def episodes(self) -> list[str]:
         """Return the names of the episodes that no checkpoint contains, in the order of their names."""
-        return sorted(file.name for file in (self.path / EPISODES).glob(f"*{SUFFIX}"))
+        here, learnt = ({file.name for file in (self.path / part).glob(f"*{SUFFIX}")} for part in (EPISODES, LEARNT))
+        return sorted(here - learnt)  # a program that copies the folder may bring an episode again
 
     def read(self, name: str) -> Episode:
         """Read an episode.

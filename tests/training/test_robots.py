@@ -84,6 +84,8 @@ def test_episodes_are_taken_as_they_come_and_moved_once_a_checkpoint_has_them(sp
     learner.experience.checkpoint_saved()
     assert spool.episodes() == []
     assert sorted(file.name for file in (spool.path / "learnt").iterdir()) == ["a-1.rec", "a-2.rec", "b-1.rec"]
+    record(spool, "a-1.rec")
+    assert spool.episodes() == [], "it is brought again, and was learnt from"
 
 
 def test_a_learner_that_died_after_its_checkpoint_learns_no_episode_twice(spool):
