@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -58,30 +59,30 @@ class Ledger:
 _collect = Fleet.collect
 
 
-class Killer(threading.Thread):
-    """Kills an actor or a node now and then, once the first own episodes are there."""
+class Killer:
+    """Kills actors and nodes of a cluster.
 
-    def __init__(self, cluster: Any, room: int, kills: int, pause: float, began: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self._cluster, self._room, self._kills, self._pause, self._began = cluster, room, kills, pause, began
-        self._ended = threading.Event()
+    Args:
+        cluster: The cluster.
+        room: Actors that each node has room for.
+    """
+
+    def __init__(self, cluster: Any, room: int) -> None:
+        self._cluster, self._room = cluster, room
         self.killed: Counter[str] = Counter()
+        for _ in range(2):
+            cluster.add_node(num_cpus=room)
 
-    def run(self) -> None:
-        self._began.wait()
-        while self.killed.total() < self._kills and not self._ended.wait(self._pause * random.uniform(0.5, 1.5)):
-            actors = [one for one in descendants(os.getpid()) if one.command.startswith(ACTOR)]
-            if actors and random.random() < 0.5:
-                os.kill(random.choice(actors).number, signal.SIGKILL)
-                self.killed["actors"] += 1
-            else:
-                self._cluster.remove_node(random.choice(list(self._cluster.worker_nodes)), allow_graceful=False)
-                self._cluster.add_node(num_cpus=self._room)
-                self.killed["nodes"] += 1
-
-    def end(self) -> None:
-        self._ended.set()
-        self.join()
+    def kill(self) -> None:
+        """Kill an actor or, if there is none or chance wants it, a node, in whose place another one comes."""
+        actors = [one for one in descendants(os.getpid()) if one.command.startswith(ACTOR)]
+        if actors and random.random() < 0.5:
+            os.kill(random.choice(actors).number, signal.SIGKILL)
+            self.killed["actors"] += 1
+        else:
+            self._cluster.remove_node(random.choice(list(self._cluster.worker_nodes)), allow_graceful=False)
+            self._cluster.add_node(num_cpus=self._room)
+            self.killed["nodes"] += 1
 
 
 def main() -> int:
@@ -101,16 +102,22 @@ def main() -> int:
 
     head = {"num_cpus": 0, "_system_config": {"worker_niceness": 0}}  # by default actors yield to all other processes
     cluster, ledger = Cluster(initialize_head=True, head_node_args=head), Ledger()
-    for _ in range(2):
-        cluster.add_node(num_cpus=arguments.room)
+    killer = Killer(cluster, arguments.room)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
     pause = 60 * arguments.minutes / arguments.kills
-    killer = Killer(cluster, arguments.room, arguments.kills, pause, ledger.began)
-    killer.start()
-    with patch.object(Fleet, "collect", lambda fleet, steps: ledger.collect(fleet, steps)):
-        status = train.main([*passed_on, "--cluster", cluster.address])
-    ledger.began.set()  # it may have failed before
-    killer.end()
+    with (
+        patch.object(Fleet, "collect", lambda fleet, steps: ledger.collect(fleet, steps)),
+        ThreadPoolExecutor() as pool,
+    ):
+        training = pool.submit(train.main, [*passed_on, "--cluster", cluster.address])
+        training.add_done_callback(lambda _: ledger.began.set())  # it may fail before
+        ledger.began.wait()
+        while killer.killed.total() < arguments.kills:
+            wait([training], timeout=pause * random.uniform(0.5, 1.5))
+            if training.done():
+                break
+            killer.kill()  # in the main thread, as Ray wants it
+        status = training.result()
     ray.shutdown()
     cluster.shutdown()
     left = [one for one in _of_this_session() if one.number not in before]

@@ -143,7 +143,7 @@ class RayCrew(Crew):
     def _replace(self, actor: Any, error: Exception) -> None:
         self._deaths += 1
         self._deaths_in_a_row += 1
-        reason = shorten(one_line(error), 200, placeholder=" ...")
+        reason = _reason(error)
         if self._deaths_in_a_row > DEATHS * (1 + len(self._ready) + len(self._starting)):
             raise CrewFailed(f"{self._deaths_in_a_row} actors died without one whole bout, the last so: {reason}")
         remark(f"an actor was lost, and its bouts are handed out again: {reason}")
@@ -169,6 +169,17 @@ class RayCrew(Crew):
         if now - self._reminded_at > REMINDER:
             self._reminded_at = now
             remark(f"waiting for the first actor; each needs {needed}")
+
+
+def _reason(error: Exception) -> str:
+    """Return Ray's explanation in one line, without the numbers that precede it."""
+    text = " ".join(str(error).split())
+    return shorten(text[max(0, text.find(DIED)) :], LONGEST_REASON, placeholder=" ...")
+
+
+DIED = "The actor is dead because"
+LONGEST_REASON = 400
+"""Characters; Ray lists what it might have been."""
 
 
 class _RemoteActor:

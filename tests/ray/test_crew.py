@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import replace
 from itertools import count
 
@@ -62,6 +63,30 @@ def test_every_seed_is_returned_once_whatever_is_killed(cluster):
     last = max(returned + fleet.running_seeds)
     assert sorted(returned + fleet.running_seeds) == list(range(7, last + 1))
     crew.close()
+    cluster.remove_node(node)
+
+
+def test_a_node_that_is_cut_off_is_replaced_and_its_actor_ends(cluster):
+    """Processes that are stopped do not answer, as if the network were cut."""
+    node, crew = cluster.add_node(num_cpus=1), crew_of(actors=1)
+    fleet = fleet_of(crew)
+    returned = [episode.seed for episode in fleet.collect(1)[0]]
+    (actor,) = (one for one in descendants(os.getpid()) if one.command.startswith(ACTOR))
+    for number in (actor.parent, actor.number):
+        os.kill(number, signal.SIGSTOP)
+    other = cluster.add_node(num_cpus=1)
+    while crew.scalars()["actors/deaths"] == 0:
+        returned += [episode.seed for episode in fleet.collect(1)[0]]
+    returned += [episode.seed for episode in fleet.collect(1)[0]]
+    assert sorted(returned + fleet.running_seeds) == list(range(7, 7 + len(returned) + len(fleet.running_seeds)))
+    for number in (actor.parent, actor.number):
+        os.kill(number, signal.SIGCONT)
+    end = time.monotonic() + 300
+    while actor.number in actor_processes():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    crew.close()
+    cluster.remove_node(other)
     cluster.remove_node(node)
 
 
