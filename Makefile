@@ -1,12 +1,13 @@
 # make train       set everything up in .venv and run the main job; ARGS adds flags: make train ARGS="--preset quick"
 # make test        set everything up in .venv-test, then lint, check types and run the tests
+# make test-ray    set everything up in .venv-ray and run the tests of actors on Ray
 # make wheel-test  build the wheel, install it in a new environment and use it from an empty folder
 
 PYTHON ?= $(shell python3.11 --version >/dev/null 2>&1 && echo python3.11 || echo python3)
 TORCH  ?= torch==2.13.0
 ARGS   ?=
 
-.PHONY: train test wheel-test clean
+.PHONY: train test test-ray wheel-test clean
 
 train: .venv/installed
 	.venv/bin/softflow-train --algo softflow --env tape_cut $(ARGS)
@@ -16,9 +17,13 @@ test: .venv-test/installed
 	.venv-test/bin/mypy
 	.venv-test/bin/python -m pytest --numprocesses auto --dist worksteal
 
+test-ray: .venv-ray/installed
+	.venv-ray/bin/python -m pytest tests/ray
+
 # The stamp is newer than the metadata as long as nothing has to be installed again.
 .venv-test/installed: EXTRAS := [dev]
-.venv/installed .venv-test/installed: setup.cfg pyproject.toml
+.venv-ray/installed: EXTRAS := [dev,ray]
+.venv/installed .venv-test/installed .venv-ray/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install "$(TORCH)"
 	$(@D)/bin/pip install --editable ".$(EXTRAS)"
@@ -33,4 +38,4 @@ wheel-test:
 	cd "$$(mktemp -d)" && "$(CURDIR)/.venv-wheel/bin/softflow-train" --algo softflow --env tape_cut --help
 
 clean:
-	rm -rf .venv .venv-test .venv-wheel build dist *.egg-info
+	rm -rf .venv .venv-test .venv-ray .venv-wheel build dist *.egg-info

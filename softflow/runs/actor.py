@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from softflow import __version__
 from softflow.algos import Acting
 from softflow.data import Episode
 from softflow.runs.assembly import make_algorithm, make_environments
@@ -22,6 +22,9 @@ from softflow.training.rollout import Rollout
 class Actor:
     """Executes bouts. With the same networks, a bout is always the same.
 
+    It acts on the CPU unless a GPU is reserved for it. Its environments run in its own process, unless they have a time
+    limit, which takes a process for each.
+
     Args:
         config: The configuration of the run.
         observation_dim, action_dim: The sizes of observations and actions.
@@ -34,11 +37,14 @@ class Actor:
     def __init__(
         self, config: TrainConfig[Any], observation_dim: ObservationSize, action_dim: int, environments: int
     ) -> None:
-        torch.set_num_threads(config.run.threads)
-        seed_all(config.run.seed)
-        self._algorithm = make_algorithm(config, observation_dim, action_dim)
-        self._environments = make_environments(config.run, environments, self._algorithm.n_action_steps)
-        self._explore = explorer(self._algorithm, config.run.device)
+        device = "cuda" if config.run.actor_resources.get("GPU") else "cpu"
+        mode = config.run.vectorization_mode if config.run.env_time_limit else "sync"
+        run = replace(config.run, device=device, vectorization_mode=mode)
+        torch.set_num_threads(run.threads)
+        seed_all(run.seed)
+        self._algorithm = make_algorithm(replace(config, run=run), observation_dim, action_dim)
+        self._environments = make_environments(run, environments, self._algorithm.n_action_steps)
+        self._explore = explorer(self._algorithm, run.device)
 
     def execute(self, bout: Bout, acting: Acting) -> Returned:
         """Execute the episodes of a bout.
@@ -57,10 +63,6 @@ class Actor:
                 return Returned(episodes, steps, errors.found)
             episodes += ended
             steps += executed
-
-    def version(self) -> str:
-        """Return the version of softflow that executes."""
-        return __version__
 
 
 class _Failures(EnvironmentErrors):

@@ -59,6 +59,7 @@ from softflow.task import TaskSpec
 from softflow.training.config import RunConfig
 from softflow.training.evaluated import Evaluated, best_of, decline, describe_best
 from softflow.training.failures import EnvironmentFailed
+from softflow.training.fleet import CrewFailed
 from softflow.training.global_state import environments_turn
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
@@ -230,6 +231,8 @@ def train_run(
             _keep_settings(config, folder)
         try:
             evaluations = trainer.run()
+        except CrewFailed as error:
+            raise UserError(f"{one_line(error)}; then --resume {folder.given}") from error
         except (EnvironmentFailed, FloatingPointError) as error:
             if not folder.has_checkpoint:
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 
 from softflow.data import ImitationRule, RewardKind
@@ -62,7 +63,8 @@ class RunConfig:
     num_envs: int = 25
     """Number of parallel environments."""
     vectorization_mode: VectorizationMode = "sync"
-    """How environments run: `sync` steps them in turn in this process, `async` spreads them over a process per core."""
+    """How environments run: `sync` steps them in turn in this process, `async` spreads them over a process per core.
+    Those of actors are always `sync`, unless they have an `env_time_limit`."""
     actors: int = 0
     """Number of actors: processes, on this machine or others, that execute own episodes while this one learns. They
     share the `num_envs` environments. 0 acts and learns in turn, in this process (docs/scale.md)."""
@@ -70,7 +72,8 @@ class RunConfig:
     """Number of bouts that an actor is given at a time. With 1 it waits for the learner after each; higher values keep
     it busy, but its networks are older."""
     actor_resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
-    """What Ray must reserve for each actor, by Ray's names: `CPU`, `GPU`, or a resource of your own such as `robot`."""
+    """What Ray must reserve for each actor, by Ray's names: `CPU`, `GPU`, or a resource of your own such as `robot`. An
+    actor acts on the CPU unless it has a GPU."""
     cluster: str = "local"
     """Where actors run: `local` starts Ray on this machine, for this run alone; `auto` uses the cluster that runs here,
     and HOST:PORT another one."""
@@ -123,8 +126,9 @@ class RunConfig:
             raise ValueError(
                 "robots know whether an episode succeeded, and no other reward: set reward to sparse or steps"
             )
-        if self.actors and self.vectorization_mode != "sync":
-            raise ValueError("actors are processes already: set vectorization_mode to sync")
+        for name, number in self.actor_resources.items():
+            if not 0 <= number < inf:
+                raise ValueError(f"actor_resources.{name} must be 0 or more, got {number}")
         SuccessRule(self.success)
         check_reward(self.reward, self.success, self.env_options)
         ImitationRule(self.imitate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from softflow.training.rollout import Explore, Rollout
 
 class Experience(ABC):
     """A source of own episodes for one stage."""
+
+    why_anew: ClassVar[str]
+    """Why episodes of a checkpoint begin anew."""
 
     @abstractmethod
     def collect(self, steps: int) -> tuple[list[Episode], int]:
@@ -39,7 +42,7 @@ class Experience(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: Any) -> int:
-        """Continue the episodes of `state_dict`. Return the number of those that begin anew."""
+        """Continue the episodes of `state_dict`, of this source or another. Return how many begin anew."""
 
     def checkpoint_saved(self) -> None:  # noqa: B027 (optional)
         """Note that a checkpoint contains all episodes that were returned."""
@@ -57,6 +60,8 @@ class LocalExperience(Experience):
         explore: Chooses what they execute.
     """
 
+    why_anew = "their environment's state cannot be saved (docs/environments.md), or actors had them"
+
     def __init__(self, rollout: Rollout, explore: Explore) -> None:
         self._rollout, self._explore = rollout, explore
 
@@ -71,7 +76,10 @@ class LocalExperience(Experience):
         return self._rollout.state_dict()
 
     def load_state_dict(self, state: Any) -> int:
-        return self._rollout.load_state_dict(state)
+        bouts = [saved for saved in state if "seeds" in saved]  # of a fleet
+        seeds, arms = ([number for bout in bouts for number in bout[name]] for name in ("seeds", "arms"))
+        self._rollout.begin_first(seeds, arms)
+        return len(seeds) + self._rollout.load_state_dict([saved for saved in state if "seeds" not in saved])
 
 
 def explorer(algorithm: Algorithm, device: str) -> Explore:

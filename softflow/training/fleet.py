@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from softflow.algos.base import Acting
 from softflow.data import Episode
+from softflow.errors import UserError
 from softflow.training.experience import Experience
 from softflow.training.failures import EnvironmentErrors, Failure
 
@@ -39,6 +40,10 @@ class Returned(NamedTuple):
     """The place and the reason of each error of an environment."""
 
 
+class CrewFailed(UserError):
+    """The actors cannot go on. The learner can save a checkpoint, from which the run is resumed."""
+
+
 class Crew(ABC):
     """The actors."""
 
@@ -61,7 +66,8 @@ class Crew(ABC):
         """Wait up to `seconds` until some bouts have ended. Return their numbers, with None for one that was lost.
 
         Raises:
-            UserError: No actor is left, or the episodes cannot be executed.
+            CrewFailed: No actor is left.
+            UserError: The episodes cannot be executed.
         """
 
     def close(self) -> None:  # noqa: B027 (optional)
@@ -93,6 +99,8 @@ class Fleet(Experience):
         errors: Counts the errors of environments, and decides whether the run continues after them.
         interrupt: Raises an exception if the run was interrupted. Called while no bout ends.
     """
+
+    why_anew = "actors execute whole episodes"
 
     def __init__(
         self,
@@ -141,7 +149,13 @@ class Fleet(Experience):
         return [{"seeds": list(bout.seeds), "arms": list(bout.arms)} for bout in self._unreturned()]
 
     def load_state_dict(self, state: Any) -> int:
-        self._lost.extend(Bout(saved["seeds"], saved["arms"]) for saved in state)
+        for saved in state:  # of a fleet, or an episode of environments in this process
+            bout = (
+                Bout(saved["seeds"], saved["arms"])
+                if "seeds" in saved
+                else Bout([saved["seed"]], [saved.get("arm", 0)])
+            )
+            self._lost.append(bout)
         return sum(len(bout.seeds) for bout in self._lost)
 
     def scalars(self) -> Mapping[str, float]:

@@ -22,7 +22,7 @@ from softflow.training.config import RunConfig
 from softflow.training.evaluated import Evaluated
 from softflow.training.experience import Experience, LocalExperience, explorer
 from softflow.training.failures import EnvironmentErrors
-from softflow.training.fleet import Crew, Fleet
+from softflow.training.fleet import Crew, CrewFailed, Fleet
 from softflow.training.held_out import HeldOut
 from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
@@ -120,10 +120,12 @@ class Trainer:
     def run(self) -> list[Evaluated]:
         """Run all stages that are left. Return all evaluations.
 
-        A checkpoint is saved before `Interrupted` is raised. After other errors, the last checkpoint is an earlier one.
+        A checkpoint is saved before `Interrupted` or `CrewFailed` is raised. After other errors, the last checkpoint is
+        an earlier one.
 
         Raises:
             Interrupted: SIGINT or SIGTERM was received. A resumed run continues exactly as this one would have.
+            CrewFailed: No actor is left.
             UserError: The run folder cannot be written.
             EnvironmentFailed: An environment failed, and `on_env_error` does not allow the run to continue.
             FloatingPointError: A loss, gradient, weight or action is not finite.
@@ -137,7 +139,7 @@ class Trainer:
                     self._run_stage(stages)
                     self._move_on(stages)
                     self._save()
-            except Interrupted:
+            except (Interrupted, CrewFailed):
                 self._save()
                 raise
         return self.held_out.evaluations
@@ -343,8 +345,5 @@ class Trainer:
         if state["rollout"] is not None and p.begun and not p.ended:
             self._experience = self._new_experience()
             if begun_anew := self._experience.load_state_dict(as_arrays(state["rollout"])):
-                note(
-                    f"{begun_anew} unfinished episodes are begun anew: their environment's state cannot be saved "
-                    "(docs/environments.md)"
-                )
+                note(f"{begun_anew} unfinished episodes are begun anew: {self._experience.why_anew}")
         set_random_state(state["random"], self.config.device)

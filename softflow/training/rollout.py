@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -176,6 +178,11 @@ class Rollout:
                 self._observation[index] = saved["observation"]
                 self._running[index].load_state_dict(saved["episode"])
         return begun_anew
+
+    def begin_first(self, seeds: Sequence[int], arms: Sequence[int]) -> None:
+        """Start the episodes of these seeds and arms before those of the iterator of seeds."""
+        self._seeds = chain(seeds, self._seeds)
+        self._assign = partial(next, chain(arms, iter(self._assign, None)))
 
     def _start_episodes(self) -> None:
         """Start an episode in every environment without one, as long as there are seeds. The others become idle."""

@@ -17,7 +17,7 @@ from tests.cli.training_runs import assert_same_run, interrupted
 
 ALLOWED = (
     "device, threads, vectorization_mode, env_time_limit, on_env_error, eval_episodes, log_every, save_minutes, "
-    "online.steps"
+    "actors, actors_ahead, actor_resources, cluster, publish_every, online.steps"
 )
 
 

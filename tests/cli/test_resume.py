@@ -54,10 +54,17 @@ class Calls:
 
 @contextmanager
 def counted() -> Iterator[Calls]:
-    calls, update, explore = Calls(), Trainer._update, Trainer._explore
+    calls, update, experience = Calls(), Trainer._update, Trainer._new_experience
+
+    def new_experience(trainer: Trainer) -> Any:
+        source: Any = experience(trainer)
+        explore = source._explore
+        source._explore = lambda *args: (calls.note(trainer), explore(*args))[1]
+        return source
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_update", lambda self, *args: (calls.note(self), update(self, *args))[1])
-        patch.setattr(Trainer, "_explore", lambda self, *args: (calls.note(self), explore(self, *args))[1])
+        patch.setattr(Trainer, "_new_experience", new_experience)
         yield calls
 
 

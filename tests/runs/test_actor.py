@@ -6,39 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from softflow.data import Episode
 from softflow.runs.actor import Actor
-from softflow.runs.assembly import make_algorithm
-from softflow.runs.config import config_class
-from softflow.settings.presets import Selection, preset_layers
-from softflow.settings.typed import from_layers
 from softflow.training.experience import explorer
 from softflow.training.fleet import Bout
+from tests.runs.learners import SIZES, configuration, learner
 
 ACTING = [
     "filtered_imitation", "flow_q_learning", "latent_steering", "q_chunking", "residual", "rfs", "rfs_ppo",
     "sac_prior_data", "softflow", "softflow_gaussian", "softflow_paper", "softflow_per_step",
 ]  # fmt: skip
-SIZES = 2, 2  # of observations and actions of two_routes
-
-
-def configuration(algo):
-    selection = Selection(algo=algo, env="two_routes", preset="diagnostic")
-    config = from_layers(config_class(selection), preset_layers(selection))
-    config.run.env = "two_routes"
-    return config
-
-
-def learner(config, seed):
-    """An algorithm whose networks all differ from those of another seed."""
-    torch.manual_seed(seed)
-    algorithm = make_algorithm(config, *SIZES)
-    algorithm.fit_normalizer(torch.zeros(SIZES[0]), torch.ones(SIZES[0]))
-    action = np.random.default_rng(seed).uniform(-1, 1, (50, SIZES[1]))
-    algorithm.fit_actions([Episode(np.zeros((51, SIZES[0])), action, np.zeros(50), True, False, True)])
-    for _, weight in algorithm.named_weights():
-        weight.data += 0.1 * torch.randn_like(weight)
-    return algorithm
 
 
 @pytest.mark.parametrize("algo", ACTING)

@@ -22,7 +22,7 @@ def test_settings_of_zero_are_refused(setting: str) -> None:
     [
         ({"actors": -1}, "actors must be at least 0, got -1"),
         ({"eval_episodes": -1}, "eval_episodes must be at least 0, got -1"),
-        ({"actors": 2, "vectorization_mode": "async"}, "actors are processes already"),
+        ({"actor_resources": {"CPU": -1.0}}, "actor_resources.CPU must be 0 or more, got -1.0"),
         ({"actors": 2, "robots": "spool", "reward": "sparse"}, "actors and robots both act"),
         ({"robots": "spool"}, "robots know whether an episode succeeded"),
     ],

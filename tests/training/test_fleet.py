@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from itertools import count
 
+import gymnasium
 import numpy as np
 import pytest
 
 from softflow.algos import Acting
 from softflow.data import Episode
+from softflow.training.experience import LocalExperience
 from softflow.training.failures import EnvironmentErrors, EnvironmentFailed, Failure
 from softflow.training.fleet import Bout, Crew, Fleet, Returned
+from softflow.training.rollout import Rollout
+from tests.training.vectors import side_by_side
 
 LENGTH = 5
 
@@ -19,6 +23,20 @@ def episode(seed: int, arm: int) -> Episode:
     return Episode(
         np.zeros((LENGTH + 1, 1)), np.zeros((LENGTH, 1)), np.zeros(LENGTH), True, False, True, arm=arm, seed=seed
     )
+
+
+class Counting(gymnasium.Env):
+    """Episodes of `LENGTH` steps."""
+
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(1, np.float32), 0.0, self.steps == LENGTH, False, {"is_success": False}
 
 
 class TestCrew(Crew):
@@ -158,3 +176,22 @@ def test_bouts_of_an_earlier_stage_are_ignored():
     Harness(crew).collect(1)
     later = Harness(crew)
     assert later.collect(10)[0] == [(7, 100), (8, 101)]
+
+
+def test_a_run_may_go_on_with_actors():
+    """Episodes that this process had begun begin anew, each as a bout of its own."""
+    fleet = Harness(TestCrew(places=3)).fleet
+    assert fleet.load_state_dict([{"seed": 3, "arm": 40, "environment": 0}, {"seed": 4, "environment": 1}]) == 2
+    episodes, steps = fleet.collect(20)
+    assert [(one.seed, one.arm) for one in episodes] == [(3, 40), (4, 0), (7, 100), (8, 101)]
+    assert steps == 20
+
+
+def test_a_run_may_go_on_without_actors():
+    """Episodes that actors had begin anew in this process, with their seeds and arms, before new ones."""
+    rollout = Rollout(side_by_side([Counting(), Counting()], 1), count(10), assign=lambda: 1)
+    experience = LocalExperience(rollout, lambda observation, arms: np.zeros((len(observation), 1, 1)))
+    state = [{"seeds": [7, 8], "arms": [40, 41]}, {"seeds": [9], "arms": [42]}]
+    assert experience.load_state_dict(state) == 3
+    episodes = [one for _ in range(3) for one in experience.collect(2 * LENGTH)[0]]
+    assert [(one.seed, one.arm) for one in episodes] == [(7, 40), (8, 41), (9, 42), (10, 1), (11, 1), (12, 1)]
