@@ -41,8 +41,8 @@ class LeRobotRobot(Robot):
     Args:
         robot: A robot of LeRobot, or of a class with its interface. It is connected at the first reset.
         names: What the robot calls each number of a part, in the order of the part, or the camera of an image; by the
-            name of the part. By default a part of one number, or an image, has its own name, without LeRobot's
-            prefixes.
+            name of the part. By default numbers have the names that the policy's demonstrations gave them, and a part
+            of one number, or an image, has its own name, without LeRobot's prefixes.
         home: A target of each position by name, which is approached at the start of each episode. None leaves the robot
             where it is.
         home_seconds: How long the way home takes.
@@ -92,16 +92,19 @@ class LeRobotRobot(Robot):
         self._observed: dict[ObservationPart, list[str]] = {
             part: self._camera(part, shapes)
             if part.is_image
-            else self._called("observation", part.name, math.prod(part.shape), numbers)
+            else self._called("observation", part.name, math.prod(part.shape), numbers, part.names)
             for part in task.observation
         }
         actions = list(self._robot.action_features)
         self._commanded = {part.name: self._called("action", part.name, part.size, actions) for part in task.action}
         _require_same_names("the policy's action", (name for one in self._commanded.values() for name in one), actions)
 
-    def _called(self, kind: str, part: str, size: int, known: list[str]) -> list[str]:
-        """Return what the robot calls the numbers of a part."""
-        called = self._names.get(part, _without_prefix(part))
+    def _called(
+        self, kind: str, part: str, size: int, known: list[str], recorded: tuple[str, ...] | None = None
+    ) -> list[str]:
+        """Return what the robot calls the numbers of a part. By default they have the names that were recorded."""
+        default = _without_prefix(part) if recorded is None else list(recorded)
+        called = self._names.get(part, default)
         names = [called] if isinstance(called, str) else called
         if len(names) != size:
             what = f"{len(names)} names" if part in self._names else "none of them has a name"

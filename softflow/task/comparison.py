@@ -21,6 +21,8 @@ def difference(expected: ObservationPart | ActionPart, got: ObservationPart | Ac
             return f"has pixels in {_values(got)}, expected {_values(expected)}"
         if got.choices != expected.choices:
             return f"has {_values(got)}, expected {_values(expected)}"
+        if None not in (got.names, expected.names) and got.names != expected.names:
+            return f"has the numbers {', '.join(got.names or ())}, expected {', '.join(expected.names or ())}"
         return ""
     assert isinstance(expected, ActionPart) and isinstance(got, ActionPart)
     if got.size != expected.size:

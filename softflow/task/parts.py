@@ -34,6 +34,7 @@ class ObservationPart:
         value_range: The values of black and white in an image that is not uint8. None otherwise.
         categories: For categorical numbers, how many values each of them takes; they become one-hot. None otherwise.
         starts: The lowest value of each categorical number. None if all of them count from 0.
+        names: What the robot calls each number, in their order, such as "shoulder_pan.pos". None if it is not known.
 
     Raises:
         ValueError: No such part is possible.
@@ -46,6 +47,7 @@ class ObservationPart:
     value_range: tuple[float, float] | None = None
     categories: tuple[int, ...] | None = None
     starts: tuple[int, ...] | None = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _sizes(self.name, self.shape))
@@ -60,6 +62,7 @@ class ObservationPart:
         object.__setattr__(self, "dtype", dtype.name)
         self._check_image()
         self._check_categories()
+        self._check_names()
 
     def _check_image(self) -> None:
         what = f"observation {self.name!r}"
@@ -90,6 +93,13 @@ class ObservationPart:
             self.categories is None or len(self.starts) != size or not _are_integers(self.starts)
         ):
             raise ValueError(f"{what}: give the lowest value of each of its {size} categorical numbers as starts")
+
+    def _check_names(self) -> None:
+        if self.names is None:
+            return
+        size = math.prod(self.shape)
+        if self.is_image or len(set(self.names)) != size or not all(isinstance(name, str) for name in self.names):
+            raise ValueError(f"observation {self.name!r}: give each of its {size} numbers a name of its own as names")
 
     @property
     def is_image(self) -> bool:
@@ -204,7 +214,7 @@ class ObservationPart:
     def describe(self) -> dict[str, Any]:
         """Return plain values from which `build` makes the same part."""
         described: dict[str, Any] = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
-        for name in ("axes", "value_range", "categories", "starts"):
+        for name in ("axes", "value_range", "categories", "starts", "names"):
             value = getattr(self, name)
             if value is not None:
                 described[name] = list(value) if isinstance(value, tuple) else value

@@ -67,7 +67,7 @@ OF_VIDEO = ["82408816a9b37bbe", "d387b6b71a3e0d79", "93dc9f37c78c39c3", "7ec3941
 LOW, HIGH = (-0.9189785718917847, -0.9945229887962341), (0.9529246687889099, 0.9638853669166565)
 SPEC = TaskSpec(
     observation=(
-        ObservationPart("observation.state", (4,)),
+        ObservationPart("observation.state", (4,), names=("a", "b", "c", "d")),
         ObservationPart(CAMERA, (64, 64, 3), "uint8", axes="HWC"),
     ),
     action=(ActionPart("x", LOW[:1], HIGH[:1]), ActionPart("y", LOW[1:], HIGH[1:])),

@@ -47,7 +47,7 @@ def test_a_genuine_dataset_is_written_as_lerobot_wrote_it(tmp_path: Path) -> Non
         if name not in ("features", "robot_type", "video_files_size_in_mb"):
             assert info[name] == value, name
     for name, feature in their_info["features"].items():
-        kept = {"names": info["features"][name]["names"]} | ({"dtype": "float64"} if name == "action" else {})
+        kept = {"dtype": "float64"} if name == "action" else {}
         assert info["features"][name] == feature | kept
 
 

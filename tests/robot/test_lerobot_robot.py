@@ -252,3 +252,17 @@ def test_lerobot_is_an_optional_package(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "draccus", None)
     with pytest.raises(UserError, match=r"robot 'lerobot:so101_follower' needs lerobot .*: pip install"):
         open_lerobot("so101_follower", port="/dev/ttyACM0")
+
+
+def test_numbers_that_the_demonstrations_named_need_no_names() -> None:
+    joints = replace(JOINTS, names=("grip.pos", "pan.pos", "lift.pos"))
+    actions = tuple(ActionPart(name, (-90.0,), (90.0,)) for name in NAMES["action"])
+    named = opened(LeRobotArm(), replace(TASK, observation=(joints, FRONT), action=actions), names=None)
+    given = opened(LeRobotArm())
+    for robot in (named, given):
+        robot._robot.connect()  # type: ignore[attr-defined]
+    for part in TASK.observation:
+        np.testing.assert_array_equal(named.observe()[part.name], given.observe()[part.name])
+    with pytest.raises(UserError, match=r"observation 'observation.state': the robot has no 'elbow.pos'"):
+        other = replace(joints, names=("grip.pos", "pan.pos", "elbow.pos"))
+        opened(LeRobotArm(), replace(TASK, observation=(other, FRONT), action=actions), names=None)

@@ -178,3 +178,16 @@ def test_no_observation_is_an_empty_batch() -> None:
 def test_a_dtype_that_is_none(dtype: str) -> None:
     with pytest.raises(ValueError, match="is no dtype"):
         ObservationPart("q", (1,), dtype)
+
+
+def test_names_of_numbers_count_where_both_know_them() -> None:
+    part = ObservationPart("joints", (2,), names=("pan", "lift"))
+    assert ObservationPart.build(json.loads(json.dumps(part.describe()))) == part
+    action = (ActionPart("torque", (-1.0,), (1.0,)),)
+    task = TaskSpec((part,), action)
+    task.require_same(TaskSpec((ObservationPart("joints", (2,)),), action), "it")
+    with pytest.raises(TaskMismatch, match="observation 'joints' has the numbers lift, pan, expected pan, lift"):
+        task.require_same(TaskSpec((replace(part, names=("lift", "pan")),), action), "it")
+    for names in (("pan",), ("pan", "pan"), ("pan", 1)):
+        with pytest.raises(ValueError, match="give each of its 2 numbers a name of its own as names"):
+            replace(part, names=names)

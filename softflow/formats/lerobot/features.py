@@ -84,4 +84,4 @@ def _feature(part: ObservationPart, name: str) -> Feature:
         raise ValueError(f"{what} has {len(part.shape)} axes, LeRobot's numbers have {LARGEST_NUMBER_OF_AXES} at most")
     if np.dtype(part.dtype).itemsize > LARGEST_NUMBER:
         raise ValueError(f"{what} is {part.dtype}, LeRobot's numbers have {8 * LARGEST_NUMBER} bits at most")
-    return Feature(name, part.dtype, part.shape or (1,), None)
+    return Feature(name, part.dtype, part.shape or (1,), part.names)

@@ -88,7 +88,9 @@ class Feature:
         """Describe it as a part of an observation. Frames are decoded to (height, width, channels)."""
         if self.is_image:
             return ObservationPart(self.name, self.frame_shape, "uint8", axes="HWC")
-        return ObservationPart(self.name, self.shape, self.dtype)
+        names = self.names or ()
+        is_named = len(set(names)) == self.size
+        return ObservationPart(self.name, self.shape, self.dtype, names=names if is_named else None)
 
 
 @dataclass(frozen=True)
