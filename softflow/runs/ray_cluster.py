@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from softflow.training.config import RunConfig
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray reads this variable when it is imported. A cluster that it starts then listens on the loopback interface alone.
 Ray's argument for that, `_node_ip_address="127.0.0.1"`, is replaced by the address of the machine."""
+ANSWER = 10.0
+"""Seconds within which the head of a cluster must answer."""
 
 
 @contextmanager
@@ -69,6 +72,9 @@ def _start(ray: Any, run: RunConfig) -> None:
 
 
 def _join(ray: Any, run: RunConfig) -> None:
+    if run.cluster != "auto":  # Ray itself tries for minutes
+        host, _, port = run.cluster.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
     ray.init(address=run.cluster, log_to_driver=False, logging_level="error")
     nodes = sum(node["Alive"] for node in ray.nodes())
     note(f"{run.actors} actors on a cluster of {nodes} nodes")

@@ -129,6 +129,8 @@ class RunConfig:
         for name, number in self.actor_resources.items():
             if not 0 <= number < inf:
                 raise ValueError(f"actor_resources.{name} must be 0 or more, got {number}")
+        if self.cluster not in ("local", "auto") and not self.cluster.rpartition(":")[2].isdecimal():
+            raise ValueError(f"cluster must be local, auto or HOST:PORT, got {self.cluster!r}")
         SuccessRule(self.success)
         check_reward(self.reward, self.success, self.env_options)
         ImitationRule(self.imitate)

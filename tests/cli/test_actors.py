@@ -108,3 +108,9 @@ def test_what_an_actor_reserves_must_be_a_number_that_can_be_had(command):
     for number in ("-1", ".inf"):
         refused = command(f"{RUN} --actors 1 --actor-resources.robot {number}")
         assert "actor_resources.robot must be 0 or more" in refused.error()
+
+
+def test_a_cluster_has_a_port(command):
+    for cluster in ("head", "head:", "loacl"):
+        refused = command(f"{RUN} --actors 1 --cluster {cluster}")
+        assert f"cluster must be local, auto or HOST:PORT, got '{cluster}'" in refused.error()
