@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softflow.data import CorrectionError, Corrections, chunks_from, load_corrections, save_corrections
+from softflow.data import CorrectionError, Corrections, chunks_from, load_corrections, load_dataset, save_corrections
 from softflow.errors import UserError
+from softflow.task import ActionPart, ObservationPart, TaskSpec
 
 
 def arrays(**changes: Any) -> dict[str, np.ndarray]:
@@ -75,7 +76,8 @@ def test_any_shape_comes_back(tmp_path_factory: pytest.TempPathFactory, shape: t
 
 def test_the_documented_arrays_are_the_files(tmp_path: Path) -> None:
     document = (Path(__file__).parents[2] / "docs" / "corrections.md").read_text()
-    assert re.findall(r"^\| `(\w+)`", document, re.MULTILINE) == [*arrays(), "task"]
+    section = document.partition("\n## Labelled decisions\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == [*arrays(), "task"]
     save_corrections(tmp_path / "c.npz", make_corrections())
     with np.load(tmp_path / "c.npz") as file:
         assert set(file.files) == set(arrays())
@@ -84,13 +86,17 @@ def test_the_documented_arrays_are_the_files(tmp_path: Path) -> None:
 def test_the_documented_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = (Path(__file__).parents[2] / "docs" / "corrections.md").read_text()
     [example] = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
-    log = SimpleNamespace(observation=np.ones((4, 2)), action=np.full((4, 1), 0.5), solved=True)
-    policy = SimpleNamespace(choose=lambda observation: observation.new_zeros(len(observation), 3, 1))
+    task = TaskSpec((ObservationPart("joints", (2,)),), (ActionPart("torque", (-1.0,), (1.0,)),))
+    human = np.arange(4) >= 2
+    recorded = {"observations": np.ones((5, 2)), "actions": np.full((4, 1), 0.5), "rewards": np.zeros(4)}
+    log = SimpleNamespace(**recorded, solved=True, human=human)
     monkeypatch.chdir(tmp_path)
-    exec(example, {"recordings": [log, log], "policy": policy, "horizon": 3})
-    read = load_corrections("corrections.npz")
-    assert read.shape == (2, 3, 1) and read.episode.tolist() == [0] * 4 + [1] * 4
-    assert (read.human_chunk == 0.5).all() and not read.base_chunk.any()
+    exec(example, {"recordings": [log, log], "task": task})
+    episodes, read = load_dataset("round1.npz")
+    assert read == task and len(episodes) == 2
+    for episode in episodes:
+        np.testing.assert_array_equal(episode.human, human)
+        assert episode.is_success and episode.terminated
 
 
 def test_failed_corrections_are_not_worth_learning_from() -> None:
