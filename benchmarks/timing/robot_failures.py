@@ -127,13 +127,14 @@ def trial(fail: Callable[..., None], process: PolicyProcess, settings: LoopSetti
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20, help="number of trials of each row")
+    parser.add_argument("--stall", type=float, default=0.1, help="the setting `stall`, in seconds")
     parser.add_argument("--failures", choices=FAILURES, nargs="+", default=list(FAILURES), metavar="FAILURE")
     arguments = parser.parse_args()
     print("| failure | `--late` | until `stop`, p50 | longest | between two commands, longest |\n|---|---|---|---|---|")
     process = PolicyProcess(load_policy)
     for name in arguments.failures:
         for late in ("stop", "hold"):
-            settings = LoopSettings(20.0, N_ACTION_STEPS, late=late, lead=1)  # type: ignore[arg-type]
+            settings = LoopSettings(20.0, N_ACTION_STEPS, late=late, lead=1, stall=arguments.stall)  # type: ignore[arg-type]
             results = []
             for _ in range(arguments.trials):
                 results.append(trial(FAILURES[name], process, settings))

@@ -151,13 +151,20 @@ class ControlLoop:
 
     def _supervise(self, is_over: threading.Event) -> None:
         """Wait for the end of the control thread. If the robot or a person blocks it, stop the robot from here."""
-        while not is_over.wait(0.02):
+        settings = self._settings
+        while not is_over.wait(0.01):
             self._attempt("the takeover", lambda: self._takeover.look(self.stop))
             busy = self._busy
-            if busy is not None and time.perf_counter() - busy[0] > self._settings.stall:
-                self.stop.set(f"{busy[1]} has not returned for {self._settings.stall:g} s")
+            if busy is not None and time.perf_counter() - busy[0] > settings.stall:
+                self.stop.set(f"{busy[1]} has not returned for {settings.stall:g} s")
                 self._halt_robot()
                 return
+            if (
+                settings.late == "stop"
+                and self._steps
+                and self._observer.waiting() > settings.stall + 1 / settings.rate
+            ):
+                self.stop.set(self._why_late(f"at step {self._steps}"))
 
     # ---------------------------------------------------------------------------------------------- control thread
 
