@@ -22,13 +22,18 @@ class AbsentEnv(gymnasium.Env[Any, Any]):
     """Has the observations and actions of a task, whose demonstrations were recorded elsewhere.
 
     Args:
-        task: The task, as `TaskSpec.describe` describes it.
+        task: The task, as `TaskSpec.describe` describes it. softflow-train gives that of the demonstrations.
 
     Raises:
-        UserError: `task` is not such a description.
+        UserError: There is no `task`, or it is not such a description.
     """
 
-    def __init__(self, task: Mapping[str, Any]) -> None:
+    def __init__(self, task: Mapping[str, Any] | None = None) -> None:
+        if task is None:
+            raise UserError(
+                f"{NO_ENVIRONMENT!r} is no environment: softflow-train --env {NO_ENVIRONMENT} learns from a dataset "
+                "alone, and other commands need an environment, or none of this flag"
+            )
         try:
             spec = TaskSpec.build(task)
         except ValueError as error:

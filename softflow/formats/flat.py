@@ -21,7 +21,7 @@ WHOLE = "observation"
 MOST_CHANNELS = 4
 SUCCESS = ("infos/is_success", "infos/success")
 """The arrays that say at which steps the task is solved; the first one that exists counts."""
-BOUNDS_ASSUMED = "the bounds of actions are -1 and 1, because no task was given"
+BOUNDS_ASSUMED = "the bounds of actions are -1 and 1, because no environment was given"
 
 
 def recorded_whole(observations: np.ndarray | h5py.Dataset | None) -> RecordedParts:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from softflow.boundary import as_flag
 from softflow.data.recording import Recorder
+from softflow.robot.brake import Brake
 from softflow.robot.messages import Ending, Seen, Sent, Wanted
 from softflow.robot.plan import Chunk, Move, NoChunk, Plan, Proposal, require_chunk
 from softflow.robot.robot import Robot
@@ -88,6 +89,7 @@ class ControlLoop:
         self._ahead = 0.5 / settings.rate if settings.observe_ahead is None else settings.observe_ahead
         self._lead = 0 if settings.synchronous else settings.lead
         self.stop, self.timing = StopSignal(), Timing(settings.rate)
+        self._brake = Brake(robot, self.stop, settings.patience)
         self._observer = Worker("observation or recording", self._observe, self.stop)
         self._thinker = Worker("the policy", self._think, self.stop)
         self._observing = 0.0  # how long the last observation took
@@ -105,7 +107,7 @@ class ControlLoop:
         self._plan = Plan(self._settings.n_action_steps, self._settings.late)
         self._seen: Seen | None = None
         self._last: Native | None = None
-        self._steps, self._human_acts = 0, False
+        self._steps, self._human_acts, self._has_ended = 0, False, False
         self._trouble = ""  # why there was no chunk
         is_over = threading.Event()  # not Thread.join: if ^C interrupts that, Python 3.11 takes the thread for ended
         try:
@@ -117,14 +119,14 @@ class ControlLoop:
         except KeyboardInterrupt:
             self.stop.set("interrupted")
             if not is_over.wait(self._settings.stall):  # it was not begun, or a command blocks it
-                self._halt_robot()
+                self._brake()
             raise
         finally:
             gc.unfreeze()
         success = self._is_success()
         self.stop.check()
         if self._recording is not None and self._seen is not None:
-            self._recording.end(self._seen.row, self._robot.has_ended() and success, success)
+            self._recording.end(self._seen.row, self._has_ended and success, success)
         return Ending(self._steps, success)
 
     def close(self) -> None:
@@ -157,7 +159,7 @@ class ControlLoop:
             busy = self._busy
             if busy is not None and time.perf_counter() - busy[0] > settings.stall:
                 self.stop.set(f"{busy[1]} has not returned for {settings.stall:g} s")
-                self._halt_robot()
+                self._brake()
                 return
             if (
                 settings.late == "stop"
@@ -174,14 +176,8 @@ class ControlLoop:
         except BaseException as error:  # of the robot
             self.stop.fail("the control loop", error)
         finally:
-            self._halt_robot()
+            self._brake()
             is_over.set()
-
-    def _halt_robot(self) -> None:
-        try:
-            self._robot.stop()
-        except BaseException as error:
-            self.stop.fail("stopping the robot", error)
 
     def _execute(self) -> None:
         """Send the actions of one episode."""
@@ -213,7 +209,8 @@ class ControlLoop:
             due = max(due, time.perf_counter())  # a late command is not made up for by earlier ones
             self._last, self._steps = action, step + 1
             self._observer.submit(Sent(self._seen, action, move, step + 1, due - self._ahead))
-            if self._robot.has_ended() or self._takeover.has_ended():
+            self._has_ended = self._robot.has_ended()
+            if self._has_ended or self._takeover.has_ended():
                 break
         self._wait_for_observation(period + settings.stall)
 

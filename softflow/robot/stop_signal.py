@@ -21,6 +21,7 @@ class StopSignal:
         self._event, self._lock = threading.Event(), threading.Lock()
         self._reason = ""
         self._error: BaseException | None = None
+        self._not_stopped = ""
 
     def set(self, reason: str, error: BaseException | None = None) -> None:
         """Stop the robot.
@@ -38,6 +39,11 @@ class StopSignal:
         """Stop the robot because `what` raised an error."""
         self.set(f"{what} failed: {described(error)}", error)
 
+    def set_not_stopped(self, why: str) -> None:
+        """Note that the robot could not be stopped."""
+        self._not_stopped = why
+        self.set(why)
+
     def is_set(self) -> bool:
         return self._event.is_set()
 
@@ -47,5 +53,10 @@ class StopSignal:
 
     def check(self) -> None:
         """Raise `Stopped`, with the reason, if the signal is set."""
+        if self._not_stopped:
+            because = "" if self._reason == self._not_stopped else f". It should have stopped because {self._reason}"
+            raise Stopped(
+                f"THE ROBOT MAY STILL MOVE, press its emergency stop: {self._not_stopped}{because}"
+            ) from self._error
         if self.is_set():
             raise Stopped(f"the robot was stopped: {self._reason}") from self._error

@@ -38,4 +38,6 @@ def what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Seq
         if chosen.any():
             described += f"; {what}: {name_actions(environments, chosen)}"
     largest = max(float(np.abs(np.cumsum(episode.reward[::-1])).max()) for episode in learned_from)
+    if not largest:
+        return f"{described}; there are no rewards"
     return f"{described}; rewards are divided by {largest:.3g}, the largest absolute return of a demonstration"

@@ -83,7 +83,10 @@ class PersonTakeover(Takeover):
     def _obey(self) -> bool:
         """Obey the commands since the last step. Return whether the person acts."""
         acts, events = self._acts, self._taken()
-        for command in commands_of(events) + self._device.listen(events):
+        listened = self._device.listen(events)
+        if not isinstance(listened, list) or not all(isinstance(one, Command) for one in listened):
+            raise TypeError(f"listen of the device returned {listened!r}, expected a list of softflow.teleop.Command")
+        for command in commands_of(events) + listened:
             acts = {Command.PAUSE: not acts, Command.TAKE_OVER: True, Command.GIVE_BACK: False}.get(command, acts)
             self._has_ended |= command is Command.KEEP
             self._quits |= command is Command.QUIT

@@ -108,6 +108,11 @@ class RobotSession:
     def __init__(self, run: str, config: RobotConfig) -> None:
         if config.takeover is None and config.takeover_options:
             raise UserError("takeover_options are those of a device or a supervisor: give --takeover as well")
+        if not Path(run).is_dir():
+            raise UserError(
+                f"{run}: no such run folder; if it is to be the folder of a learner, start softflow-train --robots "
+                f"{run} first"
+            )
         self._learner = Spool(run) if is_of_learner(run) else None
         trained = read_config(str(config_path_of(run))) if self._learner is None else settings_of_learner(run)[0]
         if self._learner is not None and config.out is None:
@@ -171,8 +176,10 @@ class RobotSession:
                 self._process.when_ended(self._loop.stop.set)
             if self._served.choice is not None:
                 remark(self._served.choice)
-            for _ in range(config.episodes):
-                self._endings.append(self._loop.run_episode().is_success)
+            for number in range(config.episodes):
+                ending = self._loop.run_episode()
+                self._endings.append(ending.is_success)
+                remark(f"episode {number}: {'success' if ending.is_success else 'failure'}, {ending.steps} steps")
 
     def report(self) -> dict[str, Any]:
         """Return the number of episodes that ended, their success with its 95 % interval, and the timing so far."""

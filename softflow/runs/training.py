@@ -215,7 +215,9 @@ def train_run(
             note(imitated.describe(demonstrations))
         note(what_is_seen(environments, learned_from))
         if base is not None:
-            note(f"base {base_run}: its policy takes the place of imitation, which is skipped")
+            skipped = all(stage.name != "imitation" for stage in algorithm.schedule())
+            what = "takes the place of imitation, which is skipped" if skipped else "is trained further"
+            note(f"base {base_run}: its policy {what}")
             base.say_choice()
         elif takes_foreign:
             note(f"base {base_run}: frozen; every checkpoint compares its SHA-256 with that at the start")

@@ -96,5 +96,5 @@ def open_gamepad() -> Any:
     known = [number for number in numbers if controller.is_controller(number)]
     if not known:
         found = "its buttons are not known to SDL" if numbers else "none is connected"
-        raise UserError(f"no gamepad: {found}; use --teleop keyboard")
+        raise UserError(f"no gamepad: {found}; use the keyboard")
     return controller.Controller(known[0])

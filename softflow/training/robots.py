@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from softflow.algos.base import Acting
-from softflow.console import remark
+from softflow.console import note, remark
 from softflow.data import SUCCESS_REWARDS, Episode, RewardKind
 from softflow.errors import UserError, one_line
 from softflow.task import TaskSpec
@@ -55,6 +55,7 @@ class RobotExperience(Experience):
         self._arrived: dict[str, Episode] = {}
         self._taken: list[str] = []  # since the last checkpoint
         self._refused: set[str] = set()
+        note(f"{len(spool.episodes())} episodes of robots wait in {spool.path}")
 
     def collect(self, steps: int) -> tuple[list[Episode], int]:
         """See `Experience`. Waits until robots have recorded enough."""

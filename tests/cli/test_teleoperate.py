@@ -191,7 +191,7 @@ def test_a_rate_that_cannot_be_kept_is_reported(record: Any) -> None:
         ("--teleop keybord", "unknown device 'keybord': did you mean 'keyboard'?"),
         ("--teleop tests.teleop.scripted:Mouse", "has no subclass of softflow.teleop.Device called 'Mouse'"),
         ("--teleop no_module:Mouse", "device 'no_module:Mouse': cannot import 'no_module'"),
-        ("--teleop gamepad", "no gamepad: none is connected; use --teleop keyboard"),
+        ("--teleop gamepad", "no gamepad: none is connected; use the keyboard"),
         ("--teleop-rate 0", "teleop_rate is a positive number of hertz, with teleop, got 0.0"),
         ("--demonstrator-options.speed 2", "speed must be from 0.1 to 1, got 2"),
         ("--demonstrator-options.sped 1", "unexpected keyword argument 'sped'"),

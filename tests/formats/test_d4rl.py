@@ -64,7 +64,7 @@ def test_episodes_end_at_terminals_timeouts_and_the_end(tmp_path: Path, capsys: 
         np.testing.assert_array_equal(episode.observation, [*rows, rows[-1]])  # the final one is not stored
         assert not episode.is_success and episode.task == SPEC
     assert capsys.readouterr().err.splitlines() == [
-        f"{path}: the bounds of actions are -1 and 1, because no task was given",
+        f"{path}: the bounds of actions are -1 and 1, because no environment was given",
         f"{path}: there is no infos/is_success or infos/success, so no episode is known as a success",
     ]
 

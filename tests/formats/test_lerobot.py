@@ -115,7 +115,8 @@ def test_what_the_original_reads(name: str, images: list[str], capsys: pytest.Ca
         assert (episode.terminated, episode.truncated, episode.is_success) == (True, False, True)
         np.testing.assert_array_equal(episode.observation[-1], episode.observation[-2])  # the final one is not stored
     assert capsys.readouterr().err == (
-        f"{GENUINE / name}: the bounds of actions are the extremes in its statistics, because no task was given\n"
+        f"{GENUINE / name}: the bounds of actions are the extremes in its statistics, because no environment was "
+        "given\n"
     )
 
 

@@ -111,7 +111,7 @@ def test_without_a_task_all_observations_are_read(capsys: pytest.CaptureFixture[
         "robot0_joint_vel",
     ]
     assert (
-        f"{GENUINE}: the bounds of actions are -1 and 1, because no task was given"
+        f"{GENUINE}: the bounds of actions are -1 and 1, because no environment was given"
         in capsys.readouterr().err.splitlines()
     )
 

@@ -62,7 +62,7 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
             rate=info.fps,
             name=_text(root, info, assumptions),
         )
-        assumptions.append("the bounds of actions are the extremes in its statistics, because no task was given")
+        assumptions.append("the bounds of actions are the extremes in its statistics, because no environment was given")
         return RecordedTask(task, features, action, list(range(action.size)), assumptions)
     chosen = stored_features(wanted, observed)
     features = {name: info.features[stored] for name, stored in chosen.stored.items()}
