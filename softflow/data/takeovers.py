@@ -63,6 +63,17 @@ def as_demonstration(episode: Episode, horizon: int) -> Episode:
     return replace(episode, proposals=None) if episode.human is None else of_the_human(episode, horizon)
 
 
+def describe_takeovers(episodes: Sequence[Episode], horizon: int) -> str | None:
+    """Describe in one line what is imitated of demonstrations in which a person took over. None if nobody did."""
+    starts = [whole_starts(human_steps(one), horizon) for one in episodes if one.human is not None]
+    if not starts:
+        return None
+    return (
+        f"a person took over in {len(starts)} demonstrations: of these, chunks of the person alone are imitated, from "
+        f"{sum(int(one.sum()) for one in starts):,} steps at most"
+    )
+
+
 def _imitated_at(episode: Episode, starts: np.ndarray, horizon: int) -> Episode:
     chunks = Proposals(np.arange(len(episode)), chunks_from(episode.action, horizon), starts)
     return replace(episode, proposals=chunks)

@@ -31,6 +31,7 @@ from softflow.data import (
     row_dtype,
     save_demonstrations,
 )
+from softflow.data.takeovers import describe_takeovers
 from softflow.envs import NO_ENVIRONMENT, resolve_env_id, time_limit
 from softflow.errors import UserError, one_line
 from softflow.policies.bases import is_foreign
@@ -213,6 +214,8 @@ def train_run(
         note(describe_reward(run.reward, demonstrations))
         if algorithm.imitates:
             note(imitated.describe(demonstrations))
+            if (taken_over := describe_takeovers(demonstrations, algorithm.deployed.policy.horizon)) is not None:
+                note(taken_over)
         note(what_is_seen(environments, learned_from))
         if base is not None:
             skipped = all(stage.name != "imitation" for stage in algorithm.schedule())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from softflow.data import Episode, Proposals, load_demonstrations, save_demonstrations
 from softflow.data.takeovers import (
     as_demonstration,
+    describe_takeovers,
     human_chunks,
     human_steps,
     of_the_human,
@@ -40,6 +41,15 @@ def imitated(episode: Episode, horizon: int) -> dict[int, list[int]]:
     windows = replay_of([episode], horizon).sample(300, horizon, np.random.default_rng(0), imitable=True)
     chunks = np.round(100 * windows.chunk[..., 0]).astype(int).tolist()
     return dict(sorted(zip(windows.observation[:, 0].astype(int).tolist(), chunks, strict=True)))
+
+
+def test_what_is_imitated_of_takeovers_is_described() -> None:
+    acts = np.array([False, False, True, True, True, False, True])
+    plain = Episode(np.zeros((8, 1)), np.zeros((7, 1)), np.zeros(7), True, False, True)
+    assert describe_takeovers([plain], 2) is None
+    described = describe_takeovers([plain, replace(plain, human=acts)], 2)
+    assert described is not None and described.startswith("a person took over in 1 demonstrations")
+    assert described.endswith("from 3 steps at most")  # 2, 3, and 6, whose chunk ends with the episode
 
 
 def test_the_humans_chunks_lie_within_a_takeover_or_end_with_the_episode() -> None:

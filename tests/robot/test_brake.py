@@ -57,7 +57,7 @@ def test_the_first_reason_is_said_as_well() -> None:
     with pytest.raises(Stopped, match="the robot was stopped: a person quit"):
         loop.run_episode()
     loop.stop.set_not_stopped("its stop failed")
-    with pytest.raises(Stopped, match="its stop failed. It should have stopped because a person quit"):
+    with pytest.raises(Stopped, match=r"its stop failed\. It should have stopped because a person quit"):
         loop.stop.check()
 
 
