@@ -93,7 +93,7 @@ def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> No
     [
         ("--env Pendulum-v1", "no demonstrator is known for 'Pendulum-v1'"),
         ("--env tapecut", "unknown environment 'tapecut': did you mean 'tape_cut'?"),
-        ("--out used.npz", "used.npz exists; choose another --out"),
+        ("--out used.npz", "used.npz exists; choose another file"),
         ("--episodes 0", "episodes must be at least 1, got 0"),
         ("--epsodes 3", "unknown flag --epsodes: did you mean '--episodes'?"),
         ("--env-options.reward stagd", "did you mean 'staged'?"),
