@@ -112,9 +112,9 @@ class _Compiler:
                 signs = [OPERATORS[type(one)] for one in operators]
                 return True, lambda *of: _holds(signs, [one(*of) for one in compared])
             case ast.BinOp(left, sign, right) if type(sign) in OPERATORS:
-                sides = self.compile(left, False), self.compile(right, False)
+                one, other = self.compile(left, False), self.compile(right, False)
                 text, calculate = self._text(node), OPERATORS[type(sign)]
-                return False, lambda *of: _finite(text, calculate, *(side(*of) for side in sides), of[1])
+                return False, lambda *of: _finite(text, calculate, one(*of), other(*of), of[1])
         raise ValueError(
             f"where: {self._text(node)} is not allowed: use names, numbers, comparisons, and, or, not, + - * / and ( )"
         )
