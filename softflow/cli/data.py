@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import chdir
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from tyro.conf import Positional, arg
 
 from softflow.cli.check_data import CheckConfig, check_file
 from softflow.cli.command_line import as_json, parse_command_line, run_main
+from softflow.cli.output import OutputConfig, lerobot_needed, new_file
 from softflow.data import Dataset, read_dataset, save_demonstrations
 from softflow.data.contact_sheet import save_contact_sheet
 from softflow.data.editing import Conditions, merge, split
 from softflow.data.summary import in_words, summary_of
 from softflow.envs import make_env
 from softflow.errors import UserError, did_you_mean
-from softflow.runs.assembly import require_new_file
 from softflow.runs.given_demonstrations import fitting, naming_by
 from softflow.settings.fields import Flat, keys_of
 from softflow.settings.presets import known_layers
@@ -74,7 +74,7 @@ class InfoConfig:
 
 
 def info(config: InfoConfig) -> None:
-    sheet = None if config.images is None else _new(config.images, ".png")
+    sheet = None if config.images is None else new_file(config.images, ".png")
     dataset = config.reading.read(config.file)
     summary = summary_of(dataset)
     if sheet is not None:
@@ -96,7 +96,7 @@ class RepairConfig:
 
 
 def repair(config: RepairConfig) -> None:
-    with _lerobot("repair"):
+    with lerobot_needed("repair"):
         from softflow.formats.lerobot.repair import repair as recover
     print(recover(Path(config.source), Path(config.target)))
 
@@ -110,27 +110,13 @@ class ConvertConfig:
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .npz file to write, or with `--to lerobot` the folder. It must not exist."""
     reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
-    to: Literal["npz", "lerobot"] = "npz"
-    """Format to write: a file of ours, or a folder of LeRobot 3.0."""
-    rate: float | None = None
-    """Control rate in hertz, for LeRobot. It must be given if the source does not contain it."""
-    text: str | None = None
-    """What the robot does, in words, for LeRobot. By default, the name of the task."""
+    output: Flat[OutputConfig] = field(default_factory=OutputConfig)
 
 
 def convert(config: ConvertConfig) -> None:
-    if config.to == "npz" and (config.rate, config.text) != (None, None):
-        raise UserError("--rate and --text are stored in LeRobot datasets only: add --to lerobot, or leave them out")
-    if config.to == "npz" and Path(config.target).suffix != ".npz":
-        raise UserError(f"{config.target} must end in .npz, or be a folder with --to lerobot")
-    target = _new(config.target) if config.to == "npz" else _new_folder(config.target)
+    target = config.output.new(config.target)
     dataset = config.reading.read(config.source)
-    if config.to == "npz":
-        _write(target, dataset)
-    else:
-        with _lerobot("--to lerobot"):
-            from softflow.formats.lerobot.writer import write_lerobot
-        write_lerobot(target, dataset, config.rate, config.text)
+    config.output.write(target, dataset)
     print(f"{target}: {_size(dataset)}")
 
 
@@ -146,7 +132,7 @@ class MergeConfig:
 
 
 def merge_files(config: MergeConfig) -> None:
-    target = _new(config.target)
+    target = new_file(config.target)
     datasets: list[tuple[str, Dataset]] = []
     for source in config.sources:
         # A format without the bounds of actions takes them from the first dataset.
@@ -170,7 +156,7 @@ class FilterConfig:
 
 
 def filter_file(config: FilterConfig) -> None:
-    target = _new(config.target)
+    target = new_file(config.target)
     dataset = config.reading.read(config.source)
     kept = config.conditions.keep(dataset)
     _write(target, kept)
@@ -199,7 +185,7 @@ class SplitConfig:
 
 
 def split_file(config: SplitConfig) -> None:
-    targets = _new(config.first), _new(config.second)
+    targets = new_file(config.first), new_file(config.second)
     if targets[0].absolute() == targets[1].absolute():
         raise UserError(f"{targets[0]} is given twice: the two parts need a file each")
     parts = split(config.reading.read(config.source), config.share, config.seed)
@@ -254,33 +240,6 @@ def main(argv: Sequence[str]) -> int | None:
         layers_for=lambda selection: known_layers(selection, known),
     )
     return run(config)
-
-
-@contextmanager
-def _lerobot(what: str) -> Iterator[None]:
-    """Name the extra if an import in the block fails. It needs pyarrow and av, which other commands do without."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UserError(f'{what} needs the package {error.name!r}: pip install "softflow[lerobot]"') from error
-
-
-def _new(name: str, suffix: str = ".npz") -> Path:
-    """Check in advance that a file can be written."""
-    path = Path(name)
-    if path.suffix != suffix:
-        raise UserError(f"{path} must end in {suffix}, the format that is written")
-    require_new_file(path, "file", make_folder=True)
-    return path
-
-
-def _new_folder(name: str) -> Path:
-    """Check in advance that a folder of LeRobot can be written."""
-    path = Path(name)
-    if path.suffix == ".npz":
-        raise UserError(f"{path} is the name of a file, --to lerobot writes a folder: leave out .npz")
-    require_new_file(path, "folder", make_folder=True)
-    return path
 
 
 def _write(target: Path, dataset: Dataset) -> None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import chdir, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
-from softflow.data import Episode, human_steps, save_demonstrations
+from softflow.cli.output import OutputConfig, new_file
+from softflow.console import remark
+from softflow.data import Dataset, Episode, human_steps, save_demonstrations
 from softflow.errors import UserError
-from softflow.runs.assembly import config_path_of, require_new_file
+from softflow.runs.assembly import config_path_of
 from softflow.runs.config import read_config
 from softflow.runs.recording import RecordingConfig, correct, demonstrate, teleoperate
 from softflow.settings.fields import Flat, keys_of
 from softflow.settings.presets import Selection, known_layers
 from softflow.settings.typed import Layer
+from softflow.task import TaskSpec
 from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors
+from softflow.training.global_state import environments_turn
 
 
 @dataclass
@@ -29,7 +34,9 @@ class DemoConfig:
     corrections: str | None = None
     """Run folder, or a checkpoint's folder in it. Its policy acts in its environment, and the supervisor takes over."""
     out: str | None = None
-    """File to write. It must not exist. By default `demonstrations.npz` or `corrections.npz`."""
+    """File to write, or with `--to lerobot` the folder, beside which the .npz file is written too. Neither must exist.
+    By default `demonstrations` or `corrections`, with .npz for a file."""
+    output: Flat[OutputConfig] = field(default_factory=OutputConfig)
     json: bool = False
     """Whether to print the result as one JSON object."""
 
@@ -43,22 +50,23 @@ def main(argv: Sequence[str]) -> None:
         description="Record demonstrations by an environment's demonstrator or a person, or corrections of a policy.",
         layers_for=_layers,
     )
-    path = Path(config.out or ("demonstrations.npz" if config.corrections is None else "corrections.npz"))
-    require_new_file(path, "--out", make_folder=True)
-    target = path.absolute()  # an environment may change the current folder
+    name = "demonstrations" if config.corrections is None else "corrections"
+    path = config.output.new(config.out or (f"{name}.npz" if config.output.to == "npz" else name))
+    file = path
+    if config.output.to == "lerobot":
+        file = new_file(f"{path}.npz")  # which is there if the recording never ends as it should
+        _require_rate(config)
+    target, kept = path.absolute(), file.absolute()  # an environment may change the current folder
     errors = EnvironmentErrors(config.recording.on_env_error)
-    if config.recording.teleop is not None:
-        if config.corrections is not None:
-            raise UserError("--teleop records demonstrations: give no --corrections")
-        result = _of_demonstrations(teleoperate(config.recording, target, errors).episodes)
-    elif config.corrections is None:
-        dataset = demonstrate(config.recording, errors)
-        save_demonstrations(target, *dataset)
-        result = _of_demonstrations(dataset.episodes)
-    else:
-        dataset = correct(config.corrections, config.recording, errors)
-        save_demonstrations(target, *dataset)
-        result = _of_corrections(dataset.episodes)
+    try:
+        episodes, task = _record(config, kept, errors)
+        if target != kept:
+            config.output.write(target, Dataset(episodes, task))
+    except BaseException:
+        if target != kept and kept.exists():
+            remark(f"{path} was not written: {config.output.command(file, path)}")
+        raise
+    result = _of_demonstrations(episodes) if config.corrections is None else _of_corrections(episodes)
     if config.json:
         print(as_json({"file": str(path), **result, "errors": errors.count}))
         return
@@ -68,6 +76,26 @@ def main(argv: Sequence[str]) -> None:
         print(f"{errors.count} more episodes were dropped after errors of their environment")
     for mode, of_mode in result.get("modes", {}).items():
         print(f"  mode {mode}: {of_mode['episodes']} episodes, {_in_words(of_mode)}")
+
+
+def _record(config: DemoConfig, file: Path, errors: EnvironmentErrors) -> Dataset:
+    """Record to an .npz file."""
+    if config.recording.teleop is not None:
+        if config.corrections is not None:
+            raise UserError("--teleop records demonstrations: give no --corrections")
+        return teleoperate(config.recording, file, errors)
+    if config.corrections is None:
+        dataset = demonstrate(config.recording, errors)
+    else:
+        dataset = correct(config.corrections, config.recording, errors)
+    save_demonstrations(file, *dataset)
+    return dataset
+
+
+def _require_rate(config: DemoConfig) -> None:
+    """Check before a recording that its control rate will be known."""
+    with environments_turn(), chdir("."), closing(config.recording.maker()()) as environment:
+        config.output.require_rate(TaskSpec.from_env(environment))
 
 
 def _of_demonstrations(episodes: Sequence[Episode]) -> dict[str, Any]:

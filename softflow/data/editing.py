@@ -11,6 +11,7 @@ import numpy as np
 
 from softflow.data.demonstrations import Dataset, DemonstrationError, in_order_of
 from softflow.data.episodes import Episode
+from softflow.data.expressions import parse
 from softflow.data.imitable import ImitationRule, episode_return
 from softflow.errors import UserError
 from softflow.task import TaskSpec
@@ -90,6 +91,8 @@ class Conditions:
     """Largest number of steps of an episode to keep. Higher values keep more episodes."""
     min_return: float | None = None
     """Smallest undiscounted return of an episode to keep. Higher values keep fewer episodes."""
+    where: str | None = None
+    """Condition in words, such as `success and length < 200` (docs/your-data.md lists the names)."""
     best: float | None = None
     """Percentage to keep, by return, of the episodes that meet all other conditions. Episodes with the same return as
     the last of them are kept as well. Higher values keep more episodes."""
@@ -105,23 +108,31 @@ class Conditions:
             raise ValueError(f"min_return must be a finite number, got {self.min_return}")
         if self.best is not None and not 0 < self.best <= 100:
             raise ValueError(f"best must be a percentage above 0 and up to 100, got {self.best:g}")
+        if self.where is not None:
+            parse(self.where)
 
     def keep(self, dataset: Dataset) -> Dataset:
         """Return the episodes that meet the conditions, in their order.
 
         Raises:
-            UserError: No condition is set, or no episode meets all of them.
+            UserError: No condition is set, no episode meets all of them, or `where` cannot be decided of an episode.
         """
         if self == Conditions():
             names = ", ".join(f"--{field.name.replace('_', '-')}" for field in fields(self))
             raise UserError(f"there is no condition to filter by: give at least one of {names}")
-        kept = [episode for episode in dataset.episodes if self._is_met(episode)]
+        kept = [episode for episode in self._where(dataset.episodes) if self._is_met(episode)]
         if self.best is not None and kept:
             rule = ImitationRule(f"top:{self.best!r}").choose(kept).rule
             kept = [episode for episode in kept if rule.worth(episode).any()]
         if not kept:
             raise UserError(f"no episode meets the conditions: there are {_ranges(dataset.episodes)}")
         return _dataset(kept, dataset.task)
+
+    def _where(self, episodes: Sequence[Episode]) -> Sequence[Episode]:
+        if self.where is None:
+            return episodes
+        is_met = parse(self.where)
+        return [episode for index, episode in enumerate(episodes) if is_met(episode, index)]
 
     def _is_met(self, episode: Episode) -> bool:
         return (

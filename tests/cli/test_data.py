@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -156,6 +157,8 @@ def test_a_filter_says_what_it_keeps(command: Command) -> None:
     assert result.out == "f.npz: 2 of 3 episodes kept, 8 of 16 steps\n"
     assert list(map(len, load_dataset("f.npz").episodes)) == [3, 5]
     assert command("softflow-data filter d.npz g.npz --no-successes --best 1").out.startswith("g.npz: 1 of 3 ")
+    result = command("softflow-data filter d.npz h.npz --where", "success and -6 <= return or index == 1")
+    assert result.out == "h.npz: 2 of 3 episodes kept, 8 of 16 steps\n"
 
 
 def test_an_environment_says_the_bounds_and_the_parts(demos: list[Episode], command: Command, tmp_path: Path) -> None:
@@ -236,6 +239,12 @@ LINES = [
     ("filter d.npz f.npz --min-return nan", "min_return"),
     ("filter d.npz f.npz --best 0", "best must be a percentage above 0 and up to 100, got 0"),
     ("filter d.npz f.npz --min-length 1.5", "1.5"),
+    (
+        "filter d.npz f.npz --where lenght<3",
+        "where: unknown name 'lenght': valid: success, terminated, length, return, ",
+    ),
+    ("filter d.npz f.npz --where length<<3", "where: 'length<<3' is not allowed: use names, numbers, "),
+    ("filter d.npz f.npz --where mode/(index-1)>0", "where: 'mode/(index-1)' is no finite number for episode 1"),
     ("split d.npz a.npz ./a.npz", "a.npz is given twice"),
     ("split d.npz a.npz b.npz --share 1", "share must be above 0 and below 1, got 1"),
     ("split d.npz a.npz d.npz", "d.npz exists"),
@@ -290,7 +299,7 @@ def test_the_documented_commands_work_as_they_are(command: Command) -> None:
     lines = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
     assert len(lines) == 6
     for line in lines:
-        result = command(line)
+        result = command(*shlex.split(line))
         assert result.status == 0, line
         if " check " in line:
             assert f"$ {line}\n{result.out}```\n" in text

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softflow.data import load_demonstrations
+from softflow.data import load_demonstrations, read_dataset
 from softflow.envs import make_env
 from softflow.runs.record_demonstrations import record_demonstrations
 from softflow.training.intervals import wilson_interval
@@ -93,7 +93,7 @@ def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> No
     [
         ("--env Pendulum-v1", "no demonstrator is known for 'Pendulum-v1'"),
         ("--env tapecut", "unknown environment 'tapecut': did you mean 'tape_cut'?"),
-        ("--out used.npz", "used.npz exists; choose another --out"),
+        ("--out used.npz", "used.npz exists; choose another file"),
         ("--episodes 0", "episodes must be at least 1, got 0"),
         ("--epsodes 3", "unknown flag --epsodes: did you mean '--episodes'?"),
         ("--env-options.reward stagd", "did you mean 'staged'?"),
@@ -104,7 +104,7 @@ def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> No
         ("--env-options.max-steps 1.5", "max_steps must be a whole number, got 1.5"),
         ("--env-options.name x", "unexpected keyword argument 'name'"),
         ("--seed 100", "seed must be in 0 ... 99, got 100"),
-        ("--out used.npz/new.npz", "used.npz is no folder; choose another --out"),
+        ("--out used.npz/new.npz", "used.npz is no folder; choose another file"),
     ],
 )
 def test_bad_input_is_refused(arguments: str, message: str, command: Any, snapshot: Any) -> None:
@@ -112,3 +112,11 @@ def test_bad_input_is_refused(arguments: str, message: str, command: Any, snapsh
     before = snapshot()
     assert message in command(f"softflow-demo --episodes 1 {arguments}").error()
     assert snapshot() == before
+
+
+def test_demonstrations_become_a_lerobot_dataset(command: Any) -> None:
+    result = command("softflow-demo --env two_routes --episodes 3 --out reach --to lerobot --rate 10 --json")
+    written, kept = read_dataset("reach", "lerobot").episodes, load_demonstrations("reach.npz")
+    assert json.loads(result.out)["file"] == "reach" and len(written) == len(kept) == 3
+    for one, other in zip(written, kept, strict=True):
+        np.testing.assert_array_equal(one.action, other.action)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from softflow.data import Episode, load_dataset, load_demonstrations
+from softflow.data import Episode, load_dataset, load_demonstrations, read_dataset
 from softflow.envs import make_env
+from softflow.files import WriteError
+from softflow.formats.lerobot import writer
 from softflow.runs import record_teleoperation
 from softflow.teleop import display
 from tests.teleop.scripted import DEVICE, ENV, FAR, Plane
@@ -166,6 +171,61 @@ def test_the_file_is_there_before_the_recording_ends(record: Any, monkeypatch: p
     assert lengths == [0, 1, 2]
 
 
+LEROBOT = "--out reach --to lerobot --rate 50 --text"
+CONVERT = "softflow-data convert reach.npz reach --to lerobot --rate 50 --text 'go far'"
+
+
+@pytest.fixture
+def record_lerobot(command: Any, record: Any) -> Any:
+    demo = DEMO.replace("--out d.npz", "")
+    return lambda script, flags="": command(
+        f"{demo} {flags} --demonstrator-options.script", script, *LEROBOT.split(), "go far"
+    )
+
+
+def test_a_recording_becomes_a_lerobot_dataset(record_lerobot: Any) -> None:
+    result = record_lerobot("space q||return|space|return", "--episodes 2")
+    assert result.status == 0 and result.out.startswith("reach: 2 episodes, 3 steps"), result
+    written, kept = read_dataset("reach", "lerobot"), load_dataset("reach.npz")
+    assert kept.task is not None and kept.task.rate is None and written.task == replace(kept.task, rate=50.0)
+    assert [len(episode) for episode in written.episodes] == [2, 1]
+    for one, other in zip(written.episodes, kept.episodes, strict=True):
+        np.testing.assert_allclose(one.action, other.action, atol=1e-7)
+        np.testing.assert_array_equal(one.observation[:-1], other.observation[:-1])
+    assert pq.read_table("reach/meta/tasks.parquet")["task"].to_pylist() == ["go far"]
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "status"),
+    [("space|return|space||", "--env-options.fails-at 3", 2), ("space|return|space|interrupt||", "", 130)],
+)
+def test_a_recording_that_does_not_end_says_how_it_is_converted(
+    record_lerobot: Any, command: Any, script: str, flags: str, status: int
+) -> None:
+    result = record_lerobot(script, flags)
+    assert result.status == status and f"reach was not written: {CONVERT}" in result.err.splitlines(), result
+    assert not Path("reach").exists() and len(load_demonstrations("reach.npz")) == 1
+    assert command(*shlex.split(CONVERT)).out == "reach: 1 episode, 1 steps\n"
+
+
+def test_a_folder_that_cannot_be_written_does_not_lose_the_recording(
+    record_lerobot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(target: Path, *rest: Any) -> None:
+        raise WriteError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(writer, "write_lerobot", fail)
+    result = record_lerobot("space|return")
+    assert result.status == 2 and f"reach was not written: {CONVERT}" in result.err.splitlines(), result
+    assert len(load_demonstrations("reach.npz")) == 1
+
+
+def test_a_lerobot_recording_that_keeps_nothing_leaves_nothing(record_lerobot: Any) -> None:
+    result = record_lerobot("return|escape")
+    assert result.status == 2 and "was not written" not in result.err
+    assert not Path("reach").exists() and not Path("reach.npz").exists()
+
+
 def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
     code = (
         "import sys; from softflow.teleop import display; from softflow.cli import demonstrate; display.UNSEEN = (); "
@@ -197,6 +257,15 @@ def test_a_rate_that_cannot_be_kept_is_reported(record: Any) -> None:
         ("--demonstrator-options.sped 1", "unexpected keyword argument 'sped'"),
         ("--demonstrator-options.toggle 2", "toggle must be indices from 0 to 1, such as '0' or"),
         ("--demonstrator-options.hold 1", "hold must be true or false, got 1"),
+        ("--out reach", "reach must end in .npz, or be a folder with --to lerobot"),
+        ("--rate 50", "--rate and --text are stored in LeRobot datasets only: add --to lerobot, or leave them out"),
+        ("--to lerobot", "d.npz is the name of a file, --to lerobot writes a folder: leave out .npz"),
+        ("--to lerobot --out small.yaml", "small.yaml exists; choose another folder"),
+        ("--to lerobot --out reach", "--to lerobot: the control rate is not known: LeRobot needs it, so give it in"),
+        (
+            "--to lerobot --out reach --rate 1e9",
+            "the control rate is 1e+09 Hz, LeRobot's times allow 0.001 to 1e+06 Hz",
+        ),
         ("--env two_routes", "cannot be made with render_mode='rgb_array'"),
         ("--env tests.teleop.scripted:Blank-v0", "the environment does not render pictures"),
         ("--env-options.render-mode human", "teleop needs render_mode rgb_array, got 'human'"),
@@ -206,7 +275,19 @@ def test_bad_input_is_refused(command: Any, monkeypatch: pytest.MonkeyPatch, fla
     allow_no_display(monkeypatch)
     result = command(f"{DEMO} {flags}")
     assert result.status == 2 and message in result.err.splitlines()[-1], result
-    assert not Path("d.npz").exists()
+    assert not Path("d.npz").exists() and not Path("reach").exists() and not Path("reach.npz").exists()
+
+
+def test_a_file_beside_a_folder_is_not_overwritten(command: Any) -> None:
+    Path("reach.npz").write_text("mine")
+    assert "reach.npz exists; choose another file" in command("softflow-demo --to lerobot --out reach").error()
+
+
+def test_the_packages_of_lerobot_are_missed_before_a_recording(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "softflow.formats.lerobot.writer")
+    monkeypatch.setitem(sys.modules, "softflow.formats.lerobot.features", None)
+    error = command("softflow-demo --to lerobot --out reach").error()
+    assert "--to lerobot needs the package " in error and 'pip install "softflow[lerobot]"' in error
 
 
 def test_a_rate_without_a_device_is_refused(command: Any) -> None:

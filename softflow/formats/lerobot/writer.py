@@ -87,6 +87,15 @@ def _task_of(dataset: Dataset, rate: float | None) -> TaskSpec:
         raise ValueError("no episodes to write")
     task = dataset.task or task_of(dataset.episodes) or _unnamed_task(dataset.episodes[0])
     check_compatible(dataset.episodes, task.observation_size, task.action_dim)
+    return with_rate(task, rate)
+
+
+def with_rate(task: TaskSpec, rate: float | None) -> TaskSpec:
+    """Return a task with a control rate in hertz, which is given if the task does not contain it.
+
+    Raises:
+        ValueError: The rate is missing, is not the one of the task, or cannot be stored.
+    """
     if task.rate is None and rate is None:
         raise ValueError("the control rate is not known: LeRobot needs it, so give it in hertz, as --rate 20")
     if task.rate is not None and rate not in (None, task.rate):
