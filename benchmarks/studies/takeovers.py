@@ -3,8 +3,9 @@
     python -m benchmarks.studies.takeovers runs/takeovers --seeds 0 1 2 --jobs 2 -- --threads 1
 
 The base of each seed imitates 100 demonstrations. In each round the environment's supervisor takes over from the policy
-of the round before, in as many episodes as `--episodes` says. The methods of `CONTINUED` go on from that policy. The
-others learn a new correction of the base, from the takeovers of all rounds. Policies are evaluated on the same held-out
+of the round before, in as many episodes as `--episodes` says. The methods of `CONTINUED` go on from that policy, and
+`correction_chained` corrects it once more. The others learn a new correction of the base. All of them learn from the
+takeovers of all rounds. Policies are evaluated on the same held-out
 episodes, which no run sees. Arguments after `--` are passed to every run.
 
 A second call skips what is finished and resumes interrupted runs. FOLDER/<task>/base_s<seed> is the run of a base, and
@@ -30,13 +31,14 @@ from softflow.training.intervals import difference_interval, wilson_interval
 
 METHODS = {
     "correction": "correction",
+    "correction_chained": "correction",
     "latent_correction": "latent_correction",
     "hg_dagger": "hg_dagger",
     "iwr": "iwr",
     "rl": "takeover_rl",
 }
 """The preset of each method."""
-CONTINUED = {"hg_dagger", "iwr", "rl"}
+CONTINUED = {"correction_chained", "hg_dagger", "iwr", "rl"}
 """The methods that go on from the policy of the round before."""
 SUPERVISORS = {
     "usual": {},

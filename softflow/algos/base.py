@@ -116,11 +116,13 @@ class Algorithm(ABC):
     Attributes:
         deployed: The best policy of the method, which is evaluated and saved.
         base_kind: The class of the policies from which `load_base` can start.
+        steers_steered: Whether `load_base` also takes a `SteeredPolicy`. The setting `base_heads` then describes it.
         steers_foreign: Whether the setting `base` may also name a policy of another project, see `ForeignPolicy`.
     """
 
     deployed: BestOfN
     base_kind: ClassVar[type[ChunkPolicy]] = FlowPolicy
+    steers_steered: ClassVar[bool] = False
     steers_foreign: ClassVar[bool] = False
 
     @abstractmethod

@@ -5,8 +5,8 @@
 
 The environment is never stepped. A corrected decision in a state s has the chunk a_h of a human, and the chunk a_b that
 the base would have executed, which is drawn when training starts. So takeovers from earlier policies, of any round,
-correct the base of this run. As in TD3+BC (arXiv 2106.06860), the head minimises (d is the dimension of a
-chunk)
+correct the base of this run. That base may be the corrected policy of the round before. As in TD3+BC (arXiv
+2106.06860), the head minimises (d is the dimension of a chunk)
 
     bc_weight * L(s, a_b, a_h)  +  hold_weight * R(s')  -  q_weight * Q(s, a) / |Q|.
 
@@ -39,7 +39,7 @@ from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalize
 from softflow.algos.optimization import descend
 from softflow.algos.policy_learner import copy_policy
 from softflow.algos.settings import ChunkCriticConfig, WarmupConfig
-from softflow.algos.steering import HeadConfig
+from softflow.algos.steering import FrozenBaseConfig
 from softflow.data import Corrections, Episode, Windows, to_torch
 from softflow.data.takeovers import human_chunks
 from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
@@ -64,15 +64,14 @@ class CorrectionStageConfig:
 
 
 @dataclass
-class CorrectionConfig(ChunkCriticConfig):
+class CorrectionConfig(ChunkCriticConfig, FrozenBaseConfig):
     """Settings of learning from corrections."""
 
     base: str = field(kw_only=True)
-    """Run folder, or a checkpoint's folder in it, whose flow policy was corrected."""
+    """Run folder, or a checkpoint's folder in it, whose policy was corrected."""
     corrections: tuple[str, ...] = field(kw_only=True)
     """Files of episodes in which a person took over from this policy or earlier ones, as `softflow-demo --corrections`
     records them; all of them are learnt from. Or one file of labelled decisions (docs/corrections.md)."""
-    steering: HeadConfig = field(default_factory=HeadConfig)
     warmup: WarmupConfig = field(default_factory=lambda: WarmupConfig(updates=0))
     correction: CorrectionStageConfig = field(default_factory=CorrectionStageConfig)
 
@@ -103,6 +102,8 @@ class Correction(Algorithm):
         critic_learner: The learner of Q(s, chunk), or None without `warmup.updates`.
     """
 
+    steers_steered = True
+
     def __init__(
         self, config: CorrectionConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
     ) -> None:
@@ -110,11 +111,18 @@ class Correction(Algorithm):
         head = config.steering
         if head.latent == head.residual:
             raise ValueError("corrections label the latent or the residual: set one of steering.latent and .residual")
-        base = config.make_policy(observation_dim, action_dim)
+        base = config.make_base(observation_dim, action_dim)
         if head.latent and not base.flow.exact_density:
             raise ValueError(
                 f"flow {config.flow!r} has no exact inverse to compute the latent of a human chunk: "
                 "use a normalizing flow, or learn a residual"
+            )
+        if (
+            head.latent and base.flow.open_box and config.base_heads
+        ):  # less the base's residual, a chunk may lie outside
+            raise ValueError(
+                f"flow {config.flow!r} has a density within the bounds only, which a steered base leaves: use another "
+                "flow, or learn a residual"
             )
         self.base = base.to(device)
         self.actor = SteeredPolicy(self.base, **asdict(head)).to(device)
@@ -147,7 +155,7 @@ class Correction(Algorithm):
             torch.as_tensor(part, device=self.device) for part in (observation, human_chunk)
         )
         self.base_chunk = None if base_chunk is None else torch.as_tensor(base_chunk, device=self.device)
-        if self.config.steering.latent and not self.base.normalize_actions:  # otherwise any chunk has a density
+        if self.config.steering.latent and not self.base.normalizes_actions:  # otherwise any chunk has a density
             # Raises ValueError if the flow has no density at one of the chunks.
             chunk = self.human_chunk
             self.base.flow.log_prob(chunk, chunk.new_zeros(len(chunk), self.base.context_dim))

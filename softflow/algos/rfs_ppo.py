@@ -43,7 +43,7 @@ from softflow.algos.optimization import descend
 from softflow.algos.steering import SteeredConfig, SteeringMethod
 from softflow.data import Decision, Episode, to_torch
 from softflow.policies import BestOfN
-from softflow.policies.steered import HeadOutput, zero_mlp
+from softflow.policies.head import HeadOutput, zero_mlp
 from softflow.task.layout import ObservationSize
 
 

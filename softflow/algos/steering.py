@@ -40,7 +40,7 @@ from softflow.algos.policy_learner import PolicyLearner, copy_policy
 from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, PolicyConfig
 from softflow.data import Episode, Windows, action_statistics
 from softflow.errors import UserError
-from softflow.policies import BasePolicy, BestOfN, ChunkPolicy, ForeignPolicy, SteeredPolicy
+from softflow.policies import BasePolicy, BestOfN, ChunkPolicy, FlowPolicy, ForeignPolicy, SteeredPolicy
 from softflow.policies.bases import is_foreign
 from softflow.policies.steered import Shape
 from softflow.task.layout import ObservationSize
@@ -69,10 +69,32 @@ class HeadConfig:
 
 
 @dataclass
-class SteeredConfig(PolicyConfig):
-    """Settings of a head on a frozen base that every steering method shares."""
+class FrozenBaseConfig(PolicyConfig):
+    """Settings of a head on the frozen policy of a run."""
 
     steering: HeadConfig = field(default_factory=HeadConfig)
+    base_heads: tuple[dict[str, Any], ...] = ()
+    """The heads of a base that is a steered policy itself, from the innermost on. They are taken from the base."""
+
+    def make_base(self, observation_dim: ObservationSize, action_dim: int) -> FlowPolicy | SteeredPolicy:
+        """Build the base that these settings describe: a flow policy, steered by the heads of `base_heads`, if any.
+
+        Raises:
+            ValueError, ImportError: See `FlowPolicy` and `SteeredPolicy`.
+        """
+        base: FlowPolicy | SteeredPolicy = self.make_policy(observation_dim, action_dim)
+        for head in self.base_heads:
+            try:
+                base = SteeredPolicy(base, **head)
+            except TypeError as error:
+                raise ValueError(f"base_heads: {error}") from error
+        return base
+
+
+@dataclass
+class SteeredConfig(FrozenBaseConfig):
+    """Settings of a head on a frozen base that every steering method shares."""
+
     base_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the class that `base` names as `module:name`."""
 
@@ -120,7 +142,8 @@ class SteeringMethod(Algorithm):
     """Base class of the methods that learn to steer a frozen base.
 
     Attributes:
-        policy_learner: The learner that trains the base by imitation, unless a base is given. A foreign base has none.
+        policy_learner: The learner that trains the base by imitation, unless a base is given. A base that is foreign or
+            steered has none.
         base: The policy that is steered.
         actor: The steered policy, whose head is trained.
         follows_gradient: Whether the head learns from the gradient of the chunk in the latent.
@@ -128,6 +151,7 @@ class SteeringMethod(Algorithm):
 
     config: SteeredConfig
     base: BasePolicy
+    steers_steered = True
     steers_foreign = True
     follows_gradient: ClassVar[bool] = False
 
@@ -138,12 +162,16 @@ class SteeringMethod(Algorithm):
         is_other = config.base is not None and is_foreign(config.base)
         if config.base_options and not is_other:
             raise ValueError("base_options are the arguments of a base that is named as module:name")
+        if config.base_heads and (config.base is None or is_other):
+            raise ValueError("base_heads are those of the run that base names: give none")
         if config.base is not None and is_other:
             normalize = config.normalize_actions is not False
             foreign = ForeignPolicy(
                 observation_dim, action_dim, config.horizon, config.base, config.base_options, normalize
             )
             self.base = foreign.to(device)
+        elif config.base_heads:
+            self.base = config.make_base(observation_dim, action_dim).to(device)
         else:
             imitating = config.make_policy(observation_dim, action_dim)
             self.policy_learner = PolicyLearner(imitating.to(device), config.imitation, config.ema_rate)
@@ -154,7 +182,7 @@ class SteeringMethod(Algorithm):
         """Steer this policy, whose weights and statistics are copied.
 
         Raises:
-            ValueError: It is not a `FlowPolicy`, or its architecture differs from the configuration.
+            ValueError: Its kind or architecture differs from the configuration.
         """
         copy_policy(policy, self.base)
 
@@ -183,7 +211,7 @@ class SteeringMethod(Algorithm):
 
     def base_parts(self) -> Mapping[str, Any]:
         """Return the parts of a checkpoint that contain the base, or for a foreign one its digest and statistics."""
-        if isinstance(self.base, ForeignPolicy):
+        if isinstance(self.base, ForeignPolicy | SteeredPolicy):
             return {"base": self.base}
         return {"policy_learner": self.policy_learner.parts()}
 

@@ -17,7 +17,8 @@ class BasePolicy(ChunkPolicy, ABC):
     Besides a latent and its `decode`, steering needs the `features` of an observation, which the head and the critic
     read, and the `action_scale`, in multiples of which a residual is given.
 
-    A `FlowPolicy`, such as that of a run, is one. `ForeignPolicy` makes one of any other policy.
+    A `FlowPolicy`, such as that of a run, is one, and so is a `SteeredPolicy`. `ForeignPolicy` makes one of any other
+    policy.
     """
 
     @classmethod
@@ -41,3 +42,13 @@ class BasePolicy(ChunkPolicy, ABC):
 
         A method that follows the gradient of a critic needs the result to be differentiable in the latent.
         """
+
+    def to_latent(self, observation: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inverse of `decode` before any clipping: (B, O), (B, *n, H, A) -> (B, *n, *Z), (B, *n).
+
+        It is as exact as that of the flow. The second result is the log-determinant of the inverse.
+
+        Raises:
+            UserError: The policy has no flow.
+        """
+        return self.flow.to_latent(chunk, self.features(observation))

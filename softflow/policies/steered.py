@@ -10,38 +10,18 @@ import torch
 from torch import Tensor
 
 from flows import ChunkFlow
-from flows.bases import GaussianBase, bounded
+from flows.bases import GaussianBase, LatentBase, bounded
 from softflow.errors import did_you_mean
-from softflow.policies.base import ChunkPolicy
 from softflow.policies.base_policy import BasePolicy
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.foreign_policy import ForeignPolicy
-from softflow.policies.head import zero_mlp
+from softflow.policies.head import HeadOutput, with_axes, zero_mlp
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.pixel_encoder import PixelEncoder
 from softflow.task import TaskSpec
 
 Shape = Literal["step", "chunk"]
 """Whether each step of a chunk has its own values, (H, A), or all steps share the same values, (A,)."""
-
-BASES: dict[str, type[BasePolicy]] = {base.kind: base for base in (FlowPolicy, ForeignPolicy)}
-"""The policies that can be steered, by kind."""
-
-
-class HeadOutput(NamedTuple):
-    """Output of the head, expanded over the steps of the chunk if they share it."""
-
-    mean: Tensor
-    """Shift of the latent, (B, *Z), where Z is the `latent_shape` of the base."""
-    log_std: Tensor
-    """Logarithm of the factor on the base noise, (B, *Z)."""
-    residual: Tensor
-    """Residual that is added to the decoded chunk, in multiples of the base's `action_scale`, (B, H, A)."""
-
-    @property
-    def squared_residual(self) -> Tensor:
-        """Squared norm of the residual over the whole chunk, (B,)."""
-        return self.residual.square().sum((-2, -1))
 
 
 class SteeredDraw(NamedTuple):
@@ -55,7 +35,7 @@ class SteeredDraw(NamedTuple):
     """The chunk to execute, (B, n, H, A)."""
 
 
-class SteeredPolicy(ChunkPolicy):
+class SteeredPolicy(BasePolicy):
     """Residual flow steering (RFS, arXiv 2602.01789) of any frozen policy, such as a normalizing flow or flow matching:
 
         z ~ p_base(z | s),  w = z * exp(log_std(s)) + mean(s),  chunk = clip(base(s, w) + scale * residual(s)),
@@ -66,6 +46,8 @@ class SteeredPolicy(ChunkPolicy):
     and the residual is 0. The new policy equals its base bit for bit, greedy chunks included. With the latent alone,
     this is latent steering (DSRL, arXiv 2506.15799). With the residual alone, it is residual learning on a frozen
     policy (Policy Decorator, arXiv 2412.13630).
+
+    A steered policy can be steered again. As a base, its latent is z, and w and the residual are parts of its `decode`.
 
     The base is frozen: its parameters receive no gradient, and it stays in `eval()`. The statistics of observations and
     actions are those of the base.
@@ -82,11 +64,12 @@ class SteeredPolicy(ChunkPolicy):
         log_std_bound: log_std stays within +- this. Higher values allow stronger changes of the noise.
 
     Raises:
-        ValueError: `latent` and `residual` are both off, a shape is unknown, a bound is not positive, or the base
-            has no latent to steer.
+        ValueError: `latent` and `residual` are both off, a shape is unknown, a bound is not positive, the base has no
+            latent to steer, or the base is deterministic and this policy is not.
     """
 
     kind = "steered"
+    deterministic: bool
 
     def __init__(
         self,
@@ -117,6 +100,8 @@ class SteeredPolicy(ChunkPolicy):
             raise ValueError(
                 f"latent_shape: the base's latent, {base.latent_shape}, has no steps to share: give 'step'"
             )
+        if isinstance(base, SteeredPolicy) and base.deterministic and not deterministic:
+            raise ValueError("the base starts from the mode of its latent density: set steering.deterministic as well")
         super().__init__(base.observation_dim, base.action_dim, base.horizon)
         self.base = base.requires_grad_(False).eval()
         self.flow_name = base.flow_name
@@ -168,6 +153,16 @@ class SteeredPolicy(ChunkPolicy):
             raise ValueError(f"a policy of kind {kind!r} cannot be steered: {did_you_mean(str(kind), BASES)}")
         return cls(BASES[kind].build(**base), **options)
 
+    @property
+    def root(self) -> BasePolicy:
+        """The innermost base, which is not a steered policy."""
+        return self.base.root if isinstance(self.base, SteeredPolicy) else self.base
+
+    @property
+    def heads(self) -> list[dict[str, Any]]:
+        """The options of all heads on the `root`, from the innermost to this one."""
+        return [*(self.base.heads if isinstance(self.base, SteeredPolicy) else []), self.options]
+
     def require_task(self, task: TaskSpec) -> None:
         self.base.require_task(task)
 
@@ -199,6 +194,11 @@ class SteeredPolicy(ChunkPolicy):
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of a latent of the base."""
         return self.base.latent_shape
+
+    @property
+    def latent_base(self) -> LatentBase:
+        """The density of latents of the base."""
+        return self.base.latent_base
 
     @property
     def normalizes_actions(self) -> bool:
@@ -247,18 +247,17 @@ class SteeredPolicy(ChunkPolicy):
         `steer` for these observations, if it has been computed already.
         """
         steering = self.steer(observation) if steering is None else steering
-        latents = self.base.latent_base
-        params = latents(self.features(observation))
+        params = self.latent_base(self.features(observation))
         if self.deterministic:
-            noise = latents.mode(params).unsqueeze(1).expand(-1, n, -1)
+            noise = self.latent_base.mode(params).unsqueeze(1).expand(-1, n, -1)
         else:
-            noise = latents.sample(params, n, temperature)
-        latent = _moved(noise, steering)
+            noise = self.latent_base.sample(params, n, temperature)
+        latent = steering.latent_of(noise.unflatten(-1, self.latent_shape))
         residual = steering.residual.unsqueeze(1).expand(-1, n, -1, -1)
         return SteeredDraw(latent, residual, self.compose(observation, latent, residual))
 
     def compose(self, observation: Tensor, latent: Tensor, residual: Tensor) -> Tensor:
-        """Return clip(base(s, latent) + scale * residual): (B, O), (B, n, *Z), (B, n, H, A) -> (B, n, H, A).
+        """Return clip(base(s, latent) + scale * residual): (B, O), (B, *n, *Z), (B, *n, H, A) -> (B, *n, H, A).
 
         The chunk of the base is clipped first, so the residual is added to the actions that the base would execute.
         """
@@ -269,15 +268,13 @@ class SteeredPolicy(ChunkPolicy):
 
     def greedy(self, observation: Tensor) -> Tensor:
         """Return the chunk for the mode of the base density, steered like a sample: (B, O) -> (B, H, A)."""
-        steering = self.steer(observation)
-        latents = self.base.latent_base
-        mode = latents.mode(latents(self.features(observation))).unsqueeze(1)
-        return self.compose(observation, _moved(mode, steering), steering.residual.unsqueeze(1))[:, 0]
+        mode = self.latent_base.mode(self.latent_base(self.features(observation)))
+        return self.decode(observation, mode.unflatten(-1, self.latent_shape).unsqueeze(1))[:, 0]
 
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
-        """Return the chunk for a latent w of the base, including the residual: (B, O), (B, *Z) -> (B, H, A)."""
-        residual = self.steer(observation).residual.unsqueeze(1)
-        return self.compose(observation, latent.unsqueeze(1), residual)[:, 0]
+        """Steer latents z of the base density and decode them: (B, O), (B, *n, *Z) -> (B, *n, H, A)."""
+        steering, axes = self.steer(observation), latent.ndim - 1 - len(self.latent_shape)
+        return self.compose(observation, steering.latent_of(latent), with_axes(steering.residual, axes))
 
     # ------------------------------------------------------------------------------------------ densities and losses
 
@@ -290,12 +287,13 @@ class SteeredPolicy(ChunkPolicy):
         treated as a sample of the base shifted by the mean.
         """
         mean, log_std, _ = steering
-        latents = self.base.latent_base
+        latents = self.latent_base
         if isinstance(latents, GaussianBase):
             return (0.5 * (mean.square() + torch.expm1(2 * log_std)) - log_std).sum(self._latent_axes)
         params = latents(self.features(observation))
         noise = latents.sample(params, 1)
-        moved = latents.log_prob(_moved(noise, steering).flatten(2), params)
+        moved = steering.latent_of(noise.unflatten(-1, self.latent_shape)).flatten(2)
+        moved = latents.log_prob(moved, params)
         return (latents.log_prob(noise, params) - moved)[:, 0] - log_std.sum(self._latent_axes)
 
     def latent_log_prob(
@@ -305,13 +303,11 @@ class SteeredPolicy(ChunkPolicy):
 
         It is exact for any flow, because nothing is decoded. A deterministic latent is treated as in `latent_kl`.
         """
-        mean, log_std = _between(steering.mean, latent), _between(steering.log_std, latent)
         samples = latent.shape[1 : latent.ndim - len(self.latent_shape)]
-        noise = (latent - mean) * (-log_std).exp()
-        noise = noise.reshape(len(latent), math.prod(samples), math.prod(self.latent_shape))
-        params = self.base.latent_base(self.features(observation))
-        log_prob = self.base.latent_base.log_prob(noise, params, temperature).reshape(len(latent), *samples)
-        return log_prob - log_std.sum(self._latent_axes)
+        noise = steering.noise_of(latent).reshape(len(latent), math.prod(samples), math.prod(self.latent_shape))
+        params = self.latent_base(self.features(observation))
+        log_prob = self.latent_base.log_prob(noise, params, temperature).reshape(len(latent), *samples)
+        return log_prob - with_axes(steering.log_std.sum(self._latent_axes), len(samples))
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
         """Return the log-density of chunks before any clipping: (B, O), (B, *n, H, A) -> (B, *n).
@@ -320,9 +316,19 @@ class SteeredPolicy(ChunkPolicy):
         latent is treated as in `latent_kl`.
         """
         steering = self.steer(observation)
-        residual = self.action_scale * _between(steering.residual, chunk)
-        latent, log_abs_det = self.flow.to_latent(chunk - residual, self.features(observation))
+        latent, log_abs_det = self._steered_latent(observation, chunk, steering)
         return self.latent_log_prob(observation, latent, steering) + log_abs_det
+
+    def to_latent(self, observation: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
+        steering = self.steer(observation)
+        latent, log_abs_det = self._steered_latent(observation, chunk, steering)
+        log_std = with_axes(steering.log_std.sum(self._latent_axes), chunk.ndim - 3)
+        return steering.noise_of(latent), log_abs_det - log_std
+
+    def _steered_latent(self, observation: Tensor, chunk: Tensor, steering: HeadOutput) -> tuple[Tensor, Tensor]:
+        """Return the latents that the base decodes to chunks less the residual, see `to_latent`."""
+        residual = self.action_scale * with_axes(steering.residual, chunk.ndim - 3)
+        return self.base.to_latent(observation, chunk - residual)
 
     def bc_loss(self, observation: Tensor, chunk: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the weighted mean of -`log_prob` of data chunks (B, H, A), per dimension, in nats.
@@ -334,12 +340,5 @@ class SteeredPolicy(ChunkPolicy):
         return loss.mean() if weight is None else (weight * loss).sum() / weight.sum()
 
 
-def _between(part: Tensor, samples: Tensor) -> Tensor:
-    """Insert an axis of length 1 into (B, *shape) for each sample axis of (B, *n, *shape)."""
-    return part.reshape(len(part), *(1 for _ in range(samples.ndim - part.ndim)), *part.shape[1:])
-
-
-def _moved(noise: Tensor, steering: HeadOutput) -> Tensor:
-    """Steer noise of the base density: (B, n, D) -> latents to decode, (B, n, *Z)."""
-    mean, log_std = steering.mean.unsqueeze(1), steering.log_std.unsqueeze(1)
-    return noise.unflatten(-1, mean.shape[2:]) * log_std.exp() + mean
+BASES: dict[str, type[BasePolicy]] = {base.kind: base for base in (FlowPolicy, ForeignPolicy, SteeredPolicy)}
+"""The policies that can be steered, by kind."""

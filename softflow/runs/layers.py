@@ -12,7 +12,7 @@ import numpy as np
 from softflow.algos import find_algorithm
 from softflow.envs import resolve_env_id
 from softflow.errors import UserError
-from softflow.policies import ChunkPolicy, FlowPolicy, OneStepPolicy
+from softflow.policies import ChunkPolicy, FlowPolicy, ForeignPolicy, OneStepPolicy, SteeredPolicy
 from softflow.policies.bases import is_foreign
 from softflow.runs.assembly import config_path_of, load_deployed
 from softflow.runs.config import TrainConfig, algorithm_of, class_for, config_class
@@ -120,8 +120,15 @@ def _require_steering(selection: Selection) -> None:
 def _require_base(selection: Selection, policy: ChunkPolicy) -> None:
     """Raise `UserError` if the algorithm cannot start from the policy of the base, or the selected flow is another."""
     algorithm = algorithm_of(selection)
-    needed = find_algorithm(algorithm).base_kind
-    if not isinstance(policy, needed):
+    method = find_algorithm(algorithm)
+    needed = method.base_kind
+    if isinstance(policy, SteeredPolicy) and method.steers_steered:
+        if isinstance(policy.root, ForeignPolicy):
+            raise UserError(
+                f"base {selection.base}: it steers the policy of another project, and cannot be steered again: give "
+                f"--base {policy.root.reference}"
+            )
+    elif not isinstance(policy, needed):
         raise UserError(
             f"base {selection.base}: {algorithm} starts from a policy of kind {needed.kind!r}, not {policy.kind!r}: "
             f"{_ADVICE.get(needed.kind, 'give the run of a method with such a policy')}"
@@ -141,7 +148,10 @@ _ADVICE = {
 
 def _settings_of_policy(policy: ChunkPolicy) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings that describe the flow of a base's policy, and those that describe the rest of it."""
-    described, rest = policy.describe(), dict[str, Any]()
+    rest = dict[str, Any]()
+    if isinstance(policy, SteeredPolicy):
+        policy, rest = policy.root, {"base_heads": policy.heads}
+    described = policy.describe()
     if isinstance(policy, OneStepPolicy):
         described, rest = policy.flow_policy.describe(), {"one_step": policy.options}
     return {name: value for name, value in described.items() if not name.endswith("_dim")}, rest

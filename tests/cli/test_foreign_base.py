@@ -221,3 +221,11 @@ def test_bad_input_is_refused(
     assert message in command(f"{TRAIN} --demos {demonstrations} --algo {flags}").error()
     after = {name: content for name, content in snapshot().items() if "__pycache__" not in name}
     assert after == before
+
+
+def test_what_steers_it_is_not_steered_again(command: Any, demonstrations: Path) -> None:
+    short = f"--demos {demonstrations} --base-rollouts.steps 0 --online.steps 100"
+    assert command(f"{TRAIN} --algo residual --base {MODULE}:Plain {short}").status == 0
+    again = f"{TRAIN} --algo residual --base steered {short}".replace("run-dir steered", "run-dir again")
+    message = "base steered: it steers the policy of another project, and cannot be steered again: give --base"
+    assert f"{message} {MODULE}:Plain" in command(again).error()

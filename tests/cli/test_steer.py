@@ -176,10 +176,17 @@ def test_a_base_of_other_dimensions_is_refused(small_run: Path, command: Any, de
     assert "base run: the base's observation_dim is 3, expected 2" in command(command_line).error()
 
 
-def test_a_steered_run_is_no_base(command: Any, demonstrations: Path) -> None:
-    assert command(f"{STEER} --algo rfs --demos {demonstrations} {SIZES} --online.steps 0").status == 0
-    again = f"{STEER} --algo rfs --demos {demonstrations} --base steered".replace("run-dir steered", "run-dir again")
-    assert (
-        "steering starts from a policy of kind 'flow', not 'steered': give a run of imitation,"
-        in command(again).error()
-    )
+def test_a_steered_run_is_steered_again(command: Any, demonstrations: Path) -> None:
+    """By every method that steers; one that trains all weights refuses it."""
+    line = f"{STEER} --algo rfs --demos {demonstrations} --online.steps 0 --base-rollouts.steps 0"
+    assert command(f"{line} {SIZES}").status == 0
+    base = last_policy("steered").state_dict()
+    for algo in ("residual", "latent_steering"):
+        again = f"{line} --algo {algo} --base steered".replace("run-dir steered", f"run-dir {algo}")
+        assert command(again).status == 0
+        steered = last_policy(algo)
+        assert isinstance(steered, SteeredPolicy)
+        assert all(torch.equal(steered.base.state_dict()[name], tensor) for name, tensor in base.items())
+    again = f"softflow-train --env Pendulum-v1 --algo softflow --demos {demonstrations} --base steered"
+    message = "softflow starts from a policy of kind 'flow', not 'steered': give a run of imitation,"
+    assert message in command(again).error()

@@ -17,8 +17,8 @@ from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import ImitationConfig
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkGuard, ChunkPolicy, FlowPolicy, OneStepPolicy, SteeredPolicy
+from softflow.policies.head import HeadOutput
 from softflow.policies.native_export import export_greedy
-from softflow.policies.steered import HeadOutput
 from softflow.policies.weights import checksum
 from softflow.training.checkpoint import load_policy, save_policy
 

@@ -23,14 +23,15 @@ def flag(arguments: list[str], name: str) -> list[str]:
 
 
 def test_all_rounds_are_learnt_from(tmp_path: Path) -> None:
-    for method in ("hg_dagger", "correction"):
+    for method in ("hg_dagger", "correction", "correction_chained"):
         arguments = list(make_chain(tmp_path, method).job(3).arguments)
         assert flag(arguments, "--corrections") == ["round1.npz", "round2.npz", "round3.npz"]
 
 
-def test_imitation_goes_on_from_the_round_before_and_a_correction_from_the_base(tmp_path: Path) -> None:
-    bases = [flag(list(make_chain(tmp_path, "iwr", 2).job(number).arguments), "--base") for number in (1, 2, 3)]
-    assert bases == [["base_s2"], ["round1"], ["round2"]]
+def test_which_methods_go_on_from_the_round_before(tmp_path: Path) -> None:
+    for method in ("iwr", "correction_chained"):
+        bases = [flag(list(make_chain(tmp_path, method, 2).job(number).arguments), "--base") for number in (1, 2, 3)]
+        assert bases == [["base_s2"], ["round1"], ["round2"]]
     bases = [flag(list(make_chain(tmp_path, "correction", 2).job(number).arguments), "--base") for number in (1, 2, 3)]
     assert bases == [["base_s2"]] * 3
 
