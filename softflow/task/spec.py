@@ -251,10 +251,10 @@ class TaskSpec:
             TaskMismatch: It does not.
         """
         if found := self.differences(other):
-            pairs = [
-                *likely_renamed(self.observation, other.observation),
-                *likely_renamed(self.action, other.action),
-            ]
+            pairs = list[str]()
+            if joined(self.action).size == joined(other.action).size:  # otherwise no names help
+                pairs += likely_renamed(self.observation, other.observation)
+                pairs += likely_renamed(self.action, other.action)
             raise TaskMismatch(f"{what}: {'; '.join(found)}", " ".join(pairs) or None)
 
     # ------------------------------------------------------------------------------------------------- environments

@@ -180,6 +180,15 @@ def test_a_dtype_that_is_none(dtype: str) -> None:
         ObservationPart("q", (1,), dtype)
 
 
+def test_no_renaming_is_proposed_for_a_task_with_another_number_of_actions() -> None:
+    goal, target = (ObservationPart(name, (2,)) for name in ("goal", "target"))
+    one, two = ((ActionPart("torque", (-1.0,) * n, (1.0,) * n),) for n in (1, 2))
+    for action, renaming in ((one, "goal=target"), (two, None)):
+        with pytest.raises(TaskMismatch) as raised:
+            TaskSpec((goal,), one).require_same(TaskSpec((target,), action), "it")
+        assert raised.value.renaming == renaming
+
+
 def test_names_of_numbers_count_where_both_know_them() -> None:
     part = ObservationPart("joints", (2,), names=("pan", "lift"))
     assert ObservationPart.build(json.loads(json.dumps(part.describe()))) == part
