@@ -25,6 +25,7 @@ from softflow.task import TaskMismatch, TaskSpec
 
 MAIN = Path("main_data.hdf5")
 ACTIONS, REWARDS, TERMINATIONS, TRUNCATIONS = "actions", "rewards", "terminations", "truncations"
+SEED = b"seed"
 REQUIRED = (ACTIONS, REWARDS, TERMINATIONS, TRUNCATIONS)
 
 Arrays = Mapping[str, h5py.Dataset]
@@ -66,7 +67,8 @@ def read_episodes(path: Path, wanted: TaskSpec | None) -> Dataset:
             try:
                 observations = _observations(folder / MAIN, arrays, metadata, observed, rows)
                 [actions] = read_arrays(folder / MAIN, {ACTIONS: arrays[ACTIONS]}).values()
-                episodes.append(_episode(task, observations, actions, labels[name], reached[name]))
+                episode = _episode(task, observations, actions, labels[name], reached[name])
+                episodes.append(replace(episode, seed=_seed(file, name)))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
     for line in assumed:  # last, because an error is one line
@@ -187,6 +189,23 @@ def _pictures(stored: StoredPart, files: Iterator[bytes] | Sequence[bytes], coun
         except Exception as error:  # Pillow raises errors of many types for damaged files
             raise ValueError(f"picture {index} of {stored.place}: {one_line(error)}") from error
     return frames
+
+
+def _seed(file: h5py.File, name: str) -> int | None:
+    """Return the seed of the reset, an attribute of the episode's group. None if there is none that fits an `Episode`.
+
+    Its type is looked at before it is read, because h5py may loop for ever in a damaged text.
+    """
+    group = file[name].id
+    if not h5py.h5a.exists(group, SEED):
+        return None
+    attribute = h5py.h5a.open(group, SEED)
+    if attribute.get_type().get_class() != h5py.h5t.INTEGER or attribute.get_space().get_simple_extent_npoints() != 1:
+        return None  # a text or an empty value stands for a reset without a seed
+    value = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(value)
+    seed = int(value.reshape(()))
+    return seed if 0 <= seed < 2**63 else None
 
 
 def _episode(
