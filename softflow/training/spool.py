@@ -130,7 +130,9 @@ class Spool:
         """
         path = self.path / ACTING
         if not path.is_file():
-            raise UserError(f"{path}: no such file: start softflow-train --robots {self.path} first")
+            raise UserError(
+                f"{path}: no such file: start softflow-train --robots {self.path} first, and wait until robots may act"
+            )
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads(file.metadata()["about"])
