@@ -86,7 +86,6 @@ def test_what_minari_reads_is_read(folder: str, capsys: pytest.CaptureFixture[st
     dataset = read_dataset(GENUINE / folder)
     assert dataset.task == SPEC
     assert [len(episode) for episode in dataset.episodes] == [12, 13, 14]
-    assert [episode.seed for episode in dataset.episodes] == [0, 1, 2]
     for index, episode in enumerate(dataset.episodes):
         np.testing.assert_array_equal(episode.action[[0, -1]], np.array(ACTIONS[index], np.float32))
         assert episode.reward.tolist() == [0] * (len(episode) - 1) + [1]
@@ -96,18 +95,6 @@ def test_what_minari_reads_is_read(folder: str, capsys: pytest.CaptureFixture[st
         np.testing.assert_allclose(images[-1, 0, :2].astype(int), CORNERS[index], atol=2)  # JPEG may be rounded
         assert images.mean() == pytest.approx(MEANS[index], abs=0.5)
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    ("stored", "seed"),
-    [(2**63 - 1, 2**63 - 1), (np.uint64(2**63), None), (-1, None), ("None", None), (1.0, None), ([1, 2], None)],
-)
-def test_only_what_can_be_a_seed_is_one(stored: Any, seed: int | None, tmp_path: Path) -> None:
-    path = copy_of("toy-hdf5-v0", tmp_path)
-    with h5py.File(path / "data/main_data.hdf5", "a") as file:
-        file["episode_1"].attrs["seed"] = stored
-        del file["episode_2"].attrs["seed"]
-    assert [episode.seed for episode in read_dataset(path).episodes] == [0, seed, None]
 
 
 def test_nested_spaces_and_plain_images(capsys: pytest.CaptureFixture[str]) -> None:
