@@ -255,7 +255,7 @@ class Algorithm(ABC):
                 yield from part.named_parameters()
 
     def acting(self) -> Acting:
-        """Return copies of everything that `explore` may use: the networks among the parts, and how many chunks deploy.
+        """Return copies of everything that `explore` may use: the networks among the parts, and the candidates.
 
         An actor has its own algorithm of the same configuration, which knows nothing else of this one.
         """

@@ -101,7 +101,7 @@ class ControlLoop:
         Raises:
             Stopped: The robot was stopped: by the signal, by an error, or because it, its observations or the policy
                 were late. The message says why.
-            KeyboardInterrupt: Ctrl-C. The robot has been stopped.
+            KeyboardInterrupt: Ctrl-C. The robot has been stopped; if it could not be, `Stopped` is raised.
         """
         self.stop.check()
         self._plan = Plan(self._settings.n_action_steps, self._settings.late)
@@ -120,6 +120,7 @@ class ControlLoop:
             self.stop.set("interrupted")
             if not is_over.wait(self._settings.stall):  # it was not begun, or a command blocks it
                 self._brake()
+            self.stop.require_stopped()  # an interruption must not hide that it was not
             raise
         finally:
             gc.unfreeze()
@@ -161,11 +162,7 @@ class ControlLoop:
                 self.stop.set(f"{busy[1]} has not returned for {settings.stall:g} s")
                 self._brake()
                 return
-            if (
-                settings.late == "stop"
-                and self._steps
-                and self._observer.waiting() > settings.stall + 1 / settings.rate
-            ):
+            if settings.late == "stop" and self._steps and self._is_stalled():
                 self.stop.set(self._why_late(f"at step {self._steps}"))
 
     # ---------------------------------------------------------------------------------------------- control thread
@@ -194,7 +191,7 @@ class ControlLoop:
                 return
             if self._robot.is_stopped():
                 return self.stop.set("its own emergency stop is pressed")
-            move = self._move(step, self._observer.waiting() > settings.stall + period)
+            move = self._move(step, self._is_stalled())
             if move is None:
                 return self.stop.set(self._why_late(f"at step {step}"))
             late = late + 1 if move.is_late else 0
@@ -283,6 +280,10 @@ class ControlLoop:
                 self.stop.set(f"no {what} for {patience:.3g} s")
                 return False
         return not self.stop.is_set()
+
+    def _is_stalled(self) -> bool:
+        """Return whether an observation is overdue."""
+        return self._observer.waiting() > self._settings.stall + 1 / self._settings.rate
 
     def _why_late(self, when: str) -> str:
         if self._observer.waiting() > self._settings.stall:

@@ -51,12 +51,16 @@ class StopSignal:
         """Wait for some seconds, or not at all if they are negative. Return at once, with True, when it is set."""
         return self._event.wait(max(seconds, 0.0))
 
-    def check(self) -> None:
-        """Raise `Stopped`, with the reason, if the signal is set."""
+    def require_stopped(self) -> None:
+        """Raise `Stopped`, with the reason, if the robot could not be stopped."""
         if self._not_stopped:
             because = "" if self._reason == self._not_stopped else f". It should have stopped because {self._reason}"
             raise Stopped(
                 f"THE ROBOT MAY STILL MOVE, press its emergency stop: {self._not_stopped}{because}"
             ) from self._error
+
+    def check(self) -> None:
+        """Raise `Stopped`, with the reason, if the signal is set."""
+        self.require_stopped()
         if self.is_set():
             raise Stopped(f"the robot was stopped: {self._reason}") from self._error

@@ -61,6 +61,7 @@ def serve_learner(folder: str, device: str, guard_folder: str | None, seed: int)
     limits = None
     if guard_folder is not None:
         guard = ChunkGuard.load(guard_folder, device)
+        guard.require_fit(follower.deployed, "the guard")
         limits = guard.limits.of_steps()
     seed_all(seed)
     return Served(task, follower.n_action_steps, None, limits), follower
@@ -72,7 +73,8 @@ class _Follower:
     def __init__(self, spool: Spool, config: TrainConfig[Any], task: TaskSpec) -> None:
         self._algorithm = make_algorithm(config, task.observation_size, task.action_dim)
         self._explore = explorer(self._algorithm, config.run.device)
-        self.n_action_steps = self._algorithm.n_action_steps
+        self.n_action_steps, self.deployed = self._algorithm.n_action_steps, self._algorithm.deployed
+        self.deployed.task = task
         self._spool, self._task = spool, task
         self._stamp: tuple[int, int] | None = None
         self._take(spool.published().acting)

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from softflow.robot import Stopped
+from softflow.robot import Stopped, StopSignal
 from softflow.robot.control import ControlLoop
+from softflow.robot.takeover import Nobody
 from tests.robot.scripted import ScriptedRobot, make_loop
 
 
@@ -69,3 +70,19 @@ def test_how_an_episode_ended_is_asked_once() -> None:
     robot.has_ended = lambda: asked.append(original()) or asked[-1]  # type: ignore[method-assign, func-returns-value]
     make_loop(robot, synchronous=True).run_episode()
     assert asked == [False, False, True]
+
+
+@pytest.mark.parametrize(("hangs", "expected"), [(True, Stopped), (False, KeyboardInterrupt)])
+def test_an_interruption_does_not_hide_that_the_robot_was_not_stopped(
+    hangs: bool, expected: type[BaseException]
+) -> None:
+    class Interrupting(Nobody):
+        def look(self, stop: StopSignal) -> None:
+            raise KeyboardInterrupt
+
+    robot = Unstoppable(hangs=hangs)
+    robot.steps = 10**6
+    loop = loop_of(robot)
+    loop._takeover = Interrupting()
+    with pytest.raises(expected):
+        loop.run_episode()
