@@ -16,6 +16,7 @@ COMMANDS = {
     "guard": ("softflow.cli.guard", "calibrate a monitor for the policies of an environment"),
     "data": ("softflow.cli.data", "look at datasets, convert, repair, merge, filter and split them"),
     "robot": ("softflow.cli.robot", "run a policy on a robot, real or simulated, at a fixed rate"),
+    "study": ("softflow.cli.study", "train methods, environments, settings and seeds, and tabulate the success"),
 }
 """Module whose `main` runs the command, and a summary of the command."""
 

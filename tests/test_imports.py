@@ -50,6 +50,7 @@ ALLOWED = {
     "softflow.robot": BOTTOM | {"softflow.data", "softflow.training", "softflow.console"},
     "softflow.runs": TRAINING
     | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.teleop", "softflow.robot"},
+    "softflow.studies": TRAINING | {"softflow.training", "softflow.settings", "softflow.runs"},
     "softflow.cli": TRAINING
     | {
         "softflow.training",
@@ -57,6 +58,7 @@ ALLOWED = {
         "softflow.settings",
         "softflow.runs",
         "softflow.formats",
+        "softflow.studies",
         "softflow.teleop",
     },
 }

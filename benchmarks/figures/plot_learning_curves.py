@@ -1,6 +1,6 @@
 """Plot success against environment steps from run folders, one colour per algorithm and number of demonstrations.
 
-    python -m benchmarks.figures.plot_learning_curves runs/study/*/ --out docs/images/learning_curve.png
+    python -m benchmarks.figures.plot_learning_curves runs/study/*/*/ --out docs/images/learning_curve.png
 
 Thick lines show success on held-out episodes, averaged over the seeds, with 95 % intervals over seeds and episodes; the
 circle at 0 steps is imitation alone. Thin lines show the running success of the training episodes, which explore,
@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks.studies.run_results import Run, by_configuration, pool, read_run
+from softflow.studies.run_results import Run, pool, read_run
 
 
 def plot(runs: Sequence[Run], path: Path) -> None:
@@ -47,6 +47,14 @@ def plot(runs: Sequence[Run], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="best", frameon=False)
     figure.savefig(path, dpi=120)
+
+
+def by_configuration(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
+    """Group runs by (algo, num_demos), in order of first appearance."""
+    groups: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.algo, run.num_demos), []).append(run)
+    return groups
 
 
 def mean_of_own_episodes(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,14 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.studies.jobs import Job, run_jobs
-from benchmarks.studies.run_results import read_run
 from benchmarks.studies.suite_plan import ALWAYS, METHODS, ON_ALL_TASKS, TASKS, plan
 from benchmarks.studies.suite_results import (
     EPISODES,
@@ -36,28 +33,19 @@ from benchmarks.studies.suite_results import (
     write_results,
 )
 from softflow.errors import UserError
+from softflow.studies.jobs import Job
+from softflow.studies.run_results import read_run
+from softflow.studies.runners import LocalRunner, run_jobs
 
-SEED = 2_000_000
-"""First seed of the held-out episodes; those of evaluations during a run start from 1,000,000."""
 EVALUATED = {"imitation": ["--stage", "imitation"], "deployed": []}
 """The policies of a run that are evaluated, and the flags of `softflow-eval` that choose them."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SuiteJob(Job):
-    """A run and the evaluations after it, each in a .json file next to the run folder."""
+    """A run of the suite."""
 
-    key: Key
-
-    @property
-    def finished(self) -> bool:
-        return super().finished and all(self.evaluation(stage).is_file() for stage in EVALUATED)
-
-    def run(self) -> bool:
-        return (super().finished or super().run()) and all(map(self._evaluate, EVALUATED))
-
-    def evaluation(self, stage: str) -> Path:
-        return self.run_dir.with_name(f"{self.run_dir.name}.{stage}.json")
+    key: Key = field(kw_only=True)
 
     def result(self) -> Result:
         imitated, deployed = (
@@ -74,18 +62,6 @@ class SuiteJob(Job):
             updates=int((self.run_dir / "checkpoints" / "last").read_text(encoding="utf-8")),
             cpu_minutes=self.cpu_minutes,
         )
-
-    def _evaluate(self, stage: str) -> bool:
-        path = self.evaluation(stage)
-        if path.is_file():
-            return True
-        command = [sys.executable, "-m", "softflow.cli.evaluate", str(self.run_dir), "--json", *EVALUATED[stage]]
-        command += ["--seed", str(SEED), "--episodes", str(EPISODES), "--num-envs", "10"]
-        with self.log.open("a", encoding="utf-8") as log:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        if done.returncode == 0:
-            path.write_text(done.stdout, encoding="utf-8")
-        return done.returncode == 0
 
 
 def is_hopeless(row: Row, others: Sequence[Row]) -> bool:
@@ -118,7 +94,13 @@ def run(folder: Path, cells: Sequence[tuple[str, str]], seeds: Sequence[int], pa
         rows = rows_of(results)
         hopeless = {Cell(row.task, row.method) for row in rows if row.method not in ALWAYS and is_hopeless(row, rows)}
         wanted = [
-            SuiteJob(folder / task / f"{method}_s{seed}", plan(task, method, seed, folder / "data"), key)
+            SuiteJob(
+                folder / task / f"{method}_s{seed}",
+                plan(task, method, seed, folder / "data"),
+                EVALUATED,
+                EPISODES,
+                key=key,
+            )
             for task, method in cheapest_first
             if (key := Key(task, method, seed)) not in results and (number == 0 or key.cell not in hopeless)
         ]
@@ -126,7 +108,7 @@ def run(folder: Path, cells: Sequence[tuple[str, str]], seeds: Sequence[int], pa
             if job.finished:
                 keep(job)
         print(f"seed {seed}: {len(wanted)} of {len(cells)} runs", flush=True)
-        failed += len(run_jobs(wanted, parallel, keep))
+        failed += len(run_jobs(wanted, LocalRunner(parallel), keep))
     return failed
 
 

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from benchmarks.studies.jobs import Job
 from softflow.data import human_steps, load_demonstrations
+from softflow.studies.jobs import Job
 from softflow.training.intervals import difference_interval, wilson_interval
 
 METHODS = {

@@ -28,13 +28,19 @@ from softflow.training.run_folder import RunFolder
 def main(argv: Sequence[str]) -> None:
     selection = read_selection(RunConfig, argv)
     if selection.resume is None:
-        settings = config_class(selection)
-        config = parse_command_line(settings, argv, **_command(), layers_for=lambda _: training_layers(selection))
+        config = parse_new_run(argv)
         with new_folder(config) as folder:
             _train(config, None, folder)
     else:
         with RunFolder.resume(selection.resume) as folder:
             _train(*_resumed_config(folder, argv), folder)
+
+
+def parse_new_run(argv: Sequence[str]) -> TrainConfig[Any]:
+    """Resolve the settings of a new run from its flags and what they name. Raise `UserError` if one is invalid."""
+    selection = read_selection(RunConfig, argv)
+    settings = config_class(selection)
+    return parse_command_line(settings, argv, **_command(), layers_for=lambda _: training_layers(selection))
 
 
 def _train(config: TrainConfig[Any], more: DemonstrationFile | None, folder: RunFolder) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from benchmarks.studies import suite
-from benchmarks.studies.jobs import FINISHED, Job
 from benchmarks.studies.suite_plan import METHODS, TASKS, Task, plan
 from softflow.cli.command_line import parse_command_line
 from softflow.errors import UserError
 from softflow.runs.config import config_class
 from softflow.settings.presets import Selection
+from softflow.studies.jobs import FINISHED
 
 CELLS = [*((task, "softflow") for task in TASKS), *(("tape_cut_100", method) for method in METHODS)]
 SUCCESSES = {"imitation": 50, "softflow": 90, "q_chunking": 85, "rfs": 20}
@@ -64,7 +64,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         rows += ["online,900,rollout/success_rate,0.35", "online,1000,eval/success_rate,0.8"]
         (job.run_dir / "metrics.csv").write_text("\n".join(["stage,step,name,value", *rows]) + "\n")
         for stage, successes in (("imitation", 50), ("deployed", SUCCESSES[method])):
-            job.evaluation(stage).write_text(json.dumps({"success_rate": successes / 100}))
+            job.evaluation(stage).write_text(json.dumps({"success_rate": successes / 100, "episodes": 100}))
         job.log.write_text(f"{FINISHED} 60 s, 120 s of CPU\n")
         return True
 
@@ -129,13 +129,6 @@ def test_missing_play_data_are_named_before_anything_runs(started: list[str], tm
     with pytest.raises(UserError, match=r"ogbench_scene\.npz: record play data with python -m bench"):
         suite.run(tmp_path, [("wrong_mode", "softflow"), ("ogbench_scene", "softflow")], [0], parallel=1)
     assert not started
-
-
-def test_a_jobs_times_are_summed_over_its_parts(tmp_path: Path) -> None:
-    job = Job(tmp_path / "run", [])
-    job.log.write_text("stopped after 60 s, 90 s of CPU\nfinished in 120 s\nfinished in 30 s, 30 s of CPU\n")
-    assert (job.minutes, job.cpu_minutes) == (3.5, 2.0)
-    assert job.finished and not Job(tmp_path / "other", []).finished
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softflow.settings.typed import load_file
 from softflow.training.intervals import Counts
@@ -32,8 +33,10 @@ class Run:
     algo: str
     num_demos: int
     seed: int
+    steps: int
+    """Environment steps of all stages."""
     evaluations: list[Evaluation]
-    own_episodes: np.ndarray
+    own_episodes: NDArray[np.float64]
 
     def longest_dip(self, depth: float = 0.1) -> float:
         """Return the longest span of steps in which own success stayed more than `depth` below its initial value.
@@ -78,7 +81,7 @@ def read_run(path: str | Path) -> Run:
     acting = {stage for stage, _, name, _ in rows if name.startswith("rollout/")}
     evaluations: list[Evaluation] = []
     own_episodes: list[tuple[int, float]] = []
-    before, last_stage, last_step = 0, None, 0  # steps of earlier stages, because each stage counts from 0
+    steps, before, last_stage, last_step = 0, 0, None, 0  # steps of earlier stages, because each stage counts from 0
     for stage, step, name, value in rows:
         if stage != last_stage:
             before += last_step if last_stage in acting else 0
@@ -90,9 +93,8 @@ def read_run(path: str | Path) -> Run:
             number = sum(evaluation.stage == stage for evaluation in evaluations)
             episodes = settings["eval_episodes"]
             evaluations.append(Evaluation(stage, number, steps, round(value * episodes), episodes))
-    return Run(
-        settings["algo"], settings["num_demos"], settings["seed"], evaluations, np.array(own_episodes).reshape(-1, 2)
-    )
+    named = settings["algo"], settings["num_demos"], settings["seed"]
+    return Run(*named, steps, evaluations, np.array(own_episodes, dtype=np.float64).reshape(-1, 2))
 
 
 def pool(runs: Sequence[Run]) -> list[Pooled]:
@@ -110,11 +112,3 @@ def pool(runs: Sequence[Run]) -> list[Pooled]:
 def counts_of(evaluations: Sequence[Evaluation]) -> Counts:
     """Return the counts of one evaluation of each run."""
     return Counts([e.successes for e in evaluations], [e.episodes for e in evaluations])
-
-
-def by_configuration(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
-    """Group runs by (algo, num_demos), in order of first appearance."""
-    groups: dict[tuple[str, int], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.algo, run.num_demos), []).append(run)
-    return groups
