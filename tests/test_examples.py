@@ -11,8 +11,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["--updates", "2", "--steps", "50", "--episodes", "1"]
-STEERING = ["--base-rollouts.steps", "50", "--online.steps", "50", "--num-envs", "2", "--eval-episodes", "1"]
-COMPARING = ["--algos", "rfs", "latent_steering", "--seeds", "0", "1", "--num-demos", "2", "--steps", "50", "--"]
 
 COMMANDS = {
     "guarded_policy.py": ["--quick", "--episodes", "1"],
@@ -22,9 +20,8 @@ COMMANDS = {
     "custom_flow.py": [*SHORT, "--demonstrations", "2"],
     "custom_algorithm.py": [*SHORT, "--demonstrations", "2"],
     "steer_frozen_policy.py": ["--steps", "50", "--episodes", "1"],
-    "compare_methods.py": [*COMPARING, "--imitation.updates", "2", *STEERING],
 }
-RUNS = {"human_corrections.py": 3, "steer_frozen_policy.py": 2, "compare_methods.py": 4}  # of any other, one
+RUNS = {"human_corrections.py": 3, "steer_frozen_policy.py": 2}  # of any other, one
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Success on tape_cut by the lateral error of the blades when they are inserted at the ribbon.
 
-    python -m benchmarks.studies.insertion_error runs/study/softflow_d200_s2 --episodes 200
+    python -m benchmarks.studies.insertion_error runs/study/tape_cut/softflow_s2 --episodes 200
 
 Prints the number of episodes and their success rate by insertion error, for the run's demonstrations and for held-out
 episodes of its policy. Insertion is the first step at which the seam is within REACH of the pivot along the blades,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +23,17 @@ from softflow.runs.ray_cluster import connected
 from softflow.settings.fields import Flat, dotted_fields, to_dict
 from softflow.studies.curves import FILES, plot_curves
 from softflow.studies.jobs import Job
-from softflow.studies.plan import Choice, Plan, Planned, choices, grid_of, require_different, require_free, seeds_of
+from softflow.studies.plan import (
+    Choice,
+    Plan,
+    Planned,
+    Resolve,
+    choices,
+    grid_of,
+    require_different,
+    require_free,
+    seeds_of,
+)
 from softflow.studies.ray_runner import RayRunner
 from softflow.studies.results import DEPLOYED, Results
 from softflow.studies.runners import LocalRunner, Runner, run_jobs
@@ -101,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
     wanted = choices(algos, envs, seeds_of(axes.seeds), grid_of([one for some in axes.grid for one in some]))
     with _locked(Path(config.folder)) as folder:
         plan = Plan(folder)
-        runs = plan.extend(wanted, partial(_resolve, flags=argv[split + 1 :]))
+        runs = plan.extend(wanted, _resolver(argv[split + 1 :]))
         with _runner(execution, plan.file) as runner:
             plan.save()
             failed = _execute(plan, runs, runner, execution)
@@ -112,7 +121,7 @@ def _execute(plan: Plan, runs: Sequence[Planned], runner: Runner, config: Execut
     """Execute runs of a plan, print and write the results of all, and return whether a run has failed."""
     results, evaluated = Results(plan), {DEPLOYED: list[str]()}
     names = {
-        Job((plan.folder / name).absolute(), run.arguments, evaluated, config.episodes): name
+        Job((plan.folder / name).absolute(), _with_seed(run.arguments, run.choice), evaluated, config.episodes): name
         for name, run in plan.runs.items()
     }
     for job, name in names.items():
@@ -136,6 +145,24 @@ def _execute(plan: Plan, runs: Sequence[Planned], runner: Runner, config: Execut
     return bool(failed)
 
 
+def _resolver(flags: Sequence[str]) -> Resolve:
+    """Return what resolves runs with these flags. Only the seed differs within a cell, unless a flag depends on it."""
+    cells: dict[tuple[object, ...], Planned] = {}
+    depends_on_seed = any("{seed}" in flag for flag in flags)
+
+    def resolve(choice: Choice) -> Planned:
+        cell = choice.algo, choice.env, *choice.grid.items()
+        if depends_on_seed or cell not in cells:
+            cells[cell] = _resolve(choice, flags)
+        return replace(cells[cell], choice=choice, settings={**cells[cell].settings, "seed": choice.seed})
+
+    return resolve
+
+
+def _with_seed(arguments: Sequence[str], choice: Choice) -> list[str]:
+    return [*arguments, "--seed", str(choice.seed)]
+
+
 def _resolve(choice: Choice, flags: Sequence[str]) -> Planned:
     """Resolve the settings of a run as softflow-train does.
 
@@ -149,10 +176,10 @@ def _resolve(choice: Choice, flags: Sequence[str]) -> Planned:
             require_free(key, flag)
             if key in choice.grid:
                 raise UserError(f"{flag}: it is on the grid as well, remove it after --")
-    fixed = ["--algo", choice.algo, "--env", choice.env, "--seed", str(choice.seed), *given]
+    fixed = ["--algo", choice.algo, "--env", choice.env, *given]
     try:
         arguments = [*fixed, *_grid_flags(choice.grid, fixed)]
-        config = parse_new_run(arguments)
+        config = parse_new_run(_with_seed(arguments, choice))
         if config.run.env == NO_ENVIRONMENT:
             raise UserError("env none: there is nothing in which a policy could be evaluated")
         with environments_turn():

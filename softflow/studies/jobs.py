@@ -28,6 +28,9 @@ TRAIN, EVALUATE = ([sys.executable, "-m", f"softflow.cli.{module}"] for module i
 SEED = 2_000_000
 """First seed of the held-out episodes; those of evaluations during a run start from 1,000,000."""
 
+POLL = 0.1
+"""Seconds between two looks at whether a process has ended."""
+
 
 @dataclass(eq=False)
 class Job:
@@ -156,11 +159,12 @@ class Job:
         if self._is_stopped:
             self.stop()
         try:
-            ended = os.wait4(process.pid, 0)  # unlike `wait`, it also tells the CPU time
-        except BaseException:  # a signal to this process
+            # Unlike `wait`, it also tells the CPU time. Ray interrupts a task only between two of its instructions.
+            while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+                time.sleep(POLL)
+        except KeyboardInterrupt:  # of a task of Ray
             self.stop()
-            os.wait4(process.pid, 0)
-            raise
+            ended = os.wait4(process.pid, 0)
         finally:
             self._process, process.returncode = None, 0  # nobody else waits for it
         return os.waitstatus_to_exitcode(ended[1]), ended[2].ru_utime + ended[2].ru_stime

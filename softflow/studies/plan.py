@@ -13,6 +13,7 @@ from softflow.errors import UserError, one_line
 from softflow.files import written_whole
 from softflow.runs.layers import CHANGEABLE, LENGTH
 from softflow.training.checkpoint_folders import path_safe
+from softflow.training.config import RunConfig
 
 PLAN = "plan.json"
 """The file of a study that names its runs and their settings."""
@@ -41,7 +42,7 @@ class Planned:
 
     choice: Choice
     arguments: Sequence[str]
-    """Flags of `softflow-train`, without `--run-dir`."""
+    """Flags of `softflow-train`, without `--seed` and `--run-dir`."""
     settings: Mapping[str, Any]
     """All settings, nested as in YAML."""
 
@@ -66,7 +67,7 @@ def seeds_of(texts: Sequence[str]) -> list[int]:
     """Return the seeds of texts such as `3` and `0..4`, which includes both ends.
 
     Raises:
-        UserError: A text is neither, or a seed is given twice.
+        UserError: A text is neither, or a seed is given twice or too high.
     """
     seeds = list[int]()
     for text in texts:
@@ -74,7 +75,11 @@ def seeds_of(texts: Sequence[str]) -> list[int]:
         if not first.isdecimal() or (dots and not last.isdecimal()) or int(last or first) < int(first):
             raise UserError(f"--seeds: {text!r} is no seed such as 3, and no range such as 0..4")
         seeds += range(int(first), int(last or first) + 1)
-    return require_different("--seeds", seeds)
+    try:
+        RunConfig(seed=max(require_different("--seeds", seeds)))
+    except ValueError as error:
+        raise UserError(one_line(error)) from error
+    return seeds
 
 
 def grid_of(texts: Sequence[str]) -> dict[str, list[str]]:

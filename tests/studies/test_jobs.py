@@ -20,7 +20,7 @@ from softflow.studies.jobs import FINISHED, Job
 from softflow.studies.runners import LocalRunner, run_jobs
 from softflow.training.run_folder import RunFolder
 
-RUN = '''
+RUN = """
 import json, pathlib, signal, sys, time
 action, *flags = sys.argv[1:]
 folder = pathlib.Path(flags[1])
@@ -41,7 +41,7 @@ if action == "wait":
     signal.signal(signal.SIGTERM, end)
     (folder / "waits").touch()
     time.sleep(600)
-'''
+"""
 EVALUATION = 'import json, sys; print(json.dumps({"episodes": int(sys.argv[-1]), "flags": sys.argv[1:]}))'
 PATIENCE = 120.0
 """Seconds: a machine may be busy."""
@@ -74,7 +74,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_a_finished_job_is_skipped(make: Callable[..., Job]) -> None:
     done = list[Job]()
-    assert not run_jobs([job := make("a")], LocalRunner(1), done.append)
+    job = make("a")
+    assert not run_jobs([job], LocalRunner(1), done.append)
     text = job.log.read_text()
     assert done == [job] and f"--run-dir {job.run_dir} --seed 3\n" in text
     assert text.startswith("$ softflow-train --run-dir ")
@@ -147,7 +148,7 @@ def test_an_interrupt_stops_what_runs_and_starts_nothing(make: Callable[..., Job
     with pytest.raises(KeyboardInterrupt):
         run_jobs([running, waiting], LocalRunner(1), lambda _: None)
     assert (running.run_dir / "checkpoints" / "last").read_text() == "1"
-    assert "stopped after 0 s" in running.log.read_text() or "stopped after" in running.log.read_text()
+    assert "\nstopped after" in running.log.read_text()
     assert not waiting.run_dir.exists()
 
 
