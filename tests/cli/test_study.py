@@ -154,7 +154,7 @@ def is_over(run: Path) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_study_that_is_stopped_leaves_no_run_behind_and_goes_on(number: int) -> None:
     arguments = ["study", "--algos", "imitation", "--envs", "two_routes", "--episodes", "4", "--", *TINY]
-    arguments += ["--imitation.updates", "1000", "--save-minutes", "0"]
+    arguments += ["--imitation.updates", "40", "--save-minutes", "0"]
     run = Path("study/two_routes/imitation_s0")
     process = subprocess.Popen([sys.executable, "-m", "softflow.cli.study", *arguments])
     wait_for((run / "checkpoints" / "last").is_file)
@@ -175,7 +175,7 @@ def test_a_study_that_is_stopped_leaves_no_run_behind_and_goes_on(number: int) -
 @pytest.mark.slow
 def test_a_run_that_is_killed_is_tried_again(capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["study", "--algos", "imitation", "--envs", "two_routes", "--episodes", "4", "--", *TINY]
-    arguments += ["--imitation.updates", "1000", "--save-minutes", "0"]
+    arguments += ["--imitation.updates", "40", "--save-minutes", "0"]
     run = Path("study/two_routes/imitation_s0")
     process = subprocess.Popen([sys.executable, "-m", "softflow.cli.study", *arguments])
     wait_for((run / "checkpoints" / "last").is_file)
