@@ -46,6 +46,8 @@ class D4RLReader(DatasetReader):
     episode is known as a success.
     """
 
+    SIGN = "an HDF5 file with observations and actions"
+
     def recognizes(self, path: Path) -> bool:
         if not is_hdf5(path):
             return False

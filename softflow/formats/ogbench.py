@@ -34,6 +34,8 @@ class OGBenchReader(DatasetReader):
     reward, and no success.
     """
 
+    SIGN = "an .npz file with observations, actions and terminals"
+
     def recognizes(self, path: Path) -> bool:
         if not path.is_file() or not zipfile.is_zipfile(path):
             return False

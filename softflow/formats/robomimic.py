@@ -49,6 +49,8 @@ class RobomimicReader(DatasetReader):
     terminated if its last value is 1, unless the rewards say that the task was not solved there.
     """
 
+    SIGN = "an HDF5 file with data/demo_0"
+
     def recognizes(self, path: Path) -> bool:
         if not is_hdf5(path):
             return False

@@ -25,6 +25,8 @@ class LeRobotReader(DatasetReader):
     terminated. Any other recording just stopped, and is truncated.
     """
 
+    SIGN = "a folder with meta/info.json"
+
     def recognizes(self, path: Path) -> bool:
         return (path / "meta" / "info.json").is_file()
 

@@ -25,6 +25,8 @@ class MinariReader(DatasetReader):
     their place if all rewards of the dataset are 0 or 1 and both occur. Otherwise no episode is known as a success.
     """
 
+    SIGN = "a folder with data/metadata.json"
+
     def recognizes(self, path: Path) -> bool:
         described = data_folder(path) / METADATA
         if not described.is_file():
