@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from softflow.cli.command_line import as_json, parse_command_line, run_main
 from softflow.data.summary import count
 from softflow.errors import UserError, did_you_mean
+from softflow.runs.ray_folder import link, serve
 from softflow.runs.record_robot import RecordRobotConfig, RobotRecording
 from softflow.runs.run_robot import RobotConfig, RobotSession
 from softflow.settings.fields import Flat, keys_of
@@ -23,6 +24,8 @@ NOTHING = {"p50": None, "p99": None, "max": None}
 COMMANDS = {
     "run": "Run a trained policy on a robot, real or simulated, at a fixed rate.",
     "record": "Record demonstrations on a robot, real or simulated. A person moves it by a device.",
+    "serve": "Give the folder of a learner to a cluster on Ray, until ^C. Run it on the learner's machine.",
+    "link": "Keep a copy of that folder on a robot's machine, with which `softflow-robot run` works, until ^C.",
 }
 
 
@@ -46,6 +49,23 @@ class RecordConfig:
     """Whether to print the result as one JSON object."""
 
 
+@dataclass
+class FolderConfig:
+    """Settings of a learner's folder in a cluster."""
+
+    folder: Positional[str]
+    """Folder of `softflow-train --robots`; on a robot's machine its copy, which is created."""
+    cluster: str = "auto"
+    """Cluster: `auto` for the one that runs on this machine, HOST:PORT for another one."""
+    name: str | None = None
+    """What the folder is called in the cluster. By default the learner's has its own name, and a robot takes the only
+    one that there is."""
+
+    def __post_init__(self) -> None:
+        if self.cluster != "auto" and not self.cluster.rpartition(":")[2].isdecimal():
+            raise ValueError(f"cluster must be auto or HOST:PORT, got {self.cluster!r}")
+
+
 @run_main
 def main(argv: Sequence[str]) -> None:
     name, *arguments = argv or ["--help"]
@@ -57,6 +77,10 @@ def main(argv: Sequence[str]) -> None:
         return
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
+    if name in ("serve", "link"):
+        given = _parse(FolderConfig, name, arguments)
+        (serve if name == "serve" else link)(given.folder, given.cluster, given.name)
+        return
     session, as_object = _session(name, arguments)
     try:
         session.episodes()

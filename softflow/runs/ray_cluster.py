@@ -32,19 +32,31 @@ def cluster_for(run: RunConfig) -> Iterator[Any]:
     Raises:
         UserError: Ray is not installed, or the cluster cannot be reached.
     """
+    with connected(run.cluster, run) as ray:
+        if run.cluster == "local":
+            note(f"{run.actors} actors on this machine")
+        else:
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            note(f"{run.actors} actors on a cluster of {nodes} nodes")
+        yield ray
+
+
+@contextmanager
+def connected(cluster: str, run: RunConfig | None = None) -> Iterator[Any]:
+    """Connect to a cluster, see `cluster_for`. Only `local` needs the run."""
     try:
-        with _environment(LOOPBACK if run.cluster == "local" else {}):
+        with _environment({} if run is None or cluster != "local" else LOOPBACK):
             import ray
     except ImportError as error:
-        raise UserError("actors need Ray: pip install 'softflow[ray]'") from error
+        raise UserError("a cluster needs Ray: pip install 'softflow[ray]'") from error
     if ray.is_initialized():
         yield ray
         return
     try:
         with _own_sigterm():
-            _start(ray, run) if run.cluster == "local" else _join(ray, run)
+            _join(ray, cluster) if run is None or cluster != "local" else _start(ray, run)
     except Exception as error:  # Ray raises errors of many types
-        raise UserError(f"cluster {run.cluster!r} cannot be used: {one_line(error)}") from error
+        raise UserError(f"cluster {cluster!r} cannot be used: {one_line(error)}") from error
     try:
         yield ray
     finally:
@@ -68,16 +80,13 @@ def _start(ray: Any, run: RunConfig) -> None:
             log_to_driver=False,
             logging_level="error",
         )
-    note(f"{run.actors} actors on this machine")
 
 
-def _join(ray: Any, run: RunConfig) -> None:
-    if run.cluster != "auto":  # Ray itself tries for minutes
-        host, _, port = run.cluster.rpartition(":")
+def _join(ray: Any, cluster: str) -> None:
+    if cluster != "auto":  # Ray itself tries for minutes
+        host, _, port = cluster.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
-    ray.init(address=run.cluster, log_to_driver=False, logging_level="error")
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    note(f"{run.actors} actors on a cluster of {nodes} nodes")
+    ray.init(address=cluster, log_to_driver=False, logging_level="error")
 
 
 @cache
