@@ -71,7 +71,7 @@ class CorrectionConfig(ChunkCriticConfig, FrozenBaseConfig):
     """Run folder, or a checkpoint's folder in it, whose policy was corrected."""
     corrections: tuple[str, ...] = field(kw_only=True)
     """Files of episodes in which a person took over from this policy or earlier ones, as `softflow-demo --corrections`
-    records them; all of them are learnt from. Or one file of labelled decisions (docs/corrections.md)."""
+    records them; all of them are learnt from. Or one file of labelled decisions (docs/how-to/corrections.md)."""
     warmup: WarmupConfig = field(default_factory=lambda: WarmupConfig(updates=0))
     correction: CorrectionStageConfig = field(default_factory=CorrectionStageConfig)
 
