@@ -1,4 +1,4 @@
-"""`softflow train ...` or `python -m softflow train ...`: the same commands as `softflow-train` and the other scripts."""
+"""`softflow train ...` and `python -m softflow train ...`: the same as `softflow-train ...`, for every command."""
 
 from __future__ import annotations
 
