@@ -44,14 +44,14 @@ class RunConfig:
     reward: RewardKind = "dataset"
     """Rewards of demonstrations and environment: `dataset` leaves them as they are; `sparse` is 1 at the success and 0
     at all other steps; `steps` is 0 at the success and -1 at all other steps. With the last two, an episode ends at its
-    success (docs/how-to/demonstrations.md)."""
+    success (docs/how-to/rewards.md)."""
     num_demos: int = 200
     """Number of demonstrations to use, from the file or the demonstrator. Failed ones help to train the critic."""
     imitate: str = "auto"
     """Steps of demonstrations and own episodes to imitate: `all`; `success`, of successful episodes; `reward_to_come`,
     those that reward still follows; `top:X`, of episodes with a return as high as the best X per cent of the
     demonstrations, where a higher X imitates more; `return>=X`, of those with a return of at least X. `auto` chooses a
-    rule that suits the demonstrations, and says which (docs/how-to/demonstrations.md)."""
+    rule that suits the demonstrations, and says which (docs/how-to/imitate.md)."""
     mirror: bool = True
     """Whether to train on the mirror image of every episode as well, if the environment has that symmetry."""
     seed: int = 0
@@ -79,7 +79,7 @@ class RunConfig:
     and HOST:PORT another one."""
     robots: str | None = None
     """Folder by which robots bring their episodes and get new networks. `softflow-robot run FOLDER` is the other side.
-    Nothing else acts then (docs/how-to/robot.md)."""
+    Nothing else acts then (docs/how-to/learn-on-a-robot.md)."""
     publish_every: int = 100
     """Number of updates after which actors and robots get new networks. Higher values send less, but older ones act."""
     on_env_error: OnEnvError = "stop"
@@ -110,7 +110,7 @@ class RunConfig:
     """Run folder. By default it is named after the environment, algorithm, time and seed."""
     resume: str | None = None
     """Run folder to resume, with its original settings. A few of them may be changed
-    (see docs/explanation/architecture.md)."""
+    (see docs/reference/run-folder.md)."""
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
