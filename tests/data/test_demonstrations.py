@@ -123,7 +123,7 @@ def test_the_documented_examples_run(tmp_path, monkeypatch):
     optional = ["observation_layout", "task", "seed", "reward_kind", "human"]
     optional += ["proposal_step", "proposal", "proposal_own"]
     assert re.findall(r"^\| `(\w+)`", schema, re.MULTILINE) == [*arrays(), *optional]
-    task, write, _, reader, _, read = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    task, write, reader, _, read = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     seen = {"wrist": np.full((64, 64, 3), 7, np.uint8), "robot": {"joints": [0.5, -1]}, "gear": 2}
     log = SimpleNamespace(observations=[seen] * 4, actions=[[0, 0.5, 0.02]] * 3, rewards=np.ones(3), solved=True)
     monkeypatch.chdir(tmp_path)
