@@ -22,8 +22,8 @@ test-ray: .venv-ray/installed
 	.venv-ray/bin/python -m pytest tests/ray
 
 docs: .venv-docs/installed
-	.venv-docs/bin/python -m pytest -m "slow or not slow" tests/docs
-	.venv-docs/bin/mkdocs build --clean
+	.venv-docs/bin/python -m pytest tests/docs tests/cli/test_start_pages.py tests/runs/test_public_names.py
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --clean
 
 # The stamp is newer than the metadata as long as nothing has to be installed again.
 .venv-test/installed: EXTRAS := [dev]
