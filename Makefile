@@ -15,6 +15,7 @@ train: .venv/installed
 
 test: .venv-test/installed
 	.venv-test/bin/ruff check .
+	.venv-test/bin/codespell *.md docs softflow flows critics configs benchmarks examples tests
 	.venv-test/bin/mypy
 	.venv-test/bin/python -m pytest --numprocesses auto --dist worksteal
 
