@@ -187,7 +187,7 @@ def _recognize(path: Path) -> tuple[str, DatasetReader]:
     unasked = "".join(f"; {', '.join(whom)} cannot be asked: {why}" for why, whom in broken.items())
     raise DemonstrationError(
         f"{path}: not recognised as a dataset of {', '.join(signs)}{unasked}: softflow.data.save_demonstrations writes "
-        "npz, docs/demonstrations.md says how a format is registered"
+        "npz, docs/how-to/demonstrations.md says how a format is registered"
     )
 
 

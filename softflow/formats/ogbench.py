@@ -1,4 +1,4 @@
-"""The reader of OGBench's datasets. `docs/your-data.md` describes what is read and what is assumed."""
+"""The reader of OGBench's datasets. `docs/how-to/datasets.md` describes what is read and what is assumed."""
 
 from __future__ import annotations
 
