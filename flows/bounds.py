@@ -82,6 +82,7 @@ class BoundedFlow(ChunkFlow):
 
     @property
     def base(self) -> LatentBase:  # type: ignore[override]  # an attribute would enter the state dict a second time
+        """The base density of the flow's latents."""
         return self.flow.base
 
     def embed(self, context: Tensor) -> Any:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from softflow.task import TaskSpec
 
 __all__ = ["Episode", "Policy", "Run", "TaskSpec", "UserError", "load", "record_demonstrations", "train"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "Episode": "softflow.data",

@@ -1,4 +1,4 @@
-"""`python -m softflow train ...`: run any command without the installed scripts such as `softflow-train`."""
+"""`softflow train ...` and `python -m softflow train ...`: the same as `softflow-train ...`, for every command."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from softflow import __version__
 from softflow.errors import did_you_mean
 
 COMMANDS = {
@@ -25,10 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command named by the first argument with the remaining arguments. Return its exit status."""
     name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
-        print("usage: python -m softflow COMMAND ...\n")
+        print("usage: softflow COMMAND ...\n")
         for command, (_, what) in COMMANDS.items():
             print(f"  {command:8} {what}")
-        print("\npython -m softflow COMMAND --help lists the flags of a command, as softflow-COMMAND --help does.")
+        print("\nsoftflow COMMAND --help lists the flags of a command, as softflow-COMMAND --help does.")
+        print("softflow --version shows the version, and python -m softflow is the same command.")
+        return 0
+    if name == "--version":
+        print("softflow", __version__)
         return 0
     if name not in COMMANDS:
         print(f"error: unknown command {name!r}:", did_you_mean(name, COMMANDS), file=sys.stderr)

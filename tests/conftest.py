@@ -92,7 +92,8 @@ def measured(request: pytest.FixtureRequest) -> Callable[[Any], float]:
     """For a value that luck takes part in: what a training reached, what float32 lost, what was drawn.
 
     Write `assert measured(error) < 0.1`. The bound must be five standard deviations or more from the mean over seeds
-    and processors, and wrong code beyond it; `benchmarks/studies/test_margins.py` measures the former (docs/tests.md).
+    and processors, and wrong code beyond it; `benchmarks/studies/test_margins.py` measures the former
+    (docs/how-to/tests.md).
     """
     path = request.config.getoption("margins")
 

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from importlib import resources
 from pathlib import Path
@@ -19,6 +21,8 @@ SOURCES = {"flows": "flows", "critics": "critics", "softflow": "softflow", "conf
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 COMMANDS = SETUP["options.entry_points"]["console_scripts"].split("\n")[1:]
+PIP = [sys.executable, "-m", "pip", "--quiet"]
+MYPY = [sys.executable, "-m", "mypy", "--strict", "--config-file="]
 
 
 def packaged_files() -> set[str]:
@@ -77,21 +81,29 @@ def test_a_shadowing_package_is_named(shadow: str, tmp_path: Path) -> None:
     assert str(tmp_path / shadow) in message and "rename or remove" in message
 
 
-@pytest.mark.slow
-def test_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
-    source, wheels, site, empty = (tmp_path / name for name in ("source", "wheels", "site", "empty"))
-    for folder in SOURCES:
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel that is built from the source distribution, as installers of other platforms do."""
+    folder = tmp_path_factory.mktemp("distribution")
+    source = folder / "source"
+    for name in SOURCES:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("setup.cfg", "pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / file, source)
-    pip = [sys.executable, "-m", "pip", "--quiet"]
-    subprocess.run(
-        [*pip, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", wheels, source], check=True, cwd=tmp_path
-    )
-    (wheel,) = wheels.glob("softflow-*.whl")
+    build = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, folder], check=True, cwd=source, capture_output=True)
+    (archive,) = folder.glob("softflow-*.tar.gz")
+    subprocess.run([*PIP, "wheel", "--no-build-isolation", "--no-deps", "-w", folder, archive], check=True, cwd=folder)
+    (built,) = folder.glob("softflow-*.whl")
+    return built
+
+
+@pytest.mark.slow
+def test_wheel_works_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    site, empty = tmp_path / "site", tmp_path / "empty"
     assert packaged_files() <= set(zipfile.ZipFile(wheel).namelist())
 
-    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True, cwd=tmp_path)
+    subprocess.run([*PIP, "install", "--no-deps", "--target", site, wheel], check=True, cwd=tmp_path)
     empty.mkdir()
     code = """
 import critics, flows, softflow
@@ -104,3 +116,21 @@ print(load_preset("algos", "softflow").source, *available_presets("envs"))
     places, presets = result.stdout.splitlines()
     assert places == str(site)
     assert presets.startswith("configs/algos/softflow.yaml ") and "tape_cut" in presets
+
+
+@pytest.mark.slow
+def test_a_program_that_uses_the_public_names_is_typed(wheel: Path, tmp_path: Path) -> None:
+    """mypy reads the annotations of an installed package only if it has `py.typed`, and `--strict` refuses the rest."""
+    environment = tmp_path / "venv"
+    venv.create(environment)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(environment)}))
+    zipfile.ZipFile(wheel).extractall(site)
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    shutil.copy(ROOT / "tests" / "outside_program.py", tmp_path)
+    checked = subprocess.run(
+        [*MYPY, f"--python-executable={environment}/bin/python", "outside_program.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr

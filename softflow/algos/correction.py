@@ -71,7 +71,7 @@ class CorrectionConfig(ChunkCriticConfig, FrozenBaseConfig):
     """Run folder, or a checkpoint's folder in it, whose policy was corrected."""
     corrections: tuple[str, ...] = field(kw_only=True)
     """Files of episodes in which a person took over from this policy or earlier ones, as `softflow-demo --corrections`
-    records them; all of them are learnt from. Or one file of labelled decisions (docs/corrections.md)."""
+    records them; all of them are learnt from. Or one file of labelled decisions (docs/how-to/corrections.md)."""
     warmup: WarmupConfig = field(default_factory=lambda: WarmupConfig(updates=0))
     correction: CorrectionStageConfig = field(default_factory=CorrectionStageConfig)
 
@@ -245,12 +245,14 @@ class Correction(Algorithm):
     # ------------------------------------------------------------------------------------------------------ updates
 
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
+        """Make one update of the critics, and return its scalars."""
         assert self.critic_learner is not None
         loss, q = self.critic_loss(batch)
         self.critic_learner.descend(loss)
         return critic_scalars(loss, q)
 
     def update_head(self, corrected: Corrected, ordinary: Tensor) -> Scalars:
+        """Make one update of the steering head, and return its scalars."""
         loss, scalars = self.head_loss(corrected, ordinary)
         descend(loss, self.head_optimizer, "head")
         soft_update(self.policy.head, self.actor.head, self.config.ema_rate)

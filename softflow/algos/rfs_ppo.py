@@ -319,6 +319,7 @@ class RfsPpo(SteeringMethod):
     # ------------------------------------------------------------------------------------------------------ updates
 
     def update_head(self, batch: Decided) -> Scalars:
+        """Make one update of the steering head, and return its scalars."""
         loss, scalars = self.head_loss(batch)
         descend(loss, self.optimizer, "head")
         value_loss = self.value_loss(batch)

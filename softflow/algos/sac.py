@@ -214,11 +214,13 @@ class SAC(OnlineMethod):
     # ------------------------------------------------------------------------------------------------------ updates
 
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
+        """Make one update of the critics, and return its scalars."""
         loss, q = self.critic_loss(batch)
         self.critic_learner.descend(loss)
         return critic_scalars(loss, q)
 
     def update_actor(self, observation: Tensor) -> Scalars:
+        """Make one update of the actor, and return its scalars."""
         alpha = self.alpha().detach()
         loss, entropy = self.actor_loss(observation)
         self.policy_learner.descend(loss)

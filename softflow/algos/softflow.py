@@ -262,6 +262,7 @@ class SoftFlow(OnlineMethod):
     # ------------------------------------------------------------------------------------------------------ updates
 
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
+        """Make one update of the critics, and return its scalars."""
         context = self.policy.features(batch.observation)
         loss, q = self.critic_loss(batch, context)
         self.critic_learner.descend(loss)
@@ -275,6 +276,7 @@ class SoftFlow(OnlineMethod):
     def update_actor(
         self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig, progress: float
     ) -> Scalars:
+        """Make one update of the actor, and return its scalars."""
         loss, scalars = self.actor_loss(batch, imitable, config, progress)
         self.policy_learner.descend(loss)
         return scalars

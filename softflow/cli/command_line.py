@@ -22,6 +22,7 @@ from typing import Any, NoReturn, TypeVar, get_origin
 import tyro
 import yaml
 
+from softflow import __version__
 from softflow.cli.dict_flags import ANYTHING, TEXTS, flag_name, take_dict_flags
 from softflow.cli.option_help import option_help
 from softflow.console import console
@@ -158,6 +159,9 @@ def run_main(function: Callable[[Sequence[str]], int | None], prints_result: boo
 
 
 def _status_of(function: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
+    if "--version" in argv:
+        print("softflow", __version__)
+        return 0
     try:
         return function(argv) or 0
     except HelpShown:

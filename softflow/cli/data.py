@@ -37,7 +37,7 @@ class ReadingConfig:
     """Name of the format. By default, the format is recognised by the content."""
     map: dict[str, str] = field(default_factory=dict)
     """Parts of the environment that have another name in the data: `--map wrist=observation.images.cam_high`.
-    Without an environment, the observation is reduced to these parts (docs/your-data.md)."""
+    Without an environment, the observation is reduced to these parts (docs/how-to/datasets.md)."""
     env: str | None = None
     """Environment that the data are for: a short name or a gymnasium id. Parts and bounds of actions are its own. By
     default they are those of the dataset."""

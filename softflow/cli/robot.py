@@ -1,22 +1,32 @@
-"""`softflow-robot`: run a trained policy on a robot, real or simulated, at a fixed rate."""
+"""`softflow-robot`: run a trained policy on a robot, real or simulated, at a fixed rate, or record demonstrations."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tyro.conf import Positional
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
 from softflow.data.summary import count
 from softflow.errors import UserError, did_you_mean
+from softflow.runs.ray_folder import link, serve
+from softflow.runs.record_robot import RecordRobotConfig, RobotRecording
 from softflow.runs.run_robot import RobotConfig, RobotSession
 from softflow.settings.fields import Flat, keys_of
 from softflow.settings.presets import known_layers
 
-COMMANDS = {"run": "Run a trained policy on a robot, real or simulated, at a fixed rate."}
+T = TypeVar("T")
+NOTHING = {"p50": None, "p99": None, "max": None}
+
+COMMANDS = {
+    "run": "Run a trained policy on a robot, real or simulated, at a fixed rate.",
+    "record": "Record demonstrations on a robot, real or simulated. A person moves it by a device.",
+    "serve": "Give the folder of a learner to a cluster on Ray, until ^C. Run it on the learner's machine.",
+    "link": "Keep a copy of that folder on a robot's machine, with which `softflow-robot run` works, until ^C.",
+}
 
 
 @dataclass
@@ -30,6 +40,32 @@ class RunRobotConfig:
     """Whether to print the result as one JSON object."""
 
 
+@dataclass
+class RecordConfig:
+    """Settings of `softflow-robot record`."""
+
+    recording: Flat[RecordRobotConfig]
+    json: bool = False
+    """Whether to print the result as one JSON object."""
+
+
+@dataclass
+class FolderConfig:
+    """Settings of a learner's folder in a cluster."""
+
+    folder: Positional[str]
+    """Folder of `softflow-train --robots`; on a robot's machine its copy, which is created."""
+    cluster: str = "auto"
+    """Cluster: `auto` for the one that runs on this machine, HOST:PORT for another one."""
+    name: str | None = None
+    """What the folder is called in the cluster. By default the learner's has its own name, and a robot takes the only
+    one that there is."""
+
+    def __post_init__(self) -> None:
+        if self.cluster != "auto" and not self.cluster.rpartition(":")[2].isdecimal():
+            raise ValueError(f"cluster must be auto or HOST:PORT, got {self.cluster!r}")
+
+
 @run_main
 def main(argv: Sequence[str]) -> None:
     name, *arguments = argv or ["--help"]
@@ -41,35 +77,53 @@ def main(argv: Sequence[str]) -> None:
         return
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: {did_you_mean(name, COMMANDS)}")
-    config = parse_command_line(
-        RunRobotConfig,
-        arguments,
-        prog="softflow-robot run",
-        description=COMMANDS["run"],
-        layers_for=lambda selection: known_layers(selection, keys_of(RunRobotConfig)),
-    )
-    session = RobotSession(config.run, config.session)
+    if name in ("serve", "link"):
+        given = _parse(FolderConfig, name, arguments)
+        (serve if name == "serve" else link)(given.folder, given.cluster, given.name)
+        return
+    session, as_object = _session(name, arguments)
     try:
         session.episodes()
     finally:  # what was measured is worth printing also if the robot was stopped
         report = session.report()
         if report.get("deadlines"):
-            print(as_json(report) if config.json else _in_words(report))
+            print(as_json(report) if as_object else _in_words(report))
+
+
+def _session(name: str, arguments: Sequence[str]) -> tuple[RobotSession | RobotRecording, bool]:
+    """Return the episodes of a command, and whether their report is to be printed as JSON."""
+    if name == "record":
+        recording = _parse(RecordConfig, name, arguments)
+        return RobotRecording(recording.recording), recording.json
+    running = _parse(RunRobotConfig, name, arguments)
+    return RobotSession(running.run, running.session), running.json
+
+
+def _parse(cls: type[T], name: str, arguments: Sequence[str]) -> T:
+    return parse_command_line(
+        cls,
+        arguments,
+        prog=f"softflow-robot {name}",
+        description=COMMANDS[name],
+        layers_for=lambda selection: known_layers(selection, keys_of(cls)),
+    )
 
 
 def _in_words(report: Mapping[str, Any]) -> str:
-    is_timed = report["clock"] == "real"
+    is_timed = report.get("clock", "real") == "real"
     lines = [f"{report['episodes']} episodes at {report['rate']:g} Hz{'' if is_timed else ' of simulated time'}"]
     if report["episodes"]:
         low, high = report["success_ci95"]
         lines[0] += f", success {report['success_rate']:.2f} [{low:.2f}, {high:.2f}]"
     if is_timed:
         lines.append(f"{report['missed']:,} of {report['deadlines']:,} deadlines missed")
-        lines.append(f"{report['late_chunks']:,} steps without a chunk in time")
+        if "late_chunks" in report:
+            lines.append(f"{report['late_chunks']:,} steps without a chunk in time")
         for name, what in (("jitter_ms", "delay of commands"), ("latency_ms", "from observation to command")):
-            p50, p99, highest = report[name].values()
-            lines.append(f"{what}: {p50:.2f} ms (p50), {p99:.2f} ms (p99), {highest:.2f} ms (longest)")
-    if report["takeovers"]:
+            p50, p99, highest = report.get(name, NOTHING).values()
+            if p50 is not None:
+                lines.append(f"{what}: {p50:.2f} ms (p50), {p99:.2f} ms (p99), {highest:.2f} ms (longest)")
+    if report.get("takeovers"):
         steps = f"{report['human_steps']:,} of {report['deadlines']:,} steps"
         lines.append(f"{count(report['takeovers'], 'takeover')}: a person acted at {steps}")
     if "guard" in report:

@@ -69,7 +69,7 @@ class ExecutionConfig:
     """How often a run that has failed goes on from its last checkpoint."""
     cluster: str | None = None
     """Cluster of Ray whose nodes execute the runs: `auto` for the one that runs here, or HOST:PORT. As many run at a
-    time as it has room for. FOLDER must be on a file system that all nodes share (docs/scale.md)."""
+    time as it has room for. FOLDER must be on a file system that all nodes share (docs/how-to/scale.md)."""
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
     """What a cluster must reserve for each run, by Ray's names: `CPU`, `GPU`, or a resource of your own."""
 
@@ -124,15 +124,15 @@ def _execute(plan: Plan, runs: Sequence[Planned], runner: Runner, config: Execut
         Job((plan.folder / name).absolute(), _with_seed(run.arguments, run.choice), evaluated, config.episodes): name
         for name, run in plan.runs.items()
     }
+    wanted = {run.name for run in runs}
     for job, name in names.items():
-        if job.finished:
+        if job.finished or (name not in wanted and job.evaluation(DEPLOYED).is_file()):
             results.add(name, job)
 
     def keep(job: Job) -> None:
         results.add(names[job], job)
         results.write()
 
-    wanted = {run.name for run in runs}
     jobs = [job for job, name in names.items() if name in wanted]
     done = sum(job.finished for job in jobs)
     note(f"{len(jobs)} runs, {done} of them finished")
@@ -211,7 +211,7 @@ def _runner(config: ExecutionConfig, mark: Path) -> Iterator[Runner]:
     if config.cluster is None:
         yield LocalRunner(config.jobs)
         return
-    with connected(config.cluster, "studies") as ray:
+    with connected(config.cluster) as ray:
         yield RayRunner(ray, config.resources, mark)
 
 

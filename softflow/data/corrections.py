@@ -1,4 +1,7 @@
-"""Corrections in files: a policy's chunks, and what a human did instead. docs/corrections.md describes the schema."""
+"""Corrections in files: a policy's chunks, and what a human did instead.
+
+docs/how-to/corrections.md describes the schema.
+"""
 
 from __future__ import annotations
 
@@ -113,14 +116,14 @@ def save_corrections(path: str | os.PathLike[str], corrections: Corrections) -> 
 
 
 def load_corrections(path: str | os.PathLike[str]) -> Corrections:
-    """Read a file with the schema of docs/corrections.md. Nothing is unpickled.
+    """Read a file with the schema of docs/how-to/corrections.md. Nothing is unpickled.
 
     Raises:
         CorrectionError: The file is missing, unreadable, or does not match the schema.
     """
     path = Path(path)
     try:
-        arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/corrections.md")
+        arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/how-to/corrections.md")
         task = read_task(arrays)
         return Corrections(**{name: array for name, array in arrays.items() if name != "task"}, task=task)
     except (ValueError, OSError) as error:

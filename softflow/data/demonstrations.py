@@ -1,4 +1,4 @@
-"""Demonstrations in one .npz file. docs/demonstrations.md describes the schema."""
+"""Demonstrations in one .npz file. docs/how-to/demonstrations.md describes the schema."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _proposal_arrays(path: Path, episodes: Sequence[Episode]) -> dict[str, np.nd
 
 
 def load_demonstrations(path: str | os.PathLike[str]) -> list[Episode]:
-    """Read the episodes of a file with the schema of docs/demonstrations.md. Nothing is unpickled.
+    """Read the episodes of a file with the schema of docs/how-to/demonstrations.md. Nothing is unpickled.
 
     Raises:
         DemonstrationError: The file is missing, unreadable, or does not match the schema.
@@ -134,7 +134,7 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
     """Read the episodes and the task of a file. Raise the same errors as `load_demonstrations`."""
     path = Path(path)
     try:
-        arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/demonstrations.md")
+        arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/how-to/demonstrations.md")
         task = read_task(arrays)
         episodes = _episodes(arrays, task)
         if task is not None:

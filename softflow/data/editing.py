@@ -92,7 +92,7 @@ class Conditions:
     min_return: float | None = None
     """Smallest undiscounted return of an episode to keep. Higher values keep fewer episodes."""
     where: str | None = None
-    """Condition in words, such as `success and length < 200` (docs/your-data.md lists the names)."""
+    """Condition in words, such as `success and length < 200` (docs/how-to/edit-data.md lists the names)."""
     best: float | None = None
     """Percentage to keep, by return, of the episodes that meet all other conditions. Episodes with the same return as
     the last of them are kept as well. Higher values keep more episodes."""

@@ -203,6 +203,7 @@ class Episode:
 
     @property
     def action_dim(self) -> int:
+        """The size A of an action."""
         return self.action.shape[1]
 
 

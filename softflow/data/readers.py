@@ -37,6 +37,9 @@ class DatasetReader(ABC):
     shapes and dtypes of the parts, the native bounds of the actions, and the ends of episodes.
     """
 
+    SIGN = ""
+    """By what a dataset of this format is recognised, in a few words, for the error about one of no known format."""
+
     @abstractmethod
     def recognizes(self, path: Path) -> bool:
         """Return whether the content of an existing file or folder has this format."""
@@ -79,6 +82,8 @@ def register_reader(name: str) -> Callable[[ReaderT], ReaderT]:
 
 class NpzReader(DatasetReader):
     """Reads the files of `save_demonstrations`."""
+
+    SIGN = "an .npz file of softflow"
 
     def recognizes(self, path: Path) -> bool:
         try:
@@ -168,9 +173,11 @@ def _recognize(path: Path) -> tuple[str, DatasetReader]:
         return "npz", own
     names = readers().names()
     broken: dict[str, list[str]] = {}
+    signs: list[str] = []
     for name in names:
         try:
             reader = _find(name)
+            signs.append(f"{name} ({reader.SIGN})" if reader.SIGN else name)
             if reader.recognizes(path):
                 return name, reader
         except ModuleNotFoundError as error:
@@ -179,8 +186,8 @@ def _recognize(path: Path) -> tuple[str, DatasetReader]:
             broken.setdefault(one_line(error), []).append(name)
     unasked = "".join(f"; {', '.join(whom)} cannot be asked: {why}" for why, whom in broken.items())
     raise DemonstrationError(
-        f"{path}: not recognised as a dataset (known formats: {', '.join(names)}){unasked}: "
-        "softflow.data.save_demonstrations writes npz, docs/demonstrations.md says how a format is registered"
+        f"{path}: not recognised as a dataset of {', '.join(signs)}{unasked}: softflow.data.save_demonstrations writes "
+        "npz, docs/how-to/demonstrations.md says how a format is registered"
     )
 
 

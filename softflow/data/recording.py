@@ -130,6 +130,8 @@ class RecordingReader(DatasetReader):
     `own` if it was executed from its first action on, by nobody else, and unchanged by a guard.
     """
 
+    SIGN = "a file of softflow-robot"
+
     def recognizes(self, path: Path) -> bool:
         if not path.is_file():
             return False

@@ -1,4 +1,4 @@
-"""The reader of D4RL's datasets. `docs/your-data.md` describes what is read and what is assumed."""
+"""The reader of D4RL's datasets. `docs/how-to/datasets.md` describes what is read and what is assumed."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ class D4RLReader(DatasetReader):
     these arrays, a reward of 1 takes their place if all rewards of the file are 0 or 1 and both occur. Otherwise no
     episode is known as a success.
     """
+
+    SIGN = "an HDF5 file with observations and actions"
 
     def recognizes(self, path: Path) -> bool:
         if not is_hdf5(path):

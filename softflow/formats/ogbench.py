@@ -1,4 +1,4 @@
-"""The reader of OGBench's datasets. `docs/your-data.md` describes what is read and what is assumed."""
+"""The reader of OGBench's datasets. `docs/how-to/datasets.md` describes what is read and what is assumed."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class OGBenchReader(DatasetReader):
     rewards, such as -1 per step, are not read. Play data has no task: every recording is one truncated episode without
     reward, and no success.
     """
+
+    SIGN = "an .npz file with observations, actions and terminals"
 
     def recognizes(self, path: Path) -> bool:
         if not path.is_file() or not zipfile.is_zipfile(path):

@@ -1,4 +1,4 @@
-"""The reader of robomimic's datasets. `docs/your-data.md` describes what is read and what is assumed."""
+"""The reader of robomimic's datasets. `docs/how-to/datasets.md` describes what is read and what is assumed."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ class RobomimicReader(DatasetReader):
     `dones` is 1 at the end of every demonstration, at every success, or both, as its `done_mode` was. So an episode
     terminated if its last value is 1, unless the rewards say that the task was not solved there.
     """
+
+    SIGN = "an HDF5 file with data/demo_0"
 
     def recognizes(self, path: Path) -> bool:
         if not is_hdf5(path):

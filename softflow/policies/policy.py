@@ -56,6 +56,7 @@ class Policy:
 
     @property
     def task(self) -> TaskSpec | None:
+        """What is observed and done. None for a policy that was saved without it."""
         return self.deployed.task
 
     @task.setter

@@ -45,6 +45,7 @@ class StopSignal:
         self.set(why)
 
     def is_set(self) -> bool:
+        """Return whether the robot must stop."""
         return self._event.is_set()
 
     def wait(self, seconds: float) -> bool:

@@ -205,13 +205,13 @@ def make_algorithm(
     except TypeError as error:  # the interface of earlier versions
         raise UserError(
             f"algorithm {config.algorithm!r}: explore must take the observations and the arms of their episodes, "
-            "explore(self, observation, arms), see docs/architecture.md"
+            "explore(self, observation, arms), see docs/explanation/architecture.md"
         ) from error
     for name in ("update", "begin", "diagnose"):
         if hasattr(made, name):  # the interface of earlier versions, which nobody would call
             raise UserError(
                 f"algorithm {config.algorithm!r} has a method {name!r}, which nothing calls: give it to the stage, "
-                f"Stage(..., {name}=...), see docs/architecture.md"
+                f"Stage(..., {name}=...), see docs/explanation/architecture.md"
             )
     if not isinstance(getattr(made, "deployed", None), BestOfN):
         raise UserError(f"algorithm {config.algorithm!r}: its constructor must set self.deployed to a BestOfN")

@@ -1,4 +1,4 @@
-"""A person who takes over a robot with a device, and the window that says who acts."""
+"""A person who moves a robot with a device, some of the time or all of it, and the window that says who acts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pygame.event import Event
 
 from softflow.console import remark
+from softflow.errors import UserError
 from softflow.robot import StopSignal, Takeover
 from softflow.task import TaskSpec
 from softflow.teleop import Command, Device
@@ -18,6 +19,8 @@ from softflow.teleop.takeover_window import TakeoverStatus, TakeoverWindow
 
 REDRAW = 0.1
 """Seconds between two drawings of the window."""
+WAITING = 0.01
+"""Seconds between two looks for the key that begins an episode."""
 
 
 class PersonTakeover(Takeover):
@@ -75,7 +78,7 @@ class PersonTakeover(Takeover):
             stop.set("a person quit")
         if self._said is not self._acts:
             self._said = self._acts
-            remark("you act" if self._said else "the policy acts")
+            self._say()
         if time.monotonic() - self._drawn > REDRAW:
             self._window.draw(self._status())
             self._drawn = time.monotonic()
@@ -92,6 +95,9 @@ class PersonTakeover(Takeover):
             self._quits |= command is Command.QUIT
         return acts
 
+    def _say(self) -> None:
+        remark("you act" if self._acts else "the policy acts")
+
     def _taken(self) -> list[Event]:
         return [self._events.popleft() for _ in range(len(self._events))]
 
@@ -107,3 +113,25 @@ class PersonTakeover(Takeover):
             steps=self._steps,
             human_steps=self._human_steps,
         )
+
+
+class Demonstrator(PersonTakeover):
+    """A person who acts in whole episodes. Each begins with the key that otherwise takes over."""
+
+    def reset(self) -> None:
+        super().reset()
+        remark("bring the device to the robot's posture, and press Space in the window to begin")
+        signal = StopSignal()
+        while not self._acts:
+            self.look(signal)
+            if signal.is_set() or self._quits:
+                raise UserError("a person quit")
+            self._acts = self._obey()
+            time.sleep(WAITING)
+
+    def _obey(self) -> bool:
+        return super()._obey() or self._acts
+
+    def _say(self) -> None:
+        if self._acts:
+            remark("recording; Enter in the window ends the episode")

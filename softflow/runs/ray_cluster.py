@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -27,42 +27,34 @@ ANSWER = 10.0
 def cluster_for(run: RunConfig) -> Iterator[Any]:
     """Connect to the cluster of a run, yield the module `ray`, and disconnect. A local cluster is started and ended.
 
-    Raises:
-        UserError: As in `connected`.
-    """
-    with connected(run.cluster, f"{run.actors} actors", lambda ray: _start(ray, run)) as ray:
-        yield ray
-
-
-@contextmanager
-def connected(cluster: str, what: str, start: Callable[[Any], None] | None = None) -> Iterator[Any]:
-    """Connect to a cluster, yield the module `ray`, and disconnect.
-
     If this process is connected already, that cluster is used, and the connection stays.
-
-    Args:
-        cluster: `auto`, HOST:PORT or, if there is `start`, `local`.
-        what: What runs on the cluster, in the plural, for messages.
-        start: Starts a cluster on this machine.
 
     Raises:
         UserError: Ray is not installed, or the cluster cannot be reached.
     """
-    is_local = start is not None and cluster == "local"
+    with connected(run.cluster, run) as ray:
+        if run.cluster == "local":
+            note(f"{run.actors} actors on this machine")
+        else:
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            note(f"{run.actors} actors on a cluster of {nodes} nodes")
+        yield ray
+
+
+@contextmanager
+def connected(cluster: str, run: RunConfig | None = None) -> Iterator[Any]:
+    """Connect to a cluster, see `cluster_for`. Only `local` needs the run."""
     try:
-        with _environment(LOOPBACK if is_local else {}):
+        with _environment({} if run is None or cluster != "local" else LOOPBACK):
             import ray
     except ImportError as error:
-        raise UserError(f"{what.split()[-1]} need Ray: pip install 'softflow[ray]'") from error
+        raise UserError("a cluster needs Ray: pip install 'softflow[ray]'") from error
     if ray.is_initialized():
         yield ray
         return
     try:
         with _own_sigterm():
-            if start is not None and is_local:
-                start(ray)
-            else:
-                _join(ray, cluster, what)
+            _join(ray, cluster) if run is None or cluster != "local" else _start(ray, run)
     except Exception as error:  # Ray raises errors of many types
         raise UserError(f"cluster {cluster!r} cannot be used: {one_line(error)}") from error
     try:
@@ -88,16 +80,13 @@ def _start(ray: Any, run: RunConfig) -> None:
             log_to_driver=False,
             logging_level="error",
         )
-    note(f"{run.actors} actors on this machine")
 
 
-def _join(ray: Any, cluster: str, what: str) -> None:
+def _join(ray: Any, cluster: str) -> None:
     if cluster != "auto":  # Ray itself tries for minutes
         host, _, port = cluster.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
     ray.init(address=cluster, log_to_driver=False, logging_level="error")
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    note(f"{what} on a cluster of {nodes} nodes")
 
 
 @cache

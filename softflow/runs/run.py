@@ -245,7 +245,7 @@ class Run:
                 `Dataset`, or episodes. All of them are added, except for those that the run has already.
             demos_format: The name of the file's format. By default, the format is recognised by the content.
             demo_map: What the file calls parts of the environment, by their names in the environment.
-            changes: Settings to change, with the same keys as in YAML (allowed ones: docs/architecture.md).
+            changes: Settings to change, with the same keys as in YAML (allowed ones: docs/reference/run-folder.md).
 
         Returns:
             This run.

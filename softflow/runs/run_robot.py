@@ -12,26 +12,25 @@ from typing import Any, Literal
 
 from softflow.console import remark
 from softflow.data.recording import Recording
-from softflow.envs.registry import options_checked
-from softflow.errors import UserError, one_line
+from softflow.errors import UserError
 from softflow.policies.action_limits import StepLimits
-from softflow.robot import ControlLoop, GymnasiumRobot, LoopSettings, Robot, find_robot
+from softflow.robot import ControlLoop, LoopSettings, Robot
 from softflow.robot.control import Limit, Native
 from softflow.robot.plan import Late, Proposal
 from softflow.robot.policy_process import PolicyProcess
-from softflow.runs.assembly import config_path_of, make_environment, require_new_file
+from softflow.runs.assembly import config_path_of, require_new_file
 from softflow.runs.config import read_config
 from softflow.runs.episode_files import EpisodeFiles
+from softflow.runs.robots import open_robot, recorded
 from softflow.runs.served_learner import is_of_learner, serve_learner, settings_of_learner
 from softflow.runs.served_policy import Answer, Served, serve_policy
 from softflow.runs.takeovers import SUPERVISOR, open_takeover
 from softflow.task import TaskSpec
-from softflow.training.config import EnvOptions, RunConfig
+from softflow.training.config import EnvOptions
 from softflow.training.evaluation import HELD_OUT_SEEDS
 from softflow.training.intervals import wilson_interval
 from softflow.training.random_state import seed_all
 from softflow.training.spool import Spool
-from softflow.training.success import SuccessRule
 
 
 @dataclass
@@ -160,7 +159,7 @@ class RobotSession:
         limit = None if limits is None else _limit(task, limits)
         with (
             closing(self._process),
-            closing(_open_robot(config, self._run, self._rate)) as robot,
+            closing(self._opened()) as robot,
             open_takeover(
                 config.takeover,
                 config.takeover_options,
@@ -199,12 +198,18 @@ class RobotSession:
         """Yield what records, and close it."""
         path = self._config.out
         if self._learner is None:
-            with _recorded(path, task) as recording:
+            with recorded(path, task) as recording:
                 yield recording
             return
         assert path is not None, "a robot of a learner keeps its episodes"
         with closing(EpisodeFiles(path, self._learner, task)) as self._files:
             yield self._files
+
+    def _opened(self) -> Robot:
+        config, run = self._config, self._run
+        options = {**(run.env_options if config.robot == run.env else {}), **config.robot_options}
+        simulated = replace(run, env=config.robot, env_options=options)
+        return open_robot(simulated, self._rate, config.seed, is_timed=config.clock == "real")
 
     def _choose(self, observation: Mapping[str, Any], previous: Native | None) -> Proposal:
         rows, _ = self._served.task.rows(observation)
@@ -225,21 +230,6 @@ def _rate(task: TaskSpec, config: RobotConfig) -> float:
     return config.rate
 
 
-@contextmanager
-def _recorded(path: str | None, task: TaskSpec) -> Iterator[Recording | None]:
-    """Yield a recording, and close it. Its file is removed if the robot has not moved."""
-    if path is None:
-        yield None
-        return
-    recording = Recording(path, task)
-    try:
-        yield recording
-    finally:
-        recording.close()
-        if recording.is_empty:
-            Path(path).unlink()
-
-
 def _limit(task: TaskSpec, limits: StepLimits) -> Limit:
     """Return a function that limits an action relative to the previous one, where the guard has seen only chunks."""
 
@@ -248,23 +238,3 @@ def _limit(task: TaskSpec, limits: StepLimits) -> Limit:
         return task.native_actions(limits.apply(task.unit_actions(action), before))
 
     return limit
-
-
-def _open_robot(config: RobotConfig, run: RunConfig, rate: float) -> Robot:
-    """Open the robot `module:Class`, or the environment of a name. The ids of environments end in a version, `-v0`."""
-    of_class = config.robot.rpartition(":")[2] if ":" in config.robot else ""
-    if not of_class.isidentifier():
-        options = {**(run.env_options if config.robot == run.env else {}), **config.robot_options}
-        environment = make_environment(replace(run, env=config.robot, env_options=options))
-        clocked = rate if config.clock == "real" else None
-        return GymnasiumRobot(environment, clocked, SuccessRule(run.success), config.seed)
-    if config.clock == "simulated":
-        raise UserError(f"the robot {config.robot!r} moves in real time: leave out --clock simulated")
-    constructor, what = find_robot(config.robot), f"the robot {config.robot!r}"
-    try:
-        with options_checked(what, constructor, config.robot_options):
-            return constructor(**config.robot_options)
-    except UserError:
-        raise
-    except Exception as error:  # of drivers, ports and packages
-        raise UserError(f"{what} cannot be opened: {type(error).__name__}: {one_line(error)}") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from softflow import __version__
+from softflow.console import remark
 from softflow.errors import UserError, one_line
 from softflow.studies.jobs import Job
 from softflow.studies.runners import Runner
@@ -30,6 +31,10 @@ class RayRunner(Runner):
         self._ray, self._place = ray, (Path.cwd(), mark.absolute(), __version__)
         self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, resources=others, max_retries=0)(_run)
         self._references: list[Any] = []
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(node.get(name, 0) >= number for name, number in resources.items()) for node in nodes):
+            needed = ", ".join(f"{number:g} {name}" for name, number in resources.items())
+            remark(f"no node of the cluster has what each run needs, {needed}: the runs wait for one, or press ^C")
 
     def submit(self, job: Job) -> Future[bool]:
         reference = self._task.remote(job, *self._place)

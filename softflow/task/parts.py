@@ -103,6 +103,7 @@ class ObservationPart:
 
     @property
     def is_image(self) -> bool:
+        """Whether the part is an image."""
         return self.axes is not None
 
     @property
@@ -257,6 +258,7 @@ class ActionPart:
 
     @property
     def size(self) -> int:
+        """The number of values in the part."""
         return len(self.low)
 
     def describe(self) -> dict[str, Any]:

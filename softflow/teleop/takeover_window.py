@@ -34,22 +34,31 @@ class TakeoverPanel(Panel[TakeoverStatus]):
     """The panel that fills the window."""
 
     KEYS = ("Space", "take over, give back"), ("Enter", "end the episode"), ("Esc", "stop the robot")
+    HUMAN = "YOU ACT", "Space gives back", RED
+    """What is shown while the person acts."""
+    OTHERWISE = "POLICY ACTS", "Space takes over", BLUE
 
     def draw_state(self, screen: pygame.Surface, area: pygame.Rect, status: TakeoverStatus) -> int:
-        word, hint, colour = (
-            ("YOU ACT", "Space gives back", RED) if status.human_acts else ("POLICY ACTS", "Space takes over", BLUE)
-        )
-        top = self.draw_heading(screen, area, status.task, word, hint, colour)
+        heading = self.HUMAN if status.human_acts else self.OTHERWISE
+        top = self.draw_heading(screen, area, status.task, *heading)
         steps = f"{status.steps}, {status.human_steps} of them yours"
         return self.draw_rows(screen, area, top, [("steps", steps, TEXT), ("device", status.settings, TEXT)])
 
 
-class TakeoverWindow(Display):
-    """Shows who acts. See `Display`."""
+class DemonstrationPanel(TakeoverPanel):
+    """The panel of a person who acts in whole episodes."""
 
-    def __init__(self, title: str) -> None:
+    KEYS = ("Space", "begin"), ("Enter", "end the episode"), ("Esc", "stop the robot")
+    HUMAN = "RECORDING", "Enter ends the episode", RED
+    OTHERWISE = "READY", "Space begins", BLUE
+
+
+class TakeoverWindow(Display):
+    """Shows who acts, in a panel. See `Display`."""
+
+    def __init__(self, title: str, panel: type[TakeoverPanel] = TakeoverPanel) -> None:
         super().__init__(title, SIZE)
-        self._panel = TakeoverPanel()
+        self._panel = panel()
 
     def events(self) -> Sequence[Event]:
         """Return the events since the last call."""

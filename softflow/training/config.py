@@ -34,24 +34,24 @@ class RunConfig:
     """Which episodes count as successes: `last` if the last step reports `is_success`, `any` if some step does, or
     `return>=X` if the return is at least X."""
     demos: str | None = None
-    """File or folder of demonstrations in a known format (docs/demonstrations.md).
+    """File or folder of demonstrations in a known format (docs/how-to/demonstrations.md).
     By default the environment's own demonstrator records them. With `--resume`, a file of demonstrations to add."""
     demos_format: str | None = None
     """Name of the format of `demos`. By default, the format is recognised by the content."""
     demo_map: dict[str, str] = field(default_factory=dict)
     """Parts of the environment that have another name in `demos`: `--demo-map wrist=observation.images.cam_high`. The
-    numbers of an action are called `action[0]`, `action[1]` and so on (docs/your-data.md)."""
+    numbers of an action are called `action[0]`, `action[1]` and so on (docs/how-to/datasets.md)."""
     reward: RewardKind = "dataset"
     """Rewards of demonstrations and environment: `dataset` leaves them as they are; `sparse` is 1 at the success and 0
     at all other steps; `steps` is 0 at the success and -1 at all other steps. With the last two, an episode ends at its
-    success (docs/demonstrations.md)."""
+    success (docs/how-to/rewards.md)."""
     num_demos: int = 200
     """Number of demonstrations to use, from the file or the demonstrator. Failed ones help to train the critic."""
     imitate: str = "auto"
     """Steps of demonstrations and own episodes to imitate: `all`; `success`, of successful episodes; `reward_to_come`,
     those that reward still follows; `top:X`, of episodes with a return as high as the best X per cent of the
     demonstrations, where a higher X imitates more; `return>=X`, of those with a return of at least X. `auto` chooses a
-    rule that suits the demonstrations, and says which (docs/demonstrations.md)."""
+    rule that suits the demonstrations, and says which (docs/how-to/imitate.md)."""
     mirror: bool = True
     """Whether to train on the mirror image of every episode as well, if the environment has that symmetry."""
     seed: int = 0
@@ -67,7 +67,7 @@ class RunConfig:
     Those of actors are always `sync`, unless they have an `env_time_limit`."""
     actors: int = 0
     """Number of actors: processes, on this machine or others, that execute own episodes while this one learns. They
-    share the `num_envs` environments. 0 acts and learns in turn, in this process (docs/scale.md)."""
+    share the `num_envs` environments. 0 acts and learns in turn, in this process (docs/how-to/scale.md)."""
     actors_ahead: int = 2
     """Number of bouts that an actor is given at a time. With 1 it waits for the learner after each; higher values keep
     it busy, but its networks are older."""
@@ -79,7 +79,7 @@ class RunConfig:
     and HOST:PORT another one."""
     robots: str | None = None
     """Folder by which robots bring their episodes and get new networks. `softflow-robot run FOLDER` is the other side.
-    Nothing else acts then (docs/robot.md)."""
+    Nothing else acts then (docs/how-to/learn-on-a-robot.md)."""
     publish_every: int = 100
     """Number of updates after which actors and robots get new networks. Higher values send less, but older ones act."""
     on_env_error: OnEnvError = "stop"
@@ -109,7 +109,8 @@ class RunConfig:
     run_dir: str | None = None
     """Run folder. By default it is named after the environment, algorithm, time and seed."""
     resume: str | None = None
-    """Run folder to resume, with its original settings. A few of them may be changed (see docs/architecture.md)."""
+    """Run folder to resume, with its original settings. A few of them may be changed
+    (see docs/reference/run-folder.md)."""
 
     def __post_init__(self) -> None:
         for name in _COUNTS:

@@ -60,7 +60,7 @@ class LocalExperience(Experience):
         explore: Chooses what they execute.
     """
 
-    why_anew = "their environment's state cannot be saved (docs/environments.md), or actors had them"
+    why_anew = "their environment's state cannot be saved (docs/how-to/environments.md), or actors had them"
 
     def __init__(self, rollout: Rollout, explore: Explore) -> None:
         self._rollout, self._explore = rollout, explore

@@ -55,12 +55,16 @@ class RobotExperience(Experience):
         self._arrived: dict[str, Episode] = {}
         self._taken: list[str] = []  # since the last checkpoint
         self._refused: set[str] = set()
+        self._waits = False  # whether it was said that robots are waited for
         note(f"{len(spool.episodes())} episodes of robots wait in {spool.path}")
 
     def collect(self, steps: int) -> tuple[list[Episode], int]:
         """See `Experience`. Waits until robots have recorded enough."""
         self._publish()
         self._read_new()
+        if not self._arrived and not self._waits:
+            self._waits = True
+            note(f"waiting for robots: softflow-robot run {self._spool.path} --robot ROBOT --out KEPT")
         while (executed := sum(map(len, self._arrived.values()))) < steps:
             self._interrupt()
             time.sleep(POLL)
@@ -106,3 +110,5 @@ class RobotExperience(Experience):
                 remark(f"an episode of a robot is left out: {one_line(error)}")
                 continue
             self._arrived[name] = self._rewards.of(episode)
+            ending = "success" if episode.is_success else "failure"
+            note(f"{name}: {ending}, {len(episode):,} steps, at {self._updates():,} updates")

@@ -295,7 +295,8 @@ def test_every_command_has_its_help(name: str, command: Command) -> None:
 
 
 def test_the_documented_commands_work_as_they_are(command: Command) -> None:
-    text = (Path(__file__).parents[2] / "docs/your-data.md").read_text().partition("## softflow-data")[2]
+    pages = Path(__file__).parents[2] / "docs/how-to"
+    text = "".join((pages / name).read_text() for name in ("edit-data.md", "check-data.md"))
     lines = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
     assert len(lines) == 6
     for line in lines:

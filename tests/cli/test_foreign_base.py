@@ -162,7 +162,7 @@ def test_a_base_that_changes_while_it_acts_ends_the_run(command: Any, demonstrat
 
 
 def test_the_example_of_the_documentation(command: Any, tmp_path: Path) -> None:
-    section = (ROOT / "docs/steering.md").read_text().split("## Any other base\n")[1].split("\n## ")[0]
+    section = (ROOT / "docs/how-to/steering.md").read_text().split("## Any other base\n")[1].split("\n## ")[0]
     program = re.search(r"```python\n(.*?)```", section, re.S)
     assert program is not None
     (tmp_path / "controller.py").write_text(program[1])

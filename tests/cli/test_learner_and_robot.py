@@ -55,6 +55,8 @@ def test_nothing_is_lost_when_the_learner_is_killed(command: Command) -> None:
     wait_for(lambda: len(names("spool/learnt")) == 3, learner)
     learner.kill()
     learner.wait()
+    said = Path("learner.log").read_text()
+    assert "waiting for robots: softflow-robot run spool" in said and said.count(" steps, at ") == 3
     assert command(f"{ROBOT} --episodes 2").status == 0, "the robot goes on"
     assert names("spool/episodes") == names("kept") - names("spool/learnt")
     learner = start("--resume online")

@@ -1,4 +1,4 @@
-"""`python -m softflow`, and every command's module by itself, are the commands."""
+"""`softflow`, `python -m softflow`, and every command's module by itself, are the commands."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
+import softflow
 from softflow.__main__ import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 SCRIPTS = dict(line.split(" = ") for line in SETUP["options.entry_points"]["console_scripts"].strip().split("\n"))
+UMBRELLA = SCRIPTS.pop("softflow")
 
 
 def test_the_commands_are_those_that_are_installed() -> None:
+    assert UMBRELLA == "softflow.__main__:main"
     assert {f"softflow-{name}": f"{module}:main" for name, (module, _) in COMMANDS.items()} == SCRIPTS
 
 
@@ -39,6 +42,12 @@ def test_the_commands_are_listed(arguments: list[str], capsys: pytest.CaptureFix
     assert main(arguments) == 0
     first = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert first == list(COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], *([name, "--version"] for name in COMMANDS)])
+def test_every_command_has_its_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    assert capsys.readouterr() == (f"softflow {softflow.__version__}\n", "")
 
 
 def test_the_other_arguments_are_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def test_the_small_presets_are_small(preset: str, env: str, updates: int, algo: 
 
 @every_preset
 def test_the_documentation_has_it(algo: str) -> None:
-    text = (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "baselines.md").read_text(encoding="utf-8")
     assert f"| `{algo}` |" in text
 
 

@@ -23,7 +23,7 @@ from softflow.studies.plan import Planned
 from softflow.training.run_lock import RunLock
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TINY = "--preset diagnostic --threads 1 --num-demos 3 --num-envs 2 --eval-episodes 2".split()
 PATIENCE = 300
 """Seconds: a machine may be busy."""
@@ -129,7 +129,7 @@ def test_every_documented_command_is_valid(executed: list[Planned], monkeypatch:
 
 @pytest.mark.slow
 def test_the_first_study_of_the_documentation_shows_what_it_says() -> None:
-    command = next(command for command in commands(ROOT / "docs" / "scale.md") if "runs/first" in command)
+    command = next(command for command in commands(ROOT / "docs" / "how-to" / "scale.md") if "runs/first" in command)
     assert main(command) == 0
     rates = {row["flow"]: float(row["success"]) for row in csv.DictReader(Path("runs/first/results.csv").open())}
     assert rates["gaussian"] < 0.5 < rates["coupling"]

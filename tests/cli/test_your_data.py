@@ -1,4 +1,4 @@
-"""The commands of docs/your-data.md, from a dataset of each format to an evaluated policy."""
+"""The commands of docs/how-to/datasets.md, from a dataset of each format to an evaluated policy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ for name in ("Reach-v0", "Lift-v0"):
 
 def documented(section: str) -> list[str]:
     """The commands of the first block of a section, without the installation."""
-    text = (Path(__file__).parents[2] / "docs/your-data.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/how-to/datasets.md").read_text()
     block = text.partition(f"\n## {section}\n")[2].split("```console\n")[1].split("```")[0]
     lines = [line.removeprefix("$ ") for line in block.splitlines()]
     return [line for line in lines if not line.startswith("pip ")]

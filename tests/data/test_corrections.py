@@ -75,7 +75,7 @@ def test_any_shape_comes_back(tmp_path_factory: pytest.TempPathFactory, shape: t
 
 
 def test_the_documented_arrays_are_the_files(tmp_path: Path) -> None:
-    document = (Path(__file__).parents[2] / "docs" / "corrections.md").read_text()
+    document = (Path(__file__).parents[2] / "docs" / "how-to" / "corrections.md").read_text()
     section = document.partition("\n## Labelled decisions\n")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == [*arrays(), "task"]
     save_corrections(tmp_path / "c.npz", make_corrections())
@@ -84,7 +84,7 @@ def test_the_documented_arrays_are_the_files(tmp_path: Path) -> None:
 
 
 def test_the_documented_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    document = (Path(__file__).parents[2] / "docs" / "corrections.md").read_text()
+    document = (Path(__file__).parents[2] / "docs" / "how-to" / "corrections.md").read_text()
     [example] = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     task = TaskSpec((ObservationPart("joints", (2,)),), (ActionPart("torque", (-1.0,), (1.0,)),))
     human = np.arange(4) >= 2
@@ -111,7 +111,7 @@ def test_the_last_action_of_an_episode_is_held() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(human_chunk=None), "missing human_chunk: docs/corrections.md lists the arrays of the file"),
+        (dict(human_chunk=None), "missing human_chunk: docs/how-to/corrections.md lists the arrays of the file"),
         (dict(humanchunk=np.zeros(5)), "unknown array 'humanchunk', the nearest known one is 'human_chunk'"),
         (dict(schema_version=np.array(2)), "schema_version is 2, this version of softflow reads 1"),
         (dict(observation=np.zeros(5)), "observation must be numbers of shape (N, O), got float64 of shape (5,)"),

@@ -267,7 +267,10 @@ def test_what_nobody_recognises(tmp_path: Path) -> None:
     np.savez(tmp_path / "theirs.npz", observations=np.zeros(3))
     (tmp_path / "a.csv").write_text("1,2\n")
     for name in ("theirs.npz", "a.csv", "."):
-        with pytest.raises(DemonstrationError, match=r"not recognised as a dataset \(known formats: .*npz.*\)"):
+        with pytest.raises(
+            DemonstrationError,
+            match=r"not recognised as a dataset of .*lerobot \(a folder with meta/info\.json\), .*npz \(",
+        ):
             read_dataset(tmp_path / name)
     for content, message in ((b"", "the file is empty"), (b"PK\3\4", "truncated or corrupt"), (b"1,2", "not an .npz")):
         (tmp_path / "damaged.npz").write_bytes(content)

@@ -118,12 +118,12 @@ def test_a_file_says_who_acted_at_each_step(tmp_path):
 
 
 def test_the_documented_examples_run(tmp_path, monkeypatch):
-    document = (Path(__file__).parents[2] / "docs" / "demonstrations.md").read_text()
+    document = (Path(__file__).parents[2] / "docs" / "how-to" / "demonstrations.md").read_text()
     schema = document[: document.index("## Writing one")]
     optional = ["observation_layout", "task", "seed", "reward_kind", "human"]
     optional += ["proposal_step", "proposal", "proposal_own"]
     assert re.findall(r"^\| `(\w+)`", schema, re.MULTILINE) == [*arrays(), *optional]
-    task, write, _, reader, _, read = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    task, write, reader, _, read = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     seen = {"wrist": np.full((64, 64, 3), 7, np.uint8), "robot": {"joints": [0.5, -1]}, "gear": 2}
     log = SimpleNamespace(observations=[seen] * 4, actions=[[0, 0.5, 0.02]] * 3, rewards=np.ones(3), solved=True)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""docs/robot.md: its robot works as it stands."""
+"""docs/how-to/robot.md: its robot works as it stands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from softflow.robot import ControlLoop, LoopSettings, Stopped
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 
-TEXT = (Path(__file__).parents[2] / "docs/robot.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs/how-to/robot.md").read_text()
 TASK = TaskSpec((ObservationPart("joints", (2,), "float64"),), (ActionPart("target", (-1.0,) * 2, (1.0,) * 2),))
 
 
@@ -49,7 +49,7 @@ def controller() -> Controller:
 def loop(controller: Controller) -> Iterator[ControlLoop]:
     [code] = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     names: dict[str, Any] = {"__name__": "my_arm"}
-    exec(compile(code.replace("seconds=0.05", "seconds=20.0"), "docs/robot.md", "exec", dont_inherit=True), names)
+    exec(compile(code.replace("seconds=0.05", "seconds=20.0"), "robot.md", "exec", dont_inherit=True), names)
     robot = names["Arm"](*controller.socket.getsockname())
 
     def choose(observation: Any, previous: Any) -> np.ndarray:

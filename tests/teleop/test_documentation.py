@@ -1,4 +1,4 @@
-"""docs/demonstrations.md: its device works as it stands, and its tables are those of the devices."""
+"""docs/how-to/teleoperation.md: its device works as it stands, and its tables are those of the devices."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.teleop import Device, find_device
 from softflow.teleop.keyboard import Keyboard
 
-TEXT = (Path(__file__).parents[2] / "docs/demonstrations.md").read_text().partition("## Teleoperation")[2]
+TEXT = (Path(__file__).parents[2] / "docs/how-to/teleoperation.md").read_text()
 TASK = TaskSpec((ObservationPart("joints", (2,)),), (ActionPart("target", (-1.0, 0.0), (1.0, 0.5)),), rate=20.0)
 
 
 @pytest.fixture(scope="module")
 def leader_arm() -> type[Any]:
-    [code] = re.findall(r"```python\n(.*?)```", TEXT.partition("## What is imitated")[0], re.DOTALL)
-    exec(compile(code, "docs/demonstrations.md", "exec", dont_inherit=True), {"__name__": "my_devices"})
+    [code] = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    exec(compile(code, "teleoperation.md", "exec", dont_inherit=True), {"__name__": "my_devices"})
     return find_device("leader_arm")
 
 

@@ -195,6 +195,7 @@ class CubeRotateEnv(SimulatedTask):
 
     @property
     def is_success(self) -> bool:
+        """Whether the cube has made `success_turns` turns."""
         return self._has_turned(self.success_turns)
 
     def _has_turned(self, turns: float) -> bool:

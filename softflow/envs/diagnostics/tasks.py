@@ -6,7 +6,7 @@
     wrong_mode         half of the demonstrations go to the wrong goal: the latent chooses, a bounded residual cannot
 
 The optimal return of an episode is known (``OPTIMAL_RETURN``): only the last step is rewarded, with at most 1. The
-demonstrators are in ``demonstrators.py``, and the results of the methods in ``docs/diagnostics.md``.
+demonstrators are in ``demonstrators.py``, and the results of the methods in ``docs/notebook/diagnostics.md``.
 """
 
 from __future__ import annotations

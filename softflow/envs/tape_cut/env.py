@@ -210,6 +210,7 @@ class TapeCutEnv(SimulatedTask):
 
     @property
     def cut(self) -> bool:
+        """Whether the ribbon is cut."""
         return self.scene.severed_at is not None
 
     def _measure(self) -> None:

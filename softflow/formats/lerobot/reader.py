@@ -1,4 +1,4 @@
-"""The reader of LeRobot datasets. `docs/your-data.md` describes what is read and what is assumed."""
+"""The reader of LeRobot datasets. `docs/how-to/datasets.md` describes what is read and what is assumed."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class LeRobotReader(DatasetReader):
     `next.truncated` or a missing success says that it was cut off. Without `next.done`, an episode that succeeded is
     terminated. Any other recording just stopped, and is truncated.
     """
+
+    SIGN = "a folder with meta/info.json"
 
     def recognizes(self, path: Path) -> bool:
         return (path / "meta" / "info.json").is_file()

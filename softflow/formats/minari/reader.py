@@ -1,4 +1,4 @@
-"""The reader of Minari's datasets. `docs/your-data.md` describes what is read and what is assumed."""
+"""The reader of Minari's datasets. `docs/how-to/datasets.md` describes what is read and what is assumed."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class MinariReader(DatasetReader):
     `infos/success` is 1 (or any, for a task whose success rule is `any`). Without these arrays, a reward of 1 takes
     their place if all rewards of the dataset are 0 or 1 and both occur. Otherwise no episode is known as a success.
     """
+
+    SIGN = "a folder with data/metadata.json"
 
     def recognizes(self, path: Path) -> bool:
         described = data_folder(path) / METADATA

@@ -49,7 +49,7 @@ def test_routes_have_their_probability_and_few_paths_lie_between(action_dim: int
     error = (share - data.routes(scene)[1][:, 1]).abs()
     assert measured(error.max()) < 5 * 0.5 / 200**0.5
     between = measured((side.abs() < 0.5).float().mean())
-    assert 0.008 < between < 0.016 if action_dim == 2 else between < 5e-4  # what docs/flows.md calls the truth's
+    assert 0.008 < between < 0.016 if action_dim == 2 else between < 5e-4  # what flows.md calls the truth's
 
 
 @both

@@ -1,0 +1,105 @@
+"""softflow-robot record: a person demonstrates on a robot, without a policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from softflow.cli import train
+from softflow.data import read_dataset
+from softflow.teleop import display
+from tests.cli.conftest import SMALL
+
+DEVICE = "--teleop tests.teleop.scripted:Scripted --teleop-options.script"
+ARM = """
+import numpy as np
+from softflow.robot import Robot
+from softflow.task import ActionPart, ObservationPart, TaskSpec
+
+class Arm(Robot):
+    task = TaskSpec((ObservationPart("joints", (1,)),), (ActionPart("target", (-1.0, 0.0), (3.0, 2.0)),), rate=50.0)
+    def __init__(self, log="log"):
+        self.log = log
+    def reset(self):
+        self.targets = []
+    def observe(self):
+        return {"joints": np.array([float(len(self.targets))])}
+    def command(self, action):
+        self.targets.append(action["target"].tolist())
+    def stop(self):
+        open(self.log, "a").write(f"{self.targets}\\n")
+    def is_success(self):
+        return True
+
+class Unknown(Arm):
+    task = None
+"""
+
+
+@pytest.fixture
+def record(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`record("recorded_arm:Arm", "flags", script)` with a window that nobody sees and an `Arm` that tells its task."""
+    (tmp_path / "recorded_arm.py").write_text(ARM)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(display, "UNSEEN", ())
+    return lambda robot, flags, *script: command(
+        f"softflow-robot record --robot {robot} --stall 9 --out demos.rec {flags} {DEVICE}", *script
+    )
+
+
+def test_a_person_demonstrates_and_a_policy_learns_from_it(record: Any, command: Any, tmp_path: Path) -> None:
+    begin, acts = "-q|space|", "q||||-q||return|"
+    result = record("recorded_arm:Arm", "--episodes 2 --json", (begin + acts) * 2)
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    assert (report["episodes"], report["success_rate"], report["rate"]) == (2, 1, 50)
+    episodes, task = read_dataset("demos.rec")
+    assert task is not None and [part.name for part in task.observation] == ["joints"]
+    for episode, stopped in zip(episodes, Path("log").read_text().splitlines(), strict=True):
+        assert episode.human is not None and episode.human.all() and episode.proposals is None
+        assert episode.is_success and episode.truncated and len(episode) >= 4
+        targets = np.array(json.loads(stopped))
+        np.testing.assert_allclose(task.native_actions(episode.action), targets, atol=1e-6)
+        assert set(targets[:, 0]) == {0, 1.5} and not targets[:, 1].any()  # half of the way to the bound, or at rest
+    (tmp_path / "small.yaml").write_text(SMALL.partition("critic")[0] + "imitation: {updates: 2}\n")
+    line = "--algo imitation --env none --demos demos.rec --config small.yaml --run-dir learnt --eval-episodes 0"
+    assert train.main(line.split()) == 0
+
+
+def test_nothing_moves_before_space_and_a_person_can_quit(record: Any) -> None:
+    result = record("recorded_arm:Arm", "", "q|-q||escape||")
+    assert result.status == 2 and "a person quit" in result.err
+    assert Path("log").read_text() == "[]\n" and not Path("demos.rec").exists()
+
+
+def test_a_simulated_robot(record: Any) -> None:
+    line = "Pendulum-v1 --robot-options.max-episode-steps 9"
+    result = record(line, "--episodes 1", "-q|space|" + "q|" * 30)
+    assert result.status == 0, result.err
+    assert result.out.splitlines()[0] == "1 episodes at 20 Hz, success 0.00 [0.00, 0.79]"
+    [episode] = read_dataset("demos.rec").episodes
+    assert episode.human is not None and episode.human.all() and not episode.is_success
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("recorded_arm:Unknown", "does not say what it observes and does: give its class the property `task`"),
+        ("recorded_arm:Arm --episodes 0", "episodes must be at least 1, got 0"),
+        ("recorded_arm:Arm --rate -1", "rate must be a positive number of hertz, got -1"),
+        ("recorded_arm:Arm --seconds 0", "seconds must be a number above 0, got 0"),
+        ("recorded_arm:Arm --out recorded_arm.py", "recorded_arm.py exists; choose another --out"),
+        ("recorded_arm:Arm --teleop joystik", "joystik"),
+        ("nowhere:Arm", "cannot import 'nowhere'"),
+    ],
+)
+def test_bad_input_is_refused(arguments: str, message: str, record: Any, command: Any, snapshot: Any) -> None:
+    before = snapshot()
+    assert message in command(f"softflow-robot record --teleop keyboard --out demos.rec --robot {arguments}").error()
+    assert snapshot() == before
