@@ -1,4 +1,4 @@
-"""The commands softflow-train, softflow-eval, softflow-demo, softflow-export, softflow-guard and softflow-data."""
+"""The commands, each in the module of its name: softflow-train, softflow-eval and so on."""
 
 from softflow.console import occupy_standard_descriptors
 

@@ -35,11 +35,12 @@ class LocalRunner(Runner):
 
     def __init__(self, parallel: int) -> None:
         self._pool = ThreadPoolExecutor(parallel)
-        self._jobs: list[Job] = []
+        self._given: list[tuple[Job, Future[bool]]] = []
 
     def submit(self, job: Job) -> Future[bool]:
-        self._jobs.append(job)
-        return self._pool.submit(job.run)
+        future = self._pool.submit(job.run)
+        self._given.append((job, future))
+        return future
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -50,9 +51,9 @@ class LocalRunner(Runner):
             raise
 
     def _stop(self, number: int) -> None:
-        for job in self._jobs:
+        for job, _ in self._given:
             job.stop(number)
-        self._pool.shutdown()
+        wait([future for _, future in self._given if not future.cancelled()])
 
 
 JobT = TypeVar("JobT", bound=Job)

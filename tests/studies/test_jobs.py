@@ -34,6 +34,10 @@ if action == "fail":
 if action == "fail once" and flags[0] == "--run-dir":
     (folder / "checkpoints" / "last").write_text("1")
     sys.exit("error: no disk")
+if action == "ignore":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (folder / "waits").touch()
+    time.sleep(600)
 if action == "wait":
     def end(*_):
         (folder / "checkpoints" / "last").write_text("1")
@@ -150,6 +154,22 @@ def test_an_interrupt_stops_what_runs_and_starts_nothing(make: Callable[..., Job
     assert (running.run_dir / "checkpoints" / "last").read_text() == "1"
     assert "\nstopped after" in running.log.read_text()
     assert not waiting.run_dir.exists()
+
+
+def test_a_second_interrupt_ends_what_does_not_stop(make: Callable[..., Job]) -> None:
+    job = make("a", "ignore")
+
+    def interrupt_twice() -> None:
+        wait_for((job.run_dir / "waits").exists)
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_for(lambda: job._is_stopped)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_twice).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([job], LocalRunner(1), lambda _: None)
+    assert time.monotonic() - started < PATIENCE and "\nstopped after" in job.log.read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of the end of its parent")
