@@ -30,7 +30,7 @@ from softflow.training.loop import Trainer
 from softflow.training.vector import ChunkExecution
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "simulation": [(ChunkExecution, "reset"), (ChunkExecution, "step"), (training, "record_demonstrations")],
+    "simulation": [(ChunkExecution, "reset"), (ChunkExecution, "step"), (training, "first_demonstrations")],
     "the demonstrator": [(TapeCutDemonstrator, "act")],
     "the flow: chunks proposed": [(FlowPolicy, "propose")],
     "the flow: likelihoods": [(FlowPolicy, "bc_loss"), (FlowPolicy, "log_prob")],

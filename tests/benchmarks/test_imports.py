@@ -19,3 +19,9 @@ def test_a_benchmark_can_be_imported(module: str) -> None:
         if error.name in ("matplotlib", "PIL"):  # of the extra `plot`
             pytest.skip(str(error))
         raise
+
+
+def test_the_profile_finds_its_parts() -> None:
+    from benchmarks.timing.profile_run import PARTS
+
+    assert [name for parts in PARTS.values() for owner, name in parts if not hasattr(owner, name)] == []
