@@ -139,7 +139,9 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
     try:
         arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/demonstrations.md", in_order=_OBSERVATIONS)
         task = read_task(arrays)
-        with rows_in_file():
+        with rows_in_file() as file:
+            if "observation_layout" in arrays:
+                file.require_room(sum(arrays[name].size for name in _OBSERVATIONS))
             episodes = _episodes(arrays, task)
         if task is not None:
             _require_sizes(episodes, task.observation_size, task.action_dim, "its task describes other arrays")

@@ -92,7 +92,7 @@ class RowFile:
         free = shutil.disk_usage(self.folder).free
         if size > free:
             raise UserError(
-                f"observations with images take {size / 1e9:,.1f} GB in a temporary file, and {self.folder} has "
+                f"its observations take {size / 1e9:,.1f} GB in a temporary file, and {self.folder} has "
                 f"{free / 1e9:,.1f} GB free: {_ADVICE}"
             )
 
@@ -112,11 +112,12 @@ _current: ContextVar[RowFile | None] = ContextVar("_current", default=None)
 
 
 @contextmanager
-def rows_in_file() -> Iterator[None]:
+def rows_in_file() -> Iterator[RowFile]:
     """Keep the observations with images of all episodes that are made in the block in one temporary file."""
-    before = _current.set(RowFile())
+    file = RowFile()
+    before = _current.set(file)
     try:
-        yield
+        yield file
     finally:
         _current.reset(before)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import shutil
 import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,8 +33,9 @@ from softflow.data import (
 from softflow.data.demonstrations import with_columns
 from softflow.data.row_file import RowFile, current_file, place_of, rows_in_file
 from softflow.errors import UserError
+from softflow.formats import room
 from softflow.task import ActionPart, ObservationPart, TaskSpec
-from tests.formats.lerobot_datasets import episode_of
+from tests.formats.lerobot_datasets import GENUINE, episode_of
 from tests.pictures import LAYOUT, lamp_episodes
 
 TASK = TaskSpec(
@@ -237,10 +240,34 @@ def test_a_full_disk_is_one_clear_line(folder: Path, tmp_path: Path, monkeypatch
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_without_room_is_refused_before_anything_is_written(folder: Path) -> None:
-    with pytest.raises(UserError, match=rf"take 1,000,000,000\.0 GB in a temporary file, and {folder} has .* GB free"):
-        RowFile().require_room(10**18)
-    RowFile().require_room(1)
+@pytest.mark.parametrize("name", ["d.npz", "lerobot/v061_video", "lerobot/v061_image", "minari/nested-v0"])
+def test_a_dataset_without_room_is_refused_before_anything_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = GENUINE.parent / name
+    if name == "d.npz":
+        path = tmp_path / name
+        save_demonstrations(path, random_episodes(2), TASK)
+    size = sum(episode.observation.nbytes for episode in read_dataset(path).episodes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+    read_dataset(path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=size - 1))
+    monkeypatch.setattr(RowFile, "append", None)
+    with pytest.raises(UserError, match=rf"{path}: its observations take .* GB in a temporary file, and {folder} has"):
+        read_dataset(path)
+
+
+def test_the_space_is_said_before_it_is_taken(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = pytest.importorskip("softflow.formats.lerobot.writer")
+    writer.write_lerobot(tmp_path / "d", Dataset(random_episodes(2), TASK))
+    line = f"{tmp_path / 'd'}: its observations take 0.0 GB in a temporary file in {folder}"
+    read_dataset(tmp_path / "d")
+    assert line not in capsys.readouterr().err
+    monkeypatch.setattr(room, "SAID_FROM", 2 * EPISODE_SIZE)
+    read_dataset(tmp_path / "d")
+    assert line in capsys.readouterr().err
 
 
 def test_large_temporary_files_lie_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
