@@ -6,10 +6,14 @@ The datasets are made first, in a temporary folder: videos of 96 x 96 pixels as 
 frame every 2 frames. Each frame is a gradient with a square that moves, and noise. A file holds 10 episodes; all files
 are copies of the first one.
 
-Each dataset is read, and batches of it are drawn, in a process of its own. Prints how many frames are read per second
-of CPU time in all threads, and by how much the largest anonymous memory of the process exceeds that before. It is
-`RssAnon` and `RssShmem` of /proc/self/status, every few milliseconds: what the kernel cannot drop, unlike pages of a
-mapped file. So it runs on Linux alone.
+Each dataset is read, and batches of 256 windows are drawn from it, in a process of its own. Prints for each
+
+* how many frames are read per second of CPU time in all threads;
+* the size of its observations;
+* by how much the memory of the process grows at most while it is read, and while the replay is made and batches are
+  drawn. This is the sum of `RssAnon` and `RssShmem` in /proc/self/status, every few milliseconds: what the kernel
+  cannot drop, unlike pages of a mapped file. It needs Linux;
+* the CPU time of a batch, and that of one from a replay with all observations in memory, measured in turn.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import av
@@ -32,15 +37,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from softflow.data import read_dataset
+from benchmarks.timing.interleaved import interleaved
+from softflow.data import Episode, Replay, read_dataset
 from softflow.data.readers import readers
-from softflow.data.takeovers import replay_of
 from softflow.formats.lerobot.files import data_file, video_file
 
 SIZE, FPS = 96, 10
 CAMERAS = ("observation.images.wrist", "observation.images.front")
 EPISODES_PER_FILE = 10
-BATCH, HORIZON, BATCHES = 256, 8, 50
+BATCH, HORIZON, BATCHES = 256, 8, 100
 INTERVAL = 0.002
 """Seconds between two looks at the memory."""
 
@@ -146,19 +151,29 @@ def measure(root: Path) -> None:
         dataset = read_dataset(root)
         used = time.process_time() - start
     steps = sum(map(len, dataset.episodes))
+    rng = np.random.default_rng(0)
     with closing(MemoryWatch()) as learning:
-        replay = replay_of(dataset.episodes, HORIZON)
-        rng = np.random.default_rng(0)
-        start = time.process_time()
-        for _ in range(BATCHES):
+        replay = replay_of(dataset.episodes, fixed=True)
+        for _ in range(BATCHES):  # also reads every page once, so that later batches find it
             replay.sample(BATCH, HORIZON, rng)
-        sampling = (time.process_time() - start) / BATCHES
+    replays = {"file": replay, "memory": replay_of(dataset.episodes, fixed=False)}
+    calls = {name: partial(one.sample, BATCH, HORIZON, rng) for name, one in replays.items()}
+    times = {name: np.median(each) for name, each in interleaved(calls, BATCHES).items()}
     rows = sum(episode.observation.nbytes for episode in dataset.episodes)
     print(
-        f"{len(dataset.episodes):>8} | {steps * len(CAMERAS) / used:>22,.0f} | {rows / 1e6:>8,.0f} | "
-        f"{reading.peak / 1e6:>19,.0f} | {learning.peak / 1e6:>21,.0f} | {1e3 * sampling:>8.1f}",
+        f"{len(dataset.episodes):>8} | {steps * len(CAMERAS) / used:>21,.0f} | {rows / 1e6:>12,.0f} | "
+        f"{reading.peak / 1e6:>10,.0f} | {learning.peak / 1e6:>10,.0f} | {times['file']:>10.2f} | "
+        f"{times['memory']:>10.2f}",
         flush=True,
     )
+
+
+def replay_of(episodes: Sequence[Episode], fixed: bool) -> Replay:
+    rows, first = sum(len(episode) + 1 for episode in episodes), episodes[0]
+    replay = Replay(rows, first.observation_dim, first.action_dim, np.uint8, fixed=fixed)
+    for episode in episodes:
+        replay.add_episode(episode)
+    return replay
 
 
 def main() -> None:
@@ -174,8 +189,13 @@ def main() -> None:
             encoder = processes.Process(target=write_video, args=(video, frames, rng))
             encoder.start()
             encoder.join()
-        print(f"{len(CAMERAS)} cameras of {SIZE} x {SIZE}, episodes of {arguments.steps} steps; MB")
-        print("episodes | frames per CPU-second  | rows     | memory of reading   | memory of the replay  | ms/batch")
+        print(
+            f"{len(CAMERAS)} cameras of {SIZE} x {SIZE}, episodes of {arguments.steps} steps; sizes in MB, times in ms"
+        )
+        print(
+            "episodes | frames per CPU-second | observations | in reading | in batches | from file  | from memory",
+            flush=True,
+        )
         for episodes in arguments.episodes:
             root = Path(folder, str(episodes))
             write_dataset(root, episodes, arguments.steps, videos)
