@@ -31,6 +31,7 @@ from softflow.data import (
     save_demonstrations,
 )
 from softflow.data.demonstrations import with_columns
+from softflow.data.recording import Recording
 from softflow.data.row_file import RowFile, current_file, place_of, rows_in_file
 from softflow.errors import UserError
 from softflow.formats import room
@@ -212,6 +213,20 @@ def test_memory_does_not_grow_with_a_lerobot_dataset(tmp_path: Path) -> None:
     for number in (1, 2, 8):  # the first time, modules are imported
         path = tmp_path / f"{number}"
         writer.write_lerobot(path, Dataset(random_episodes(number), TASK))
+        peaks.append(peak(lambda: learn_from(path)))  # noqa: B023
+    assert peaks[2] - peaks[1] < EPISODE_SIZE, "6 episodes more take the memory of less than one"
+
+
+def test_memory_does_not_grow_with_a_recording(tmp_path: Path) -> None:
+    peaks = []
+    for number in (1, 2, 8):
+        path = tmp_path / f"{number}.rec"
+        recording = Recording(path, TASK)
+        for episode in random_episodes(number):
+            for observation, action in zip(episode.observation[:-1], episode.action, strict=True):
+                recording.step(observation, action)
+            recording.end(episode.observation[-1], True, True)
+        recording.close()
         peaks.append(peak(lambda: learn_from(path)))  # noqa: B023
     assert peaks[2] - peaks[1] < EPISODE_SIZE, "6 episodes more take the memory of less than one"
 
