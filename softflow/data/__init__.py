@@ -22,13 +22,14 @@ from softflow.data.demonstrations import (
 )
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, RewardKind, outcome_of
 from softflow.data.imitable import ImitationRule
+from softflow.data.mixed_batches import sample_mixed
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics
 from softflow.data.ogbench import ogbench_episodes
 from softflow.data.part_names import RecordedParts
 from softflow.data.proposal_ring import proposal_dtype
 from softflow.data.proposals import Proposals
 from softflow.data.readers import DatasetReader, read_dataset, register_reader
-from softflow.data.replay import Replay, sample_mixed
+from softflow.data.replay import Replay
 from softflow.data.replay_rows import row_dtype
 from softflow.data.rewards import SUCCESS_REWARDS, describe_reward
 from softflow.data.takeovers import human_steps

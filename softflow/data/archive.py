@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -37,25 +38,82 @@ Schema = Mapping[str, Field]
 _KINDS = {"number": "iuf", "bool": "b", "integer": "iu", "text": "U"}  # as numpy's dtype.kind
 
 
-def write_archive(path: Path, arrays: Mapping[str, np.ndarray], version: int, compress: bool = False) -> None:
+class Pieces(NamedTuple):
+    """Arrays (rows, ...) that are written one after another as one array, without being in memory at once."""
+
+    arrays: Sequence[np.ndarray]
+
+
+def write_archive(path: Path, arrays: Mapping[str, np.ndarray | Pieces], version: int, compress: bool = False) -> None:
     """Write `arrays` and the version to `path`. An existing file is replaced only once the new one is complete.
 
     Raises:
         WriteError: The file cannot be written.
     """
-    whole: dict[str, Any] = {**arrays, VERSION: np.array(version)}
+    whole = {**arrays, VERSION: np.array(version)}
     with written_whole(path) as unfinished:
         if compress:
-            with unfinished.open("wb") as file:
-                np.savez_compressed(file, **whole)
+            _write(unfinished, whole, zipfile.ZIP_DEFLATED)
             if _unpacked_size(unfinished) <= _memory_allowed(unfinished):
                 return
         # A file that compresses even better would be rejected as a decompression bomb when it is read.
-        with unfinished.open("wb") as file:
-            np.savez(file, **whole)
+        _write(unfinished, whole, zipfile.ZIP_STORED)
 
 
-def read_archive(path: Path, schema: Schema, version: int, document: str) -> dict[str, np.ndarray]:
+def _write(path: Path, arrays: Mapping[str, np.ndarray | Pieces], compression: int) -> None:
+    """Write what `numpy.savez` would."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                if isinstance(array, np.ndarray):
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+                    continue
+                first, rows = array.arrays[0], sum(map(len, array.arrays))
+                header = np.lib.format.header_data_from_array_1_0(first) | {"shape": (rows, *first.shape[1:])}
+                np.lib.format.write_array_header_1_0(member, header)
+                for piece in array.arrays:
+                    member.write(np.ascontiguousarray(piece).data)
+
+
+class ArchiveRows:
+    """Rows (N, O) of bytes in an archive, which are read in their order, without being in memory at once."""
+
+    dtype, ndim = np.dtype(np.uint8), 2
+
+    def __init__(self, path: Path, name: str, shape: tuple[int, ...]) -> None:
+        self._path, self._name = path, name
+        self.shape, self.size = shape, math.prod(shape)
+        self._next = 0
+
+    @classmethod
+    def find(cls, path: Path, name: str) -> ArchiveRows | None:
+        """Return the rows of an array in an archive that was checked. None if it is missing or has no rows of bytes."""
+        with zipfile.ZipFile(path) as archive:
+            if f"{name}.npy" not in archive.namelist():
+                return None
+            with archive.open(f"{name}.npy") as member:
+                shape, dtype, columns_first = _header(member, name)
+        is_rows = len(shape) == cls.ndim and dtype == cls.dtype and not columns_first
+        return cls(path, name, shape) if is_rows else None
+
+    @cached_property
+    def _member(self) -> IO[bytes]:
+        member = zipfile.ZipFile(self._path).open(f"{self._name}.npy")
+        _header(member, self._name)
+        return member
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return the next rows."""
+        if rows.start != self._next:
+            raise IndexError(f"row {self._next} is the next one to read, not {rows.start}")
+        self._next = rows.stop
+        count, size = rows.stop - rows.start, self.shape[1]
+        return np.frombuffer(self._member.read(count * size), np.uint8).reshape(count, size)
+
+
+def read_archive(
+    path: Path, schema: Schema, version: int, document: str, in_order: Collection[str] = ()
+) -> dict[str, Any]:
     """Read the arrays of `schema` and check their kinds and axes. Axes with the same letter must have the same length.
 
     Optional arrays that are missing are left out.
@@ -65,12 +123,13 @@ def read_archive(path: Path, schema: Schema, version: int, document: str) -> dic
         schema: The specification of every array except the version. The first array with an axis sets its length.
         version: The version of the schema.
         document: The document that describes the schema, for error messages.
+        in_order: The names of arrays that become `ArchiveRows` where they are rows of bytes.
 
     Raises:
         ValueError: The file is missing, unreadable, or does not match the schema.
     """
     try:
-        arrays = read_arrays(path, version)
+        arrays = read_arrays(path, version, in_order=in_order)
     except MissingVersionError as error:
         raise ValueError(f"{error}: {document} lists the arrays of the file") from error
     require_known(arrays, schema)
@@ -90,7 +149,8 @@ def read_arrays(
     only: Collection[str] | None = None,
     optional: Collection[str] = (),
     others: Collection[str] = (),
-) -> dict[str, np.ndarray]:
+    in_order: Collection[str] = (),
+) -> dict[str, Any]:
     """Read arrays of any shapes and types from a file that `write_archive` wrote. Nothing is unpickled.
 
     Args:
@@ -99,6 +159,7 @@ def read_arrays(
         only: The names of the arrays to read; all by default.
         optional: The names of further arrays to read if the file contains them, if `only` is given.
         others: The names of arrays that the file may contain as well, if `only` is given.
+        in_order: The names of arrays that become `ArchiveRows` where they are rows of bytes, if `only` is not given.
 
     Raises:
         ValueError: The file is missing, unreadable, damaged or of another version, or it needs more memory than a file
@@ -118,7 +179,8 @@ def read_arrays(
                 raise ValueError(f"missing {', '.join(sorted(missing))}")
             require_known(file.files, (VERSION, *only, *optional, *others))
             return {name: _array(file, name) for name in (*only, *optional) if name in file.files}
-        return {name: _array(file, name) for name in file.files if name != VERSION}
+        rows = {name: found for name in in_order if (found := ArchiveRows.find(path, name)) is not None}
+        return {name: rows[name] if name in rows else _array(file, name) for name in file.files if name != VERSION}
 
 
 def read_foreign_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
@@ -245,7 +307,7 @@ def _array(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         raise ValueError(f"{name} cannot be read ({one_line(error)}): save a plain array of numbers") from error
 
 
-def _check_shapes(arrays: Mapping[str, np.ndarray], schema: Schema) -> None:
+def _check_shapes(arrays: Mapping[str, Any], schema: Schema) -> None:
     sizes: dict[str, tuple[int, str]] = {}
     for name, array in arrays.items():
         field = schema[name]

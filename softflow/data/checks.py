@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from softflow.data.row_file import unchanging
 from softflow.task.layout import ObservationLayout
 from softflow.task.parts import ACTION_TOLERANCE
 
@@ -57,19 +58,19 @@ def numbers_or_bytes(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
 
 
 def packed(name: str, value: Any, layout: ObservationLayout) -> np.ndarray:
-    """Return `value` as a new read-only array (rows, O) of packed observations.
+    """Return `value` as a read-only array (rows, O) of packed observations: in a file (`rows_in_file`), or as a copy.
 
     Raises:
         ValueError: The bytes do not match the layout, or numbers in them are not finite.
+        UserError: There is no space left for the file.
     """
-    array = np.array(value)
+    array = np.asarray(value)
     if array.ndim != 2 or array.dtype != np.uint8 or array.shape[1] != layout.size:
         raise ValueError(f"{name} must be uint8 of shape (rows, {layout.size}), got {kind_of(array)}")
     bad = np.argwhere(~np.isfinite(layout.numbers(array)))
     if len(bad):
         raise ValueError(f"{name}[{bad[0][0]}] holds a number that is not finite: repair or drop the episode")
-    array.flags.writeable = False
-    return array
+    return unchanging(array)
 
 
 def kind_of(array: np.ndarray) -> str:

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softflow.data.archive import Field, read_archive, write_archive
+from softflow.data.archive import Field, Pieces, read_archive, write_archive
 from softflow.data.episodes import Episode
 from softflow.data.json_arrays import json_array, read_json, read_task
 from softflow.data.proposals import Proposals
+from softflow.data.row_file import rows_in_file
 from softflow.errors import UserError, one_line
 from softflow.task import ObservationPart, TaskSpec
 from softflow.task.layout import ObservationLayout, ObservationSize
@@ -39,6 +40,8 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "proposal": Field("DHA", "number", optional=True),
     "proposal_own": Field("D", "bool", optional=True),  # whether it was executed as proposed
 }
+
+_OBSERVATIONS = ("observation", "final_observation")
 
 UNKNOWN_SEED = -1
 
@@ -82,14 +85,14 @@ def save_demonstrations(
     terminated[last] = [episode.terminated for episode in episodes]
     truncated[last] = [episode.truncated for episode in episodes]
     start[[0, *last[:-1] + 1]] = True
-    arrays = {
-        "observation": np.concatenate([episode.observation[:-1] for episode in episodes]),
+    arrays: dict[str, np.ndarray | Pieces] = {
+        "observation": Pieces([episode.observation[:-1] for episode in episodes]),
         "action": np.concatenate([episode.action for episode in episodes]),
         "reward": np.concatenate([episode.reward for episode in episodes]),
         "terminated": terminated,
         "truncated": truncated,
         "episode_start": start,
-        "final_observation": np.stack([episode.observation[-1] for episode in episodes]),
+        "final_observation": Pieces([episode.observation[-1:] for episode in episodes]),
         "is_success": np.array([episode.is_success for episode in episodes]),
         "mode": np.array([episode.mode for episode in episodes]),
     }
@@ -134,9 +137,12 @@ def load_dataset(path: str | os.PathLike[str]) -> Dataset:
     """Read the episodes and the task of a file. Raise the same errors as `load_demonstrations`."""
     path = Path(path)
     try:
-        arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/how-to/demonstrations.md")
+        arrays = read_archive(path, _SCHEMA, SCHEMA_VERSION, "docs/how-to/demonstrations.md", in_order=_OBSERVATIONS)
         task = read_task(arrays)
-        episodes = _episodes(arrays, task)
+        with rows_in_file() as file:
+            if "observation_layout" in arrays:
+                file.require_room(sum(arrays[name].size for name in _OBSERVATIONS))
+            episodes = _episodes(arrays, task)
         if task is not None:
             _require_sizes(episodes, task.observation_size, task.action_dim, "its task describes other arrays")
     except (ValueError, OSError) as error:
@@ -189,10 +195,11 @@ def with_columns(dataset: Dataset, parts: Mapping[ObservationPart, np.ndarray]) 
             rows = np.ascontiguousarray(rows).view(np.float32)
         return rows
 
-    episodes = [
-        replace(episode, observation=chosen(episode.observation), layout=task.layout, task=task)
-        for episode in dataset.episodes
-    ]
+    with rows_in_file():
+        episodes = [
+            replace(episode, observation=chosen(episode.observation), layout=task.layout, task=task)
+            for episode in dataset.episodes
+        ]
     return Dataset(episodes, task)
 
 
@@ -247,7 +254,7 @@ def _contents(layout: ObservationLayout | None) -> str:
     return ", ".join(f"{part.name} {part.dtype}{list(part.shape)}" for part in parts) or "numbers alone"
 
 
-def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> list[Episode]:
+def _episodes(arrays: Mapping[str, Any], task: TaskSpec | None) -> list[Episode]:
     layout = None
     if "observation_layout" in arrays:
         layout = ObservationLayout.build(read_json(arrays["observation_layout"]))
@@ -274,7 +281,9 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec | None) -> list[E
         try:
             episodes.append(
                 Episode(
-                    observation=np.vstack([arrays["observation"][begin:end], arrays["final_observation"][index]]),
+                    observation=np.concatenate(
+                        [arrays["observation"][begin:end], arrays["final_observation"][index : index + 1]]
+                    ),
                     action=arrays["action"][begin:end],
                     reward=arrays["reward"][begin:end],
                     terminated=arrays["terminated"][end - 1],

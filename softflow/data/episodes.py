@@ -37,7 +37,8 @@ class Episode:
     There is one more observation than actions: the last one is the true final observation, seen after the last action
     and before any reset. At a time limit, values are bootstrapped from it.
 
-    Arrays are copied to float32 and made read-only; packed observations stay uint8.
+    Arrays are copied to float32 and made read-only. Packed observations stay uint8, and are not copied where they lie
+    in the file of a dataset (`softflow.data.row_file`).
 
     Attributes:
         observation: (T + 1, O), finite.

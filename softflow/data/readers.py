@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from softflow.data.archive import VERSION
 from softflow.data.demonstrations import Dataset, DemonstrationError, load_dataset
 from softflow.data.part_names import RecordedParts, Renaming, in_names_of_dataset, in_names_of_task
+from softflow.data.row_file import rows_in_file
 from softflow.errors import UserError, one_line
 from softflow.task import TaskSpec
 
@@ -115,7 +116,7 @@ def read_dataset(
     wanted: TaskSpec | None = None,
     names: Renaming | None = None,
 ) -> Dataset:
-    """Read recorded episodes of any registered format.
+    """Read recorded episodes of any registered format. Observations with images lie in a temporary file, not in memory.
 
     Args:
         path: A file or folder.
@@ -130,7 +131,7 @@ def read_dataset(
     Raises:
         DemonstrationError: There is nothing at the path, no format is recognised, or the dataset cannot be read or has
             no such parts.
-        UserError: The format is not known, or the package that provides it cannot be imported.
+        UserError: The format is not known, the package that provides it cannot be imported, or the disk is full.
     """
     path = Path(path)
     if not path.exists():
@@ -163,7 +164,8 @@ def why_unread(path: Path, format: str, error: Exception) -> str:
 def _read(reader: DatasetReader, path: Path, wanted: TaskSpec | None, names: Renaming) -> Dataset:
     asked = in_names_of_dataset(wanted, names, reader.recorded_parts(path)) if names else wanted
     takes_task = "wanted" in inspect.signature(reader.read).parameters
-    dataset = reader.read(path, asked) if takes_task else reader.read(path)
+    with rows_in_file():
+        dataset = reader.read(path, asked) if takes_task else reader.read(path)
     return in_names_of_task(dataset, wanted, names) if names else dataset
 
 

@@ -10,6 +10,7 @@ acted.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -143,8 +144,8 @@ class RecordingReader(DatasetReader):
             if file.read(len(SIGNATURE)) != SIGNATURE:
                 raise ValueError("this is no recording of softflow-robot")
             version, task, arm = _read_header(file.readline(TEXT_LIMIT))
-            content = file.read()
-        episodes = _episodes(_records(content, version, task), task)
+            begin, content = file.tell(), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        episodes = _episodes(_records(content, begin, version, task), task)
         return Dataset([replace(episode, arm=arm) for episode in episodes], task)
 
 
@@ -171,9 +172,9 @@ def _read_header(line: bytes) -> tuple[int, TaskSpec, int]:
     return version, TaskSpec.build(described), arm
 
 
-def _records(content: bytes, version: int, task: TaskSpec) -> Iterator[NDArray[Any]]:
-    """Yield the records in order, each as an array of one. A last one that was cut off is left out."""
-    dtype, at = _record_dtype(task, version), 0
+def _records(content: mmap.mmap, at: int, version: int, task: TaskSpec) -> Iterator[NDArray[Any]]:
+    """Yield the records from a byte on, each as an array of one. A last one that was cut off is left out."""
+    dtype = _record_dtype(task, version)
     while at < len(content):
         kind = content[at]
         if kind > (CHUNK if version > 1 else END):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from softflow.data.archive import read_arrays, read_into, write_archive
+from softflow.data.episode_rows import EpisodeRows
 from softflow.data.episodes import Episode
 from softflow.data.imitable import REWARD_TO_COME, ImitationRule, returns_to_go
 from softflow.data.imitable_rows import ImitableRows
@@ -19,7 +20,7 @@ from softflow.data.proposal_ring import PROPOSALS_STATE, ProposalRing
 from softflow.data.replay_checks import check_rows, check_worth
 from softflow.data.replay_files import ReplayFiles
 from softflow.data.replay_rows import cast_observation, row_dtype
-from softflow.data.windows import Windows, as_learned, concatenate
+from softflow.data.windows import Windows, as_learned
 from softflow.errors import UserError
 
 REPLAY_VERSION = 2
@@ -50,6 +51,8 @@ class Replay:
             proposals are kept. If decisions are more frequent, because many episodes are very short, the oldest
             proposals are forgotten before their rows.
         imitate: The rule that decides which steps are worth imitating, as `ImitationRule.choose` returned it.
+        fixed: Whether the replay is filled once, by `capacity` rows, and neither saved nor loaded. Packed observations
+            are then not copied: they stay in the file of their dataset, or are moved to one (see `EpisodeRows`).
 
     Raises:
         ValueError: A size is not positive.
@@ -66,16 +69,21 @@ class Replay:
         horizon: int | None = None,
         n_action_steps: int = 1,
         imitate: ImitationRule = REWARD_TO_COME,
+        fixed: bool = False,
     ) -> None:
         for name, value in (("observation_dim", observation_dim), ("action_dim", action_dim), ("capacity", capacity)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.capacity, self._rule = capacity, imitate
+        self.capacity, self._rule, self._fixed = capacity, imitate, fixed
         columns = row_dtype(observation_dim, action_dim, observation_dtype)
         self._files = None if folder is None else ReplayFiles(folder, capacity, columns)
+        refers = fixed and columns["observation"].base == np.uint8
+        names = [name for name in columns.names or () if not (refers and name == "observation")]
         try:
-            in_memory = {name: np.zeros(capacity, columns[name]) for name in columns.names or () if folder is None}
-            self._rows: dict[str, np.ndarray] = in_memory if self._files is None else self._files.rows
+            self._rows: dict[str, np.ndarray] = (
+                {name: np.zeros(capacity, columns[name]) for name in names} if self._files is None else self._files.rows
+            )
+            self._observation = EpisodeRows(capacity, observation_dim) if refers else self._rows["observation"]
             self._imitable = ImitableRows(capacity)
             self._proposals: ProposalRing | None = None
             if horizon is not None:
@@ -111,10 +119,14 @@ class Replay:
     def nbytes(self) -> int:
         """The size in bytes of all rows and proposals, whether in use or not, and of their index."""
         proposals = 0 if self._proposals is None else self._proposals.nbytes
-        return sum(column.nbytes for column in self._rows.values()) + self._imitable.nbytes + proposals
+        referred = self._observation.nbytes if isinstance(self._observation, EpisodeRows) else 0
+        return sum(column.nbytes for column in self._rows.values()) + referred + self._imitable.nbytes + proposals
 
     def used_rows(self) -> dict[str, np.ndarray]:
-        """Return the rows in use, by column of `row_dtype`. They are not copied, so the next episode changes them."""
+        """Return the rows in use, by column of `row_dtype`. They are not copied, so the next episode changes them.
+
+        Observations that stay with their episodes are not among them.
+        """
         return {name: column[: self._filled] for name, column in self._rows.items()}
 
     def add_episode(self, episode: Episode) -> None:
@@ -126,9 +138,12 @@ class Replay:
             UserError: The episode is longer than `capacity - 1` steps.
         """
         steps, rows = len(episode), self._rows
-        for name, got in (("observation", episode.observation_dim), ("action", episode.action_dim)):
-            if got != rows[name].shape[1]:
-                raise ValueError(f"the episode's {name} has {got} dimensions, the replay's has {rows[name].shape[1]}")
+        for name, got, column in (
+            ("observation", episode.observation_dim, self._observation),
+            ("action", episode.action_dim, rows["action"]),
+        ):
+            if got != column.shape[1]:
+                raise ValueError(f"the episode's {name} has {got} dimensions, the replay's has {column.shape[1]}")
         if episode.proposals is not None:
             given, kept = episode.proposals.horizon, None if self._proposals is None else self._proposals.horizon
             if given != kept:
@@ -138,7 +153,9 @@ class Replay:
                 f"an episode of {steps:,} steps does not fit into a replay of {self.capacity:,} rows: start a run with "
                 f"--replay-capacity {steps + 1} or more, or limit the episodes"
             )
-        observation = cast_observation(episode.observation, rows["observation"].dtype)
+        if self._fixed and self._written + steps + 1 > self.capacity:
+            raise ValueError(f"a fixed replay of {self.capacity:,} rows cannot take more: make it larger")
+        observation = cast_observation(episode.observation, self._observation.dtype)
         worth = self._rule.worth(episode)
 
         numbers = self._written + np.arange(steps + 1)
@@ -149,7 +166,7 @@ class Replay:
             self._files.protect(overwritten)
         self._steps += steps - int(np.count_nonzero(rows["remaining"][overwritten]))
         self._imitable.forget(overwritten[self._without_proposals(numbers[in_use] - self.capacity)])
-        rows["observation"][written] = observation
+        self._observation[written] = observation
         rows["action"][written] = np.pad(episode.action, ((0, 1), (0, 0)))
         rows["reward"][written] = np.pad(episode.reward, (0, 1))
         rows["remaining"][written] = np.arange(steps, -1, -1)
@@ -182,12 +199,12 @@ class Replay:
         mask = np.arange(horizon) < length[:, None]
         steps = (rows[:, None] + np.minimum(np.arange(horizon), length[:, None] - 1)) % self.capacity
         return Windows(
-            observation=as_learned(data["observation"][rows]),
+            observation=as_learned(self._observation[rows]),
             chunk=data["action"][steps],
             mask=mask,
             reward=np.where(mask, data["reward"][steps], np.float32(0)),
             length=length,
-            next_observation=as_learned(data["observation"][(rows + length) % self.capacity]),
+            next_observation=as_learned(self._observation[(rows + length) % self.capacity]),
             terminated=data["terminated"][rows] & (length == remaining),
             success=data["success"][rows],
             return_to_go=data["return_to_go"][rows],
@@ -233,7 +250,9 @@ class Replay:
 
         Raises:
             OSError: A file cannot be written.
+            ValueError: The replay is fixed.
         """
+        self._require_not_fixed()
         state: dict[str, np.ndarray] = {"capacity": np.array(self.capacity), "written": np.array(self._written)}
         state[WORTH] = self._imitable.worth[: self._filled]
         if self._proposals is not None:
@@ -252,10 +271,12 @@ class Replay:
         The replay must not be used after an error.
 
         Raises:
-            ValueError: The file is missing or damaged. Or its replay has another capacity, other dimensions, another
-                observation dtype or another kind of storage, or its rows are not as `add_episode` writes them.
+            ValueError: This replay is fixed. Or the file is missing or damaged. Or its replay has another capacity,
+                other dimensions, another observation dtype or another kind of storage, or its rows are not as
+                `add_episode` writes them.
             UserError: The files of this replay cannot be restored to this checkpoint.
         """
+        self._require_not_fixed()
         in_the_file = dict(self._rows) if self._files is None else {}
         needed, optional = ("capacity", "written"), (WORTH, *(PROPOSALS_STATE if self._proposals is not None else ()))
         if self._files is None and self._proposals is not None:
@@ -284,6 +305,10 @@ class Replay:
         if self._proposals is not None:
             self._proposals.check(self._imitable.worth, written)
 
+    def _require_not_fixed(self) -> None:
+        if self._fixed:
+            raise ValueError("a fixed replay is neither saved nor loaded: fill a new one with the same episodes")
+
     @property
     def _filled(self) -> int:
         return min(self._written, self.capacity)
@@ -310,37 +335,3 @@ class Replay:
     def _without_proposals(self, numbers: np.ndarray) -> np.ndarray:
         """Return for rows by their `numbers` (of those written in total) whether their episodes have no proposals."""
         return np.ones(len(numbers), bool) if self._proposals is None else ~self._proposals.covers(numbers)
-
-
-def sample_mixed(
-    offline: Replay,
-    online: Replay,
-    batch_size: int,
-    horizon: int,
-    rng: np.random.Generator,
-    offline_share: float = 0.5,
-    imitable: bool = False,
-) -> Windows[np.ndarray]:
-    """Sample a batch of which a share comes from demonstrations, and the rest from the policy's own episodes.
-
-    The default share of one half is the symmetric sampling of RLPD (arXiv 2302.02948, section 4.1). Offline windows
-    come first. All are offline until the first own episode has ended (with `imitable`, one with steps worth imitating).
-
-    Args:
-        offline: The demonstrations.
-        online: The policy's own episodes.
-        batch_size: The number B of windows.
-        horizon: The maximum length H of a window in steps.
-        rng: The generator that draws the steps.
-        offline_share: The share of the batch that is drawn from `offline`, in [0, 1].
-        imitable: Whether to draw only from steps worth imitating (see `Replay.sample`).
-
-    Raises:
-        ValueError: `offline_share` is not in [0, 1], or a replay that is needed is empty.
-    """
-    if not 0 <= offline_share <= 1:
-        raise ValueError(f"offline_share must be in [0, 1], got {offline_share}")
-    available = online.imitable_steps if imitable else online.steps
-    from_offline = round(batch_size * offline_share) if available else batch_size
-    parts = [(offline, from_offline), (online, batch_size - from_offline)]
-    return concatenate([replay.sample(count, horizon, rng, imitable) for replay, count in parts if count])

@@ -91,7 +91,7 @@ def replay_of(episodes: Sequence[Episode], horizon: int) -> Replay:
     """Return a replay of whole episodes with proposals of H actions. Those of successes are worth imitating."""
     first, rows = episodes[0], sum(len(episode) + 1 for episode in episodes)
     sizes = first.observation_dim, first.action_dim, first.observation.dtype
-    replay = Replay(rows, *sizes, horizon=horizon, imitate=SOLVED)
+    replay = Replay(rows, *sizes, horizon=horizon, imitate=SOLVED, fixed=True)
     for episode in episodes:
         replay.add_episode(episode)
     return replay

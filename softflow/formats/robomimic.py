@@ -26,6 +26,7 @@ from softflow.formats.flat import (
     solved_steps,
 )
 from softflow.formats.parts import Observed, arranged, observed_parts
+from softflow.formats.room import take_room
 from softflow.formats.signature import is_hdf5
 from softflow.task import ObservationPart, TaskSpec
 
@@ -85,6 +86,7 @@ class RobomimicReader(DatasetReader):
             steps = {name: _steps(path, name, arrays, wanted) for name, arrays in found.items()}
             task = _task(path, next(iter(steps.values())).actions, observed, wanted)
             solved = _solved(steps.values(), assumed)
+            take_room(path, task, [len(one.actions) for one in steps.values()])
             episodes = []
             for (name, arrays), succeeded in zip(found.items(), solved, strict=True):
                 try:

@@ -97,7 +97,7 @@ class Trainer:
         horizon = algorithm.deployed.policy.horizon
         rule = ImitationRule(config.imitate).choose(demonstrations).rule
         online = Replay(config.replay_capacity, *sizes, replay_folder, horizon, algorithm.n_action_steps, imitate=rule)
-        offline = Replay(rows, *sizes, horizon=horizon, imitate=rule)
+        offline = Replay(rows, *sizes, horizon=horizon, imitate=rule, fixed=True)
         self.data = Data(offline, online, np.random.default_rng(config.seed))
         for episode in demonstrations:
             offline.add_episode(as_demonstration(episode, horizon))

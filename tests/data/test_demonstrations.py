@@ -149,11 +149,11 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "d.npz"
     save_demonstrations(path, EPISODES)
 
-    def full_disk(file, **_):
-        file.write(b"PK")
+    def full_disk(member, array, **_):
+        member.write(b"PK")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(np, "savez", full_disk)
+    monkeypatch.setattr(np.lib.format, "write_array", full_disk)
     with pytest.raises(OSError, match="no space"):
         save_demonstrations(path, EPISODES[:1])
     assert_same(load_demonstrations(path), EPISODES)

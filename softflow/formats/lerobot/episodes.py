@@ -18,6 +18,7 @@ from softflow.formats.lerobot.tables import numbers, pictures
 from softflow.formats.lerobot.task import RecordedTask, recorded_task
 from softflow.formats.lerobot.video import CameraFrames
 from softflow.formats.parts import arranged
+from softflow.formats.room import take_room
 from softflow.task import TaskSpec
 
 REWARD, SUCCESS, DONE = "next.reward", "next.success", "next.done"
@@ -61,6 +62,7 @@ def _episodes(root: Path, info: Info, recordings: Sequence[Recording], recorded:
         for camera in (one for one in used.values() if one.dtype == "video"):
             require_modest_video(root, camera, recordings)
             cameras[camera.name] = opened.enter_context(closing(CameraFrames(root, camera, info.fps)))
+        take_room(root, recorded.task, [recording.length for recording in recordings])
         for recording, table in zip(recordings, episode_tables(root, recordings, columns), strict=True):
             arrays = {}
             for name, feature in used.items():

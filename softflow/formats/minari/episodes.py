@@ -20,6 +20,7 @@ from softflow.formats.hdf5 import find_array, find_bytes, names_in, open_hdf5, r
 from softflow.formats.minari.metadata import METADATA, Metadata, StoredPart, data_folder, read_metadata
 from softflow.formats.parts import Observed, arranged, observed_parts
 from softflow.formats.pictures import decoded
+from softflow.formats.room import take_room
 from softflow.formats.variable_length import VariableLengthRows, variable_length_rows
 from softflow.task import TaskMismatch, TaskSpec
 
@@ -62,6 +63,7 @@ def read_episodes(path: Path, wanted: TaskSpec | None) -> Dataset:
         _require_modest(folder / MAIN, found, metadata)
         labels = {name: _labels(folder / MAIN, name, arrays) for name, arrays in found.items()}
         reached = _reached(labels, assumed)
+        take_room(path, task, [len(one.rewards) for one in labels.values()])
         episodes = []
         for name, arrays in found.items():
             try:
