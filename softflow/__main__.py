@@ -16,6 +16,8 @@ COMMANDS = {
     "guard": ("softflow.cli.guard", "calibrate a monitor for the policies of an environment"),
     "data": ("softflow.cli.data", "look at datasets, convert, repair, merge, filter and split them"),
     "robot": ("softflow.cli.robot", "run a policy on a robot, real or simulated, at a fixed rate"),
+    "report": ("softflow.cli.report", "write a page about runs: success, learning curves, episodes, settings"),
+    "plot": ("softflow.cli.plot", "plot the success of runs"),
 }
 """Module whose `main` runs the command, and a summary of the command."""
 

@@ -50,8 +50,10 @@ ALLOWED = {
     "softflow.robot": BOTTOM | {"softflow.data", "softflow.training", "softflow.console"},
     "softflow.runs": TRAINING
     | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.teleop", "softflow.robot"},
+    "softflow.report": TRAINING | {"softflow.training", "softflow.settings", "softflow.runs"},
     "softflow.cli": TRAINING
     | {
+        "softflow.report",
         "softflow.training",
         "softflow.envs",
         "softflow.settings",
