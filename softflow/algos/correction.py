@@ -247,14 +247,13 @@ class Correction(Algorithm):
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
         assert self.critic_learner is not None
         loss, q = self.critic_loss(batch)
-        self.critic_learner.descend(loss)
-        return critic_scalars(loss, q)
+        return self.critic_learner.descend(loss) | critic_scalars(loss, q)
 
     def update_head(self, corrected: Corrected, ordinary: Tensor) -> Scalars:
         loss, scalars = self.head_loss(corrected, ordinary)
-        descend(loss, self.head_optimizer, "head")
+        step = descend(loss, self.head_optimizer, "head")
         soft_update(self.policy.head, self.actor.head, self.config.ema_rate)
-        return scalars
+        return scalars | step
 
     def parts(self) -> Mapping[str, Any]:
         return {

@@ -264,8 +264,7 @@ class SoftFlow(OnlineMethod):
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
         context = self.policy.features(batch.observation)
         loss, q = self.critic_loss(batch, context)
-        self.critic_learner.descend(loss)
-        scalars = critic_scalars(loss, q)
+        scalars = self.critic_learner.descend(loss) | critic_scalars(loss, q)
         if self.state_value is not None:
             value_loss = self.value_loss(context, q)
             descend(value_loss, self.value_optimizer, "state value")
@@ -276,8 +275,7 @@ class SoftFlow(OnlineMethod):
         self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig, progress: float
     ) -> Scalars:
         loss, scalars = self.actor_loss(batch, imitable, config, progress)
-        self.policy_learner.descend(loss)
-        return scalars
+        return scalars | self.policy_learner.descend(loss)
 
     # ----------------------------------------------------------------------------------------- diagnostics and parts
 

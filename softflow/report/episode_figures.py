@@ -21,9 +21,8 @@ OUTCOMES = ("success", "failure", "out of time")
 
 
 def valued_rows(run: History) -> list[EpisodeRow]:
-    """Return the held-out and own episodes whose value a trained critic expected."""
-    trained = {metric.stage for metric in run.scalars.get("critic/q_mean", [])}
-    return [row for row in run.episodes or [] if row.value is not None and row.stage in trained]
+    """Return the held-out and own episodes of which a critic expected a value."""
+    return [row for row in run.episodes or [] if row.value is not None]
 
 
 def calibration(rows: Sequence[EpisodeRow]) -> np.ndarray:

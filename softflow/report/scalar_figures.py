@@ -59,8 +59,8 @@ LEARNING = (
     Panel("Critic loss", ("train/critic_loss", "train/value_loss"), "Broken: the state value's.", logarithmic=True),
     Panel("Values", ("critic/q_mean", "critic/q_min", "critic/q_max"), "Q of the batch: mean, and (broken) range."),
     Panel(
-        "Bias of the values", ("eval/q_bias", "rollout/q_bias"),
-        "Q minus the discounted return that followed. Solid: held-out episodes. Broken: own ones.",
+        "Bias of the values", ("eval/q_bias",),
+        "Q minus the discounted return that followed, on held-out episodes.",
     ),
     Panel(
         "Gradient norms", ("train/actor_gradient_norm", "train/critic_gradient_norm"),

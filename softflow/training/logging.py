@@ -1,4 +1,4 @@
-"""Logging of scalars to TensorBoard and to `metrics.csv`.
+"""Logging of scalars to TensorBoard and to `metrics.csv`, and of episodes to `episodes.csv`.
 
 `metrics.csv` is in long format with one row per scalar, so that a scalar that appears later needs no new column:
 
@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from types import TracebackType
 
 from softflow.errors import UserError
+from softflow.training.episode_table import HEADER, EpisodeRow, as_text
 from softflow.training.event_file import EventFile
+from softflow.training.resumable_csv import ResumableCsv
 from softflow.training.run_folder import RunFolder
 
 _HEADER = ["stage", "step", "name", "value"]
@@ -41,30 +42,32 @@ class MetricLogger:
     Args:
         run_folder: The folder of the run.
         resume_at: In a resumed run, the `offset()` stored in the checkpoint. Later rows are dropped.
+        episodes_resume_at: The same of `episodes_offset()`. 0 if an earlier version saved the checkpoint.
+
+    Attributes:
+        names: The names of the scalars that the run has logged so far.
 
     Raises:
-        UserError: A file cannot be written, in any method. In a resumed run, `metrics.csv` is missing or shorter than
-            at the checkpoint.
+        UserError: A file cannot be written, in any method. In a resumed run, a file is missing or shorter than at the
+            checkpoint.
     """
 
-    def __init__(self, run_folder: RunFolder, resume_at: int | None = None) -> None:
+    def __init__(self, run_folder: RunFolder, resume_at: int | None = None, episodes_resume_at: int = 0) -> None:
         self._run_folder = run_folder
         self._event_files: dict[str, EventFile] = {}
         self._last_step: dict[str, int] | None = None
         self._flushed = time.monotonic()
+        self.names: set[str] = set()
         path = run_folder.metrics_path
+        episodes_at = None if resume_at is None else episodes_resume_at
+        self._scalars = ResumableCsv(run_folder, path, _HEADER, resume_at)
+        self._episodes = ResumableCsv(run_folder, run_folder.episodes_path, HEADER, episodes_at)
         if resume_at is not None:
-            if not path.is_file() or path.stat().st_size < resume_at:
-                raise UserError(f"{path} is missing or shorter than at the checkpoint: restore it, or start again")
-            with run_folder.writing():
-                os.truncate(path, resume_at)
+            self._last_step = {}
             with path.open(newline="", encoding="utf-8") as file:
-                self._last_step = {row["stage"]: int(row["step"]) for row in csv.DictReader(file)}
-        with run_folder.writing():
-            self._file = path.open("x" if resume_at is None else "a", newline="", encoding="utf-8")
-        self._csv = csv.writer(self._file, lineterminator="\n")
-        if resume_at is None:
-            self._csv.writerow(_HEADER)
+                for row in csv.DictReader(file):
+                    self._last_step[row["stage"]] = int(row["step"])
+                    self.names.add(row["name"])
 
     def log(self, step: int, stage: str, scalars: Mapping[str, float]) -> None:
         """Write the scalars of one step.
@@ -77,42 +80,48 @@ class MetricLogger:
         Raises:
             FloatingPointError: A `train/*loss*` is NaN or infinite. All scalars are written first.
         """
+        numbers = {name: float(value) for name, value in scalars.items()}
         with self._run_folder.writing():
-            for name, value in scalars.items():
-                value = float(value)
+            for name, value in numbers.items():
                 self._event_file(stage).add_scalar(name, value, step)
-                if not name.startswith("time/"):
-                    self._csv.writerow([stage, step, name, repr(value)])
-            self._file.flush()
+        kept = {name: value for name, value in numbers.items() if not name.startswith("time/")}
+        self._scalars.write([stage, step, name, repr(value)] for name, value in kept.items())
+        self.names |= kept.keys()
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
-        for name, value in scalars.items():
+        for name, value in numbers.items():
             if _LOSS.match(name) and not math.isfinite(value):
                 self.flush()
                 raise FloatingPointError(
-                    f"{name} is {float(value)} at step {step} of the stage {stage!r}: training diverged. "
+                    f"{name} is {value} at step {step} of the stage {stage!r}: training diverged. "
                     "Look at the scalars before it; a smaller learning rate or stronger regularisation may help."
                 )
 
     def offset(self) -> int:
         """Flush all scalars to the disk and return the length of `metrics.csv` in bytes, for the checkpoint."""
         self.flush()
-        with self._run_folder.writing():
-            os.fsync(self._file.fileno())
-            return os.fstat(self._file.fileno()).st_size
+        return self._scalars.offset()
+
+    def log_episodes(self, rows: Sequence[EpisodeRow]) -> None:
+        """Write rows of `episodes.csv`."""
+        self._episodes.write(as_text(row) for row in rows)
+
+    def episodes_offset(self) -> int:
+        """Return the length of `episodes.csv` in bytes, for the checkpoint."""
+        return self._episodes.offset()
 
     def flush(self) -> None:
         """Make the scalars logged so far visible to readers."""
         with self._run_folder.writing():
-            self._file.flush()
             for file in self._event_files.values():
                 file.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flush and close the files."""
+        self._scalars.close()
+        self._episodes.close()
         with self._run_folder.writing():
-            self._file.close()
             for file in self._event_files.values():
                 file.close()
 

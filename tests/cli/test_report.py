@@ -45,7 +45,9 @@ def test_the_report_of_a_run(small_run: Path, command: Command) -> None:
     page = Path("r.html").read_text()
     parsed = Balanced(page)
     assert len(set(parsed.ids)) == len(parsed.ids)
-    assert {"Success", "Learning", "Actions and observations", "Settings"} <= {*parsed.texts}
+    assert {"Success", "Learning", "Expected and achieved", "Own episodes", "Actions and observations"} <= {
+        *parsed.texts
+    }
     assert not re.search(r"(?:src|href)=[\"'](?!#|data:)", page) and "url(http" not in page  # nothing from elsewhere
     assert not re.search(r"#0101\d|#0102\d", page), "a stand-in colour is left"
     for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
