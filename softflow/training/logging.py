@@ -11,7 +11,9 @@ It only contains scalars that the seed determines. Two runs with the same seed, 
 resumed, write the same bytes. Wall-clock scalars (`time/...`) would break this, so they only go to TensorBoard.
 
 TensorBoard shows each stage as a separate run (`tb/<stage>/`), because stages count their steps differently:
-imitation and the offline stages count updates, the online stage counts primitive environment steps.
+imitation and the offline stages count updates, the online stage counts primitive environment steps. Two further runs
+have one axis on which the stages follow one another: `tb/all_stages/` with all scalars, and `tb/settings/` with the
+evaluations, the configuration as a text, and the settings for the tab HParams.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ import csv
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from types import TracebackType
+from typing import Any
+
+import yaml
 
 from softflow.errors import UserError
 from softflow.training.episode_table import HEADER, EpisodeRow, as_text
@@ -33,6 +38,8 @@ from softflow.training.run_folder import RunFolder
 _HEADER = ["stage", "step", "name", "value"]
 _FLUSH_SECONDS = 30
 """Interval in seconds at which logged scalars become visible to TensorBoard."""
+ALL_STAGES, SETTINGS = _OVERVIEWS = "all_stages", "settings"
+"""Runs of TensorBoard beside those of the stages."""
 _LOSS = re.compile(r"^train/.*loss")
 
 
@@ -58,16 +65,19 @@ class MetricLogger:
         self._last_step: dict[str, int] | None = None
         self._flushed = time.monotonic()
         self.names: set[str] = set()
+        self._lengths: dict[str, int] = {}
         path = run_folder.metrics_path
         episodes_at = None if resume_at is None else episodes_resume_at
         self._scalars = ResumableCsv(run_folder, path, _HEADER, resume_at)
         self._episodes = ResumableCsv(run_folder, run_folder.episodes_path, HEADER, episodes_at)
         if resume_at is not None:
-            self._last_step = {}
             with path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
-                    self._last_step[row["stage"]] = int(row["step"])
+                    self._lengths[row["stage"]] = int(row["step"])
                     self.names.add(row["name"])
+            self._last_step = {**self._lengths, **dict.fromkeys(_OVERVIEWS, sum(self._lengths.values()))}
+        if run_folder.config_path.is_file():
+            self._write_settings(run_folder.config_path.read_text(encoding="utf-8"))
 
     def log(self, step: int, stage: str, scalars: Mapping[str, float]) -> None:
         """Write the scalars of one step.
@@ -81,9 +91,14 @@ class MetricLogger:
             FloatingPointError: A `train/*loss*` is NaN or infinite. All scalars are written first.
         """
         numbers = {name: float(value) for name, value in scalars.items()}
+        self._lengths[stage] = step
+        place = sum(self._lengths.values())  # earlier stages have ended
         with self._run_folder.writing():
             for name, value in numbers.items():
                 self._event_file(stage).add_scalar(name, value, step)
+                self._event_file(ALL_STAGES).add_scalar(name, value, place)
+                if name.startswith("eval/"):
+                    self._event_file(SETTINGS).add_scalar(name, value, place)
         kept = {name: value for name, value in numbers.items() if not name.startswith("time/")}
         self._scalars.write([stage, step, name, repr(value)] for name, value in kept.items())
         self.names |= kept.keys()
@@ -134,9 +149,25 @@ class MetricLogger:
         with suppress(UserError) if error is not None else nullcontext():  # a full disk makes this fail as well
             self.close()
 
+    def _write_settings(self, text: str) -> None:
+        """Write the configuration to TensorBoard."""
+        with self._run_folder.writing():
+            file = self._event_file(SETTINGS)
+            file.add_text("config", text)
+            file.add_settings(dict(_plain(yaml.safe_load(text))))
+
     def _event_file(self, stage: str) -> EventFile:
         if stage not in self._event_files:
             # In a resumed run, TensorBoard hides what the interrupted run logged after its checkpoint.
             purge = None if self._last_step is None else self._last_step.get(stage, -1) + 1
             self._event_files[stage] = EventFile(self._run_folder.tensorboard_path / stage, purge)
         return self._event_files[stage]
+
+
+def _plain(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
+    """Yield nested settings by their dotted names, and what is no number as a text."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _plain(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, bool | int | float | str) else str(value)
