@@ -40,7 +40,7 @@ def calibration(rows: Sequence[EpisodeRow]) -> np.ndarray:
 def draw_calibration(groups: Sequence[Group], name: str, description: str) -> str:
     """Return the figure of the value against the achieved return as an SVG element."""
     theme = ON_THE_PAGE
-    with drawing(theme, 3.7, 3.0) as (figure, [axes]):
+    with drawing(theme, 5.2, 3.6) as (figure, [axes]):
         for index, group in enumerate(groups):
             rows = [row for run in group.runs for row in valued_rows(run)]
             for source, filled in (("own", True), ("held_out", False)):

@@ -18,6 +18,8 @@ from softflow.runs.video import Film, write_films
 from softflow.training.evaluation import HELD_OUT_SEEDS
 from softflow.training.failures import EnvironmentFailed
 
+WIDTH = 480
+"""Width of a film in pixels."""
 TRIES = 8
 """Number of episodes that are looked at for each film that is wanted."""
 
@@ -51,7 +53,7 @@ def _first_films(run: History, number: int) -> list[Film]:
     successes: list[Film] = []
     failures: list[Film] = []
     seeds = range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + TRIES * number)
-    for film in film_policy(deployed.policy, config.run, run.name, seeds):
+    for film in film_policy(deployed.policy, config.run, run.name, seeds, WIDTH):
         kept = successes if film.is_success else failures
         if len(kept) < number:
             kept.append(film)
@@ -64,7 +66,7 @@ def _embedded(film: Film, label: str) -> str:
     """Return a film as a video element."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "film.mp4")
-        write_films(path, [film])
+        write_films(path, [film], columns=1)
         data = base64.b64encode(path.read_bytes()).decode()
     source = f"data:video/mp4;base64,{data}"
     return f'<video controls muted loop playsinline aria-label="{escape(label)}" src="{source}"></video>'

@@ -103,7 +103,7 @@ def draw_panel(panel: Panel, groups: Mapping[int, Group], axis: StageAxis, name:
                     for stage in run.lengths:
                         points = _in_stage(axis, run, scalar, stage)
                         if len(points):
-                            marker = "o" if len(points) <= 12 and scalar.startswith("eval/") else None
+                            marker = "o" if len(points) == 1 or scalar.startswith("eval/") else None
                             axes.plot(
                                 *thinned(points[:, 0], points[:, 1]), color=theme.color(index), marker=marker,
                                 markersize=2.5, **(_FIRST if number == 0 else _OTHERS),

@@ -57,7 +57,7 @@ class StageAxis:
         for index, ((stage, start), end) in enumerate(zip(self.starts.items(), ends, strict=True)):
             if index % 2:
                 axes.axvspan(start, end, color=theme.line, alpha=0.35, linewidth=0, zorder=0)
-            if end - start >= 0.025 * len(stage) * self.end:
+            if end - start >= 0.02 * len(stage) * self.end:
                 axes.text(
                     start, 1.0, f" {stage}", transform=axes.get_xaxis_transform(), va="bottom", fontsize=7,
                     color=theme.muted,

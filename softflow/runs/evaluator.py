@@ -22,7 +22,7 @@ from softflow.runs.assembly import (
     require_new_file,
 )
 from softflow.runs.filming import film_policy
-from softflow.runs.video import SUFFIXES, Film, write_films
+from softflow.runs.video import LARGEST_WIDTHS, SUFFIXES, Film, columns_of, write_films
 from softflow.training.config import EnvOptions
 from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate, evaluate_guarded, guard_shares
 from softflow.training.failures import EnvironmentErrors, OnEnvError
@@ -148,18 +148,19 @@ class Evaluator:
         if self._rows is not None:
             _write_csv(self._rows, episodes)
         if self._film is not None:
-            films = self._films()
-            write_films(self._film, films, len(films) // 2 if self._beside else None)
+            number = self.config.video_episodes
+            columns = number if self._beside else columns_of(number)
+            write_films(self._film, self._films(LARGEST_WIDTHS[self._film.suffix] // columns), columns)
 
-    def _films(self) -> list[Film]:
-        """Film the first episodes, if wanted by the policy of another stage as well."""
+    def _films(self, width: int) -> list[Film]:
+        """Film the first episodes, if wanted by the policy of another stage as well, with pictures of this width."""
         config = self.config
         seeds = range(config.seed, config.seed + config.video_episodes)
         films: list[Film] = []
         if self._beside is not None:
-            films += film_policy(self._beside, self.settings, self.run, seeds, f"after {config.video_beside}")
+            films += film_policy(self._beside, self.settings, self.run, seeds, width, f"after {config.video_beside}")
         caption = "" if self._beside is None else f"after {config.stage}" if config.stage else "best"
-        return [*films, *film_policy(self.policy, self.settings, self.run, seeds, caption, config.greedy)]
+        return [*films, *film_policy(self.policy, self.settings, self.run, seeds, width, caption, config.greedy)]
 
     def _act(self, observation: np.ndarray) -> np.ndarray:
         seen = observation_tensor(observation, self.config.device)

@@ -18,7 +18,13 @@ from softflow.training.success import SuccessRule
 
 
 def film_policy(
-    policy: BestOfN, settings: RunConfig, run: str, seeds: Iterable[int], caption: str = "", greedy: bool = False
+    policy: BestOfN,
+    settings: RunConfig,
+    run: str,
+    seeds: Iterable[int],
+    width: int,
+    caption: str = "",
+    greedy: bool = False,
 ) -> Iterator[Film]:
     """Film one episode for each seed, one after another. torch is seeded before each of them.
 
@@ -27,6 +33,7 @@ def film_policy(
         settings: The settings of its run, which say what its environment is.
         run: The name of the run, for errors.
         seeds: The seeds of the episodes.
+        width: The largest width of a picture in pixels.
         caption: What stands before the seed in the films.
         greedy: Whether to execute the most likely chunk instead of sampled candidates.
 
@@ -55,4 +62,4 @@ def film_policy(
         require_fit(policy, environment, run)
         for seed in seeds:
             torch.manual_seed(seed)
-            yield film_episode(environment, choose, seed, f"{caption}{', ' if caption else ''}seed {seed}")
+            yield film_episode(environment, choose, seed, f"{caption}{', ' if caption else ''}seed {seed}", width)

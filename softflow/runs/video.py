@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,13 @@ from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnv
 from softflow.training.failures import EnvironmentFailed, Failure
 from softflow.training.global_state import environments_turn
 
-LARGEST_WIDTH = 1280
-"""Largest width of a grid in pixels."""
+LARGEST_WIDTHS = {".mp4": 1280, ".gif": 640}
+"""Largest width of a grid in pixels, by the suffix of the file."""
+GIF_RATE = 10
+"""Largest number of frames per second in a GIF, whose files are large."""
 HOLD = 1.0
 """Seconds for which the last frame stays."""
-SUFFIXES = (".mp4", ".gif")
+SUFFIXES = tuple(LARGEST_WIDTHS)
 
 
 class Choice(NamedTuple):
@@ -54,7 +57,11 @@ class Film:
 
 
 def film_episode(
-    environment: CheckedEnvironment, choose: Callable[[np.ndarray], Choice], seed: int, caption: str = ""
+    environment: CheckedEnvironment,
+    choose: Callable[[np.ndarray], Choice],
+    seed: int,
+    caption: str = "",
+    width: int = LARGEST_WIDTHS[".mp4"],
 ) -> Film:
     """Run one episode in an environment with `render_mode="rgb_array"` and film it.
 
@@ -63,6 +70,7 @@ def film_episode(
         choose: The policy, which maps an observation (1, O) to what it does.
         seed: The seed of the episode.
         caption: What the film shows. By default the seed.
+        width: The largest width of a picture in pixels. Larger ones are reduced.
 
     Raises:
         UserError: The environment renders no pictures.
@@ -71,7 +79,7 @@ def film_episode(
     film = Film(caption or f"seed {seed}", frames_per_second=environment.metadata.get("render_fps") or 20)
     with _their_turn():
         observation, _ = environment.reset(seed=seed)
-        film.frames.append(picture_of(environment))
+        film.frames.append(_reduced(picture_of(environment), width))
     film.values.append(None)
     ended = False
     while not ended:
@@ -79,7 +87,7 @@ def film_episode(
         with _their_turn():
             for action in choice.actions:
                 observation, reward, terminated, truncated, info = environment.step(action)
-                film.frames.append(picture_of(environment))
+                film.frames.append(_reduced(picture_of(environment), width))
                 film.values.append(choice.value)
                 film.total += float(reward)
                 film.is_success = info["is_success"]
@@ -88,76 +96,101 @@ def film_episode(
     return film
 
 
-def write_films(path: Path, films: Sequence[Film], columns: int | None = None) -> None:
+def columns_of(number: int) -> int:
+    """Return the number of films in a row of a grid that is about as wide as high."""
+    return math.ceil(math.sqrt(number))
+
+
+def write_films(path: Path, films: Sequence[Film], columns: int) -> None:
     """Write films side by side, row after row. One that ends early shows its last frame until all have ended.
 
     Args:
         path: An .mp4 file, which needs ffmpeg, or a .gif file.
         films: The films. Their pictures must have the same size.
-        columns: The number of films in a row. By default the grid is about as wide as high.
+        columns: The number of films in a row.
 
     Raises:
         UserError: imageio, or ffmpeg for an .mp4 file, is not installed, or the file cannot be written.
     """
+    with written_whole(path) as file:
+        if path.suffix == ".gif":
+            _write_gif(file, films, columns)
+        else:
+            _write_mp4(file, films, columns)
+
+
+def _write_mp4(file: Path, films: Sequence[Film], columns: int) -> None:
     try:
         import imageio.v2 as imageio
-    except ModuleNotFoundError as error:
+
+        writer: Any = imageio.get_writer(file, fps=films[0].frames_per_second, macro_block_size=2)
+    except (ImportError, ValueError) as error:  # imageio without ffmpeg finds no backend
         raise UserError("a video needs imageio and ffmpeg: pip install 'softflow[video]'") from error
-    rate = films[0].frames_per_second
-    options: dict[str, Any] = (
-        {"fps": rate, "macro_block_size": 2} if path.suffix == ".mp4" else {"fps": rate, "loop": 0}
-    )
-    with written_whole(path) as file:
-        try:
-            writer: Any = imageio.get_writer(file, **options)  # its declared type lacks `append_data`
-        except (ImportError, ValueError) as error:  # imageio without ffmpeg finds no backend
-            raise UserError("a video needs imageio and ffmpeg: pip install 'softflow[video]'") from error
-        with writer as output:
-            for frame in grid(films, columns or math.ceil(math.sqrt(len(films)))):
-                output.append_data(frame)
-        try:
-            imageio.get_reader(file).close()
-        except Exception as error:  # ffmpeg reports no error when the disk is full
-            raise OSError(errno.EIO, "the film that was written cannot be read: is the disk full?") from error
+    with writer as output:
+        for frame in grid(films, columns):
+            output.append_data(frame)
+    try:
+        imageio.get_reader(file).close()
+    except Exception as error:  # ffmpeg reports no error when the disk is full
+        raise OSError(errno.EIO, "ffmpeg left a film that cannot be read: is the disk full?") from error
+
+
+def _write_gif(file: Path, films: Sequence[Film], columns: int) -> None:
+    every = max(1, round(films[0].frames_per_second / GIF_RATE))
+    frames = (_image().fromarray(frame).quantize(128) for frame in islice(grid(films, columns), 0, None, every))
+    duration = round(1000 * every / films[0].frames_per_second)
+    next(frames).save(file, save_all=True, append_images=frames, duration=duration, loop=0)
 
 
 def grid(films: Sequence[Film], columns: int) -> Iterator[np.ndarray]:
     """Yield the frames of the films in a grid, (height, width, 3) of uint8, `HOLD` seconds beyond their ends."""
-    from PIL import Image
-
     height, width, _ = films[0].frames[0].shape
-    columns = min(columns, len(films))
-    scale = min(1.0, LARGEST_WIDTH / (columns * width))
-    size = max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)  # video codecs need even sizes
     rows = math.ceil(len(films) / columns)
-    sheet = Image.new("RGB", (columns * size[0], rows * size[1]))
+    sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
     length = max(len(film.frames) for film in films) + round(HOLD * films[0].frames_per_second)
     for step in range(length):
         for index, film in enumerate(films):
-            if step <= len(film.frames):  # afterwards its last frame, with the outcome, stays
-                picture = _written_on(film, step, size)
-                sheet.paste(picture, (index % columns * size[0], index // columns * size[1]))
-        yield np.asarray(sheet).copy()
+            if step < len(film.frames):  # afterwards its last frame, with the outcome, stays
+                row, column = index // columns * height, index % columns * width
+                sheet[row : row + height, column : column + width] = _written_on(film, step)
+        yield sheet.copy()
 
 
-def _written_on(film: Film, step: int, size: tuple[int, int]) -> Any:
-    """Return a frame at a size, with caption and value, and with the outcome if the episode has ended."""
-    from PIL import Image, ImageDraw
+def _written_on(film: Film, step: int) -> np.ndarray:
+    """Return a frame with the caption and the value written on it, and on the last one the outcome."""
+    from PIL import ImageDraw
 
-    shown, has_ended = min(step, len(film.frames) - 1), step >= len(film.frames) - 1
-    picture = Image.fromarray(film.frames[shown]).resize(size, Image.Resampling.LANCZOS)
-    pen, font = ImageDraw.Draw(picture), max(9, size[0] // 26)
-    value = film.values[shown]
+    picture = _image().fromarray(film.frames[step])
+    width, height = picture.size
+    pen, font, value = ImageDraw.Draw(picture), max(9, width // 26), film.values[step]
     lines = [film.caption, *([] if value is None else [f"value {value:.2f}"])]
     margin = font // 2
     style: dict[str, Any] = {"font_size": font, "stroke_width": max(1, font // 9), "stroke_fill": "black"}
     pen.multiline_text((margin, margin), "\n".join(lines), fill="white", **style)
-    if has_ended:
+    if step == len(film.frames) - 1:
         color, text = ((60, 200, 120), "success") if film.is_success else ((240, 90, 90), "failure")
-        pen.rectangle((0, 0, size[0] - 1, size[1] - 1), outline=color, width=max(2, size[0] // 90))
-        place = (margin, size[1] - margin)
-        pen.text(place, f"{text} after {len(film.frames) - 1} steps", fill=color, anchor="ld", **style)
-    return picture
+        pen.rectangle((0, 0, width - 1, height - 1), outline=color, width=max(2, width // 90))
+        pen.text((margin, height - margin), f"{text} after {step} steps", fill=color, anchor="ld", **style)
+    return np.asarray(picture)
+
+
+def _reduced(picture: np.ndarray, width: int) -> np.ndarray:
+    """Return a picture that is at most so wide, with even sizes, which codecs of videos need."""
+    scale = min(1.0, width / picture.shape[1])
+    size = int(picture.shape[1] * scale) // 2 * 2, int(picture.shape[0] * scale) // 2 * 2
+    if size == picture.shape[1::-1]:
+        return picture
+    image = _image()
+    return np.asarray(image.fromarray(picture).resize(size, image.Resampling.LANCZOS))
+
+
+def _image() -> Any:
+    """Return Pillow's module of images."""
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise UserError("a video needs Pillow: pip install 'softflow[video]'") from error
+    return Image
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from softflow.errors import UserError
-from softflow.runs.video import HOLD, Choice, Film, film_episode, grid, write_films
+from softflow.runs.video import HOLD, Choice, Film, columns_of, film_episode, grid, write_films
 from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.failures import EnvironmentFailed
 from softflow.training.success import SuccessRule
@@ -68,7 +68,7 @@ def play_imageio(monkeypatch: pytest.MonkeyPatch, torn: bool = False) -> None:
 def film(path: Path, number: int = 1) -> None:
     environment = CheckedEnvironment(Counting())
     films = [film_episode(environment, lambda seen: Choice(np.zeros((3, 1)), 0.5), seed) for seed in range(number)]
-    write_films(path, films)
+    write_films(path, films, columns_of(number))
 
 
 def test_a_film_has_every_step_of_an_episode_and_holds_the_last(
