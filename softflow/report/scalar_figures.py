@@ -42,10 +42,6 @@ LEARNING = (
     Panel("Negative log-likelihood of the data", ("flow/nll",), "Per dimension, of the chunks in the batch."),
     Panel("Flow-matching loss", ("flow/loss",), "Of the chunks in the batch."),
     Panel(
-        "Held-out imitation loss", ("eval/imitation_loss", "flow/nll", "flow/loss"),
-        "Solid: demonstrations that the run did not learn from. Broken: its own data. A growing gap is overfitting.",
-    ),
-    Panel(
         "Likelihood of own and demonstrated chunks", ("eval/nll_own", "eval/nll_demonstrated"),
         "Negative log-likelihood per dimension under the policy of each evaluation. Solid: recent own chunks. Broken: "
         "demonstrated ones.",
