@@ -11,7 +11,7 @@ from softflow.errors import UserError
 from softflow.report.data_statistics import MOST_DIMENSIONS, DataStatistics, draw_statistics, statistics_of
 from softflow.report.deployment import changes_of
 from softflow.report.drawing import NUMBER_OF_COLORS, ON_THE_PAGE, as_svg, drawing
-from softflow.report.episode_figures import draw_calibration, draw_outcomes, outcome_of, valued_rows
+from softflow.report.episode_figures import OUTCOMES, draw_calibration, draw_outcomes, outcome_of, valued_rows
 from softflow.report.groups import Group, differences
 from softflow.report.history import History
 from softflow.report.page import Entry, Figure, Fold, Section, Table, markup
@@ -80,36 +80,30 @@ def learning_section(groups: Sequence[Group]) -> Section | None:
 
 def values_section(groups: Sequence[Group]) -> Section | None:
     """The value that the critic expected against the return that was achieved."""
-    rows = [row for group in groups for run in group.runs for row in valued_rows(run)]
+    rows: list[list[str]] = []
+    for group in groups:
+        valued = [row for run in group.runs for row in valued_rows(run)]
+        for source, name in (("own", "own"), ("held_out", "held-out")):
+            pairs = [(row.value, row.achieved) for row in valued if row.source == source]
+            if pairs:
+                value, achieved = np.mean(np.array(pairs, dtype=np.float64), axis=0)
+                numbers = [f"{len(pairs):,}", f"{value:.3f}", f"{achieved:.3f}", f"{value - achieved:+.3f}"]
+                rows.append([f"{group.label} on {group.environment}", name, *numbers])
     if not rows:
         return None
-    svg = draw_calibration(groups, "calibration", "expected values against achieved returns")
-    bias = [
-        (f"{group.label} on {group.environment}", source, [r for run in group.runs for r in valued_rows(run)
-                                                           if r.source == source])
-        for group in groups for source in ("own", "held_out")
-    ]  # fmt: skip
-    table = [
-        [label, source.replace("_", "-"), f"{len(some):,}", f"{_mean(r.value for r in some):.3f}",
-         f"{_mean(r.achieved for r in some):.3f}",
-         f"{_mean(r.value for r in some) - _mean(r.achieved for r in some):+.3f}"]
-        for label, source, some in bias if some
-    ]  # fmt: skip
+    text = [
+        "Means over the decisions of an episode, by the critic as it was then. Episodes that ran out of time may have "
+        "achieved more than was seen."
+    ]
     caption = (
         "Filled points and solid lines: own episodes. Hollow points and broken lines: held-out ones. Each point is an "
         "eighth of the episodes; whiskers are 95 % intervals of the mean. Points below the dotted line did worse than "
         "the critic expected."
     )
-    text = [
-        "Means over the decisions of an episode, by the critic as it was then. Episodes that ran out of time may have "
-        "achieved more than was seen."
-    ]
-    header = ["setting", "episodes of", "number", "mean Q", "mean return", "bias"]
-    return Section(
-        "values", "Expected and achieved", text, legend_of(groups),
-        [Figure("Q against the discounted return", markup(svg), caption)], [Table(header, table, numbers=(2, 3, 4, 5))],
-        large=True,
-    )  # fmt: skip
+    svg = draw_calibration(groups, "calibration", "expected values against achieved returns")
+    figure = Figure("Q against the discounted return", markup(svg), caption)
+    table = Table(["setting", "episodes", "number", "mean Q", "mean return", "bias"], rows, numbers=(2, 3, 4, 5))
+    return Section("values", "Expected and achieved", text, legend_of(groups), [figure], [table], large=True)
 
 
 def outcomes_section(groups: Sequence[Group]) -> Section | None:
@@ -126,9 +120,7 @@ def outcomes_section(groups: Sequence[Group]) -> Section | None:
             figures.append(Figure(title, markup(svg)))
             for arm in sorted({row.arm for row in own}):
                 some = [row for row in own if row.arm == arm]
-                shares = [
-                    sum(outcome_of(row) == name for row in some) for name in ("success", "failure", "out of time")
-                ]
+                shares = [sum(outcome_of(row) == outcome for row in some) for outcome in OUTCOMES]
                 mean_length = float(np.mean([row.length for row in some]))
                 rows.append([title, str(arm), f"{len(some):,}", *(f"{n:,}" for n in shares), f"{mean_length:.0f}"])
     if not figures:
@@ -228,7 +220,3 @@ def legend_of(groups: Sequence[Group]) -> list[Entry]:
 
 def _shown(value: Any) -> str:
     return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _mean(values: Any) -> float:
-    return float(np.mean([value for value in values if value is not None]))
