@@ -162,16 +162,23 @@ def _written_on(film: Film, step: int) -> np.ndarray:
 
     picture = _image().fromarray(film.frames[step])
     width, height = picture.size
-    pen, font, value = ImageDraw.Draw(picture), max(9, width // 26), film.values[step]
+    pen, font, value = ImageDraw.Draw(picture), max(10, width // 26), film.values[step]
     lines = [film.caption, *([] if value is None else [f"value {value:.2f}"])]
     margin = font // 2
-    style: dict[str, Any] = {"font_size": font, "stroke_width": max(1, font // 9), "stroke_fill": "black"}
-    pen.multiline_text((margin, margin), "\n".join(lines), fill="white", **style)
+    for number, line in enumerate(lines):
+        _label(pen, (margin, margin + number * font * 3 // 2), line, "white", font, "la")
     if step == len(film.frames) - 1:
         color, text = ((60, 200, 120), "success") if film.is_success else ((240, 90, 90), "failure")
         pen.rectangle((0, 0, width - 1, height - 1), outline=color, width=max(2, width // 90))
-        pen.text((margin, height - margin), f"{text} after {step} steps", fill=color, anchor="ld", **style)
+        _label(pen, (margin, height - margin), f"{text} after {step} steps", color, font, "ld")
     return np.asarray(picture)
+
+
+def _label(pen: Any, place: tuple[int, int], text: str, color: Any, font: int, anchor: str) -> None:
+    """Write a line on a black ground, which is readable on any picture."""
+    left, top, right, bottom = pen.textbbox(place, text, font_size=font, anchor=anchor)
+    pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill="black")
+    pen.text(place, text, fill=color, font_size=font, anchor=anchor)
 
 
 def _reduced(picture: np.ndarray, width: int) -> np.ndarray:

@@ -58,17 +58,16 @@ def measure_episodes(
 def measure_likelihood(policy: ChunkPolicy, data: Data, device: str) -> dict[str, float]:
     """Return the negative log-likelihood per dimension of demonstrated chunks and, if there are any, of own ones.
 
-    Both are of chunks that are worth imitating. Empty if the policy has no density of chunks.
+    Both are of chunks that are worth imitating. A scalar is missing if the policy has no density of its chunks.
     """
-    if not _has_likelihood(policy):
-        return {}
     scalars = {}
     with random_state_kept(device):
         for name, replay in (("demonstrated", data.offline), ("own", data.online)):
             if replay.imitable_steps:
                 windows = replay.sample(SAMPLED_CHUNKS, policy.horizon, np.random.default_rng(0), imitable=True)
                 batch = to_torch(windows, device)
-                scalars[f"eval/nll_{name}"] = float(policy.bc_loss(batch.observation, batch.chunk))
+                if (nll := _nll(policy, batch.observation, batch.chunk)) is not None:
+                    scalars[f"eval/nll_{name}"] = nll
     return scalars
 
 
@@ -104,11 +103,17 @@ def _decisions(episode: Episode, deployed: BestOfN) -> np.ndarray:
 def _nll_of_proposals(policy: ChunkPolicy, episode: Episode, device: str) -> float | None:
     """Return the negative log-likelihood per dimension of the chunks that the policy proposed and executed."""
     proposals = episode.proposals
-    if proposals is None or not proposals.own.any() or not _has_likelihood(policy):
+    if proposals is None or not proposals.own.any():
         return None
     observation = observation_tensor(episode.observation[proposals.step[proposals.own]], device)
-    return float(policy.bc_loss(observation, torch.as_tensor(proposals.chunk[proposals.own], device=device)))
+    return _nll(policy, observation, torch.as_tensor(proposals.chunk[proposals.own], device=device))
 
 
-def _has_likelihood(policy: ChunkPolicy) -> bool:
-    return isinstance(policy, FlowPolicy) and policy.flow.loss_is_nll and policy.flow.exact_density
+def _nll(policy: ChunkPolicy, observation: torch.Tensor, chunk: torch.Tensor) -> float | None:
+    """Return the mean negative log-likelihood per dimension of chunks. None if one of them has no density."""
+    if not (isinstance(policy, FlowPolicy) and policy.flow.loss_is_nll and policy.flow.exact_density):
+        return None
+    try:
+        return float(policy.bc_loss(observation, chunk))
+    except ValueError:  # a tanh-Gaussian has no density at the bounds of actions
+        return None

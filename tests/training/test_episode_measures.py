@@ -51,7 +51,7 @@ def test_value_and_return_are_means_over_the_decisions(deployed: BestOfN) -> Non
     chunks = torch.as_tensor(np.stack([one.action[[0, 1]], one.action[[2, 2]]]), dtype=torch.float32)
     context = deployed.policy.features(torch.as_tensor(one.observation[[0, 2]], dtype=torch.float32))
     assert deployed.critic is not None
-    assert row.value == pytest.approx(float(deployed.critic(context, chunks).mean()))
+    assert row.value == pytest.approx(float(deployed.critic(context, chunks).mean().detach()))
     assert bias_of([row, row]) == {"eval/q_bias": pytest.approx(row.value - row.achieved)}
 
 
@@ -66,8 +66,16 @@ def test_the_likelihood_is_that_of_the_chunks_that_the_policy_executed(deployed:
     one = episode([0.0, 0.0, 1.0], Proposals(np.array([0, 2]), chunks, np.array([False, True])))
     seen = torch.as_tensor(one.observation[[2]], dtype=torch.float32)
     assert isinstance(deployed.policy, FlowPolicy)
-    expected = -float(deployed.policy.log_prob(seen, torch.as_tensor(chunks[None, 1:]))) / HORIZON
+    expected = -float(deployed.policy.log_prob(seen, torch.as_tensor(chunks[None, 1:])).detach()) / HORIZON
     assert measured(deployed, one).nll == pytest.approx(expected, rel=1e-5)
+
+
+def test_chunks_without_a_density_have_no_likelihood() -> None:
+    policy = FlowPolicy(2, 1, HORIZON, flow="tanh_gaussian").eval()
+    policy.normalizer.fit(torch.zeros(2), torch.ones(2))
+    at_the_bound = Proposals(np.array([0]), np.ones((1, HORIZON, 1), np.float32), np.array([True]))
+    deployed = BestOfN(policy, None, n_action_steps=2, candidates=1, temperature=1.0)
+    assert measured(deployed, episode([1.0], at_the_bound)).nll is None
 
 
 def test_measuring_leaves_the_random_states_alone(deployed: BestOfN) -> None:
