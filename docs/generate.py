@@ -70,7 +70,7 @@ def presets(kind: str) -> str:
 
 def commands() -> str:
     """Describe the flags of every command but softflow-train, whose flags are the settings of a run."""
-    from softflow.cli import data, demonstrate, evaluate, export, guard, robot, study
+    from softflow.cli import data, demonstrate, evaluate, export, guard, plot, report, robot, study
 
     single = {
         "softflow-eval RUN": evaluate.EvalConfig,
@@ -78,7 +78,11 @@ def commands() -> str:
         "softflow-export RUN": export.ExportConfig,
         "softflow-guard RUN": guard.GuardConfig,
         "softflow-robot run RUN": robot.RunRobotConfig,
+        "softflow-robot record": robot.RecordConfig,
+        "softflow-robot link FOLDER": robot.FolderConfig,
         "softflow-study FOLDER": study.StudyConfig,
+        "softflow-report RUN ...": report.ReportConfig,
+        "softflow-plot RUN ...": plot.PlotConfig,
     }
     parts = [f"## `{usage}`\n\n{table(cls)}" for usage, cls in single.items()]
     for name, command in data.COMMANDS.items():

@@ -18,6 +18,8 @@ COMMANDS = {
     "data": ("softflow.cli.data", "look at datasets, convert, repair, merge, filter and split them"),
     "robot": ("softflow.cli.robot", "run a policy on a robot, real or simulated, at a fixed rate"),
     "study": ("softflow.cli.study", "train methods, environments, settings and seeds, and tabulate the success"),
+    "report": ("softflow.cli.report", "write a page about runs: success, learning curves, episodes, settings"),
+    "plot": ("softflow.cli.plot", "plot the success of runs"),
 }
 """Module whose `main` runs the command, and a summary of the command."""
 

@@ -51,8 +51,10 @@ ALLOWED = {
     "softflow.runs": TRAINING
     | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.teleop", "softflow.robot"},
     "softflow.studies": TRAINING | {"softflow.training", "softflow.settings", "softflow.runs"},
+    "softflow.report": TRAINING | {"softflow.training", "softflow.settings", "softflow.runs"},
     "softflow.cli": TRAINING
     | {
+        "softflow.report",
         "softflow.training",
         "softflow.envs",
         "softflow.settings",

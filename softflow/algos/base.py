@@ -149,6 +149,12 @@ class Algorithm(ABC):
         return self.deployed.n_action_steps
 
     @property
+    def discount(self) -> float | None:
+        """The discount per primitive step of the values of `deployed.critic`, whose rewards are relative to the largest
+        return of a demonstration. None, the default, if they mean something else: nothing is compared with them."""
+        return None
+
+    @property
     def imitates(self) -> bool:
         """Whether the policy learns the likelihood of demonstrated chunks, so that these must have a density."""
         return True

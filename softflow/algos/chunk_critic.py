@@ -48,10 +48,11 @@ class CriticLearner:
         self.target = self.critic.make_target()
         self.optimizer = torch.optim.AdamW(self.critic.parameters(), config.critic_learning_rate, fused=True)
 
-    def descend(self, loss: Tensor) -> None:
-        """Make one optimiser step of the critic and update the target."""
-        descend(loss, self.optimizer, "critic")
+    def descend(self, loss: Tensor) -> dict[str, Tensor]:
+        """Make one optimiser step of the critic and update the target. Return the step's scalars."""
+        step = descend(loss, self.optimizer, "critic")
         soft_update(self.target, self.critic, self.target_rate)
+        return step
 
     def q(self, batch: Windows[Tensor]) -> Tensor:
         """Return Q(s, a) of the actions of each window by each critic: (E, B)."""

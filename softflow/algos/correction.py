@@ -248,15 +248,14 @@ class Correction(Algorithm):
         """Make one update of the critics, and return its scalars."""
         assert self.critic_learner is not None
         loss, q = self.critic_loss(batch)
-        self.critic_learner.descend(loss)
-        return critic_scalars(loss, q)
+        return self.critic_learner.descend(loss) | critic_scalars(loss, q)
 
     def update_head(self, corrected: Corrected, ordinary: Tensor) -> Scalars:
         """Make one update of the steering head, and return its scalars."""
         loss, scalars = self.head_loss(corrected, ordinary)
-        descend(loss, self.head_optimizer, "head")
+        step = descend(loss, self.head_optimizer, "head")
         soft_update(self.policy.head, self.actor.head, self.config.ema_rate)
-        return scalars
+        return scalars | step
 
     def parts(self) -> Mapping[str, Any]:
         return {

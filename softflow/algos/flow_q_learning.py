@@ -187,14 +187,12 @@ class FlowQLearning(OnlineMethod):
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
         """Make one update of the critics, and return its scalars."""
         loss, q = self.critic_loss(batch)
-        self.critic_learner.descend(loss)
-        return critic_scalars(loss, q)
+        return self.critic_learner.descend(loss) | critic_scalars(loss, q)
 
     def update_actor(self, observation: Tensor, imitable: Windows[Tensor], improve: bool) -> Scalars:
         """Make one update of the actor, and return its scalars."""
         loss, scalars = self.actor_loss(observation, imitable, improve)
-        self.policy_learner.descend(loss)
-        return scalars
+        return scalars | self.policy_learner.descend(loss)
 
     def parts(self) -> Mapping[str, Any]:
         return {"policy_learner": self.policy_learner.parts(), **self.critic_learner.parts()}

@@ -41,6 +41,10 @@ class OnlineMethod(Algorithm):
         reward = windows.reward / np.float32(data.offline.largest_return)
         return to_torch(replace(windows, reward=reward), self.device)
 
+    @property
+    def discount(self) -> float:
+        return self.config.discount
+
     def load_base(self, policy: ChunkPolicy) -> None:
         self.policy_learner.start_from(policy)
 

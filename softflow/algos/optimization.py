@@ -11,10 +11,13 @@ GRADIENT_NORM = 10.0
 """Gradients are clipped to this norm."""
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer, learner: str) -> None:
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, learner: str) -> dict[str, Tensor]:
     """Make one optimiser step on `loss` with the gradient clipped to `GRADIENT_NORM`.
 
     Only the optimiser's parameters get a gradient; a critic that the loss passes through gets none.
+
+    Returns:
+        The scalars to log: the norm of the gradient before it was clipped, and the learning rate.
 
     Raises:
         FloatingPointError: The loss or its gradient is not finite. The message names the `learner`, whose
@@ -32,6 +35,8 @@ def descend(loss: Tensor, optimizer: torch.optim.Optimizer, learner: str) -> Non
     if norm_value > GRADIENT_NORM:
         nn.utils.clip_grads_with_norm_(learned, GRADIENT_NORM, norm)
     optimizer.step()
+    name, rate = f"train/{learner.replace(' ', '_')}", optimizer.param_groups[0]["lr"]
+    return {f"{name}_gradient_norm": norm, f"{name}_learning_rate": torch.tensor(rate, dtype=torch.float64)}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, start: float, progress: float) -> None:

@@ -54,8 +54,8 @@ class PolicyLearner(Generic[PolicyT]):
         the noise on the chunks."""
         set_learning_rate(self.optimizer, self.config.learning_rate, progress)
         loss = self.actor.bc_loss(batch.observation, self.blurred(batch.chunk, progress))
-        self.descend(loss)
-        return {"train/actor_loss": loss.detach(), self.loss_name: loss.detach()}
+        step = self.descend(loss)
+        return {"train/actor_loss": loss.detach(), self.loss_name: loss.detach(), **step}
 
     def blurred(self, chunk: Tensor, progress: float) -> Tensor:
         """Add noise to data chunks that decays to zero over the stage: (B, H, A) -> (B, H, A).
@@ -68,10 +68,11 @@ class PolicyLearner(Generic[PolicyT]):
             return chunk
         return chunk + size * self.actor.action_scale * torch.randn_like(chunk)
 
-    def descend(self, loss: Tensor) -> None:
-        """Make one optimiser step of the actor on any loss and update the moving average."""
-        descend(loss, self.optimizer, "actor")
+    def descend(self, loss: Tensor) -> dict[str, Tensor]:
+        """Make one optimiser step of the actor on any loss and update the moving average. Return the step's scalars."""
+        step = descend(loss, self.optimizer, "actor")
         soft_update(self.policy, self.actor, self.ema_rate)
+        return step
 
     def restart(self, learning_rate: float) -> None:
         """Continue from the acting policy with a fresh optimiser."""

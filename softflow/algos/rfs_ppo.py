@@ -321,10 +321,11 @@ class RfsPpo(SteeringMethod):
     def update_head(self, batch: Decided) -> Scalars:
         """Make one update of the steering head, and return its scalars."""
         loss, scalars = self.head_loss(batch)
-        descend(loss, self.optimizer, "head")
+        step = descend(loss, self.optimizer, "head")
         value_loss = self.value_loss(batch)
         descend(value_loss, self.value_optimizer, "value network")
-        return {"train/actor_loss": scalars.pop("train/actor_loss"), "train/value_loss": value_loss.detach(), **scalars}
+        actor_loss = scalars.pop("train/actor_loss")
+        return {"train/actor_loss": actor_loss, "train/value_loss": value_loss.detach(), **scalars, **step}
 
     def parts(self) -> Mapping[str, Any]:
         return {

@@ -216,16 +216,15 @@ class SAC(OnlineMethod):
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
         """Make one update of the critics, and return its scalars."""
         loss, q = self.critic_loss(batch)
-        self.critic_learner.descend(loss)
-        return critic_scalars(loss, q)
+        return self.critic_learner.descend(loss) | critic_scalars(loss, q)
 
     def update_actor(self, observation: Tensor) -> Scalars:
         """Make one update of the actor, and return its scalars."""
         alpha = self.alpha().detach()
         loss, entropy = self.actor_loss(observation)
-        self.policy_learner.descend(loss)
+        step = self.policy_learner.descend(loss)
         descend(self.alpha_loss(entropy), self.alpha_optimizer, "entropy weight")
-        return {"train/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/entropy_weight": alpha}
+        return {"train/actor_loss": loss.detach(), "sac/entropy": entropy, "sac/entropy_weight": alpha, **step}
 
     def parts(self) -> Mapping[str, Any]:
         return {

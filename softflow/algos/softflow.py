@@ -265,8 +265,7 @@ class SoftFlow(OnlineMethod):
         """Make one update of the critics, and return its scalars."""
         context = self.policy.features(batch.observation)
         loss, q = self.critic_loss(batch, context)
-        self.critic_learner.descend(loss)
-        scalars = critic_scalars(loss, q)
+        scalars = self.critic_learner.descend(loss) | critic_scalars(loss, q)
         if self.state_value is not None:
             value_loss = self.value_loss(context, q)
             descend(value_loss, self.value_optimizer, "state value")
@@ -278,8 +277,7 @@ class SoftFlow(OnlineMethod):
     ) -> Scalars:
         """Make one update of the actor, and return its scalars."""
         loss, scalars = self.actor_loss(batch, imitable, config, progress)
-        self.policy_learner.descend(loss)
-        return scalars
+        return scalars | self.policy_learner.descend(loss)
 
     # ----------------------------------------------------------------------------------------- diagnostics and parts
 

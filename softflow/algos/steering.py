@@ -316,15 +316,14 @@ class Steering(SteeringMethod, OnlineMethod):
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
         """Make one update of the critics, and return its scalars."""
         loss, q = self.critic_loss(batch)
-        self.critic_learner.descend(loss)
-        return critic_scalars(loss, q)
+        return self.critic_learner.descend(loss) | critic_scalars(loss, q)
 
     def update_head(self, observation: Tensor) -> Scalars:
         """Make one update of the steering head, and return its scalars."""
         loss, scalars = self.head_loss(observation)
-        descend(loss, self.head_optimizer, "head")
+        step = descend(loss, self.head_optimizer, "head")
         soft_update(self.policy.head, self.actor.head, self.config.ema_rate)
-        return scalars
+        return scalars | step
 
     def parts(self) -> Mapping[str, Any]:
         return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,14 +16,13 @@ from softflow.files import written_whole
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
 from softflow.runs.assembly import (
     load_run,
-    make_environment,
     make_environments,
     require_device,
     require_fit,
     require_new_file,
 )
-from softflow.runs.video import write_video
-from softflow.training.checked_environment import CheckedEnvironment
+from softflow.runs.filming import film_policy
+from softflow.runs.video import LARGEST_WIDTHS, SUFFIXES, Film, columns_of, write_films
 from softflow.training.config import EnvOptions
 from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate, evaluate_guarded, guard_shares
 from softflow.training.failures import EnvironmentErrors, OnEnvError
@@ -74,10 +72,16 @@ class EvaluationConfig:
     csv: str | None = None
     """CSV file to write, with one row per episode. It must not exist."""
     video: str | None = None
-    """Video of the first episode to write (.mp4, requires softflow[video]). It must not exist."""
+    """Video of the first episodes to write (.mp4 or .gif, requires softflow[video]). It must not exist.
+    The outcome and the critic's value are written on it."""
+    video_episodes: int = 1
+    """Number of episodes in the video, side by side."""
+    video_beside: str | None = None
+    """Stage at whose end the policy is shown as well, such as `imitation`: in the upper half of the video, on the same
+    seeds."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "num_envs"):
+        for name in ("episodes", "num_envs", "video_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
@@ -88,6 +92,10 @@ class EvaluationConfig:
             raise ValueError("a guard replaces flagged chunks by other samples: give one of guard and greedy")
         if self.guard is not None and self.video is not None:
             raise ValueError("a video shows the policy without its guard: give one of video and guard")
+        if self.video is None and (self.video_episodes != 1 or self.video_beside is not None):
+            raise ValueError("video_episodes and video_beside say what a video shows: give video, the file to write")
+        if self.video is not None and not self.video.endswith(SUFFIXES):
+            raise ValueError(f"video must end in {' or '.join(SUFFIXES)}, got {self.video!r}")
 
 
 class Evaluator:
@@ -117,6 +125,8 @@ class Evaluator:
             )
         except ValueError as error:  # from the checks of the run's configuration
             raise UserError(str(error)) from error
+        beside = config.video_beside
+        self._beside = None if beside is None else load_run(run, config.device, beside)[0].policy
         self._guarded = None if config.guard is None else _behind_guard(self.policy, config, config.guard)
 
     def evaluate(self) -> tuple[Evaluation, list[Episode]]:
@@ -138,9 +148,19 @@ class Evaluator:
         if self._rows is not None:
             _write_csv(self._rows, episodes)
         if self._film is not None:
-            filmed = CheckedEnvironment(make_environment(self.settings, render_mode="rgb_array"))
-            with contextlib.closing(filmed) as environment:
-                write_video(self._film, environment, self._act, self.policy.n_action_steps, self.config.seed)
+            number = self.config.video_episodes
+            columns = number if self._beside else columns_of(number)
+            write_films(self._film, self._films(LARGEST_WIDTHS[self._film.suffix] // columns), columns)
+
+    def _films(self, width: int) -> list[Film]:
+        """Film the first episodes, if wanted by the policy of another stage as well, with pictures of this width."""
+        config = self.config
+        seeds = range(config.seed, config.seed + config.video_episodes)
+        films: list[Film] = []
+        if self._beside is not None:
+            films += film_policy(self._beside, self.settings, self.run, seeds, width, f"after {config.video_beside}")
+        caption = "" if self._beside is None else f"after {config.stage}" if config.stage else "best"
+        return [*films, *film_policy(self.policy, self.settings, self.run, seeds, width, caption, config.greedy)]
 
     def _act(self, observation: np.ndarray) -> np.ndarray:
         seen = observation_tensor(observation, self.config.device)

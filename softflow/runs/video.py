@@ -1,12 +1,15 @@
-"""Videos of episodes."""
+"""Films of episodes, side by side in a grid, with the outcome and the value of what is done written on them."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,47 +18,186 @@ from softflow.files import written_whole
 from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.failures import EnvironmentFailed, Failure
 from softflow.training.global_state import environments_turn
-from softflow.training.rollout import Act
+
+LARGEST_WIDTHS = {".mp4": 1280, ".gif": 640}
+"""Largest width of a grid in pixels, by the suffix of the file."""
+GIF_RATE = 10
+"""Largest number of frames per second in a GIF, whose files are large."""
+HOLD = 1.0
+"""Seconds for which the last frame stays."""
+SUFFIXES = tuple(LARGEST_WIDTHS)
 
 
-def write_video(path: Path, environment: CheckedEnvironment, act: Act, n_action_steps: int, seed: int) -> None:
-    """Run one episode in an environment with `render_mode="rgb_array"` and write it as a video.
+class Choice(NamedTuple):
+    """What a policy does next: actions, (n, A), and the value that its critic expects. None without a critic."""
+
+    actions: np.ndarray
+    value: float | None
+
+
+@dataclass
+class Film:
+    """The frames of an episode.
+
+    Attributes:
+        caption: What the film shows.
+        frames: The pictures, (height, width, 3) of uint8: that of the start, then one after each step.
+        values: The value of the chunk that was executed before each picture. None where it is not known.
+        frames_per_second: The rate of the environment.
+        is_success: Whether the episode was a success.
+        total: The sum of its rewards.
+    """
+
+    caption: str
+    frames: list[np.ndarray] = field(default_factory=list)
+    values: list[float | None] = field(default_factory=list)
+    frames_per_second: float = 20
+    is_success: bool = False
+    total: float = 0.0
+
+
+def film_episode(
+    environment: CheckedEnvironment,
+    choose: Callable[[np.ndarray], Choice],
+    seed: int,
+    caption: str = "",
+    width: int = LARGEST_WIDTHS[".mp4"],
+) -> Film:
+    """Run one episode in an environment with `render_mode="rgb_array"` and film it.
+
+    Args:
+        environment: The environment.
+        choose: The policy, which maps an observation (1, O) to what it does.
+        seed: The seed of the episode.
+        caption: What the film shows. By default the seed.
+        width: The largest width of a picture in pixels. Larger ones are reduced.
 
     Raises:
-        UserError: imageio with ffmpeg is not installed, or the file cannot be written.
+        UserError: The environment renders no pictures.
         EnvironmentFailed: The environment raised an error.
     """
-    try:
-        import imageio.v2 as imageio
-    except ModuleNotFoundError as error:
-        raise UserError("a video needs imageio and ffmpeg: pip install 'softflow[video]'") from error
-    frames_per_second = environment.metadata.get("render_fps", 20)
-    with written_whole(path) as file:
-        writer: Any = imageio.get_writer(file, fps=frames_per_second)  # its declared type lacks `append_data`
-        with writer as film:
-            for frame in _frames(environment, act, n_action_steps, seed):
-                film.append_data(frame)
-        try:
-            imageio.get_reader(file).close()
-        except Exception as error:  # ffmpeg reports no error when the disk is full
-            raise OSError(errno.EIO, "ffmpeg left a film that cannot be read: is the disk full?") from error
-
-
-def _frames(environment: CheckedEnvironment, act: Act, n_action_steps: int, seed: int) -> Iterator[np.ndarray]:
+    film = Film(caption or f"seed {seed}", frames_per_second=environment.metadata.get("render_fps") or 20)
     with _their_turn():
         observation, _ = environment.reset(seed=seed)
-        frames = [picture_of(environment)]
+        film.frames.append(_reduced(picture_of(environment), width))
+    film.values.append(None)
     ended = False
     while not ended:
-        yield from frames
-        frames, chunk = [], act(observation[None])[0, :n_action_steps]
+        choice = choose(observation[None])
         with _their_turn():
-            for action in chunk:
-                observation, _, terminated, truncated, _ = environment.step(action)
-                frames.append(picture_of(environment))
+            for action in choice.actions:
+                observation, reward, terminated, truncated, info = environment.step(action)
+                film.frames.append(_reduced(picture_of(environment), width))
+                film.values.append(choice.value)
+                film.total += float(reward)
+                film.is_success = info["is_success"]
                 if ended := terminated or truncated:
                     break
-    yield from frames
+    return film
+
+
+def columns_of(number: int) -> int:
+    """Return the number of films in a row of a grid that is about as wide as high."""
+    return math.ceil(math.sqrt(number))
+
+
+def write_films(path: Path, films: Sequence[Film], columns: int) -> None:
+    """Write films side by side, row after row. One that ends early shows its last frame until all have ended.
+
+    Args:
+        path: An .mp4 file, which needs ffmpeg, or a .gif file.
+        films: The films. Their pictures must have the same size.
+        columns: The number of films in a row.
+
+    Raises:
+        UserError: imageio, or ffmpeg for an .mp4 file, is not installed, or the file cannot be written.
+    """
+    with written_whole(path) as file:
+        if path.suffix == ".gif":
+            _write_gif(file, films, columns)
+        else:
+            _write_mp4(file, films, columns)
+
+
+def _write_mp4(file: Path, films: Sequence[Film], columns: int) -> None:
+    try:
+        import imageio.v2 as imageio
+
+        writer: Any = imageio.get_writer(file, fps=films[0].frames_per_second, macro_block_size=2)
+    except (ImportError, ValueError) as error:  # imageio without ffmpeg finds no backend
+        raise UserError("a video needs imageio and ffmpeg: pip install 'softflow[video]'") from error
+    with writer as output:
+        for frame in grid(films, columns):
+            output.append_data(frame)
+    try:
+        imageio.get_reader(file).close()
+    except Exception as error:  # ffmpeg reports no error when the disk is full
+        raise OSError(errno.EIO, "ffmpeg left a film that cannot be read: is the disk full?") from error
+
+
+def _write_gif(file: Path, films: Sequence[Film], columns: int) -> None:
+    every = max(1, round(films[0].frames_per_second / GIF_RATE))
+    frames = (_image().fromarray(frame).quantize(128) for frame in islice(grid(films, columns), 0, None, every))
+    duration = round(1000 * every / films[0].frames_per_second)
+    next(frames).save(file, save_all=True, append_images=frames, duration=duration, loop=0)
+
+
+def grid(films: Sequence[Film], columns: int) -> Iterator[np.ndarray]:
+    """Yield the frames of the films in a grid, (height, width, 3) of uint8, `HOLD` seconds beyond their ends."""
+    height, width, _ = films[0].frames[0].shape
+    rows = math.ceil(len(films) / columns)
+    sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
+    length = max(len(film.frames) for film in films) + round(HOLD * films[0].frames_per_second)
+    for step in range(length):
+        for index, film in enumerate(films):
+            if step < len(film.frames):  # afterwards its last frame, with the outcome, stays
+                row, column = index // columns * height, index % columns * width
+                sheet[row : row + height, column : column + width] = _written_on(film, step)
+        yield sheet.copy()
+
+
+def _written_on(film: Film, step: int) -> np.ndarray:
+    """Return a frame with the caption and the value written on it, and on the last one the outcome."""
+    from PIL import ImageDraw
+
+    picture = _image().fromarray(film.frames[step])
+    width, height = picture.size
+    pen, font, value = ImageDraw.Draw(picture), max(10, width // 26), film.values[step]
+    lines = [film.caption, *([] if value is None else [f"value {value:.2f}"])]
+    margin = font // 2
+    for number, line in enumerate(lines):
+        _label(pen, (margin, margin + number * font * 3 // 2), line, "white", font, "la")
+    if step == len(film.frames) - 1:
+        color, text = ((60, 200, 120), "success") if film.is_success else ((240, 90, 90), "failure")
+        pen.rectangle((0, 0, width - 1, height - 1), outline=color, width=max(2, width // 90))
+        _label(pen, (margin, height - margin), f"{text} after {step} steps", color, font, "ld")
+    return np.asarray(picture)
+
+
+def _label(pen: Any, place: tuple[int, int], text: str, color: Any, font: int, anchor: str) -> None:
+    """Write a line on a black ground, which is readable on any picture."""
+    left, top, right, bottom = pen.textbbox(place, text, font_size=font, anchor=anchor)
+    pen.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill="black")
+    pen.text(place, text, fill=color, font_size=font, anchor=anchor)
+
+
+def _reduced(picture: np.ndarray, width: int) -> np.ndarray:
+    """Return a picture that is at most so wide, with even sizes, which codecs of videos need."""
+    scale = min(1.0, width / picture.shape[1])
+    size = int(picture.shape[1] * scale) // 2 * 2, int(picture.shape[0] * scale) // 2 * 2
+    if size == picture.shape[1::-1]:
+        return picture
+    image = _image()
+    return np.asarray(image.fromarray(picture).resize(size, image.Resampling.LANCZOS))
+
+
+def _image() -> Any:
+    """Return Pillow's module of images."""
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise UserError("a video needs Pillow: pip install 'softflow[video]'") from error
+    return Image
 
 
 @contextmanager

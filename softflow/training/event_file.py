@@ -1,4 +1,4 @@
-"""Scalars in event files for TensorBoard.
+"""Scalars, texts and settings in event files for TensorBoard.
 
 They are written in the thread that logs them. torch's `SummaryWriter` uses another thread: if the disk is full, that
 thread prints a traceback, and training only notices some hundred scalars later. It also names its files by the second,
@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 _VERSION = "brain.Event:2"
@@ -36,6 +39,15 @@ class EventFile:
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
         self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)])))
+
+    def add_text(self, name: str, text: str) -> None:
+        """Write a text, which TensorBoard shows as it is."""
+        lines = "\n".join(f"    {line}" for line in text.splitlines())  # in Markdown, indented lines are code
+        self._write(Event(summary=text_pb(name, lines)))
+
+    def add_settings(self, settings: Mapping[str, bool | float | str]) -> None:
+        """Write the settings of the run, which TensorBoard compares with its scalars in the tab HParams."""
+        self._write(Event(summary=hparams_pb(dict(settings))))
 
     def flush(self) -> None:
         """Make the scalars written so far visible to readers."""

@@ -12,6 +12,7 @@ from gymnasium.vector import VectorEnv
 
 from softflow.algos.base import Stage
 from softflow.console import note
+from softflow.data import Episode
 from softflow.policies import BestOfN
 from softflow.training.checkpoint import save_policy
 from softflow.training.config import RunConfig
@@ -41,8 +42,8 @@ class HeldOut:
 
     def evaluate(
         self, deployed: BestOfN, act: Act, stage: Stage, done: int, stage_ended: bool, errors: EnvironmentErrors
-    ) -> dict[str, float]:
-        """Evaluate a policy, keep it, and return the scalars to log.
+    ) -> tuple[dict[str, float], list[Episode]]:
+        """Evaluate a policy, keep it, and return the scalars to log and the episodes that ended.
 
         Args:
             deployed: The policy.
@@ -54,7 +55,7 @@ class HeldOut:
         """
         with random_state_kept(self.config.device):  # training must not depend on how often it is evaluated
             torch.manual_seed(HELD_OUT_SEEDS)
-            result, _ = evaluate(self.environments, act, self.config.eval_episodes, errors=errors)
+            result, episodes = evaluate(self.environments, act, self.config.eval_episodes, errors=errors)
         number, unit = len(self.evaluations), unit_of(stage)
         self._keep(Evaluated(number, stage.name, done, unit, stage_ended, result), deployed)
         low, high = result.success_ci95
@@ -63,8 +64,15 @@ class HeldOut:
             f"{stage.name} {done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "
             f"on {result.episodes} held-out episodes{lost}"
         )
-        scalars = {"eval/success_rate": result.success_rate, "eval/mean_reward": result.mean_return}
-        return scalars | {f"eval/outcome/{name}": mean for name, mean in result.outcome.items()}
+        scalars = {
+            "eval/success_rate": result.success_rate,
+            "eval/success_low": low,
+            "eval/success_high": high,
+            "eval/mean_reward": result.mean_return,
+            "eval/mean_length": result.mean_length,
+            "eval/episodes": float(result.episodes),
+        }
+        return scalars | {f"eval/outcome/{name}": mean for name, mean in result.outcome.items()}, episodes
 
     def _keep(self, latest: Evaluated, deployed: BestOfN) -> None:
         def write(folder: Path) -> None:

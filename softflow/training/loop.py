@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from softflow.data import Episode, ImitationRule, Replay, observation_tensor
 from softflow.data.takeovers import as_demonstration
 from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
+from softflow.training.counts import Progress
+from softflow.training.episode_measures import bias_of, measure_episodes, measure_likelihood
+from softflow.training.episode_table import EpisodeRow
 from softflow.training.evaluated import Evaluated
 from softflow.training.experience import Experience, LocalExperience, explorer
 from softflow.training.failures import EnvironmentErrors
@@ -36,30 +39,6 @@ from softflow.training.spool import Spool
 
 TRAINING_SEEDS = 10_000_000
 """First seed of training episodes for the run's `seed` 0, and the spacing between the first seeds of further values."""
-
-
-@dataclass
-class Progress:
-    """The progress of a run, which checkpoints store together with the networks."""
-
-    stage: int = 0
-    """Index of the current stage."""
-    begun: bool = False
-    """Whether the algorithm has begun the stage."""
-    ended: bool = False
-    """Whether the stage has ended, including its last evaluation. The last stage can continue if it is extended."""
-    done: int = 0
-    """Updates or steps done in this stage."""
-    evaluated: int = 0
-    """Value of `done` at the last evaluation."""
-    updates: int = 0
-    """Updates in the whole run."""
-    steps: int = 0
-    """Primitive steps in the whole run."""
-    episodes: int = 0
-    """Own episodes started, which sets the next training seed."""
-    owed: float = 0.0
-    """Updates due for steps already taken."""
 
 
 class Trainer:
@@ -107,7 +86,7 @@ class Trainer:
         self._own = OwnEpisodes(first.layout)
         self._signals = SignalWatch()
         self._logger: MetricLogger | None = None
-        self._resume_at: int | None = None
+        self._resume_at: tuple[int | None, int] = None, 0
         self._saved_at = 0.0
 
     # ---------------------------------------------------------------------------------------------------- the loop
@@ -131,9 +110,9 @@ class Trainer:
             FloatingPointError: A loss, gradient, weight or action is not finite.
         """
         stages = self.algorithm.schedule()
-        with MetricLogger(self.run_folder, self._resume_at) as self._logger, SignalWatch() as self._signals:
+        with MetricLogger(self.run_folder, *self._resume_at) as self._logger, SignalWatch() as self._signals:
             try:
-                if self._resume_at is None:
+                if self._resume_at[0] is None:
                     self._save()
                 while not self.has_finished:
                     self._run_stage(stages)
@@ -203,12 +182,13 @@ class Trainer:
             self.algorithm.receive(self._own.add(ended, self._experience.running_seeds))
             p.done += steps
             p.steps += steps
+            self._record(stage, ended, "own")
             p.owed += steps * stage.updates_per_step
             scalars: dict[str, torch.Tensor] = {}
             while p.owed >= 1 and self._own.released:
                 scalars = self._update(stage)
                 p.owed -= 1
-            episodes = self._own.scalars()
+            episodes = {"rollout/episodes": self._own.released, **self._own.scalars()}
             if config.on_env_error == "restart":
                 episodes["rollout/env_errors"] = self.environment_errors.count
             episodes |= self._experience.scalars()
@@ -271,9 +251,20 @@ class Trainer:
         assert self._logger is not None
         done, errors = self.progress.done, self._new_errors()  # counted separately from errors in training
         deployed = self.algorithm.deployed
-        scalars = self.held_out.evaluate(deployed, self._exploit, stage, done, stage_ended, errors)
+        scalars, episodes = self.held_out.evaluate(deployed, self._exploit, stage, done, stage_ended, errors)
         self.progress.evaluated = done
+        scalars |= bias_of(self._record(stage, episodes, "held_out"))
+        scalars |= measure_likelihood(deployed.policy, self.data, self.config.device)
         self._logger.log(done, stage.name, scalars)
+
+    def _record(self, stage: Stage, episodes: Sequence[Episode], source: str) -> list[EpisodeRow]:
+        """Write episodes that have ended to `episodes.csv`, and return their rows."""
+        assert self._logger is not None
+        where = stage.name, self.progress.done, source, self.config.device
+        values = "critic/q_mean" in self._logger.names  # the critic has learnt
+        rows = measure_episodes(self.algorithm, self.data, episodes, *where, values)
+        self._logger.log_episodes(rows)
+        return rows
 
     def _log(self, stage: Stage, scalars: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
         numbers = {name: float(value) for name, value in {**scalars, **stage.diagnose(self.data)}.items()}
@@ -294,6 +285,7 @@ class Trainer:
             "own_episodes": as_tensors(self._own.state_dict()),
             "environment_errors": self.environment_errors.count,
             "metrics_offset": self._logger.offset(),
+            "episodes_offset": self._logger.episodes_offset(),
             "evaluations": self.held_out.state(),
             "data_rng": json.dumps(self.data.rng.bit_generator.state),
             "random": random_state(self.config.device),
@@ -324,7 +316,7 @@ class Trainer:
         self.algorithm.load_state_dict(state["algorithm"])
         p = self.progress = Progress(**state["progress"])
         self.environment_errors.count = state.get("environment_errors", 0)  # absent in older checkpoints
-        self._resume_at = state["metrics_offset"]
+        self._resume_at = state["metrics_offset"], state.get("episodes_offset", 0)  # absent in older checkpoints
         if "own_episodes" in state:
             self._own.load_state_dict(as_arrays(state["own_episodes"]))
         else:  # an older checkpoint

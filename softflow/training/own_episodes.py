@@ -26,7 +26,8 @@ class EpisodeResult(NamedTuple):
 class OwnEpisodes:
     """Sorts episodes by their start. An episode is held back until all earlier ones have ended or were lost.
 
-    Without this, the first episodes that end would be the shortest ones, which are often the successful ones.
+    Without this, the first episodes that end would be the shortest ones, which are often the successful ones. For the
+    same reason there are no moving averages until as many episodes have been released as run side by side.
 
     Args:
         layout: The layout of packed observations. None if an observation is numbers.
@@ -40,6 +41,7 @@ class OwnEpisodes:
         self._layout = layout
         self._held: list[Episode] = []
         self._recent: deque[EpisodeResult] = deque(maxlen=RECENT_EPISODES)
+        self._side_by_side = 0
 
     def add(self, ended: Sequence[Episode], running: Collection[int]) -> list[Episode]:
         """Add episodes, and return those that all earlier ones have preceded, in the order of their start.
@@ -49,6 +51,7 @@ class OwnEpisodes:
             running: The seeds of the episodes in progress.
         """
         oldest = min(running, default=None)
+        self._side_by_side = len(running)
         held = sorted([*self._held, *ended], key=_seed_of)
         number = sum(oldest is None or _seed_of(episode) < oldest for episode in held)
         released, self._held = held[:number], held[number:]
@@ -62,8 +65,8 @@ class OwnEpisodes:
         self._recent.clear()
 
     def scalars(self) -> dict[str, float]:
-        """Return the moving averages. Empty before the first episode."""
-        if not self._recent:
+        """Return the moving averages. Empty as long as there are too few episodes."""
+        if len(self._recent) < max(1, min(self._side_by_side, RECENT_EPISODES)):
             return {}
         reward, length, success = np.mean(list(self._recent), axis=0).tolist()
         return {"rollout/ep_rew_mean": reward, "rollout/ep_len_mean": length, "rollout/success_rate": success}

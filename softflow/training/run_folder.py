@@ -3,6 +3,7 @@
 runs/<env>/<algo>/<time>_s<seed>/
     config.yaml               the resolved configuration, written before training starts
     metrics.csv, tb/          scalars (see `softflow.training.logging`)
+    episodes.csv              one row per episode (see `softflow.training.episode_table`)
     videos/
     replay/                   own episodes, if they are not kept in memory
     checkpoints/<step>/       a complete checkpoint, written under another name and renamed
@@ -52,6 +53,7 @@ class RunFolder:
         self.path = Path(path).absolute()
         self.config_path = self.path / "config.yaml"
         self.metrics_path = self.path / "metrics.csv"
+        self.episodes_path = self.path / "episodes.csv"
         self.tensorboard_path = self.path / "tb"
         self.videos_path = self.path / "videos"
         self.replay_path = self.path / "replay"

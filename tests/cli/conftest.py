@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softflow.cli import data, demonstrate, evaluate, export, guard, robot, train
+from softflow.cli import data, demonstrate, evaluate, export, guard, plot, report, robot, train
 from softflow.data import Corrections, Episode, save_corrections, save_demonstrations
 from tests.cli.server import Server
 
@@ -22,6 +22,8 @@ MAINS = {
     "softflow-guard": guard.main,
     "softflow-data": data.main,
     "softflow-robot": robot.main,
+    "softflow-report": report.main,
+    "softflow-plot": plot.main,
 }
 
 SMALL = """\

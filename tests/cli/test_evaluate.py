@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from softflow.files import SIZE_LIMITS, TEXT_LIMIT
 from softflow.training.run_folder import RunFolder
@@ -68,6 +69,9 @@ def test_the_environment_may_have_other_options(small_run: Path, command: Any) -
         ("run --seed -1", "seed must be in 0 ... 2^63 - 1, got -1"),
         ("run --csv small.yaml", "small.yaml exists; choose another --csv"),
         ("run --video nowhere/film.mp4", "nowhere is no folder; choose another --video"),
+        ("run --video film.avi", "video must end in .mp4 or .gif, got 'film.avi'"),
+        ("run --video-episodes 4", "video_episodes and video_beside say what a video shows: give video"),
+        ("run --video film.gif --video-beside imitaton", "run has no stage 'imitaton' that has ended: did you mean"),
         ("", "Run folder, whose best policy is evaluated, or a checkpoint's folder in it"),
     ],
 )
@@ -77,6 +81,14 @@ def test_bad_input_is_refused(
     before = snapshot()
     assert message in command(f"softflow-eval {arguments}").error()
     assert snapshot() == before
+
+
+def test_the_policy_of_a_stage_is_filmed_above_the_best(small_run: Path, command: Any) -> None:
+    """Pendulum-v1 renders without OpenGL, 500 x 500 pixels, and has 200 steps."""
+    result = command("softflow-eval run --episodes 1 --video film.gif --video-episodes 2 --video-beside imitation")
+    assert result.status == 0, result.err
+    with Image.open("film.gif") as film:
+        assert film.size == (640, 640) and getattr(film, "n_frames", 0) > 60
 
 
 def test_a_policy_of_another_environment_is_refused(small_run: Path, command: Any) -> None:

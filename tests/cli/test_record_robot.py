@@ -95,7 +95,7 @@ def test_a_simulated_robot(record: Any) -> None:
         ("recorded_arm:Arm --rate -1", "rate must be a positive number of hertz, got -1"),
         ("recorded_arm:Arm --seconds 0", "seconds must be a number above 0, got 0"),
         ("recorded_arm:Arm --out recorded_arm.py", "recorded_arm.py exists; choose another --out"),
-        ("recorded_arm:Arm --teleop joystik", "joystik"),
+        ("recorded_arm:Arm --teleop gamepat", "gamepat"),
         ("nowhere:Arm", "cannot import 'nowhere'"),
     ],
 )

@@ -26,9 +26,11 @@ def stages_of(run: str) -> list[str]:
 
 
 def assert_same_run(one: str | Path, other: str | Path) -> None:
-    """The same metrics and the same last checkpoint, all of it: what deploys and what resumes, to the bit."""
+    """The same metrics, episodes and last checkpoint, all of it: what deploys and what resumes, to the bit."""
     runs = [RunFolder.open(run) for run in (one, other)]
     first, second = (run.metrics_path.read_bytes() for run in runs)
+    assert first == second
+    first, second = (run.episodes_path.read_bytes() for run in runs)
     assert first == second
     first, second = (run.last_checkpoint() for run in runs)
     assert first.name == second.name

@@ -3,6 +3,7 @@ one from before."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ def test_what_diverges_is_named_and_leaves_no_trace(
     run = Run(counting, tmp_path / "run", save_minutes=0.0)
     trainer, descend = run.trainer(), optimization.descend
 
-    def harmed(loss: Tensor, optimizer: Any, of: str) -> None:
-        descend(harm(loss) if (trainer.progress.updates, of) == (update, learner) else loss, optimizer, of)
+    def harmed(loss: Tensor, optimizer: Any, of: str) -> dict[str, Tensor]:
+        return descend(harm(loss) if (trainer.progress.updates, of) == (update, learner) else loss, optimizer, of)
 
     with monkeypatch.context() as patch:
         for module in (policy_learner, chunk_critic, softflow):
@@ -73,7 +74,10 @@ def test_what_diverges_is_named_and_leaves_no_trace(
 def test_a_gradient_is_clipped_to_a_norm_of_ten(slope: tuple[float, float], moved: tuple[float, float]) -> None:
     learned, other = (torch.zeros(2, requires_grad=True) for _ in range(2))
     optimizer = torch.optim.SGD([learned[:1].detach().requires_grad_(), learned], lr=1.0)  # the first is not used
-    optimization.descend((learned + other) @ torch.tensor(slope), optimizer, "actor")
+    step = optimization.descend((learned + other) @ torch.tensor(slope), optimizer, "state value")
+    assert {name: float(value) for name, value in step.items()} == {
+        "train/state_value_gradient_norm": pytest.approx(math.hypot(*slope)), "train/state_value_learning_rate": 1.0,
+    }  # fmt: skip
     assert learned.tolist() == pytest.approx([-step for step in moved])
     assert other.grad is None
 

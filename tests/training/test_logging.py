@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from softflow.errors import UserError
-from softflow.training.logging import MetricLogger
+from softflow.training.logging import ALL_STAGES, SETTINGS, MetricLogger
 from softflow.training.run_folder import RunFolder
 
 
@@ -63,6 +64,34 @@ def test_a_resumed_run_writes_the_same_metrics(tmp_path: Path) -> None:
         expected = tensorboard(whole, stage, "train/critic_loss")
         assert len(expected) in (5, 9)
         assert tensorboard(resumed, stage, "train/critic_loss") == expected
+
+
+def test_one_axis_for_all_stages(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    with MetricLogger(run) as logger:
+        log_steps(logger, "imitation", range(1, 4))
+        log_steps(logger, "online", range(10, 13))
+        offset = logger.offset()
+        log_steps(logger, "online", range(13, 15))  # after the checkpoint: to be dropped
+    with MetricLogger(run, resume_at=offset) as logger:
+        log_steps(logger, "online", range(20, 22))
+        logger.log(22, "online", {"eval/success_rate": 0.5})
+    steps = [step for step, _ in tensorboard(run, ALL_STAGES, "train/critic_loss")]
+    assert steps == [1, 2, 3, 13, 14, 15, 23, 24]
+    assert tensorboard(run, SETTINGS, "eval/success_rate") == [(25, 0.5)]
+
+
+def test_the_settings_are_shown(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    run.config_path.write_text("algo: softflow\nonline: {steps: 7}\ndemos: null\n")
+    MetricLogger(run).close()
+    events = EventAccumulator(str(run.tensorboard_path / SETTINGS)).Reload()
+    [text] = events.Tensors("config")
+    assert text.tensor_proto.string_val == [b"    algo: softflow\n    online: {steps: 7}\n    demos: null"]
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    settings = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["algo"].string_value == "softflow" and settings["online.steps"].number_value == 7
+    assert settings["demos"].string_value == "None"
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""Runs that differ only in their seed form a group, whose results are pooled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from softflow.report.history import HeldOutResult, History
+from softflow.training.intervals import Counts
+
+OF_THE_PLACE = {
+    "seed", "run_dir", "runs", "resume", "device", "threads", "save_minutes", "log_every", "vectorization_mode",
+}  # fmt: skip
+"""Settings in which the runs of a group may differ."""
+ENVIRONMENT = "env"
+LONGEST_LABEL = 3
+"""Number of further settings that a label may name."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """One evaluation of the runs of a group.
+
+    Attributes:
+        stage: The name of its stage.
+        step: The mean of the runs' updates or environment steps in the stage.
+        environment_steps: The mean of the runs' environment steps in total.
+        counts: The successes and episodes of each run.
+    """
+
+    stage: str
+    step: float
+    environment_steps: float
+    counts: Counts
+
+    @property
+    def rate(self) -> float:
+        return self.counts.rate
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval over seeds and episodes."""
+        return self.counts.interval()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one setting.
+
+    Attributes:
+        label: The settings that distinguish the group from others.
+        runs: The runs, by their seeds.
+    """
+
+    label: str
+    runs: list[History]
+
+    @property
+    def environment(self) -> str:
+        return str(self.runs[0].settings.get(ENVIRONMENT, "unknown environment"))
+
+    @property
+    def seeds(self) -> str:
+        return f"seed {self.runs[0].seed}" if len(self.runs) == 1 else f"{len(self.runs)} seeds"
+
+    @property
+    def title(self) -> str:
+        return f"{self.label}, {self.seeds}"
+
+    def evaluations(self) -> list[Pooled]:
+        """Return the pooled evaluations in order. One that only some of the runs have made is pooled over those."""
+        found: dict[tuple[str, int], list[HeldOutResult]] = {}
+        for run in sorted(self.runs, key=lambda run: -len(run.evaluations)):
+            for result in run.evaluations:
+                if result.episodes:
+                    found.setdefault((result.stage, result.number), []).append(result)
+        return [
+            Pooled(
+                stage,
+                float(np.mean([result.step for result in results])),
+                float(np.mean([result.environment_steps for result in results])),
+                Counts([result.successes for result in results], [result.episodes for result in results]),
+            )
+            for (stage, _), results in found.items()
+        ]
+
+
+def group_runs(runs: Sequence[History]) -> list[Group]:
+    """Group runs by their settings, in the order in which they are given."""
+    found: dict[str, list[History]] = {}
+    for run in runs:
+        found.setdefault(repr(sorted(_of_the_method(run).items())), []).append(run)
+    firsts = [group[0] for group in found.values()]
+    labels = [_label(first, [one for one in firsts if _kind(one) == _kind(first)]) for first in firsts]
+    for index, label in enumerate(labels):
+        if labels.index(label) < index and _kind(firsts[labels.index(label)]) == _kind(firsts[index]):
+            labels[index] = f"{label} ({firsts[index].name})"
+    return [
+        Group(label, sorted(group, key=lambda run: run.seed))
+        for label, group in zip(labels, found.values(), strict=True)
+    ]
+
+
+def differences(runs: Sequence[History]) -> dict[str, list[Any]]:
+    """Return the settings in which runs differ, apart from `OF_THE_PLACE`, each with its value in every run.
+
+    A setting that a run does not have is None.
+    """
+    settings = [_of_the_method(run) for run in runs]
+    names = dict.fromkeys(name for values in settings for name in values)
+    columns = {name: [values.get(name) for values in settings] for name in names}
+    return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}
+
+
+def _of_the_method(run: History) -> dict[str, Any]:
+    """Return the settings that runs of a group share. A path that ends in the run's seed, as in `base_s3`, loses it."""
+    seed = re.compile(rf"_s{run.seed}(?![0-9A-Za-z])")
+    return {
+        name: seed.sub("_s*", value) if isinstance(value, str) else value
+        for name, value in run.settings.items()
+        if name not in OF_THE_PLACE
+    }
+
+
+def _kind(run: History) -> tuple[Any, ...]:
+    return run.settings.get(ENVIRONMENT), run.settings.get("algo")
+
+
+def _label(run: History, others: Sequence[History]) -> str:
+    """Return the method of a run, and the settings in which it differs from others of this method and environment."""
+    differing = differences(others)
+    parts = [str(run.settings.get("algo", "unknown method"))]
+    if differing.pop("num_demos", None):
+        parts.append(f"{run.settings.get('num_demos')} demonstrations")
+    return ", ".join([*parts, *(f"{name} {run.settings.get(name)}" for name in list(differing)[:LONGEST_LABEL])])

@@ -1,0 +1,130 @@
+"""What a run folder says about its run: settings, scalars, evaluations and own episodes.
+
+The run may still be training, and an earlier version may have trained it, whose folders lack newer files and scalars.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from softflow.errors import UserError
+from softflow.runs.config import read_config
+from softflow.runs.run import Metric, Run
+from softflow.settings.fields import dotted_values
+from softflow.training.episode_table import EpisodeRow, read_episodes
+from softflow.training.run_folder import RunFolder
+
+SUCCESS = "eval/success_rate"
+OWN_SUCCESS = "rollout/success_rate"
+
+
+class HeldOutResult(NamedTuple):
+    """One evaluation on held-out episodes.
+
+    Attributes:
+        stage: The name of its stage.
+        number: Its index within the stage.
+        step: The updates or environment steps done in the stage.
+        environment_steps: The environment steps done in the whole run.
+        successes: The number of successes.
+        episodes: The number of episodes.
+    """
+
+    stage: str
+    number: int
+    step: int
+    environment_steps: int
+    successes: int
+    episodes: int
+
+
+@dataclass(frozen=True)
+class History:
+    """The history of a run.
+
+    Attributes:
+        folder: The run folder.
+        settings: The settings by their dotted names. Those that an earlier version did not know have its behaviour.
+        scalars: The scalars by name, in chronological order.
+        episodes: The rows of `episodes.csv`. None if the run recorded none.
+    """
+
+    folder: RunFolder
+    settings: dict[str, Any]
+    scalars: dict[str, list[Metric]]
+    episodes: list[EpisodeRow] | None
+
+    @property
+    def name(self) -> str:
+        """The path of the run folder, as it was given."""
+        return self.folder.given
+
+    @property
+    def seed(self) -> int:
+        return int(self.settings.get("seed", 0))
+
+    @cached_property
+    def lengths(self) -> dict[str, int]:
+        """The updates or environment steps done in each stage, in the order of the stages."""
+        order = self.scalars.get("train/n_updates", []) + self.scalars.get(SUCCESS, [])
+        lengths = dict.fromkeys((metric.stage for metric in order), 0)
+        for metrics in self.scalars.values():
+            for stage, step, _ in metrics:
+                lengths[stage] = max(lengths.get(stage, 0), step)
+        return lengths
+
+    @cached_property
+    def acting(self) -> set[str]:
+        """The names of the stages that execute own episodes."""
+        return {
+            metric.stage for name, metrics in self.scalars.items() if name.startswith("rollout/") for metric in metrics
+        }
+
+    def environment_steps(self, stage: str, step: int) -> int:
+        """Return the environment steps of the whole run at a step of a stage."""
+        stages = list(self.lengths)
+        earlier = sum(self.lengths[name] for name in stages[: stages.index(stage)] if name in self.acting)
+        return earlier + (step if stage in self.acting else 0)
+
+    @cached_property
+    def evaluations(self) -> list[HeldOutResult]:
+        """The evaluations on held-out episodes, in order. A lost episode counts as a failure."""
+        numbers = {(stage, step): round(n) for stage, step, n in self.scalars.get("eval/episodes", [])}
+        results: list[HeldOutResult] = []
+        for stage, step, rate in self.scalars.get(SUCCESS, []):
+            episodes = numbers.get((stage, step), self.settings.get("eval_episodes", 0))
+            number = sum(result.stage == stage for result in results)
+            steps = self.environment_steps(stage, step)
+            results.append(HeldOutResult(stage, number, step, steps, round(rate * episodes), episodes))
+        return results
+
+
+def read_histories(paths: Sequence[str]) -> list[History]:
+    """Read run folders.
+
+    Raises:
+        UserError: One of them is not a run folder, or is damaged. Or a folder is given twice.
+    """
+    histories = [_read(path) for path in paths]
+    seen: dict[Path, str] = {}
+    for history in histories:
+        place = history.folder.path.resolve()
+        if place in seen:
+            raise UserError(f"{history.name} and {seen[place]} are the same run: give it once")
+        seen[place] = history.name
+    return histories
+
+
+def _read(path: str) -> History:
+    folder = RunFolder.open(path)
+    settings = dotted_values(read_config(str(folder.config_path)))
+    try:
+        scalars = Run(path).metrics() if folder.metrics_path.is_file() else {}
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{folder.metrics_path} is damaged: it has no columns stage, step, name and value") from error
+    return History(folder, settings, scalars, read_episodes(folder))
