@@ -26,7 +26,7 @@ test-ray: .venv-ray/installed
 .venv/installed .venv-test/installed .venv-ray/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install "$(TORCH)"
-	$(@D)/bin/pip install --editable ".$(EXTRAS)"
+	$(@D)/bin/pip install "$(TORCH)" --editable ".$(EXTRAS)"
 	touch $@
 
 wheel-test:

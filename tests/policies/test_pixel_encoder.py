@@ -146,9 +146,11 @@ def test_other_observations_are_refused(observation: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trunk": "convv"}, "unknown encoder 'convv'; did you mean 'conv'"),
+        ({"trunk": "convv"}, "unknown encoder 'convv': did you mean 'conv'"),
         ({"widht": 3}, "encoder 'conv' has no option 'widht': did you mean 'width'"),
-        ({"trunk": "resnet18"}, "encoder 'resnet18' needs its option 'weights'"),
+        ({"trunk": "resnet18"}, "encoder 'resnet18' needs its weights"),
+        ({"pool": "avarage"}, "unknown pool 'avarage'"),
+        ({"copies": 2}, "only a frozen encoder has copies"),
     ],
 )
 def test_unknown_encoders_and_options_are_refused(options: dict[str, object], message: str) -> None:
