@@ -6,6 +6,7 @@ is shorter than H at the end of the episode.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,8 @@ class Replay:
         capacity: The number of rows: one per primitive step and one more per episode.
         observation_dim: The size O of an observation.
         action_dim: The size A of an action.
-        observation_dtype: The dtype of stored observations: uint8 if they are packed, else float32, or float16 to save
-            memory. Windows contain float32 in either case.
+        observation_dtype: The dtype of stored observations: uint8 if they are packed, int16 if they are encoded, else
+            float32, or float16 to save memory. Windows contain float32 for the latter two.
         folder: If given, the rows are kept in files in this folder (see `ReplayFiles`) and not in memory. Only a flag
             of each row, 1 byte, and an index of the rows worth imitating, 8 bytes each, remain in memory.
         horizon: The number H of actions in a proposed chunk. None if no episode has proposals.
@@ -50,6 +51,7 @@ class Replay:
             proposals are kept. If decisions are more frequent, because many episodes are very short, the oldest
             proposals are forgotten before their rows.
         imitate: The rule that decides which steps are worth imitating, as `ImitationRule.choose` returned it.
+        observation_rows: Makes the rows (T + 1, O) to store of an episode's observations. By default they are the same.
 
     Raises:
         ValueError: A size is not positive.
@@ -66,11 +68,12 @@ class Replay:
         horizon: int | None = None,
         n_action_steps: int = 1,
         imitate: ImitationRule = REWARD_TO_COME,
+        observation_rows: Callable[[np.ndarray], np.ndarray] = np.asarray,
     ) -> None:
         for name, value in (("observation_dim", observation_dim), ("action_dim", action_dim), ("capacity", capacity)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.capacity, self._rule = capacity, imitate
+        self.capacity, self._rule, self._observation_rows = capacity, imitate, observation_rows
         columns = row_dtype(observation_dim, action_dim, observation_dtype)
         self._files = None if folder is None else ReplayFiles(folder, capacity, columns)
         try:
@@ -126,7 +129,8 @@ class Replay:
             UserError: The episode is longer than `capacity - 1` steps.
         """
         steps, rows = len(episode), self._rows
-        for name, got in (("observation", episode.observation_dim), ("action", episode.action_dim)):
+        observation = self._observation_rows(episode.observation)
+        for name, got in (("observation", observation.shape[1]), ("action", episode.action_dim)):
             if got != rows[name].shape[1]:
                 raise ValueError(f"the episode's {name} has {got} dimensions, the replay's has {rows[name].shape[1]}")
         if episode.proposals is not None:
@@ -138,7 +142,7 @@ class Replay:
                 f"an episode of {steps:,} steps does not fit into a replay of {self.capacity:,} rows: start a run with "
                 f"--replay-capacity {steps + 1} or more, or limit the episodes"
             )
-        observation = cast_observation(episode.observation, rows["observation"].dtype)
+        observation = cast_observation(observation, rows["observation"].dtype)
         worth = self._rule.worth(episode)
 
         numbers = self._written + np.arange(steps + 1)

@@ -71,7 +71,7 @@ class PixelEncoder(nn.Module):
         make_trunk = _find_trunk(trunk, options)
         if pool not in POOLINGS:
             raise ValueError(f"encoder {trunk!r}: unknown pool {pool!r}: {did_you_mean(pool, POOLINGS)}")
-        self.layout, self.trunk, self.copies = layout, trunk, copies
+        self.layout, self.trunk, self.copies, self._trunk_options = layout, trunk, copies, options
         self._sizes = {part.name: part.size for part in layout.parts}
         self.trunks, self.heads, self.is_frozen = nn.ModuleList(), nn.ModuleList(), True
         self._trunk_of: list[int] = []
@@ -143,7 +143,9 @@ class PixelEncoder(nn.Module):
 
     def digest(self) -> str:
         """Return the SHA-256 of everything on which the result of `encode` depends beside the observation."""
-        digest = hashlib.sha256(f"{ENCODING_VERSION} {self.describe()}".encode())
+        options = [_without_files(trunk, self._trunk_options) for trunk in self.trunks]
+        parts = ENCODING_VERSION, MAX_SHIFT, self.copies, self.layout.describe(), self.trunk, options
+        digest = hashlib.sha256(repr(parts).encode())
         for name, tensor in self.trunks.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -211,7 +213,7 @@ def _without_files(trunk: nn.Module, options: Mapping[str, Any]) -> dict[str, An
 
 
 def _head(shape: tuple[int, ...], pool: str, features: int) -> nn.Sequential:
-    """Make the learnt layers behind a trunk that returns (B, *shape): a vector, or a grid (C, h, w) of features."""
+    """Make the learnt layers behind a trunk that returns (B, *shape): a vector, or a grid (h, w, C) of features."""
     pooling = [POOLINGS[pool](*shape)] if len(shape) == 3 else []
     outputs = pooling[0].outputs if pooling else shape[0]
     return nn.Sequential(*pooling, nn.Linear(outputs, features), nn.LayerNorm(features), nn.Tanh())
@@ -255,7 +257,7 @@ def conv(image: Part, *, width: int = 32) -> nn.Module:
 
 
 Trunk = Callable[..., nn.Module]
-"""Takes the `Part` of an image and options; makes a network (B, channels, H, W) in [0, 1] -> (B, C), or (B, C, h, w), a
+"""Takes the `Part` of an image and options; makes a network (B, channels, H, W) in [0, 1] -> (B, C), or (B, h, w, C), a
 grid of features that is pooled. A network without a weight that is trained is frozen, and returns the same features
 always."""
 ENCODERS: Registry[Trunk] = Registry("encoder", "softflow.encoders")
@@ -288,9 +290,7 @@ def find_trunk(name: str) -> Trunk:
     if name not in (networks := timm_networks(name)):
         near = did_you_mean(name, [*ours, *networks], [*ours, "the networks of timm"])
         raise ValueError(f"unknown encoder {name!r}: {near}")
-    make_trunk = partial(FrozenNetwork, name)
-    make_trunk.__doc__ = FrozenNetwork.__doc__
-    return make_trunk
+    return partial(FrozenNetwork, name)
 
 
 def _find_trunk(trunk: str, options: Mapping[str, Any]) -> Trunk:

@@ -12,9 +12,9 @@ class Pooling(nn.Module, ABC):
     """Looks at a grid of features with several maps, each a softmax over its cells.
 
     Args:
-        channels: The number of features in a cell, C.
         height: The number of rows of cells, h.
         width: The number of columns, w.
+        channels: The number of features in a cell, C.
         maps: The number of maps, M.
 
     Attributes:
@@ -25,26 +25,26 @@ class Pooling(nn.Module, ABC):
     """Positions (y, x) of the cells in [-1, 1], (h * w, 2)."""
     outputs: int
 
-    def __init__(self, channels: int, height: int, width: int, maps: int) -> None:
+    def __init__(self, height: int, width: int, channels: int, maps: int) -> None:
         super().__init__()
-        self.logits = nn.Conv2d(channels, maps, 1)
+        self.logits = nn.Linear(channels, maps)
         rows, columns = (torch.linspace(-1, 1, size) if size > 1 else torch.zeros(1) for size in (height, width))
         self.register_buffer("places", torch.cartesian_prod(rows, columns), persistent=False)
 
     def maps(self, grid: Tensor) -> Tensor:
-        """Return the weight of each cell in each map: (B, C, h, w) -> (B, M, h * w)."""
-        return self.logits(grid).flatten(2).softmax(-1)
+        """Return the weight of each cell in each map: (B, h, w, C) -> (B, M, h * w)."""
+        return self.logits(grid.flatten(1, 2)).softmax(1).transpose(1, 2)
 
     @abstractmethod
     def forward(self, grid: Tensor) -> Tensor:
-        """Pool grids: (B, C, h, w) -> (B, F)."""
+        """Pool grids: (B, h, w, C) -> (B, F)."""
 
 
 class SpatialSoftmax(Pooling):
     """Where the maps look: the mean position of each one (arXiv 1504.00702, section 5.1), F = 2 M."""
 
-    def __init__(self, channels: int, height: int, width: int, maps: int = 32) -> None:
-        super().__init__(channels, height, width, maps)
+    def __init__(self, height: int, width: int, channels: int, maps: int = 32) -> None:
+        super().__init__(height, width, channels, maps)
         self.outputs = 2 * maps
 
     def forward(self, grid: Tensor) -> Tensor:
@@ -54,13 +54,13 @@ class SpatialSoftmax(Pooling):
 class AttentionPooling(Pooling):
     """What the maps look at, and where: mean features and mean position of each one, F = M (C + 2)."""
 
-    def __init__(self, channels: int, height: int, width: int, maps: int = 4) -> None:
-        super().__init__(channels, height, width, maps)
+    def __init__(self, height: int, width: int, channels: int, maps: int = 4) -> None:
+        super().__init__(height, width, channels, maps)
         self.outputs = maps * (channels + 2)
 
     def forward(self, grid: Tensor) -> Tensor:
         maps = self.maps(grid)
-        return torch.cat([maps @ grid.flatten(2).transpose(1, 2), maps @ self.places], -1).flatten(1)
+        return torch.cat([maps @ grid.flatten(1, 2), maps @ self.places], -1).flatten(1)
 
 
 POOLINGS: dict[str, type[SpatialSoftmax] | type[AttentionPooling]] = {

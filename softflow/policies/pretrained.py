@@ -21,7 +21,7 @@ from softflow.task.layout import Part
 
 
 class FrozenNetwork(nn.Module):
-    """A frozen network of timm up to its last grid of features: (B, 3, H, W) in [0, 1] -> (B, C, h, w).
+    """A frozen network of timm up to its last grid of features: (B, 3, H, W) in [0, 1] -> (B, h, w, C).
 
     Images are resized to a square and standardised as timm's configuration of the weights says. The class token of a
     transformer is left out. Copies share one set of weights, because nothing changes them.
@@ -102,7 +102,7 @@ class FrozenNetwork(nn.Module):
         [features] = self.network.forward_intermediates(
             (image - self.mean) / self.std, indices=1, norm=True, intermediates_only=True
         )
-        return _averaged(features, self.grid)
+        return _averaged(features, self.grid).permute(0, 2, 3, 1)
 
 
 def _averaged(features: Tensor, grid: int) -> Tensor:

@@ -79,21 +79,21 @@ def test_a_grid_is_the_last_features_of_resized_and_standardised_images(name: st
     mean, std = (torch.tensor(colours)[:, None, None] for colours in (config.mean, config.std))
     last = trunk.network.forward_intermediates((resized - mean) / std, norm=True)[1][-1]
     assert last.shape[2] == last.shape[3] >= 3
-    torch.testing.assert_close(trunk(image), functional.adaptive_avg_pool2d(last, 3))
-    assert find_trunk(name)(EYE, weights="", size=96, grid=50)(image).shape == last.shape
+    torch.testing.assert_close(trunk(image), functional.adaptive_avg_pool2d(last, 3).permute(0, 2, 3, 1))
+    assert find_trunk(name)(EYE, weights="", size=96, grid=50)(image).shape[1:3] == last.shape[2:]
 
 
 @pytest.mark.parametrize("pool", ["attention", "spatial_softmax"])
 def test_pooling_tells_where_something_is(weights: Path, pool: str) -> None:
     head = make_policy(weights, pool=pool, grid=2).eval().encoder.heads[0]
-    grid = torch.zeros(4, head[0].logits.in_channels, 2, 2)
-    grid[torch.arange(4), :, [0, 0, 1, 1], [0, 1, 0, 1]] = 5.0
-    weight = torch.softmax(head[0].logits(grid).flatten(2), -1)
+    grid = torch.zeros(4, 2, 2, head[0].logits.in_features)
+    grid[torch.arange(4), [0, 0, 1, 1], [0, 1, 0, 1]] = 5.0
+    weight = torch.softmax(head[0].logits(grid.flatten(1, 2)).transpose(1, 2), -1)
     where = weight @ torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
     seen = head[0](grid).unflatten(1, (weight.shape[1], -1))
     torch.testing.assert_close(seen[..., -2:], where)
     if pool == "attention":
-        torch.testing.assert_close(seen[..., :-2], weight @ grid.flatten(2).transpose(1, 2))
+        torch.testing.assert_close(seen[..., :-2], weight @ grid.flatten(1, 2))
     assert torch.pdist(head(grid)).min() > 1e-3
 
 
