@@ -19,7 +19,7 @@ from softflow.policies.pretrained import FrozenNetwork, timm_networks
 from softflow.task.layout import SMALLEST_IMAGE, ObservationLayout, Part
 
 MAX_SHIFT = 1 / 20
-"""Maximum shift of an image in training, as a fraction of its height and width: 3 pixels of 64."""
+"""Default of the option `shift`: 3 pixels of 64."""
 ENCODED_AT_ONCE = 64
 """Number of observations that a frozen trunk reads at once."""
 ENCODING_VERSION = 1
@@ -46,6 +46,7 @@ class PixelEncoder(nn.Module):
             `spatial_softmax` (only where).
         copies: Number of shifted copies of each image that `encode` adds if asked. In training, one of them or the
             image itself is drawn each time. They take as much time and memory as the image.
+        shift: Maximum shift of an image in training, as a fraction of its height and width. 0 switches it off.
         options: Options of the trunk.
 
     Attributes:
@@ -65,13 +66,16 @@ class PixelEncoder(nn.Module):
         features: int = 64,
         pool: str = "attention",
         copies: int = 0,
+        shift: float = MAX_SHIFT,
         **options: Any,
     ) -> None:
         super().__init__()
         make_trunk = _find_trunk(trunk, options)
         if pool not in POOLINGS:
             raise ValueError(f"encoder {trunk!r}: unknown pool {pool!r}: {did_you_mean(pool, POOLINGS)}")
-        self.layout, self.trunk, self.copies, self._trunk_options = layout, trunk, copies, options
+        if not 0 <= shift < 0.5:
+            raise ValueError(f"encoder {trunk!r}: shift must be in [0, 0.5), got {shift}")
+        self.layout, self.trunk, self.copies, self.shift, self._trunk_options = layout, trunk, copies, shift, options
         self._sizes = {part.name: part.size for part in layout.parts}
         self.trunks, self.heads, self.is_frozen = nn.ModuleList(), nn.ModuleList(), True
         self._trunk_of: list[int] = []
@@ -103,6 +107,8 @@ class PixelEncoder(nn.Module):
             own["pool"] = pool
         if copies:
             own["copies"] = copies
+        if shift != MAX_SHIFT:
+            own["shift"] = shift
         self.options = {**own, **_without_files(self.trunks[0], options)}
         self.feature_count = features * len(layout.images)
 
@@ -144,7 +150,7 @@ class PixelEncoder(nn.Module):
     def digest(self) -> str:
         """Return the SHA-256 of everything on which the result of `encode` depends beside the observation."""
         options = [_without_files(trunk, self._trunk_options) for trunk in self.trunks]
-        parts = ENCODING_VERSION, MAX_SHIFT, self.copies, self.layout.describe(), self.trunk, options
+        parts = ENCODING_VERSION, self.copies and self.shift, self.copies, self.layout.describe(), self.trunk, options
         digest = hashlib.sha256(repr(parts).encode())
         for name, tensor in self.trunks.state_dict().items():
             digest.update(name.encode())
@@ -181,7 +187,7 @@ class PixelEncoder(nn.Module):
         for part, number in zip(self.layout.images, self._trunk_of, strict=True):
             pixels = self._values(observation, part).unflatten(1, part.shape)
             if shift:
-                pixels = shifted(pixels, generator)
+                pixels = shifted(pixels, self.shift, generator)
             seen.append(self.trunks[number](pixels.permute(0, 3, 1, 2).to(dtype) / 255))
         return seen
 
@@ -219,18 +225,21 @@ def _head(shape: tuple[int, ...], pool: str, features: int) -> nn.Sequential:
     return nn.Sequential(*pooling, nn.Linear(outputs, features), nn.LayerNorm(features), nn.Tanh())
 
 
-def shifted(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Shift each image of (B, H, W, channels) at random by up to `MAX_SHIFT` along both axes, repeating its border.
+def shifted(images: Tensor, most: float, generator: torch.Generator | None = None) -> Tensor:
+    """Shift each image of (B, H, W, channels) at random along both axes, repeating its border.
 
-    A `generator` is one of the CPU.
+    Args:
+        images: The images.
+        most: The largest shift, as a fraction of height and width.
+        generator: A generator of the CPU. None takes the default one of the device.
     """
     batch, height, width = images.shape[:3]
     where = images.device if generator is None else torch.device("cpu")
     down, right = (
         torch.arange(size, device=images.device)
-        + torch.randint(
-            -round(MAX_SHIFT * size), round(MAX_SHIFT * size) + 1, (batch, 1), device=where, generator=generator
-        ).to(images.device)
+        + torch.randint(-round(most * size), round(most * size) + 1, (batch, 1), device=where, generator=generator).to(
+            images.device
+        )
         for size in (height, width)
     )
     rows, columns = down.clamp(0, height - 1), right.clamp(0, width - 1)
@@ -308,5 +317,5 @@ def _find_trunk(trunk: str, options: Mapping[str, Any]) -> Trunk:
     return make_trunk
 
 
-OWN_OPTIONS = ("features", "pool", "copies")
+OWN_OPTIONS = ("features", "pool", "copies", "shift")
 """Options that every encoder has."""
