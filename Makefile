@@ -33,7 +33,7 @@ docs: .venv-docs/installed
 .venv/installed .venv-test/installed .venv-ray/installed .venv-docs/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install "$(TORCH)"
-	$(@D)/bin/pip install --editable ".$(EXTRAS)"
+	$(@D)/bin/pip install "$(TORCH)" --editable ".$(EXTRAS)"
 	touch $@
 
 wheel-test:

@@ -174,11 +174,13 @@ def _check_anew(critic: ChunkCritic, _: object) -> None:
 def soft_update(target: nn.Module, online: nn.Module, rate: float) -> None:
     """Move the target parameters towards the online parameters: target <- (1 - rate) * target + rate * online.
 
-    The update is in place.
+    The update is in place. Weights that both share stay as they are.
 
     Raises:
         ValueError: `rate` is outside [0, 1].
     """
     if not 0.0 <= rate <= 1.0:
         raise ValueError(f"rate: expected a number in [0, 1], got {rate!r}")
-    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), rate)
+    pairs = zip(target.parameters(), online.parameters(), strict=True)
+    moving = [(weight, towards) for weight, towards in pairs if weight is not towards]
+    torch._foreach_lerp_([weight for weight, _ in moving], [towards for _, towards in moving], rate)

@@ -43,9 +43,10 @@ class PolicyConfig:
     """Whether the flow models actions normalised by the statistics of the demonstrations.
     By default it does, except for a flow whose density is limited to the bounds, such as `tanh_gaussian`."""
     encoder: str | None = None
-    """Encoder of the images, if the observation has any: `conv` (the default) or the pretrained `resnet18`."""
+    """Encoder of the images, if the observation has any: `conv` (the default), or a network of timm with pretrained
+    weights, which stay as they are, such as `tf_efficientnet_lite0` or `vit_small_patch14_dinov2`."""
     encoder_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Options of the encoder. `resnet18` requires `weights`, the path of a file."""
+    """Options of the encoder. A network of timm requires `weights`, the path of a file, or `download`."""
     horizon: int = 8
     """Number of actions in each chunk that the policy proposes."""
     n_action_steps: int = 4

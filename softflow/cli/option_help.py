@@ -18,7 +18,7 @@ from flows.registry import FLOWS, SHARED_OPTIONS, make_flow
 from softflow.envs.registry import make_env, resolve_env_id
 from softflow.envs.tasks import find_task
 from softflow.errors import UserError, one_line
-from softflow.policies.pixel_encoder import ENCODERS, PixelEncoder
+from softflow.policies.pixel_encoder import OWN_OPTIONS, PixelEncoder, find_trunk
 from softflow.runs.assembly import config_path_of
 from softflow.runs.config import read_config
 from softflow.runs.takeovers import SUPERVISOR
@@ -77,8 +77,7 @@ def _flow(values: Values) -> tuple[str, list[Option]]:
 
 def _encoder(values: Values) -> tuple[str, list[Option]]:
     name = values["encoder"] or inspect.signature(PixelEncoder).parameters["trunk"].default
-    trunk = ENCODERS.find(name)
-    return f"the encoder {name}", [*_named(options_of(PixelEncoder), ["features"]), *options_of(trunk)[1:]]
+    return f"the encoder {name}", [*_named(options_of(PixelEncoder), OWN_OPTIONS), *options_of(find_trunk(name))[1:]]
 
 
 def _environment(values: Values) -> tuple[str, list[Option]]:

@@ -6,6 +6,7 @@ is shorter than H at the end of the episode.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,8 @@ class Replay:
         capacity: The number of rows: one per primitive step and one more per episode.
         observation_dim: The size O of an observation.
         action_dim: The size A of an action.
-        observation_dtype: The dtype of stored observations: uint8 if they are packed, else float32, or float16 to save
-            memory. Windows contain float32 in either case.
+        observation_dtype: The dtype of stored observations: uint8 if they are packed, int16 if they are encoded, else
+            float32, or float16 to save memory. Windows contain float32 for the latter two.
         folder: If given, the rows are kept in files in this folder (see `ReplayFiles`) and not in memory. Only a flag
             of each row, 1 byte, and an index of the rows worth imitating, 8 bytes each, remain in memory.
         horizon: The number H of actions in a proposed chunk. None if no episode has proposals.
@@ -53,6 +54,7 @@ class Replay:
         imitate: The rule that decides which steps are worth imitating, as `ImitationRule.choose` returned it.
         fixed: Whether the replay is filled once, by `capacity` rows, and neither saved nor loaded. Packed observations
             are then not copied: they stay in the file of their dataset, or are moved to one (see `EpisodeRows`).
+        observation_rows: Makes the rows (T + 1, O) to store of an episode's observations. By default they are the same.
 
     Raises:
         ValueError: A size is not positive.
@@ -70,11 +72,13 @@ class Replay:
         n_action_steps: int = 1,
         imitate: ImitationRule = REWARD_TO_COME,
         fixed: bool = False,
+        observation_rows: Callable[[np.ndarray], np.ndarray] = np.asarray,
     ) -> None:
         for name, value in (("observation_dim", observation_dim), ("action_dim", action_dim), ("capacity", capacity)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.capacity, self._rule, self._fixed = capacity, imitate, fixed
+        self._observation_rows = observation_rows
         columns = row_dtype(observation_dim, action_dim, observation_dtype)
         self._files = None if folder is None else ReplayFiles(folder, capacity, columns)
         refers = fixed and columns["observation"].base == np.uint8
@@ -138,8 +142,9 @@ class Replay:
             UserError: The episode is longer than `capacity - 1` steps.
         """
         steps, rows = len(episode), self._rows
+        observation = self._observation_rows(episode.observation)
         for name, got, column in (
-            ("observation", episode.observation_dim, self._observation),
+            ("observation", observation.shape[1], self._observation),
             ("action", episode.action_dim, rows["action"]),
         ):
             if got != column.shape[1]:
@@ -155,7 +160,7 @@ class Replay:
             )
         if self._fixed and self._written + steps + 1 > self.capacity:
             raise ValueError(f"a fixed replay of {self.capacity:,} rows cannot take more: make it larger")
-        observation = cast_observation(episode.observation, self._observation.dtype)
+        observation = cast_observation(observation, self._observation.dtype)
         worth = self._rule.worth(episode)
 
         numbers = self._written + np.arange(steps + 1)

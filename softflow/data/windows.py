@@ -19,7 +19,7 @@ class Windows(Generic[ArrayT]):
     """B windows of up to H steps, as numpy arrays or (see `to_torch`) tensors.
 
     Attributes:
-        observation: (B, O) float32, or uint8 if packed, the observation at the start of the window.
+        observation: (B, O) float32, or uint8 if packed, int16 if encoded, the observation at the start of the window.
         chunk: (B, H, A) float32, the actions executed. Beyond `length` the last action is repeated, so that the last
             steps of an episode have whole chunks to learn from as well.
         mask: (B, H) bool, True for the first `length` steps.
@@ -55,7 +55,7 @@ def to_torch(windows: Windows[np.ndarray], device: str | torch.device = "cpu") -
 
 
 def observation_tensor(observation: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
-    """Return observations (B, O) as the tensor that a policy takes: uint8 if they are packed, else float32."""
+    """Return observations (B, O) as the tensor that a policy takes: uint8 if packed, int16 if encoded, else float32."""
     import torch
 
     return torch.as_tensor(as_learned(observation), device=device)
@@ -67,5 +67,5 @@ def concatenate(windows: Sequence[Windows[np.ndarray]]) -> Windows[np.ndarray]:
 
 
 def as_learned(observation: np.ndarray) -> np.ndarray:
-    """Return packed observations unchanged, and numbers as float32."""
-    return observation if observation.dtype == np.uint8 else observation.astype(np.float32, copy=False)
+    """Return packed and encoded observations unchanged, and numbers as float32."""
+    return observation if observation.dtype in (np.uint8, np.int16) else observation.astype(np.float32, copy=False)

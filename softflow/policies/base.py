@@ -57,10 +57,19 @@ class ChunkPolicy(nn.Module, ABC):
         return len(self.normalizer.mean) + (self.encoder.feature_count if self.encoder is not None else 0)
 
     def features(self, observation: Tensor) -> Tensor:
-        """Return the features, which are the context of the flow and of a critic: (B, O) -> (B, C)."""
+        """Return the features, which are the context of the flow and of a critic: (B, O) or `encoded` -> (B, C)."""
         if self.encoder is None:
             return self.normalizer(observation)
         return torch.cat((self.encoder(observation), self.normalizer(self.encoder.numbers(observation))), -1)
+
+    def encoded(self, observation: Tensor) -> Tensor:
+        """Return what every method takes in place of packed observations, so that it is computed once: (B, E).
+
+        These are features of a frozen image encoder, rounded to float16. Other observations are returned as they are.
+        """
+        if self.encoder is None or not self.encoder.is_frozen or observation.dtype != torch.uint8:
+            return observation
+        return self.encoder.encode(observation)
 
     @property
     def normalizes_actions(self) -> bool:

@@ -115,6 +115,7 @@ class BestOfN(nn.Module):
 
     def _choose(self, observation: Tensor, length: int | None) -> Tensor:
         """Draw the candidates and return those with the highest values, (B, H or length, A), before clipping."""
+        observation = self.policy.encoded(observation)
         chunks = self.policy.sample(observation, self.candidates, self.temperature, length)
         if self.candidates == 1:
             return chunks[:, 0]

@@ -30,7 +30,8 @@ class FlowPolicy(BasePolicy):
         horizon: Number of actions in a chunk, H.
         flow: Name of a flow in `flows.make_flow`.
         flow_options: Options of the flow.
-        encoder: Name of an image encoder in `pixel_encoder.ENCODERS`. None uses `conv` if there are images.
+        encoder: Name of an image encoder in `pixel_encoder.ENCODERS`, or of a network of timm. None uses `conv` if
+            there are images.
         encoder_options: Options of the encoder.
         normalize_actions: Whether the flow is a density over normalised actions, see `flows.NormalizedFlow`. Their
             statistics are saved with the policy. Policies of earlier versions did not normalise actions.
@@ -88,7 +89,16 @@ class FlowPolicy(BasePolicy):
 
     @classmethod
     def build(cls, **description: Any) -> FlowPolicy:
-        parts = description.get("observation_dim")
+        """Build a policy from the result of `describe`. Nothing is downloaded, and no file is read.
+
+        Raises:
+            ValueError: The encoder is the ResNet-18 of earlier versions, which was pooled otherwise.
+        """
+        parts, options = description.get("observation_dim"), description.get("encoder_options") or {}
+        if description.get("encoder") == "resnet18" and "pool" not in options:
+            raise ValueError("its encoder is 'resnet18' of an earlier softflow: use that one, or train it again")
+        if "weights" in options or "download" in options:
+            description["encoder_options"] = {**options, "weights": "", "download": False}
         if isinstance(parts, list):
             description["observation_dim"] = ObservationLayout.build(parts)
         return cls(**description)

@@ -9,7 +9,7 @@ import torch
 
 from softflow.algos import Acting
 from softflow.data import Episode
-from softflow.runs.assembly import make_algorithm, make_environments
+from softflow.runs.assembly import make_algorithm, make_environments, with_saved_weights
 from softflow.runs.config import TrainConfig
 from softflow.task.layout import ObservationSize
 from softflow.training.experience import explorer
@@ -42,7 +42,7 @@ class Actor:
         run = replace(config.run, device=device, vectorization_mode=mode)
         torch.set_num_threads(run.threads)
         seed_all(run.seed)
-        self._algorithm = make_algorithm(replace(config, run=run), observation_dim, action_dim)
+        self._algorithm = make_algorithm(with_saved_weights(replace(config, run=run)), observation_dim, action_dim)
         self._environments = make_environments(run, environments, self._algorithm.n_action_steps)
         self._explore = explorer(self._algorithm, run.device)
 

@@ -218,6 +218,17 @@ def make_algorithm(
     return made
 
 
+def with_saved_weights(config: TrainConfig[Any]) -> TrainConfig[Any]:
+    """Return a configuration whose encoder reads no file and downloads nothing, because its weights are loaded later.
+
+    They are those of a checkpoint, of a base, or of the learner.
+    """
+    options = getattr(config.method, "encoder_options", {})
+    if not options.keys() & {"weights", "download"}:
+        return config
+    return replace(config, method=replace(config.method, encoder_options={**options, "weights": "", "download": False}))
+
+
 def require_flow(config: TrainConfig[Any]) -> None:
     """Raise `UserError` if the flow of the configuration is unknown or lacks an option, before anything is recorded."""
     name, options = (getattr(config.method, key, None) for key in ("flow", "flow_options"))

@@ -16,7 +16,7 @@ from softflow.data import Decision
 from softflow.errors import UserError, one_line
 from softflow.policies import ChunkGuard
 from softflow.robot.plan import Proposal
-from softflow.runs.assembly import make_algorithm, require_device
+from softflow.runs.assembly import make_algorithm, require_device, with_saved_weights
 from softflow.runs.config import TrainConfig, class_for
 from softflow.runs.served_policy import Answer, Served, share_cores
 from softflow.settings.typed import from_dict
@@ -71,7 +71,7 @@ class _Follower:
     """Acts as the learner's method does for own episodes, by the newest networks from one episode to the next."""
 
     def __init__(self, spool: Spool, config: TrainConfig[Any], task: TaskSpec) -> None:
-        self._algorithm = make_algorithm(config, task.observation_size, task.action_dim)
+        self._algorithm = make_algorithm(with_saved_weights(config), task.observation_size, task.action_dim)
         self._explore = explorer(self._algorithm, config.run.device)
         self.n_action_steps, self.deployed = self._algorithm.n_action_steps, self._algorithm.deployed
         self.deployed.task = task

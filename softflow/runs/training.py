@@ -42,6 +42,7 @@ from softflow.runs.assembly import (
     make_environments,
     make_mirror,
     require_flow,
+    with_saved_weights,
 )
 from softflow.runs.config import TrainConfig, read_config
 from softflow.runs.description import normalizes_actions, what_is_normalized, what_is_seen
@@ -61,6 +62,7 @@ from softflow.training.config import RunConfig
 from softflow.training.evaluated import Evaluated, best_of, decline, describe_best
 from softflow.training.failures import EnvironmentFailed
 from softflow.training.fleet import CrewFailed
+from softflow.training.frames import EncodedFrames, encoded_frames
 from softflow.training.global_state import environments_turn
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
@@ -151,14 +153,19 @@ def train_run(
 
     layout = demonstrations[0].layout
     sizes = layout or demonstrations[0].observation_dim, demonstrations[0].action_dim
-    algorithm = make_algorithm(config, *sizes, folder.last_checkpoint() if resume else None)
+    made_of = with_saved_weights(config) if resume or base_run is not None else config
+    algorithm = make_algorithm(made_of, *sizes, folder.last_checkpoint() if resume else None)
     if run.env == NO_ENVIRONMENT and not run.robots:
         _require_no_steps(algorithm)
     if base is not None:
         give(algorithm.load_base, base.policy.policy, f"base {base_run}")
     if algorithm.imitates:
         imitated.rule.require_some(demonstrations)
-    _require_room(run, folder, demonstrations[0], algorithm)
+    frames = None
+    if corrections is None:  # their own replays hold frames as they are
+        cache = Path(run.frame_cache).absolute() if run.frame_cache is not None else folder.path / "features"
+        frames = encoded_frames(algorithm.deployed.policy, run.device, cache)
+    _require_room(run, folder, demonstrations[0], algorithm, frames)
     mirror = make_mirror(run, layout)
 
     def with_images(episodes: list[Episode]) -> list[Episode]:
@@ -217,6 +224,8 @@ def train_run(
             if (taken_over := describe_takeovers(demonstrations, algorithm.deployed.policy.horizon)) is not None:
                 note(taken_over)
         note(what_is_seen(environments, learned_from))
+        if frames is not None:
+            note(frames.announce(sum(len(episode) + 1 for episode in learned_from), task.row_size))
         if base is not None:
             skipped = all(stage.name != "imitation" for stage in algorithm.schedule())
             what = "takes the place of imitation, which is skipped" if skipped else "is trained further"
@@ -226,7 +235,7 @@ def train_run(
             note(f"base {base_run}: frozen; every checkpoint compares its SHA-256 with that at the start")
         elif normalizes_actions(algorithm):
             note(what_is_normalized(environments, learned_from))
-        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror, spool or crew)
+        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror, spool or crew, frames)
         if resume:
             _resume(trainer, resume)
             if more is not None:
@@ -277,9 +286,13 @@ def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
         folder.save_settings(partial(dump_yaml, settings))
 
 
-def _require_room(config: RunConfig, folder: RunFolder, episode: Episode, algorithm: Algorithm) -> None:
+def _require_room(
+    config: RunConfig, folder: RunFolder, episode: Episode, algorithm: Algorithm, frames: EncodedFrames | None
+) -> None:
     """Raise `UserError` if a replay of this capacity does not fit in memory or on disk."""
     sizes = episode.observation_dim, episode.action_dim, episode.observation.dtype
+    if frames is not None:
+        sizes = frames.row_size, episode.action_dim, frames.dtype
     horizon, n_action_steps = algorithm.deployed.policy.horizon, algorithm.n_action_steps
     if config.replay_storage == "disk":
         chunk, row = proposal_dtype(horizon, episode.action_dim), row_dtype(*sizes)

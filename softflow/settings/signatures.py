@@ -7,6 +7,7 @@ import re
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
@@ -31,7 +32,8 @@ def options_of(constructor: Callable[..., Any]) -> list[Option]:
     Raises:
         ValueError: The constructor has no signature, like some that are written in C.
     """
-    hints, texts = _hints(constructor), _texts(constructor)
+    declared = constructor.func if isinstance(constructor, partial) else constructor
+    hints, texts = _hints(declared), _texts(declared)
     return [
         Option(name, metavar(hints.get(name, _type_of(parameter.default))), parameter.default, texts.get(name, ""))
         for name, parameter in inspect.signature(constructor).parameters.items()

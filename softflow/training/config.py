@@ -89,6 +89,9 @@ class RunConfig:
     Requires vectorization mode `async`."""
     replay_capacity: int = 1_000_000
     """Number of primitive steps of own episodes that the replay holds. A full replay overwrites the oldest."""
+    frame_cache: str | None = None
+    """Folder in which the features of demonstrations are kept if a frozen encoder reads images, so that other runs on
+    the same demonstrations need not compute them again. By default `features` in the run folder."""
     replay_storage: Literal["memory", "disk"] = "memory"
     """Where the replay is stored: in `memory`, or on `disk` (in the run folder) if it is larger than the memory."""
     collect_steps: int = 1_000

@@ -86,7 +86,8 @@ def explorer(algorithm: Algorithm, device: str) -> Explore:
     """Return `explore` of an algorithm, from arrays to arrays."""
 
     def explore(observation: np.ndarray, arms: np.ndarray) -> np.ndarray | Decision[np.ndarray]:
-        decided = algorithm.explore(observation_tensor(observation, device), torch.from_numpy(arms).to(device))
+        rows = algorithm.deployed.policy.encoded(observation_tensor(observation, device))
+        decided = algorithm.explore(rows, torch.from_numpy(arms).to(device))
         if isinstance(decided, Decision):
             return Decision(*(None if part is None else part.cpu().numpy() for part in decided))
         return decided.cpu().numpy()

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
-from softflow.algos.base import Algorithm, Data, Stage
+from softflow.algos.base import Algorithm, Stage
 from softflow.console import note
-from softflow.data import Episode, ImitationRule, Replay, observation_tensor
-from softflow.data.takeovers import as_demonstration
+from softflow.data import Episode, observation_tensor
+from softflow.errors import UserError
 from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
 from softflow.training.counts import Progress
@@ -26,12 +26,14 @@ from softflow.training.evaluated import Evaluated
 from softflow.training.experience import Experience, LocalExperience, explorer
 from softflow.training.failures import EnvironmentErrors
 from softflow.training.fleet import Crew, CrewFailed, Fleet
+from softflow.training.frames import EncodedFrames
 from softflow.training.held_out import HeldOut
 from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
 from softflow.training.own_episodes import OwnEpisodes
 from softflow.training.progress import StageProgress, shown
 from softflow.training.random_state import random_state, set_random_state
+from softflow.training.replays import add_demonstrations, make_data
 from softflow.training.robots import RobotExperience
 from softflow.training.rollout import Rollout
 from softflow.training.run_folder import RunFolder
@@ -53,6 +55,7 @@ class Trainer:
         config: The settings of the run.
         mirror: A function that returns the mirror image of an own episode, which is added to the replay as well.
         elsewhere: Actors, or the folder of robots, that execute own episodes in place of `environments`.
+        frames: Encodes images once, if the policy's encoder is frozen.
     """
 
     def __init__(
@@ -65,25 +68,17 @@ class Trainer:
         config: RunConfig,
         mirror: Callable[[Episode], Episode] | None = None,
         elsewhere: Crew | Spool | None = None,
+        frames: EncodedFrames | None = None,
     ) -> None:
         self.mirror, self.elsewhere = mirror, elsewhere
         self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
         self.environments, self.held_out = environments, HeldOut(evaluation_environments, run_folder, config)
-        first = demonstrations[0]
-        sizes = first.observation_dim, first.action_dim, first.observation.dtype
-        rows = sum(len(episode) + 1 for episode in demonstrations)
-        replay_folder = run_folder.replay_path if config.replay_storage == "disk" else None
-        horizon = algorithm.deployed.policy.horizon
-        rule = ImitationRule(config.imitate).choose(demonstrations).rule
-        online = Replay(config.replay_capacity, *sizes, replay_folder, horizon, algorithm.n_action_steps, imitate=rule)
-        offline = Replay(rows, *sizes, horizon=horizon, imitate=rule, fixed=True)
-        self.data = Data(offline, online, np.random.default_rng(config.seed))
-        for episode in demonstrations:
-            offline.add_episode(as_demonstration(episode, horizon))
+        self.demonstrations, self.frames = demonstrations, frames
+        self.data = make_data(algorithm, demonstrations, run_folder, config, frames)
         self.progress = Progress()
         self.environment_errors = self._new_errors()
         self._experience: Experience | None = None
-        self._own = OwnEpisodes(first.layout)
+        self._own = OwnEpisodes(demonstrations[0].layout)
         self._signals = SignalWatch()
         self._logger: MetricLogger | None = None
         self._resume_at: tuple[int | None, int] = None, 0
@@ -114,6 +109,9 @@ class Trainer:
             try:
                 if self._resume_at[0] is None:
                     self._save()
+                if not self.data.offline.steps:
+                    horizon, encodes = self.algorithm.deployed.policy.horizon, self.frames is not None
+                    add_demonstrations(self.data.offline, self.demonstrations, horizon, self._check_signals, encodes)
                 while not self.has_finished:
                     self._run_stage(stages)
                     self._move_on(stages)
@@ -286,6 +284,7 @@ class Trainer:
             "environment_errors": self.environment_errors.count,
             "metrics_offset": self._logger.offset(),
             "episodes_offset": self._logger.episodes_offset(),
+            "frames": None if self.frames is None else self.frames.digest,
             "evaluations": self.held_out.state(),
             "data_rng": json.dumps(self.data.rng.bit_generator.state),
             "random": random_state(self.config.device),
@@ -314,6 +313,8 @@ class Trainer:
         """
         state = load_training(self.run_folder.last_checkpoint(), self.data.online)
         self.algorithm.load_state_dict(state["algorithm"])
+        if state.get("frames") != (None if self.frames is None else self.frames.digest):
+            raise UserError("the replay has features of another encoder, or of other preprocessing: start a new run")
         p = self.progress = Progress(**state["progress"])
         self.environment_errors.count = state.get("environment_errors", 0)  # absent in older checkpoints
         self._resume_at = state["metrics_offset"], state.get("episodes_offset", 0)  # absent in older checkpoints

@@ -62,7 +62,7 @@ def test_flags_choose_what_is_listed_and_what_it_is_set_to(help_of: Any) -> None
     assert options["--flow-options.depth"].startswith("INT (default: 5)")
     assert options["--flow-options.log-std-bound"].startswith("FLOAT (default: 5.0) log standard deviations")
     assert "--flow-options.layers" not in options
-    assert options["--encoder-options.weights"].startswith("STR (required)")
+    assert options["--encoder-options.weights"].startswith("STR|null (default: null) Path")
     assert options["--env-options.hand"].startswith("STR (default: adroit)")
 
 

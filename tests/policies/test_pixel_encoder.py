@@ -83,6 +83,9 @@ def test_only_training_shifts_images() -> None:
     assert torch.equal(policy.features(observation), policy.features(observation))
     policy.train()
     assert not torch.equal(policy.features(observation), policy.features(observation))
+    still = make_policy(shift=0.0).train()
+    assert torch.equal(still.features(observation), policy.eval().features(observation))
+    assert still.describe()["encoder_options"]["shift"] == 0
 
 
 def test_shifts_repeat_the_border_and_stay_small() -> None:
@@ -92,7 +95,7 @@ def test_shifts_repeat_the_border_and_stay_small() -> None:
     row, column = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     images = torch.stack([row, column], -1).to(torch.uint8).expand(200, -1, -1, -1)
     torch.manual_seed(0)
-    moved = shifted(images).long()
+    moved = shifted(images, MAX_SHIFT).long()
     down, right = (moved[:, 20, 20] - 20).unbind(-1)
     assert set(down.tolist()) == set(right.tolist()) == set(range(-most, most + 1))
     for image, d, r in zip(moved, down, right, strict=True):
@@ -146,9 +149,12 @@ def test_other_observations_are_refused(observation: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trunk": "convv"}, "unknown encoder 'convv'; did you mean 'conv'"),
+        ({"trunk": "convv"}, "unknown encoder 'convv': did you mean 'conv'"),
         ({"widht": 3}, "encoder 'conv' has no option 'widht': did you mean 'width'"),
-        ({"trunk": "resnet18"}, "encoder 'resnet18' needs its option 'weights'"),
+        ({"trunk": "resnet18"}, "encoder 'resnet18' needs its weights"),
+        ({"pool": "avarage"}, "unknown pool 'avarage'"),
+        ({"copies": 2}, "only a frozen encoder has copies"),
+        ({"shift": 0.5}, r"shift must be in \[0, 0.5\), got 0.5"),
     ],
 )
 def test_unknown_encoders_and_options_are_refused(options: dict[str, object], message: str) -> None:

@@ -1,0 +1,117 @@
+"""The commands with a frozen encoder: each frame is encoded once, and everything goes on as with learnt ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from softflow.algos import SoftFlow
+from softflow.data import save_demonstrations
+from softflow.policies.pixel_encoder import PixelEncoder
+from softflow.policies.pretrained import import_timm
+from softflow.training.checkpoint import load_policy
+from softflow.training.run_folder import RunFolder
+from tests.cli.training_runs import interrupted
+from tests.pictures import Lamp, lamp_episodes
+
+NAME = "test_efficientnet"
+ENCODER = f"--encoder {NAME} --encoder-options.weights small.safetensors --encoder-options.size 64"
+TRAIN = f"softflow-train --env tests/Lamp-v0 --demos lamp.npz --num-demos 12 --config small.yaml {ENCODER}"
+DISTINCT = len({episode.observation.tobytes() for episode in lamp_episodes(12)})
+"""Number of different demonstrations; equal ones share their features."""
+LEARNING = (
+    "--algo softflow --flow gaussian --warmup.updates 3 --offline.updates 3 --online.steps 40 --collect-steps 20 "
+    "--critic-width 8 --replay-capacity 100"
+)
+
+
+@pytest.fixture(autouse=True)
+def lamp(command: Any) -> Iterator[None]:
+    gymnasium.register("tests/Lamp-v0", entry_point=Lamp)
+    save_demonstrations("lamp.npz", lamp_episodes(12))
+    torch.manual_seed(0)
+    save_file(import_timm(NAME).create_model(NAME).state_dict(), "small.safetensors")
+    Path("small.yaml").write_text(
+        "{num_envs: 2, eval_episodes: 2, threads: 1, horizon: 4, n_action_steps: 2, batch_size: 8,"
+        " imitation: {updates: 5}}"
+    )
+    yield
+    gymnasium.registry.pop("tests/Lamp-v0")
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches of observations that were encoded."""
+    sizes: list[int] = []
+    encode = PixelEncoder.encode
+
+    def counted(self: PixelEncoder, observation: torch.Tensor, with_copies: bool = False) -> torch.Tensor:
+        sizes.append(len(observation))
+        return encode(self, observation, with_copies)
+
+    monkeypatch.setattr(PixelEncoder, "encode", counted)
+    return sizes
+
+
+def metrics(run: str) -> list[str]:
+    return [line for line in Path(run, "metrics.csv").read_text().splitlines() if "time/" not in line]
+
+
+@pytest.mark.parametrize("storage", ["memory", "disk"])
+def test_a_resumed_run_is_the_same_and_needs_no_weights(command: Any, encoded: list[int], storage: str) -> None:
+    flags = f"{LEARNING} --replay-storage {storage} --encoder-options.copies 1"
+    whole = command(f"{TRAIN} {flags} --run-dir run")
+    assert whole.status == 0, whole
+    assert encoded[:DISTINCT] == [5] * DISTINCT and encoded[DISTINCT] == 2  # demonstrations first
+    assert re.search(r"each of 60 demonstrated observations is encoded once", whole.out)
+    with interrupted(SoftFlow, at=9):
+        assert command(f"{TRAIN} {flags} --run-dir run2").status == 130
+    Path("small.safetensors").unlink()
+    before = len(encoded)
+    assert command("softflow-train --resume run2").status == 0
+    assert encoded[before] == 2  # nothing is encoded before the first decision
+    assert metrics("run2") == metrics("run")
+    policies = [load_policy(RunFolder.open(name).last_checkpoint()).state_dict() for name in ("run", "run2")]
+    assert all(torch.equal(tensor, policies[1][name]) for name, tensor in policies[0].items())
+
+
+def test_other_runs_find_features_of_the_same_encoder_alone(command: Any, encoded: list[int]) -> None:
+    cached = f"{TRAIN} --algo imitation --flow gaussian --frame-cache cache --eval-episodes 0"
+    for number, (flags, demonstrations) in enumerate(
+        {
+            "": DISTINCT,
+            "--encoder-options.pool spatial_softmax --encoder-options.features 9": 0,
+            "--num-demos 5": 0,
+            "--encoder-options.grid 1": DISTINCT,
+            "--encoder-options.copies 1": DISTINCT,
+        }.items()
+    ):
+        encoded.clear()
+        result = command(f"{cached} {flags} --run-dir run{number}")
+        assert result.status == 0, result
+        assert len(encoded) == demonstrations, flags
+    file = sorted(Path("cache").iterdir())[0]
+    file.write_bytes(file.read_bytes()[:-40] + bytes(40))
+    damaged = command(f"{cached} --encoder-options.grid 1 --run-dir damaged")
+    again = command(f"{cached} --run-dir again")
+    assert re.search(rf"{file.name}: .* delete it", damaged.err + again.err)
+
+
+def test_evaluation_export_and_steering_see(command: Any) -> None:
+    assert command(f"{TRAIN} --algo imitation --flow gaussian --run-dir run").status == 0
+    Path("small.safetensors").unlink()
+    assert "success_rate" in json.loads(command("softflow-eval run --episodes 2 --json").out)
+    exported = command("softflow-export run --format onnx --out policy.onnx")
+    assert exported.status == 0, exported
+    Path("steer.yaml").write_text("{num_envs: 2, eval_episodes: 2, batch_size: 8, base_rollouts: {steps: 8}}")
+    steer = "softflow-train --env tests/Lamp-v0 --demos lamp.npz --config steer.yaml --base run"
+    steered = command(f"{steer} --algo rfs --critic-width 8 --run-dir rfs --online.steps 16 --replay-capacity 100")
+    assert steered.status == 0, steered
