@@ -152,7 +152,7 @@ def test_other_observations_are_refused(observation: Tensor) -> None:
         ({"trunk": "convv"}, "unknown encoder 'convv': did you mean 'conv'"),
         ({"widht": 3}, "encoder 'conv' has no option 'widht': did you mean 'width'"),
         ({"trunk": "resnet18"}, "encoder 'resnet18' needs its weights"),
-        ({"pool": "avarage"}, "unknown pool 'avarage'"),
+        ({"pool": "softmaxx"}, "unknown pool 'softmaxx'"),
         ({"copies": 2}, "only a frozen encoder has copies"),
         ({"shift": 0.5}, r"shift must be in \[0, 0.5\), got 0.5"),
     ],
