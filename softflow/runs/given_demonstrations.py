@@ -115,7 +115,8 @@ def with_more_demonstrations(config: RunConfig, dataset: Dataset, more: Dataset 
 
 def identity(episode: Episode) -> tuple[bytes, bytes]:
     """Return what distinguishes an episode from all others: digests of its observations and actions."""
-    return hashlib.sha256(episode.observation.data).digest(), hashlib.sha256(episode.action.data).digest()
+    observation, action = map(np.ascontiguousarray, (episode.observation, episode.action))
+    return hashlib.sha256(observation.data).digest(), hashlib.sha256(action.data).digest()
 
 
 def fitting(task: TaskSpec, dataset: Dataset, name: str) -> Dataset:

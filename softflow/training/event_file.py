@@ -47,7 +47,11 @@ class EventFile:
 
     def add_settings(self, settings: Mapping[str, bool | float | str]) -> None:
         """Write the settings of the run, which TensorBoard compares with its scalars in the tab HParams."""
-        self._write(Event(summary=hparams_pb(dict(settings))))
+        shown = {
+            name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+            for name, value in settings.items()  # a path may hold bytes that are no text
+        }
+        self._write(Event(summary=hparams_pb(shown)))
 
     def flush(self) -> None:
         """Make the scalars written so far visible to readers."""
