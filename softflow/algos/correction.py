@@ -55,12 +55,13 @@ class CorrectionStageConfig:
     learning_rate: float = 3e-4
     """Learning rate of Adam for the head."""
     bc_weight: float = 1.0
-    """Weight of the loss on the human's labels. Higher values follow the corrections more closely."""
+    """Weight of the imitation loss on the person's labels. Higher values follow the corrections more closely."""
     hold_weight: float = 1.0
-    """Weight of the penalty that holds the head at zero in the demonstrations' states.
-    Higher values stay closer to the base."""
+    """Weight of the penalty on the head's output in states of the demonstrations. Higher values stay closer to the base
+    where nobody took over."""
     q_weight: float = 0.0
-    """Weight of -Q / |Q| on the steered chunks. Higher values follow the critic more. Requires `warmup.updates`."""
+    """Weight of -Q / |Q| on the steered chunks. Higher values follow the critic's gradient more. Values above 0 require
+    `warmup.updates`."""
 
 
 @dataclass
@@ -68,10 +69,10 @@ class CorrectionConfig(ChunkCriticConfig, FrozenBaseConfig):
     """Settings of learning from corrections."""
 
     base: str = field(kw_only=True)
-    """Run folder, or a checkpoint's folder in it, whose policy was corrected."""
+    """Run folder, or the folder of one of its checkpoints, whose policy was corrected."""
     corrections: tuple[str, ...] = field(kw_only=True)
-    """Files of episodes in which a person took over from this policy or earlier ones, as `softflow-demo --corrections`
-    records them; all of them are learnt from. Or one file of labelled decisions (docs/how-to/corrections.md)."""
+    """Files of episodes in which a person took over from this policy or earlier ones, recorded by `softflow-demo
+    --corrections`. All of them are used. Alternatively, one file of labelled decisions (docs/how-to/corrections.md)."""
     warmup: WarmupConfig = field(default_factory=lambda: WarmupConfig(updates=0))
     correction: CorrectionStageConfig = field(default_factory=CorrectionStageConfig)
 

@@ -51,9 +51,9 @@ class OneStepConfig:
     depth: int = 3
     """Number of hidden layers of the one-step policy."""
     distillation_weight: float = 100.0
-    """Weight of the squared distance from the flow's chunk, per dimension and in normalised units.
-    It is the paper's alpha, which the paper tunes per task.
-    Higher values stay closer to the data. On `tape_cut`, offline RL with 10 lost much of the imitated skill."""
+    """Weight of the squared distance from the flow's chunk, per dimension and in normalised units. Higher values stay
+    closer to the data. It is the paper's alpha, which the paper tunes for each task. On `tape_cut`, offline RL with 10
+    lost much of the imitated skill."""
 
 
 @dataclass

@@ -51,7 +51,7 @@ class SACOnlineConfig(OnlineStageConfig):
     """Number of updates of actor and entropy weight per primitive step.
     Higher values learn more from each step but take longer."""
     critic_updates: int = 5
-    """Number of critic updates per update of the actor. RLPD makes 20 per step, with one actor update."""
+    """Number of critic updates per actor update. RLPD makes 20 critic updates per step, and one actor update."""
     learning_rate: float = 3e-4
     """Learning rate of AdamW for the actor and of Adam for the entropy weight."""
 
@@ -74,11 +74,11 @@ class SACConfig(OnlineMethodConfig):
     critic_learning_rate: float = 3e-4
     """Learning rate of AdamW for the critics."""
     target_members: int = 2
-    """Number of randomly chosen target critics whose minimum enters the target. More critics are more pessimistic."""
+    """Number of randomly chosen target critics whose minimum forms the target. Higher values are more pessimistic."""
     entropy_in_target: bool = True
-    """Whether the targets include the entropy bonus. RLPD omits it if the reward is sparse."""
+    """Whether the targets include the entropy bonus. RLPD omits it with sparse rewards."""
     entropy_weight: float = 1.0
-    """Initial entropy weight alpha, which is then learnt. Higher values explore more at first."""
+    """Initial value of the entropy weight alpha, which is then learnt. Higher values explore more at first."""
     target_entropy: float = -0.5
     """Target of the policy's entropy, in nats per dimension of a chunk. Higher values keep the policy more random."""
     imitation: ImitationConfig = field(default_factory=lambda: ImitationConfig(updates=0))

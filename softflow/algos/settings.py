@@ -23,8 +23,9 @@ class ImitationConfig:
     """Weight decay of AdamW, in imitation and in every later stage that trains the policy."""
     initial_noise: float = 1.0
     """Noise added to the actions at the start of imitation, as a fraction of the scale of each dimension. It decays to
-    zero over the stage, and the flow's own `noise` remains. Higher values learn the coarse shape of the density longer
-    before its details. Only a likelihood of normalised actions gets it."""
+    zero over the stage; the flow's own `noise` remains. With higher values, the policy learns the coarse shape of the
+    density for longer before its details. It applies only to flows that are trained by the likelihood of normalised
+    actions."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.initial_noise < math.inf:
@@ -40,29 +41,30 @@ class PolicyConfig:
     flow_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Options of the flow, such as its `width`."""
     normalize_actions: bool | None = None
-    """Whether the flow models actions normalised by the statistics of the demonstrations.
-    By default it does, except for a flow whose density is limited to the bounds, such as `tanh_gaussian`."""
+    """Whether the flow models actions that are normalised by the statistics of the demonstrations. By default it does,
+    except for a flow whose density is limited to the bounds, such as `tanh_gaussian`."""
     encoder: str | None = None
-    """Encoder of the images, if the observation has any: `conv` (the default), or a network of timm with pretrained
-    weights, which stay as they are, such as `tf_efficientnet_lite0` or `vit_small_patch14_dinov2`."""
+    """Encoder of the images, if the observation has any. `conv`, the default, is a small network that is trained. A
+    timm network, such as `tf_efficientnet_lite0` or `vit_small_patch14_dinov2`, has pretrained weights and is
+    frozen."""
     encoder_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Options of the encoder. A network of timm requires `weights`, the path of a file, or `download`."""
+    """Options of the encoder. A timm network requires `weights`, the path of a file, or `download`."""
     horizon: int = 8
     """Number of actions in each chunk that the policy proposes."""
     n_action_steps: int = 4
     """Number of actions of each chunk that are executed before the policy proposes the next chunk."""
     temperature: float = 0.35
-    """Scale of the base noise of executed chunks. Higher values explore more but act less precisely."""
+    """Scale of the base noise of executed chunks. Higher values explore more, but act less precisely."""
     batch_size: int = 256
     """Number of windows per batch."""
     ema_rate: float = 0.005
-    """Rate of the exponential moving average of the actor's weights, which is the policy that acts.
+    """Rate of the exponential moving average of the actor's weights. The averaged weights are the policy that acts.
     Higher values track the actor more closely and smooth less; 1 uses the actor itself."""
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
     base: str | None = None
-    """Run folder, or a checkpoint's folder in it, whose policy takes the place of imitation. Its environment and
-    demonstrations are inherited unless others are given. Methods that steer also take the policy of another project,
-    `module:name` or an ONNX file. By default the policy is trained by imitation."""
+    """Run folder, or the folder of one of its checkpoints, from whose policy training starts; imitation is skipped. The
+    environment and the demonstrations of that run are used unless others are given. Methods that steer also accept the
+    policy of another project: `module:name` or an ONNX file. By default, imitation trains the policy."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_action_steps <= self.horizon:
@@ -103,16 +105,16 @@ class ChunkCriticConfig(PolicyConfig):
     """Settings of a policy with a chunk critic."""
 
     critic_horizon: int | None = None
-    """Number of leading actions of a chunk that the critic values. By default it is `n_action_steps`.
-    1 gives the usual per-step critic."""
+    """Number of leading actions of a chunk that the critic values. By default it is `n_action_steps`. With 1, the
+    critic values single actions, as usual in RL."""
     candidates: int = 1
-    """Number of chunks proposed for each one that is executed. The critic chooses among them.
-    More candidates follow the critic more closely, including its errors."""
+    """Number of chunks proposed for each one that is executed. The critic chooses among them. More candidates follow
+    the critic more closely, including its errors."""
     target_candidates: int = 1
     """Number of chunks proposed for the bootstrapped value of a critic's target. The critic chooses among them.
     More candidates make the target more optimistic."""
     discount: float = 0.99
-    """Discount factor per primitive step. Values closer to 1 look further ahead but are harder to learn."""
+    """Discount factor per primitive step. Values closer to 1 look further ahead, but are harder to learn."""
     critic_members: int = 2
     """Number of critics in the ensemble. The value is their mean."""
     critic_width: int = 256
@@ -120,7 +122,7 @@ class ChunkCriticConfig(PolicyConfig):
     critic_learning_rate: float = 5e-4
     """Learning rate of AdamW for the critics."""
     target_rate: float = 0.005
-    """Rate at which the target critics follow the critics. Higher values learn faster but less stably."""
+    """Rate at which the target critics follow the critics, per update. Higher values learn faster, but less stably."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,18 +17,19 @@ class ImprovementConfig:
     q_weight: float = 1.0
     """Weight of -Q / |Q| on the actor's own chunks. Higher values follow the critic's gradient more."""
     kl_weight: float = 1.0
-    """Weight of the exact KL divergence from the champion, per dimension; without trials, from the imitation policy.
-    Higher values stay closer to it. Trials raise and lower the weight. Requires a flow with an exact density."""
+    """Weight of the exact KL divergence from the champion, or, without trials, from the imitation policy, per
+    dimension. Higher values keep the actor closer to that policy. Trials raise and lower the weight. Requires a flow
+    with an exact density."""
     final_kl_weight: float | None = None
-    """KL weight at the end of the stage, reached geometrically. By default the weight stays constant."""
+    """KL weight at the end of the stage. The weight changes geometrically. By default it stays constant."""
     nll_weight: float = 1.0
     """Weight of the negative log-likelihood, per dimension, of data chunks that are worth imitating.
     A flow without a likelihood uses its own loss. Higher values stay closer to the data."""
     advantage_scale: float | None = 1.0
-    """Data chunks are weighted by exp(A / advantage_scale), with the advantage A in standard deviations of the batch.
-    Higher values weight them more evenly; None weights them equally."""
+    """Scale of the advantage weights: data chunks are weighted by exp(A / advantage_scale), with the advantage A in
+    standard deviations of the batch. Higher values weight chunks more evenly; None weights them equally."""
     critic_updates: int = 1
-    """Number of updates of the critic for each one of the actor. More make the critic follow new data faster."""
+    """Number of critic updates per actor update. With more, the critic adapts to new data faster."""
 
     def __post_init__(self) -> None:
         if self.critic_updates < 1:
@@ -58,7 +59,8 @@ class OfflineConfig(ImprovementConfig):
     learning_rate: float = 2e-4
     """Initial learning rate of AdamW for the actor. It decays to zero along a cosine over the stage."""
     q_weight: float = 0.0
-    """Weight of -Q / |Q| on the actor's own chunks. A critic that has seen demonstrations alone misjudges others."""
+    """Weight of -Q / |Q| on the actor's own chunks. It is 0 because a critic that has seen only demonstrations
+    misjudges other chunks."""
     updates: int = 1_000
     """Number of updates of actor and critic."""
 
@@ -68,9 +70,9 @@ class OnlineConfig(ImprovementConfig, OnlineStageConfig):
     """Online RL on the demonstrations and the policy's own episodes."""
 
     updates_per_step: float = 0.1
-    """Number of updates of the actor per primitive step. Higher values learn more from each step but take longer."""
+    """Number of actor updates per primitive step. Higher values learn more from each step, but take longer."""
     critic_updates: int = 3
-    """Number of updates of the critic for each one of the actor. More make the critic follow new data faster."""
+    """Number of critic updates per actor update. With more, the critic adapts to new data faster."""
 
     def __post_init__(self) -> None:
         ImprovementConfig.__post_init__(self)
@@ -82,8 +84,8 @@ class SoftFlowConfig(OnlineMethodConfig):
     """Settings of SOFT-FLOW."""
 
     candidates: int = 16
-    """Largest number of chunks proposed for each one that is executed. Trials decide between this number, its square
-    root and a single chunk. More candidates follow the critic more closely, including its errors."""
+    """Largest number of chunks proposed for each one that is executed. Trials choose between this number, its square
+    root and 1. More candidates follow the critic more closely, including its errors."""
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     offline: OfflineConfig = field(default_factory=OfflineConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)

@@ -55,11 +55,12 @@ class HeadConfig:
     residual: bool = True
     """Whether the head adds a residual to the decoded chunk."""
     deterministic: bool = False
-    """Whether the latent starts from the mode of the base's latent density instead of a sample."""
+    """Whether the latent starts from the mode of the base's latent density. Otherwise it starts from a sample."""
     latent_shape: Shape = "step"
-    """Whether the latent's change has separate values for each `step`, or is shared over the whole `chunk`."""
+    """Shape of the change of the latent: separate values for each `step`, or one value that the whole `chunk`
+    shares."""
     residual_shape: Shape = "step"
-    """Whether the residual has separate values for each `step`, or is shared over the whole `chunk`."""
+    """Shape of the residual: separate values for each `step`, or one value that the whole `chunk` shares."""
     residual_bound: float = 0.3
     """Largest absolute value of the residual in each action dimension, in multiples of the dimension's scale.
     Higher values let the head change the base more."""
@@ -74,7 +75,8 @@ class FrozenBaseConfig(PolicyConfig):
 
     steering: HeadConfig = field(default_factory=HeadConfig)
     base_heads: tuple[dict[str, Any], ...] = ()
-    """The heads of a base that is a steered policy itself, from the innermost on. They are taken from the base."""
+    """Heads of a base that is a steered policy itself, from the innermost outwards. They are read from the base; do not
+    set them."""
 
     def make_base(self, observation_dim: ObservationSize, action_dim: int) -> FlowPolicy | SteeredPolicy:
         """Build the base that these settings describe: a flow policy, steered by the heads of `base_heads`, if any.
@@ -123,8 +125,9 @@ class SteeringOnlineConfig(OnlineStageConfig):
     learning_rate: float = 3e-4
     """Learning rate of Adam for the head."""
     residual_weight: float = 30.0
-    """Weight of the residual's mean square, in multiples of the actions' scales. Higher values stay closer to the base.
-    With 1, and `kl_weight` 0.1, success on `tape_cut` fell to zero within 10,000 steps (one seed)."""
+    """Weight of the mean square of the residual, in multiples of each dimension's scale. Higher values stay closer to
+    the base. With a weight of 1 and a `kl_weight` of 0.1, success on `tape_cut` fell to zero within 10,000 steps (one
+    seed)."""
     kl_weight: float = 1.0
     """Weight of the KL divergence of the latent from the base's latent, per dimension.
     Higher values stay closer to the base."""

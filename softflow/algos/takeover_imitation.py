@@ -36,12 +36,13 @@ class TakeoverImitationConfig(PolicyConfig):
     """Settings of imitation on takeovers."""
 
     base: str = field(kw_only=True)
-    """Run folder, or a checkpoint's folder in it, from whose policy the imitation goes on."""
+    """Run folder, or the folder of one of its checkpoints, from whose policy training starts."""
     corrections: tuple[str, ...] = field(kw_only=True)
-    """Files of episodes in which a person took over from this policy or earlier ones, as `softflow-demo --corrections`
-    records them. All of them are learnt from."""
+    """Files of episodes in which a person took over from this policy or earlier ones, recorded by `softflow-demo
+    --corrections`. All of them are used."""
     human_share: float | None = None
-    """Fraction of each batch that comes from the person's chunks, in (0, 1]. By default all chunks count alike."""
+    """Fraction of each batch that consists of the person's chunks, in (0, 1]. By default, chunks are drawn in
+    proportion to their numbers."""
     imitate_policy: bool = False
     """Whether the policy's own chunks in the same episodes are imitated as well."""
     imitation: ImitationConfig = field(

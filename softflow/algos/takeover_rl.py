@@ -31,12 +31,12 @@ class TakeoverRLConfig(SoftFlowConfig):
     """Settings of SOFT-FLOW on takeovers."""
 
     base: str = field(kw_only=True)
-    """Run folder, or a checkpoint's folder in it, whose policy is improved."""
+    """Run folder, or the folder of one of its checkpoints, whose policy is improved."""
     corrections: tuple[str, ...] = field(kw_only=True)
-    """Files of episodes in which a person took over from this policy or earlier ones, as `softflow-demo --corrections`
-    records them. All of them are learnt from."""
+    """Files of episodes in which a person took over from this policy or earlier ones, recorded by `softflow-demo
+    --corrections`. All of them are used."""
     takeover_penalty: float = 1.0
-    """What a takeover costs, in units of the reward. Higher values avoid more of what led to one."""
+    """Penalty for a takeover, in units of the reward. Higher values avoid more of what led to one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -54,14 +54,16 @@ class TrialConfig:
     """Trials in own episodes, which decide what acts and what deploys."""
 
     enabled: bool = True
-    """Whether own episodes decide. Otherwise the newest policy acts and deploys, with all its `candidates`."""
+    """Whether trials in own episodes decide which policy acts and deploys. Otherwise it is the newest policy, with all
+    its `candidates`."""
     fewest: int = 20
-    """Number of episodes that a challenger needs to replace the champion. More make the decision safer and slower."""
+    """Smallest number of episodes after which a challenger may replace the champion. Higher values decide more safely,
+    but later."""
     most: int = 40
     """Number of episodes after which a challenger that has not replaced the champion is given up."""
     window: int = 60
-    """Number of the latest episodes of each policy that count; of all choices together, twice as many count. More are
-    more precise but react later."""
+    """Number of latest episodes of each policy that count in a trial. For the choice among chunks, twice this number of
+    episodes count. Higher values are more precise, but react later."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.fewest <= self.most <= self.window:

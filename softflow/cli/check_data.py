@@ -23,9 +23,9 @@ class CheckConfig:
     """File or folder of a known format."""
     checking: Flat[CheckingConfig]
     format: str | None = None
-    """Name of its format. By default, the format is recognised by the content."""
+    """Name of the format. By default, it is recognised from the content."""
     map: dict[str, str] = field(default_factory=dict)
-    """Parts of the environment that have another name in the dataset: `--map wrist=observation.images.cam_high`."""
+    """Names in the dataset of parts that the environment calls otherwise: `--map wrist=observation.images.cam_high`."""
     json: bool = False
     """Whether to print the result as one JSON object."""
 

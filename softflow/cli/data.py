@@ -34,13 +34,13 @@ class ReadingConfig:
     """How datasets are read."""
 
     format: str | None = None
-    """Name of the format. By default, the format is recognised by the content."""
+    """Name of the format. By default, it is recognised from the content."""
     map: dict[str, str] = field(default_factory=dict)
-    """Parts of the environment that have another name in the data: `--map wrist=observation.images.cam_high`.
-    Without an environment, the observation is reduced to these parts (docs/how-to/datasets.md)."""
+    """Names in the dataset of parts that the environment calls otherwise: `--map wrist=observation.images.cam_high`.
+    Without an environment, only these parts of the observation are kept (docs/how-to/datasets.md)."""
     env: str | None = None
-    """Environment that the data are for: a short name or a gymnasium id. Parts and bounds of actions are its own. By
-    default they are those of the dataset."""
+    """Environment that the data are for: a short name or a gymnasium id. It determines the parts of the observation and
+    the bounds of actions. By default, the dataset determines them."""
     env_options: EnvOptions = field(default_factory=dict)
     """Arguments of the environment, as YAML."""
 
@@ -70,7 +70,7 @@ class InfoConfig:
     json: bool = False
     """Whether to print the result as one JSON object."""
     images: str | None = None
-    """Contact sheet to write, a .png file that must not exist: frames of a few episodes from every camera."""
+    """Contact sheet to write: a .png file, which must not exist, with frames of a few episodes from every camera."""
 
 
 def info(config: InfoConfig) -> None:
@@ -127,7 +127,8 @@ class MergeConfig:
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .npz file to write. It must not exist."""
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE...")]
-    """Files or folders of known formats, two or more. Formats without the bounds of actions take those of the first."""
+    """Two or more files or folders of known formats. Formats without bounds of actions use the bounds of the first
+    source."""
     reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
 
 
@@ -173,12 +174,12 @@ class SplitConfig:
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
     """File or folder of a known format."""
     first: Annotated[Positional[str], arg(metavar="FIRST")]
-    """The .npz file to write with a share of the episodes. It must not exist."""
+    """The .npz file to write with a fraction of the episodes. It must not exist."""
     second: Annotated[Positional[str], arg(metavar="SECOND")]
     """The .npz file to write with all other episodes. It must not exist."""
     share: float = 0.8
-    """Share of the episodes in the first file, above 0 and below 1. The number is rounded, but each file has at least
-    one episode. Higher values move episodes from the second file to the first."""
+    """Fraction of the episodes in the first file, above 0 and below 1. The number is rounded, but each file gets at
+    least one episode. Higher values move episodes from the second file to the first."""
     seed: int = 0
     """Random seed of the choice of episodes, 0 or more."""
     reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)

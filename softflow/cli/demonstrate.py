@@ -32,10 +32,11 @@ class DemoConfig:
 
     recording: Flat[RecordingConfig] = field(default_factory=RecordingConfig)
     corrections: str | None = None
-    """Run folder, or a checkpoint's folder in it. Its policy acts in its environment, and the supervisor takes over."""
+    """Run folder, or the folder of one of its checkpoints. The policy acts in the environment of the run, and a
+    supervisor or a person takes over."""
     out: str | None = None
-    """File to write, or with `--to lerobot` the folder, beside which the .npz file is written too. Neither must exist.
-    By default `demonstrations` or `corrections`, with .npz for a file."""
+    """File to write. With `--to lerobot`, the folder to write; the .npz file is then written beside it. Neither may
+    exist. By default `demonstrations` or `corrections`, with the ending .npz for a file."""
     output: Flat[OutputConfig] = field(default_factory=OutputConfig)
     json: bool = False
     """Whether to print the result as one JSON object."""

@@ -19,7 +19,7 @@ class EvalConfig:
     """Settings of `softflow-eval`."""
 
     run: Positional[str]
-    """Run folder, whose best policy is evaluated, or a checkpoint's folder in it."""
+    """Run folder, whose best policy is evaluated, or the folder of one of its checkpoints."""
     evaluation: Flat[EvaluationConfig] = field(default_factory=EvaluationConfig)
     json: bool = False
     """Whether to print the result as one JSON object."""

@@ -27,7 +27,7 @@ class ExportConfig:
     """Settings of `softflow-export`."""
 
     run: Positional[str]
-    """Run folder, whose best policy is exported, or a checkpoint's folder in it."""
+    """Run folder, whose best policy is exported, or the folder of one of its checkpoints."""
     format: Literal["onnx", "torchscript", "torch_export"]
     """Format of the file. `onnx` requires softflow[onnx]."""
     out: str

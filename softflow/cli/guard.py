@@ -28,17 +28,17 @@ class GuardConfig:
     """Settings of `softflow-guard`."""
 
     run: Positional[str]
-    """Run folder of the imitated policy, or a checkpoint's folder in it."""
+    """Run folder of the imitated policy, or the folder of one of its checkpoints."""
     demos: str
-    """Demonstrations that the run did not learn from: a file or folder of a known format. Failed ones are used up to
+    """Demonstrations that the run was not trained on: a file or folder of a known format. Failed ones are used up to
     their last reward."""
     out: str
     """Folder to write. It must not exist."""
     quantile: float = 0.05
     """Fraction of demonstrated chunks, and of their observations, that may be flagged. Higher values flag more."""
     rate_factor: float | None = None
-    """Limit of the change of each action per step, as a multiple of the largest demonstrated change.
-    By default there is no limit."""
+    """Limit on the change of each action per step, as a multiple of the largest demonstrated change. By default there
+    is no limit."""
 
 
 @run_main

@@ -20,11 +20,11 @@ class OutputConfig:
     """How a dataset is written."""
 
     to: Literal["npz", "lerobot"] = "npz"
-    """Format to write: a file of ours, or a folder of LeRobot 3.0."""
+    """Format to write: `npz`, softflow's own file, or `lerobot`, a folder of LeRobot 3.0."""
     rate: float | None = None
-    """Control rate in hertz, for LeRobot. It must be given if the source or the environment does not contain it."""
+    """Control rate in hertz, for LeRobot. It is required if neither the source nor the environment contains it."""
     text: str | None = None
-    """What the robot does, in words, for LeRobot. By default, the name of the task."""
+    """Description of the task in words, for LeRobot. By default, the name of the task."""
 
     def new(self, name: str) -> Path:
         """Check in advance that the format can be written to a file or folder of this name."""

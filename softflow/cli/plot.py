@@ -28,7 +28,7 @@ class PlotConfig:
     runs: Positional[tuple[str, ...]]
     """Run folders. They may still be training."""
     out: str
-    """File to write: .png, .svg or .pdf. An existing one is replaced."""
+    """File to write: .png, .svg or .pdf. An existing file is replaced."""
 
 
 @run_main

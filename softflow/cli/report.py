@@ -25,10 +25,10 @@ class ReportConfig:
     runs: Positional[tuple[str, ...]]
     """Run folders. They may still be training."""
     out: str = "report.html"
-    """HTML file to write. An existing one is replaced."""
+    """HTML file to write. An existing file is replaced."""
     films: int = 0
-    """Number of successes and of failures of each setting's best policy to film. Requires softflow[video] and an
-    environment that renders."""
+    """Number of successful and of failed episodes to film, for the best policy of each setting. Requires
+    softflow[video] and an environment that renders."""
 
 
 @run_main

@@ -34,7 +34,7 @@ class RunRobotConfig:
     """Settings of `softflow-robot run`."""
 
     run: Positional[str]
-    """Run folder, whose best policy acts, or a checkpoint's folder in it."""
+    """Run folder, whose best policy acts, or the folder of one of its checkpoints."""
     session: Flat[RobotConfig]
     json: bool = False
     """Whether to print the result as one JSON object."""
@@ -54,12 +54,12 @@ class FolderConfig:
     """Settings of a learner's folder in a cluster."""
 
     folder: Positional[str]
-    """Folder of `softflow-train --robots`; on a robot's machine its copy, which is created."""
+    """Folder of `softflow-train --robots`. On a robot's machine, the copy of this folder, which is created."""
     cluster: str = "auto"
-    """Cluster: `auto` for the one that runs on this machine, HOST:PORT for another one."""
+    """Ray cluster: `auto` for the one that is running on this machine, or HOST:PORT for another one."""
     name: str | None = None
-    """What the folder is called in the cluster. By default the learner's has its own name, and a robot takes the only
-    one that there is."""
+    """Name of the folder in the cluster. By default, the learner uses the folder's own name, and a robot the only name
+    that there is."""
 
     def __post_init__(self) -> None:
         if self.cluster != "auto" and not self.cluster.rpartition(":")[2].isdecimal():

@@ -51,9 +51,9 @@ class AxesConfig:
     envs: tuple[str, ...] = ("tape_cut",)
     """Environments: short names or gymnasium ids."""
     seeds: tuple[str, ...] = ("0",)
-    """Seeds: `0 1 2`, or `0..2` for the same."""
+    """Seeds: `0 1 2`, or the range `0..2`, which is the same."""
     grid: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="KEY=VALUE,... ...")] = ()
-    """Any other settings of softflow-train, each with its values: `--grid online.learning_rate=1e-4,3e-4`."""
+    """Other settings of softflow-train to vary, each with its values: `--grid online.learning_rate=1e-4,3e-4`."""
 
 
 @dataclass
@@ -61,17 +61,18 @@ class ExecutionConfig:
     """How the runs are executed."""
 
     episodes: int = 100
-    """Number of held-out episodes on which the policy that a run deploys is evaluated. More episodes narrow the
-    confidence interval. Training uses other ones to choose this policy."""
+    """Number of held-out episodes on which each run's deployed policy is evaluated. More episodes narrow the confidence
+    interval. Training uses other episodes to choose this policy."""
     jobs: int = 1
-    """Number of runs at a time on this machine."""
+    """Number of simultaneous runs on this machine."""
     retries: int = 1
-    """How often a run that has failed goes on from its last checkpoint."""
+    """Number of times that a failed run is continued from its last checkpoint."""
     cluster: str | None = None
-    """Cluster of Ray whose nodes execute the runs: `auto` for the one that runs here, or HOST:PORT. As many run at a
-    time as it has room for. FOLDER must be on a file system that all nodes share (docs/how-to/scale.md)."""
+    """Ray cluster whose nodes execute the runs: `auto` for the one that is running on this machine, or HOST:PORT. As
+    many runs execute at the same time as the cluster has resources for. FOLDER must be on a file system that all nodes
+    share (docs/how-to/scale.md)."""
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
-    """What a cluster must reserve for each run, by Ray's names: `CPU`, `GPU`, or a resource of your own."""
+    """Resources that the cluster reserves for each run, by Ray's names: `CPU`, `GPU`, or a resource of your own."""
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("jobs", 1), ("retries", 0)):
@@ -90,8 +91,8 @@ class StudyConfig:
     """Settings of `softflow-study`."""
 
     folder: Annotated[Positional[str], arg(metavar="FOLDER")]
-    """Folder for the runs and the results. If it holds a study already, finished runs are skipped, interrupted ones go
-    on from their checkpoints, and new ones are added."""
+    """Folder for the runs and the results. If it already holds a study, finished runs are skipped, interrupted runs
+    continue from their checkpoints, and new runs are added."""
     axes: Flat[AxesConfig] = field(default_factory=AxesConfig)
     execution: Flat[ExecutionConfig] = field(default_factory=ExecutionConfig)
 

@@ -40,11 +40,11 @@ class CheckingConfig:
     success: str = "last"
     """Which episodes count as successes: `last`, `any` or `return>=X` (see softflow-train)."""
     reward: RewardKind = "dataset"
-    """Rewards of dataset and environment: `dataset` leaves them as they are; `sparse` and `steps` are those of the
-    success alone, as softflow-train gives them to both."""
+    """Rewards of dataset and environment. `dataset` leaves them unchanged. `sparse` and `steps` replace both by rewards
+    that depend on the success only, as softflow-train does."""
     episodes: int = 10
     """Number of episodes to replay, spread evenly over the dataset. Higher values give more evidence. If only some
-    have a seed, up to this number are replayed of those with a seed, and of those without."""
+    episodes have a seed, up to this number of episodes with a seed, and of episodes without, are replayed."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:

@@ -39,45 +39,47 @@ class EvaluationConfig:
     env_options: EnvOptions = field(default_factory=dict)
     """Arguments of the environment that override those of the run, for instance to make the task harder."""
     success: str | None = None
-    """Which episodes count as successes: `last`, `any` or `return>=X` (see softflow-train).
-    By default as in training."""
+    """Which episodes count as successes: `last`, `any` or `return>=X` (see softflow-train). By default as in
+    training."""
     seed: int = HELD_OUT_SEEDS
     """Seed of the first episode. The others use consecutive seeds."""
     num_envs: int = 25
     """Number of parallel environments."""
     vectorization_mode: VectorizationMode | None = None
-    """How environments run: `sync` steps them in turn in this process, `async` spreads them over a process per core.
-    By default as in training."""
+    """How environments run: `sync` steps them in turn in this process, `async` distributes them over one process per
+    CPU core. By default as in training."""
     on_env_error: OnEnvError = "stop"
-    """What to do after an environment error: `stop`, or `restart` the environment and count a failure."""
+    """Reaction to an environment error: `stop`, or `restart` the environment and count a failure."""
     env_time_limit: float | None = None
-    """Seconds of wall time that a reset or a chunk may take before it counts as an error of the environment.
-    Requires vectorization mode `async`."""
+    """Limit in seconds of wall time for a reset or a chunk. A longer one counts as an environment error. By default
+    there is no limit. Requires vectorization mode `async`."""
     stage: str | None = None
-    """Stage at whose end the policy is evaluated, such as `imitation`. By default the best policy of the run is."""
+    """Stage whose final policy is evaluated, such as `imitation`. By default, the best policy of the run is
+    evaluated."""
     candidates: int | None = None
-    """Number of chunks proposed for each one that is executed; the critic, as it was then, chooses among them.
-    By default as in the evaluated policy."""
+    """Number of chunks proposed for each one that is executed. The critic that was saved with the policy chooses among
+    them. By default as in the evaluated policy."""
     temperature: float | None = None
     """Scale of the base noise of proposed chunks. Higher values make them more varied.
     By default as in the evaluated policy."""
     greedy: bool = False
-    """Whether to execute the most likely chunk, which softflow-export writes, instead of sampled candidates."""
+    """Whether to execute the most likely chunk instead of sampled candidates. softflow-export writes this greedy
+    choice."""
     device: str = "cpu"
     """Device of the policy, in torch's notation: `cpu`, `cuda`, `cuda:1`."""
     guard: str | None = None
-    """Folder that softflow-guard wrote. The policy then acts behind this guard, whose interventions are counted."""
+    """Folder that softflow-guard wrote. The policy then acts behind this guard, and its interventions are counted."""
     guard_attempts: int = 8
     """Maximum number of chunks sampled to replace one that the guard flags. 0 only flags chunks."""
     csv: str | None = None
     """CSV file to write, with one row per episode. It must not exist."""
     video: str | None = None
-    """Video of the first episodes to write (.mp4 or .gif, requires softflow[video]). It must not exist.
-    The outcome and the critic's value are written on it."""
+    """Video of the first episodes to write: .mp4 or .gif. It must not exist. It shows the outcome and the critic's
+    value. Requires softflow[video]."""
     video_episodes: int = 1
     """Number of episodes in the video, side by side."""
     video_beside: str | None = None
-    """Stage at whose end the policy is shown as well, such as `imitation`: in the upper half of the video, on the same
+    """Stage whose final policy is shown as well, such as `imitation`: in the upper half of the video, on the same
     seeds."""
 
     def __post_init__(self) -> None:

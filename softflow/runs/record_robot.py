@@ -26,12 +26,12 @@ class RecordRobotConfig:
     """Settings of demonstrations on a robot."""
 
     robot: str
-    """Robot: `module:Class` for a class of your own, which has the property `task`, or the name of an environment to
-    simulate one in real time."""
+    """Robot: `module:Class` for a class of your own with the property `task`, or the name of an environment, which is
+    then simulated in real time."""
     teleop: str
-    """Device of the person: `keyboard`, `gamepad`, a registered name or `module:Class`."""
+    """Device with which the person moves the robot: `keyboard`, `gamepad`, a registered name or `module:Class`."""
     out: str
-    """Recording to write. It must not exist. softflow-train, softflow-data and the others read it."""
+    """Recording to write. It must not exist. softflow-train and softflow-data read it."""
     robot_options: EnvOptions = field(default_factory=dict)
     """Arguments of the class or of the environment."""
     teleop_options: dict[str, int | float | str | bool] = field(default_factory=dict)
@@ -39,11 +39,12 @@ class RecordRobotConfig:
     episodes: int = 20
     """Number of episodes."""
     rate: float | None = None
-    """Control rate in hertz. By default that of the robot's task."""
+    """Control rate in hertz. By default, the rate of the robot's task."""
     seconds: float = 60.0
-    """Longest duration of an episode, in seconds."""
+    """Maximum duration of an episode in seconds."""
     stall: float = 0.1
-    """Seconds that a command, the device, or an observation beyond its period may take before the robot is stopped."""
+    """Time limit in seconds for a command, for the device, and for an observation beyond its period. If one takes
+    longer, the robot is stopped."""
     seed: int = 0
     """Seed of the first episode of a simulated robot. The others use consecutive seeds."""
 

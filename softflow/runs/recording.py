@@ -34,13 +34,13 @@ class RecordingConfig:
     env: str = "tape_cut"
     """Environment: a short name or a gymnasium id."""
     episodes: int = 200
-    """Number of episodes to record, including failures. With `corrections`, only those with a takeover count."""
+    """Number of episodes to record, including failures. With `corrections`, only episodes with a takeover count."""
     seed: int = 0
     """Seed of the demonstrator and of the episodes."""
     num_envs: int | None = None
-    """Number of worker processes that record demonstrations. By default 1, or one per core with `async`."""
+    """Number of processes that record demonstrations. By default 1, or one per CPU core with `async`."""
     vectorization_mode: VectorizationMode = "sync"
-    """Default of `num_envs`: `sync` uses 1 process, `async` one per core."""
+    """Default of `num_envs`: 1 process with `sync`, one per CPU core with `async`."""
     env_options: EnvOptions = field(default_factory=dict)
     """Arguments of the environment, as YAML."""
     success: str = "last"
@@ -48,12 +48,12 @@ class RecordingConfig:
     demonstrator_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the demonstrator, or of the supervisor that corrects the policy, such as its `noise`."""
     teleop: str | None = None
-    """Device by which a person shows the demonstrations: `keyboard`, `gamepad`, a registered name or `module:Class`.
-    `demonstrator_options` are those of the device. One process records, whatever `num_envs` says."""
+    """Device with which a person demonstrates: `keyboard`, `gamepad`, a registered name or `module:Class`.
+    `demonstrator_options` are then those of the device. One process records, whatever `num_envs` is."""
     teleop_rate: float | None = None
-    """Steps per second with `teleop`. By default the control rate of the environment."""
+    """Control rate in hertz with `teleop`. By default, the control rate of the environment."""
     on_env_error: OnEnvError = "stop"
-    """What to do after an environment error: `stop`, or `restart` the environment and record another episode."""
+    """Reaction to an environment error: `stop`, or `restart` the environment and record another episode."""
 
     def __post_init__(self) -> None:
         for name, number in (("episodes", self.episodes), ("num_envs", self.processes)):

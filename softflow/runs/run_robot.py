@@ -38,43 +38,48 @@ class RobotConfig:
     """Settings of episodes on a robot."""
 
     robot: str
-    """Robot: `module:Class` for a class of your own, or the name of an environment to simulate one in real time."""
+    """Robot: `module:Class` for a class of your own, or the name of an environment, which is then simulated in real
+    time."""
     robot_options: EnvOptions = field(default_factory=dict)
     """Arguments of the class, or of the environment beyond those of the run."""
     episodes: int = 10
     """Number of episodes."""
     rate: float | None = None
-    """Control rate in hertz. By default that of the policy's task."""
+    """Control rate in hertz. By default, the rate of the policy's task."""
     late: Late = "hold"
-    """What to do when the next chunk is late, or observations stop: `hold` the last action, `extend` the chunk by the
+    """Reaction to a late chunk, or to observations that stop: `hold` the last action, `extend` the old chunk by the
     rest of its horizon and then hold, or `stop` the robot."""
     synchronous: bool = False
-    """Whether to wait for each chunk. The control loop then misses the deadlines at which it waits."""
+    """Whether to wait for each chunk before continuing. The control loop misses deadlines while it waits."""
     lead: int | None = None
-    """Number of steps before the end of a chunk at which the next one is begun. Higher values are safer against late
-    chunks, but older observations decide. By default it is measured."""
+    """Number of steps before the end of a chunk at which the computation of the next one starts. Higher values are
+    safer against late chunks, but act on older observations. By default it is measured."""
     observe_ahead: float | None = None
-    """Seconds before each deadline at which an observation is begun. By default half a period."""
+    """Time in seconds before each deadline at which an observation starts. By default, half a control period."""
     seconds: float = 60.0
-    """Longest duration of an episode, in seconds."""
+    """Maximum duration of an episode in seconds."""
     stall: float = 0.1
-    """Seconds that an observation may take before `late` applies, and a command before the robot is stopped."""
+    """Time limit in seconds. An observation that takes longer counts as late, see `late`. A command that takes longer
+    stops the robot."""
     patience: float = 1.0
-    """Seconds without a chunk in time after which the robot is stopped, whatever `late` says."""
+    """Time in seconds without a new chunk after which the robot is stopped, whatever `late` is."""
     out: str | None = None
-    """Recording to write. It must not exist. With the folder of a learner, the folder in which this robot keeps its
-    episodes, each in a file. softflow-train, softflow-data and the others read it."""
+    """Recording to write. It must not exist. With a learner's folder as RUN, it is a folder in which this robot keeps
+    its episodes, one per file. softflow-train and softflow-data read both."""
     guard: str | None = None
-    """Folder that softflow-guard wrote. The policy then acts behind this guard, and a person within its limits."""
+    """Folder that softflow-guard wrote. The policy then acts behind this guard, and a person's actions stay within its
+    limits."""
     takeover: str | None = None
-    """Who may take over from the policy: a person with a device, `keyboard`, `gamepad`, a registered name or
-    `module:Class`, or the `supervisor` of a simulated robot."""
+    """Who may take over from the policy: a person with a device (`keyboard`, `gamepad`, a registered name or
+    `module:Class`), or the `supervisor` of a simulated robot. By default nobody may."""
     takeover_options: dict[str, int | float | str | bool] = field(default_factory=dict)
     """Arguments of the device or of the supervisor."""
     takeover_steps: int | None = None
-    """Number of steps after which a supervisor gives back. By default it acts until the episode ends."""
+    """Number of steps after which a supervisor returns control to the policy. By default it acts until the end of the
+    episode."""
     clock: Literal["real", "simulated"] = "real"
-    """Clock of a simulated robot. With `simulated`, its world waits for each chunk, and no time is spent waiting."""
+    """Clock of a simulated robot. `real` runs in real time. With `simulated`, the simulation waits for each chunk and
+    runs as fast as it can."""
     seed: int = HELD_OUT_SEEDS
     """Seed of the first episode of a simulated robot. The others use consecutive seeds."""
     device: str = "cpu"

@@ -22,40 +22,43 @@ class RunConfig:
     algo: str = "softflow"
     """Preset of the algorithm: its name, or the path of your own YAML file."""
     env: str = "tape_cut"
-    """Environment: a short name, or a gymnasium id (`module:Id-v0` imports the module first). `none` is for tasks of a
-    robot without a simulation: the demonstrations say what is observed and done, and nothing is evaluated."""
+    """Environment: a short name, or a gymnasium id (`module:Id-v0` imports the module first). Use `none` for a robot
+    without a simulation: observations and actions are then described by the demonstrations, and there is no
+    evaluation."""
     preset: str | None = None
-    """Additional preset, such as `quick`, applied on top of those of the algorithm and the environment."""
+    """Additional preset, such as `quick`. It overrides the presets of the algorithm and the environment."""
     config: str | None = None
-    """YAML file of settings, applied on top of the presets."""
+    """YAML file of settings. It overrides all presets; flags override the file."""
     env_options: EnvOptions = field(default_factory=dict)
     """Arguments of the environment, as YAML: `--env-options.maze-map '[[1, 1], [1, 0]]'`."""
     success: str = "last"
     """Which episodes count as successes: `last` if the last step reports `is_success`, `any` if some step does, or
     `return>=X` if the return is at least X."""
     demos: str | None = None
-    """File or folder of demonstrations in a known format (docs/how-to/demonstrations.md).
-    By default the environment's own demonstrator records them. With `--resume`, a file of demonstrations to add."""
+    """File or folder of demonstrations in a known format (docs/how-to/demonstrations.md). By default, the environment's
+    own demonstrator records them. With `--resume`, these demonstrations are added."""
     demos_format: str | None = None
-    """Name of the format of `demos`. By default, the format is recognised by the content."""
+    """Name of the format of `demos`. By default, it is recognised from the content."""
     demo_map: dict[str, str] = field(default_factory=dict)
-    """Parts of the environment that have another name in `demos`: `--demo-map wrist=observation.images.cam_high`. The
-    numbers of an action are called `action[0]`, `action[1]` and so on (docs/how-to/datasets.md)."""
+    """Names in `demos` of parts that the environment calls otherwise: `--demo-map wrist=observation.images.cam_high`.
+    The numbers of an action are called `action[0]`, `action[1]` and so on (docs/how-to/datasets.md)."""
     reward: RewardKind = "dataset"
-    """Rewards of demonstrations and environment: `dataset` leaves them as they are; `sparse` is 1 at the success and 0
-    at all other steps; `steps` is 0 at the success and -1 at all other steps. With the last two, an episode ends at its
+    """Rewards of demonstrations and environment. `dataset` leaves them unchanged. `sparse` is 1 at the success and 0 at
+    all other steps. `steps` is 0 at the success and -1 at all other steps. With the last two, an episode ends at its
     success (docs/how-to/rewards.md)."""
     num_demos: int = 200
-    """Number of demonstrations to use, from the file or the demonstrator. Failed ones help to train the critic."""
+    """Number of demonstrations to use, from the file or the demonstrator. It includes failed ones, which help to train
+    the critic."""
     imitate: str = "auto"
-    """Steps of demonstrations and own episodes to imitate: `all`; `success`, of successful episodes; `reward_to_come`,
-    those that reward still follows; `top:X`, of episodes with a return as high as the best X per cent of the
-    demonstrations, where a higher X imitates more; `return>=X`, of those with a return of at least X. `auto` chooses a
-    rule that suits the demonstrations, and says which (docs/how-to/imitate.md)."""
+    """Rule for the steps of demonstrations and own episodes that are imitated. `all` imitates every step. `success`
+    imitates successful episodes. `reward_to_come` imitates steps that are followed by reward. `top:X` imitates episodes
+    whose return is as high as that of the best X per cent of the demonstrations; a higher X imitates more. `return>=X`
+    imitates episodes with a return of at least X. `auto` chooses a rule that suits the demonstrations, and prints it
+    (docs/how-to/imitate.md)."""
     mirror: bool = True
-    """Whether to train on the mirror image of every episode as well, if the environment has that symmetry."""
+    """Whether to train on the mirror image of every episode as well, if the environment has a mirror symmetry."""
     seed: int = 0
-    """Random seed of the whole run, 0 to 99."""
+    """Random seed of the run, 0 to 99. The same seed gives the same run on the same machine."""
     device: str = "cpu"
     """Device of the networks, in torch's notation: `cpu`, `cuda`, `cuda:1`."""
     threads: int = 2
@@ -63,48 +66,50 @@ class RunConfig:
     num_envs: int = 25
     """Number of parallel environments."""
     vectorization_mode: VectorizationMode = "sync"
-    """How environments run: `sync` steps them in turn in this process, `async` spreads them over a process per core.
-    Those of actors are always `sync`, unless they have an `env_time_limit`."""
+    """How environments run. `sync` steps them in turn in this process. `async` distributes them over one process per
+    CPU core. Environments of actors are always `sync`, unless they have an `env_time_limit`."""
     actors: int = 0
-    """Number of actors: processes, on this machine or others, that execute own episodes while this one learns. They
+    """Number of actors: processes, on this machine or others, that execute own episodes while this process learns. They
     share the `num_envs` environments. 0 acts and learns in turn, in this process (docs/how-to/scale.md)."""
     actors_ahead: int = 2
-    """Number of bouts that an actor is given at a time. With 1 it waits for the learner after each; higher values keep
-    it busy, but its networks are older."""
+    """Number of bouts, groups of a few episodes, that an actor is given in advance. With 1, it waits for the learner
+    after each bout. Higher values keep it busy, but its networks are older."""
     actor_resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
-    """What Ray must reserve for each actor, by Ray's names: `CPU`, `GPU`, or a resource of your own such as `robot`. An
-    actor acts on the CPU unless it has a GPU."""
+    """Resources that Ray reserves for each actor, by Ray's names: `CPU`, `GPU`, or a resource of your own such as
+    `robot`. An actor uses the CPU unless it has a GPU."""
     cluster: str = "local"
-    """Where actors run: `local` starts Ray on this machine, for this run alone; `auto` uses the cluster that runs here,
-    and HOST:PORT another one."""
+    """Ray cluster on which actors run. `local` starts Ray on this machine, for this run only. `auto` uses the cluster
+    that is running on this machine. HOST:PORT uses another one."""
     robots: str | None = None
-    """Folder by which robots bring their episodes and get new networks. `softflow-robot run FOLDER` is the other side.
-    Nothing else acts then (docs/how-to/learn-on-a-robot.md)."""
+    """Folder through which robots deliver their episodes and receive new networks. On the robot, start `softflow-robot
+    run FOLDER`. No environment acts then (docs/how-to/learn-on-a-robot.md)."""
     publish_every: int = 100
-    """Number of updates after which actors and robots get new networks. Higher values send less, but older ones act."""
+    """Number of updates after which actors and robots get new networks. Higher values send less data, but older
+    networks act."""
     on_env_error: OnEnvError = "stop"
-    """What to do after an environment error: `stop` the run, or `restart` the environment and drop the episode."""
+    """Reaction to an environment error: `stop` the run, or `restart` the environment and drop the episode."""
     env_time_limit: float | None = None
-    """Seconds of wall time that a reset or a chunk may take before it counts as an error of the environment.
-    Requires vectorization mode `async`."""
+    """Limit in seconds of wall time for a reset or a chunk. A longer one counts as an environment error. By default
+    there is no limit. Requires vectorization mode `async`."""
     replay_capacity: int = 1_000_000
-    """Number of primitive steps of own episodes that the replay holds. A full replay overwrites the oldest."""
+    """Capacity of the replay, in primitive steps of own episodes. A full replay overwrites the oldest steps."""
     frame_cache: str | None = None
-    """Folder in which the features of demonstrations are kept if a frozen encoder reads images, so that other runs on
-    the same demonstrations need not compute them again. By default `features` in the run folder."""
+    """Folder that stores the features of demonstrations, if a frozen encoder reads images. Other runs on the same
+    demonstrations then need not compute them again. By default `features` in the run folder."""
     replay_storage: Literal["memory", "disk"] = "memory"
-    """Where the replay is stored: in `memory`, or on `disk` (in the run folder) if it is larger than the memory."""
+    """Where the replay is stored: in `memory`, or on `disk`, in the run folder. Use `disk` if the replay is larger than
+    the memory."""
     collect_steps: int = 1_000
     """Number of primitive steps collected between two rounds of updates, in stages that act.
     Higher values update the policy less often, with more updates at a time."""
     eval_episodes: int = 50
-    """Number of held-out episodes per evaluation. More episodes narrow the confidence interval. With 0, nothing is
-    evaluated, and the last policy deploys."""
+    """Number of held-out episodes per evaluation. More episodes narrow the confidence interval. 0 switches evaluation
+    off, and the last policy deploys."""
     eval_every: int = 25_000
     """Number of primitive steps between two evaluations, in stages that act."""
     save_minutes: float = 5.0
-    """Minutes between checkpoints. 0 saves one after every round of collecting and updating.
-    Every evaluation and every end of a stage also save one."""
+    """Minutes between checkpoints. 0 saves one after every round of collecting and updating. A checkpoint is also saved
+    after every evaluation and at the end of every stage."""
     log_every: int = 100
     """Number of updates between two rows of logged scalars."""
     runs: str = "runs"
@@ -112,8 +117,8 @@ class RunConfig:
     run_dir: str | None = None
     """Run folder. By default it is named after the environment, algorithm, time and seed."""
     resume: str | None = None
-    """Run folder to resume, with its original settings. A few of them may be changed
-    (see docs/reference/run-folder.md)."""
+    """Run folder to resume, with its original settings. Only a few of them may be changed (see
+    docs/reference/run-folder.md)."""
 
     def __post_init__(self) -> None:
         for name in _COUNTS:

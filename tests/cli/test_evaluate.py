@@ -72,7 +72,7 @@ def test_the_environment_may_have_other_options(small_run: Path, command: Any) -
         ("run --video film.avi", "video must end in .mp4 or .gif, got 'film.avi'"),
         ("run --video-episodes 4", "video_episodes and video_beside say what a video shows: give video"),
         ("run --video film.gif --video-beside imitaton", "run has no stage 'imitaton' that has ended: did you mean"),
-        ("", "Run folder, whose best policy is evaluated, or a checkpoint's folder in it"),
+        ("", "Run folder, whose best policy is evaluated, or the folder of one of its checkpoints"),
     ],
 )
 def test_bad_input_is_refused(
