@@ -20,7 +20,7 @@ from softflow.data.imitable_rows import ImitableRows
 from softflow.data.proposal_ring import PROPOSALS_STATE, ProposalRing
 from softflow.data.replay_checks import check_rows, check_worth
 from softflow.data.replay_files import ReplayFiles
-from softflow.data.replay_rows import cast_observation, row_dtype
+from softflow.data.replay_rows import cast_observation, row_dtype, zeros_on_demand
 from softflow.data.windows import Windows, as_learned
 from softflow.errors import UserError
 
@@ -40,7 +40,8 @@ class Replay:
     as proposed. They are kept whole beside the rows, and forgotten with them.
 
     Args:
-        capacity: The number of rows: one per primitive step and one more per episode.
+        capacity: The number of rows: one per primitive step and one more per episode. They take memory as they are
+            written.
         observation_dim: The size O of an observation.
         action_dim: The size A of an action.
         observation_dtype: The dtype of stored observations: uint8 if they are packed, int16 if they are encoded, else
@@ -85,7 +86,9 @@ class Replay:
         names = [name for name in columns.names or () if not (refers and name == "observation")]
         try:
             self._rows: dict[str, np.ndarray] = (
-                {name: np.zeros(capacity, columns[name]) for name in names} if self._files is None else self._files.rows
+                {name: zeros_on_demand((capacity, *columns[name].shape), columns[name].base) for name in names}
+                if self._files is None
+                else self._files.rows
             )
             self._observation = EpisodeRows(capacity, observation_dim) if refers else self._rows["observation"]
             self._imitable = ImitableRows(capacity)

@@ -1,7 +1,9 @@
-"""The rows of a replay: their columns, and the conversion of observations to them."""
+"""The rows of a replay: their columns, their memory, and the conversion of observations to them."""
 
 from __future__ import annotations
 
+import mmap
+import sys
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,30 @@ def row_dtype(observation_dim: int, action_dim: int, observation_dtype: DTypeLik
             ("success", np.bool_),
         ]
     )
+
+
+_MAP_NORESERVE = 0x4000
+"""A flag of Linux, which the module `mmap` only names from Python 3.13 on."""
+
+
+def zeros_on_demand(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Return zeros that take memory as they are written, even if all of them would not fit in it.
+
+    Raises:
+        ValueError: There are more of them than an array can have.
+        MemoryError: They do not even fit in the address space.
+    """
+    try:
+        return np.zeros(shape, dtype)
+    except MemoryError as error:  # Linux refuses what is larger than the memory
+        if sys.platform != "linux":
+            raise
+        size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+        try:
+            memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        except OSError:
+            raise error from None
+        return np.ndarray(shape, dtype, memory)
 
 
 def cast_observation(observation: np.ndarray, dtype: Any) -> np.ndarray:

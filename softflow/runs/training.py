@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,13 +21,10 @@ from softflow.data import (
     Dataset,
     Episode,
     ImitationRule,
-    Replay,
     check_compatible,
     describe_reward,
     load_dataset,
     observation_statistics,
-    proposal_dtype,
-    row_dtype,
     save_demonstrations,
 )
 from softflow.data.takeovers import describe_takeovers
@@ -62,10 +58,11 @@ from softflow.training.config import RunConfig
 from softflow.training.evaluated import Evaluated, best_of, decline, describe_best
 from softflow.training.failures import EnvironmentFailed
 from softflow.training.fleet import CrewFailed
-from softflow.training.frames import EncodedFrames, encoded_frames
+from softflow.training.frames import encoded_frames
 from softflow.training.global_state import environments_turn
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
+from softflow.training.replays import require_room
 from softflow.training.run_folder import RunFolder
 from softflow.training.spool import Spool
 from softflow.training.vector import closing
@@ -165,7 +162,7 @@ def train_run(
     if corrections is None:  # their own replays hold frames as they are
         cache = Path(run.frame_cache).absolute() if run.frame_cache is not None else folder.path / "features"
         frames = encoded_frames(algorithm.deployed.policy, run.device, cache)
-    _require_room(run, folder, demonstrations[0], algorithm, frames)
+    require_room(run, folder, demonstrations[0], algorithm, frames)
     mirror = make_mirror(run, layout)
 
     def with_images(episodes: list[Episode]) -> list[Episode]:
@@ -284,30 +281,6 @@ def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
     settings = replace(config, run=replace(config.run, resume=None))
     if to_dict(settings) != to_dict(read_config(str(folder.config_path))):
         folder.save_settings(partial(dump_yaml, settings))
-
-
-def _require_room(
-    config: RunConfig, folder: RunFolder, episode: Episode, algorithm: Algorithm, frames: EncodedFrames | None
-) -> None:
-    """Raise `UserError` if a replay of this capacity does not fit in memory or on disk."""
-    sizes = episode.observation_dim, episode.action_dim, episode.observation.dtype
-    if frames is not None:
-        sizes = frames.row_size, episode.action_dim, frames.dtype
-    horizon, n_action_steps = algorithm.deployed.policy.horizon, algorithm.n_action_steps
-    if config.replay_storage == "disk":
-        chunk, row = proposal_dtype(horizon, episode.action_dim), row_dtype(*sizes)
-        needed = config.replay_capacity * (row.itemsize + chunk.itemsize / n_action_steps)
-        free = shutil.disk_usage(folder.path).free
-        if needed > free and not config.resume:
-            raise UserError(
-                f"replay_capacity {config.replay_capacity:,}: {needed / 1e9:,.1f} GB of rows, and {folder.given} has "
-                f"{free / 1e9:,.1f} GB free: set replay_capacity lower"
-            )
-        return
-    try:
-        Replay(config.replay_capacity, *sizes, horizon=horizon, n_action_steps=n_action_steps)
-    except (ValueError, MemoryError) as error:
-        raise UserError(f"replay_capacity {config.replay_capacity}: {one_line(error)}") from error
 
 
 def _require_whole_episodes(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from softflow.algos.base import Algorithm, Data
-from softflow.data import Episode, ImitationRule, Replay
+from softflow.data import Episode, ImitationRule, Replay, proposal_dtype, row_dtype
 from softflow.data.takeovers import as_demonstration
+from softflow.errors import UserError, one_line
 from softflow.training.config import RunConfig
 from softflow.training.frames import EncodedFrames
 from softflow.training.progress import StageProgress
@@ -24,11 +27,10 @@ def make_data(
 ) -> Data:
     """Make both replays, empty, and the random generator. With `frames` they store features in place of images."""
     first = demonstrations[0]
-    sizes = first.observation_dim, first.action_dim, first.observation.dtype
+    sizes = _sizes(first, frames)
     of_own: Callable[[np.ndarray], np.ndarray] = np.asarray
     of_demonstration = of_own
     if frames is not None:
-        sizes = frames.row_size, first.action_dim, frames.dtype
         of_own, of_demonstration = frames.encode, frames.of_demonstration
     rows = sum(len(episode) + 1 for episode in demonstrations)
     folder = run_folder.replay_path if config.replay_storage == "disk" else None
@@ -40,6 +42,51 @@ def make_data(
     )
     offline = Replay(rows, *sizes, horizon=horizon, imitate=rule, fixed=True, observation_rows=of_demonstration)
     return Data(offline, online, np.random.default_rng(config.seed))
+
+
+def require_room(
+    config: RunConfig, folder: RunFolder, episode: Episode, algorithm: Algorithm, frames: EncodedFrames | None
+) -> None:
+    """Raise `UserError` if there is no room for the own episodes of a run, in memory or on disk.
+
+    Files are made for all of `replay_capacity`. Memory is only needed for the steps that the stages of the run execute.
+
+    Args:
+        config: The settings of the run.
+        folder: Its folder.
+        episode: An episode with the sizes of own ones.
+        algorithm: The method.
+        frames: Encodes images once, if the policy's encoder is frozen.
+    """
+    sizes, capacity = _sizes(episode, frames), config.replay_capacity
+    horizon, n_action_steps = algorithm.deployed.policy.horizon, algorithm.n_action_steps
+    size = row_dtype(*sizes).itemsize + proposal_dtype(horizon, episode.action_dim).itemsize / n_action_steps
+    if config.replay_storage == "disk":
+        free = shutil.disk_usage(folder.path).free
+        if size * capacity > free and not config.resume:
+            raise UserError(
+                f"replay_capacity {capacity:,}: {size * capacity / 1e9:,.1f} GB of rows, and {folder.given} has "
+                f"{free / 1e9:,.1f} GB free: set replay_capacity lower"
+            )
+        return
+    steps = min(capacity, sum(stage.environment_steps for stage in algorithm.stages()))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size * steps > memory:
+        raise UserError(
+            f"replay_capacity {capacity:,}: {steps:,} steps of own episodes take {size * steps / 1e9:,.1f} GB, and "
+            f"there are {memory / 1e9:,.1f} GB of memory: set replay_capacity lower, or --replay-storage disk"
+        )
+    try:
+        Replay(capacity, *sizes, horizon=horizon, n_action_steps=n_action_steps)
+    except (ValueError, MemoryError) as error:
+        raise UserError(f"replay_capacity {capacity}: {one_line(error)}") from error
+
+
+def _sizes(episode: Episode, frames: EncodedFrames | None) -> tuple[int, int, np.dtype]:
+    """Return the sizes of rows of a replay: those of observations and actions, and the dtype of observations."""
+    if frames is not None:
+        return frames.row_size, episode.action_dim, frames.dtype
+    return episode.observation_dim, episode.action_dim, episode.observation.dtype
 
 
 def add_demonstrations(

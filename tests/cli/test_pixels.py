@@ -13,6 +13,7 @@ import pytest
 
 from softflow.algos import SoftFlow
 from softflow.data import load_demonstrations, save_demonstrations
+from softflow.task import TaskSpec
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.training_runs import interrupted
@@ -78,4 +79,23 @@ def test_what_does_not_fit_is_refused(command: Any, snapshot: Any) -> None:
     for flags, message in refusals.items():
         assert re.search(message, command(f"{TRAIN} {flags}").error()), flags
     assert snapshot() == before
+    own_episodes = "--replay-capacity 100000000000 --online.steps 100000000000"
+    assert re.search(
+        r"replay_capacity 100,000,000,000: 100,000,000,000 steps of own episodes take [\d,.]+ GB, and there are "
+        r"[\d,.]+ GB of memory: set replay_capacity lower, or --replay-storage disk",
+        command(f"{TRAIN} {own_episodes}").error(),
+    )
     assert "set replay_capacity lower" in command(f"{TRAIN} --replay-capacity 1000000000000").error()
+
+
+def test_a_method_that_does_not_act_needs_no_room_for_own_episodes(command: Any) -> None:
+    """Neither does one that acts for fewer steps than the replay could hold."""
+    with open("small.yaml", "w") as file:
+        file.write("{num_envs: 2, eval_episodes: 0, threads: 1, horizon: 4, n_action_steps: 2, batch_size: 8}")
+    few = "--imitation.updates 2 --warmup.updates 1 --offline.updates 0 --online.steps 4 --encoder-options.width 4"
+    capacity = "--replay-capacity 100000000"  # 78 GB
+    assert command(f"{TRAIN} --algo softflow {few} {capacity}").status == 0
+    save_demonstrations("lamp.npz", lamp_episodes(24), TaskSpec.from_env(gymnasium.make("tests/Lamp-v0")))
+    nothing_acts = f"{TRAIN}2 --env none --algo imitation --flow gaussian --imitation.updates 2 {capacity}"
+    result = command(nothing_acts)
+    assert result.status == 0, result

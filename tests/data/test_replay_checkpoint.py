@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from softflow.data import Episode, Replay, replay_files
 from softflow.errors import UserError
+from softflow.task.layout import ObservationLayout, Part
 from tests.data.test_replay import assert_same, make_episode, rng
 
 CAPACITY = 15
@@ -148,6 +149,20 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(UserError, match=r"a replay of 15 steps: No space left on device; set replay_capacity lower"):
         make_replay(tmp_path / "rows")
+
+
+def test_rows_take_memory_as_they_are_written(tmp_path: Path) -> None:
+    """A terabyte of rows, more than most machines have, of which one page is used."""
+    before = resident("VmRSS")
+    replay, other = (Replay(10**6, 10**6, 1, np.uint8) for _ in range(2))
+    layout = ObservationLayout((Part("camera", (1000, 1000, 1), "uint8"),))
+    observation = np.arange(2 * 10**6, dtype=np.uint32).astype(np.uint8).reshape(2, -1)
+    replay.add_episode(Episode(observation, np.zeros((1, 1)), np.ones(1), True, False, True, layout=layout))
+    replay.save(tmp_path / "replay.npz")
+    other.load(tmp_path / "replay.npz")
+    batch = other.sample(1, 1, np.random.default_rng(0))
+    np.testing.assert_array_equal([batch.observation[0], batch.next_observation[0]], observation)
+    assert resident("VmRSS") - before < 10**9
 
 
 def test_another_replays_checkpoint_is_refused(tmp_path: Path) -> None:
