@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,14 +21,9 @@ from softflow.data import (
     Dataset,
     Episode,
     ImitationRule,
-    Replay,
     check_compatible,
     describe_reward,
-    load_dataset,
     observation_statistics,
-    proposal_dtype,
-    row_dtype,
-    save_demonstrations,
 )
 from softflow.data.takeovers import describe_takeovers
 from softflow.envs import NO_ENVIRONMENT, resolve_env_id, time_limit
@@ -48,13 +42,16 @@ from softflow.runs.config import TrainConfig, read_config
 from softflow.runs.description import normalizes_actions, what_is_normalized, what_is_seen
 from softflow.runs.given_corrections import first_corrections, save_copy, saved_corrections
 from softflow.runs.given_demonstrations import (
-    DEMONSTRATIONS,
     DemonstrationFile,
     first_demonstrations,
+    not_among,
+    save_copies,
+    saved_demonstrations,
     with_more_demonstrations,
     without_environment,
 )
 from softflow.runs.ray_crew import crew_for
+from softflow.runs.replay_room import require_room, require_whole_episodes
 from softflow.settings.fields import to_dict
 from softflow.settings.typed import dump_yaml
 from softflow.task import TaskSpec
@@ -62,7 +59,7 @@ from softflow.training.config import RunConfig
 from softflow.training.evaluated import Evaluated, best_of, decline, describe_best
 from softflow.training.failures import EnvironmentFailed
 from softflow.training.fleet import CrewFailed
-from softflow.training.frames import EncodedFrames, encoded_frames
+from softflow.training.frames import encoded_frames
 from softflow.training.global_state import environments_turn
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
@@ -143,9 +140,10 @@ def train_run(
         config = replace(config, run=run)
     if corrections_files is not None:
         corrections = saved_corrections(folder.path) if resume else first_corrections(run, corrections_files)
-    dataset = load_dataset(folder.path / DEMONSTRATIONS) if resume else first_demonstrations(run, given)
+    dataset, held_out_demos = saved_demonstrations(folder.path) if resume else first_demonstrations(run, given)
     if more is not None:
         dataset = with_more_demonstrations(run, dataset, more)
+        held_out_demos = not_among(dataset, held_out_demos)
     demonstrations = dataset.episodes
     imitated = ImitationRule(run.imitate).choose(demonstrations)
     run = replace(run, imitate=imitated.rule.text)  # what a resumed run finds in its settings and keeps
@@ -165,7 +163,7 @@ def train_run(
     if corrections is None:  # their own replays hold frames as they are
         cache = Path(run.frame_cache).absolute() if run.frame_cache is not None else folder.path / "features"
         frames = encoded_frames(algorithm.deployed.policy, run.device, cache)
-    _require_room(run, folder, demonstrations[0], algorithm, frames)
+    require_room(run, folder, demonstrations[0], algorithm, frames)
     mirror = make_mirror(run, layout)
 
     def with_images(episodes: list[Episode]) -> list[Episode]:
@@ -211,10 +209,10 @@ def train_run(
         if takes_foreign:
             algorithm.require_base(torch.tensor(demonstrations[0].observation[:2], device=run.device))
         if not resume:  # only now, after all checks of the input
-            _require_whole_episodes(run, algorithm, demonstrations, time_limit(environments))
+            require_whole_episodes(run, algorithm, demonstrations, time_limit(environments))
             folder.save_settings(partial(dump_yaml, config))
             with folder.writing():
-                save_demonstrations(folder.path / DEMONSTRATIONS, *dataset)
+                save_copies(folder.path, dataset, held_out_demos)
                 if corrections is not None:
                     save_copy(folder.path, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
@@ -235,13 +233,16 @@ def train_run(
             note(f"base {base_run}: frozen; every checkpoint compares its SHA-256 with that at the start")
         elif normalizes_actions(algorithm):
             note(what_is_normalized(environments, learned_from))
-        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror, spool or crew, frames)
+        trainer = Trainer(
+            algorithm, learned_from, environments, held_out, folder, run, mirror, spool or crew, frames,
+            held_out_demonstrations=with_images(held_out_demos),
+        )  # fmt: skip
         if resume:
             _resume(trainer, resume)
             if more is not None:
                 if algorithm.imitates:  # only now, because the checkpoint has the statistics of a base
                     _require_density(algorithm, demonstrations)
-                _record_more(trainer, folder, dataset)
+                _record_more(trainer, folder, dataset, held_out_demos)
             _keep_settings(config, folder)
         try:
             evaluations = trainer.run()
@@ -269,14 +270,14 @@ def _require_no_steps(algorithm: Algorithm) -> None:
         )
 
 
-def _record_more(trainer: Trainer, folder: RunFolder, dataset: Dataset) -> None:
-    """Replace the run's copy of its demonstrations. A later `--resume` starts from this copy."""
+def _record_more(trainer: Trainer, folder: RunFolder, dataset: Dataset, held_out: Sequence[Episode]) -> None:
+    """Replace the run's copies of its demonstrations. A later `--resume` starts from these copies."""
     if trainer.has_finished:
         raise UserError(
             f"{folder.given} has finished: give online.steps as well, so that it learns from more demonstrations"
         )
     with folder.writing():
-        save_demonstrations(folder.path / DEMONSTRATIONS, *dataset)
+        save_copies(folder.path, dataset, held_out)
 
 
 def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
@@ -284,44 +285,6 @@ def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
     settings = replace(config, run=replace(config.run, resume=None))
     if to_dict(settings) != to_dict(read_config(str(folder.config_path))):
         folder.save_settings(partial(dump_yaml, settings))
-
-
-def _require_room(
-    config: RunConfig, folder: RunFolder, episode: Episode, algorithm: Algorithm, frames: EncodedFrames | None
-) -> None:
-    """Raise `UserError` if a replay of this capacity does not fit in memory or on disk."""
-    sizes = episode.observation_dim, episode.action_dim, episode.observation.dtype
-    if frames is not None:
-        sizes = frames.row_size, episode.action_dim, frames.dtype
-    horizon, n_action_steps = algorithm.deployed.policy.horizon, algorithm.n_action_steps
-    if config.replay_storage == "disk":
-        chunk, row = proposal_dtype(horizon, episode.action_dim), row_dtype(*sizes)
-        needed = config.replay_capacity * (row.itemsize + chunk.itemsize / n_action_steps)
-        free = shutil.disk_usage(folder.path).free
-        if needed > free and not config.resume:
-            raise UserError(
-                f"replay_capacity {config.replay_capacity:,}: {needed / 1e9:,.1f} GB of rows, and {folder.given} has "
-                f"{free / 1e9:,.1f} GB free: set replay_capacity lower"
-            )
-        return
-    try:
-        Replay(config.replay_capacity, *sizes, horizon=horizon, n_action_steps=n_action_steps)
-    except (ValueError, MemoryError) as error:
-        raise UserError(f"replay_capacity {config.replay_capacity}: {one_line(error)}") from error
-
-
-def _require_whole_episodes(
-    config: RunConfig, algorithm: Algorithm, demonstrations: Sequence[Episode], limit: int | None
-) -> None:
-    """Raise `UserError` if the replay cannot hold the longest episode, by the time limit or else the demonstrations."""
-    longest = limit or max(map(len, demonstrations))
-    if longest < config.replay_capacity or not any(stage.acts for stage in algorithm.stages()):
-        return
-    known = "the environment's time limit is" if limit else "the longest demonstration has"
-    raise UserError(
-        f"replay_capacity {config.replay_capacity:,} is too small for one episode, {known} {longest:,} steps: set "
-        f"--replay-capacity to {longest + 1} or more"
-    )
 
 
 @torch.no_grad()

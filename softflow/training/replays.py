@@ -18,11 +18,15 @@ from softflow.training.run_folder import RunFolder
 def make_data(
     algorithm: Algorithm,
     demonstrations: Sequence[Episode],
+    held_out: Sequence[Episode],
     run_folder: RunFolder,
     config: RunConfig,
     frames: EncodedFrames | None,
 ) -> Data:
-    """Make both replays, empty, and the random generator. With `frames` they store features in place of images."""
+    """Make the replays and the random generator. With `frames` the replays store features in place of images.
+
+    Those of demonstrations and of own episodes are empty. That of held-out demonstrations is full.
+    """
     first = demonstrations[0]
     sizes = first.observation_dim, first.action_dim, first.observation.dtype
     of_own: Callable[[np.ndarray], np.ndarray] = np.asarray
@@ -30,7 +34,6 @@ def make_data(
     if frames is not None:
         sizes = frames.row_size, first.action_dim, frames.dtype
         of_own, of_demonstration = frames.encode, frames.of_demonstration
-    rows = sum(len(episode) + 1 for episode in demonstrations)
     folder = run_folder.replay_path if config.replay_storage == "disk" else None
     horizon = algorithm.deployed.policy.horizon
     rule = ImitationRule(config.imitate).choose(demonstrations).rule
@@ -38,8 +41,16 @@ def make_data(
     online = Replay(
         config.replay_capacity, *sizes, folder, horizon, n_action_steps, imitate=rule, observation_rows=of_own
     )
-    offline = Replay(rows, *sizes, horizon=horizon, imitate=rule, fixed=True, observation_rows=of_demonstration)
-    return Data(offline, online, np.random.default_rng(config.seed))
+
+    def fixed(episodes: Sequence[Episode]) -> Replay:
+        rows = sum(len(episode) + 1 for episode in episodes)
+        return Replay(rows, *sizes, horizon=horizon, imitate=rule, fixed=True, observation_rows=of_demonstration)
+
+    unlearnt = fixed(held_out) if held_out else None
+    for episode in held_out:
+        assert unlearnt is not None
+        unlearnt.add_episode(as_demonstration(episode, horizon))
+    return Data(fixed(demonstrations), online, np.random.default_rng(config.seed), unlearnt)
 
 
 def add_demonstrations(
