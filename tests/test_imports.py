@@ -50,8 +50,8 @@ ALLOWED = {
     "softflow.robot": BOTTOM | {"softflow.data", "softflow.training", "softflow.console"},
     "softflow.runs": TRAINING
     | {"softflow.training", "softflow.envs", "softflow.settings", "softflow.teleop", "softflow.robot"},
-    "softflow.studies": TRAINING | {"softflow.training", "softflow.settings", "softflow.runs"},
     "softflow.report": TRAINING | {"softflow.training", "softflow.settings", "softflow.runs"},
+    "softflow.studies": TRAINING | {"softflow.training", "softflow.settings", "softflow.runs", "softflow.report"},
     "softflow.cli": TRAINING
     | {
         "softflow.report",

@@ -3,7 +3,7 @@
     python -m benchmarks.studies.chance_dips runs/suite
 
 A dip is the number of steps for which the success of the latest own episodes stays more than 0.10 below its value on
-held-out episodes when the policy starts to act (`Run.longest_dip`). Both are shares of few episodes. Here they are
+held-out episodes when the policy starts to act (`longest_dip`). Both are shares of few episodes. Here they are
 drawn anew for a policy with one true success: uniform before the held-out episodes, whose result is then known. So the
 table says which dips of a run are more than chance.
 """
@@ -11,22 +11,21 @@ table says which dips of a run are more than chance.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from softflow.studies.run_results import Evaluation, Run, read_run
+from benchmarks.studies.dips import DEPTH, before_acting, longest_dip
+from softflow.report.history import HeldOutResult, History, read_history
 from softflow.training.own_episodes import RECENT_EPISODES
-from softflow.training.run_folder import RunFolder
 
 DRAWS = 2_000
 LIMIT = 5_000
 """Steps of a dip that count as harm."""
 
 
-def chance_dips(before: Evaluation, episodes: int, steps: float, rng: np.random.Generator) -> NDArray[np.floating]:
+def chance_dips(before: HeldOutResult, episodes: int, steps: float, rng: np.random.Generator) -> NDArray[np.floating]:
     """Return the longest dips (DRAWS,), in steps, of a policy that never changes.
 
     Args:
@@ -41,7 +40,7 @@ def chance_dips(before: Evaluation, episodes: int, steps: float, rng: np.random.
     ends = np.arange(1, episodes + 1)
     begins = np.maximum(ends - RECENT_EPISODES, 0)
     recent = (total[:, ends] - total[:, begins]) / (ends - begins)
-    is_low = recent < before.successes / before.episodes - 0.1 - 1e-9
+    is_low = recent < before.successes / before.episodes - DEPTH - 1e-9
     longest, current = np.zeros(DRAWS), np.zeros(DRAWS)
     for low in is_low.T:
         current = np.where(low, current + 1, 0)
@@ -49,24 +48,17 @@ def chance_dips(before: Evaluation, episodes: int, steps: float, rng: np.random.
     return np.maximum(longest - 1, 0) * steps
 
 
-def mean_length(folder: Path) -> float:
-    """Return the mean number of steps of own episodes, over the rows of the log."""
-    with RunFolder.open(folder).metrics_path.open(newline="", encoding="utf-8") as file:
-        rows = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "rollout/ep_len_mean"]
-    return float(np.mean(rows))
-
-
-def line_of(folder: Path, run: Run, rng: np.random.Generator) -> str | None:
+def line_of(task: str, run: History, rng: np.random.Generator) -> str | None:
     """Return the line of a run in the table, None if it has not acted."""
-    before = [evaluation for evaluation in run.evaluations if evaluation.steps == 0][-1:]
-    if not before or not len(run.own_episodes):
+    before = before_acting(run)
+    if before is None or not len(run.own_success):
         return None
-    steps = mean_length(folder)
-    episodes = round(run.own_episodes[-1, 0] / steps)
-    dips = chance_dips(before[0], episodes, steps, rng)
+    steps = float(np.mean([metric.value for metric in run.scalars["rollout/ep_len_mean"]]))
+    episodes = round(run.own_success[-1, 0] / steps)
+    dips = chance_dips(before, episodes, steps, rng)
     p50, p95 = np.percentile(dips, [50, 95])
     return (
-        f"| {folder.parent.name} | {run.algo} | {run.seed} | {episodes} | {run.longest_dip():,.0f} | {p50:,.0f} | "
+        f"| {task} | {run.settings['algo']} | {run.seed} | {episodes} | {longest_dip(run):,.0f} | {p50:,.0f} | "
         f"{p95:,.0f} | {np.mean(dips > LIMIT):.2f} |"
     )
 
@@ -78,7 +70,7 @@ def main() -> None:
     print(f"| task | method | seed | own episodes | dip | by chance, p50 | p95 | beyond {LIMIT:,} by chance |")
     print("|---|---|---|---|---|---|---|---|")
     for config in sorted(parser.parse_args().folder.glob("*/*/config.yaml")):
-        if (line := line_of(config.parent, read_run(config.parent), rng)) is not None:
+        if (line := line_of(config.parents[1].name, read_history(str(config.parent)), rng)) is not None:
             print(line)
 
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.studies.dips import longest_dip
 from benchmarks.studies.suite_plan import ALWAYS, METHODS, ON_ALL_TASKS, TASKS, plan
 from benchmarks.studies.suite_results import (
     EPISODES,
@@ -33,8 +34,8 @@ from benchmarks.studies.suite_results import (
     write_results,
 )
 from softflow.errors import UserError
+from softflow.report.history import read_history
 from softflow.studies.jobs import Job
-from softflow.studies.run_results import read_run
 from softflow.studies.runners import LocalRunner, run_jobs
 
 EVALUATED = {"imitation": ["--stage", "imitation"], "deployed": []}
@@ -51,14 +52,14 @@ class SuiteJob(Job):
         imitated, deployed = (
             json.loads(self.evaluation(stage).read_text(encoding="utf-8"))["success_rate"] for stage in EVALUATED
         )
-        run = read_run(self.run_dir)
+        run = read_history(str(self.run_dir))
         last = run.evaluations[-1]
         return Result(
             imitated=round(imitated * EPISODES),
             deployed=round(deployed * EPISODES),
             at_the_end=last.successes,
             of=last.episodes,
-            dip=run.longest_dip(),
+            dip=longest_dip(run),
             updates=int((self.run_dir / "checkpoints" / "last").read_text(encoding="utf-8")),
             cpu_minutes=self.cpu_minutes,
         )

@@ -29,6 +29,8 @@ class Data:
     online: Replay
     """The policy's own episodes."""
     rng: np.random.Generator
+    held_out: Replay | None = None
+    """Demonstrations from which nothing is learnt. None without any."""
 
 
 class Acting(NamedTuple):

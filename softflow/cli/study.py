@@ -21,7 +21,6 @@ from softflow.errors import UserError
 from softflow.runs.config import config_class
 from softflow.runs.ray_cluster import connected
 from softflow.settings.fields import Flat, dotted_fields, to_dict
-from softflow.studies.curves import FILES, plot_curves
 from softflow.studies.jobs import Job
 from softflow.studies.plan import (
     Choice,
@@ -35,7 +34,7 @@ from softflow.studies.plan import (
     seeds_of,
 )
 from softflow.studies.ray_runner import RayRunner
-from softflow.studies.results import DEPLOYED, Results
+from softflow.studies.results import DEPLOYED, FIGURES, Results
 from softflow.studies.runners import LocalRunner, Runner, run_jobs
 from softflow.training.config import RunConfig
 from softflow.training.global_state import environments_turn
@@ -138,11 +137,11 @@ def _execute(plan: Plan, runs: Sequence[Planned], runner: Runner, config: Execut
     done = sum(job.finished for job in jobs)
     note(f"{len(jobs)} runs, {done} of them finished")
     if not (can_plot := find_spec("matplotlib") is not None):
-        remark(f"{FILES[0]} will not be drawn: pip install 'softflow[plot]'")
+        remark(f"{FIGURES[0]} will not be drawn: pip install 'softflow[plot]'")
     failed = run_jobs(jobs, runner, keep, config.retries)
     note(results.write().rstrip())
     if can_plot:
-        plot_curves(results.rows(), plan.grid, plan.folder)
+        results.plot()
     return bool(failed)
 
 

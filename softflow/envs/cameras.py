@@ -43,6 +43,18 @@ def open_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
     return renderer
 
 
+def with_inset(picture: Picture, inset: Picture) -> Picture:
+    """Return a picture (height, width, 3) with a square of another one of this size, halved, in a corner."""
+    height, width, border = picture.shape[0] // 2, picture.shape[1] // 2, 2
+    halved = inset[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3).mean((1, 3))
+    side = min(height, width) - border
+    left = (width - side) // 2
+    whole = picture.copy()
+    whole[: side + border, -side - border :] = 255
+    whole[:side, -side:] = halved[:side, left : left + side]
+    return whole
+
+
 class Cameras:
     """Cameras for image observations: small square images, without shadows because these take most of the time.
 

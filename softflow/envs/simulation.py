@@ -182,11 +182,12 @@ class SimulatedTask(gymnasium.Env[Any, NDArray[np.floating]]):
         Raises:
             RuntimeError: No OpenGL context can be created.
         """
-        if self.render_mode is None:
-            return None
+        return None if self.render_mode is None else self._picture(self.camera)
+
+    def _picture(self, camera: str | mujoco.MjvCamera) -> NDArray[np.uint8]:
         if self._renderer is None:
             self._renderer = open_renderer(self._simulation.model, self.height, self.width)
-        self._renderer.update_scene(self._simulation.data, self.camera)
+        self._renderer.update_scene(self._simulation.data, camera)
         return self._renderer.render()
 
     def close(self) -> None:

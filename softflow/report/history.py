@@ -12,6 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from softflow.errors import UserError
 from softflow.runs.config import read_config
 from softflow.runs.run import Metric, Run
@@ -91,6 +94,18 @@ class History:
         earlier = sum(self.lengths[name] for name in stages[: stages.index(stage)] if name in self.acting)
         return earlier + (step if stage in self.acting else 0)
 
+    @property
+    def acted_steps(self) -> int:
+        """The environment steps of all stages."""
+        return sum(self.lengths[stage] for stage in self.lengths if stage in self.acting)
+
+    @property
+    def own_success(self) -> NDArray[np.float64]:
+        """The environment steps of the run and the moving success of own episodes: (N, 2)."""
+        logged = self.scalars.get(OWN_SUCCESS, [])
+        points = [(self.environment_steps(stage, step), rate) for stage, step, rate in logged]
+        return np.array(points, dtype=np.float64).reshape(-1, 2)
+
     @cached_property
     def evaluations(self) -> list[HeldOutResult]:
         """The evaluations on held-out episodes, in order. A lost episode counts as a failure."""
@@ -110,7 +125,7 @@ def read_histories(paths: Sequence[str]) -> list[History]:
     Raises:
         UserError: One of them is not a run folder, or is damaged. Or a folder is given twice.
     """
-    histories = [_read(path) for path in paths]
+    histories = [read_history(path) for path in paths]
     seen: dict[Path, str] = {}
     for history in histories:
         place = history.folder.path.resolve()
@@ -120,7 +135,12 @@ def read_histories(paths: Sequence[str]) -> list[History]:
     return histories
 
 
-def _read(path: str) -> History:
+def read_history(path: str) -> History:
+    """Read a run folder.
+
+    Raises:
+        UserError: The path is not a run folder, or the folder is damaged.
+    """
     folder = RunFolder.open(path)
     settings = dotted_values(read_config(str(folder.config_path)))
     try:

@@ -56,7 +56,7 @@ def _list(names: Sequence[str]) -> str:
 
 def _card(group: Group, color: int) -> Card:
     pooled = group.evaluations()
-    steps = [sum(run.lengths[stage] for stage in run.lengths if stage in run.acting) for run in group.runs]
+    steps = [run.acted_steps for run in group.runs]
     done = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
     lines = [f"{done} environment steps"]
     if not pooled:

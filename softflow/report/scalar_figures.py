@@ -47,6 +47,10 @@ LEARNING = (
         "demonstrated ones.",
     ),
     Panel(
+        "Likelihood of held-out demonstrations", ("eval/nll_held_out", "eval/nll_demonstrated"),
+        "The same. Solid: demonstrations from which nothing is learnt. Broken: those that are learnt from.",
+    ),
+    Panel(
         "KL from imitation", ("flow/kl_to_imitation", "flow/kl_to_anchor"),
         "Per dimension, how far the policy has moved. Broken: from the policy that acts.",
     ),

@@ -1,4 +1,4 @@
-"""Success on held-out episodes against environment steps, the figure of the report and of `softflow-plot`."""
+"""Success on held-out episodes against environment steps: the figure of the report, `softflow-plot` and studies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from softflow.errors import UserError
 from softflow.files import written_whole
 from softflow.report.drawing import PAPER, Theme, drawing, legend_label, thinned, thousands
 from softflow.report.groups import Group
-from softflow.report.history import OWN_SUCCESS, History
+from softflow.report.history import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,11 +89,7 @@ def mean_own_success(runs: Sequence[History]) -> np.ndarray:
 
     It ends where the first of the runs ends.
     """
-    curves = []
-    for run in runs:
-        points = [(run.environment_steps(stage, step), rate) for stage, step, rate in run.scalars.get(OWN_SUCCESS, [])]
-        if points:
-            curves.append(np.array(points, dtype=np.float64))
+    curves = [curve for run in runs if len(curve := run.own_success)]
     if not curves:
         return np.empty((0, 2))
     start, end = max(curve[0, 0] for curve in curves), min(curve[-1, 0] for curve in curves)

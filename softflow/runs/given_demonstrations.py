@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from softflow.console import note, remark
-from softflow.data import SUCCESS_REWARDS, Dataset, Episode, check_compatible, in_order_of, read_dataset
+from softflow.data import (
+    SUCCESS_REWARDS,
+    Dataset,
+    Episode,
+    check_compatible,
+    in_order_of,
+    load_dataset,
+    read_dataset,
+    save_demonstrations,
+)
 from softflow.data.part_names import Renaming
 from softflow.errors import UserError
 from softflow.runs.assembly import environment_maker, make_environment
@@ -24,6 +34,10 @@ from softflow.training.success import SuccessRule
 
 DEMONSTRATIONS = "demonstrations.npz"
 """File name of the copy of the demonstrations in the run folder."""
+HELD_OUT = "held_out_demonstrations.npz"
+"""File name of the copy of those that the run does not learn from."""
+LEARNT_FOR_ONE_HELD_OUT = 10
+"""Number of demonstrations to learn from for each one that is held out, if a file has more of them."""
 
 
 class DemonstrationFile(NamedTuple):
@@ -49,8 +63,11 @@ class DemonstrationFile(NamedTuple):
         return None
 
 
-def first_demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
+def first_demonstrations(config: RunConfig, given: Dataset | None) -> tuple[Dataset, list[Episode]]:
     """Return the demonstrations of a new run: those given, else those of the file, else those of the demonstrator.
+
+    Returns:
+        The demonstrations to learn from, the first `num_demos`, and some of those beyond, which are held out.
 
     Raises:
         UserError: They are invalid or of another task, or the environment has no demonstrator.
@@ -63,13 +80,39 @@ def first_demonstrations(config: RunConfig, given: Dataset | None) -> Dataset:
         recorded = record_demonstrations(
             environment_maker(config), number, config.seed, processes, errors=errors, success=rule
         )
-        return Dataset([replace(one, reward_kind=config.reward) for one in recorded.episodes], recorded.task)
+        return Dataset([replace(one, reward_kind=config.reward) for one in recorded.episodes], recorded.task), []
     more = file if given is None else given
     assert more is not None
     dataset = read_demonstrations(config, more)
     if file is not None and len(dataset.episodes) < config.num_demos:
         note(f"{file.path} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
-    return Dataset(dataset.episodes[: config.num_demos], dataset.task)
+    held_out = max(1, config.num_demos // LEARNT_FOR_ONE_HELD_OUT)
+    learnt = Dataset(dataset.episodes[: config.num_demos], dataset.task)
+    beyond = not_among(learnt, dataset.episodes[config.num_demos : config.num_demos + held_out])
+    if beyond:
+        note(f"{len(beyond)} demonstrations beyond num_demos are held out: eval/nll_held_out")
+    return learnt, beyond
+
+
+def save_copies(folder: Path, learnt: Dataset, held_out: Sequence[Episode]) -> None:
+    """Write the demonstrations of a run to its folder."""
+    save_demonstrations(folder / DEMONSTRATIONS, *learnt)
+    if held_out:
+        save_demonstrations(folder / HELD_OUT, held_out, learnt.task)
+    else:
+        (folder / HELD_OUT).unlink(missing_ok=True)
+
+
+def saved_demonstrations(folder: Path) -> tuple[Dataset, list[Episode]]:
+    """Return what `save_copies` has written. Earlier versions held out no demonstrations."""
+    held_out = load_dataset(folder / HELD_OUT).episodes if (folder / HELD_OUT).is_file() else []
+    return load_dataset(folder / DEMONSTRATIONS), held_out
+
+
+def not_among(learnt: Dataset, episodes: Sequence[Episode]) -> list[Episode]:
+    """Return those episodes that are not in a dataset."""
+    known = set(map(identity, learnt.episodes)) if episodes else set()
+    return [episode for episode in episodes if identity(episode) not in known]
 
 
 def without_environment(config: RunConfig, given: Dataset | None) -> tuple[RunConfig, Dataset]:
@@ -107,8 +150,7 @@ def with_more_demonstrations(config: RunConfig, dataset: Dataset, more: Dataset 
         UserError: They are invalid or of another task.
     """
     added = read_demonstrations(config, more)
-    known = set(map(identity, dataset.episodes))
-    new = [replace(episode, task=dataset.task) for episode in added.episodes if identity(episode) not in known]
+    new = [replace(episode, task=dataset.task) for episode in not_among(dataset, added.episodes)]
     note(f"{_name(more)}: {len(new)} demonstrations are added, {len(added.episodes) - len(new)} were there already")
     return Dataset([*dataset.episodes, *new], dataset.task)
 

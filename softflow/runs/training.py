@@ -23,9 +23,7 @@ from softflow.data import (
     ImitationRule,
     check_compatible,
     describe_reward,
-    load_dataset,
     observation_statistics,
-    save_demonstrations,
 )
 from softflow.data.takeovers import describe_takeovers
 from softflow.envs import NO_ENVIRONMENT, resolve_env_id, time_limit
@@ -44,9 +42,11 @@ from softflow.runs.config import TrainConfig, read_config
 from softflow.runs.description import normalizes_actions, what_is_normalized, what_is_seen
 from softflow.runs.given_corrections import first_corrections, save_copy, saved_corrections
 from softflow.runs.given_demonstrations import (
-    DEMONSTRATIONS,
     DemonstrationFile,
     first_demonstrations,
+    not_among,
+    save_copies,
+    saved_demonstrations,
     with_more_demonstrations,
     without_environment,
 )
@@ -62,7 +62,7 @@ from softflow.training.frames import encoded_frames
 from softflow.training.global_state import environments_turn
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
-from softflow.training.replays import require_room
+from softflow.training.replays import require_room, require_whole_episodes
 from softflow.training.run_folder import RunFolder
 from softflow.training.spool import Spool
 from softflow.training.vector import closing
@@ -140,9 +140,10 @@ def train_run(
         config = replace(config, run=run)
     if corrections_files is not None:
         corrections = saved_corrections(folder.path) if resume else first_corrections(run, corrections_files)
-    dataset = load_dataset(folder.path / DEMONSTRATIONS) if resume else first_demonstrations(run, given)
+    dataset, held_out_demos = saved_demonstrations(folder.path) if resume else first_demonstrations(run, given)
     if more is not None:
         dataset = with_more_demonstrations(run, dataset, more)
+        held_out_demos = not_among(dataset, held_out_demos)
     demonstrations = dataset.episodes
     imitated = ImitationRule(run.imitate).choose(demonstrations)
     run = replace(run, imitate=imitated.rule.text)  # what a resumed run finds in its settings and keeps
@@ -208,10 +209,10 @@ def train_run(
         if takes_foreign:
             algorithm.require_base(torch.tensor(demonstrations[0].observation[:2], device=run.device))
         if not resume:  # only now, after all checks of the input
-            _require_whole_episodes(run, algorithm, demonstrations, time_limit(environments))
+            require_whole_episodes(run, algorithm, demonstrations, time_limit(environments))
             folder.save_settings(partial(dump_yaml, config))
             with folder.writing():
-                save_demonstrations(folder.path / DEMONSTRATIONS, *dataset)
+                save_copies(folder.path, dataset, held_out_demos)
                 if corrections is not None:
                     save_copy(folder.path, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
@@ -232,13 +233,16 @@ def train_run(
             note(f"base {base_run}: frozen; every checkpoint compares its SHA-256 with that at the start")
         elif normalizes_actions(algorithm):
             note(what_is_normalized(environments, learned_from))
-        trainer = Trainer(algorithm, learned_from, environments, held_out, folder, run, mirror, spool or crew, frames)
+        trainer = Trainer(
+            algorithm, learned_from, environments, held_out, folder, run, mirror, spool or crew, frames,
+            held_out_demonstrations=with_images(held_out_demos),
+        )  # fmt: skip
         if resume:
             _resume(trainer, resume)
             if more is not None:
                 if algorithm.imitates:  # only now, because the checkpoint has the statistics of a base
                     _require_density(algorithm, demonstrations)
-                _record_more(trainer, folder, dataset)
+                _record_more(trainer, folder, dataset, held_out_demos)
             _keep_settings(config, folder)
         try:
             evaluations = trainer.run()
@@ -266,14 +270,14 @@ def _require_no_steps(algorithm: Algorithm) -> None:
         )
 
 
-def _record_more(trainer: Trainer, folder: RunFolder, dataset: Dataset) -> None:
-    """Replace the run's copy of its demonstrations. A later `--resume` starts from this copy."""
+def _record_more(trainer: Trainer, folder: RunFolder, dataset: Dataset, held_out: Sequence[Episode]) -> None:
+    """Replace the run's copies of its demonstrations. A later `--resume` starts from these copies."""
     if trainer.has_finished:
         raise UserError(
             f"{folder.given} has finished: give online.steps as well, so that it learns from more demonstrations"
         )
     with folder.writing():
-        save_demonstrations(folder.path / DEMONSTRATIONS, *dataset)
+        save_copies(folder.path, dataset, held_out)
 
 
 def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
@@ -281,20 +285,6 @@ def _keep_settings(config: TrainConfig[Any], folder: RunFolder) -> None:
     settings = replace(config, run=replace(config.run, resume=None))
     if to_dict(settings) != to_dict(read_config(str(folder.config_path))):
         folder.save_settings(partial(dump_yaml, settings))
-
-
-def _require_whole_episodes(
-    config: RunConfig, algorithm: Algorithm, demonstrations: Sequence[Episode], limit: int | None
-) -> None:
-    """Raise `UserError` if the replay cannot hold the longest episode, by the time limit or else the demonstrations."""
-    longest = limit or max(map(len, demonstrations))
-    if longest < config.replay_capacity or not any(stage.acts for stage in algorithm.stages()):
-        return
-    known = "the environment's time limit is" if limit else "the longest demonstration has"
-    raise UserError(
-        f"replay_capacity {config.replay_capacity:,} is too small for one episode, {known} {longest:,} steps: set "
-        f"--replay-capacity to {longest + 1} or more"
-    )
 
 
 @torch.no_grad()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,12 +105,12 @@ def write_films(path: Path, films: Sequence[Film], columns: int) -> None:
     """Write films side by side, row after row. One that ends early shows its last frame until all have ended.
 
     Args:
-        path: An .mp4 file, which needs ffmpeg, or a .gif file.
+        path: An .mp4 file, in H.264, or a .gif file.
         films: The films. Their pictures must have the same size.
         columns: The number of films in a row.
 
     Raises:
-        UserError: imageio, or ffmpeg for an .mp4 file, is not installed, or the file cannot be written.
+        UserError: Pillow, or PyAV for an .mp4 file, is not installed, or the file cannot be written.
     """
     with written_whole(path) as file:
         if path.suffix == ".gif":
@@ -121,18 +121,21 @@ def write_films(path: Path, films: Sequence[Film], columns: int) -> None:
 
 def _write_mp4(file: Path, films: Sequence[Film], columns: int) -> None:
     try:
-        import imageio.v2 as imageio
-
-        writer: Any = imageio.get_writer(file, fps=films[0].frames_per_second, macro_block_size=2)
-    except (ImportError, ValueError) as error:  # imageio without ffmpeg finds no backend
-        raise UserError("a video needs imageio and ffmpeg: pip install 'softflow[video]'") from error
-    with writer as output:
-        for frame in grid(films, columns):
-            output.append_data(frame)
-    try:
-        imageio.get_reader(file).close()
-    except Exception as error:  # ffmpeg reports no error when the disk is full
-        raise OSError(errno.EIO, "ffmpeg left a film that cannot be read: is the disk full?") from error
+        import av
+    except ModuleNotFoundError as error:
+        raise UserError("an .mp4 film needs PyAV: pip install 'softflow[video]'") from error
+    frames = grid(films, columns)
+    first = next(frames)
+    with av.open(str(file), "w") as container:
+        try:
+            stream = container.add_stream("libx264", rate=Fraction(films[0].frames_per_second).limit_denominator(1000))
+        except av.codec.codec.UnknownCodecError as error:
+            raise UserError("this PyAV has no encoder of H.264 (libx264): write a .gif file") from error
+        stream.height, stream.width, _ = first.shape
+        stream.pix_fmt = "yuv420p"  # the only one that all browsers show
+        for frame in chain([first], frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def _write_gif(file: Path, films: Sequence[Film], columns: int) -> None:

@@ -4,7 +4,7 @@ The intervals are over seeds and episodes (`softflow.training.intervals.Counts`)
 
     results.csv, results.md    a line for each cell: environment, method and values of the grid
     evaluations.csv            a line for each evaluation during the runs, pooled over the seeds of a cell
-    success.png, success.svg   the same as learning curves
+    success.png, success.svg   the same as learning curves, with softflow[plot]
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softflow.files import written_whole
+from softflow.report.groups import Group
+from softflow.report.history import History, read_history
+from softflow.report.success_figure import save_success_figure
 from softflow.studies.jobs import Job
 from softflow.studies.plan import Plan
-from softflow.studies.run_results import Pooled, Run, pool, read_run
 from softflow.training.intervals import Counts
 
 DEPLOYED = "deployed"
 """The name of the evaluation of the policy that a run deploys."""
+FIGURES = "success.png", "success.svg"
 _RATE = "success", "low", "high"
 
 
@@ -30,7 +33,7 @@ _RATE = "success", "low", "high"
 class Finished:
     """The results of a finished run."""
 
-    run: Run
+    history: History
     successes: int
     episodes: int
     cpu_minutes: float
@@ -40,7 +43,7 @@ class Finished:
         """Read the results of a finished job."""
         result = json.loads(job.evaluation(DEPLOYED).read_text(encoding="utf-8"))
         successes = round(result["success_rate"] * result["episodes"])
-        return cls(read_run(job.run_dir), successes, result["episodes"], job.cpu_minutes)
+        return cls(read_history(str(job.run_dir)), successes, result["episodes"], job.cpu_minutes)
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,17 @@ class Row:
     @property
     def steps(self) -> float:
         """Environment steps of a run, mean over the seeds."""
-        return sum(one.run.steps for one in self.finished) / len(self.finished)
+        return sum(one.history.acted_steps for one in self.finished) / len(self.finished)
 
     @property
     def cpu_minutes(self) -> float:
         """CPU time of a run with the evaluations during it, mean over the seeds."""
         return sum(one.cpu_minutes for one in self.finished) / len(self.finished)
 
-    def curve(self) -> list[Pooled]:
-        """Return the evaluations during the runs, pooled over the seeds."""
-        return pool([one.run for one in self.finished])
+    def group(self, grid: Sequence[str]) -> Group:
+        """Return the finished runs as a group. `grid` names the values that follow environment and method."""
+        values = [f"{name} {value}" for name, value in zip(grid, self.cell[2:], strict=True)]
+        return Group(", ".join([self.cell[1], *values]), [one.history for one in self.finished])
 
 
 class Results:
@@ -105,9 +109,10 @@ class Results:
                 counts = [sum(row.counts.successes), sum(row.counts.episodes)]
                 numbers = [*counts, *_rate(row.counts), f"{row.steps:.0f}", f"{row.cpu_minutes:.2f}"]
             lines.append([*row.cell, len(row.finished), row.planned, *numbers])
-            for one in row.curve():
-                seeds, counts = len(one.counts.episodes), list(map(sum, one.counts))
-                evaluations.append([*row.cell, one.stage, round(one.steps), seeds, *counts, *_rate(one.counts)])
+            for one in row.group(self._plan.grid).evaluations():
+                steps, seeds = round(one.environment_steps), len(one.counts.episodes)
+                numbers = [*map(sum, one.counts), *_rate(one.counts)]
+                evaluations.append([*row.cell, one.stage, steps, seeds, *numbers])
         found = ["successes", "episodes", *_RATE]
         header = [*axes, "seeds", "planned", *found, "steps", "cpu_minutes"]
         _write_csv(self._plan.folder / "results.csv", header, lines)
@@ -116,6 +121,17 @@ class Results:
         with written_whole(self._plan.folder / "results.md") as file:
             file.write_text(table, encoding="utf-8")
         return table
+
+    def plot(self) -> None:
+        """Write the figures of the finished runs, if one of them has been evaluated.
+
+        Raises:
+            UserError: matplotlib is not installed, or a file cannot be written.
+        """
+        groups = [row.group(self._plan.grid) for row in self.rows() if row.finished]
+        if any(group.evaluations() for group in groups):
+            for name in FIGURES:
+                save_success_figure(groups, self._plan.folder / name)
 
 
 def _rate(counts: Counts) -> list[str]:

@@ -56,14 +56,14 @@ def measure_episodes(
 
 @torch.no_grad()
 def measure_likelihood(policy: ChunkPolicy, data: Data, device: str) -> dict[str, float]:
-    """Return the negative log-likelihood per dimension of demonstrated chunks and, if there are any, of own ones.
+    """Return the negative log-likelihood per dimension of demonstrated, held-out and own chunks.
 
-    Both are of chunks that are worth imitating. A scalar is missing if the policy has no density of its chunks.
+    All are chunks that are worth imitating. A scalar is missing without such chunks, or without their density.
     """
     scalars = {}
     with random_state_kept(device):
-        for name, replay in (("demonstrated", data.offline), ("own", data.online)):
-            if replay.imitable_steps:
+        for name, replay in (("demonstrated", data.offline), ("held_out", data.held_out), ("own", data.online)):
+            if replay is not None and replay.imitable_steps:
                 windows = replay.sample(SAMPLED_CHUNKS, policy.horizon, np.random.default_rng(0), imitable=True)
                 batch = to_torch(windows, device)
                 if (nll := _nll(policy, batch.observation, batch.chunk)) is not None:

@@ -56,6 +56,7 @@ class Trainer:
         mirror: A function that returns the mirror image of an own episode, which is added to the replay as well.
         elsewhere: Actors, or the folder of robots, that execute own episodes in place of `environments`.
         frames: Encodes images once, if the policy's encoder is frozen.
+        held_out_demonstrations: Episodes from which nothing is learnt. Their likelihood is logged with each evaluation.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class Trainer:
         mirror: Callable[[Episode], Episode] | None = None,
         elsewhere: Crew | Spool | None = None,
         frames: EncodedFrames | None = None,
+        held_out_demonstrations: Sequence[Episode] = (),
     ) -> None:
         self.mirror, self.elsewhere = mirror, elsewhere
         self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
         self.environments, self.held_out = environments, HeldOut(evaluation_environments, run_folder, config)
         self.demonstrations, self.frames = demonstrations, frames
-        self.data = make_data(algorithm, demonstrations, run_folder, config, frames)
+        self.data = make_data(algorithm, demonstrations, held_out_demonstrations, run_folder, config, frames)
         self.progress = Progress()
         self.environment_errors = self._new_errors()
         self._experience: Experience | None = None
@@ -243,12 +245,14 @@ class Trainer:
         return EnvironmentErrors(self.config.on_env_error, self.run_folder.path / "environment_errors.txt")
 
     def _evaluate(self, stage: Stage, stage_ended: bool = False) -> None:
+        assert self._logger is not None
+        done, deployed = self.progress.done, self.algorithm.deployed
         if not self.config.eval_episodes:
+            if self.data.held_out is not None:
+                self._logger.log(done, stage.name, measure_likelihood(deployed.policy, self.data, self.config.device))
             return
         self._require_finite_weights()
-        assert self._logger is not None
-        done, errors = self.progress.done, self._new_errors()  # counted separately from errors in training
-        deployed = self.algorithm.deployed
+        errors = self._new_errors()  # counted separately from errors in training
         scalars, episodes = self.held_out.evaluate(deployed, self._exploit, stage, done, stage_ended, errors)
         self.progress.evaluated = done
         scalars |= bias_of(self._record(stage, episodes, "held_out"))

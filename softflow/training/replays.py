@@ -21,18 +21,21 @@ from softflow.training.run_folder import RunFolder
 def make_data(
     algorithm: Algorithm,
     demonstrations: Sequence[Episode],
+    held_out: Sequence[Episode],
     run_folder: RunFolder,
     config: RunConfig,
     frames: EncodedFrames | None,
 ) -> Data:
-    """Make both replays, empty, and the random generator. With `frames` they store features in place of images."""
+    """Make the replays and the random generator. With `frames` the replays store features in place of images.
+
+    Those of demonstrations and of own episodes are empty. That of held-out demonstrations is full.
+    """
     first = demonstrations[0]
     sizes = _sizes(first, frames)
     of_own: Callable[[np.ndarray], np.ndarray] = np.asarray
     of_demonstration = of_own
     if frames is not None:
         of_own, of_demonstration = frames.encode, frames.of_demonstration
-    rows = sum(len(episode) + 1 for episode in demonstrations)
     folder = run_folder.replay_path if config.replay_storage == "disk" else None
     horizon = algorithm.deployed.policy.horizon
     rule = ImitationRule(config.imitate).choose(demonstrations).rule
@@ -40,8 +43,16 @@ def make_data(
     online = Replay(
         config.replay_capacity, *sizes, folder, horizon, n_action_steps, imitate=rule, observation_rows=of_own
     )
-    offline = Replay(rows, *sizes, horizon=horizon, imitate=rule, fixed=True, observation_rows=of_demonstration)
-    return Data(offline, online, np.random.default_rng(config.seed))
+
+    def fixed(episodes: Sequence[Episode]) -> Replay:
+        rows = sum(len(episode) + 1 for episode in episodes)
+        return Replay(rows, *sizes, horizon=horizon, imitate=rule, fixed=True, observation_rows=of_demonstration)
+
+    unlearnt = fixed(held_out) if held_out else None
+    for episode in held_out:
+        assert unlearnt is not None
+        unlearnt.add_episode(as_demonstration(episode, horizon))
+    return Data(fixed(demonstrations), online, np.random.default_rng(config.seed), unlearnt)
 
 
 def require_room(
@@ -80,6 +91,20 @@ def require_room(
         Replay(capacity, *sizes, horizon=horizon, n_action_steps=n_action_steps)
     except (ValueError, MemoryError) as error:
         raise UserError(f"replay_capacity {capacity}: {one_line(error)}") from error
+
+
+def require_whole_episodes(
+    config: RunConfig, algorithm: Algorithm, demonstrations: Sequence[Episode], limit: int | None
+) -> None:
+    """Raise `UserError` if the replay cannot hold the longest episode, by the time limit or else the demonstrations."""
+    longest = limit or max(map(len, demonstrations))
+    if longest < config.replay_capacity or not any(stage.acts for stage in algorithm.stages()):
+        return
+    known = "the environment's time limit is" if limit else "the longest demonstration has"
+    raise UserError(
+        f"replay_capacity {config.replay_capacity:,} is too small for one episode, {known} {longest:,} steps: set "
+        f"--replay-capacity to {longest + 1} or more"
+    )
 
 
 def _sizes(episode: Episode, frames: EncodedFrames | None) -> tuple[int, int, np.dtype]:

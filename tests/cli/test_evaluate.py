@@ -110,7 +110,7 @@ def test_damaged_checkpoints_are_refused(small_run: Path, command: Any) -> None:
 
 
 def test_a_video_needs_its_extra(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "imageio.v2", None)
+    monkeypatch.setitem(sys.modules, "av", None)
     checkpoint = RunFolder.open("run").best_checkpoint()
     result = command(f"softflow-eval {checkpoint} --episodes 1 --video film.mp4")
     assert "pip install 'softflow[video]'" in result.error()

@@ -1,17 +1,12 @@
-"""Films: what is written on them, and that a file is there as a whole or not at all.
-
-imageio is played by a stand-in that writes numbers.
-"""
+"""Films: what is written on them, and that a file is there as a whole or not at all."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import resource
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import av
 import gymnasium
 import numpy as np
 import pytest
@@ -22,7 +17,7 @@ from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.failures import EnvironmentFailed
 from softflow.training.success import SuccessRule
 
-FRAMES = 5
+FRAMES, SIZE = 5, 160
 HOLD_FRAMES = round(20 * HOLD)
 
 
@@ -42,27 +37,7 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.zeros(1), 1.0, self.steps == FRAMES - 1, False, {}
 
     def render(self) -> np.ndarray:  # type: ignore[override]
-        return np.full((2, 2, 3), self.steps, np.uint8)
-
-
-def play_imageio(monkeypatch: pytest.MonkeyPatch, torn: bool = False) -> None:
-    """Its two functions that write and check a film, which here is the number of frames and a word."""
-
-    @contextmanager
-    def get_writer(path: Path, fps: int, macro_block_size: int) -> Iterator[SimpleNamespace]:
-        assert path.suffix == ".mp4" and fps == 20
-        frames: list[np.ndarray] = []
-        yield SimpleNamespace(append_data=frames.append)
-        path.write_text(f"{len(frames)}{'' if torn else ' whole'}")  # as ffmpeg, it says nothing
-
-    def get_reader(path: Path) -> SimpleNamespace:
-        if not path.read_text().endswith("whole"):
-            raise RuntimeError("moov atom not found")
-        return SimpleNamespace(close=lambda: None)
-
-    v2 = SimpleNamespace(get_writer=get_writer, get_reader=get_reader)
-    monkeypatch.setitem(sys.modules, "imageio", SimpleNamespace(v2=v2))
-    monkeypatch.setitem(sys.modules, "imageio.v2", v2)
+        return np.full((SIZE, SIZE, 3), 40 * self.steps, np.uint8)
 
 
 def film(path: Path, number: int = 1) -> None:
@@ -71,13 +46,15 @@ def film(path: Path, number: int = 1) -> None:
     write_films(path, films, columns_of(number))
 
 
-def test_a_film_has_every_step_of_an_episode_and_holds_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    play_imageio(monkeypatch)
-    film(tmp_path / "film.mp4")
-    assert (tmp_path / "film.mp4").read_text().split() == [str(FRAMES + HOLD_FRAMES), "whole"]
+def test_a_film_has_every_step_of_an_episode_and_holds_the_last(tmp_path: Path) -> None:
+    film(tmp_path / "film.mp4", number=2)
     assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        [stream] = container.streams.video
+        assert (stream.codec.name, stream.width, stream.height, stream.average_rate) == ("h264", 2 * SIZE, SIZE, 20)
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    brightness = [picture[SIZE // 2, SIZE // 2].mean() for picture in pictures]  # a codec may change it a little
+    np.testing.assert_allclose(brightness, 40 * np.array([0, 1, 2, 3, *[4] * (1 + HOLD_FRAMES)]), atol=6)
 
 
 def test_films_stand_in_a_grid_until_the_longest_has_ended() -> None:
@@ -108,15 +85,31 @@ def test_an_error_of_the_environment_is_not_the_files(tmp_path: Path, monkeypatc
     def fails(self: Any) -> Any:
         raise OSError("no display")
 
-    play_imageio(monkeypatch)
     monkeypatch.setattr(Counting, "render", fails)
     with pytest.raises(EnvironmentFailed, match=r"in the episode of the film: OSError: no display \(test_video.py"):
         film(tmp_path / "film.mp4")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_torn_film_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    play_imageio(monkeypatch, torn=True)
-    with pytest.raises(UserError, match=r"film\.mp4: cannot be written: .* is the disk full\?"):
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
+def test_a_film_that_cannot_be_written_to_its_end_is_not_kept(tmp_path: Path, name: str) -> None:
+    film(tmp_path / name)
+    (tmp_path / name).unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))  # as on a full disk
+    try:
+        with pytest.raises(UserError, match=rf"{name}: cannot be written: File too large"):
+            film(tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_an_encoder_the_error_names_the_other_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(self: Any, codec: str, rate: Any) -> Any:
+        return av.Codec("no such codec", "w")
+
+    monkeypatch.setattr("av.container.output.OutputContainer.add_stream", unknown, raising=False)
+    with pytest.raises(UserError, match=r"no encoder of H\.264 \(libx264\): write a \.gif file"):
         film(tmp_path / "film.mp4")
     assert not list(tmp_path.iterdir())

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from critics import ChunkCritic
+from softflow.algos import Data
 from softflow.data import Episode, Proposals, Replay
 from softflow.policies import BestOfN, FlowPolicy
 from softflow.training.episode_measures import bias_of, measure_episodes, measure_likelihood
 from softflow.training.random_state import random_state
 
 HORIZON = 4
+RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +80,24 @@ def test_chunks_without_a_density_have_no_likelihood() -> None:
     assert measured(deployed, episode([1.0], at_the_bound)).nll is None
 
 
+def replay(*lengths: int) -> Replay:
+    filled = Replay(50, 2, 1, horizon=HORIZON)
+    for length in lengths:
+        filled.add_episode(episode([1.0] * length))
+    return filled
+
+
+def test_held_out_demonstrations_are_measured_as_those_that_are_learnt(deployed: BestOfN) -> None:
+    measured = measure_likelihood(deployed.policy, Data(replay(3), replay(), RNG, replay(9)), "cpu")
+    swapped = measure_likelihood(deployed.policy, Data(replay(9), replay(), RNG, replay(3)), "cpu")
+    assert measured["eval/nll_held_out"] == swapped["eval/nll_demonstrated"] != swapped["eval/nll_held_out"]
+
+
 def test_measuring_leaves_the_random_states_alone(deployed: BestOfN) -> None:
-    offline, online = (Replay(50, 2, 1, horizon=HORIZON) for _ in range(2))
-    offline.add_episode(episode([0.0, 0.0, 1.0]))
     before = random_state("cpu")
-    data: Any = SimpleNamespace(offline=offline, online=online)
-    assert measure_likelihood(deployed.policy, data, "cpu").keys() == {"eval/nll_demonstrated"}
+    assert measure_likelihood(deployed.policy, Data(replay(3), replay(), RNG), "cpu").keys() == {
+        "eval/nll_demonstrated"
+    }
     measured(deployed, episode([1.0]))
     after = random_state("cpu")
     assert before.keys() == after.keys()

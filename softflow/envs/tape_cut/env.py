@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+import mujoco
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from softflow.envs.cameras import Cameras
+from softflow.envs.cameras import Cameras, Picture, with_inset
 from softflow.envs.generator_state import load_random_state, save_random_state
 from softflow.envs.simulation import Array, Info, Observation, RewardKind, SimulatedTask, clip
 from softflow.envs.tape_cut.adroit import ADROIT_HAND
@@ -37,6 +38,8 @@ TABLE_EXTENT = 0.8  # m, distance from the origin in x or y beyond which the sci
 FALL_DEPTH = 0.05  # m, depth below the table top at which the scissors are lost
 
 STAGE_REWARDS = {"grasped": 0.125, "lifted": 0.125, "at_tape": 0.25, "cut": 0.5}  # sum 1
+
+CLOSE_UP = 110.0, -22.0, 0.3  # azimuth and elevation in degrees, distance in m of the camera of the inset
 
 # Actions: the change of a wrist target for an action of 1, and its largest distance from the wrist (m or rad).
 WRIST_STEP = np.array([0.02, 0.02, 0.02, 0.15, 0.08, 0.08])
@@ -94,6 +97,7 @@ class TapeCutEnv(SimulatedTask):
         width: Width of rendered images in pixels.
         height: Height of rendered images in pixels.
         camera: Camera for ``render``: ``"front"``, ``"side"`` or ``"wrist"``.
+        inset: Whether rendered images have a close-up of the ribbon in their upper right corner.
 
     Raises:
         UserError: An argument has an invalid value, or gymnasium-robotics is needed but not installed. In ``reset``:
@@ -117,6 +121,7 @@ class TapeCutEnv(SimulatedTask):
         width: int = 640,
         height: int = 480,
         camera: str = "front",
+        inset: bool = False,
     ) -> None:
         if not 0 <= sensor_noise < np.inf:
             raise UserError(f"sensor_noise must be 0 m or more, got {sensor_noise}")
@@ -128,7 +133,7 @@ class TapeCutEnv(SimulatedTask):
             raise UserError(f"image_size must be at least 1 pixel, got {image_size}")
         if sensor_noise and observation == "pixels":
             raise UserError("sensor_noise is of the observation 'state': leave it out with 'pixels'")
-        self.randomize, self.sensor_noise = randomize, sensor_noise
+        self.randomize, self.sensor_noise, self.inset = randomize, sensor_noise, inset
         self.scene = TapeCutScene(HANDS[hand])
         super().__init__(
             self.scene,
@@ -246,6 +251,15 @@ class TapeCutEnv(SimulatedTask):
 
     def _info(self) -> Info:
         return {"is_success": self.cut, "stages": dict(self.reached)}
+
+    def render(self) -> Picture | None:
+        picture = super().render()
+        if picture is None or not self.inset:
+            return picture
+        close_up = mujoco.MjvCamera()
+        close_up.azimuth, close_up.elevation, close_up.distance = CLOSE_UP
+        close_up.lookat = self.geometry.seam
+        return with_inset(picture, self._picture(close_up))
 
     def close(self) -> None:
         super().close()
