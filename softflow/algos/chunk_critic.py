@@ -6,6 +6,7 @@ The critic values the first `critic.horizon` actions of an executed chunk.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,6 +54,11 @@ class CriticLearner:
         step = descend(loss, self.optimizer, "critic")
         soft_update(self.target, self.critic, self.target_rate)
         return step
+
+    def read(self, batch: Windows[Tensor]) -> Windows[Tensor]:
+        """Return a batch whose images the policy has read, for one update of the critic."""
+        observation, next_observation = map(self.policy.read, (batch.observation, batch.next_observation))
+        return replace(batch, observation=observation, next_observation=next_observation)
 
     def q(self, batch: Windows[Tensor]) -> Tensor:
         """Return Q(s, a) of the actions of each window by each critic: (E, B)."""

@@ -248,7 +248,7 @@ class Correction(Algorithm):
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
         """Make one update of the critics, and return its scalars."""
         assert self.critic_learner is not None
-        loss, q = self.critic_loss(batch)
+        loss, q = self.critic_loss(self.critic_learner.read(batch))
         return self.critic_learner.descend(loss) | critic_scalars(loss, q)
 
     def update_head(self, corrected: Corrected, ordinary: Tensor) -> Scalars:

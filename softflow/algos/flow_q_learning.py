@@ -186,7 +186,7 @@ class FlowQLearning(OnlineMethod):
 
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
         """Make one update of the critics, and return its scalars."""
-        loss, q = self.critic_loss(batch)
+        loss, q = self.critic_loss(self.critic_learner.read(batch))
         return self.critic_learner.descend(loss) | critic_scalars(loss, q)
 
     def update_actor(self, observation: Tensor, imitable: Windows[Tensor], improve: bool) -> Scalars:

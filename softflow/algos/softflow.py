@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -156,7 +157,7 @@ class SoftFlow(OnlineMethod):
         """Update the critic and the state value, then the actor once.
 
         With trials, an image encoder stays as it was imitated, so that the critic reads the same features of every
-        policy.
+        policy. The actor then reads images once for all networks that judge it.
         """
         if self.trial and self.actor.encoder is not None:
             self.actor.encoder.requires_grad_(False)
@@ -166,7 +167,11 @@ class SoftFlow(OnlineMethod):
         if config.trains_actor:
             set_learning_rate(self.policy_learner.optimizer, config.learning_rate, progress)
             imitable = self.sample(data, self.config.horizon, imitable=True)
-            scalars |= self.update_actor(batch, imitable, config, progress)
+            observation = batch.observation[::OWN_CHUNK_STRIDE]
+            if self.trial:
+                observation = self.actor.read(observation)
+                imitable = replace(imitable, observation=self.actor.read(imitable.observation))
+            scalars |= self.update_actor(observation, imitable, config, progress)
         return scalars
 
     # ------------------------------------------------------------------------------------------------------- acting
@@ -227,10 +232,12 @@ class SoftFlow(OnlineMethod):
         return (self.state_value(context) - q.detach().mean(0)).square().mean()
 
     def actor_loss(
-        self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig, progress: float
+        self, observation: Tensor, imitable: Windows[Tensor], config: ImprovementConfig, progress: float
     ) -> tuple[Tensor, Scalars]:
-        """Return the sum of the three terms. A term with weight zero is not computed."""
-        observation = batch.observation[::OWN_CHUNK_STRIDE]
+        """Return the sum of the three terms, those on own chunks at `observation` (B, O).
+
+        A term with weight zero is not computed.
+        """
         scalars: Scalars = {}
         loss = torch.zeros((), device=self.device)
         if config.kl_weight:
@@ -263,6 +270,7 @@ class SoftFlow(OnlineMethod):
 
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
         """Make one update of the critics, and return its scalars."""
+        batch = self.critic_learner.read(batch)
         context = self.policy.features(batch.observation)
         loss, q = self.critic_loss(batch, context)
         scalars = self.critic_learner.descend(loss) | critic_scalars(loss, q)
@@ -273,10 +281,10 @@ class SoftFlow(OnlineMethod):
         return scalars
 
     def update_actor(
-        self, batch: Windows[Tensor], imitable: Windows[Tensor], config: ImprovementConfig, progress: float
+        self, observation: Tensor, imitable: Windows[Tensor], config: ImprovementConfig, progress: float
     ) -> Scalars:
         """Make one update of the actor, and return its scalars."""
-        loss, scalars = self.actor_loss(batch, imitable, config, progress)
+        loss, scalars = self.actor_loss(observation, imitable, config, progress)
         return scalars | self.policy_learner.descend(loss)
 
     # ----------------------------------------------------------------------------------------- diagnostics and parts

@@ -280,7 +280,7 @@ class Steering(SteeringMethod, OnlineMethod):
 
     def steer(self, data: Data, progress: float) -> Scalars:
         """Update the critic once, then the head."""
-        batch = self.sample(data, self.critic.horizon)
+        batch = self.critic_learner.read(self.sample(data, self.critic.horizon))
         return self.update_critic(batch) | self.update_head(batch.observation)
 
     # ------------------------------------------------------------------------------------------------------- losses
@@ -318,7 +318,7 @@ class Steering(SteeringMethod, OnlineMethod):
 
     def update_critic(self, batch: Windows[Tensor]) -> Scalars:
         """Make one update of the critics, and return its scalars."""
-        loss, q = self.critic_loss(batch)
+        loss, q = self.critic_loss(self.critic_learner.read(batch))
         return self.critic_learner.descend(loss) | critic_scalars(loss, q)
 
     def update_head(self, observation: Tensor) -> Scalars:

@@ -57,7 +57,10 @@ class ChunkPolicy(nn.Module, ABC):
         return len(self.normalizer.mean) + (self.encoder.feature_count if self.encoder is not None else 0)
 
     def features(self, observation: Tensor) -> Tensor:
-        """Return the features, which are the context of the flow and of a critic: (B, O) or `encoded` -> (B, C)."""
+        """Return the features, which are the context of the flow and of a critic: (B, O) -> (B, C).
+
+        The results of `encoded` and `read` are taken as well.
+        """
         if self.encoder is None:
             return self.normalizer(observation)
         return torch.cat((self.encoder(observation), self.normalizer(self.encoder.numbers(observation))), -1)
@@ -70,6 +73,16 @@ class ChunkPolicy(nn.Module, ABC):
         if self.encoder is None or not self.encoder.is_frozen or observation.dtype != torch.uint8:
             return observation
         return self.encoder.encode(observation)
+
+    def read(self, observation: Tensor) -> Tensor:
+        """Return what every method takes in place of observations while the image encoder does not change: (B, R).
+
+        Policies with the same weights in their encoders may share it. No gradient reaches the encoder. Observations
+        without images, and those that were read, are returned as they are.
+        """
+        if self.encoder is None or observation.dtype == torch.int32:
+            return observation
+        return self.encoder.read(observation)
 
     @property
     def normalizes_actions(self) -> bool:

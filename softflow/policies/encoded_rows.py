@@ -65,8 +65,8 @@ class EncodedRows:
         count = self.versions(rows)
         given = rows[:, : rows.shape[1] - self._numbers].unflatten(1, (count, -1))
         chosen = given[:, 0] if version is None else given[torch.arange(len(rows), device=rows.device), version]
-        values = chosen.view(torch.float16).float().split(self._sizes, 1)
-        return [part.unflatten(1, shape) for part, shape in zip(values, self._shapes, strict=True)]
+        values = chosen.view(torch.float16).split(self._sizes, 1)
+        return [part.float().unflatten(1, shape) for part, shape in zip(values, self._shapes, strict=True)]
 
     def numbers(self, rows: Tensor) -> Tensor:
         """Return the numbers, (B, K) float32."""

@@ -36,7 +36,8 @@ class PixelEncoder(nn.Module):
     (arXiv 2004.13649, section 3.1).
 
     What a frozen trunk computes of an observation can be kept: `encode` turns packed observations into rows of
-    features, which every method takes in their place. Features in rows are rounded to float16.
+    features, which every method takes in their place. Features in rows are rounded to float16. `read` goes as far as
+    the heads, for as long as no weight of them changes.
 
     Args:
         layout: Layout of the packed observations.
@@ -116,12 +117,14 @@ class PixelEncoder(nn.Module):
         """Return the features of all images, (B, feature_count).
 
         Args:
-            observation: Packed observations, uint8 (B, O), or what `encode` returned for them. For export formats that
-                cannot reinterpret bytes, all pixels and numbers, part after part, as float32 (B, P).
+            observation: Packed observations, uint8 (B, O), or what `encode` or `read` returned for them. For export
+                formats that cannot reinterpret bytes, all pixels and numbers, part after part, as float32 (B, P).
 
         Raises:
             ValueError: The observation has none of these forms.
         """
+        if observation.dtype == torch.int32:
+            return self._read(observation)[0]
         if observation.dtype == torch.int16:
             seen = self.encoded.features(observation, self._drawn(observation) if self.training else None)
         else:
@@ -146,6 +149,14 @@ class PixelEncoder(nn.Module):
             versions += [self._seen(batch, shift=True, generator=shifts) for _ in range(self.copies * with_copies)]
             rows.append(self.encoded.join(versions, self.numbers(batch)))
         return torch.cat(rows)
+
+    @torch.no_grad()
+    def read(self, observation: Tensor) -> Tensor:
+        """Return the result of `forward` and the numbers as rows that both take: (B, O) -> int32 (B, R).
+
+        Both are float32, whose bits the rows hold.
+        """
+        return torch.cat([self(observation), self.numbers(observation)], -1).view(torch.int32)
 
     def digest(self) -> str:
         """Return the SHA-256 of everything on which the result of `encode` depends beside the observation."""
@@ -175,6 +186,8 @@ class PixelEncoder(nn.Module):
         Raises:
             ValueError: The observation has none of the forms that `forward` takes.
         """
+        if observation.dtype == torch.int32:
+            return self._read(observation)[1]
         if observation.dtype == torch.int16:
             return self.encoded.numbers(observation)
         parts = [part for part in self.layout.parts if not part.is_image]
@@ -190,6 +203,13 @@ class PixelEncoder(nn.Module):
                 pixels = shifted(pixels, self.shift, generator)
             seen.append(self.trunks[number](pixels.permute(0, 3, 1, 2).to(dtype) / 255))
         return seen
+
+    def _read(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Return the features (B, feature_count) and the numbers (B, K) in the result of `read`."""
+        size = self.feature_count + self.layout.number_count
+        if rows.ndim != 2 or rows.shape[1] != size:
+            raise ValueError(f"expected read observations, int32 of shape (B, {size}), got {tuple(rows.shape)}")
+        return rows.view(torch.float32).split([self.feature_count, self.layout.number_count], 1)
 
     def _drawn(self, rows: Tensor) -> Tensor | None:
         """Draw a version of the images for each row, (B,)."""
