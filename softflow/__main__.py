@@ -13,12 +13,12 @@ COMMANDS = {
     "train": ("softflow.cli.train", "train a policy on demonstrations, then by reinforcement learning"),
     "eval": ("softflow.cli.evaluate", "evaluate a policy on held-out episodes"),
     "demo": ("softflow.cli.demonstrate", "record demonstrations, or corrections of a policy"),
-    "export": ("softflow.cli.export", "write a policy to a file that runs without softflow"),
-    "guard": ("softflow.cli.guard", "calibrate a monitor for the policies of an environment"),
-    "data": ("softflow.cli.data", "look at datasets, convert, repair, merge, filter and split them"),
+    "export": ("softflow.cli.export", "export a policy to a file that runs without softflow"),
+    "guard": ("softflow.cli.guard", "calibrate a guard, which monitors the policies of an environment"),
+    "data": ("softflow.cli.data", "show, check, convert, repair, merge, filter and split datasets"),
     "robot": ("softflow.cli.robot", "run a policy on a robot, real or simulated, at a fixed rate"),
     "study": ("softflow.cli.study", "train methods, environments, settings and seeds, and tabulate the success"),
-    "report": ("softflow.cli.report", "write a page about runs: success, learning curves, episodes, settings"),
+    "report": ("softflow.cli.report", "write an HTML page about runs: success, learning curves, episodes and settings"),
     "plot": ("softflow.cli.plot", "plot the success of runs"),
 }
 """Module whose `main` runs the command, and a summary of the command."""

@@ -208,15 +208,15 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "info": Command(InfoConfig, info, "Say what a dataset contains, and which of its steps would be imitated."),
+    "info": Command(InfoConfig, info, "Show what a dataset contains, and which of its steps would be imitated."),
     "check": Command(CheckConfig, check_file, "Compare a dataset with an environment, and replay its actions there."),
-    "repair": Command(RepairConfig, repair, "Recover the whole episodes of an interrupted LeRobot recording."),
+    "repair": Command(RepairConfig, repair, "Recover the complete episodes of an interrupted LeRobot recording."),
     "convert": Command(
         ConvertConfig, convert, "Write a dataset of any known format as an .npz file or a LeRobot folder."
     ),
-    "merge": Command(MergeConfig, merge_files, "Join datasets of one task in one .npz file."),
-    "filter": Command(FilterConfig, filter_file, "Keep the episodes that meet all of the given conditions."),
-    "split": Command(SplitConfig, split_file, "Split a dataset at random into two, by whole episodes."),
+    "merge": Command(MergeConfig, merge_files, "Merge datasets of the same task into one .npz file."),
+    "filter": Command(FilterConfig, filter_file, "Keep the episodes that meet all given conditions."),
+    "split": Command(SplitConfig, split_file, "Split a dataset at random into two, without dividing episodes."),
 }
 
 

@@ -15,11 +15,11 @@ from softflow.policies.native_export import EXAMPLES
 from softflow.runs.exporting import export_run
 
 DESCRIPTION = """\
-Write a trained policy's greedy choice to a file that runs without softflow. Its inputs are the named parts of an
-observation, its actions are in native units, and its metadata describes both. A policy that was saved without a
-description of its task takes rows of numbers and returns actions in [-1, 1]. The greedy choice is the most likely chunk
-of the policy. What softflow-eval runs is another: the chunk that the critic values most among sampled candidates.
-Measure the success of the one that you deploy."""
+Export a trained policy to a file that runs without softflow. The file returns the greedy choice, which is the most
+likely chunk of the policy. By default, softflow-eval runs another choice: the chunk with the highest value among
+sampled candidates. Evaluate the choice that you deploy (softflow-eval --greedy). The inputs of the file are the
+named parts of an observation, its actions are in the robot's units, and its metadata describes both. A policy that
+was saved without a description of its task takes rows of numbers, and returns actions in [-1, 1]."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ from softflow.runs.calibrate_guard import make_guard
 
 DESCRIPTION = """\
 Calibrate a guard, which flags chunks whose log-likelihood under an imitated policy is below a threshold. It can guard
-any policy with the same environment and horizon: softflow-eval RUN --guard FOLDER."""
+any policy with the same environment and horizon, as in softflow-eval RUN --guard FOLDER."""
 
 
 @dataclass

@@ -17,7 +17,7 @@ from softflow.report.success_figure import SUFFIXES, save_success_figure
 
 DESCRIPTION = """\
 Plot success on held-out episodes against environment steps: the mean over seeds, with a 95 % interval over seeds and
-episodes. Runs that differ only in their seed are one line, and every environment has its own axes. Requires
+episodes. Runs that differ only in their seed form one line. Every environment has its own axes. Requires
 softflow[plot]."""
 
 

@@ -23,9 +23,9 @@ NOTHING = {"p50": None, "p99": None, "max": None}
 
 COMMANDS = {
     "run": "Run a trained policy on a robot, real or simulated, at a fixed rate.",
-    "record": "Record demonstrations on a robot, real or simulated. A person moves it by a device.",
-    "serve": "Give the folder of a learner to a cluster on Ray, until ^C. Run it on the learner's machine.",
-    "link": "Keep a copy of that folder on a robot's machine, with which `softflow-robot run` works, until ^C.",
+    "record": "Record demonstrations on a robot, real or simulated, which a person moves with a device.",
+    "serve": "Share a learner's folder with a Ray cluster, until ^C. Run it on the learner's machine.",
+    "link": "Keep a copy of the learner's folder on a robot's machine, for `softflow-robot run`, until ^C.",
 }
 
 

@@ -96,8 +96,9 @@ class StudyConfig:
     execution: Flat[ExecutionConfig] = field(default_factory=ExecutionConfig)
 
 
-DESCRIPTION = """Run softflow-train for algorithms, environments, settings and seeds, and tabulate the success.
-Flags after -- are those of softflow-train, for every run; {env} and {seed} in them become those of the run."""
+DESCRIPTION = """\
+Run softflow-train for all combinations of algorithms, environments, settings and seeds, and tabulate the success.
+Flags after -- are passed to softflow-train in every run, with {env} and {seed} replaced by those of the run."""
 
 
 @run_main
