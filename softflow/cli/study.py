@@ -127,7 +127,7 @@ def _execute(plan: Plan, runs: Sequence[Planned], runner: Runner, config: Execut
     }
     wanted = {run.name for run in runs}
     for job, name in names.items():
-        if job.finished or (name not in wanted and job.evaluation(DEPLOYED).is_file()):
+        if job.finished or (name not in wanted and job.has_trained and job.evaluation(DEPLOYED).is_file()):
             results.add(name, job)
 
     def keep(job: Job) -> None:

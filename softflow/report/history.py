@@ -5,7 +5,6 @@ The run may still be training, and an earlier version may have trained it, whose
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,14 +78,17 @@ class History:
         for metrics in self.scalars.values():
             for stage, step, _ in metrics:
                 lengths[stage] = max(lengths.get(stage, 0), step)
+        for row in self.episodes or []:  # those of a stage that has just begun come before its scalars
+            lengths[row.stage] = max(lengths.get(row.stage, 0), row.step)
         return lengths
 
     @cached_property
     def acting(self) -> set[str]:
         """The names of the stages that execute own episodes."""
-        return {
+        logged = {
             metric.stage for name, metrics in self.scalars.items() if name.startswith("rollout/") for metric in metrics
         }
+        return logged | {row.stage for row in self.episodes or [] if row.source == "own"}
 
     def environment_steps(self, stage: str, step: int) -> int:
         """Return the environment steps of the whole run at a step of a stage."""
@@ -143,8 +145,5 @@ def read_history(path: str) -> History:
     """
     folder = RunFolder.open(path)
     settings = dotted_values(read_config(str(folder.config_path)))
-    try:
-        scalars = Run(path).metrics() if folder.metrics_path.is_file() else {}
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{folder.metrics_path} is damaged: it has no columns stage, step, name and value") from error
+    scalars = Run(path).metrics() if folder.metrics_path.is_file() else {}
     return History(folder, settings, scalars, read_episodes(folder))

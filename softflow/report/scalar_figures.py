@@ -108,7 +108,7 @@ def draw_panel(panel: Panel, groups: Mapping[int, Group], axis: StageAxis, name:
                                 *thinned(points[:, 0], points[:, 1]), color=theme.color(index), marker=marker,
                                 markersize=2.5, **(_FIRST if number == 0 else _OTHERS),
                             )  # fmt: skip
-        if panel.logarithmic:
+        if panel.logarithmic and axes.dataLim.ymax > 0:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from softflow.data import Dataset, Episode, load_dataset, read_dataset, task_of
-from softflow.errors import UserError
+from softflow.errors import UserError, one_line
 from softflow.policies import ChunkGuard, Policy
 from softflow.runs.assembly import config_path_of, load_deployed, load_run, require_device
 from softflow.runs.calibrate_guard import make_guard
@@ -195,20 +195,24 @@ class Run:
             stage, step, value = zip(*run.metrics()["rollout/success_rate"])
             table = pandas.DataFrame(run.metrics()["flow/nll"])
 
+        The run may be writing its last line, which is then left out.
+
         Raises:
-            UserError: Nothing has been logged yet.
+            UserError: Nothing has been logged yet, or the file is damaged.
         """
         path = self.path / "metrics.csv"
         if not path.is_file():
             raise UserError(f"{path}: no such file: the run has not begun to train")
         found: dict[str, list[Metric]] = {}
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                try:
+            try:
+                for row in csv.DictReader(line for line in file if line.endswith("\n")):
                     metric = Metric(row["stage"], int(row["step"]), float(row["value"]))
-                except (TypeError, ValueError):  # the run is writing its last line
-                    break
-                found.setdefault(row["name"], []).append(metric)
+                    found.setdefault(row["name"], []).append(metric)
+            except (KeyError, TypeError, ValueError, csv.Error) as error:
+                raise UserError(
+                    f"{path} is damaged: each line must have a stage, a step, a name and a value ({one_line(error)})"
+                ) from error
         return found
 
     def demonstrations(self) -> Dataset:

@@ -65,7 +65,13 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether the run has finished and its policies are evaluated."""
-        return self._has_trained and all(map(self._is_evaluated, self.evaluated))
+        return self.has_trained and all(map(self._is_evaluated, self.evaluated))
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether the run has finished and its folder is still there. A run whose folder was deleted starts anew."""
+        finished = re.search(rf"^{FINISHED} \d+ s\b", self._text, re.MULTILINE)
+        return finished is not None and (self.run_dir / "config.yaml").is_file()
 
     @property
     def minutes(self) -> float:
@@ -90,7 +96,7 @@ class Job:
             UserError: What an earlier attempt has left is in use by another process.
             OSError: A file cannot be written.
         """
-        return (self._has_trained or self._train()) and all(map(self._evaluate, self.evaluated))
+        return (self.has_trained or self._train()) and all(map(self._evaluate, self.evaluated))
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Send a signal to the process that runs, if any, and start no other one."""
@@ -102,10 +108,6 @@ class Job:
     @property
     def _text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
-
-    @property
-    def _has_trained(self) -> bool:
-        return re.search(rf"^{FINISHED} \d+ s\b", self._text, re.MULTILINE) is not None
 
     def _seconds(self, before: str) -> int:
         pattern = rf"^(?:{FINISHED}|{STOPPED}) {before}(\d+) s\b"
@@ -127,10 +129,12 @@ class Job:
         return status == 0
 
     def _remove_remains(self) -> None:
-        """Remove what a run left that was killed before its first checkpoint."""
+        """Remove what a run left that was killed before its first checkpoint, or whose folder was deleted."""
         if (self.run_dir / "config.yaml").is_file():
             with RunFolder.resume(self.run_dir):  # no other process uses it
                 shutil.rmtree(self.run_dir)
+        for file in (self.log, *map(self.evaluation, self.evaluated)):
+            file.unlink(missing_ok=True)
 
     def _is_evaluated(self, policy: str) -> bool:
         file = self.evaluation(policy)

@@ -74,12 +74,12 @@ def seeds_of(texts: Sequence[str]) -> list[int]:
         first, dots, last = text.partition("..")
         if not first.isdecimal() or (dots and not last.isdecimal()) or int(last or first) < int(first):
             raise UserError(f"--seeds: {text!r} is no seed such as 3, and no range such as 0..4")
+        try:
+            RunConfig(seed=int(last or first))
+        except ValueError as error:
+            raise UserError(one_line(error)) from error
         seeds += range(int(first), int(last or first) + 1)
-    try:
-        RunConfig(seed=max(require_different("--seeds", seeds)))
-    except ValueError as error:
-        raise UserError(one_line(error)) from error
-    return seeds
+    return require_different("--seeds", seeds)
 
 
 def grid_of(texts: Sequence[str]) -> dict[str, list[str]]:

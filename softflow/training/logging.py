@@ -76,8 +76,6 @@ class MetricLogger:
                     self._lengths[row["stage"]] = int(row["step"])
                     self.names.add(row["name"])
             self._last_step = {**self._lengths, **dict.fromkeys(_OVERVIEWS, sum(self._lengths.values()))}
-        if run_folder.config_path.is_file():
-            self._write_settings(run_folder.config_path.read_text(encoding="utf-8"))
 
     def log(self, step: int, stage: str, scalars: Mapping[str, float]) -> None:
         """Write the scalars of one step.
@@ -91,6 +89,8 @@ class MetricLogger:
             FloatingPointError: A `train/*loss*` is NaN or infinite. All scalars are written first.
         """
         numbers = {name: float(value) for name, value in scalars.items()}
+        if not self._event_files:  # not earlier: resuming a finished run changes nothing
+            self._write_settings()
         self._lengths[stage] = step
         place = sum(self._lengths.values())  # earlier stages have ended
         with self._run_folder.writing():
@@ -149,8 +149,11 @@ class MetricLogger:
         with suppress(UserError) if error is not None else nullcontext():  # a full disk makes this fail as well
             self.close()
 
-    def _write_settings(self, text: str) -> None:
-        """Write the configuration to TensorBoard."""
+    def _write_settings(self) -> None:
+        """Write the configuration, if there is one, to TensorBoard."""
+        if not self._run_folder.config_path.is_file():
+            return
+        text = self._run_folder.config_path.read_text(encoding="utf-8")
         with self._run_folder.writing():
             file = self._event_file(SETTINGS)
             file.add_text("config", text)

@@ -86,7 +86,7 @@ def test_films_that_cannot_be_made_are_missing(small_run: Path, command: Command
     [
         ("softflow-report none", "none: no such run folder"),
         ("softflow-report small.yaml", "small.yaml: no such run folder"),
-        ("softflow-report torn", "metrics.csv is damaged: it has no columns stage, step, name and value"),
+        ("softflow-report torn", "metrics.csv is damaged: each line must have a stage, a step, a name and a value"),
         ("softflow-report torn --out r.txt", "--out must end in .html, got 'r.txt'"),
         ("softflow-report torn --films -1", "--films must be 0 or more, got -1"),
         ("softflow-plot new --out f.png", "none of the runs has been evaluated, so there is no success to plot"),

@@ -29,6 +29,12 @@ def test_the_environment_steps_of_evaluations_are_those_of_the_run(tmp_path: Pat
     assert run.lengths == {"imitation": 100, "online": 400} and run.acting == {"online"}
 
 
+def test_episodes_of_a_stage_that_has_just_begun_come_before_its_scalars(tmp_path: Path) -> None:
+    [run] = read_histories([write_run(tmp_path / "a", success=(0.5,), episodes=OWN)])
+    assert run.lengths == {"imitation": 100, "online": 200} and run.acting == {"online"}
+    assert run.environment_steps("online", 200) == 200
+
+
 def test_stages_follow_one_another_on_one_axis(tmp_path: Path) -> None:
     runs = read_histories([write_run(tmp_path / "a"), write_run(tmp_path / "b", success=(0.5, 0.6))])
     axis = StageAxis.of(runs)

@@ -280,9 +280,12 @@ def test_two_trainings_in_one_process_are_refused(folder: Path, monkeypatch: pyt
 def test_the_last_line_of_the_metrics_may_be_unfinished(run: Run) -> None:
     path = run.path / "metrics.csv"
     expected, whole = run.metrics(), path.read_text()
-    for length in (1, 5, 12):
+    for length in (1, 5, 12, 28, 29):
         path.write_text(whole + "online,90,train/actor_loss,0.5"[:length])
         assert run.metrics() == expected
+    path.write_text(f"{whole}online,90,train/actor_loss\n{whole}")
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged: each line must have a stage, a step"):
+        run.metrics()
 
 
 def test_paths_are_expanded_and_a_runs_configuration_is_a_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

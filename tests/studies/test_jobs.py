@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,17 @@ def test_what_was_killed_before_its_first_checkpoint_starts_again(make: Callable
     assert job.run() and not (job.run_dir / "rest").exists()
 
 
+def test_a_run_whose_folder_was_deleted_starts_again(make: Callable[..., Job]) -> None:
+    job = make("a", evaluated={"deployed": []}, episodes=7)
+    assert job.run()
+    shutil.rmtree(job.run_dir)
+    job.evaluation("deployed").write_text('{"episodes": 7}')  # of the run that was deleted
+    assert not job.finished
+    assert job.run() and job.finished and job.run_dir.is_dir()
+    assert job.log.read_text().count(FINISHED) == 1
+    assert "flags" in json.loads(job.evaluation("deployed").read_text())
+
+
 def test_a_folder_in_use_is_left_alone(make: Callable[..., Job], capsys: pytest.CaptureFixture[str]) -> None:
     job = make("a")
     job.run_dir.mkdir(parents=True)
@@ -191,6 +203,8 @@ def test_times_are_summed_over_the_parts_of_a_run(tmp_path: Path) -> None:
     job = Job(tmp_path / "run", [])
     job.log.write_text("stopped after 60 s, 90 s of CPU\nfinished in 120 s\nfinished in 30 s, 30 s of CPU\n")
     assert (job.minutes, job.cpu_minutes) == (3.5, 2.0)
+    job.run_dir.mkdir()
+    (job.run_dir / "config.yaml").touch()
     assert job.finished and not Job(tmp_path / "other", []).finished
     job.log.write_text("what a run prints: finished in 3 s\n")
     assert not job.finished

@@ -40,6 +40,7 @@ def test_seeds_are_numbers_and_ranges(texts: list[str], seeds: list[int]) -> Non
         (["0.."], "'0..' is no seed"),
         (["-1"], "'-1' is no seed"),
         (["99..100"], r"seed must be in 0 \.\.\. 99, got 100"),
+        (["0..999999999999"], r"seed must be in 0 \.\.\. 99, got 999999999999"),
         (["0..2", "1"], "--seeds: 1 is given twice"),
         ([], "--seeds: a value is missing"),
     ],

@@ -84,7 +84,8 @@ def test_one_axis_for_all_stages(tmp_path: Path) -> None:
 def test_the_settings_are_shown(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run")
     run.config_path.write_text("algo: softflow\nonline: {steps: 7}\ndemos: null\n")
-    MetricLogger(run).close()
+    with MetricLogger(run) as logger:
+        logger.log(1, "imitation", {"flow/nll": 0.5})
     events = EventAccumulator(str(run.tensorboard_path / SETTINGS)).Reload()
     [text] = events.Tensors("config")
     assert text.tensor_proto.string_val == [b"    algo: softflow\n    online: {steps: 7}\n    demos: null"]
