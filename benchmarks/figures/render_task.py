@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv, TapeCutDemonstrator, TapeCutEnv
+from softflow.envs.tape_cut.env import CAMERAS
 
 Frames = dict[str, np.ndarray]
 
 WIDTH, HEIGHT = 400, 360  # pixels of one image
-MAGNIFIED = 4  # magnification of a policy's observed images
+MAGNIFIED = 3  # magnification of a policy's observed images
 FALL_STEPS = 6  # steps after the cut, for the ribbon to fall apart
 
 TAPE_CUT = {
@@ -58,12 +59,12 @@ def frames_of_tape_cut(seed: int, hand: str = "compact") -> Frames:
 
 
 def frames_of_tape_cut_pixels(seed: int) -> Frames:
-    """Render a policy's observed images, the front camera's above the wrist's, magnified by `MAGNIFIED`."""
+    """Render a policy's observed images, the overview above the hand's view, magnified by `MAGNIFIED`."""
     env = TapeCutEnv(observation="pixels", terminate_on_success=False)
 
     def look() -> np.ndarray:
         seen = env.set_state(env.get_state())
-        return np.vstack([seen[name] for name in ("front", "wrist")]).repeat(MAGNIFIED, 0).repeat(MAGNIFIED, 1)
+        return np.vstack([seen[name] for name in CAMERAS]).repeat(MAGNIFIED, 0).repeat(MAGNIFIED, 1)
 
     frames = _at_each_stage(env, seed, look)
     env.close()

@@ -71,6 +71,19 @@ def test_the_critic_learns_from_features_and_leaves_them_alone(trials: bool) -> 
         assert not torch.equal(weights(policy.flow), flow)
 
 
+def test_an_encoder_that_stands_still_reads_each_observation_once() -> None:
+    torch.manual_seed(0)
+    config = SoftFlowConfig(**SMALL, **GAUSSIAN)
+    algorithm = fitted(SoftFlow(config, LAYOUT, 1))
+    read: list[int] = []
+    for policy in (algorithm.actor, algorithm.policy, algorithm.imitation_policy, algorithm.trial.champion):
+        policy.encoder.trunks[0].register_forward_pre_hook(lambda _, given: read.append(len(given[0])))
+    enter(algorithm, "online").update(data(), 0.0)
+    # each update of the critic reads where a window starts and where it ends, that of the actor every fourth
+    # observation of a batch, and the imitated ones
+    assert read == config.online.critic_updates * [8, 8] + [2, 8]
+
+
 def test_pictures_teach_what_numbers_do_not_tell(measured: Any) -> None:
     """Which side the lamp is on: a policy that could not see would take either side half of the time."""
     torch.manual_seed(0)

@@ -72,6 +72,21 @@ def test_training_draws_among_a_picture_and_its_copies() -> None:
     assert len(drawn) == len(possible) == 3
 
 
+def test_what_was_read_has_the_same_features() -> None:
+    policy, seen = make_policy(), packed()
+    for observation in (seen, policy.encoded(seen)):
+        read = policy.read(observation)
+        assert read.dtype == torch.int32 and read.shape == (BATCH, policy.encoder.feature_count + 5)
+        assert torch.equal(policy.features(read), policy.features(observation))
+        assert policy.read(read) is read and policy.encoded(read) is read
+        assert torch.equal(policy.features(read[::2]), policy.features(observation)[::2])
+        assert not policy.features(read).requires_grad
+    with pytest.raises(ValueError, match=r"expected read observations, int32 of shape \(B, 21\), got \(6, 20\)"):
+        policy.features(read[:, 1:])
+    numbers = FlowPolicy(3, 2, 4, "gaussian", {"width": 16})
+    assert numbers.read(three := torch.zeros(1, 3)) is three
+
+
 def test_features_beyond_float16_are_clipped() -> None:
     encoded = make_policy().encoder.encoded
     huge = [[torch.full((1, 2, 2, 3), 1e9), torch.full((1, 2, 2, 1), -1e9)]]

@@ -26,7 +26,8 @@ from softflow.errors import UserError, did_you_mean
 
 ObservationKind = Literal["state", "pixels"]
 Observed = Observation | dict[str, NDArray[Any]]
-CAMERAS = ("front", "wrist")
+CAMERAS = ("overview", "hand")
+"""Cameras of the observation. Their names are part of it, so a policy of other views is refused: rename what moves."""
 
 # Rules
 CUT_FORCE = 3.0  # N, force of each blade on the ribbon, in opposite directions
@@ -66,8 +67,9 @@ class TapeCutEnv(SimulatedTask):
     ``HAND_STEP`` per step).
 
     Observation. ``"state"``, (O,): the blocks of ``OBSERVATION_BLOCKS`` and ``FINE_BLOCKS`` (``observation.py``, which
-    gives their units). ``"pixels"``, a Dict: images (image_size, image_size, 3), uint8, from the cameras ``front`` and
-    ``wrist``, and ``proprioception``, the blocks that the hand's own sensors provide (``FELT_BLOCKS``).
+    gives their units). ``"pixels"``, a Dict: images (image_size, image_size, 3), uint8, from the cameras
+    ``overview`` and ``hand``, and ``proprioception``, the blocks that the hand's own sensors provide
+    (``FELT_BLOCKS``).
 
     Rules. *grasped*: the thumb and a finger press on the scissors. *lifted*: grasped, and the pivot is ``LIFT_HEIGHT``
     above its position in the case. *at_tape*: lifted, and both edges of the ribbon are between the blades. *cut*: the
@@ -96,7 +98,7 @@ class TapeCutEnv(SimulatedTask):
         image_size: Height and width of the observed images in pixels.
         width: Width of rendered images in pixels.
         height: Height of rendered images in pixels.
-        camera: Camera for ``render``: ``"front"``, ``"side"`` or ``"wrist"``.
+        camera: Camera for ``render``: ``"front"``, ``"side"``, ``"overview"`` or ``"hand"``.
         inset: Whether rendered images have a close-up of the ribbon in their upper right corner.
 
     Raises:
@@ -117,7 +119,7 @@ class TapeCutEnv(SimulatedTask):
         sensor_noise: float = 0.0,
         hand: str = "compact",
         observation: ObservationKind = "state",
-        image_size: int = 64,
+        image_size: int = 96,
         width: int = 640,
         height: int = 480,
         camera: str = "front",

@@ -55,10 +55,10 @@ def test_pictures_and_what_the_hand_feels_are_seen(renderer: type[FakeRenderer])
     observations = [(seeing.reset(seed=0)[0], knowing.reset(seed=0)[0])]
     observations += [(seeing.step(action)[0], knowing.step(action)[0]) for action in ACTIONS]
     for seen, state in observations:
-        assert seeing.observation_space.contains(seen) and list(seen) == ["front", "wrist", "proprioception"]
+        assert seeing.observation_space.contains(seen) and list(seen) == ["overview", "hand", "proprioception"]
         felt = np.concatenate([state[OBSERVATION_SLICES[name]] for name in FELT_BLOCKS])
         np.testing.assert_array_equal(seen["proprioception"], felt)
-        for name in ("front", "wrist"):  # the mean of rows of c and c + 2
+        for name in ("overview", "hand"):  # the mean of rows of c and c + 2
             assert (seen[name] == seeing.scene.model.camera(name).id + 1).all()
     size = 20 * OVERSAMPLING
     assert renderer.made == [(size, size, size, size, 0, 0)]
@@ -114,6 +114,32 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: s
         TapeCutEnv(**options)
 
 
+def test_the_cameras_hold_all_that_matters() -> None:
+    """The case and the ribbon are in the overview, wherever a reset puts them, and the blades in the hand's view."""
+    env = TapeCutEnv()
+    model, data = env.scene.model, env.scene.data
+
+    def in_view(camera: str, points: np.ndarray) -> np.ndarray:
+        """Return how far points (N, 3) are from the middle of the image; 1 is its edge: (N,)."""
+        seen = data.camera(camera)
+        right, up, back = ((points - seen.xpos) @ seen.xmat.reshape(3, 3)).T
+        assert (back < 0).all()
+        return np.maximum(np.abs(right), np.abs(up)) / -back / np.tan(np.radians(model.camera(camera).fovy[0]) / 2)
+
+    def of_body(name: str, points: Any) -> np.ndarray:
+        return data.body(name).xpos + np.asarray(points) @ data.body(name).xmat.reshape(3, 3).T
+
+    corners = [(x, y, 0.024) for x in (-0.117, 0.107) for y in (-0.07, 0.07)]
+    for seed in range(20):
+        env.reset(seed=seed)
+        mujoco.mj_forward(model, data)
+        assert in_view("overview", of_body("case", corners)).max() < 1
+        assert in_view("overview", of_body("fixture", [(0, 0, 0.08), (0, 0, 0.32)])).max() < 1
+        # where the ribbon is cut, with the blades on either side of the hand, and the tips
+        assert in_view("hand", of_body("palm", [(x, 0, -0.0865) for x in (-0.095, 0.095)])).max() < 0.7
+        assert in_view("hand", of_body("palm", [(x, 0, -0.0865) for x in (-0.125, 0.125)])).max() < 1
+
+
 LOOK = """
 import gymnasium, numpy as np
 from gymnasium.utils.env_checker import check_env
@@ -126,13 +152,13 @@ except ValueError as error:
     raise SystemExit(f"no graphics: {error}")
 check_env(env.unwrapped, skip_render_check=True)
 again, _ = env.reset(seed=0)
-for name in ("front", "wrist"):
+for name in ("overview", "hand"):
     assert first[name].shape == (32, 32, 3) and first[name].std() > 15
     assert np.array_equal(first[name], again[name])
 saved = env.unwrapped.get_state()
 for _ in range(8):
     last, *_ = env.step(np.full(15, 0.5))
-assert not np.array_equal(first["wrist"], last["wrist"]) and not np.array_equal(first["front"], last["front"])
+assert not np.array_equal(first["hand"], last["hand"]) and not np.array_equal(first["overview"], last["overview"])
 restored = env.unwrapped.set_state(saved)
 assert all(np.array_equal(restored[name], first[name]) for name in first)
 print("seen")
