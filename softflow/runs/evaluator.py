@@ -157,8 +157,9 @@ class Evaluator:
         config = self.config
         seeds = range(config.seed, config.seed + config.video_episodes)
         films: list[Film] = []
-        if self._beside is not None:
-            films += film_policy(self._beside, self.settings, self.run, seeds, width, f"after {config.video_beside}")
+        if self._beside is not None:  # valued by the same critic, because that of an early stage has not learnt
+            caption = f"after {config.video_beside}"
+            films += film_policy(self._beside, self.settings, self.run, seeds, width, caption, valued_by=self.policy)
         caption = "" if self._beside is None else f"after {config.stage}" if config.stage else "best"
         return [*films, *film_policy(self.policy, self.settings, self.run, seeds, width, caption, config.greedy)]
 

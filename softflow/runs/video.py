@@ -19,7 +19,7 @@ from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnv
 from softflow.training.failures import EnvironmentFailed, Failure
 from softflow.training.global_state import environments_turn
 
-LARGEST_WIDTHS = {".mp4": 1280, ".gif": 640}
+LARGEST_WIDTHS = {".mp4": 1280, ".gif": 800}
 """Largest width of a grid in pixels, by the suffix of the file."""
 GIF_RATE = 10
 """Largest number of frames per second in a GIF, whose files are large."""
@@ -96,6 +96,16 @@ def film_episode(
     return film
 
 
+def require_pictures(environment: CheckedEnvironment, seed: int) -> None:
+    """Raise `UserError` if an environment cannot be filmed. It is reset with the seed."""
+    try:
+        with _their_turn():
+            environment.reset(seed=seed)
+            picture_of(environment)
+    except EnvironmentFailed as error:
+        raise UserError(f"no films can be made: {error}") from error
+
+
 def columns_of(number: int) -> int:
     """Return the number of films in a row of a grid that is about as wide as high."""
     return math.ceil(math.sqrt(number))
@@ -139,10 +149,14 @@ def _write_mp4(file: Path, films: Sequence[Film], columns: int) -> None:
 
 
 def _write_gif(file: Path, films: Sequence[Film], columns: int) -> None:
-    every = max(1, round(films[0].frames_per_second / GIF_RATE))
-    frames = (_image().fromarray(frame).quantize(128) for frame in islice(grid(films, columns), 0, None, every))
-    duration = round(1000 * every / films[0].frames_per_second)
-    next(frames).save(file, save_all=True, append_images=frames, duration=duration, loop=0)
+    image, rate = pillow_image(), films[0].frames_per_second
+    every = max(1, round(rate / GIF_RATE))
+    pictures = list(islice(grid(films, columns), 0, None, every))
+    ends = image.fromarray(np.vstack([pictures[0], pictures[-1]]))
+    palette = ends.quantize(256, method=image.Quantize.FASTOCTREE)  # others lose the colours of small things
+    # With one palette, without dithering, what does not move takes no room.
+    first, *others = [image.fromarray(one).quantize(palette=palette, dither=image.Dither.NONE) for one in pictures]
+    first.save(file, save_all=True, append_images=others, duration=round(1000 * every / rate), loop=0)
 
 
 def grid(films: Sequence[Film], columns: int) -> Iterator[np.ndarray]:
@@ -163,7 +177,7 @@ def _written_on(film: Film, step: int) -> np.ndarray:
     """Return a frame with the caption and the value written on it, and on the last one the outcome."""
     from PIL import ImageDraw
 
-    picture = _image().fromarray(film.frames[step])
+    picture = pillow_image().fromarray(film.frames[step])
     width, height = picture.size
     pen, font, value = ImageDraw.Draw(picture), max(10, width // 26), film.values[step]
     lines = [film.caption, *([] if value is None else [f"value {value:.2f}"])]
@@ -190,12 +204,12 @@ def _reduced(picture: np.ndarray, width: int) -> np.ndarray:
     size = int(picture.shape[1] * scale) // 2 * 2, int(picture.shape[0] * scale) // 2 * 2
     if size == picture.shape[1::-1]:
         return picture
-    image = _image()
+    image = pillow_image()
     return np.asarray(image.fromarray(picture).resize(size, image.Resampling.LANCZOS))
 
 
-def _image() -> Any:
-    """Return Pillow's module of images."""
+def pillow_image() -> Any:
+    """Return Pillow's module of images. Raise `UserError` if it is not installed."""
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
