@@ -39,6 +39,7 @@ def film_policy(
     caption: str = "",
     greedy: bool = False,
     valued_by: BestOfN | None = None,
+    shown: str | None = None,
 ) -> Iterator[Film]:
     """Film one episode for each seed, one after another. torch is seeded before each of them.
 
@@ -51,9 +52,10 @@ def film_policy(
         caption: What stands before the seed in the films.
         greedy: Whether to execute the most likely chunk instead of sampled candidates.
         valued_by: The policy whose critic values the chunks. By default the policy's own does.
+        shown: The name of a number in the environment's `info` that is shown as well.
 
     Raises:
-        UserError: The environment renders no pictures, or does not fit the policy.
+        UserError: The environment renders no pictures, does not report the number, or does not fit the policy.
         EnvironmentFailed: The environment raised an error.
     """
     environment = _rendering(settings)
@@ -78,7 +80,8 @@ def film_policy(
         require_fit(policy, environment, run)
         for seed in seeds:
             torch.manual_seed(seed)
-            yield film_episode(environment, choose, seed, f"{caption}{', ' if caption else ''}seed {seed}", width)
+            title = f"{caption}{', ' if caption else ''}seed {seed}"
+            yield film_episode(environment, choose, seed, title, width, shown)
 
 
 class EvaluationFilms:
