@@ -14,6 +14,7 @@ from softflow.training.intervals import Counts
 
 OF_THE_PLACE = {
     "seed", "run_dir", "runs", "resume", "device", "threads", "save_minutes", "log_every", "vectorization_mode",
+    "eval_films",
 }  # fmt: skip
 """Settings in which the runs of a group may differ."""
 ENVIRONMENT = "env"

@@ -81,6 +81,8 @@ class EvaluationConfig:
     video_beside: str | None = None
     """Stage whose final policy is shown as well, such as `imitation`: in the upper half of the video, on the same
     seeds."""
+    video_shows: str | None = None
+    """Number that the environment reports in its info, written on every picture, such as `turns` of cube_rotate."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "num_envs", "video_episodes"):
@@ -94,8 +96,10 @@ class EvaluationConfig:
             raise ValueError("a guard replaces flagged chunks by other samples: give one of guard and greedy")
         if self.guard is not None and self.video is not None:
             raise ValueError("a video shows the policy without its guard: give one of video and guard")
-        if self.video is None and (self.video_episodes != 1 or self.video_beside is not None):
-            raise ValueError("video_episodes and video_beside say what a video shows: give video, the file to write")
+        if self.video is None and (self.video_episodes != 1 or self.video_beside or self.video_shows):
+            raise ValueError(
+                "video_episodes, video_beside and video_shows say what a video shows: give video, the file to write"
+            )
         if self.video is not None and not self.video.endswith(SUFFIXES):
             raise ValueError(f"video must end in {' or '.join(SUFFIXES)}, got {self.video!r}")
 
@@ -158,11 +162,13 @@ class Evaluator:
         """Film the first episodes, if wanted by the policy of another stage as well, with pictures of this width."""
         config = self.config
         seeds = range(config.seed, config.seed + config.video_episodes)
+        where = self.settings, self.run, seeds, width
         films: list[Film] = []
-        if self._beside is not None:
-            films += film_policy(self._beside, self.settings, self.run, seeds, width, f"after {config.video_beside}")
+        if self._beside is not None:  # valued by the same critic, because that of an early stage has not learnt
+            caption = f"after {config.video_beside}"
+            films += film_policy(self._beside, *where, caption, valued_by=self.policy, shown=config.video_shows)
         caption = "" if self._beside is None else f"after {config.stage}" if config.stage else "best"
-        return [*films, *film_policy(self.policy, self.settings, self.run, seeds, width, caption, config.greedy)]
+        return [*films, *film_policy(self.policy, *where, caption, config.greedy, shown=config.video_shows)]
 
     def _act(self, observation: np.ndarray) -> np.ndarray:
         seen = observation_tensor(observation, self.config.device)

@@ -194,8 +194,8 @@ def resolve_resumed(saved: TrainConfig[Any], changes: Mapping[str, Any]) -> Trai
 LENGTH = "online.steps"
 """May only increase. Schedules over the stage then continue as if it had had the new length from the start."""
 CHANGEABLE = (
-    "device", "threads", "vectorization_mode", "env_time_limit", "on_env_error", "eval_episodes", "log_every",
-    "save_minutes", "actors", "actors_ahead", "actor_resources", "cluster", "publish_every", LENGTH,
+    "device", "threads", "vectorization_mode", "env_time_limit", "on_env_error", "eval_episodes", "eval_films",
+    "log_every", "save_minutes", "actors", "actors_ahead", "actor_resources", "cluster", "publish_every", LENGTH,
 )  # fmt: skip
 
 

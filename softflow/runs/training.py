@@ -40,6 +40,7 @@ from softflow.runs.assembly import (
 )
 from softflow.runs.config import TrainConfig, read_config
 from softflow.runs.description import normalizes_actions, what_is_normalized, what_is_seen
+from softflow.runs.filming import EvaluationFilms
 from softflow.runs.given_corrections import first_corrections, save_copy, saved_corrections
 from softflow.runs.given_demonstrations import (
     DemonstrationFile,
@@ -127,6 +128,7 @@ def train_run(
     seed_all(run.seed)
     with environments_turn():
         resolve_env_id(run.env)  # its module may register flows and dataset formats as well
+    film = EvaluationFilms(run, folder.given) if run.eval_films else None
     if not resume:
         require_flow(config)
     # Files that the configuration names are read first: environments may change the current folder.
@@ -203,6 +205,8 @@ def train_run(
                 task.require_same(other.task, what)
         check_compatible(demonstrations, task.observation_size, task.action_dim)
         algorithm.deployed.task = task
+        if film is not None:
+            film.try_out()
         spool = None if run.robots is None else Spool(run.robots)
         if spool is not None:
             spool.describe(to_dict(config), task)
@@ -235,7 +239,7 @@ def train_run(
             note(what_is_normalized(environments, learned_from))
         trainer = Trainer(
             algorithm, learned_from, environments, held_out, folder, run, mirror, spool or crew, frames,
-            held_out_demonstrations=with_images(held_out_demos),
+            held_out_demonstrations=with_images(held_out_demos), film=film,
         )  # fmt: skip
         if resume:
             _resume(trainer, resume)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softflow.errors import UserError
+from softflow.errors import UserError, did_you_mean
 from softflow.files import written_whole
 from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.failures import EnvironmentFailed, Failure
 from softflow.training.global_state import environments_turn
 
-LARGEST_WIDTHS = {".mp4": 1280, ".gif": 640}
+LARGEST_WIDTHS = {".mp4": 1280, ".gif": 800}
 """Largest width of a grid in pixels, by the suffix of the file."""
 GIF_RATE = 10
 """Largest number of frames per second in a GIF, whose files are large."""
@@ -46,6 +46,7 @@ class Film:
         frames_per_second: The rate of the environment.
         is_success: Whether the episode was a success.
         total: The sum of its rewards.
+        measured: What the environment measured, such as `turns 0.75`, for each picture. Empty if it is not shown.
     """
 
     caption: str
@@ -54,6 +55,7 @@ class Film:
     frames_per_second: float = 20
     is_success: bool = False
     total: float = 0.0
+    measured: list[str] = field(default_factory=list)
 
 
 def film_episode(
@@ -62,6 +64,7 @@ def film_episode(
     seed: int,
     caption: str = "",
     width: int = LARGEST_WIDTHS[".mp4"],
+    shown: str | None = None,
 ) -> Film:
     """Run one episode in an environment with `render_mode="rgb_array"` and film it.
 
@@ -71,16 +74,19 @@ def film_episode(
         seed: The seed of the episode.
         caption: What the film shows. By default the seed.
         width: The largest width of a picture in pixels. Larger ones are reduced.
+        shown: The name of a number in the environment's `info` that is shown as well.
 
     Raises:
-        UserError: The environment renders no pictures.
+        UserError: The environment renders no pictures, or does not report the number.
         EnvironmentFailed: The environment raised an error.
     """
     film = Film(caption or f"seed {seed}", frames_per_second=environment.metadata.get("render_fps") or 20)
     with _their_turn():
-        observation, _ = environment.reset(seed=seed)
+        observation, info = environment.reset(seed=seed)
         film.frames.append(_reduced(picture_of(environment), width))
     film.values.append(None)
+    if shown is not None:
+        film.measured.append(_measured(info, shown))
     ended = False
     while not ended:
         choice = choose(observation[None])
@@ -89,11 +95,31 @@ def film_episode(
                 observation, reward, terminated, truncated, info = environment.step(action)
                 film.frames.append(_reduced(picture_of(environment), width))
                 film.values.append(choice.value)
+                if shown is not None:
+                    film.measured.append(_measured(info, shown))
                 film.total += float(reward)
                 film.is_success = info["is_success"]
                 if ended := terminated or truncated:
                     break
     return film
+
+
+def _measured(info: Mapping[str, Any], name: str) -> str:
+    number = info.get(name)
+    if not isinstance(number, int | float | np.number):
+        numbers = sorted(key for key, value in info.items() if isinstance(value, int | float | np.number))
+        raise UserError(f"the environment reports no number {name!r}: {did_you_mean(name, numbers)}")
+    return f"{name} {number:.2f}"
+
+
+def require_pictures(environment: CheckedEnvironment, seed: int) -> None:
+    """Raise `UserError` if an environment cannot be filmed. It is reset with the seed."""
+    try:
+        with _their_turn():
+            environment.reset(seed=seed)
+            picture_of(environment)
+    except EnvironmentFailed as error:
+        raise UserError(f"no films can be made: {error}") from error
 
 
 def columns_of(number: int) -> int:
@@ -139,10 +165,14 @@ def _write_mp4(file: Path, films: Sequence[Film], columns: int) -> None:
 
 
 def _write_gif(file: Path, films: Sequence[Film], columns: int) -> None:
-    every = max(1, round(films[0].frames_per_second / GIF_RATE))
-    frames = (_image().fromarray(frame).quantize(128) for frame in islice(grid(films, columns), 0, None, every))
-    duration = round(1000 * every / films[0].frames_per_second)
-    next(frames).save(file, save_all=True, append_images=frames, duration=duration, loop=0)
+    image, rate = pillow_image(), films[0].frames_per_second
+    every = max(1, round(rate / GIF_RATE))
+    pictures = list(islice(grid(films, columns), 0, None, every))
+    ends = image.fromarray(np.vstack([pictures[0], pictures[-1]]))
+    palette = ends.quantize(256, method=image.Quantize.FASTOCTREE)  # others lose the colours of small things
+    # With one palette, without dithering, what does not move takes no room.
+    first, *others = [image.fromarray(one).quantize(palette=palette, dither=image.Dither.NONE) for one in pictures]
+    first.save(file, save_all=True, append_images=others, duration=round(1000 * every / rate), loop=0)
 
 
 def grid(films: Sequence[Film], columns: int) -> Iterator[np.ndarray]:
@@ -163,10 +193,10 @@ def _written_on(film: Film, step: int) -> np.ndarray:
     """Return a frame with the caption and the value written on it, and on the last one the outcome."""
     from PIL import ImageDraw
 
-    picture = _image().fromarray(film.frames[step])
+    picture = pillow_image().fromarray(film.frames[step])
     width, height = picture.size
     pen, font, value = ImageDraw.Draw(picture), max(10, width // 26), film.values[step]
-    lines = [film.caption, *([] if value is None else [f"value {value:.2f}"])]
+    lines = [film.caption, *film.measured[step : step + 1], *([] if value is None else [f"value {value:.2f}"])]
     margin = font // 2
     for number, line in enumerate(lines):
         _label(pen, (margin, margin + number * font * 3 // 2), line, "white", font, "la")
@@ -190,12 +220,12 @@ def _reduced(picture: np.ndarray, width: int) -> np.ndarray:
     size = int(picture.shape[1] * scale) // 2 * 2, int(picture.shape[0] * scale) // 2 * 2
     if size == picture.shape[1::-1]:
         return picture
-    image = _image()
+    image = pillow_image()
     return np.asarray(image.fromarray(picture).resize(size, image.Resampling.LANCZOS))
 
 
-def _image() -> Any:
-    """Return Pillow's module of images."""
+def pillow_image() -> Any:
+    """Return Pillow's module of images. Raise `UserError` if it is not installed."""
     try:
         from PIL import Image
     except ModuleNotFoundError as error:

@@ -105,6 +105,9 @@ class RunConfig:
     eval_episodes: int = 50
     """Number of held-out episodes per evaluation. More episodes narrow the confidence interval. 0 switches evaluation
     off, and the last policy deploys."""
+    eval_films: int = 0
+    """Number of held-out episodes filmed at each evaluation, for TensorBoard's tab Images. Needs softflow[video] and an
+    environment that renders. 0 films none."""
     eval_every: int = 25_000
     """Number of primitive steps between two evaluations, in stages that act."""
     save_minutes: float = 5.0
@@ -126,9 +129,11 @@ class RunConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.threads > 1024:  # more of them crash the process
             raise ValueError(f"threads must be in 1 ... 1024, got {self.threads}")
-        for name in ("actors", "eval_episodes"):
+        for name in ("actors", "eval_episodes", "eval_films"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.eval_films and not self.eval_episodes:
+            raise ValueError("eval_films are made at evaluations, and eval_episodes is 0: set it to 1 or more")
         if self.robots is not None and self.actors:
             raise ValueError("actors and robots both act: give one of them")
         if self.robots is not None and self.reward == "dataset":

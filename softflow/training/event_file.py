@@ -1,4 +1,4 @@
-"""Scalars, texts and settings in event files for TensorBoard.
+"""Scalars, texts, films and settings in event files for TensorBoard.
 
 They are written in the thread that logs them. torch's `SummaryWriter` uses another thread: if the disk is full, that
 thread prints a traceback, and training only notices some hundred scalars later. It also names its files by the second,
@@ -8,6 +8,7 @@ so that TensorBoard may read the files of a run that is resumed at once in the w
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +53,12 @@ class EventFile:
             for name, value in settings.items()  # a path may hold bytes that are no text
         }
         self._write(Event(summary=hparams_pb(shown)))
+
+    def add_gif(self, name: str, gif: bytes, step: int) -> None:
+        """Write a film, which TensorBoard plays in the tab Images."""
+        width, height = struct.unpack("<HH", gif[6:10])
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=gif)
+        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)])))
 
     def flush(self) -> None:
         """Make the scalars written so far visible to readers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,9 @@ from softflow.training.failures import EnvironmentErrors
 from softflow.training.random_state import random_state_kept
 from softflow.training.rollout import Act
 from softflow.training.run_folder import RunFolder
+
+MakeFilm = Callable[[BestOfN], bytes]
+"""Films held-out episodes of a policy, as a GIF."""
 
 
 class HeldOut:

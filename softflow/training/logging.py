@@ -112,6 +112,11 @@ class MetricLogger:
                     "Look at the scalars before it; a smaller learning rate or stronger regularisation may help."
                 )
 
+    def log_film(self, step: int, stage: str, gif: bytes) -> None:
+        """Write a film of held-out episodes, a GIF, to TensorBoard."""
+        with self._run_folder.writing():
+            self._event_file(stage).add_gif("eval/films", gif, step)
+
     def offset(self) -> int:
         """Flush all scalars to the disk and return the length of `metrics.csv` in bytes, for the checkpoint."""
         self.flush()

@@ -27,7 +27,7 @@ from softflow.training.experience import Experience, LocalExperience, explorer
 from softflow.training.failures import EnvironmentErrors
 from softflow.training.fleet import Crew, CrewFailed, Fleet
 from softflow.training.frames import EncodedFrames
-from softflow.training.held_out import HeldOut
+from softflow.training.held_out import HeldOut, MakeFilm
 from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
 from softflow.training.own_episodes import OwnEpisodes
@@ -57,6 +57,7 @@ class Trainer:
         elsewhere: Actors, or the folder of robots, that execute own episodes in place of `environments`.
         frames: Encodes images once, if the policy's encoder is frozen.
         held_out_demonstrations: Episodes from which nothing is learnt. Their likelihood is logged with each evaluation.
+        film: Films held-out episodes of a policy, as a GIF, at each evaluation.
     """
 
     def __init__(
@@ -71,8 +72,9 @@ class Trainer:
         elsewhere: Crew | Spool | None = None,
         frames: EncodedFrames | None = None,
         held_out_demonstrations: Sequence[Episode] = (),
+        film: MakeFilm | None = None,
     ) -> None:
-        self.mirror, self.elsewhere = mirror, elsewhere
+        self.mirror, self.elsewhere, self.film = mirror, elsewhere, film
         self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
         self.environments, self.held_out = environments, HeldOut(evaluation_environments, run_folder, config)
         self.demonstrations, self.frames = demonstrations, frames
@@ -258,6 +260,8 @@ class Trainer:
         scalars |= bias_of(self._record(stage, episodes, "held_out"))
         scalars |= measure_likelihood(deployed.policy, self.data, self.config.device)
         self._logger.log(done, stage.name, scalars)
+        if self.film is not None:
+            self._logger.log_film(done, stage.name, self.film(deployed))
 
     def _record(self, stage: Stage, episodes: Sequence[Episode], source: str) -> list[EpisodeRow]:
         """Write episodes that have ended to `episodes.csv`, and return their rows."""

@@ -70,7 +70,7 @@ def test_the_environment_may_have_other_options(small_run: Path, command: Any) -
         ("run --csv small.yaml", "small.yaml exists; choose another --csv"),
         ("run --video nowhere/film.mp4", "nowhere is no folder; choose another --video"),
         ("run --video film.avi", "video must end in .mp4 or .gif, got 'film.avi'"),
-        ("run --video-episodes 4", "video_episodes and video_beside say what a video shows: give video"),
+        ("run --video-episodes 4", "video_episodes, video_beside and video_shows say what a video shows: give video"),
         ("run --video film.gif --video-beside imitaton", "run has no stage 'imitaton' that has ended: did you mean"),
         ("", "Run folder, whose best policy is evaluated, or the folder of one of its checkpoints"),
     ],

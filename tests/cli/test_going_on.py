@@ -16,8 +16,8 @@ from tests.cli.test_resume import train
 from tests.cli.training_runs import assert_same_run, interrupted
 
 ALLOWED = (
-    "device, threads, vectorization_mode, env_time_limit, on_env_error, eval_episodes, log_every, save_minutes, "
-    "actors, actors_ahead, actor_resources, cluster, publish_every, online.steps"
+    "device, threads, vectorization_mode, env_time_limit, on_env_error, eval_episodes, eval_films, log_every, "
+    "save_minutes, actors, actors_ahead, actor_resources, cluster, publish_every, online.steps"
 )
 
 

@@ -30,11 +30,11 @@ class Counting(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
         self.steps = 0
-        return np.zeros(1), {}
+        return np.zeros(1), {"steps": self.steps}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.steps += 1
-        return np.zeros(1), 1.0, self.steps == FRAMES - 1, False, {}
+        return np.zeros(1), 1.0, self.steps == FRAMES - 1, False, {"steps": self.steps}
 
     def render(self) -> np.ndarray:  # type: ignore[override]
         return np.full((SIZE, SIZE, 3), 40 * self.steps, np.uint8)
@@ -79,6 +79,21 @@ def test_the_value_and_the_success_are_those_of_the_episode() -> None:
     one = film_episode(environment, lambda seen: Choice(np.zeros((3, 1)), 0.5), seed=3)
     assert one.caption == "seed 3" and one.values == [None, 0.5, 0.5, 0.5, 0.5]
     assert one.is_success and one.total == FRAMES - 1
+
+
+def test_a_number_that_the_environment_reports_is_shown() -> None:
+    def choose(seen: np.ndarray) -> Choice:
+        return Choice(np.zeros((3, 1)), None)
+
+    environment = CheckedEnvironment(Counting())
+    one = film_episode(environment, choose, seed=3, shown="steps")
+    assert one.measured == ["steps 0.00", "steps 1.00", "steps 2.00", "steps 3.00", "steps 4.00"]
+    plain = film_episode(environment, choose, seed=3)
+    (first, *_), (without, *_) = (list(grid([film], columns=1)) for film in (one, plain))
+    differing = np.argwhere((first != without).any(-1))
+    assert len(differing) and differing[:, 0].max() < SIZE // 3  # below the caption, in the upper part
+    with pytest.raises(UserError, match="the environment reports no number 'stepz': did you mean 'steps'"):
+        film_episode(environment, choose, seed=3, shown="stepz")
 
 
 def test_an_error_of_the_environment_is_not_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
