@@ -26,7 +26,7 @@ class PlotConfig:
     """Settings of `softflow-plot`."""
 
     runs: Positional[tuple[str, ...]]
-    """Run folders. They may still be training."""
+    """Run folders, and folders of softflow-study. The runs may still be training."""
     out: str
     """File to write: .png, .svg or .pdf. An existing file is replaced."""
 

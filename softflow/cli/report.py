@@ -23,7 +23,7 @@ class ReportConfig:
     """Settings of `softflow-report`."""
 
     runs: Positional[tuple[str, ...]]
-    """Run folders. They may still be training."""
+    """Run folders, and folders of softflow-study. The runs may still be training."""
     out: str = "report.html"
     """HTML file to write. An existing file is replaced."""
     films: int = 0

@@ -107,18 +107,20 @@ def shifted(reading: Reading) -> list[Reading]:
     """
     late = [np.concatenate([one[1:], one[-1:]]) for one in reading.actions]
     early = [np.concatenate([one[:1], one[:-1]]) for one in reading.actions]
-    advice = "move the actions by one row, so that each stands with the observation seen just before it was executed"
     return [
         replace(
             reading,
             name=name,
             claim=f"the actions are {name}: the one in row t was executed in row t {sign} 1",
-            advice=advice,
+            advice=f"in each episode, give row t the action of row t {other} 1, and drop the {end} row",
             actions=actions,
             shift=shift,
             judged_by=None,
         )
-        for name, sign, actions, shift in ((LATE, "-", late, 1), (EARLY, "+", early, -1))
+        for name, sign, other, end, actions, shift in (
+            (LATE, "-", "+", "last", late, 1),
+            (EARLY, "+", "-", "first", early, -1),
+        )
     ]
 
 

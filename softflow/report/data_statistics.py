@@ -112,6 +112,8 @@ def _own_rows(run: History) -> tuple[tuple[Numbers, Numbers] | None, list[str]]:
             return None, [f"The own episodes of {run.name} take {path.stat().st_size:,} bytes and are left out."]
         arrays: dict[str, Any] = read_foreign_arrays(path, ("action", "observation", "remaining"))
         steps = arrays["remaining"] > 0
+        if not steps.any():
+            return None, [f"No own episode of {run.name} is in its last checkpoint."]
         return (arrays["action"][steps].astype(np.float64), arrays["observation"][steps].astype(np.float64)), []
     except (UserError, ValueError, KeyError, OSError) as error:
         return None, [f"The own episodes of {run.name} cannot be read: {error}"]

@@ -122,12 +122,12 @@ class History:
 
 
 def read_histories(paths: Sequence[str]) -> list[History]:
-    """Read run folders.
+    """Read run folders, and all runs in folders of `softflow-study`.
 
     Raises:
         UserError: One of them is not a run folder, or is damaged. Or a folder is given twice.
     """
-    histories = [read_history(path) for path in paths]
+    histories = [read_history(run) for path in paths for run in _runs_in(path)]
     seen: dict[Path, str] = {}
     for history in histories:
         place = history.folder.path.resolve()
@@ -135,6 +135,13 @@ def read_histories(paths: Sequence[str]) -> list[History]:
             raise UserError(f"{history.name} and {seen[place]} are the same run: give it once")
         seen[place] = history.name
     return histories
+
+
+def _runs_in(path: str) -> list[str]:
+    """Return the run folders of a study, or the path itself if it is not the folder of a study."""
+    if not (Path(path) / "plan.json").is_file():
+        return [path]
+    return [str(config.parent) for config in sorted(Path(path).glob("*/*/config.yaml"))]
 
 
 def read_history(path: str) -> History:

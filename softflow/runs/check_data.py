@@ -242,6 +242,10 @@ def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome], unknown:
         )
         if np.median(best.misfits_by_number, 0).min() > THIN:
             yield "the replays do not tell what the actions mean: no reading predicts half of the motion of any number"
+        still = np.median(best.misfits_by_number, 0) >= 1
+        if still.any():
+            names = ", ".join(np.array(trials.scale.measured)[still])
+            yield f"the replays do not move as the recordings do in {names}: these numbers may be exchanged with others"
         if unknown:
             yield f"the motion does not tell the place and the sign of the numbers {', '.join(unknown)} of the actions"
     elif best.reading.shift:

@@ -19,7 +19,7 @@ def what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[
     constant, described = constant_dimensions(learned_from), describe_spaces(environments)
     if constant.any():
         described += (
-            f"\nobservation dimensions {name_dimensions(environments, constant)} are constant in the demonstrations; "
+            f"\nconstant in the demonstrations: observation dimensions {name_dimensions(environments, constant)}; "
             "they are centred, not scaled"
         )
     return described

@@ -84,8 +84,10 @@ def first_demonstrations(config: RunConfig, given: Dataset | None) -> tuple[Data
     more = file if given is None else given
     assert more is not None
     dataset = read_demonstrations(config, more)
-    if file is not None and len(dataset.episodes) < config.num_demos:
-        note(f"{file.path} has {len(dataset.episodes)} episodes, all are used (num_demos is {config.num_demos})")
+    found = len(dataset.episodes)
+    if file is not None and found != config.num_demos:
+        used = "all are used" if found < config.num_demos else f"the first {config.num_demos} are learnt from"
+        note(f"{file.path} has {found} episodes, {used} (num_demos is {config.num_demos})")
     held_out = max(1, config.num_demos // LEARNT_FOR_ONE_HELD_OUT)
     learnt = Dataset(dataset.episodes[: config.num_demos], dataset.task)
     beyond = not_among(learnt, dataset.episodes[config.num_demos : config.num_demos + held_out])

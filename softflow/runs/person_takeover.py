@@ -119,7 +119,9 @@ class Demonstrator(PersonTakeover):
     """A person who acts in whole episodes. Each begins with the key that otherwise takes over."""
 
     def reset(self) -> None:
-        super().reset()
+        self._device.reset()
+        self._window.events()  # of the time before this episode
+        self._begin()
         remark("bring the device to the robot's posture, and press Space in the window to begin")
         signal = StopSignal()
         while not self._acts:

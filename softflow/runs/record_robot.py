@@ -129,7 +129,7 @@ def _task_of(robot: Robot, config: RecordRobotConfig) -> tuple[TaskSpec, float]:
     if robot.task is None:
         raise UserError(
             f"the robot {config.robot!r} does not say what it observes and does: give its class the property `task` "
-            "(docs/robot.md). Robots of LeRobot are recorded by lerobot-record, whose datasets --demos reads"
+            "(docs/how-to/robot.md). Robots of LeRobot are recorded by lerobot-record, whose datasets --demos reads"
         )
     rate = robot.task.rate if config.rate is None else config.rate
     if rate is None:

@@ -220,7 +220,7 @@ def test_a_run_says_what_it_sees_and_what_never_changes(command: Any, my_task: A
     assert lines[3:5] == [
         "observation: robot/joints 3 numbers, robot/gear 2 numbers (one-hot, Discrete(2)), camera image 16x20x4 "
         "(4x16x20 uint8); action: 1 number in [-1, 1]",
-        "observation dimensions robot/joints[1-2], robot/gear[0-1] are constant in the demonstrations; they are "
+        "constant in the demonstrations: observation dimensions robot/joints[1-2], robot/gear[0-1]; they are "
         "centred, not scaled",
     ]
 

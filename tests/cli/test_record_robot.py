@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from softflow.cli import train
 from softflow.data import read_dataset
-from softflow.teleop import display
+from softflow.teleop import Command, Device, display
 from tests.cli.conftest import SMALL
 
 DEVICE = "--teleop tests.teleop.scripted:Scripted --teleop-options.script"
@@ -48,9 +49,8 @@ def record(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setattr(display, "UNSEEN", ())
-    return lambda robot, flags, *script: command(
-        f"softflow-robot record --robot {robot} --stall 9 --out demos.rec {flags} {DEVICE}", *script
-    )
+    line = "softflow-robot record --stall 9 --out demos.rec --robot"
+    return lambda robot, flags, *script: command(f"{line} {robot} {flags} {DEVICE if script else ''}", *script)
 
 
 def test_a_person_demonstrates_and_a_policy_learns_from_it(record: Any, command: Any, tmp_path: Path) -> None:
@@ -85,6 +85,25 @@ def test_a_simulated_robot(record: Any) -> None:
     assert result.out.splitlines()[0] == "1 episodes at 20 Hz, success 0.00 [0.00, 0.79]"
     [episode] = read_dataset("demos.rec").episodes
     assert episode.human is not None and episode.human.all() and not episode.is_success
+
+
+class Pedal(Device):
+    """Begins at once by its own button, and ends the episode after three steps."""
+
+    def reset(self) -> None:
+        self._commands = [[Command.PAUSE], [], [], [], [Command.KEEP]]
+
+    def listen(self, events: Sequence[Any]) -> list[Command]:
+        return self._commands.pop(0) if self._commands else []
+
+    def act(self) -> np.ndarray:
+        return np.zeros(2, np.float32)
+
+
+def test_the_buttons_of_a_device_begin_and_end_an_episode(record: Any) -> None:
+    result = record("recorded_arm:Arm", "--episodes 1 --teleop tests.cli.test_record_robot:Pedal --json")
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["deadlines"] == 4
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import Command
@@ -52,6 +54,20 @@ def test_the_report_of_a_run(small_run: Path, command: Command) -> None:
     assert not re.search(r"#0101\d|#0102\d", page), "a stand-in colour is left"
     for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         ElementTree.fromstring(svg)
+
+
+def test_the_report_of_a_study_and_of_a_run_whose_replay_is_empty(
+    small_run: Path, command: Command, tmp_path: Path
+) -> None:
+    shutil.copytree("run", "study/Pendulum-v1/softflow_s0")
+    Path("study/plan.json").write_text("{}")
+    for replay in Path("study").rglob("replay.npz"):
+        with np.load(replay) as file:
+            arrays = dict(file)
+        np.savez(replay, **(arrays | {"remaining": np.zeros_like(arrays["remaining"])}))
+    assert command("softflow-report study --out r.html").status == 0
+    page = Path("r.html").read_text()
+    assert re.search("No own episode of .*softflow_s0 is in its last checkpoint", page)
 
 
 def test_texts_of_a_run_are_escaped(tmp_path: Path, command: Command) -> None:
