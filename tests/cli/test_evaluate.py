@@ -88,7 +88,7 @@ def test_the_policy_of_a_stage_is_filmed_above_the_best(small_run: Path, command
     result = command("softflow-eval run --episodes 1 --video film.gif --video-episodes 2 --video-beside imitation")
     assert result.status == 0, result.err
     with Image.open("film.gif") as film:
-        assert film.size == (640, 640) and getattr(film, "n_frames", 0) > 60
+        assert film.size == (800, 800) and getattr(film, "n_frames", 0) > 60
 
 
 def test_a_policy_of_another_environment_is_refused(small_run: Path, command: Any) -> None:
