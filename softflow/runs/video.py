@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,7 +167,7 @@ def _write_mp4(file: Path, films: Sequence[Film], columns: int) -> None:
 def _write_gif(file: Path, films: Sequence[Film], columns: int) -> None:
     image, rate = pillow_image(), films[0].frames_per_second
     every = max(1, round(rate / GIF_RATE))
-    pictures = list(islice(grid(films, columns), 0, None, every))
+    pictures = list(grid(films, columns, every))
     ends = image.fromarray(np.vstack([pictures[0], pictures[-1]]))
     palette = ends.quantize(256, method=image.Quantize.FASTOCTREE)  # others lose the colours of small things
     # With one palette, without dithering, what does not move takes no room.
@@ -175,17 +175,17 @@ def _write_gif(file: Path, films: Sequence[Film], columns: int) -> None:
     first.save(file, save_all=True, append_images=others, duration=round(1000 * every / rate), loop=0)
 
 
-def grid(films: Sequence[Film], columns: int) -> Iterator[np.ndarray]:
-    """Yield the frames of the films in a grid, (height, width, 3) of uint8, `HOLD` seconds beyond their ends."""
+def grid(films: Sequence[Film], columns: int, every: int = 1) -> Iterator[np.ndarray]:
+    """Yield one of `every` frames of the films in a grid, (height, width, 3) of uint8, and hold the last for `HOLD`."""
     height, width, _ = films[0].frames[0].shape
     rows = math.ceil(len(films) / columns)
     sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
     length = max(len(film.frames) for film in films) + round(HOLD * films[0].frames_per_second)
-    for step in range(length):
+    for step in range(0, length, every):
         for index, film in enumerate(films):
-            if step < len(film.frames):  # afterwards its last frame, with the outcome, stays
-                row, column = index // columns * height, index % columns * width
-                sheet[row : row + height, column : column + width] = _written_on(film, step)
+            row, column = index // columns * height, index % columns * width
+            shown = min(step, len(film.frames) - 1)  # the last frame, with the outcome, stays
+            sheet[row : row + height, column : column + width] = _written_on(film, shown)
         yield sheet.copy()
 
 

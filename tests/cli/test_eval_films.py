@@ -25,13 +25,13 @@ def test_an_evaluation_is_filmed_and_nothing_else_changes(
     demonstrations: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(video, "GIF_RATE", 1)  # few pictures are written faster
-    assert command(f"{PENDULUM} --demos {demonstrations} --run-dir seen --eval-films 2").status == 0
+    assert command(f"{PENDULUM} --demos {demonstrations} --run-dir seen --eval-films 1").status == 0
     assert command(f"{PENDULUM} --demos {demonstrations} --run-dir unseen").status == 0
     assert_same_run("seen", "unseen")
     assert not EventAccumulator("unseen/tb/imitation").Reload().Tags()["images"]
     [film] = EventAccumulator("seen/tb/imitation").Reload().Images("eval/films")
     picture: Any = Image.open(BytesIO(film.encoded_image_string))
-    assert (film.step, film.width, film.height) == (4, 800, 400) and picture.size == (800, 400)
+    assert (film.step, film.width, film.height) == (4, 500, 500) and picture.size == (500, 500)
     assert picture.n_frames == -(-(201 + 30) // 30)  # an episode at 30 pictures a second, its last one held for one
 
 

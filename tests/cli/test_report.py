@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import sys
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from xml.etree import ElementTree
 
+import av
 import numpy as np
 import pytest
 
+from softflow.report import films
 from tests.cli.conftest import Command
 from tests.report.folders import write_run
 
@@ -88,6 +92,15 @@ def test_the_page_says_what_old_and_new_runs_lack(tmp_path: Path, command: Comma
     assert any(text.startswith("old: no episodes.csv") for text in texts)
     assert "new: no scalars yet, so the run has not begun to train" in texts
     assert any(text.startswith("old: no statistics of its demonstrations") for text in texts)
+
+
+def test_the_films_are_in_the_page(small_run: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(films, "TRIES", 1)
+    assert command("softflow-report run --films 1 --out r.html").status == 0
+    [film] = re.findall(r'<video [^>]*src="data:video/mp4;base64,([^"]*)"', Path("r.html").read_text())
+    with av.open(BytesIO(base64.b64decode(film))) as container:
+        assert container.streams.video[0].codec.name == "h264"
+        assert sum(1 for _ in container.decode(video=0)) == 201 + 30  # Pendulum-v1 has 30 pictures a second
 
 
 def test_films_that_cannot_be_made_are_missing(small_run: Path, command: Command) -> None:
