@@ -19,8 +19,8 @@ class Windows(Generic[ArrayT]):
     """B windows of up to H steps, as numpy arrays or (see `to_torch`) tensors.
 
     Attributes:
-        observation: (B, O) float32, or uint8 if packed, int16 if encoded, int32 if read, the observation at the start of
-            the window.
+        observation: (B, O) float32, or uint8 if packed, int16 if encoded, int32 if read: the observation at the start
+            of the window.
         chunk: (B, H, A) float32, the actions executed. Beyond `length` the last action is repeated, so that the last
             steps of an episode have whole chunks to learn from as well.
         mask: (B, H) bool, True for the first `length` steps.
