@@ -101,4 +101,4 @@ def test_onnx_needs_its_extra(small_run: Path, command: Any, monkeypatch: pytest
 
 
 def test_help_says_what_is_not_exported(command: Any) -> None:
-    assert "What softflow-eval runs is another" in " ".join(command("softflow-export --help").out.split())
+    assert "By default, softflow-eval runs another choice" in " ".join(command("softflow-export --help").out.split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
@@ -111,8 +113,10 @@ def test_a_changed_setting_is_named(executed: list[Planned], capsys: pytest.Capt
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The commands of softflow-study on a page, as a shell would split them."""
-    lines = page.read_text().replace("\\\n", " ").splitlines()
+    """The commands of softflow-study on a page, as a shell would split them once it has put in the page's variables."""
+    text = page.read_text().replace("\\\n", " ")
+    variables = dict(re.findall(r'^\$ ([A-Z]+)="(.*)"$', text, re.MULTILINE))
+    lines = Template(text).safe_substitute(variables).splitlines()
     found = [line for one in lines if (line := one.strip().removeprefix("$ ")).startswith("softflow-study ")]
     return [shlex.split(line)[1:] for line in found if not line.startswith("softflow-study FOLDER")]
 

@@ -143,7 +143,7 @@ def test_a_run_that_fails_before_it_trains_leaves_nothing(command: Any, demonstr
     refused = command("softflow-train --env Pendulum-v1 --demos pendulum.npz --config small.yaml --env-options.gg 3")
     assert refused.status == 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("softflow.runs.training.save_demonstrations", fail)
+        patch.setattr("softflow.runs.given_demonstrations.save_demonstrations", fail)
         full = command("softflow-train --env Pendulum-v1 --demos pendulum.npz --config small.yaml --runs deep/runs")
     assert "No space left on device): make room, then start again" in full.error()
     assert snapshot() == before
