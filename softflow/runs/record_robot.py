@@ -67,13 +67,12 @@ class RobotRecording:
         config: The settings.
 
     Raises:
-        UserError: The file to write exists, pygame is missing, or there is no such device.
+        UserError: The file to write exists, or there is no such device.
     """
 
     def __init__(self, config: RecordRobotConfig) -> None:
         require_new_file(Path(config.out), "--out")
-        with pygame_needed():
-            find_device(config.teleop)
+        find_device(config.teleop)
         self._config = config
         self._endings = list[bool]()
         self._loop: ControlLoop | None = None
@@ -83,10 +82,12 @@ class RobotRecording:
 
         Raises:
             Stopped: The robot was stopped. The file holds what was recorded until then.
-            UserError: The robot, the device or a window cannot be opened, or the task or its rate is not known.
+            UserError: The robot, the device or a window cannot be opened, pygame is missing, or the task or its rate is
+                not known.
         """
-        from softflow.runs.person_takeover import Demonstrator
-        from softflow.teleop.takeover_window import DemonstrationPanel, TakeoverWindow
+        with pygame_needed():
+            from softflow.runs.person_takeover import Demonstrator
+            from softflow.teleop.takeover_window import DemonstrationPanel, TakeoverWindow
 
         config = self._config
         run = RunConfig(env=config.robot, env_options=config.robot_options)

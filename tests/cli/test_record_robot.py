@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,12 @@ def test_the_buttons_of_a_device_begin_and_end_an_episode(record: Any) -> None:
     result = record("recorded_arm:Arm", "--episodes 1 --teleop tests.cli.test_record_robot:Pedal --json")
     assert result.status == 0, result.err
     assert json.loads(result.out)["deadlines"] == 4
+
+
+def test_without_pygame_it_says_what_to_install(record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "softflow.teleop.takeover_window", None)
+    refused = record("recorded_arm:Arm", "--teleop tests.cli.test_record_robot:Pedal").error()
+    assert "pip install 'softflow[teleop]'" in refused and not Path("demos.rec").exists()
 
 
 @pytest.mark.parametrize(
