@@ -138,10 +138,9 @@ def read_histories(paths: Sequence[str]) -> list[History]:
 
 
 def _runs_in(path: str) -> list[str]:
-    """Return the run folders of a study, or the path itself if it is not the folder of a study."""
-    if not (Path(path) / "plan.json").is_file():
-        return [path]
-    return [str(config.parent) for config in sorted(Path(path).glob("*/*/config.yaml"))]
+    """Return the path if it is a run folder, and otherwise the run folders in it, such as those of a study."""
+    inside = [] if (Path(path) / "config.yaml").is_file() else sorted(Path(path).glob("*/*/config.yaml"))
+    return [str(config.parent) for config in inside] or [path]
 
 
 def read_history(path: str) -> History:

@@ -119,9 +119,7 @@ class Demonstrator(PersonTakeover):
     """A person who acts in whole episodes. Each begins with the key that otherwise takes over."""
 
     def reset(self) -> None:
-        self._device.reset()
-        self._window.events()  # of the time before this episode
-        self._begin()
+        super().reset()
         remark("bring the device to the robot's posture, and press Space in the window to begin")
         signal = StopSignal()
         while not self._acts:
@@ -130,6 +128,7 @@ class Demonstrator(PersonTakeover):
                 raise UserError("a person quit")
             self._acts = self._obey()
             time.sleep(WAITING)
+        self._has_ended = False  # a key that ends episodes has no meaning before one begins
 
     def _obey(self) -> bool:
         return super()._obey() or self._acts

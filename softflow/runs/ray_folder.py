@@ -129,6 +129,8 @@ class Serving:
             ray.get(self._server.version.remote(), timeout=ANSWER)
         except ValueError as error:  # the name is taken
             raise UserError(f"another folder is served as {name!r}: end that, or give another --name") from error
+        except ray.exceptions.RayError as error:
+            raise UserError(f"{folder} cannot be served: {one_line(error)}") from error
 
     def close(self) -> None:
         self._ray.kill(self._server)

@@ -8,17 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from softflow.console import remark
 from softflow.errors import UserError
 from softflow.robot import ControlLoop, LoopSettings, Robot
 from softflow.robot.control import Native
 from softflow.runs.assembly import require_new_file
 from softflow.runs.devices import make_device, pygame_needed
-from softflow.runs.robots import open_robot, recorded
+from softflow.runs.robots import open_robot, recorded, run_episodes, success_of
 from softflow.task import TaskSpec
 from softflow.teleop import find_device
 from softflow.training.config import EnvOptions, RunConfig
-from softflow.training.intervals import wilson_interval
 
 
 @dataclass
@@ -101,20 +99,12 @@ class RobotRecording:
                     recorded(config.out, task) as file,
                     closing(ControlLoop(robot, task, _still(task), settings, None, file, person)) as self._loop,
                 ):
-                    for number in range(config.episodes):
-                        ending = self._loop.run_episode()
-                        self._endings.append(ending.is_success)
-                        remark(
-                            f"episode {number}: {'success' if ending.is_success else 'failure'}, {ending.steps} steps"
-                        )
+                    run_episodes(self._loop, config.episodes, self._endings)
 
     def report(self) -> dict[str, Any]:
         """Return the number of episodes that ended, their success with its 95 % interval, and the timing so far."""
-        ended, successes = len(self._endings), sum(self._endings)
         return {
-            "episodes": ended,
-            "success_rate": successes / ended if ended else None,
-            "success_ci95": wilson_interval(successes, ended) if ended else None,
+            **success_of(self._endings),
             **({} if self._loop is None else _timing(self._loop)),
         }
 

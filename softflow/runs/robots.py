@@ -1,19 +1,40 @@
-"""Opening of robots, real and simulated, and the files to which their episodes are recorded."""
+"""Robots, real and simulated: how they are opened, their episodes, and the files to which these are recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from softflow.console import remark
 from softflow.data.recording import Recording
 from softflow.envs.registry import options_checked
 from softflow.errors import UserError, one_line
-from softflow.robot import GymnasiumRobot, Robot, find_robot
+from softflow.robot import ControlLoop, GymnasiumRobot, Robot, find_robot
 from softflow.runs.assembly import make_environment
 from softflow.task import TaskSpec
 from softflow.training.config import RunConfig
+from softflow.training.intervals import wilson_interval
 from softflow.training.success import SuccessRule
+
+
+def run_episodes(loop: ControlLoop, number: int, endings: list[bool]) -> None:
+    """Run so many episodes. Say how each ends, and append whether it was a success to `endings`."""
+    for index in range(number):
+        ending = loop.run_episode()
+        endings.append(ending.is_success)
+        remark(f"episode {index}: {'success' if ending.is_success else 'failure'}, {ending.steps} steps")
+
+
+def success_of(endings: Sequence[bool]) -> dict[str, Any]:
+    """Return the number of episodes, and their success with its 95 % interval; None if there are none."""
+    ended, successes = len(endings), sum(endings)
+    return {
+        "episodes": ended,
+        "success_rate": successes / ended if ended else None,
+        "success_ci95": wilson_interval(successes, ended) if ended else None,
+    }
 
 
 def open_robot(run: RunConfig, rate: float | None, seed: int, is_timed: bool = True) -> Robot:

@@ -21,14 +21,13 @@ from softflow.robot.policy_process import PolicyProcess
 from softflow.runs.assembly import config_path_of, require_new_file
 from softflow.runs.config import read_config
 from softflow.runs.episode_files import EpisodeFiles
-from softflow.runs.robots import open_robot, recorded
+from softflow.runs.robots import open_robot, recorded, run_episodes, success_of
 from softflow.runs.served_learner import is_of_learner, serve_learner, settings_of_learner
 from softflow.runs.served_policy import Answer, Served, serve_policy
 from softflow.runs.takeovers import SUPERVISOR, open_takeover
 from softflow.task import TaskSpec
 from softflow.training.config import EnvOptions
 from softflow.training.evaluation import HELD_OUT_SEEDS
-from softflow.training.intervals import wilson_interval
 from softflow.training.random_state import seed_all
 from softflow.training.spool import Spool
 
@@ -180,18 +179,12 @@ class RobotSession:
                 self._process.when_ended(self._loop.stop.set)
             if self._served.choice is not None:
                 remark(self._served.choice)
-            for number in range(config.episodes):
-                ending = self._loop.run_episode()
-                self._endings.append(ending.is_success)
-                remark(f"episode {number}: {'success' if ending.is_success else 'failure'}, {ending.steps} steps")
+            run_episodes(self._loop, config.episodes, self._endings)
 
     def report(self) -> dict[str, Any]:
         """Return the number of episodes that ended, their success with its 95 % interval, and the timing so far."""
-        ended, successes = len(self._endings), sum(self._endings)
         return {
-            "episodes": ended,
-            "success_rate": successes / ended if ended else None,
-            "success_ci95": wilson_interval(successes, ended) if ended else None,
+            **success_of(self._endings),
             "rate": self._rate,
             "clock": self._config.clock,
             **({} if self._loop is None else self._loop.timing.summary()),

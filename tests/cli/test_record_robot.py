@@ -89,10 +89,13 @@ def test_a_simulated_robot(record: Any) -> None:
 
 
 class Pedal(Device):
-    """Begins at once by its own button, and ends the episode after three steps."""
+    """Begins by its own button, and ends the episode after three steps.
+
+    A press from before the person is asked to begin has no effect, and neither has one that ends an episode too early.
+    """
 
     def reset(self) -> None:
-        self._commands = [[Command.PAUSE], [], [], [], [Command.KEEP]]
+        self._commands = [[Command.PAUSE], [], [Command.KEEP], [Command.PAUSE], [], [], [], [Command.KEEP]]
 
     def listen(self, events: Sequence[Any]) -> list[Command]:
         return self._commands.pop(0) if self._commands else []

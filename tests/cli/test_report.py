@@ -64,7 +64,6 @@ def test_the_report_of_a_study_and_of_a_run_whose_replay_is_empty(
     small_run: Path, command: Command, tmp_path: Path
 ) -> None:
     shutil.copytree("run", "study/Pendulum-v1/softflow_s0")
-    Path("study/plan.json").write_text("{}")
     for replay in Path("study").rglob("replay.npz"):
         with np.load(replay) as file:
             arrays = dict(file)

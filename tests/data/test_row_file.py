@@ -143,7 +143,7 @@ def test_files_are_written_as_numpy_writes_them(tmp_path: Path) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("mab"), st.integers(1, 6)), min_size=1, max_size=6), st.integers(1, 8))
 def test_a_fixed_replay_gives_the_same_batches(sources: list[tuple[str, int]], horizon: int) -> None:
-    """Of episodes in memory (m) and in two files (a, b), in any order."""
+    """Episodes lie in memory (m) and in two files (a, b), in any order."""
     rng, files = np.random.default_rng(0), {"a": RowFile(), "b": RowFile()}
     episodes, rows = list[Episode](), 0
     for source, steps in sources:
