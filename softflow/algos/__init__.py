@@ -10,7 +10,8 @@ from softflow.algos.registry import ALGORITHMS, find_algorithm, register_algorit
 from softflow.algos.rfs_ppo import RfsPpo, RfsPpoConfig
 from softflow.algos.sac import SAC, SACConfig
 from softflow.algos.softflow import SoftFlow, SoftFlowConfig
-from softflow.algos.steering import Steering, SteeringConfig
+from softflow.algos.steering import Steering
+from softflow.algos.steering_settings import SteeringConfig
 from softflow.algos.takeover_imitation import TakeoverImitation, TakeoverImitationConfig
 from softflow.algos.takeover_rl import TakeoverRL, TakeoverRLConfig
 

@@ -39,7 +39,7 @@ from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalize
 from softflow.algos.optimization import descend
 from softflow.algos.policy_learner import copy_policy
 from softflow.algos.settings import ChunkCriticConfig, WarmupConfig
-from softflow.algos.steering import FrozenBaseConfig
+from softflow.algos.steering_settings import FrozenBaseConfig
 from softflow.data import Corrections, Episode, Windows, to_torch
 from softflow.data.takeovers import human_chunks
 from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy

@@ -40,7 +40,8 @@ from torch.distributions import Normal
 from critics import chunk_return, generalized_advantage
 from softflow.algos.base import Data, Scalars, Stage
 from softflow.algos.optimization import descend
-from softflow.algos.steering import SteeredConfig, SteeringMethod
+from softflow.algos.steering import SteeringMethod
+from softflow.algos.steering_settings import SteeredConfig
 from softflow.data import Decision, Episode, to_torch
 from softflow.policies import BestOfN
 from softflow.policies.head import HeadOutput, zero_mlp

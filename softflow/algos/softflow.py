@@ -45,21 +45,20 @@ from softflow.algos.chunk_critic import (
     critic_scalars,
     normalized_q_loss,
 )
-from softflow.algos.online import OnlineMethod
 from softflow.algos.optimization import descend, set_learning_rate
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.softflow_settings import ImprovementConfig, SoftFlowConfig
 from softflow.algos.trial import Trial
-from softflow.console import note
-from softflow.data import Decision, Episode, Windows, to_torch
-from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy
+from softflow.algos.tried import TriedMethod
+from softflow.data import Windows, to_torch
+from softflow.policies import ChunkPolicy, FlowPolicy
 from softflow.task.layout import ObservationSize
 
 OWN_CHUNK_STRIDE = 4
 """The terms on the actor's own chunks take every fourth observation of a batch, because they cost the most."""
 
 
-class SoftFlow(OnlineMethod):
+class SoftFlow(TriedMethod):
     """SOFT-FLOW, as described in the module docstring.
 
     Attributes:
@@ -71,6 +70,7 @@ class SoftFlow(OnlineMethod):
     """
 
     config: SoftFlowConfig
+    policy: FlowPolicy
 
     def __init__(
         self, config: SoftFlowConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
@@ -93,7 +93,7 @@ class SoftFlow(OnlineMethod):
             value = StateValue(context_dim=self.policy.context_dim, width=config.critic_width).to(device)
             self.state_value = value
             self.value_optimizer = torch.optim.AdamW(value.parameters(), config.critic_learning_rate, fused=True)
-        self.trial = Trial(self.policy, config.candidates, config.trials) if config.trials.enabled else None
+        self.trial = self.make_trial()
         self.deployed = self.behaviour(self.policy, config.candidates)
 
     # ------------------------------------------------------------------------------------------------------- stages
@@ -125,7 +125,7 @@ class SoftFlow(OnlineMethod):
                 "online",
                 environment_steps=c.online.steps,
                 updates_per_step=c.online.updates_per_step,
-                candidates=None if self.trial else c.candidates,
+                candidates=self.online_candidates,
                 begin=self.begin_online,
                 update=partial(self.improve, c.online),
                 diagnose=self.diagnose_online,
@@ -145,9 +145,10 @@ class SoftFlow(OnlineMethod):
     def begin_online(self) -> None:
         """Renew the optimiser, and put the policy of the offline stage on trial."""
         self.policy_learner.restart(self.config.online.learning_rate)
-        if self.trial:
-            self.trial.begin(self.policy)
-            self.deploy_best(self.trial)
+        self.begin_trials()
+
+    def return_to_champion(self, trial: Trial[Any]) -> None:
+        self.policy_learner.return_to(trial.champion)
 
     def learn_values(self, data: Data, progress: float) -> Scalars:
         """Update the critic and the state value once. The policy stays frozen."""
@@ -173,40 +174,6 @@ class SoftFlow(OnlineMethod):
                 imitable = replace(imitable, observation=self.actor.read(imitable.observation))
             scalars |= self.update_actor(observation, imitable, config, progress)
         return scalars
-
-    # ------------------------------------------------------------------------------------------------------- acting
-
-    def behaviour(self, policy: FlowPolicy, candidates: int) -> BestOfN:
-        """Return a policy that draws so many chunks, of which the critic chooses one."""
-        return BestOfN(policy, self.critic, self.config.n_action_steps, candidates, self.config.temperature)
-
-    def assign(self) -> int:
-        return self.trial.assign() if self.trial else 0
-
-    def explore(self, observation: Tensor, arms: Tensor) -> Tensor | Decision[Tensor]:
-        if not self.trial:
-            return super().explore(observation, arms)
-        actions, proposed = self.trial.decide(observation, arms, self.behaviour)
-        return Decision(actions, proposed=proposed)
-
-    def receive(self, episodes: Sequence[Episode]) -> None:
-        """Add the episodes to the trial. After a verdict, the policy in training is the next challenger."""
-        if not self.trial:
-            return
-        self.trial.receive(episodes)
-        verdict = self.trial.judge()
-        if verdict:
-            note(f"own episodes: {verdict.text}")
-            if verdict.worse:
-                self.policy_learner.return_to(self.trial.champion)
-            self.trial.begin(self.policy)
-        self.deploy_best(self.trial)
-
-    def deploy_best(self, trial: Trial[FlowPolicy]) -> None:
-        """Deploy what own episodes have shown to be best."""
-        best = trial.best()
-        self.deployed.policy = trial.challenger if best.challenger else trial.champion
-        self.deployed.candidates = trial.candidates[best.choice]
 
     # ------------------------------------------------------------------------------------------------------- losses
 
@@ -245,8 +212,7 @@ class SoftFlow(OnlineMethod):
             anchor = self.trial.champion if self.trial else self.imitation_policy
             kl = (log_prob - anchor.log_prob(observation, chunk)).mean() / chunk[0, 0].numel()
             scalars["flow/kl_to_anchor"] = kl.detach()
-            caution = self.trial.caution if self.trial else 1.0
-            loss = loss + caution * config.kl_weight_at(progress) * kl
+            loss = loss + self.caution * config.kl_weight_at(progress) * kl
         if config.q_weight:
             proposed = chunk.clamp(-1, 1) if config.kl_weight else self.actor.propose(observation)
             q = self.critic_learner.value(observation, proposed)
@@ -295,8 +261,7 @@ class SoftFlow(OnlineMethod):
 
     def diagnose_online(self, data: Data) -> Scalars:
         """Measure the same, and what the trials have shown."""
-        trial = self.trial.scalars() if self.trial else {}
-        return self.diagnose_kl(data) | {name: torch.tensor(value) for name, value in trial.items()}
+        return self.diagnose_kl(data) | self.diagnose_trials(data)
 
     def diagnose_kl(self, data: Data) -> Scalars:
         """Measure the same and, if the density is exact, the KL from imitation."""
@@ -322,11 +287,4 @@ class SoftFlow(OnlineMethod):
         }
         if self.state_value is not None:
             parts |= {"state_value": self.state_value, "state_value_optimizer": self.value_optimizer}
-        if self.trial:
-            parts["trial"] = self.trial.parts()
-        return parts
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        if self.trial and self.trial.version:
-            self.deploy_best(self.trial)
+        return parts | self.trial_parts()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, WarmupConfig
-from softflow.algos.trial import TrialConfig
+from softflow.algos.settings import OnlineStageConfig, WarmupConfig
+from softflow.algos.tried import TriedConfig
 
 
 @dataclass
@@ -80,13 +80,9 @@ class OnlineConfig(ImprovementConfig, OnlineStageConfig):
 
 
 @dataclass
-class SoftFlowConfig(OnlineMethodConfig):
+class SoftFlowConfig(TriedConfig):
     """Settings of SOFT-FLOW."""
 
-    candidates: int = 16
-    """Largest number of chunks proposed for each one that is executed. Trials choose between this number, its square
-    root and 1. More candidates follow the critic more closely, including its errors."""
     warmup: WarmupConfig = field(default_factory=WarmupConfig)
     offline: OfflineConfig = field(default_factory=OfflineConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
-    trials: TrialConfig = field(default_factory=TrialConfig)

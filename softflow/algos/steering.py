@@ -17,15 +17,14 @@ The critic only sees composed chunks, including those of the demonstrations. The
 moving average of the head's weights. It also proposes the chunks in the critic's target, so behaviour and target are
 one policy, which moves slowly enough for the critic to follow.
 
-The deployed policy may choose among several `candidates`: the critic takes the chunk that it values most. Own episodes
-are single samples nevertheless. A critic that chooses its own training data soon sees nothing else, and chunks that it
-overrates are then never compared with others.
+Own episodes decide which head acts and deploys, and among how many of its chunks the critic chooses (`trial.py`). The
+champion is the base at first. Training goes back to the champion's head when a later one does worse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -34,111 +33,16 @@ from torch import Tensor
 from critics import soft_update
 from softflow.algos.base import Algorithm, Data, Scalars, Stage
 from softflow.algos.chunk_critic import CriticLearner, critic_scalars, normalized_q_loss
-from softflow.algos.online import OnlineMethod
 from softflow.algos.optimization import descend
 from softflow.algos.policy_learner import PolicyLearner, copy_policy
-from softflow.algos.settings import OnlineMethodConfig, OnlineStageConfig, PolicyConfig
+from softflow.algos.steering_settings import SteeredConfig, SteeringConfig
+from softflow.algos.trial import Trial
+from softflow.algos.tried import TriedMethod
 from softflow.data import Episode, Windows, action_statistics
 from softflow.errors import UserError
-from softflow.policies import BasePolicy, BestOfN, ChunkPolicy, FlowPolicy, ForeignPolicy, SteeredPolicy
+from softflow.policies import BasePolicy, ChunkPolicy, ForeignPolicy, SteeredPolicy
 from softflow.policies.bases import is_foreign
-from softflow.policies.steered import Shape
 from softflow.task.layout import ObservationSize
-
-
-@dataclass
-class HeadConfig:
-    """The head that steers the base; see `SteeredPolicy`."""
-
-    latent: bool = True
-    """Whether the head changes the base's latent."""
-    residual: bool = True
-    """Whether the head adds a residual to the decoded chunk."""
-    deterministic: bool = False
-    """Whether the latent starts from the mode of the base's latent density. Otherwise it starts from a sample."""
-    latent_shape: Shape = "step"
-    """Shape of the change of the latent: separate values for each `step`, or one value that the whole `chunk`
-    shares."""
-    residual_shape: Shape = "step"
-    """Shape of the residual: separate values for each `step`, or one value that the whole `chunk` shares."""
-    residual_bound: float = 0.3
-    """Largest absolute value of the residual in each action dimension, in multiples of the dimension's scale.
-    Higher values let the head change the base more."""
-    log_std_bound: float = 2.0
-    """Bound b of the log scale of the latent's noise: the head scales the noise by exp(-b) to exp(b).
-    Higher values let the head change the noise more."""
-
-
-@dataclass
-class FrozenBaseConfig(PolicyConfig):
-    """Settings of a head on the frozen policy of a run."""
-
-    steering: HeadConfig = field(default_factory=HeadConfig)
-    base_heads: tuple[dict[str, Any], ...] = ()
-    """Heads of a base that is a steered policy itself, from the innermost outwards. They are read from the base; do not
-    set them."""
-
-    def make_base(self, observation_dim: ObservationSize, action_dim: int) -> FlowPolicy | SteeredPolicy:
-        """Build the base that these settings describe: a flow policy, steered by the heads of `base_heads`, if any.
-
-        Raises:
-            ValueError, ImportError: See `FlowPolicy` and `SteeredPolicy`.
-        """
-        base: FlowPolicy | SteeredPolicy = self.make_policy(observation_dim, action_dim)
-        for head in self.base_heads:
-            try:
-                base = SteeredPolicy(base, **head)
-            except TypeError as error:
-                raise ValueError(f"base_heads: {error}") from error
-        return base
-
-
-@dataclass
-class SteeredConfig(FrozenBaseConfig):
-    """Settings of a head on a frozen base that every steering method shares."""
-
-    base_options: dict[str, int | float | str | bool] = field(default_factory=dict)
-    """Arguments of the class that `base` names as `module:name`."""
-
-
-@dataclass
-class BaseRolloutsConfig:
-    """Rollouts of the base without steering, in which only the critic is trained."""
-
-    steps: int = 10_000
-    """Number of primitive environment steps."""
-    updates_per_step: float = 0.1
-    """Number of critic updates per primitive step. Higher values learn more from each step but take longer."""
-
-
-@dataclass
-class SteeringOnlineConfig(OnlineStageConfig):
-    """Online RL of the head on the demonstrations and the policy's own episodes."""
-
-    steps: int = 90_000
-    """Number of primitive environment steps."""
-    updates_per_step: float = 0.1
-    """Number of updates of critic and head per primitive step.
-    Higher values learn more from each step but take longer."""
-    offline_share: float = 0.5
-    """Fraction of each batch that comes from the demonstrations, in (0, 1], here and in `base_rollouts`."""
-    learning_rate: float = 3e-4
-    """Learning rate of Adam for the head."""
-    residual_weight: float = 30.0
-    """Weight of the mean square of the residual, in multiples of each dimension's scale. Higher values stay closer to
-    the base. With a weight of 1 and a `kl_weight` of 0.1, success on `tape_cut` fell to zero within 10,000 steps (one
-    seed)."""
-    kl_weight: float = 1.0
-    """Weight of the KL divergence of the latent from the base's latent, per dimension.
-    Higher values stay closer to the base."""
-
-
-@dataclass
-class SteeringConfig(OnlineMethodConfig, SteeredConfig):
-    """Settings of steering by a chunk critic."""
-
-    base_rollouts: BaseRolloutsConfig = field(default_factory=BaseRolloutsConfig)
-    online: SteeringOnlineConfig = field(default_factory=SteeringOnlineConfig)
 
 
 class SteeringMethod(Algorithm):
@@ -224,7 +128,7 @@ class SteeringMethod(Algorithm):
         return self.config.base is None
 
 
-class Steering(SteeringMethod, OnlineMethod):
+class Steering(SteeringMethod, TriedMethod):
     """Steering by a chunk critic, as described in the module docstring.
 
     Attributes:
@@ -233,6 +137,7 @@ class Steering(SteeringMethod, OnlineMethod):
     """
 
     config: SteeringConfig
+    policy: SteeredPolicy
     follows_gradient = True
 
     def __init__(
@@ -240,10 +145,11 @@ class Steering(SteeringMethod, OnlineMethod):
     ) -> None:
         super().__init__(config, observation_dim, action_dim, device)
         self.policy = self.actor.twin()
-        self.head_optimizer = torch.optim.Adam(self.actor.head.parameters(), config.online.learning_rate, fused=True)
+        self.renew_optimizer()
         self.critic_learner = CriticLearner(config, self.policy, device)
         self.critic = self.critic_learner.critic
-        self.deployed = BestOfN(self.policy, self.critic, config.n_action_steps, config.candidates, config.temperature)
+        self.trial = self.make_trial()
+        self.deployed = self.behaviour(self.policy, config.candidates)
 
     # ------------------------------------------------------------------------------------------------------- stages
 
@@ -261,18 +167,32 @@ class Steering(SteeringMethod, OnlineMethod):
                 "online",
                 environment_steps=c.online.steps,
                 updates_per_step=c.online.updates_per_step,
-                candidates=c.candidates,
+                candidates=self.online_candidates,
+                begin=self.begin_trials,
                 update=self.steer,
+                diagnose=self.diagnose_trials,
             ),
         ]
 
     @torch.inference_mode()
     def explore(self, observation: Tensor, arms: Tensor) -> Tensor:
-        """Sample single chunks, whatever the number of candidates in deployment.
+        """Choose chunks as the arms say. Without trials, sample single ones, whatever the number of candidates.
 
         Own chunks are valued, but never imitated, so the whole ones are not kept.
         """
+        if self.trial:
+            return self.trial.decide(observation, arms, self.behaviour)[0]
         return self.policy.propose(observation, 1, self.config.temperature)[:, 0, : self.n_action_steps]
+
+    def renew_optimizer(self) -> None:
+        """Replace the head's optimiser by a fresh one."""
+        head, rate = self.actor.head, self.config.online.learning_rate
+        self.head_optimizer = torch.optim.Adam(head.parameters(), rate, fused=True)
+
+    def return_to_champion(self, trial: Trial[Any]) -> None:
+        for policy in (self.policy, self.actor):
+            policy.head.load_state_dict(trial.champion.head.state_dict())
+        self.renew_optimizer()
 
     def learn_values(self, data: Data, progress: float) -> Scalars:
         """Update the critic once. The head still outputs zero."""
@@ -308,7 +228,7 @@ class Steering(SteeringMethod, OnlineMethod):
         chunk = self.actor.draw(observation, 1, c.temperature, steering).chunk
         residual = steering.residual.square().mean()
         kl = self.actor.latent_kl(observation, steering).mean() / chunk[0, 0].numel()
-        conservative = c.online.residual_weight * residual + c.online.kl_weight * kl
+        conservative = self.caution * (c.online.residual_weight * residual + c.online.kl_weight * kl)
         q = self.critic_learner.value(observation, chunk)
         loss = normalized_q_loss(q) + conservative
         scalars = {"train/actor_loss": loss, "steering/residual_rms": residual.sqrt(), "steering/latent_kl": kl}
@@ -335,4 +255,5 @@ class Steering(SteeringMethod, OnlineMethod):
             "average_head": self.policy.head,
             "head_optimizer": self.head_optimizer,
             **self.critic_learner.parts(),
+            **self.trial_parts(),
         }

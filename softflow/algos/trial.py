@@ -18,7 +18,6 @@ their end.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -206,8 +205,7 @@ class Trial(Generic[PolicyT]):
 
     def __init__(self, policy: PolicyT, candidates: int, config: TrialConfig) -> None:
         self.config, self.candidates = config, sorted({1, round(math.sqrt(candidates)), candidates})
-        self.champion = copy.deepcopy(policy).requires_grad_(False).eval()
-        self.challenger = copy.deepcopy(self.champion)
+        self.champion, self.challenger = policy.twin(), policy.twin()
         self.version, self.caution = 0, 1.0
         self.policies = [Record(config.window), Record(config.window)]  # of champion and challenger
         self._chosen: deque[tuple[int, Outcome]] = deque(maxlen=2 * config.window)  # choices of all own episodes
@@ -215,7 +213,7 @@ class Trial(Generic[PolicyT]):
 
     def begin(self, policy: PolicyT) -> None:
         """Put a frozen copy of `policy` on trial."""
-        self.challenger.load_state_dict(policy.state_dict())
+        self.challenger.learnt.load_state_dict(policy.learnt.state_dict())
         self.version += 1
         self._since = 0
         self.policies[1] = Record(self.config.window, _prior(beliefs(*self.policies)[0].mean))
@@ -287,7 +285,7 @@ class Trial(Generic[PolicyT]):
         factor = 1 / CAUTION_STEP if promoted else CAUTION_STEP
         self.caution = min(max(self.caution * factor, 1 / MOST_CAUTION), MOST_CAUTION)
         if promoted:
-            self.champion.load_state_dict(self.challenger.state_dict())
+            self.champion.learnt.load_state_dict(self.challenger.learnt.state_dict())
             self.policies[0] = challenger
         return Verdict(promoted, worse, text)
 
@@ -314,7 +312,7 @@ class Trial(Generic[PolicyT]):
 
     def parts(self) -> Mapping[str, Any]:
         """Return everything that a checkpoint must contain."""
-        return {"champion": self.champion, "challenger": self.challenger, "records": self}
+        return {"champion": self.champion.learnt, "challenger": self.challenger.learnt, "records": self}
 
     def state_dict(self) -> dict[str, Any]:
         records = [record.state_dict() for record in self.policies]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,15 @@ class ChunkPolicy(nn.Module, ABC):
     @abstractmethod
     def build(cls, **description: Any) -> ChunkPolicy:
         """Build a policy from the result of `describe`."""
+
+    @property
+    def learnt(self) -> nn.Module:
+        """The part whose weights online training changes. It is the policy itself unless a part of it is frozen."""
+        return self
+
+    def twin(self) -> Self:
+        """Return a frozen copy, which shares what is not `learnt`."""
+        return copy.deepcopy(self).requires_grad_(False).eval()
 
     @property
     def context_dim(self) -> int:

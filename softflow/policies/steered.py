@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flows import ChunkFlow
 from flows.bases import GaussianBase, LatentBase, bounded
@@ -133,8 +133,13 @@ class SteeredPolicy(BasePolicy):
         self.base.eval()
         return self
 
-    def twin(self) -> SteeredPolicy:
-        """Return a policy with a frozen copy of the head on the same base, for `critics.soft_update`."""
+    @property
+    def learnt(self) -> nn.Module:
+        """The head."""
+        return self.head
+
+    def twin(self) -> Self:
+        """Return a policy with a frozen copy of the head on the same base."""
         twin = copy.deepcopy(self, {id(self.base): self.base})
         twin.head.requires_grad_(False)
         return twin.eval()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
-from softflow.algos import SoftFlowConfig, find_algorithm
+from softflow.algos import SoftFlowConfig, SteeringConfig, find_algorithm
 from softflow.algos.settings import PolicyConfig
 from softflow.errors import UserError
 from softflow.settings.fields import Flat
@@ -19,6 +19,7 @@ Method = TypeVar("Method")
 EARLIER: dict[type, Mapping[str, Any]] = {
     RunConfig: {"imitate": "reward_to_come"},
     PolicyConfig: {"normalize_actions": False, "imitation": {"initial_noise": 0.0}},
+    SteeringConfig: {"trials": {"enabled": False}},
     SoftFlowConfig: {"trials": {"enabled": False}, "online": {"critic_updates": 1}},
 }
 """What runs did before the settings existed, by the dataclass of their settings."""

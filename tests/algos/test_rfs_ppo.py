@@ -15,7 +15,7 @@ from torch.distributions import Normal
 from softflow.algos import RfsPpo, RfsPpoConfig
 from softflow.algos.rfs_ppo import Decided, PpoConfig
 from softflow.algos.settings import ImitationConfig
-from softflow.algos.steering import HeadConfig
+from softflow.algos.steering_settings import HeadConfig
 from softflow.data import Episode
 from softflow.policies import FlowPolicy
 from tests.algos.softflow_toys import (

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from softflow.algos import Steering, SteeringConfig
+from softflow.algos.trial import TrialConfig
 from softflow.data import Episode
 from softflow.policies import FlowPolicy, SteeredPolicy
 from tests.algos.softflow_toys import (
@@ -32,6 +33,7 @@ HEADS = {"latent": dict(residual=False), "residual": dict(latent=False), "both":
 def make_algorithm(base: str | None = None, **settings: Any) -> Steering:
     """A small steering of one-step chunks; `imitation`, `steering` and so on are dicts of what to change in them."""
     stages = {name: settings.pop(name, {}) for name in ("imitation", "steering", "base_rollouts", "online")}
+    settings = dict(trials=TrialConfig(enabled=False), candidates=1) | settings
     config = SteeringConfig(**(ONE_STEP | FLOW_MATCHING | settings | {"base": base}))
     for name, changes in stages.items():
         for key, value in changes.items():
@@ -63,7 +65,7 @@ def proposals(algorithm: Steering) -> torch.Tensor:
     return algorithm.policy.propose(torch.zeros(1, 1), 2000)[0, :, 0, 0]
 
 
-def test_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(
+def test_without_trials_own_episodes_are_single_draws_and_the_critic_chooses_what_deploys(
     measured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     algorithm = make_algorithm(candidates=64, n_action_steps=1)

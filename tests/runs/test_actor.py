@@ -17,9 +17,12 @@ ACTING = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("trials", [True, False])
 @pytest.mark.parametrize("algo", ACTING)
-def test_an_actor_acts_as_the_algorithm_whose_networks_it_has(algo):
+def test_an_actor_acts_as_the_algorithm_whose_networks_it_has(algo, trials):
     config = configuration(algo)
+    if trials and hasattr(config.method, "trials"):
+        config.method.trials.enabled, config.method.candidates = True, 4
     taught, teacher = learner(config, 1), learner(config, 2)
     if teacher.deployed.critic is not None:
         teacher.deployed.candidates = 3
