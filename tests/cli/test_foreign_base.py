@@ -88,7 +88,7 @@ def last_policy() -> tuple[SteeredPolicy, ForeignPolicy]:
     ],
 )
 def test_a_policy_of_another_project_is_steered(algo: str, base: str, command: Any, demonstrations: Path) -> None:
-    result = command(f"{TRAIN} --algo {algo} --base {MODULE}:{base} --demos {demonstrations} --trials.enabled false")
+    result = command(f"{TRAIN} --algo {algo} --base {MODULE}:{base} --demos {demonstrations} --trials.no-enabled")
     assert result.status == 0, result
     assert stages_of("steered") == ["base_rollouts", "online"]
     steered, foreign = last_policy()

@@ -43,7 +43,7 @@ def steered() -> tuple[SteeredPolicy, ForeignPolicy]:
 
 @pytest.mark.parametrize("algo", ["rfs", "latent_steering", "residual"])
 def test_a_base_that_sees_is_steered(algo: str, command: Any) -> None:
-    result = command(f"{TRAIN} --algo {algo} --base {MODULE}:Seeing {SHORT} --trials.enabled false")
+    result = command(f"{TRAIN} --algo {algo} --base {MODULE}:Seeing {SHORT} --trials.no-enabled")
     assert result.status == 0, result
     policy, base = steered()
     assert policy.head[-1].weight.abs().max() > 0 and base.encoder is None

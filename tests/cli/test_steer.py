@@ -36,7 +36,7 @@ imitation: {updates: 4}
 base_rollouts: {steps: 420, updates_per_step: 0.01}
 online: {steps: 420, updates_per_step: 0.01}
 """
-UNTRIED = "--trials.enabled false"  # the head deploys, however little own episodes have shown
+UNTRIED = "--trials.no-enabled"  # the head deploys, however little own episodes have shown
 SIZES = "--horizon 4 --flow-options.width 8 --flow-options.depth 1 --flow-options.steps 2"
 
 
