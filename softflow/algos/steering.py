@@ -18,7 +18,8 @@ moving average of the head's weights. It also proposes the chunks in the critic'
 one policy, which moves slowly enough for the critic to follow.
 
 Own episodes decide which head acts and deploys, and among how many of its chunks the critic chooses (`trial.py`). The
-champion is the base at first. Training goes back to the champion's head when a later one does worse.
+champion is the base at first. The first challenger still is the base as well, so the first trial decides about the
+critic's choice alone. Training goes back to the champion's head when a later one does worse.
 """
 
 from __future__ import annotations
