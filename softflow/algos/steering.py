@@ -229,8 +229,7 @@ class Steering(SteeringMethod, TriedMethod):
         chunk = self.actor.draw(observation, 1, c.temperature, steering).chunk
         residual = steering.residual.square().mean()
         kl = self.actor.latent_kl(observation, steering).mean() / chunk[0, 0].numel()
-        caution = max(self.caution, 1.0)  # the penalties are those of the base, from which no promotion frees the head
-        conservative = caution * (c.online.residual_weight * residual + c.online.kl_weight * kl)
+        conservative = self.caution * (c.online.residual_weight * residual + c.online.kl_weight * kl)
         q = self.critic_learner.value(observation, chunk)
         loss = normalized_q_loss(q) + conservative
         scalars = {"train/actor_loss": loss, "steering/residual_rms": residual.sqrt(), "steering/latent_kl": kl}

@@ -33,8 +33,7 @@ class TriedConfig(OnlineMethodConfig):
 class TriedMethod(OnlineMethod):
     """An online method with trials, unless `trials.enabled` is off.
 
-    A subclass calls `begin_trials` when own episodes are to decide. Until then, single chunks of the champion act, and
-    their outcomes do not count: the critic's choice was no part of them.
+    A subclass calls `begin_trials` when own episodes are to decide. Until then, single chunks of the champion act.
 
     Attributes:
         policy: The policy in training, copies of which go on trial.
@@ -87,9 +86,11 @@ class TriedMethod(OnlineMethod):
 
     def receive(self, episodes: Sequence[Episode]) -> None:
         """Add the episodes to the trial. After a verdict, the policy in training is the next challenger."""
-        if not (self.trial and self.trial.version):
+        if not self.trial:
             return
         self.trial.receive(episodes)
+        if not self.trial.version:
+            return
         verdict = self.trial.judge()
         if verdict:
             note(f"own episodes: {verdict.text}")
