@@ -33,7 +33,8 @@ class TriedConfig(OnlineMethodConfig):
 class TriedMethod(OnlineMethod):
     """An online method with trials, unless `trials.enabled` is off.
 
-    A subclass calls `begin_trials` when own episodes are to decide. Until then, single chunks of the champion act.
+    A subclass calls `begin_trials` when own episodes are to decide. Until then, single chunks of the champion act, and
+    their outcomes are its first record.
 
     Attributes:
         policy: The policy in training, copies of which go on trial.
