@@ -13,13 +13,13 @@ with the critic's gradient through the base's decoding; a flow-matching base is 
 The head exploits a critic that has not seen the base's own chunks. Hence the stage `base_rollouts`, which does not
 steer because the head still outputs zero.
 
-The critic only sees composed chunks, including those of the demonstrations. The acting policy is the same base with the
-moving average of the head's weights. It also proposes the chunks in the critic's target, so behaviour and target are
-one policy, which moves slowly enough for the critic to follow.
+The critic only sees composed chunks, including those of the demonstrations. The base with the moving average of the
+head's weights proposes the chunks in the critic's target. It moves slowly enough for the critic to follow.
 
-Own episodes decide which head acts and deploys, and among how many of its chunks the critic chooses (`trial.py`). The
-champion is the base at first. The first challenger still is the base as well, so the first trial decides about the
-critic's choice alone. Training goes back to the champion's head when a later one does worse.
+Own episodes decide in trials which copy of it acts and deploys, and among how many of its chunks the critic chooses
+(`trial.py`). The champion is the base at first. The first challenger still is the base as well, so the first trial
+decides about the critic's choice alone. Training returns to the champion's head when a later one does worse. The
+trials' caution multiplies both weights.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Steering(SteeringMethod, TriedMethod):
     """Steering by a chunk critic, as described in the module docstring.
 
     Attributes:
-        policy: The acting policy: the base with the moving average of the head's weights.
+        policy: The base with the moving average of the head's weights, copies of which act.
         critic: Q(s, chunk) of composed chunks.
     """
 
