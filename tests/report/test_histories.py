@@ -42,6 +42,20 @@ def test_stages_follow_one_another_on_one_axis(tmp_path: Path) -> None:
     assert axis.describe(runs) == "imitation: 0 to 100 (updates); online: 100 to 500 (environment steps)"
 
 
+def test_a_stage_that_only_some_runs_have_is_where_they_have_it(tmp_path: Path) -> None:
+    short, long = (tmp_path / name for name in ("short", "long"))
+    write_run(short)
+    write_run(long)
+    lines = (long / "metrics.csv").read_text().splitlines()
+    place = next(index for index, line in enumerate(lines) if line.startswith("online"))
+    lines.insert(place, "offline,70,train/n_updates,70")
+    (long / "metrics.csv").write_text("\n".join(lines) + "\n")
+    for paths in ((short, long), (long, short)):
+        assert StageAxis.of(read_histories([*map(str, paths)])) == StageAxis(
+            {"imitation": 0, "offline": 100, "online": 170}, 570
+        )
+
+
 def test_seeds_of_one_setting_are_a_group(tmp_path: Path) -> None:
     settings = ["seed: 1\nbase: runs/im_s1\n", "seed: 0\nbase: runs/im_s0\ndevice: cuda\n", "seed: 0\nnum_demos: 7\n"]
     paths = [write_run(tmp_path / str(number), text) for number, text in enumerate(settings)]
@@ -49,6 +63,21 @@ def test_seeds_of_one_setting_are_a_group(tmp_path: Path) -> None:
     assert [run.seed for run in pair.runs] == [0, 1]
     assert pair.title == "softflow, 200 demonstrations, base runs/im_s1, 2 seeds"
     assert single.title == "softflow, 7 demonstrations, base None, seed 0"
+
+
+def test_a_base_with_a_seed_in_its_name_may_be_that_of_all_seeds(tmp_path: Path) -> None:
+    settings = [f"seed: {seed}\nbase: runs/im_s0\n" for seed in range(3)] + ["seed: 1\nbase: runs/im_s1\n"]
+    runs = read_histories([write_run(tmp_path / str(number), text) for number, text in enumerate(settings)])
+    same, other = group_runs(runs)
+    assert [run.seed for run in same.runs] == [0, 1, 2] and other.runs == runs[3:]
+    assert differences(runs[:3]) == {}
+
+
+def test_repeated_runs_of_a_seed_are_no_further_seeds(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path / name / str(seed), f"seed: {seed}\n") for name in ("old", "new") for seed in (0, 1)]
+    old, new = group_runs(read_histories(paths))
+    assert [run.name for group in (old, new) for run in group.runs] == paths
+    assert (old.title, new.title) == ("softflow, 2 seeds", f"softflow ({paths[2]}), 2 seeds")
 
 
 def test_a_setting_that_an_earlier_version_did_not_write_is_no_difference(tmp_path: Path) -> None:
