@@ -69,8 +69,8 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray | Pieces], compression: i
                     np.lib.format.write_array(member, array, allow_pickle=False)
                     continue
                 first, rows = array.arrays[0], sum(map(len, array.arrays))
-                header = np.lib.format.header_data_from_array_1_0(first) | {"shape": (rows, *first.shape[1:])}
-                np.lib.format.write_array_header_1_0(member, header)
+                header = np.lib.format.header_data_from_array_1_0(first) | {"fortran_order": False}
+                np.lib.format.write_array_header_1_0(member, header | {"shape": (rows, *first.shape[1:])})
                 for piece in array.arrays:
                     member.write(np.ascontiguousarray(piece).data)
 
