@@ -63,7 +63,9 @@ def _card(group: Group, color: int) -> Card:
         return Card(group.title, group.environment, "–", ["not evaluated yet", *lines], color)
     first, last = pooled[0], pooled[-1]
     low, high = last.interval
-    lines.insert(0, f"[{low:.2f}, {high:.2f}] at the last evaluation, {sum(last.counts.episodes)} episodes")
+    number, seeds = len(last.counts.episodes), len(group.runs)
+    of_some = f" of {number} of {seeds} seeds" if number < seeds else ""
+    lines.insert(0, f"[{low:.2f}, {high:.2f}] at the last evaluation, {sum(last.counts.episodes)} episodes{of_some}")
     if last is not first:
         low, high = first.interval
         lines.insert(1, f"{first.rate:.2f} [{low:.2f}, {high:.2f}] after {first.stage}")

@@ -96,9 +96,9 @@ def values_section(groups: Sequence[Group]) -> Section | None:
         "achieved more than was seen."
     ]
     caption = (
-        "Filled points and solid lines: own episodes. Hollow points and broken lines: held-out ones. Each point is an "
-        "eighth of the episodes; whiskers are 95 % intervals of the mean. Points below the dotted line did worse than "
-        "the critic expected."
+        "Filled points and solid lines: own episodes. Hollow points and broken lines: held-out ones. Each point is the "
+        "mean of an equal number of episodes, with its 95 % interval. Points below the dotted line did worse than the "
+        "critic expected."
     )
     svg = draw_calibration(groups, "calibration", "expected values against achieved returns")
     figure = Figure("Q against the discounted return", markup(svg), caption)

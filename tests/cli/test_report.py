@@ -93,6 +93,14 @@ def test_the_page_says_what_old_and_new_runs_lack(tmp_path: Path, command: Comma
     assert any(text.startswith("old: no statistics of its demonstrations") for text in texts)
 
 
+def test_the_page_says_how_many_seeds_have_made_the_last_evaluation(tmp_path: Path, command: Command) -> None:
+    write_run(tmp_path / "ended")
+    write_run(tmp_path / "training", "seed: 1\n", success=(0.7, 1.0))
+    assert command("softflow-report ended training --out r.html").status == 0
+    texts = Balanced(Path("r.html").read_text()).texts
+    assert "[0.58, 0.92] at the last evaluation, 20 episodes of 1 of 2 seeds" in texts
+
+
 def test_the_films_are_in_the_page(small_run: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(films, "TRIES", 1)
     assert command("softflow-report run --films 1 --out r.html").status == 0

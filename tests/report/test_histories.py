@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from softflow.data import save_demonstrations
 from softflow.errors import UserError
+from softflow.report.data_statistics import statistics_of
 from softflow.report.episode_figures import calibration
 from softflow.report.groups import differences, group_runs
 from softflow.report.history import read_histories
@@ -15,6 +17,7 @@ from softflow.report.stage_axis import StageAxis
 from softflow.report.success_figure import mean_own_success
 from softflow.training.episode_table import EpisodeRow, as_text, read_episodes
 from softflow.training.run_folder import RunFolder
+from tests.pictures import lamp_episodes
 from tests.report.folders import HEADER, write_run
 
 OWN = "online,200,own,7,1,1,terminated,31,1.0,0.71,0.83,-0.61\n"
@@ -128,10 +131,26 @@ def test_a_damaged_table_names_its_line(tmp_path: Path, damage: str) -> None:
         read_episodes(RunFolder.open(tmp_path / "a"))
 
 
+def test_own_actions_are_read_without_the_pictures_beside_them(tmp_path: Path) -> None:
+    path = Path(write_run(tmp_path / "a"))
+    episodes = lamp_episodes(2)
+    save_demonstrations(path / "demonstrations.npz", episodes)
+    checkpoint = path / "checkpoints/7"
+    checkpoint.mkdir(parents=True)
+    (checkpoint.parent / "last").write_text("7")
+    np.savez(checkpoint / "replay.npz", action=[[0.5], [9.0], [-1.0]], remaining=[1, 0, 1])
+    actions, observations, notes = statistics_of(read_histories([str(path)])[0])
+    assert observations is None and notes == [
+        f"The observations of {path} contain images, of which there are no statistics."
+    ]
+    assert actions.own is not None and actions.own[2] == -0.25
+    assert actions.at_bounds is not None and actions.at_bounds[1] == 0.5
+
+
 def test_calibration_compares_means_of_bins() -> None:
     row = EpisodeRow("online", 1, "own", 0, 0, True, "terminated", 1, 1.0, 0.0, 0.0, None)
     values = [index / 10 for index in range(10)]
     bins = calibration([row._replace(value=value, achieved=2 * value) for value in reversed(values)])
     np.testing.assert_allclose(bins[:, :2], [[0.2, 0.4], [0.7, 1.4]])
-    np.testing.assert_allclose(bins[:, 2], np.std([0, 0.2, 0.4, 0.6, 0.8]) / np.sqrt(5))
+    np.testing.assert_allclose(bins[:, 2], np.std([0, 0.2, 0.4, 0.6, 0.8], ddof=1) / np.sqrt(5))
     assert calibration([row] * 4).shape == (0, 3)
