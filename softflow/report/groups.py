@@ -66,6 +66,10 @@ class Group:
         return str(self.runs[0].settings.get(ENVIRONMENT, "unknown environment"))
 
     @property
+    def full_label(self) -> str:
+        return f"{self.label} on {self.environment}"
+
+    @property
     def seeds(self) -> str:
         return f"seed {self.runs[0].seed}" if len(self.runs) == 1 else f"{len(self.runs)} seeds"
 
