@@ -218,8 +218,15 @@ def _runner(config: ExecutionConfig, mark: Path) -> Iterator[Runner]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[Path]:
-    """Make the folder of a study, and keep other studies out of it. Remove it if nothing is written to it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make the folder of a study, and keep other studies out of it. Remove it if nothing is written to it.
+
+    Raises:
+        UserError: The folder cannot be made, or another study uses it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be the folder of a study ({error.strerror}): choose another one") from error
     lock = RunLock(folder, str(folder))
     lock.acquire()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from softflow.errors import one_line, require_version
+from softflow.errors import did_you_mean, one_line, require_version
 from softflow.files import FREE_MEMORY, MEMORY_PER_BYTE, SizeError, require_size, written_whole
 
 VERSION = "schema_version"
@@ -69,8 +68,8 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray | Pieces], compression: i
                     np.lib.format.write_array(member, array, allow_pickle=False)
                     continue
                 first, rows = array.arrays[0], sum(map(len, array.arrays))
-                header = np.lib.format.header_data_from_array_1_0(first) | {"shape": (rows, *first.shape[1:])}
-                np.lib.format.write_array_header_1_0(member, header)
+                header = np.lib.format.header_data_from_array_1_0(first) | {"fortran_order": False}
+                np.lib.format.write_array_header_1_0(member, header | {"shape": (rows, *first.shape[1:])})
                 for piece in array.arrays:
                     member.write(np.ascontiguousarray(piece).data)
 
@@ -199,8 +198,7 @@ def require_known(given: Iterable[str], known: Collection[str]) -> None:
     """Raise `ValueError` if a name in `given` is not `known`."""
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise ValueError(f"unknown array '{name}', the nearest known one is '{nearest}'")
+            raise ValueError(f"unknown array {name!r}: {did_you_mean(name, known)}")
 
 
 def read_into(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -45,8 +45,8 @@ def with_timm_names(weights: Mapping[str, Tensor], wanted: Iterable[str]) -> dic
     def renamed(name: str) -> str:
         found = BLOCK.fullmatch(name)
         if found is None:
-            part, _, rest = name.partition(".")
-            return f"{OUTSIDE.get(part, part)}.{rest}"
+            part, dot, rest = name.partition(".")
+            return f"{OUTSIDE.get(part, part)}{dot}{rest}"
         number, part = int(found[1]), found[2]
         parts = EXPANDED if number in expands else PLAIN
         return f"{blocks[number]}.{parts[part]}.{found[3]}" if number < len(blocks) and part in parts else name

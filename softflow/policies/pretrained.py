@@ -174,7 +174,11 @@ def _load(network: nn.Module, model: str, path: Path, classifier: str | tuple[st
     state = with_timm_names(given, wanted)
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is not None:  # resizes position embeddings, and knows the names of the authors' own files
-        state = convert(state, network)
+        try:
+            state = convert(state, network)
+        except Exception as error:  # of many types, where weights are of another network
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise ValueError(f"{where}: not weights of this network ({reason})") from error
     classifiers = (classifier,) if isinstance(classifier, str) else classifier or ()
     state = {
         name: tensor

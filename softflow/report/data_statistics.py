@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,19 +55,19 @@ def statistics_of(run: History) -> tuple[DataStatistics, DataStatistics | None, 
         UserError: The demonstrations are missing or damaged.
     """
     dataset = load_dataset(run.folder.path / DEMONSTRATIONS)
-    own, notes = _own_rows(run)
     episodes, task, layout = dataset.episodes, dataset.task, dataset.episodes[0].layout
+    own, notes = _own_rows(run, ("action",) if layout is not None else ("action", "observation"))
     demonstrated = np.concatenate([episode.action for episode in episodes]).astype(np.float64)
-    own_actions = None if own is None else own[0]
+    own_actions = own.get("action")
     at_bounds = np.stack([_at_bounds(demonstrated), _at_bounds(own_actions)])
     names = _action_names(task, episodes[0])
     actions = DataStatistics(names, *_quantiles(demonstrated, own_actions), at_bounds)
     if layout is not None:
-        notes.append("The observations contain images, of which there are no statistics.")
+        notes.append(f"The observations of {run.name} contain images, of which there are no statistics.")
         return actions, None, notes
     seen = np.concatenate([episode.observation for episode in episodes]).astype(np.float64)
     mean, std = seen.mean(0), np.maximum(seen.std(0), 1e-9)
-    own_seen = None if own is None else (own[1] - mean) / std
+    own_seen = (own["observation"] - mean) / std if own else None
     names = _observation_names(task, episodes[0])
     return actions, DataStatistics(names, *_quantiles((seen - mean) / std, own_seen)), notes
 
@@ -100,23 +100,23 @@ def _at_bounds(actions: Numbers | None) -> float:
     return float("nan") if actions is None else float((np.abs(actions) >= AT_THE_BOUND).mean())
 
 
-def _own_rows(run: History) -> tuple[tuple[Numbers, Numbers] | None, list[str]]:
-    """Return the actions and observations of the own episodes in the last checkpoint, and what is missing."""
+def _own_rows(run: History, names: Sequence[str]) -> tuple[dict[str, Numbers], list[str]]:
+    """Return arrays of the own episodes in the last checkpoint, a row for each step, and what is missing."""
     if not run.acting:
-        return None, []
+        return {}, []
     if run.settings.get("replay_storage") == "disk":
-        return None, ["Own episodes are kept on disk, outside the checkpoint, and are left out."]
+        return {}, [f"The own episodes of {run.name} are kept on disk, outside the checkpoint, and are left out."]
     try:
         path = run.folder.last_checkpoint() / "replay.npz"
         if path.stat().st_size > LARGEST_REPLAY:
-            return None, [f"The own episodes of {run.name} take {path.stat().st_size:,} bytes and are left out."]
-        arrays: dict[str, Any] = read_foreign_arrays(path, ("action", "observation", "remaining"))
+            return {}, [f"The own episodes of {run.name} take {path.stat().st_size:,} bytes and are left out."]
+        arrays = read_foreign_arrays(path, ("remaining", *names))
         steps = arrays["remaining"] > 0
         if not steps.any():
-            return None, [f"No own episode of {run.name} is in its last checkpoint."]
-        return (arrays["action"][steps].astype(np.float64), arrays["observation"][steps].astype(np.float64)), []
+            return {}, [f"No own episode of {run.name} is in its last checkpoint."]
+        return {name: arrays[name][steps].astype(np.float64) for name in names}, []
     except (UserError, ValueError, KeyError, OSError) as error:
-        return None, [f"The own episodes of {run.name} cannot be read: {error}"]
+        return {}, [f"The own episodes of {run.name} cannot be read: {error}"]
 
 
 def _action_names(task: TaskSpec | None, episode: Episode) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from softflow.report.drawing import ON_THE_PAGE, as_svg, drawing
+from softflow.report.drawing import ON_THE_PAGE, as_svg, drawing, thousands
 from softflow.report.groups import Group
 from softflow.report.history import History
 from softflow.training.episode_table import EpisodeRow
@@ -34,7 +34,7 @@ def calibration(rows: Sequence[EpisodeRow]) -> np.ndarray:
     pairs = np.array([(row.value, row.achieved) for row in rows], dtype=np.float64).reshape(-1, 2)
     pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
     bins = [part for part in np.array_split(pairs, min(BINS, max(1, len(pairs) // FEWEST))) if len(part) >= FEWEST]
-    return np.array([(*part.mean(0), part[:, 1].std() / np.sqrt(len(part))) for part in bins]).reshape(-1, 3)
+    return np.array([(*part.mean(0), part[:, 1].std(ddof=1) / np.sqrt(len(part))) for part in bins]).reshape(-1, 3)
 
 
 def draw_calibration(groups: Sequence[Group], name: str, description: str) -> str:
@@ -82,5 +82,6 @@ def draw_outcomes(run: History, rows: Sequence[EpisodeRow], name: str, descripti
             )  # fmt: skip
             below += counts
         axes.set(xlabel="environment steps", ylabel="own episodes", ylim=(0, 1.25 * max(below.max(), 1)))
+        axes.xaxis.set_major_formatter(thousands)
         axes.legend(ncols=3, loc="upper left", fontsize=7.5, handlelength=1.0, columnspacing=1.0)
         return as_svg(figure, name, description)

@@ -34,7 +34,7 @@ def films_section(groups: Sequence[Group], number: int, missing: list[str]) -> S
     """
     figures: list[Figure] = []
     for group in groups:
-        run, place = group.runs[0], f"{group.label} on {group.environment}, seed {group.runs[0].seed}"
+        run, place = group.runs[0], f"{group.full_label}, seed {group.runs[0].seed}"
         try:
             for film in _first_films(run, number):
                 what = "Success" if film.is_success else "Failure"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,10 @@ class Group:
         return str(self.runs[0].settings.get(ENVIRONMENT, "unknown environment"))
 
     @property
+    def full_label(self) -> str:
+        return f"{self.label} on {self.environment}"
+
+    @property
     def seeds(self) -> str:
         return f"seed {self.runs[0].seed}" if len(self.runs) == 1 else f"{len(self.runs)} seeds"
 
@@ -91,10 +96,15 @@ class Group:
 
 
 def group_runs(runs: Sequence[History]) -> list[Group]:
-    """Group runs by their settings, in the order in which they are given."""
-    found: dict[str, list[History]] = {}
-    for run in runs:
-        found.setdefault(repr(sorted(_of_the_method(run).items())), []).append(run)
+    """Group runs by their settings, in the order in which they are given.
+
+    Runs of the same settings and seed repeat each other, so they belong to different groups.
+    """
+    found: dict[tuple[str, int], list[History]] = {}
+    repeated = Counter[tuple[str, int]]()
+    for run, shared in zip(runs, _shared(runs), strict=True):
+        found.setdefault((shared, repeated[shared, run.seed]), []).append(run)
+        repeated[shared, run.seed] += 1
     firsts = [group[0] for group in found.values()]
     labels = [_label(first, [one for one in firsts if _kind(one) == _kind(first)]) for first in firsts]
     for index, label in enumerate(labels):
@@ -111,19 +121,41 @@ def differences(runs: Sequence[History]) -> dict[str, list[Any]]:
 
     A setting that a run does not have is None.
     """
-    settings = [_of_the_method(run) for run in runs]
-    names = dict.fromkeys(name for values in settings for name in values)
-    columns = {name: [values.get(name) for values in settings] for name in names}
-    return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}
+    given, seedless = list(map(_of_the_method, runs)), list(map(_without_seed, runs))
+
+    def differ(name: str, settings: Sequence[dict[str, Any]]) -> bool:
+        return any(one.get(name) != settings[0].get(name) for one in settings)
+
+    names = dict.fromkeys(name for settings in given for name in settings)
+    chosen = [name for name in names if differ(name, given) and differ(name, seedless)]
+    return {name: [settings.get(name) for settings in seedless] for name in chosen}
+
+
+def _shared(runs: Sequence[History]) -> list[str]:
+    """Return for each run what the runs of its group share.
+
+    These are the settings as they are given if a run of another seed has the very same, such as `--base base_s0` for
+    all seeds. Otherwise they are the settings without the run's seed.
+    """
+    given = [repr(sorted(_of_the_method(run).items())) for run in runs]
+    seeds: dict[str, set[int]] = {}
+    for run, settings in zip(runs, given, strict=True):
+        seeds.setdefault(settings, set()).add(run.seed)
+    return [
+        settings if len(seeds[settings]) > 1 else repr(sorted(_without_seed(run).items()))
+        for run, settings in zip(runs, given, strict=True)
+    ]
 
 
 def _of_the_method(run: History) -> dict[str, Any]:
-    """Return the settings that runs of a group share. A path that ends in the run's seed, as in `base_s3`, loses it."""
+    return {name: value for name, value in run.settings.items() if name not in OF_THE_PLACE}
+
+
+def _without_seed(run: History) -> dict[str, Any]:
+    """Return the settings of the method. A path that ends in the run's seed, as in `base_s3`, loses it."""
     seed = re.compile(rf"_s{run.seed}(?![0-9A-Za-z])")
     return {
-        name: seed.sub("_s*", value) if isinstance(value, str) else value
-        for name, value in run.settings.items()
-        if name not in OF_THE_PLACE
+        name: seed.sub("_s*", value) if isinstance(value, str) else value for name, value in _of_the_method(run).items()
     }
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from softflow.report import sections
+from softflow.report.drawing import NUMBER_OF_COLORS
 from softflow.report.films import films_section
 from softflow.report.groups import Group, group_runs
 from softflow.report.history import History, read_histories
@@ -47,7 +48,8 @@ def write_report(paths: Sequence[str], out: Path, films: int = 0) -> None:
     )
     seeds = f"{len(runs)} run{'s' * (len(runs) > 1)}, {len(groups)} setting{'s' * (len(groups) > 1)}"
     subtitle = f"{seeds}; written {datetime.now():%Y-%m-%d %H:%M}. Intervals are 95 %, over seeds and episodes."
-    Page(title, subtitle, [_card(group, index) for index, group in enumerate(groups)], shown, missing).write(out)
+    cards = [_card(group, index % NUMBER_OF_COLORS) for index, group in enumerate(groups)]
+    Page(title, subtitle, cards, shown, missing).write(out)
 
 
 def _list(names: Sequence[str]) -> str:
@@ -63,7 +65,9 @@ def _card(group: Group, color: int) -> Card:
         return Card(group.title, group.environment, "–", ["not evaluated yet", *lines], color)
     first, last = pooled[0], pooled[-1]
     low, high = last.interval
-    lines.insert(0, f"[{low:.2f}, {high:.2f}] at the last evaluation, {sum(last.counts.episodes)} episodes")
+    number, seeds = len(last.counts.episodes), len(group.runs)
+    of_some = f" of {number} of {seeds} seeds" if number < seeds else ""
+    lines.insert(0, f"[{low:.2f}, {high:.2f}] at the last evaluation, {sum(last.counts.episodes)} episodes{of_some}")
     if last is not first:
         low, high = first.interval
         lines.insert(1, f"{first.rate:.2f} [{low:.2f}, {high:.2f}] after {first.stage}")

@@ -32,7 +32,7 @@ def success_section(groups: Sequence[Group]) -> Section:
     header = ["setting", "stage", "step", "environment steps", "success", "95 % interval", "seeds", "episodes"]
     rows = [
         [
-            f"{group.label} on {group.environment}", one.stage, f"{one.step:,.0f}", f"{one.environment_steps:,.0f}",
+            group.full_label, one.stage, f"{one.step:,.0f}", f"{one.environment_steps:,.0f}",
             f"{one.rate:.3f}", "[{:.2f}, {:.2f}]".format(*one.interval), str(len(one.counts.episodes)),
             f"{sum(one.counts.episodes):,}",
         ]
@@ -88,7 +88,7 @@ def values_section(groups: Sequence[Group]) -> Section | None:
             if pairs:
                 value, achieved = np.mean(np.array(pairs, dtype=np.float64), axis=0)
                 numbers = [f"{len(pairs):,}", f"{value:.3f}", f"{achieved:.3f}", f"{value - achieved:+.3f}"]
-                rows.append([f"{group.label} on {group.environment}", name, *numbers])
+                rows.append([group.full_label, name, *numbers])
     if not rows:
         return None
     text = [
@@ -96,9 +96,9 @@ def values_section(groups: Sequence[Group]) -> Section | None:
         "achieved more than was seen."
     ]
     caption = (
-        "Filled points and solid lines: own episodes. Hollow points and broken lines: held-out ones. Each point is an "
-        "eighth of the episodes; whiskers are 95 % intervals of the mean. Points below the dotted line did worse than "
-        "the critic expected."
+        "Filled points and solid lines: own episodes. Hollow points and broken lines: held-out ones. Each point is the "
+        "mean of an equal number of episodes, with its 95 % interval. Points below the dotted line did worse than the "
+        "critic expected."
     )
     svg = draw_calibration(groups, "calibration", "expected values against achieved returns")
     figure = Figure("Q against the discounted return", markup(svg), caption)
@@ -115,7 +115,7 @@ def outcomes_section(groups: Sequence[Group]) -> Section | None:
             own = [row for row in run.episodes or [] if row.source == "own"]
             if not own:
                 continue
-            title = f"{group.label} on {group.environment}, seed {run.seed}"
+            title = f"{group.full_label}, seed {run.seed}"
             svg = draw_outcomes(run, own, f"outcomes-{len(figures)}", f"own episodes of {title} by outcome")
             figures.append(Figure(title, markup(svg)))
             for arm in sorted({row.arm for row in own}):
@@ -161,7 +161,7 @@ def data_section(groups: Sequence[Group], missing: list[str]) -> Section | None:
             missing.append(f"{run.name}: no statistics of its demonstrations: {error}")
             continue
         missing += notes
-        title = f"{group.label} on {group.environment}, seed {run.seed}"
+        title = f"{group.full_label}, seed {run.seed}"
         parts: list[tuple[str, DataStatistics | None]] = [("actions", actions), ("observations", observations)]
         for name, statistics in parts:
             if statistics is not None:
@@ -191,9 +191,8 @@ def _data_caption(statistics: DataStatistics) -> str:
 def settings_section(groups: Sequence[Group], runs: Sequence[History]) -> Section:
     """The settings in which groups differ, and all settings."""
     firsts = [group.runs[0] for group in groups]
-    tables = []
+    tables, header = [], ["setting", *(group.full_label for group in groups)]
     if differing := differences(firsts):
-        header = ["setting", *(f"{group.label} on {group.environment}" for group in groups)]
         tables.append(
             Table(header, [[name, *map(_shown, values)] for name, values in differing.items()], settings=True)
         )
@@ -204,7 +203,7 @@ def settings_section(groups: Sequence[Group], runs: Sequence[History]) -> Sectio
     )  # fmt: skip
     names = dict.fromkeys(name for run in firsts for name in run.settings)
     rows = [[name, *(_shown(run.settings.get(name)) for run in firsts)] for name in names]
-    everything = Table(["setting", *(group.label for group in groups)], rows, settings=True)
+    everything = Table(header, rows, settings=True)
     text = [] if tables else ["All runs have the same settings, apart from their seeds."] if len(runs) > 1 else []
     return Section("settings", "Settings", text, [], [], tables, [folders, Fold("All settings", tables=[everything])])
 

@@ -31,15 +31,19 @@ class StageAxis:
 
     @classmethod
     def of(cls, runs: Sequence[History]) -> StageAxis:
-        """Return the axis of several runs."""
-        lengths: dict[str, int] = {}
+        """Return the axis of several runs. The stages of each run are in its own order."""
+        order: list[str] = []
         for run in runs:
-            for stage, length in run.lengths.items():
-                lengths[stage] = max(lengths.get(stage, 0), length)
+            place = len(order)
+            for stage in reversed(run.lengths):
+                if stage in order:
+                    place = order.index(stage)
+                else:
+                    order.insert(place, stage)
         starts, end = {}, 0
-        for stage, length in lengths.items():
+        for stage in order:
             starts[stage] = end
-            end += length
+            end += max(run.lengths.get(stage, 0) for run in runs)
         return cls(starts, end)
 
     def describe(self, runs: Sequence[History]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from softflow.errors import UserError, described
+from softflow.errors import UserError, described, one_line
 
 
 class Stopped(UserError):
@@ -37,7 +37,8 @@ class StopSignal:
 
     def fail(self, what: str, error: BaseException) -> None:
         """Stop the robot because `what` raised an error."""
-        self.set(f"{what} failed: {described(error)}", error)
+        why = one_line(error) if isinstance(error, UserError) else described(error)
+        self.set(f"{what} failed: {why}", error)
 
     def set_not_stopped(self, why: str) -> None:
         """Note that the robot could not be stopped."""

@@ -21,6 +21,7 @@ REDRAW = 0.1
 """Seconds between two drawings of the window."""
 WAITING = 0.01
 """Seconds between two looks for the key that begins an episode."""
+QUIT = "a person quit"
 
 
 class PersonTakeover(Takeover):
@@ -51,7 +52,9 @@ class PersonTakeover(Takeover):
     def reset(self) -> None:
         self._device.reset()
         self._events.extend(self._window.events())
-        self._device.listen(self._taken())  # of keys that were released meanwhile; commands are for an episode
+        self._obey()  # keys that were released meanwhile; of the commands before an episode, only quitting counts
+        if self._quits:
+            raise UserError(QUIT)
         self._begin()
 
     def act(self, last: NDArray[np.floating] | None) -> NDArray[np.floating] | None:
@@ -75,7 +78,7 @@ class PersonTakeover(Takeover):
         events = self._window.events()
         self._events.extend(events)
         if self._quits or Command.QUIT in commands_of(events):
-            stop.set("a person quit")
+            stop.set(QUIT)
         if self._said is not self._acts:
             self._said = self._acts
             self._say()
@@ -125,7 +128,7 @@ class Demonstrator(PersonTakeover):
         while not self._acts:
             self.look(signal)
             if signal.is_set() or self._quits:
-                raise UserError("a person quit")
+                raise UserError(QUIT)
             self._acts = self._obey()
             time.sleep(WAITING)
         self._has_ended = False  # a key that ends episodes has no meaning before one begins

@@ -80,7 +80,10 @@ class Job:
 
     @property
     def cpu_minutes(self) -> float:
-        """CPU time in minutes of the run and its processes, summed over the parts of an interrupted run."""
+        """CPU time in minutes of the run and its processes, summed over the parts of an interrupted run.
+
+        A part that was killed together with the study is not counted, because nobody measured it.
+        """
         return self._seconds(r"\d+ s, ") / 60
 
     def last_lines(self, number: int = 5) -> list[str]:

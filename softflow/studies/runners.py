@@ -69,8 +69,8 @@ def run_jobs(jobs: Iterable[JobT], runner: Runner, finished: Callable[[JobT], ob
         retries: How often a run that has failed goes on from its last checkpoint.
     """
     failed, failures = list[JobT](), Counter[JobT]()
-    running = {runner.submit(job): job for job in jobs if not job.finished}
     try:
+        running = {runner.submit(job): job for job in jobs if not job.finished}
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)

@@ -48,10 +48,11 @@ def make_data(
         rows = sum(len(episode) + 1 for episode in episodes)
         return Replay(rows, *sizes, horizon=horizon, imitate=rule, fixed=True, observation_rows=of_demonstration)
 
-    unlearnt = fixed(held_out) if held_out else None
-    for episode in held_out:
-        assert unlearnt is not None
-        unlearnt.add_episode(as_demonstration(episode, horizon))
+    unlearnt = None
+    if held_out:
+        unlearnt = fixed(held_out)
+        for episode in held_out:
+            unlearnt.add_episode(as_demonstration(episode, horizon))
     return Data(fixed(demonstrations), online, np.random.default_rng(config.seed), unlearnt)
 
 

@@ -93,6 +93,22 @@ def test_the_page_says_what_old_and_new_runs_lack(tmp_path: Path, command: Comma
     assert any(text.startswith("old: no statistics of its demonstrations") for text in texts)
 
 
+def test_the_page_says_how_many_seeds_have_made_the_last_evaluation(tmp_path: Path, command: Command) -> None:
+    write_run(tmp_path / "ended")
+    write_run(tmp_path / "training", "seed: 1\n", success=(0.7, 1.0))
+    assert command("softflow-report ended training --out r.html").status == 0
+    texts = Balanced(Path("r.html").read_text()).texts
+    assert "[0.58, 0.92] at the last evaluation, 20 episodes of 1 of 2 seeds" in texts
+
+
+def test_colours_of_many_settings_repeat(tmp_path: Path, command: Command) -> None:
+    runs = [write_run(tmp_path / f"r{number}", f"num_demos: {number}\n") for number in range(1, 11)]
+    assert command("softflow-report --out r.html", *runs).status == 0
+    page = Path("r.html").read_text()
+    used, defined = (set(re.findall(pattern, page)) for pattern in (r"var\(--series-(\d+)\)", r"--series-(\d+):"))
+    assert used <= defined == set("01234567")
+
+
 def test_the_films_are_in_the_page(small_run: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(films, "TRIES", 1)
     assert command("softflow-report run --films 1 --out r.html").status == 0

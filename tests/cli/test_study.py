@@ -105,6 +105,13 @@ def test_two_studies_do_not_share_a_folder(executed: list[Planned], capsys: pyte
     assert main(["study"]) == 0 and executed
 
 
+def test_a_file_cannot_be_the_folder(executed: list[Planned], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("study").touch()
+    assert main(["study"]) == 2 and not executed
+    expected = "error: study cannot be the folder of a study (File exists): choose another one\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_a_changed_setting_is_named(executed: list[Planned], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "--", "--online.steps", "1000"]) == 0
     assert main(["study", "--seeds", "1", "--", "--online.steps", "2000"]) == 2

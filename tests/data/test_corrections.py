@@ -112,7 +112,7 @@ def test_the_last_action_of_an_episode_is_held() -> None:
     ("changes", "message"),
     [
         (dict(human_chunk=None), "missing human_chunk: docs/how-to/corrections.md lists the arrays of the file"),
-        (dict(humanchunk=np.zeros(5)), "unknown array 'humanchunk', the nearest known one is 'human_chunk'"),
+        (dict(humanchunk=np.zeros(5)), "unknown array 'humanchunk': did you mean 'human_chunk'"),
         (dict(schema_version=np.array(2)), "schema_version is 2, this version of softflow reads 1"),
         (dict(observation=np.zeros(5)), "observation must be numbers of shape (N, O), got float64 of shape (5,)"),
         (dict(is_success=np.ones(3)), "is_success must be bools of shape (E,), got float64"),

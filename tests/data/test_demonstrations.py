@@ -181,7 +181,7 @@ def test_check_compatible():
     ("changes", "message"),
     [
         (dict(reward=None, mode=None), "missing reward, mode"),
-        (dict(rewards=np.zeros(8)), "unknown array 'rewards', the nearest known one is 'reward'"),
+        (dict(rewards=np.zeros(8)), "unknown array 'rewards': did you mean 'reward'"),
         (dict(schema_version=np.array(2)), "schema_version is 2, this version of softflow reads 1"),
         (dict(observation=np.zeros(8)), r"observation must be numbers of shape (N, O), got float64 of shape (8,)"),
         (dict(terminated=np.zeros(8)), r"terminated must be bools of shape (N,), got float64 of shape (8,)"),

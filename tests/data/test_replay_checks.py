@@ -151,7 +151,7 @@ def test_arrays_that_do_not_belong(tmp_path: Path) -> None:
     with np.load(file) as saved:
         arrays = dict(saved)
     np.savez(file, **arrays, rewards=arrays["reward"])
-    with pytest.raises(ValueError, match="unknown array 'rewards', the nearest known one is 'reward'"):
+    with pytest.raises(ValueError, match="unknown array 'rewards': did you mean 'reward'"):
         Replay(CAPACITY, 2, 1).load(file)
     with pytest.raises(ValueError, match="unknown array 'observation'"):  # its rows are in files
         Replay(CAPACITY, 2, 1, folder=tmp_path / "rows").load(file)

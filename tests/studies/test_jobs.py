@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -166,6 +166,19 @@ def test_an_interrupt_stops_what_runs_and_starts_nothing(make: Callable[..., Job
     assert (running.run_dir / "checkpoints" / "last").read_text() == "1"
     assert "\nstopped after" in running.log.read_text()
     assert not waiting.run_dir.exists()
+
+
+def test_an_interrupt_while_jobs_are_given_stops_those_that_run(make: Callable[..., Job]) -> None:
+    running = make("running", "wait")
+
+    def given() -> Iterator[Job]:
+        yield running
+        wait_for((running.run_dir / "waits").exists)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(given(), LocalRunner(1), lambda _: None)
+    assert "\nstopped after" in running.log.read_text()
 
 
 def test_a_second_interrupt_ends_what_does_not_stop(make: Callable[..., Job]) -> None:
