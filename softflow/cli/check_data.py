@@ -54,7 +54,10 @@ def _in_words(report: Report) -> Iterator[str]:
     elif all(one["from_recorded_starts"] for one in report.replays):
         yield "nothing is wrong"
     else:
-        yield "nothing was found, but replays from fresh resets prove little: see the remarks for what they do not tell"
+        yield (
+            "nothing was found. The dataset has no seeds, so replays begin elsewhere and need not succeed: see the "
+            "remarks for what they do not tell"
+        )
 
 
 def _replays(replays: dict[str, Any]) -> Iterator[str]:

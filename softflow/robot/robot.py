@@ -37,10 +37,11 @@ class Robot(ABC):
     def require_task(self, task: TaskSpec) -> None:
         """Raise `UserError` if the robot cannot serve a policy of this task. It is called before the robot moves.
 
-        By default the task is compared with that of the robot, if it has one.
+        By default the task is compared with that of the robot, if it has one. The order of the parts does not count,
+        because they have names.
         """
         if self.task is not None:
-            task.require_same(self.task, "the robot has another task than the policy")
+            task.require_same(self.task.ordered_as(task), "the robot has another task than the policy")
 
     @abstractmethod
     def reset(self) -> None:

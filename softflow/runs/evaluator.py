@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from softflow.console import remark
 from softflow.data import Episode, observation_tensor
 from softflow.errors import UserError
 from softflow.files import written_whole
@@ -157,6 +158,7 @@ class Evaluator:
             number = self.config.video_episodes
             columns = number if self._beside else columns_of(number)
             write_films(self._film, self._films(LARGEST_WIDTHS[self._film.suffix] // columns), columns)
+            remark(f"film: {self.config.video}")
 
     def _films(self, width: int) -> list[Film]:
         """Film the first episodes, if wanted by the policy of another stage as well, with pictures of this width."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from softflow.data import observation_tensor
+from softflow.errors import UserError
 from softflow.policies import BestOfN
 from softflow.runs.assembly import make_environment, require_fit
 from softflow.runs.video import (
@@ -125,4 +126,8 @@ class EvaluationFilms:
 
 
 def _rendering(settings: RunConfig) -> CheckedEnvironment:
-    return CheckedEnvironment(make_environment(settings, render_mode="rgb_array"), SuccessRule(settings.success))
+    try:
+        environment = make_environment(settings, render_mode="rgb_array")
+    except UserError as error:
+        raise UserError(f"there is no film, because the environment does not render: {error}") from error
+    return CheckedEnvironment(environment, SuccessRule(settings.success))

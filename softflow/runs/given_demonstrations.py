@@ -92,7 +92,7 @@ def first_demonstrations(config: RunConfig, given: Dataset | None) -> tuple[Data
     learnt = Dataset(dataset.episodes[: config.num_demos], dataset.task)
     beyond = not_among(learnt, dataset.episodes[config.num_demos : config.num_demos + held_out])
     if beyond:
-        note(f"{len(beyond)} demonstrations beyond num_demos are held out: eval/nll_held_out")
+        note(f"{len(beyond)} of the {found - config.num_demos} others are held out: eval/nll_held_out")
     return learnt, beyond
 
 

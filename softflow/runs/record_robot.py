@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -65,11 +66,13 @@ class RobotRecording:
         config: The settings.
 
     Raises:
-        UserError: The file to write exists, or there is no such device.
+        UserError: The file to write exists, there is no such device, or pygame is missing.
     """
 
     def __init__(self, config: RecordRobotConfig) -> None:
         require_new_file(Path(config.out), "--out")
+        with pygame_needed():  # before a robot is opened
+            importlib.import_module("softflow.teleop.takeover_window")
         find_device(config.teleop)
         self._config = config
         self._endings = list[bool]()
@@ -80,12 +83,10 @@ class RobotRecording:
 
         Raises:
             Stopped: The robot was stopped. The file holds what was recorded until then.
-            UserError: The robot, the device or a window cannot be opened, pygame is missing, or the task or its rate is
-                not known.
+            UserError: The robot, the device or a window cannot be opened, or the task or its rate is not known.
         """
-        with pygame_needed():
-            from softflow.runs.person_takeover import Demonstrator
-            from softflow.teleop.takeover_window import DemonstrationPanel, TakeoverWindow
+        from softflow.runs.person_takeover import Demonstrator
+        from softflow.teleop.takeover_window import DemonstrationPanel, TakeoverWindow
 
         config = self._config
         run = RunConfig(env=config.robot, env_options=config.robot_options)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from softflow.task.parts import UNNAMED, ActionPart, ObservationPart
+
+PartT = TypeVar("PartT", ObservationPart, ActionPart)
 
 
 def difference(expected: ObservationPart | ActionPart, got: ObservationPart | ActionPart) -> str:
@@ -50,6 +53,14 @@ def likely_renamed(
     ours, theirs = (Counter(names) for names in zip(*fits, strict=True)) if fits else (Counter(), Counter())
     sure = {name: other for name, other in fits if ours[name] == theirs[other] == 1}
     return [f"{part.name}={sure.get(part.name, 'NAME')}" for part in missing]
+
+
+def in_order_of(expected: Sequence[PartT], got: Sequence[PartT]) -> tuple[PartT, ...]:
+    """Return the parts `got` in the order of the expected ones if they have the same names, or else as they are."""
+    named = {part.name: part for part in got}
+    if sorted(named) != sorted(part.name for part in expected):
+        return tuple(got)
+    return tuple(named[part.name] for part in expected)
 
 
 def _height_and_width(part: ObservationPart) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from softflow.errors import UserError, nearest
 from softflow.task.actions import ActionScale
-from softflow.task.comparison import difference, likely_renamed
+from softflow.task.comparison import difference, in_order_of, likely_renamed
 from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.task.parts import UNNAMED, ActionPart, ObservationPart, duplicate, joined
 
@@ -243,6 +243,11 @@ class TaskSpec:
         if None not in (self.rate, other.rate) and not math.isclose(self.rate or 0, other.rate or 0, rel_tol=1e-3):
             found.append(f"the control rate is {other.rate:g} Hz, expected {self.rate:g} Hz")
         return found
+
+    def ordered_as(self, other: TaskSpec) -> TaskSpec:
+        """Return this task with its parts in the order of another one, where both have the same names."""
+        observation, action = in_order_of(other.observation, self.observation), in_order_of(other.action, self.action)
+        return replace(self, observation=observation, action=action)
 
     def require_same(self, other: TaskSpec, what: str) -> None:
         """Check that `other`, which belongs to `what`, describes the same task.

@@ -61,8 +61,9 @@ class RunConfig:
     """Random seed of the run, 0 to 99. The same seed gives the same run on the same machine."""
     device: str = "cpu"
     """Device of the networks, in torch's notation: `cpu`, `cuda`, `cuda:1`."""
-    threads: int = 2
-    """Number of CPU threads that torch uses."""
+    threads: int = 1
+    """Number of CPU threads that torch uses. The networks are small, so more threads gain little, and on a busy machine
+    they wait for each other."""
     num_envs: int = 25
     """Number of parallel environments."""
     vectorization_mode: VectorizationMode = "sync"

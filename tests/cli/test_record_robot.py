@@ -111,9 +111,12 @@ def test_the_buttons_of_a_device_begin_and_end_an_episode(record: Any) -> None:
     assert json.loads(result.out)["deadlines"] == 4
 
 
-def test_without_pygame_it_says_what_to_install(record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["gamepad", "tests.cli.test_record_robot:Pedal"])
+def test_without_pygame_it_says_what_to_install(device: str, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "softflow.teleop.takeover_window", None)
-    refused = record("recorded_arm:Arm", "--teleop tests.cli.test_record_robot:Pedal").error()
+    monkeypatch.delitem(sys.modules, "softflow.teleop.gamepad", raising=False)
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    refused = record("recorded_arm:Arm", f"--teleop {device}").error()
     assert "pip install 'softflow[teleop]'" in refused and not Path("demos.rec").exists()
 
 

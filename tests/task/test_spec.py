@@ -200,3 +200,12 @@ def test_names_of_numbers_count_where_both_know_them() -> None:
     for names in (("pan",), ("pan", "pan"), ("pan", 1)):
         with pytest.raises(ValueError, match="give each of its 2 numbers a name of its own as names"):
             replace(part, names=names)
+
+
+def test_a_task_is_put_in_the_order_of_another_with_the_same_names() -> None:
+    first, second = ObservationPart("joints", (2,)), ObservationPart("goal", (3,))
+    arm, hand = ActionPart("arm", (-1.0,), (1.0,)), ActionPart("hand", (0.0, 0.0), (2.0, 2.0))
+    task, turned = TaskSpec((first, second), (arm, hand)), TaskSpec((second, first), (hand, arm))
+    assert turned.differences(task) and turned.ordered_as(task) == task
+    other = TaskSpec((first, ObservationPart("target", (3,))), (arm, hand))
+    assert turned.ordered_as(other) == TaskSpec((second, first), (arm, hand))
