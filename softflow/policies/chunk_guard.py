@@ -163,7 +163,7 @@ class ChunkGuard(nn.Module):
             raise ValueError(f"chunk: expected finite numbers {expected}, got {tuple(chunk.shape)}")
         if not 0 < quantile < 1:
             raise ValueError(f"quantile: expected a number in (0, 1), got {quantile!r}")
-        at_once = ROWS if self.colours is None else ENCODED_AT_ONCE
+        at_once = ROWS if self.colours is None else ENCODED_AT_ONCE  # images take far more memory
         batches = zip(observation.split(at_once), chunk.split(at_once), strict=True)
         scores = [self.log_prob(*rows) for rows in batches]
         threshold = _lower_quantile(torch.cat(scores), quantile)
@@ -268,7 +268,7 @@ class ChunkGuard(nn.Module):
 
 
 def _colours(encoder: PixelEncoder, observation: Tensor) -> Tensor:
-    """Return the average colours in [0, 1] of all cells of all images: packed uint8 (B, O) -> (B, images * cells)."""
+    """Return the average colours in [0, 1] of the cells of all images: packed uint8 (B, O) -> (B, S - K)."""
     averages = []
     for image in encoder.layout.images:
         pixels = observation[:, encoder.layout.slices[image.name]].unflatten(1, image.shape).permute(0, 3, 1, 2)
