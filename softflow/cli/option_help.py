@@ -123,7 +123,8 @@ def _takeover(values: Values) -> tuple[str, list[Option]]:
 
 def _chosen_environment(values: Values) -> tuple[str, Values]:
     """Return the environment, and its options in the run that names it, if any."""
-    run = values.get("corrections") or values.get("run")
+    corrections = values.get("corrections")  # a run for softflow-demo, files for softflow-train
+    run = corrections if isinstance(corrections, str) else values.get("run")
     if run is None:
         if not values.get("env"):
             raise UserError("they are those of the environment, so name it, or the run, as well")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,12 +10,20 @@ from softflow.data.episodes import Episode
 from softflow.errors import UserError
 
 
-def whole_chunks(episodes: Sequence[Episode], horizon: int) -> tuple[np.ndarray, np.ndarray]:
+def whole_chunks(
+    episodes: Sequence[Episode], horizon: int, summary: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the observations (N, O) and chunks (N, H, A) that start at least H steps before an episode's end.
 
     Chunks cut short by an episode's end are left out. Imitation pads them by repeating the last action, but a policy
     can seldom observe that an episode is about to end, so padded chunks are not examples of likely behaviour. Chunks
     with no reward after their start are left out as well, as in imitation.
+
+    Args:
+        episodes: The episodes.
+        horizon: The number of actions in a chunk, H.
+        summary: Applied to the observations of one episode at a time, (n, O) -> (n, S), so that images need not all be
+            in memory. The result then has S in place of O.
 
     Raises:
         UserError: No chunk is left.
@@ -24,9 +32,10 @@ def whole_chunks(episodes: Sequence[Episode], horizon: int) -> tuple[np.ndarray,
     for episode in episodes:
         return_to_go = np.cumsum(episode.reward[::-1], dtype=np.float64)[::-1]
         starts = np.flatnonzero(return_to_go[: max(0, len(episode) - horizon + 1)] > 0)
-        observations.append(episode.observation[starts])
-        chunks.append(episode.action[starts[:, None] + np.arange(horizon)])
-    if not any(map(len, chunks)):
+        if len(starts):
+            observations.append(summary(episode.observation[starts]))
+            chunks.append(episode.action[starts[:, None] + np.arange(horizon)])
+    if not chunks:
         raise UserError(
             f"no episode has {horizon} steps with reward after them: give demonstrations that earn some, for instance "
             "1 on the step that succeeded"

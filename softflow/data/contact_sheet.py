@@ -84,8 +84,9 @@ def _sheet(layout: ObservationLayout, episodes: Mapping[int, Episode]) -> Image:
         images = layout.unpack(episode.observation[[0, len(episode) // 2, len(episode)]])
         for part, left, size in zip(layout.images, lefts, cameras, strict=False):
             for index, image in enumerate(images[part.name]):
-                frame = Image.fromarray(_visible(image)).resize(size, Image.Resampling.BOX)  # enlarged without blur
-                sheet.paste(frame.convert("RGB"), (left + index * (size[0] + GAP), top + LINE))
+                frame = Image.fromarray(visible_channels(image)).convert("RGB")
+                frame = frame.resize(size, Image.Resampling.BOX)  # enlarged without blur
+                sheet.paste(frame, (left + index * (size[0] + GAP), top + LINE))
     return sheet
 
 
@@ -96,7 +97,7 @@ def _fitted(part: Part) -> tuple[int, int]:
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def _visible(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def visible_channels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the channels of an image (height, width, channels) that are shown."""
     channels = image.shape[2]
     if channels in (3, 4):

@@ -131,7 +131,7 @@ class ChunkPolicy(nn.Module, ABC):
         Raises:
             ValueError: A size differs.
         """
-        own, given = (_sizes(size) for size in (self._observation_size, task.observation_size))
+        own, given = (_sizes(size) for size in (self.observation_size, task.observation_size))
         if own != given:
             raise ValueError(f"the task has observations of {given}, the policy of {own}: it is another task's policy")
         if task.action_dim != self.action_dim:
@@ -141,7 +141,8 @@ class ChunkPolicy(nn.Module, ABC):
             )
 
     @property
-    def _observation_size(self) -> ObservationSize:
+    def observation_size(self) -> ObservationSize:
+        """O, or the layout of packed observations."""
         return self.encoder.layout if self.encoder is not None else self.observation_dim
 
     @property

@@ -5,7 +5,9 @@ Each question is answered by a number and a threshold:
     log p(chunk | observation)    The exact log-density of the chunk under a frozen imitation policy. If it is low, the
                                   chunk is unlike anything demonstrated for this observation.
     distance(observation)         Mahalanobis distance of the raw observation from the training observations of the
-                                  density. If it is large, the log-density of the chunk is not reliable.
+                                  density. If it is large, the log-density of the chunk is not reliable. Images count
+                                  by their average colours in a few cells: features of an encoder can be blind to what
+                                  was never in its training data.
 
 The thresholds come from held-out demonstrations, because training demonstrations are far likelier than new ones. The
 distance is needed because the log-density is conditional: given the same wrong observation, the policy and the density
@@ -21,17 +23,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from softflow.errors import UserError, one_line
 from softflow.policies.action_limits import ActionLimits, Limit
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.best_of_n import BestOfN
 from softflow.policies.flow_policy import FlowPolicy
+from softflow.policies.normalizer import ObservationNormalizer
+from softflow.policies.pixel_encoder import ENCODED_AT_ONCE, PixelEncoder
 from softflow.policies.weights import read_module, write_module
 from softflow.task import TaskSpec
 
 SHRINKAGE = 0.05
 """Added to the variance of standardised observations, so that distances stay finite along constant dimensions."""
+CELLS = 4
+"""Images are compared by the average colours in so many rows and columns of cells."""
+GREY_LEVEL = 1 / 255
+"""Smallest standard deviation of an average colour, so that a cell that never changed does not amplify noise."""
 ROWS = 1024  # batch size of the calibration
 
 
@@ -44,8 +53,8 @@ class ChunkGuard(nn.Module):
         task: The observations and actions of the robot, which are saved with the guard. None if unknown.
 
     Raises:
-        ValueError: `density` is not a `FlowPolicy`, reads images, or has a flow without an exact density; a limit is
-            invalid; or the observations or actions of the task do not fit the density.
+        ValueError: `density` is not a `FlowPolicy`, or has a flow without an exact density; a limit is invalid; or the
+            observations or actions of the task do not fit the density.
     """
 
     threshold: Tensor
@@ -63,8 +72,6 @@ class ChunkGuard(nn.Module):
         super().__init__()
         if not isinstance(density, FlowPolicy):
             raise ValueError(f"a guard needs the density of a FlowPolicy, got {type(density).__name__}")
-        if density.encoder is not None:
-            raise ValueError("a guard measures the distance of numbers from the training data: it cannot judge images")
         if not density.flow.exact_density:
             raise ValueError(
                 f"flow {density.flow_name!r} has no exact density, which a guard needs: train the imitation policy "
@@ -76,12 +83,39 @@ class ChunkGuard(nn.Module):
         self.density = copy.deepcopy(density).requires_grad_(False).eval()
         self.limits = ActionLimits(density.action_dim, low, high, rate)
         self.quantile = math.nan
-        size = density.observation_dim
+        size, self.colours = len(density.normalizer.mean), None
+        if density.encoder is not None:
+            colours = sum(CELLS * CELLS * image.shape[2] for image in density.encoder.layout.images)
+            size, self.colours = size + colours, ObservationNormalizer(colours)
         self.register_buffer("threshold", torch.tensor(math.nan))
         self.register_buffer("distance_threshold", torch.tensor(math.nan))
         self.register_buffer("whitening", torch.full((size, size), math.nan))
 
     # ------------------------------------------------------------------------------------------------------- judging
+
+    def summary(self, observation: Tensor, name: str = "observation") -> Tensor:
+        """Check observations, and return what `distance` compares of them: (B, O) -> (B, S).
+
+        These are the numbers, and the average colours of the images. Observations without images are returned as they
+        are.
+
+        Args:
+            observation: The observations.
+            name: Their name in error messages.
+
+        Raises:
+            ValueError: The shape or the dtype is wrong, or a number is not finite.
+        """
+        encoder, size = self.density.encoder, self.density.observation_dim
+        if observation.ndim != 2 or observation.shape[1] != size:
+            raise ValueError(f"{name}: expected (B, {size}), got {tuple(observation.shape)}")
+        if encoder is not None and observation.dtype != torch.uint8:
+            raise ValueError(f"{name}: expected packed observations, uint8, got {observation.dtype}")
+        numbers = observation if encoder is None else encoder.numbers(observation)
+        if not numbers.isfinite().all():
+            dims = (~numbers.isfinite()).any(0).nonzero()[:, 0].tolist()
+            raise ValueError(f"{name}: dimensions {dims} are not finite numbers: no action can be chosen")
+        return numbers if encoder is None else torch.cat([numbers, _colours(encoder, observation)], -1)
 
     def log_prob(self, observation: Tensor, chunk: Tensor) -> Tensor:
         """Return log p(chunk | observation) of whole chunks, in nats: (B, O), (B, *n, H, A) -> (B, *n).
@@ -96,9 +130,7 @@ class ChunkGuard(nn.Module):
 
         Its average is about 1 for the training observations of the density.
         """
-        return torch.linalg.vector_norm(self._standardize(observation) @ self.whitening.mT, dim=-1) / math.sqrt(
-            self.density.observation_dim
-        )
+        return self._distance(self.summary(observation))
 
     @torch.no_grad()
     def calibrate(self, learned: Tensor, observation: Tensor, chunk: Tensor, quantile: float = 0.05) -> None:
@@ -110,7 +142,7 @@ class ChunkGuard(nn.Module):
         episodes rather than many windows.
 
         Args:
-            learned: Training observations of the density, (M, O).
+            learned: The `summary` of the training observations of the density, (M, S).
             observation: Observations of held-out demonstrations, (N, O).
             chunk: The demonstrated chunks, (N, H, A), as returned by `softflow.data.whole_chunks`, which leaves out
                 chunks that are cut short by the end of an episode.
@@ -121,26 +153,33 @@ class ChunkGuard(nn.Module):
                 chunks for it.
         """
         for name, rows in (("learned", learned), ("observation", observation)):
-            self.require_observations(rows, name)
             if not len(rows):
                 raise ValueError(f"{name}: expected at least one row")
+        if learned.ndim != 2 or learned.shape[1] != len(self.whitening) or not learned.isfinite().all():
+            raise ValueError(f"learned: expected finite numbers (M, {len(self.whitening)}), got {tuple(learned.shape)}")
+        summary = torch.cat([self.summary(rows) for rows in observation.split(ROWS)])
         expected = (len(observation), *self.density.latent_shape)
         if chunk.shape != expected or not chunk.isfinite().all():
             raise ValueError(f"chunk: expected finite numbers {expected}, got {tuple(chunk.shape)}")
         if not 0 < quantile < 1:
             raise ValueError(f"quantile: expected a number in (0, 1), got {quantile!r}")
-        scores = [self.log_prob(*rows) for rows in zip(observation.split(ROWS), chunk.split(ROWS), strict=True)]
+        at_once = ROWS if self.colours is None else ENCODED_AT_ONCE  # images take far more memory
+        batches = zip(observation.split(at_once), chunk.split(at_once), strict=True)
+        scores = [self.log_prob(*rows) for rows in batches]
         threshold = _lower_quantile(torch.cat(scores), quantile)
         if not threshold.isfinite():
             raise ValueError(
                 "chunk: at this quantile the held-out chunks have no density at all: check the actions' units"
             )
+        if self.colours is not None:
+            std, mean = torch.std_mean(self._split(learned)[1], 0, correction=0)
+            self.colours.fit(mean, std.clamp(min=GREY_LEVEL))
         standard = self._standardize(learned).double()
         second_moment = standard.mT @ standard / len(standard)
         shrunk = second_moment + SHRINKAGE * torch.eye(len(second_moment)).to(second_moment)
         self.whitening.copy_(torch.linalg.inv(torch.linalg.cholesky(shrunk)))
         self.threshold.copy_(threshold)
-        self.distance_threshold.copy_(-_lower_quantile(-self.distance(observation), quantile))
+        self.distance_threshold.copy_(-_lower_quantile(-self._distance(summary), quantile))
         self.quantile = quantile
 
     def require_calibrated(self) -> None:
@@ -170,18 +209,20 @@ class ChunkGuard(nn.Module):
                 "use a guard of the same environment and horizon"
             )
 
-    def require_observations(self, rows: Tensor, name: str = "observation") -> None:
-        """Raise ValueError unless `rows` are finite observations, (B, O)."""
-        size = self.density.observation_dim
-        if rows.ndim != 2 or rows.shape[1] != size:
-            raise ValueError(f"{name}: expected (B, {size}), got {tuple(rows.shape)}")
-        if not rows.isfinite().all():
-            dims = (~rows.isfinite()).any(0).nonzero()[:, 0].tolist()
-            raise ValueError(f"{name}: dimensions {dims} are not finite numbers: no action can be chosen")
+    def _distance(self, summary: Tensor) -> Tensor:
+        whitened = self._standardize(summary) @ self.whitening.mT
+        return torch.linalg.vector_norm(whitened, dim=-1) / math.sqrt(len(self.whitening))
 
-    def _standardize(self, observation: Tensor) -> Tensor:
-        """Standardise like the density's normaliser, but without clipping, so that a broken sensor is far away."""
-        return (observation - self.density.normalizer.mean) / self.density.normalizer.std
+    def _standardize(self, summary: Tensor) -> Tensor:
+        """Standardise by the training data, but without clipping, so that a broken sensor is far away."""
+        numbers, colours = self._split(summary)
+        numbers = self.density.normalizer.standardize(numbers)
+        return numbers if self.colours is None else torch.cat([numbers, self.colours.standardize(colours)], -1)
+
+    def _split(self, summary: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the numbers and the average colours in a summary."""
+        numbers = len(self.density.normalizer.mean)
+        return summary[:, :numbers], summary[:, numbers:]
 
     # -------------------------------------------------------------------------------------------------------- files
 
@@ -209,6 +250,8 @@ class ChunkGuard(nn.Module):
         try:
             guard = read_module(folder, "guard", cls._build)
             guard.density.require_statistics()
+            if guard.colours is not None:
+                guard.colours.require_statistics()
             guard.limits.require_valid()
             guard.require_calibrated()
         except Exception as error:  # an invalid description may raise anything
@@ -222,6 +265,15 @@ class ChunkGuard(nn.Module):
         guard = cls(FlowPolicy.build(**description["density"]), task=task)
         guard.quantile = float(description["quantile"])
         return guard
+
+
+def _colours(encoder: PixelEncoder, observation: Tensor) -> Tensor:
+    """Return the average colours in [0, 1] of the cells of all images: packed uint8 (B, O) -> (B, S - K)."""
+    averages = []
+    for image in encoder.layout.images:
+        pixels = observation[:, encoder.layout.slices[image.name]].unflatten(1, image.shape).permute(0, 3, 1, 2)
+        averages.append(functional.adaptive_avg_pool2d(pixels.float() / 255, CELLS).flatten(1))
+    return torch.cat(averages, 1)
 
 
 def _lower_quantile(scores: Tensor, quantile: float) -> Tensor:

@@ -105,7 +105,7 @@ class ForeignPolicy(BasePolicy):
         return len(self.normalizer.mean) + self.model.feature_count
 
     @property
-    def _observation_size(self) -> ObservationSize:
+    def observation_size(self) -> ObservationSize:
         return self.layout or self.observation_dim
 
     def features(self, observation: Tensor) -> Tensor:

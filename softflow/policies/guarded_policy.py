@@ -79,20 +79,21 @@ class GuardedPolicy:
             ValueError: A number in an observation or in a proposed chunk is not finite, or a shape is wrong.
         """
         guard = self.guard
-        guard.require_observations(observation)
+        distance, seen = guard.distance(observation), guard.density.read(observation)  # encodes each image once
         proposed = self._propose(observation).clone()
         chunk = guard.limits(proposed, previous)
-        score = guard.log_prob(observation, chunk)
+        score = guard.log_prob(seen, chunk)
         flagged = ~(score >= guard.threshold)
         replaced = torch.zeros_like(flagged)
         unlikely = flagged.clone()
-        for draw in (self._propose_again, self._draw_from_density) if self.attempts else ():
+        draws = ((self._propose_again, observation), (self._draw_from_density, seen)) if self.attempts else ()
+        for draw, given in draws:
             rows = unlikely.nonzero()[:, 0]
             if not len(rows):
                 break
-            candidates = draw(observation[rows])  # (R, N, H, A), N for each row that is still unlikely
+            candidates = draw(given[rows])  # (R, N, H, A), N for each row that is still unlikely
             kept = guard.limits(candidates, previous[rows] if previous is not None else None)
-            scores = guard.log_prob(observation[rows], kept)
+            scores = guard.log_prob(seen[rows], kept)
             passes = scores >= guard.threshold
             best = torch.where(passes.any(1), passes.int().argmax(1), scores.argmax(1))  # the first that passes
             each = torch.arange(len(rows), device=rows.device)
@@ -102,16 +103,16 @@ class GuardedPolicy:
             replaced[rows] = True
             unlikely[rows] = ~passes[each, best]
         limited = (chunk != proposed)[:, : self.n_action_steps].flatten(1).any(1)
-        unfamiliar = ~(guard.distance(observation) <= guard.distance_threshold)
+        unfamiliar = ~(distance <= guard.distance_threshold)
         return chunk[:, : self.n_action_steps], Report(score, flagged, replaced, unlikely, limited, unfamiliar)
 
     def _propose_again(self, observation: Tensor) -> Tensor:
         """Draw more chunks from the policy in one batch: (R, O) -> (R, N, H, A)."""
         return self._propose(observation.repeat_interleave(self.attempts, 0)).unflatten(0, (-1, self.attempts))
 
-    def _draw_from_density(self, observation: Tensor) -> Tensor:
+    def _draw_from_density(self, seen: Tensor) -> Tensor:
         """Draw chunks from the density of the guard: (R, O) -> (R, N, H, A)."""
-        return self.guard.density.propose(observation, self.attempts, self.temperature)
+        return self.guard.density.propose(seen, self.attempts, self.temperature)
 
     def _propose(self, observation: Tensor) -> Tensor:
         """Return the chunks that the policy proposes, after checking them: (B, O) -> (B, H, A)."""

@@ -51,9 +51,13 @@ class ObservationNormalizer(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """Normalise observations: (..., O) -> (..., O)."""
+        return self.standardize(observation).clamp(-CLIP, CLIP)
+
+    def standardize(self, observation: Tensor) -> Tensor:
+        """Normalise observations without clipping them: (..., O) -> (..., O)."""
         if not self._ready:
             self.require_statistics()
-        return ((observation - self.mean) / self.std).clamp(-CLIP, CLIP)
+        return (observation - self.mean) / self.std
 
 
 def _check_anew(normalizer: ObservationNormalizer, _: object) -> None:

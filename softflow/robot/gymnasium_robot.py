@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softflow.errors import UserError
+from softflow.robot.one_thread import OneThread
 from softflow.robot.robot import Action, Robot
 from softflow.task import TaskSpec
 from softflow.training.checked_environment import CheckedEnvironment
@@ -21,7 +22,7 @@ class GymnasiumRobot(Robot):
     """Steps an environment at each command.
 
     The simulated world does not wait: if a command comes late, the steps that it missed are made first, with the action
-    before it.
+    before it. The environment runs in one thread, because an environment that renders may not change threads.
 
     Args:
         env: An environment of `softflow.envs.make_env`.
@@ -47,7 +48,7 @@ class GymnasiumRobot(Robot):
     ) -> None:
         if not isinstance(env.metadata.get("task_spec"), TaskSpec):
             raise UserError("the environment has no description: make it with softflow.envs.make_env")
-        self.environment, self._task = CheckedEnvironment(env, success), TaskSpec.from_env(env)
+        self.environment, self._task = CheckedEnvironment(OneThread(env), success), TaskSpec.from_env(env)
         self._rate, self._seed, self._clock = rate, seed, clock
 
     @property

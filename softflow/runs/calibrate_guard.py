@@ -43,7 +43,7 @@ def make_guard(
         if held_out.task is not None:
             deployed.task.require_same(held_out.task, "the held-out demonstrations are of another task than the policy")
     episodes = held_out.episodes
-    check_compatible(episodes, policy.observation_dim, policy.action_dim)
+    check_compatible(episodes, policy.observation_size, policy.action_dim)
     learned = _learned_from(run)
     if known := len(set(map(identity, learned)) & set(map(identity, episodes))):
         raise UserError(
@@ -55,14 +55,18 @@ def make_guard(
         seen = [*learned, *(map(mirror, learned) if mirror else ())]
     except ValueError as error:
         raise UserError(f"{run}: its configuration belongs to another environment: {error}") from error
-    observation, chunk = map(torch.as_tensor, whole_chunks(episodes, policy.horizon))
     rate: float | torch.Tensor = torch.inf
     if rate_factor is not None:
         largest = np.max([np.abs(np.diff(episode.action, axis=0)).max(0) for episode in seen if len(episode) > 1], 0)
         rate = rate_factor * torch.as_tensor(largest).clamp(min=1e-6)
     try:
         guard = ChunkGuard(policy, rate=rate, task=deployed.task)
-        guard.calibrate(torch.as_tensor(whole_chunks(seen, 1)[0]), observation, chunk, quantile)
+
+        def summary(rows: np.ndarray) -> np.ndarray:
+            return guard.summary(torch.as_tensor(rows), "learned").numpy()
+
+        observation, chunk = map(torch.as_tensor, whole_chunks(episodes, policy.horizon))
+        guard.calibrate(torch.as_tensor(whole_chunks(seen, 1, summary)[0]), observation, chunk, quantile)
     except ValueError as error:
         raise UserError(f"cannot calibrate a guard of {run}: {error}") from error
     loaded.say_choice()

@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from softflow.data.contact_sheet import visible_channels
+from softflow.envs.packing import find_layout
 from softflow.errors import UserError, did_you_mean
 from softflow.files import written_whole
+from softflow.task.layout import ObservationLayout
 from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.failures import EnvironmentFailed, Failure
 from softflow.training.global_state import environments_turn
@@ -68,6 +71,8 @@ def film_episode(
 ) -> Film:
     """Run one episode in an environment with `render_mode="rgb_array"` and film it.
 
+    Images in the observation are shown below the picture, so that one sees what the policy sees.
+
     Args:
         environment: The environment.
         choose: The policy, which maps an observation (1, O) to what it does.
@@ -81,9 +86,15 @@ def film_episode(
         EnvironmentFailed: The environment raised an error.
     """
     film = Film(caption or f"seed {seed}", frames_per_second=environment.metadata.get("render_fps") or 20)
+    layout = find_layout(environment)
+
+    def shoot() -> None:
+        picture = _reduced(picture_of(environment), width)
+        film.frames.append(picture if layout is None else _above_images(picture, observation, layout))
+
     with _their_turn():
         observation, info = environment.reset(seed=seed)
-        film.frames.append(_reduced(picture_of(environment), width))
+        shoot()
     film.values.append(None)
     if shown is not None:
         film.measured.append(_measured(info, shown))
@@ -93,7 +104,7 @@ def film_episode(
         with _their_turn():
             for action in choice.actions:
                 observation, reward, terminated, truncated, info = environment.step(action)
-                film.frames.append(_reduced(picture_of(environment), width))
+                shoot()
                 film.values.append(choice.value)
                 if shown is not None:
                     film.measured.append(_measured(info, shown))
@@ -222,6 +233,18 @@ def _reduced(picture: np.ndarray, width: int) -> np.ndarray:
         return picture
     image = pillow_image()
     return np.asarray(image.fromarray(picture).resize(size, image.Resampling.LANCZOS))
+
+
+def _above_images(picture: np.ndarray, observation: np.ndarray, layout: ObservationLayout) -> np.ndarray:
+    """Return a picture with the images of a packed observation (O,) below it, each at most a third as wide."""
+    image, seen = pillow_image(), layout.unpack(observation)
+    width = picture.shape[1] // max(3, len(layout.images))
+    heights = [max(1, round(width * part.shape[0] / part.shape[1])) for part in layout.images]
+    below = image.new("RGB", (picture.shape[1], math.ceil(max(heights) / 2) * 2))
+    for number, (part, height) in enumerate(zip(layout.images, heights, strict=True)):
+        shown = image.fromarray(visible_channels(seen[part.name])).convert("RGB")
+        below.paste(shown.resize((width, height), image.Resampling.BOX), (number * width, 0))
+    return np.vstack([picture, np.asarray(below)])
 
 
 def pillow_image() -> Any:

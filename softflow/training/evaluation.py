@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
-from softflow.data import Decision, Episode
+from softflow.data import Decision, Episode, observation_tensor
 from softflow.policies import GuardedPolicy
 from softflow.training.failures import EnvironmentErrors
 from softflow.training.intervals import wilson_interval
@@ -95,7 +95,7 @@ def evaluate_guarded(
     device = policy.guard.threshold.device
 
     def act(observation: np.ndarray, arms: np.ndarray) -> Decision[np.ndarray]:
-        seen = torch.as_tensor(observation, dtype=torch.float32, device=device)
+        seen = observation_tensor(observation, device)
         chunks, records = list[np.ndarray](), list[np.ndarray]()
         # one environment at a time, because an episode that starts has no last action for the guard's rate limit
         for row, last in zip(seen.split(1), rollout.last_actions, strict=True):

@@ -105,10 +105,15 @@ def test_other_runs_find_features_of_the_same_encoder_alone(command: Any, encode
     assert re.search(rf"{file.name}: .* delete it", damaged.err + again.err)
 
 
-def test_evaluation_export_and_steering_see(command: Any) -> None:
+def test_evaluation_guard_export_and_steering_see(command: Any) -> None:
     assert command(f"{TRAIN} --algo imitation --flow gaussian --run-dir run").status == 0
     Path("small.safetensors").unlink()
     assert "success_rate" in json.loads(command("softflow-eval run --episodes 2 --json").out)
+    save_demonstrations("held_out.npz", lamp_episodes(20, first_seed=12))
+    calibrated = command("softflow-guard run --demos held_out.npz --out guard --rate-factor 1.5")
+    assert "the 0.05 quantile of 20 held-out chunks" in calibrated.out, calibrated
+    guarded = command("softflow-eval run --guard guard --episodes 2 --json")
+    assert json.loads(guarded.out)["guard"].keys() == {"flagged", "replaced", "unlikely", "limited", "unfamiliar"}
     exported = command("softflow-export run --format onnx --out policy.onnx")
     assert exported.status == 0, exported
     Path("steer.yaml").write_text("{num_envs: 2, eval_episodes: 2, batch_size: 8, base_rollouts: {steps: 8}}")

@@ -97,6 +97,11 @@ def test_evaluation_lists_the_options_of_the_runs_environment(help_of: Any, smal
     assert "--env-options cannot be listed: they are those of the environment, so name it, or the run, as well" in text
 
 
+def test_corrections_of_a_training_are_files_and_name_no_run(help_of: Any, small_run: Path) -> None:
+    _, text = help_of("softflow-train --algo iwr --base run --corrections takeovers.npz")
+    assert "Options of the environment" in text and "cannot be listed" not in text
+
+
 def test_demonstrating_lists_the_options_of_the_demonstrator(help_of: Any) -> None:
     options, text = help_of("softflow-demo --demonstrator-options.noise 0.5")
     assert "Options of the demonstrator of softflow/TapeCut-v0:" in text

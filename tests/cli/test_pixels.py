@@ -18,6 +18,7 @@ from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.training_runs import interrupted
 from tests.pictures import LAYOUT, Lamp, lamp_episodes
+from tests.policies.guards import calibrated
 
 TRAIN = "softflow-train --env tests/Lamp-v0 --demos lamp.npz --num-demos 24 --config small.yaml --run-dir run"
 
@@ -43,6 +44,8 @@ def test_imitation_sees(command: Any, measured: Any) -> None:
     assert policy.encoder.layout == LAYOUT
     assert policy.describe()["encoder_options"] == {"features": 16, "width": 8}
     assert load_demonstrations("run/demonstrations.npz")[0].layout == LAYOUT
+    calibrated().save("numbers")
+    assert "use a guard of the same environment" in command("softflow-eval run --guard numbers").error()
 
 
 def test_softflow_runs_and_steers_and_resumes(command: Any) -> None:

@@ -11,11 +11,14 @@ import gymnasium
 import numpy as np
 import pytest
 
+from softflow.envs import make_env
 from softflow.errors import UserError
 from softflow.runs.video import HOLD, Choice, Film, columns_of, film_episode, grid, write_films
 from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.failures import EnvironmentFailed
 from softflow.training.success import SuccessRule
+from tests.pictures import SIZE as CAMERA_SIZE
+from tests.pictures import Lamp
 
 FRAMES, SIZE = 5, 160
 HOLD_FRAMES = round(20 * HOLD)
@@ -94,6 +97,30 @@ def test_a_number_that_the_environment_reports_is_shown() -> None:
     assert len(differing) and differing[:, 0].max() < SIZE // 3  # below the caption, in the upper part
     with pytest.raises(UserError, match="the environment reports no number 'stepz': did you mean 'steps'"):
         film_episode(environment, choose, seed=3, shown="stepz")
+
+
+class FilmedLamp(Lamp):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+
+    def __init__(self, render_mode: str) -> None:
+        self.render_mode = render_mode
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        return np.full((60, 6 * CAMERA_SIZE, 3), 7, np.uint8)
+
+
+def test_what_the_policy_sees_is_shown_below() -> None:
+    gymnasium.register("tests/FilmedLamp-v0", entry_point=FilmedLamp)
+    try:
+        environment = CheckedEnvironment(make_env("tests/FilmedLamp-v0", render_mode="rgb_array"))
+        frames = film_episode(environment, lambda seen: Choice(np.zeros((3, 1)), None), seed=3).frames
+        seen = environment.unwrapped.observation()["camera"]  # type: ignore[attr-defined]
+    finally:
+        gymnasium.registry.pop("tests/FilmedLamp-v0")
+    below = frames[0][60:]
+    assert len(frames) == 5 and (frames[0][:60] == 7).all()
+    np.testing.assert_array_equal(below[:, : 2 * CAMERA_SIZE], seen.repeat(2, 0).repeat(2, 1))
+    assert not below[:, 2 * CAMERA_SIZE :].any()
 
 
 def test_an_error_of_the_environment_is_not_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

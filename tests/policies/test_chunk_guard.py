@@ -84,7 +84,7 @@ def test_an_inexact_density_is_refused() -> None:
         (dict(chunk=torch.full((99, 2, 1), 1e30)), "no density at all"),
         (dict(chunk=torch.zeros(98, 2, 1)), r"expected finite numbers \(99, 2, 1\), got \(98, 2, 1\)"),
         (dict(observation=torch.zeros(99, 3)), r"observation: expected \(B, 2\), got \(99, 3\)"),
-        (dict(learned=torch.tensor([[0.0, torch.inf]])), r"learned: dimensions \[1\] are not finite"),
+        (dict(learned=torch.tensor([[0.0, torch.inf]])), r"learned: expected finite numbers \(M, 2\)"),
         (dict(learned=torch.zeros(0, 2)), "learned: expected at least one row"),
     ],
 )

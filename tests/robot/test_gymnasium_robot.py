@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any, ClassVar
+
 import gymnasium
 import numpy as np
 import pytest
@@ -58,3 +61,44 @@ def test_an_episode_ends_with_that_of_the_environment() -> None:
 def test_an_environment_without_a_description_is_refused() -> None:
     with pytest.raises(UserError, match=r"make it with softflow\.envs\.make_env"):
         GymnasiumRobot(gymnasium.make("Pendulum-v1"))
+
+
+class Threads(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Notes the threads that use an environment, as if it drew pictures there."""
+
+    used: ClassVar = set[int]()
+
+    def reset(self, **given: Any) -> Any:
+        self.used.add(threading.get_ident())
+        return super().reset(**given)
+
+    def step(self, action: Any) -> Any:
+        self.used.add(threading.get_ident())
+        return super().step(action)
+
+    def close(self) -> None:
+        self.used.add(threading.get_ident())
+        super().close()
+
+
+def test_one_thread_uses_the_environment() -> None:
+    """An OpenGL context works in the thread that made it, and the control loop commands from others."""
+    robot = GymnasiumRobot(Threads(make_env("Pendulum-v1")))
+    robot.reset()
+    for _ in range(2):
+        control = threading.Thread(target=robot.command, args=(TORQUE,))
+        control.start()
+        control.join()
+    robot.close()
+    assert len(Threads.used) == 1 and threading.get_ident() not in Threads.used
+
+
+def test_an_error_reaches_whoever_commands() -> None:
+    class Broken(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            raise SystemExit("no power")
+
+    robot = GymnasiumRobot(Broken(make_env("Pendulum-v1")))
+    robot.reset()
+    with pytest.raises(SystemExit, match="no power"):
+        robot.command(TORQUE)
