@@ -35,8 +35,9 @@ PICTURE = "overview"
 OBSERVED_SIZE, RENDERED_SIZE = 64, 256
 """Height and width in pixels of the observed pictures, and of those that ``render`` returns."""
 POINT_RADIUS = 0.04  # of the picture's side
+# The ground is black, because a bright one outweighs the point in the features of an untrained encoder.
 GROUND, WALL, PASSIVE, GOAL_COLOR, POINT_COLOR = (
-    (240, 240, 240), (130, 130, 130), (200, 200, 200), (110, 190, 110), (0, 60, 200),
+    (0, 0, 0), (70, 70, 70), (50, 50, 50), (40, 140, 60), (255, 255, 255),
 )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def seen(env: DiagnosticTask, state: list[float], steps: int = 0) -> np.ndarray:
 
 
 def point_in(picture: np.ndarray, scene: np.ndarray) -> np.ndarray:
-    """Return how much of each pixel the point covers, (S, S); nothing else has so little red."""
+    """Return how much of each pixel the point covers, (S, S); nothing else has so much red."""
     return (scene[..., 0] - picture[..., 0].astype(float)) / (scene[..., 0] - float(POINT_COLOR[0]))
 
 
