@@ -2,7 +2,8 @@
 
     MUJOCO_GL=egl python -m benchmarks.figures.render_task --env cube_rotate --out docs/images/cube_rotate.png
 
-Needs softflow[plot] for Pillow, and OpenGL for MuJoCo (`MUJOCO_GL=egl` without a display).
+Needs softflow[plot] for Pillow and, except for `diagnostics_pixels`, OpenGL for MuJoCo (`MUJOCO_GL=egl` without a
+display).
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import mujoco
 import numpy as np
 from PIL import Image, ImageDraw
 
-from softflow.envs import CubeRotateDemonstrator, CubeRotateEnv, TapeCutDemonstrator, TapeCutEnv
+from softflow.envs import (
+    CubeRotateDemonstrator,
+    CubeRotateEnv,
+    TapeCutDemonstrator,
+    TapeCutEnv,
+    make_demonstrator,
+    make_env,
+)
+from softflow.envs.diagnostics.tasks import PICTURE
 from softflow.envs.tape_cut.env import CAMERAS
 
 Frames = dict[str, np.ndarray]
@@ -39,6 +48,8 @@ CUBE_ROTATE = {
     "half": "half a turn",
     "full": "one turn",
 }
+
+DIAGNOSTICS = {name: name for name in ("two_routes", "delayed_corridor", "drifting_goal", "wrong_mode")}
 
 
 def frames_of_tape_cut(seed: int, hand: str = "compact") -> Frames:
@@ -105,8 +116,25 @@ def frames_of_cube_rotate(seed: int) -> Frames:
     return frames
 
 
+def frames_of_diagnostics(seed: int) -> Frames:
+    """Render a policy's observed image at the start of each task, above one in the middle of a demonstration."""
+    frames = {}
+    for name in DIAGNOSTICS:
+        env = make_env(name, observation="pixels").unwrapped
+        seen, ended = [env.reset(seed=seed)[0][PICTURE]], False
+        demonstrator = make_demonstrator(env, np.random.default_rng(seed), mode=0)
+        while not ended:
+            observation, _, terminated, truncated, _ = env.step(demonstrator.act())
+            seen.append(observation[PICTURE])
+            ended = terminated or truncated
+        shown = [np.pad(seen[step], ((1, 1), (1, 1), (0, 0)), constant_values=255) for step in (0, len(seen) // 2)]
+        frames[name] = np.vstack(shown).repeat(MAGNIFIED, 0).repeat(MAGNIFIED, 1)
+    return frames
+
+
 TASKS: dict[str, tuple[Callable[[int], Frames], dict[str, str], int]] = {
     "cube_rotate": (frames_of_cube_rotate, CUBE_ROTATE, 2),
+    "diagnostics_pixels": (frames_of_diagnostics, DIAGNOSTICS, 1),
     "tape_cut": (frames_of_tape_cut, TAPE_CUT, 0),
     "tape_cut_adroit": (partial(frames_of_tape_cut, hand="adroit"), TAPE_CUT, 0),
     "tape_cut_pixels": (frames_of_tape_cut_pixels, TAPE_CUT, 0),

@@ -8,8 +8,10 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from softflow.errors import UserError
+from softflow.errors import UserError, did_you_mean
 
+ObservationKind = Literal["state", "pixels"]
+"""What a task that can also be seen lets a policy observe."""
 _NAMES = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text", type(None): "null"}
 
 
@@ -27,6 +29,16 @@ def check_options(constructor: Callable[..., Any], options: Mapping[str, Any], w
             raise UserError(f"{what}: {name} must be finite, got {value}")
         if name in annotations and not _is(value, annotations[name]):
             raise UserError(f"{what}: {name} must be {_describe(annotations[name])}, got {value!r}")
+
+
+def check_observation(kind: str) -> None:
+    """Check that a task's option `observation` is an `ObservationKind`.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if kind not in get_args(ObservationKind):
+        raise UserError(f"no observation {kind!r}: {did_you_mean(kind, get_args(ObservationKind))}")
 
 
 def _floats(value: Any) -> Iterator[float]:

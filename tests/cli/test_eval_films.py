@@ -40,11 +40,11 @@ def test_an_evaluation_is_filmed_and_nothing_else_changes(
     [
         ("--eval-films -1", "eval_films must be at least 0, got -1"),
         ("--eval-films 1 --eval-episodes 0", "eval_films are made at evaluations, and eval_episodes is 0"),
-        ("--eval-films 1", "environment 'two_routes' cannot be made with render_mode='rgb_array'"),
+        ("--eval-films 1", "environment 'peg_insertion' cannot be made with render_mode='rgb_array'"),
     ],
 )
 def test_what_cannot_be_filmed_is_refused_before_training(more: str, error: str, command: Any) -> None:
-    assert error in command(train("imitation", more=f"--run-dir run {more}")).error()
+    assert error in command(train("imitation", "peg_insertion", f"--run-dir run {more}")).error()
     assert not Path("run").exists()
 
 

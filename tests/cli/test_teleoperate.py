@@ -266,7 +266,7 @@ def test_a_rate_that_cannot_be_kept_is_reported(record: Any) -> None:
             "--to lerobot --out reach --rate 1e9",
             "the control rate is 1e+09 Hz, LeRobot's times allow 0.001 to 1e+06 Hz",
         ),
-        ("--env two_routes", "cannot be made with render_mode='rgb_array'"),
+        ("--env peg_insertion", "cannot be made with render_mode='rgb_array'"),
         ("--env tests.teleop.scripted:Blank-v0", "the environment does not render pictures"),
         ("--env-options.render-mode human", "teleop needs render_mode rgb_array, got 'human'"),
     ],

@@ -7,43 +7,108 @@
 
 The optimal return of an episode is known (``OPTIMAL_RETURN``): only the last step is rewarded, with at most 1. The
 demonstrators are in ``demonstrators.py``, and the results of the methods in ``docs/notebook/diagnostics.md``.
+
+Each task can be observed as a picture instead. The picture shows what the numbers say and nothing else.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from softflow.envs.diagnostics.drawing import Canvas, Picture, View
+from softflow.envs.options import ObservationKind, check_observation
 from softflow.envs.stateful import Array, Outcome, StatefulTask
+from softflow.errors import UserError
 
-Observation = NDArray[np.float32]
+Observation = NDArray[np.float32] | dict[str, Picture]
 
 STEP = 0.1
 """Distance in m that an action of 1 moves a point per step."""
 
+PICTURE = "overview"
+"""Name of the observed picture."""
+OBSERVED_SIZE, RENDERED_SIZE = 64, 256
+"""Height and width in pixels of the observed pictures, and of those that ``render`` returns."""
+POINT_RADIUS = 0.04  # of the picture's side
+# The ground is black, because a bright one outweighs the point in the features of an untrained encoder.
+GROUND, WALL, PASSIVE, GOAL_COLOR, POINT_COLOR = (
+    (0, 0, 0), (70, 70, 70), (50, 50, 50), (40, 140, 60), (255, 255, 255),
+)  # fmt: skip
+
 
 class DiagnosticTask(StatefulTask[Observation]):
-    """Base class of the tasks: one array is observed, and actions lie in [-1, 1]."""
+    """Base class of the tasks: an array or a picture is observed, and actions lie in [-1, 1].
 
+    Args:
+        render_mode: ``"rgb_array"`` or None.
+        observation: ``"state"`` for an array (O,), or ``"pixels"`` for a Dict of one picture from above, ``overview``,
+            uint8 (64, 64, 3). A point outside of the picture is not seen.
+
+    Raises:
+        UserError: An argument has another value.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (gymnasium's way)
     OPTIMAL_RETURN: ClassVar[float] = 1.0
     """Highest possible undiscounted return."""
+    OBSERVATION_DIM: ClassVar[int]
+    """O, the length of the observed array."""
+    ACTION_DIM: ClassVar[int]
+    VIEW: ClassVar[View]
+    """The part of the plane in the picture."""
 
-    def __init__(self, observation_dim: int, action_dim: int) -> None:
-        super().__init__(
-            spaces.Box(-np.inf, np.inf, (observation_dim,), np.float32),
-            spaces.Box(-1.0, 1.0, (action_dim,), np.float32),
-        )
+    def __init__(self, render_mode: str | None = None, observation: ObservationKind = "state") -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            name = type(self).__name__.removesuffix("Env")
+            raise UserError(f"{name} has no render_mode {render_mode!r}: use 'rgb_array' or None")
+        check_observation(observation)
+        self.render_mode, self.observation = render_mode, observation
+        self._scenes = dict[int, tuple[Canvas, Picture]]()
+        space: spaces.Space[Any] = spaces.Box(-np.inf, np.inf, (self.OBSERVATION_DIM,), np.float32)
+        if observation == "pixels":
+            space = spaces.Dict({PICTURE: spaces.Box(0, 255, (OBSERVED_SIZE, OBSERVED_SIZE, 3), np.uint8)})
+        super().__init__(space, spaces.Box(-1.0, 1.0, (self.ACTION_DIM,), np.float32))
 
     @abstractmethod
     def _observe(self) -> Array:
         """Return the observation (O,) of the current state."""
 
+    @abstractmethod
+    def _draw_scene(self, canvas: Canvas, picture: Picture) -> None:
+        """Draw what is the same in every state."""
+
+    @abstractmethod
+    def _draw_state(self, canvas: Canvas, picture: Picture) -> None:
+        """Draw the current state on the scene."""
+
     def observe(self) -> Observation:
+        if self.observation == "pixels":
+            return {PICTURE: self.draw(OBSERVED_SIZE)}
         return self._observe().astype(np.float32)
+
+    def render(self) -> Picture | None:
+        """Return a picture (256, 256, 3) from above, or None unless ``render_mode`` is ``"rgb_array"``."""
+        return None if self.render_mode is None else self.draw(RENDERED_SIZE)
+
+    def draw(self, size: int) -> Picture:
+        """Return a picture (size, size, 3) of the current state from above."""
+        if size not in self._scenes:
+            canvas = Canvas(self.VIEW, size)
+            scene = canvas.blank(GROUND)
+            self._draw_scene(canvas, scene)
+            self._scenes[size] = canvas, scene
+        canvas, scene = self._scenes[size]
+        picture = scene.copy()
+        self._draw_state(canvas, picture)
+        return picture
+
+    def _draw_point(self, canvas: Canvas, picture: Picture, x: float, y: float) -> None:
+        canvas.disc(picture, x, y, POINT_RADIUS * self.VIEW.side, POINT_COLOR)
 
 
 class TwoRoutesEnv(DiagnosticTask):
@@ -52,7 +117,8 @@ class TwoRoutesEnv(DiagnosticTask):
     Claim: the mean of two good routes is bad. Both sides are equally good, and the demonstrations take them equally
     often from the same start. The disc is so near that the mean route runs into it within four steps.
 
-    Observation (2,): position in m. Action (2,): velocity; 1 is 0.1 m per step.
+    Observation (2,): position in m. The picture shows the point, the disc and the goal. Action (2,): velocity; 1 is
+    0.1 m per step.
 
     Reward: 1 within 0.15 m of the goal, which ends the episode. A step that ends in the disc also ends it, with reward
     0. The episode is truncated after 60 steps. Demonstrations have a return of 1.00.
@@ -63,9 +129,8 @@ class TwoRoutesEnv(DiagnosticTask):
     RADIUS = 0.5  # m, of the disc, which is centred at the origin
     GOAL = np.array([1.0, 0.0])
     TOLERANCE = 0.15  # m
-
-    def __init__(self) -> None:
-        super().__init__(observation_dim=2, action_dim=2)
+    OBSERVATION_DIM, ACTION_DIM = 2, 2
+    VIEW = View(0.2, 0.0, 2.2)  # m
 
     def _start(self, rng: np.random.Generator) -> Array:
         return np.array([self.START_X, rng.uniform(-self.START_Y, self.START_Y)])
@@ -78,6 +143,15 @@ class TwoRoutesEnv(DiagnosticTask):
     def _observe(self) -> Array:
         return self.state
 
+    def _draw_scene(self, canvas: Canvas, picture: Picture) -> None:
+        canvas.disc(picture, 0, 0, self.RADIUS, WALL)
+        x, y = self.GOAL
+        canvas.disc(picture, x, y, self.TOLERANCE, GOAL_COLOR)
+
+    def _draw_state(self, canvas: Canvas, picture: Picture) -> None:
+        x, y = self.state
+        self._draw_point(canvas, picture, x, y)
+
 
 class DelayedCorridorEnv(DiagnosticTask):
     """At a fork the first action chooses one of two lanes; the reward reveals 31 steps later whether it was correct.
@@ -87,7 +161,8 @@ class DelayedCorridorEnv(DiagnosticTask):
     bias of an n-step return over another policy's actions. The observation has one number per cell, so a value cannot
     be generalized from nearby cells. With four corridors, an untrained critic is right in about half of them.
 
-    Observation (260,): 1 for the current cell, 0 for the others. Action (1,): at the fork its sign chooses the lane.
+    Observation (260,): 1 for the current cell, 0 for the others. The picture shows the four corridors, one above the
+    other, and the point in its cell. Nearby cells look alike in it. Action (1,): at the fork its sign chooses the lane.
     The point advances by itself, and later actions have no effect.
 
     Reward: at the 32nd step, which ends the episode, 1 in the correct lane and 0.5 in the other. The latter is not 0
@@ -100,9 +175,10 @@ class DelayedCorridorEnv(DiagnosticTask):
     WRONG_REWARD = 0.5
     CELLS = 1 + 2 * MAX_STEPS  # of a corridor: the fork, then two lanes
     AT_FORK = -1  # stands for the lane before it is chosen
-
-    def __init__(self) -> None:
-        super().__init__(observation_dim=len(self.CORRECT_LANE) * self.CELLS, action_dim=1)
+    OBSERVATION_DIM, ACTION_DIM = len(CORRECT_LANE) * CELLS, 1
+    VIEW = View(16.0, 0.0, 36.0)  # cells; a step is one cell to the right
+    CORRIDOR_Y = (13.5, 4.5, -4.5, -13.5)  # cells, of each fork
+    LANE_Y = (-2.0, 2.0)  # cells, of each lane relative to the fork
 
     def _start(self, rng: np.random.Generator) -> Array:
         return np.array([rng.integers(len(self.CORRECT_LANE)), self.AT_FORK], np.float64)
@@ -123,6 +199,17 @@ class DelayedCorridorEnv(DiagnosticTask):
         observation[corridor * self.CELLS + cell] = 1
         return observation
 
+    def _draw_scene(self, canvas: Canvas, picture: Picture) -> None:
+        for fork in self.CORRIDOR_Y:
+            canvas.rectangle(picture, (-0.5, 0.5), (fork + self.LANE_Y[0], fork + self.LANE_Y[1]), PASSIVE)
+            for lane in self.LANE_Y:
+                canvas.rectangle(picture, (-0.5, self.MAX_STEPS + 0.5), (fork + lane - 0.5, fork + lane + 0.5), PASSIVE)
+
+    def _draw_state(self, canvas: Canvas, picture: Picture) -> None:
+        corridor, lane = map(int, self.state)
+        beside = 0.0 if lane == self.AT_FORK else self.LANE_Y[lane]
+        self._draw_point(canvas, picture, self.steps, self.CORRIDOR_Y[corridor] + beside)
+
 
 class DriftingGoalEnv(DiagnosticTask):
     """A point has four steps to reach a goal that has drifted by 0.05 m from its displayed position.
@@ -130,7 +217,8 @@ class DriftingGoalEnv(DiagnosticTask):
     Claim: the demonstrations aim at the displayed goal, so no demonstrated chunk reaches the true one, and latents near
     those of the demonstrations do not help. A small residual is enough: 0.125 of the action box in each step.
 
-    Observation (5,): position in m, the vector to the displayed goal in m, and the share of the time that is left.
+    Observation (5,): position in m, the vector to the displayed goal in m, and the share of the time that is left. The
+    picture shows the point, the displayed goal, and a bar at the bottom whose length is that share of the side.
     Action (2,): velocity; 1 is 0.1 m per step.
 
     Reward: at the last step, which ends the episode, 1 / (1 + (distance / 0.05 m)^2), with the distance to the true
@@ -143,9 +231,9 @@ class DriftingGoalEnv(DiagnosticTask):
     SHOWN_LOW, SHOWN_HIGH = (0.2, -0.1), (0.3, 0.1)  # m, range of the displayed goal
     HALF_REWARD = 0.05  # m, distance from the goal at which the reward is 1/2
     TOLERANCE = 0.025  # m
-
-    def __init__(self) -> None:
-        super().__init__(observation_dim=5, action_dim=2)
+    OBSERVATION_DIM, ACTION_DIM = 5, 2
+    VIEW = View(0.16, 0.0, 0.48)  # m
+    BAR_HEIGHT = 0.02  # m
 
     def _start(self, rng: np.random.Generator) -> Array:
         return np.concatenate([np.zeros(2), rng.uniform(self.SHOWN_LOW, self.SHOWN_HIGH)])
@@ -160,7 +248,21 @@ class DriftingGoalEnv(DiagnosticTask):
 
     def _observe(self) -> Array:
         position, shown = self.state[:2], self.state[2:]
-        return np.concatenate([position, shown - position, [1 - self.steps / self.MAX_STEPS]])
+        return np.concatenate([position, shown - position, [self._time_left()]])
+
+    def _time_left(self) -> float:
+        return 1 - self.steps / self.MAX_STEPS
+
+    def _draw_scene(self, canvas: Canvas, picture: Picture) -> None:
+        """Leave the ground empty, because everything moves."""
+
+    def _draw_state(self, canvas: Canvas, picture: Picture) -> None:
+        left, bottom = self.VIEW.x - self.VIEW.side / 2, self.VIEW.y - self.VIEW.side / 2
+        right = left + self._time_left() * self.VIEW.side
+        canvas.rectangle(picture, (left, right), (bottom, bottom + self.BAR_HEIGHT), WALL)
+        x, y, goal_x, goal_y = self.state
+        canvas.disc(picture, goal_x, goal_y, self.TOLERANCE, GOAL_COLOR)
+        self._draw_point(canvas, picture, x, y)
 
 
 class WrongModeEnv(DiagnosticTask):
@@ -170,8 +272,8 @@ class WrongModeEnv(DiagnosticTask):
     the goals. A residual, bounded to 0.2 of the action box, moves the point by only 0.15 m, and the goals are 1.2 m
     apart.
 
-    Observation (3,): position in m, and the signal: 1 for the upper goal, -1 for the lower one. Action (2,): velocity;
-    1 is 0.1 m per step.
+    Observation (3,): position in m, and the signal: 1 for the upper goal, -1 for the lower one. The picture shows the
+    point and the goals; the correct one is green. Action (2,): velocity; 1 is 0.1 m per step.
 
     Reward: within 0.15 m of a goal, which ends the episode, 1 if the goal is correct and 0.25 otherwise. The latter is
     not 0 so that methods that imitate rewarded actions imitate both. The episode is truncated after 16 steps.
@@ -182,9 +284,8 @@ class WrongModeEnv(DiagnosticTask):
     GOAL_X, GOAL_Y = 0.4, 0.6  # m, the upper goal; the lower one is at -GOAL_Y
     TOLERANCE = 0.15  # m
     WRONG_REWARD = 0.25
-
-    def __init__(self) -> None:
-        super().__init__(observation_dim=3, action_dim=2)
+    OBSERVATION_DIM, ACTION_DIM = 3, 2
+    VIEW = View(0.2, 0.0, 1.8)  # m
 
     def _start(self, rng: np.random.Generator) -> Array:
         return np.array([0.0, 0.0, rng.choice([-1.0, 1.0])])
@@ -199,3 +300,12 @@ class WrongModeEnv(DiagnosticTask):
 
     def _observe(self) -> Array:
         return self.state
+
+    def _draw_scene(self, canvas: Canvas, picture: Picture) -> None:
+        for y in (self.GOAL_Y, -self.GOAL_Y):
+            canvas.disc(picture, self.GOAL_X, y, self.TOLERANCE, PASSIVE)
+
+    def _draw_state(self, canvas: Canvas, picture: Picture) -> None:
+        x, y, signal = self.state
+        canvas.disc(picture, self.GOAL_X, signal * self.GOAL_Y, self.TOLERANCE, GOAL_COLOR)
+        self._draw_point(canvas, picture, x, y)

@@ -7,7 +7,7 @@ This module defines actions, rules, rewards and episodes. The scene is in ``scen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from softflow.envs.cameras import Cameras, Picture, with_inset
 from softflow.envs.generator_state import load_random_state, save_random_state
+from softflow.envs.options import ObservationKind, check_observation
 from softflow.envs.simulation import Array, Info, Observation, RewardKind, SimulatedTask, clip
 from softflow.envs.tape_cut.adroit import ADROIT_HAND
 from softflow.envs.tape_cut.geometry import TapeCutGeometry, measure, mistake
@@ -24,7 +25,6 @@ from softflow.envs.tape_cut.observation import felt, observation_size, observe
 from softflow.envs.tape_cut.scene import HAND, WRIST, TapeCutScene, Variation
 from softflow.errors import UserError, did_you_mean
 
-ObservationKind = Literal["state", "pixels"]
 Observed = Observation | dict[str, NDArray[Any]]
 CAMERAS = ("overview", "hand")
 """Cameras of the observation. Their names are part of it, so a policy of other views is refused: rename what moves."""
@@ -129,8 +129,7 @@ class TapeCutEnv(SimulatedTask):
             raise UserError(f"sensor_noise must be 0 m or more, got {sensor_noise}")
         if hand not in HANDS:
             raise UserError(f"TapeCut has no hand {hand!r}: {did_you_mean(hand, list(HANDS))}")
-        if observation not in get_args(ObservationKind):
-            raise UserError(f"no observation {observation!r}: {did_you_mean(observation, get_args(ObservationKind))}")
+        check_observation(observation)
         if image_size < 1:
             raise UserError(f"image_size must be at least 1 pixel, got {image_size}")
         if sensor_noise and observation == "pixels":
