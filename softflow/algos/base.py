@@ -16,7 +16,7 @@ from torch import nn
 from critics import ChunkCritic
 from flows import NormalizedFlow
 from softflow.data import Corrections, Decision, Episode, Replay, action_statistics
-from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, ObservationNormalizer
+from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, ObservationNormalizer, PixelEncoder
 from softflow.task.layout import ObservationSize
 
 
@@ -228,6 +228,15 @@ class Algorithm(ABC):
         for module in _modules(self.parts()):
             if isinstance(module, ObservationNormalizer):
                 module.fit(mean, std)
+
+    def fit_pictures(self, observation: torch.Tensor) -> None:
+        """Give the mean of the images in packed observations, (N, O), to every encoder among the parts that learns.
+
+        Called once, before training, unless the method starts from a trained policy.
+        """
+        for module in _modules(self.parts()):
+            if isinstance(module, PixelEncoder):
+                module.fit(observation)
 
     def fit_actions(self, episodes: Sequence[Episode]) -> None:
         """Set the action statistics of every normalising flow and critic among the parts, from demonstrations.

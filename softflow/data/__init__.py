@@ -23,7 +23,7 @@ from softflow.data.demonstrations import (
 from softflow.data.episodes import Decision, Episode, EpisodeBuilder, RewardKind, outcome_of
 from softflow.data.imitable import ImitationRule
 from softflow.data.mixed_batches import sample_mixed
-from softflow.data.observation_statistics import constant_dimensions, observation_statistics
+from softflow.data.observation_statistics import constant_dimensions, observation_statistics, some_observations
 from softflow.data.ogbench import ogbench_episodes
 from softflow.data.part_names import RecordedParts
 from softflow.data.proposal_ring import proposal_dtype
@@ -75,6 +75,7 @@ __all__ = [
     "sample_mixed",
     "save_corrections",
     "save_demonstrations",
+    "some_observations",
     "task_of",
     "to_torch",
     "whole_chunks",

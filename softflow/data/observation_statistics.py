@@ -31,6 +31,12 @@ def observation_statistics(episodes: Sequence[Episode]) -> tuple[np.ndarray, np.
     return mean, np.where(_is_constant(std, largest), np.maximum(largest, 1.0), std)
 
 
+def some_observations(episodes: Sequence[Episode], number: int = 1_000) -> np.ndarray:
+    """Return about so many observations, (N, O), evenly spaced in the episodes. Each episode has at least one."""
+    stride = max(sum(map(len, episodes)) // number, 1)
+    return np.concatenate([episode.observation[: len(episode) : stride] for episode in episodes])
+
+
 def constant_dimensions(episodes: Sequence[Episode]) -> np.ndarray:
     """Return which dimensions never change, apart from rounding: bool (O,), or (K,) for packed observations.
 

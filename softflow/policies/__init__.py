@@ -12,7 +12,7 @@ from softflow.policies.foreign_policy import ForeignPolicy
 from softflow.policies.guarded_policy import GuardedPolicy
 from softflow.policies.normalizer import ObservationNormalizer
 from softflow.policies.one_step import OneStepPolicy
-from softflow.policies.pixel_encoder import register_encoder
+from softflow.policies.pixel_encoder import PixelEncoder, register_encoder
 from softflow.policies.policy import Policy
 from softflow.policies.steered import SteeredPolicy
 
@@ -27,6 +27,7 @@ __all__ = [
     "GuardedPolicy",
     "ObservationNormalizer",
     "OneStepPolicy",
+    "PixelEncoder",
     "Policy",
     "SteeredPolicy",
     "register_encoder",

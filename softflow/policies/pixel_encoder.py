@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from flows.plugins import Registry
 from softflow.errors import did_you_mean
 from softflow.policies.encoded_rows import EncodedRows
+from softflow.policies.mean_picture import MeanPicture
 from softflow.policies.pooling import POOLINGS
 from softflow.policies.pretrained import FrozenNetwork, timm_networks
+from softflow.policies.random_shift import shifted
 from softflow.task.layout import SMALLEST_IMAGE, ObservationLayout, Part
 
 MAX_SHIFT = 1 / 20
@@ -31,6 +33,8 @@ class PixelEncoder(nn.Module):
 
     The head of a trunk that returns a grid of features pools it first, with learnt weights. Each image has its own
     trunk, but a frozen trunk reads all images of one shape.
+
+    A trunk that learns reads images less the mean of the training data, which `fit` takes from them.
 
     In training mode, each image is shifted at random by a few pixels with its border repeated, as in DrQ
     (arXiv 2004.13649, section 3.1).
@@ -102,6 +106,7 @@ class PixelEncoder(nn.Module):
             self.heads.append(_head(shapes[-1], pool, features))
         if copies < 0 or (copies and not self.is_frozen):
             raise ValueError(f"encoder {trunk!r}: copies is {copies}: only a frozen encoder has copies, 0 or more")
+        self.mean_picture = None if self.is_frozen else MeanPicture(layout.images)
         self.encoded = EncodedRows(shapes, layout.number_count)
         own: dict[str, Any] = {"features": features}
         if any(len(shape) == 3 for shape in shapes):
@@ -130,6 +135,13 @@ class PixelEncoder(nn.Module):
         else:
             seen = self._seen(observation, self.training)
         return torch.cat([head(features) for head, features in zip(self.heads, seen, strict=True)], -1)
+
+    @torch.no_grad()
+    def fit(self, observation: Tensor) -> None:
+        """Take the mean of the images from packed observations, uint8 (N, O). A frozen encoder needs none."""
+        if self.mean_picture is not None:
+            for index, part in enumerate(self.layout.images):
+                self.mean_picture.fit(index, self._values(observation, part).unflatten(1, part.shape) / 255)
 
     @torch.no_grad()
     def encode(self, observation: Tensor, with_copies: bool = False) -> Tensor:
@@ -197,11 +209,13 @@ class PixelEncoder(nn.Module):
     def _seen(self, observation: Tensor, shift: bool, generator: torch.Generator | None = None) -> list[Tensor]:
         """Return what the trunks make of each image, (B, *shape)."""
         seen, dtype = [], next(self.heads.parameters()).dtype
-        for part, number in zip(self.layout.images, self._trunk_of, strict=True):
-            pixels = self._values(observation, part).unflatten(1, part.shape)
+        for index, (part, number) in enumerate(zip(self.layout.images, self._trunk_of, strict=True)):
+            pixels = self._values(observation, part).unflatten(1, part.shape).to(dtype) / 255
+            if self.mean_picture is not None:
+                pixels = self.mean_picture(index, pixels)
             if shift:
                 pixels = shifted(pixels, self.shift, generator)
-            seen.append(self.trunks[number](pixels.permute(0, 3, 1, 2).to(dtype) / 255))
+            seen.append(self.trunks[number](pixels.permute(0, 3, 1, 2)))
         return seen
 
     def _read(self, rows: Tensor) -> tuple[Tensor, ...]:
@@ -245,28 +259,6 @@ def _head(shape: tuple[int, ...], pool: str, features: int) -> nn.Sequential:
     return nn.Sequential(*pooling, nn.Linear(outputs, features), nn.LayerNorm(features), nn.Tanh())
 
 
-def shifted(images: Tensor, most: float, generator: torch.Generator | None = None) -> Tensor:
-    """Shift each image of (B, H, W, channels) at random along both axes, repeating its border.
-
-    Args:
-        images: The images.
-        most: The largest shift, as a fraction of height and width.
-        generator: A generator of the CPU. None takes the default one of the device.
-    """
-    batch, height, width = images.shape[:3]
-    where = images.device if generator is None else torch.device("cpu")
-    down, right = (
-        torch.arange(size, device=images.device)
-        + torch.randint(-round(most * size), round(most * size) + 1, (batch, 1), device=where, generator=generator).to(
-            images.device
-        )
-        for size in (height, width)
-    )
-    rows, columns = down.clamp(0, height - 1), right.clamp(0, width - 1)
-    which = torch.arange(batch, device=images.device)[:, None, None]
-    return images[which, rows[:, :, None], columns[:, None, :]]
-
-
 def conv(image: Part, *, width: int = 32) -> nn.Module:
     """Make a small convolutional network, trained from scratch, that reduces height and width to an eighth.
 
@@ -286,9 +278,9 @@ def conv(image: Part, *, width: int = 32) -> nn.Module:
 
 
 Trunk = Callable[..., nn.Module]
-"""Takes the `Part` of an image and options; makes a network (B, channels, H, W) in [0, 1] -> (B, C), or (B, h, w, C), a
-grid of features that is pooled. A network without a weight that is trained is frozen, and returns the same features
-always."""
+"""Takes the `Part` of an image and options; makes a network (B, channels, H, W) -> (B, C), or (B, h, w, C), a grid of
+features that is pooled. A network without a weight that is trained is frozen, and returns the same features always. It
+reads images in [0, 1]; one that learns reads them less the mean of the training data."""
 ENCODERS: Registry[Trunk] = Registry("encoder", "softflow.encoders")
 ENCODERS.register("conv", conv)
 

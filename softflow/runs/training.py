@@ -24,6 +24,7 @@ from softflow.data import (
     check_compatible,
     describe_reward,
     observation_statistics,
+    some_observations,
 )
 from softflow.data.takeovers import describe_takeovers
 from softflow.envs import NO_ENVIRONMENT, resolve_env_id, time_limit
@@ -179,6 +180,8 @@ def train_run(
     mean, std = observation_statistics(learned_from)
     if base_run is None or takes_foreign:  # the policy of a run keeps the statistics that it was trained with
         algorithm.fit_normalizer(torch.as_tensor(mean), torch.as_tensor(std))
+        if layout is not None:
+            algorithm.fit_pictures(torch.as_tensor(some_observations(learned_from), device=run.device))
         algorithm.fit_actions(learned_from)
     if base is not None:
         algorithm.fit_critics()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 
 from softflow.algos import SoftFlow
@@ -42,6 +43,10 @@ def test_imitation_sees(command: Any, measured: Any) -> None:
     assert measured(json.loads(evaluation.out)["success_rate"]) > 0.7
     policy = load_policy(RunFolder.open("run").last_checkpoint()).policy
     assert policy.encoder.layout == LAYOUT
+    (image,) = LAYOUT.images
+    demonstrated = np.concatenate([one.observation[:-1] for one in load_demonstrations("run/demonstrations.npz")])
+    mean = demonstrated[:, LAYOUT.slices[image.name]].mean(0).reshape(image.shape) / 255
+    np.testing.assert_allclose(policy.encoder.mean_picture.mean_0, mean, atol=1e-5)
     assert policy.describe()["encoder_options"] == {"features": 16, "width": 8}
     assert load_demonstrations("run/demonstrations.npz")[0].layout == LAYOUT
     calibrated().save("numbers")

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import ImitationConfig
 from softflow.errors import UserError
-from softflow.policies import BestOfN, ChunkGuard, FlowPolicy, OneStepPolicy, SteeredPolicy, register_encoder
+from softflow.policies import BestOfN, FlowPolicy, OneStepPolicy, SteeredPolicy, register_encoder
 from softflow.policies.native_export import export_greedy
-from softflow.policies.pixel_encoder import ENCODERS, MAX_SHIFT, PixelEncoder, shifted
+from softflow.policies.pixel_encoder import ENCODERS, MAX_SHIFT, PixelEncoder
+from softflow.policies.random_shift import shifted
 from softflow.task.layout import ObservationLayout, Part
 
 FRONT, WRIST = Part("front", (20, 20, 3), "uint8"), Part("wrist", (17, 19, 1), "uint8")
@@ -76,6 +77,38 @@ def test_the_gradient_reaches_every_weight_of_the_encoder() -> None:
     policy.bc_loss(packed(), torch.zeros(BATCH, 4, 2)).backward()
     for name, parameter in policy.encoder.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_a_trunk_reads_images_less_the_mean_of_the_training_data() -> None:
+    policy, observation = make_policy(), packed(batch=40)
+    encoder = policy.encoder
+    assert encoder is not None
+    before = policy.features(observation)
+    encoder.fit(observation)
+    images = {name: torch.as_tensor(image) for name, image in LAYOUT.unpack(observation.numpy()).items()}
+    for index, part in enumerate(LAYOUT.images):
+        pixels = images[part.name] / 255
+        seen = encoder.trunks[index]((pixels - pixels.mean(0)).permute(0, 3, 1, 2))
+        torch.testing.assert_close(
+            policy.features(observation)[:, 8 * index : 8 * index + 8], encoder.heads[index](seen)
+        )
+    assert not torch.equal(policy.features(observation)[:, :16], before[:, :16])
+    assert torch.equal(policy.features(observation)[:, 16:], before[:, 16:])
+
+    still = observation[:1].expand(5, -1)  # a scene in which nothing moves
+    encoder.fit(still)
+    blank = encoder.trunks[0](torch.zeros(1, 3, 20, 20))
+    torch.testing.assert_close(encoder(still)[:, :8], encoder.heads[0](blank).expand(5, -1))
+
+
+def test_an_encoder_of_an_earlier_version_subtracts_nothing() -> None:
+    policy, observation = make_policy(), packed()
+    expected, state = policy.features(observation), policy.state_dict()
+    fitted = make_policy()
+    assert fitted.encoder is not None
+    fitted.encoder.fit(observation)
+    fitted.load_state_dict({name: value for name, value in state.items() if "mean_picture" not in name})
+    assert torch.equal(fitted.features(observation), expected)
 
 
 def test_only_training_shifts_images() -> None:
@@ -183,8 +216,6 @@ def test_tiny_images_and_encoders_of_nothing_are_refused() -> None:
         FlowPolicy(5, 2, 4, encoder="conv")
 
 
-def test_a_guard_and_an_export_without_names_are_refused(tmp_path: object) -> None:
-    with pytest.raises(ValueError, match="cannot judge images"):
-        ChunkGuard(make_policy())
+def test_an_export_without_names_is_refused(tmp_path: object) -> None:
     with pytest.raises(UserError, match=r"sees images .* without a description of its task"):
         export_greedy(BestOfN(make_policy(), None, 2, 1, 0.5), f"{tmp_path}/policy.onnx", "onnx")
