@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from softflow.data import load_dataset
@@ -40,6 +42,28 @@ def test_your_data(command: Command) -> None:
     results = follow(START / "your-data.md", command)
     assert results["softflow-data check data.npz --env two_routes"].out.endswith("nothing is wrong\n")
     assert Path("runs/robot/checkpoints/last").is_file()
+
+
+def test_a_dataset_in_the_units_of_a_robot_is_described_by_hand(command: Command) -> None:
+    rng = np.random.default_rng(0)
+    with h5py.File("arm.hdf5", "w") as file:
+        for number in range(3):
+            arrays = {"actions": 7, "obs/joints": 6, "obs/goal": 6, "next_obs/joints": 6, "next_obs/goal": 6}
+            for name, size in arrays.items():
+                file[f"data/demo_{number}/{name}"] = rng.uniform(0, 0.08 if name == "actions" else 3, (20, size))
+            file[f"data/demo_{number}/actions"][:, :6] *= 30
+            for name in ("rewards", "dones"):
+                file[f"data/demo_{number}/{name}"] = np.arange(20) == 19
+    assert "actions reach" in command("softflow-data info arm.hdf5").error()
+    [code] = re.findall(r"```python\n(.*?)```", (START / "your-data.md").read_text(), re.DOTALL)
+    exec(code, {})
+    told = command("softflow-data info data.npz")
+    assert told.status == 0 and "gripper" in told.out, told.err
+    Path("imitation.yaml").write_text(IMITATION)
+    trained = command(
+        "softflow-train --algo imitation --env none --demos data.npz --config imitation.yaml --run-dir run"
+    )
+    assert trained.status == 0, trained.err
 
 
 def test_your_environment(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 from softflow.robot import ControlLoop, LoopSettings, Stopped
-from softflow.task import ActionPart, ObservationPart, TaskSpec
 
 TEXT = (Path(__file__).parents[2] / "docs/how-to/robot.md").read_text()
-TASK = TaskSpec((ObservationPart("joints", (2,), "float64"),), (ActionPart("target", (-1.0,) * 2, (1.0,) * 2),))
+JOINTS = [0.5, 0.25, 0.0, 0.0, 0.0, -0.5]
 
 
 class Controller:
@@ -34,7 +33,7 @@ class Controller:
             message, sender = self.socket.recvfrom(4096)
             told = json.loads(message)
             if told["do"] in ("home", "read"):
-                state = {"joints": [0.5, 0.25], "emergency_stop": self.is_pressed}
+                state = {"joints": JOINTS, "emergency_stop": self.is_pressed}
                 self.socket.sendto(json.dumps(state).encode(), sender)
             if told["do"] != "read":
                 self.received.append(told)
@@ -56,7 +55,7 @@ def loop(controller: Controller) -> Iterator[ControlLoop]:
         return np.tile(observation["joints"], (4, 1))
 
     settings = LoopSettings(100.0, 1, synchronous=True, max_steps=3, stall=20.0, patience=20.0)
-    yield ControlLoop(robot, TASK, choose, settings)
+    yield ControlLoop(robot, robot.task, choose, settings)
     robot.close()
 
 
@@ -69,7 +68,7 @@ def wait_for(controller: Controller, number: int) -> list[Any]:
 def test_the_robot_is_controlled(loop: ControlLoop, controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda question: "y")
     assert loop.run_episode() == (3, True)
-    move = {"do": "move", "target": [0.5, 0.25]}
+    move = {"do": "move", "target": pytest.approx(JOINTS)}
     assert wait_for(controller, 5) == [{"do": "home"}, move, move, move, {"do": "brake"}]
 
 
