@@ -49,7 +49,7 @@ from softflow.algos.optimization import descend, set_learning_rate
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.softflow_settings import ImprovementConfig, SoftFlowConfig
 from softflow.algos.trial import Trial
-from softflow.algos.tried import TriedMethod
+from softflow.algos.trial_method import TrialMethod
 from softflow.data import Windows, to_torch
 from softflow.policies import ChunkPolicy, FlowPolicy
 from softflow.task.layout import ObservationSize
@@ -58,7 +58,7 @@ OWN_CHUNK_STRIDE = 4
 """The terms on the actor's own chunks take every fourth observation of a batch, because they cost the most."""
 
 
-class SoftFlow(TriedMethod):
+class SoftFlow(TrialMethod):
     """SOFT-FLOW, as described in the module docstring.
 
     Attributes:

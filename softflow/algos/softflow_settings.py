@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from softflow.algos.settings import OnlineStageConfig, WarmupConfig
-from softflow.algos.tried import TriedConfig
+from softflow.algos.trial_method import TrialMethodConfig
 
 
 @dataclass
@@ -80,7 +80,7 @@ class OnlineConfig(ImprovementConfig, OnlineStageConfig):
 
 
 @dataclass
-class SoftFlowConfig(TriedConfig):
+class SoftFlowConfig(TrialMethodConfig):
     """Settings of SOFT-FLOW."""
 
     warmup: WarmupConfig = field(default_factory=WarmupConfig)

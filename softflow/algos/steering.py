@@ -38,7 +38,7 @@ from softflow.algos.optimization import descend
 from softflow.algos.policy_learner import PolicyLearner, copy_policy
 from softflow.algos.steering_settings import SteeredConfig, SteeringConfig
 from softflow.algos.trial import Trial
-from softflow.algos.tried import TriedMethod
+from softflow.algos.trial_method import TrialMethod
 from softflow.data import Episode, Windows, action_statistics
 from softflow.errors import UserError
 from softflow.policies import BasePolicy, ChunkPolicy, ForeignPolicy, SteeredPolicy
@@ -129,7 +129,7 @@ class SteeringMethod(Algorithm):
         return self.config.base is None
 
 
-class Steering(SteeringMethod, TriedMethod):
+class Steering(SteeringMethod, TrialMethod):
     """Steering by a chunk critic, as described in the module docstring.
 
     Attributes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from softflow.algos.settings import OnlineStageConfig, PolicyConfig
-from softflow.algos.tried import TriedConfig
+from softflow.algos.trial_method import TrialMethodConfig
 from softflow.policies import FlowPolicy, SteeredPolicy
 from softflow.policies.steered import Shape
 from softflow.task.layout import ObservationSize
@@ -100,7 +100,7 @@ class SteeringOnlineConfig(OnlineStageConfig):
 
 
 @dataclass
-class SteeringConfig(TriedConfig, SteeredConfig):
+class SteeringConfig(TrialMethodConfig, SteeredConfig):
     """Settings of steering by a chunk critic."""
 
     base_rollouts: BaseRolloutsConfig = field(default_factory=BaseRolloutsConfig)

@@ -17,6 +17,7 @@ from softflow.data.proposals import Proposals
 from softflow.data.row_file import rows_in_file
 from softflow.errors import UserError, one_line
 from softflow.task import ObservationPart, TaskSpec
+from softflow.task.comparison import parts_in_order
 from softflow.task.layout import ObservationLayout, ObservationSize
 
 SCHEMA_VERSION = 1
@@ -168,13 +169,12 @@ def in_order_of(task: TaskSpec, dataset: Dataset) -> Dataset:
     A dataset without a task, or with other parts than `task`, is returned as it is.
     """
     given = dataset.task
-    if given is None or given.observation == task.observation:
+    if given is None:
         return dataset
-    by_name = {part.name: part for part in given.observation}
-    names = [part.name for part in task.observation]
-    if by_name.keys() != set(names):
+    ordered = parts_in_order(task.observation, given.observation)
+    if ordered == tuple(given.observation):
         return dataset
-    return with_columns(dataset, {by_name[name]: given.columns[name] for name in names})
+    return with_columns(dataset, {part: given.columns[part.name] for part in ordered})
 
 
 def with_columns(dataset: Dataset, parts: Mapping[ObservationPart, np.ndarray]) -> Dataset:

@@ -55,7 +55,7 @@ def likely_renamed(
     return [f"{part.name}={sure.get(part.name, 'NAME')}" for part in missing]
 
 
-def in_order_of(expected: Sequence[PartT], got: Sequence[PartT]) -> tuple[PartT, ...]:
+def parts_in_order(expected: Sequence[PartT], got: Sequence[PartT]) -> tuple[PartT, ...]:
     """Return the parts `got` in the order of the expected ones if they have the same names, or else as they are."""
     named = {part.name: part for part in got}
     if sorted(named) != sorted(part.name for part in expected):

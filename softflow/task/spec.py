@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from softflow.errors import UserError, nearest
 from softflow.task.actions import ActionScale
-from softflow.task.comparison import difference, in_order_of, likely_renamed
+from softflow.task.comparison import difference, likely_renamed, parts_in_order
 from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.task.parts import UNNAMED, ActionPart, ObservationPart, duplicate, joined
 
@@ -246,7 +246,10 @@ class TaskSpec:
 
     def ordered_as(self, other: TaskSpec) -> TaskSpec:
         """Return this task with its parts in the order of another one, where both have the same names."""
-        observation, action = in_order_of(other.observation, self.observation), in_order_of(other.action, self.action)
+        observation, action = (
+            parts_in_order(other.observation, self.observation),
+            parts_in_order(other.action, self.action),
+        )
         return replace(self, observation=observation, action=action)
 
     def require_same(self, other: TaskSpec, what: str) -> None:

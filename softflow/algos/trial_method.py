@@ -21,7 +21,7 @@ from softflow.policies import BestOfN, FlowPolicy, SteeredPolicy
 
 
 @dataclass
-class TriedConfig(OnlineMethodConfig):
+class TrialMethodConfig(OnlineMethodConfig):
     """Settings of an online method with trials."""
 
     candidates: int = 16
@@ -30,7 +30,7 @@ class TriedConfig(OnlineMethodConfig):
     trials: TrialConfig = field(default_factory=TrialConfig)
 
 
-class TriedMethod(OnlineMethod):
+class TrialMethod(OnlineMethod):
     """An online method with trials, unless `trials.enabled` is off.
 
     A subclass calls `begin_trials` when own episodes are to decide. Until then, single chunks of the champion act, and
@@ -42,7 +42,7 @@ class TriedMethod(OnlineMethod):
         trial: The trials, or None without any.
     """
 
-    config: TriedConfig
+    config: TrialMethodConfig
     policy: FlowPolicy | SteeredPolicy
     critic: ChunkCritic
     trial: Trial[Any] | None
