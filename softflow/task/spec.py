@@ -246,11 +246,8 @@ class TaskSpec:
 
     def ordered_as(self, other: TaskSpec) -> TaskSpec:
         """Return this task with its parts in the order of another one, where both have the same names."""
-        observation, action = (
-            parts_in_order(other.observation, self.observation),
-            parts_in_order(other.action, self.action),
-        )
-        return replace(self, observation=observation, action=action)
+        observation = parts_in_order(other.observation, self.observation)
+        return replace(self, observation=observation, action=parts_in_order(other.action, self.action))
 
     def require_same(self, other: TaskSpec, what: str) -> None:
         """Check that `other`, which belongs to `what`, describes the same task.
