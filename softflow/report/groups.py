@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from softflow.report.history import HeldOutResult, History
+from softflow.training.config import WITHOUT_EFFECT
 from softflow.training.intervals import Counts
 
-OF_THE_PLACE = {
-    "seed", "run_dir", "runs", "resume", "device", "threads", "save_minutes", "log_every", "vectorization_mode",
-    "eval_films",
-}  # fmt: skip
+MAY_DIFFER = {"seed", *WITHOUT_EFFECT}
 """Settings in which the runs of a group may differ."""
 ENVIRONMENT = "env"
 LONGEST_LABEL = 3
@@ -117,7 +115,7 @@ def group_runs(runs: Sequence[History]) -> list[Group]:
 
 
 def differences(runs: Sequence[History]) -> dict[str, list[Any]]:
-    """Return the settings in which runs differ, apart from `OF_THE_PLACE`, each with its value in every run.
+    """Return the settings in which runs differ, apart from `MAY_DIFFER`, each with its value in every run.
 
     A setting that a run does not have is None.
     """
@@ -148,7 +146,7 @@ def _shared(runs: Sequence[History]) -> list[str]:
 
 
 def _of_the_method(run: History) -> dict[str, Any]:
-    return {name: value for name, value in run.settings.items() if name not in OF_THE_PLACE}
+    return {name: value for name, value in run.settings.items() if name not in MAY_DIFFER}
 
 
 def _without_seed(run: History) -> dict[str, Any]:

@@ -173,13 +173,15 @@ class Link:
         """Exchange what is new. Return what happened in words, None if nothing did.
 
         Raises:
-            LearnerAway: The learner is out of reach. Nothing is lost.
+            LearnerAway: The learner is out of reach, or cannot take an episode now. Nothing is lost.
             UserError: It has another version of softflow, or which of several folders is meant is not known.
         """
         try:
             if self._server is None:
                 self._server = self._found()
             return self._exchange()
+        except self._ray.exceptions.RayTaskError as error:
+            raise LearnerAway(f"the learner's machine cannot take it: {one_line(error.cause)}") from error
         except self._ray.exceptions.RayError as error:
             self._server = None
             raise LearnerAway(f"the learner is out of reach: {one_line(error)}") from error

@@ -140,8 +140,18 @@ class Job:
             file.unlink(missing_ok=True)
 
     def _is_evaluated(self, policy: str) -> bool:
-        file = self.evaluation(policy)
-        return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["episodes"] == self.episodes
+        """Return whether an evaluation is there, and no one has lengthened the run since."""
+        file, checkpoint = self.evaluation(policy), self._checkpoint
+        if not file.is_file():
+            return False
+        result = json.loads(file.read_text(encoding="utf-8"))
+        return result["episodes"] == self.episodes and checkpoint in (None, result.get("checkpoint"))
+
+    @property
+    def _checkpoint(self) -> str | None:
+        """The name of the newest checkpoint. None if the checkpoints were removed."""
+        last = self.run_dir / "checkpoints" / "last"
+        return last.read_text(encoding="utf-8") if last.is_file() else None
 
     def _evaluate(self, policy: str) -> bool:
         if self._is_evaluated(policy):
@@ -152,8 +162,9 @@ class Job:
             status, _ = self._call(command, result, log)
             result.seek(0)
             if status == 0:
+                evaluated = {"checkpoint": self._checkpoint, **json.load(result)}
                 with written_whole(self.evaluation(policy)) as file:
-                    file.write_text(result.read(), encoding="utf-8")
+                    file.write_text(json.dumps(evaluated, indent=1), encoding="utf-8")
         return status == 0
 
     def _call(self, command: Sequence[str], out: IO[str], err: IO[str]) -> tuple[int, float]:

@@ -13,7 +13,7 @@ from softflow.errors import UserError, one_line
 from softflow.files import written_whole
 from softflow.runs.layers import CHANGEABLE, LENGTH
 from softflow.training.checkpoint_folders import path_safe
-from softflow.training.config import RunConfig
+from softflow.training.config import WITHOUT_EFFECT, RunConfig
 
 PLAN = "plan.json"
 """The file of a study that names its runs and their settings."""
@@ -21,8 +21,8 @@ SET_BY_STUDY = {
     "algo": "--algos", "env": "--envs", "seed": "--seeds", "run_dir": "FOLDER", "runs": "FOLDER", "resume": "FOLDER",
 }  # fmt: skip
 """Settings that flags and the grid may not set, and what sets them."""
-WITHOUT_EFFECT = {*CHANGEABLE, "run_dir", "runs", "resume"} - {LENGTH, "eval_episodes"}
-"""Settings that may differ between runs of a study, because results do not depend on them."""
+MAY_DIFFER = {*WITHOUT_EFFECT, *CHANGEABLE} - {LENGTH, "eval_episodes"}
+"""Settings that may differ between the runs of a cell, because results do not depend on them beyond noise."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Plan:
     def _require_same(self, before: Planned, after: Planned) -> None:
         settings = json.loads(json.dumps(after.settings))  # as they are read from the plan
         for key, old, new in _differences(before.settings, settings):
-            if key.partition(".")[0] not in WITHOUT_EFFECT:
+            if key.partition(".")[0] not in MAY_DIFFER:
                 raise UserError(
                     f"{self.folder} holds {before.name} with {key} {shown(old)}, not {shown(new)}: "
                     f"choose another folder, or put {key} on the grid of a new study"

@@ -170,6 +170,11 @@ def check_reward(reward: RewardKind, success: str, env_options: EnvOptions) -> N
         )
 
 
+WITHOUT_EFFECT = (
+    "run_dir", "runs", "resume", "device", "threads", "vectorization_mode", "env_time_limit", "on_env_error",
+    "actor_resources", "cluster", "frame_cache", "replay_storage", "eval_films", "log_every", "save_minutes",
+)  # fmt: skip
+"""Settings of where and how a run is executed, on which its results do not depend beyond rounding and timing."""
 _COUNTS = (
     "num_demos", "threads", "num_envs", "replay_capacity", "collect_steps", "eval_every", "log_every",
     "actors_ahead", "publish_every",

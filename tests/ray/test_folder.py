@@ -125,6 +125,17 @@ def test_a_robot_has_one_link_and_a_folder_one_name(start):
     wait_for(lambda: "several folders: give --name, one of" in Path("link.log").read_text())
 
 
+def test_the_link_says_why_an_episode_is_not_taken(start):
+    spool = learner("spool", 1)
+    start("serve", "spool")
+    start("link", "copy")
+    wait_for(lambda: Path("copy", ACTING).is_file())
+    record("copy", "new name.rec")
+    wait_for(lambda: "the learner's machine cannot take it: not the name of" in Path("link.log").read_text())
+    Path("copy/episodes/new name.rec").rename("copy/episodes/new_name.rec")
+    wait_for(lambda: spool.episodes() == ["new_name.rec"])
+
+
 def test_bad_input_is_refused(start):
     for words, message in (
         (("serve", "nowhere"), "nowhere is no folder of a learner: start softflow-train --robots nowhere first"),

@@ -102,6 +102,21 @@ def test_an_evaluation_follows_with_the_episodes_of_the_job(make: Callable[..., 
     assert json.loads(more.evaluation("imitation").read_text())["episodes"] == 8
 
 
+def test_a_run_that_was_lengthened_is_evaluated_again(make: Callable[..., Job]) -> None:
+    def job() -> Job:
+        return make("a", evaluated={"deployed": []}, episodes=7)
+
+    assert job().run()
+    last = job().run_dir / "checkpoints" / "last"
+    for checkpoint in ("1000", "2000"):
+        last.write_text(checkpoint)
+        assert not job().finished and job().run() and job().finished
+        assert json.loads(job().evaluation("deployed").read_text())["checkpoint"] == checkpoint
+    assert job().log.read_text().count(FINISHED) == 1
+    shutil.rmtree(last.parent)  # to save space
+    assert job().finished
+
+
 def test_a_failed_job_goes_on_from_its_checkpoint(make: Callable[..., Job], capsys: pytest.CaptureFixture[str]) -> None:
     job = make("a", "fail once")
     assert not run_jobs([job], LocalRunner(1), lambda _: None, retries=1)
