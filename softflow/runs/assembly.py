@@ -229,8 +229,14 @@ def with_saved_weights(config: TrainConfig[Any]) -> TrainConfig[Any]:
     return replace(config, method=replace(config.method, encoder_options={**options, "weights": "", "download": False}))
 
 
-def require_flow(config: TrainConfig[Any]) -> None:
-    """Raise `UserError` if the flow of the configuration is unknown or lacks an option, before anything is recorded."""
+def require_networks(config: TrainConfig[Any]) -> None:
+    """Check the networks of a new run's configuration, before anything is recorded.
+
+    Raises:
+        UserError: The flow is unknown or lacks an option, or the path of an encoder's weights is empty.
+    """
+    if getattr(config.method, "encoder_options", {}).get("weights") == "":  # what `with_saved_weights` sets
+        raise UserError("encoder_options.weights is empty: give --encoder-options.weights FILE")
     name, options = (getattr(config.method, key, None) for key in ("flow", "flow_options"))
     if name is None:
         return

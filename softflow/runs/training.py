@@ -36,7 +36,7 @@ from softflow.runs.assembly import (
     make_algorithm,
     make_environments,
     make_mirror,
-    require_flow,
+    require_networks,
     with_saved_weights,
 )
 from softflow.runs.config import TrainConfig, read_config
@@ -131,7 +131,7 @@ def train_run(
         resolve_env_id(run.env)  # its module may register flows and dataset formats as well
     film = EvaluationFilms(run, folder.given) if run.eval_films else None
     if not resume:
-        require_flow(config)
+        require_networks(config)
     # Files that the configuration names are read first: environments may change the current folder.
     base_run, corrections_files = (getattr(config.method, name, None) for name in ("base", "corrections"))
     base = corrections = None

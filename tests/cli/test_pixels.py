@@ -82,6 +82,7 @@ def test_what_does_not_fit_is_refused(command: Any, snapshot: Any) -> None:
         "--env Pendulum-v1": r"hold camera uint8\[16, 16, 3\], joint float32\[2\], expected numbers alone",
         "--encoder con": "unknown encoder 'con': did you mean 'conv'",
         "--encoder resnet18": "encoder 'resnet18' needs its weights: give --encoder-options.weights FILE",
+        "--encoder resnet18 --encoder-options.weights ''": "weights is empty: give --encoder-options.weights FILE",
         "--encoder-options.wide 3": "encoder 'conv' has no option 'wide'",
     }
     for flags, message in refusals.items():
