@@ -16,6 +16,7 @@ from torch import nn
 from critics import ChunkCritic
 from flows import NormalizedFlow
 from softflow.data import Corrections, Decision, Episode, Replay, action_statistics
+from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, ObservationNormalizer, PixelEncoder
 from softflow.task.layout import ObservationSize
 
@@ -164,6 +165,11 @@ class Algorithm(ABC):
     def assign(self) -> int:
         """Return the arm of the next own episode: the index of the behaviour that executes it. Always 0 by default."""
         return 0
+
+    def require_arm(self, arm: int, what: str) -> None:
+        """Raise `UserError` if `assign` can never have returned this arm. `what` says that something does not fit."""
+        if arm:
+            raise UserError(f"{what}: no episode has arm {arm}")
 
     def explore(self, observation: torch.Tensor, arms: torch.Tensor) -> torch.Tensor | Decision[torch.Tensor]:
         """Choose the chunks that own episodes execute: (B, O) and the arms of the episodes, (B,), -> (B, h, A).

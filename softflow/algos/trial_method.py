@@ -14,7 +14,7 @@ from critics import ChunkCritic
 from softflow.algos.base import Data, Scalars
 from softflow.algos.online import OnlineMethod
 from softflow.algos.settings import OnlineMethodConfig
-from softflow.algos.trial import Trial, TrialConfig
+from softflow.algos.trial import Arm, Trial, TrialConfig
 from softflow.console import note
 from softflow.data import Decision, Episode
 from softflow.policies import BestOfN, FlowPolicy, SteeredPolicy
@@ -78,6 +78,11 @@ class TrialMethod(OnlineMethod):
 
     def assign(self) -> int:
         return self.trial.assign() if self.trial and self.trial.version else 0
+
+    def require_arm(self, arm: int, what: str) -> None:
+        # Any version will do: a learner that died may resume from a checkpoint before the robot's latest arms.
+        if not self.trial or Arm.decode(arm).choice >= len(self.trial.candidates):
+            super().require_arm(arm, what)
 
     def explore(self, observation: Tensor, arms: Tensor) -> Tensor | Decision[Tensor]:
         if not self.trial:

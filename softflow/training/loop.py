@@ -209,16 +209,16 @@ class Trainer:
         self._signals.check()  # of the present `run`, which may be later than the experience
 
     def _new_experience(self) -> Experience:
-        seeds, errors, assign = self._seeds(), self.environment_errors, self.algorithm.assign
+        algorithm, seeds, errors = self.algorithm, self._seeds(), self.environment_errors
         if self.elsewhere is None:
-            explore = explorer(self.algorithm, self.config.device)
-            return LocalExperience(Rollout(self.environments, seeds, errors, assign), explore)
-        published = self.algorithm.acting, lambda: self.progress.updates, self.config.publish_every
+            explore = explorer(algorithm, self.config.device)
+            return LocalExperience(Rollout(self.environments, seeds, errors, algorithm.assign), explore)
+        every = lambda: self.progress.updates, self.config.publish_every
         if isinstance(self.elsewhere, Crew):
-            return Fleet(self.elsewhere, seeds, assign, *published, errors, self._check_signals)
-        task = self.algorithm.deployed.task
+            return Fleet(self.elsewhere, seeds, algorithm.assign, algorithm.acting, *every, errors, self._check_signals)
+        task, reward = algorithm.deployed.task, self.config.reward
         assert task is not None, "robots record its names and units"
-        return RobotExperience(self.elsewhere, task, self.config.reward, seeds, assign, *published, self._check_signals)
+        return RobotExperience(self.elsewhere, task, reward, seeds, algorithm, *every, self._check_signals)
 
     def _seeds(self) -> Iterator[int]:
         while True:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from softflow.algos.base import Acting
+from softflow.algos.base import Algorithm
 from softflow.console import note, remark
 from softflow.data import SUCCESS_REWARDS, Episode, RewardKind
 from softflow.errors import UserError, one_line
@@ -29,8 +29,7 @@ class RobotExperience(Experience):
         task: The task of the episodes.
         reward: The rewards of the episodes, which follow from their success.
         seeds: One number for each episode, by which it is known.
-        assign: Returns the arm of the next episode.
-        acting: Returns the networks that robots need.
+        algorithm: Assigns the arms of episodes, and has the networks that robots need.
         updates: Returns the number of updates of the run so far.
         publish_every: The number of updates after which new networks are published.
         interrupt: Raises an exception if the run was interrupted. Called while no episode comes.
@@ -42,14 +41,13 @@ class RobotExperience(Experience):
         task: TaskSpec,
         reward: RewardKind,
         seeds: Iterator[int],
-        assign: Callable[[], int],
-        acting: Callable[[], Acting],
+        algorithm: Algorithm,
         updates: Callable[[], int],
         publish_every: int,
         interrupt: Callable[[], None],
     ) -> None:
         self._spool, self._task, self._rewards = spool, task, SUCCESS_REWARDS[reward]
-        self._seeds, self._assign, self._acting = seeds, assign, acting
+        self._seeds, self._algorithm = seeds, algorithm
         self._updates, self._publish_every, self._interrupt = updates, publish_every, interrupt
         self._published: int | None = None
         self._arrived: dict[str, Episode] = {}
@@ -93,7 +91,8 @@ class RobotExperience(Experience):
     def _publish(self) -> None:
         updates = self._updates()
         if self._published is None or updates - self._published >= self._publish_every:
-            self._spool.publish(Published(self._acting(), [self._assign() for _ in range(ARMS)], updates))
+            arms = [self._algorithm.assign() for _ in range(ARMS)]
+            self._spool.publish(Published(self._algorithm.acting(), arms, updates))
             self._published = updates
 
     def _read_new(self) -> None:
@@ -105,6 +104,7 @@ class RobotExperience(Experience):
                 episode = self._spool.read(name)
                 assert episode.task is not None
                 self._task.require_same(episode.task, f"{name} is of another task")
+                self._algorithm.require_arm(episode.arm, f"{name} is of another run")
             except UserError as error:
                 self._refused.add(name)
                 remark(f"an episode of a robot is left out: {one_line(error)}")

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from softflow.algos import SoftFlow
 from softflow.algos.trial import Arm, Trial, TrialConfig
 from softflow.data import Episode
+from softflow.errors import UserError
 from softflow.training.checkpoint import load_policy
 from softflow.training.config import RunConfig
 from softflow.training.loop import Trainer
@@ -173,3 +174,14 @@ def test_the_kl_is_measured_from_the_champion_with_its_caution() -> None:
     scalars = stage_named(algorithm, "online").update(data, 0.0)
     assert abs(scalars["flow/kl_to_anchor"]) < 1
     torch.testing.assert_close(scalars["train/actor_loss"], 2 / 1.5 * scalars["flow/kl_to_anchor"])
+
+
+def test_arms_of_a_run_with_more_choices_are_refused() -> None:
+    few, none = make_trials(BAD, GOOD), make_trials(BAD, GOOD, trials=TrialConfig(enabled=False))
+    assert few.trial is not None
+    for choice in range(3):
+        few.require_arm(Arm(9, True, choice).encode(), "episode")  # of any version
+    for algorithm, choice in ((few, 3), (none, 1)):
+        with pytest.raises(UserError, match="episode is of another run: no episode has arm"):
+            algorithm.require_arm(Arm(9, True, choice).encode(), "episode is of another run")
+    none.require_arm(none.assign(), "episode")

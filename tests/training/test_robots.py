@@ -22,10 +22,10 @@ from tests.robot.scripted import TASK
 LENGTH = 3
 
 
-def record(spool, name, success=True, task=TASK):
+def record(spool, name, success=True, task=TASK, arm=0):
     """Bring an episode of three steps as a robot does."""
     path = spool.path / "episodes" / name
-    recording = Recording(path.with_suffix(".part"), task)
+    recording = Recording(path.with_suffix(".part"), task, arm)
     row = np.zeros(task.row_size, np.float32)
     for _ in range(LENGTH):
         recording.step(row, np.zeros(task.action_dim, np.float32))
@@ -38,14 +38,13 @@ class Learner:
     """The learner's side, with ten updates after each call of `collect`."""
 
     def __init__(self, spool, publish_every=1):
-        self.updates, self.interrupted = 0, False
+        self.updates, self.interrupted, self.assign = 0, False, count(7).__next__
         self.experience = RobotExperience(
             spool,
             TASK,
             "steps",
             count(50),
-            count(7).__next__,
-            self.acting,
+            self,
             lambda: self.updates,
             publish_every,
             self.check,
@@ -53,6 +52,10 @@ class Learner:
 
     def acting(self):
         return Acting({"policy": {"weight": torch.full((2,), float(self.updates))}}, 3)
+
+    def require_arm(self, arm, what):
+        if arm == 5:
+            raise UserError(what)
 
     def check(self):
         if self.interrupted:
@@ -124,19 +127,21 @@ def test_robots_get_the_networks_and_the_arms_that_were_published_last(spool):
         torch.testing.assert_close(published.acting.networks, {"policy": {"weight": torch.full((2,), float(updates))}})
 
 
-def test_what_is_damaged_or_of_another_task_is_left_where_it_is_and_said_once(spool, capsys):
+def test_what_is_damaged_or_of_another_task_or_run_is_left_where_it_is_and_said_once(spool, capsys):
     learner = Learner(spool)
     other = replace(TASK, action=tuple(replace(part, name=f"{part.name}_2") for part in TASK.action))
     record(spool, "a.rec", task=other)
     (spool.path / "episodes" / "b.rec").write_bytes(b"softflow recording\n{")
     record(spool, "c.rec")
     assert len(learner.collect(1)[0]) == 1
-    record(spool, "d.rec")
+    record(spool, "d.rec", arm=5)
+    record(spool, "e.rec")
     learner.collect(1)
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2 and "a.rec is of another task" in said[0] and "b.rec" in said[1]
+    assert len(said) == 3 and "a.rec is of another task" in said[0] and "b.rec" in said[1]
+    assert said[2].endswith("an episode of a robot is left out: d.rec is of another run")
     learner.experience.checkpoint_saved()
-    assert spool.episodes() == ["a.rec", "b.rec"]
+    assert spool.episodes() == ["a.rec", "b.rec", "d.rec"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 50, b'\x08\0\0\0\0\0\0\0{"a": 1}'])
