@@ -6,8 +6,9 @@
 Times are CPU time of this process on one thread. Observations are those of `tape_cut` from pixels: two pictures of
 64 x 64 and 55 numbers. Networks and data are random, which changes no time.
 
-* `update`: SOFT-FLOW's online update from features of a frozen encoder, from pictures that a small network learns
-  to see, and from numbers, as many as the state has. A ratio is the median over rounds that time each case once.
+* `update`: SOFT-FLOW's online update from what an encoder with a frozen network returned, from features of the frozen
+  network, as with `copies`, from pictures that a small network learns to see, and from numbers, as many as the state
+  has. A ratio is the median over rounds that time each case once; its quartiles are given, too.
 * `encode`: pictures per second of each encoder, in batches of 16.
 * `bytes`: a replay of 100,000 steps, with pictures and with features.
 """
@@ -18,6 +19,7 @@ import argparse
 import statistics
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ from softflow.data import Episode, Replay
 from softflow.data.replay_rows import row_dtype
 from softflow.policies.pixel_encoder import PixelEncoder
 from softflow.task.layout import ObservationLayout, Part
+from softflow.training.frames import EncodedFrames
 
 LAYOUT = ObservationLayout(
     (*(Part(name, (64, 64, 3), "uint8") for name in ("front", "wrist")), Part("numbers", (55,), "float32"))
@@ -57,16 +60,26 @@ def encoder_of(name: str) -> PixelEncoder:
 
 
 def updates(rounds: int) -> None:
-    cases = {"state": {}, "features": dict(encoder="tf_efficientnet_lite0", size=128), "pictures": dict(encoder="conv")}
+    frozen = dict(encoder="tf_efficientnet_lite0", size=128)
+    cases = {"state": {}, "read": frozen | {"read": True}, "features": frozen, "pictures": dict(encoder="conv")}
     calls = {name: update_of(**case) for name, case in cases.items()}
     times = interleaved(calls, rounds)
-    header("an update of 256 windows from", "ms", "times the state's")
+    header("an update of 256 windows from", "ms", "times the state's", "quartiles")
     for name in cases:
-        row(name, f"{statistics.median(times[name]):.1f}", f"{ratio(times[name], times['state']):.2f}")
+        ratios = [one / state for one, state in zip(times[name], times["state"], strict=True)]
+        low, _, high = statistics.quantiles(ratios)
+        relative = f"{ratio(times[name], times['state']):.2f}", f"{low:.2f} to {high:.2f}"
+        row(name, f"{statistics.median(times[name]):.1f}", *relative)
 
 
-def update_of(encoder: str | None = None, size: int = 0) -> Call:
-    """Return an online update, of the state if no encoder is given."""
+def update_of(encoder: str | None = None, size: int = 0, read: bool = False) -> Call:
+    """Return an online update, of the state if no encoder is given.
+
+    Args:
+        encoder: The encoder.
+        size: The side to which a frozen one resizes images. 0 for one that learns.
+        read: Whether the replays hold what a frozen one returns, and not features of its network.
+    """
     torch.manual_seed(0)
     config = SoftFlowConfig(encoder=encoder, encoder_options={"weights": "", "size": size} if size else {})
     algorithm = SoftFlow(config, STATE if encoder is None else LAYOUT, ACTIONS)
@@ -77,8 +90,8 @@ def update_of(encoder: str | None = None, size: int = 0) -> Call:
     if size:
         vision = algorithm.policy.encoder
         assert vision is not None
-        sizes = vision.encoded.size(1), ACTIONS, np.int16
-        rows = lambda observation: vision.encode(torch.tensor(observation)).numpy()  # noqa: E731
+        stored = EncodedFrames(vision, "cpu", Path()).read if read else EncodedFrames(vision, "cpu", Path()).features
+        sizes, rows = (stored.size, ACTIONS, stored.dtype), stored.of_own
     elif encoder is not None:
         sizes = LAYOUT.size, ACTIONS, np.uint8
     replays = [Replay(10 * (STEPS + 1), *sizes, horizon=config.horizon, observation_rows=rows) for _ in range(2)]
@@ -125,8 +138,10 @@ def sizes(rounds: int) -> None:
     header("a replay of 100,000 steps holds", "GB")
     row("pictures", f"{1e5 * row_dtype(LAYOUT.size, ACTIONS, np.uint8).itemsize / 1e9:.2f}")
     for name in FROZEN:
-        encoded = encoder_of(name).encoded.size(1)
-        row(f"features of {name}", f"{1e5 * row_dtype(encoded, ACTIONS, np.int16).itemsize / 1e9:.2f}")
+        encoder = encoder_of(name)
+        encoded = row_dtype(encoder.encoded.size(1), ACTIONS, np.int16)
+        row(f"features of {name}", f"{1e5 * encoded.itemsize / 1e9:.2f}")
+    row("what an encoder returns", f"{1e5 * row_dtype(encoder.read_size, ACTIONS, np.int32).itemsize / 1e9:.2f}")
     row("the state", f"{1e5 * row_dtype(STATE, ACTIONS).itemsize / 1e9:.2f}")
 
 

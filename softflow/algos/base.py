@@ -71,6 +71,9 @@ class Stage:
         updates_per_step: The number of updates per primitive step of a stage that acts.
         candidates: The number of chunks proposed for each one that is executed. The critic chooses among them. None if
             the algorithm itself sets the number in `deployed`.
+        encoder_is_fixed: Whether the image encoder of `deployed` makes the same of an image in all updates of this
+            stage and of later ones. If it contains a frozen network, the replays then hold what it returns
+            (`ChunkPolicy.read`).
         begin: Called once, before the first update.
         end: Called once, before the next stage begins.
         diagnose: Computes further scalars that are too expensive for every update. It preserves the random states.
@@ -85,6 +88,7 @@ class Stage:
     environment_steps: int = 0
     updates_per_step: float = 0.0
     candidates: int | None = 1
+    encoder_is_fixed: bool = False
     begin: Callable[[], None] = _nothing
     end: Callable[[], None] = _nothing
     diagnose: Callable[[Data], Scalars] = lambda data: {}

@@ -206,6 +206,7 @@ class RfsPpo(SteeringMethod):
                 environment_steps=c.online.steps,
                 updates_per_step=c.online.epochs / (c.n_action_steps * c.batch_size),
                 update=self.learn,
+                encoder_is_fixed=True,
             ),
         ]
 
@@ -269,7 +270,8 @@ class RfsPpo(SteeringMethod):
         starts = np.arange(0, steps, self.n_action_steps)
         reward = np.pad(episode.reward, (0, -steps % self.n_action_steps)).reshape(-1, self.n_action_steps)
         length = torch.tensor(np.minimum(self.n_action_steps, steps - starts), device=self.device)
-        observation = torch.tensor(episode.observation[[*starts, steps]], device=self.device)
+        packed = torch.tensor(episode.observation[[*starts, steps]], device=self.device)
+        observation = self.base.read(self.base.encoded(packed))  # once, as they were when it decided
         value = self.value(self.base.features(observation))[:, 0]
         returned = chunk_return(torch.tensor(reward, device=self.device), length, c.discount)
         advantage = generalized_advantage(returned, length, episode.terminated, value, c.discount, c.online.gae_lambda)

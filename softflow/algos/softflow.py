@@ -99,7 +99,7 @@ class SoftFlow(TrialMethod):
     # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:
-        c = self.config
+        c, fixed = self.config, self.encoder_is_fixed
         return [
             Stage(
                 "imitation",
@@ -112,11 +112,13 @@ class SoftFlow(TrialMethod):
                 "critic_warmup",
                 updates=c.warmup.updates,
                 update=self.learn_values,
+                encoder_is_fixed=fixed,
                 diagnose=self.diagnose_kl,
             ),
             Stage(
                 "offline",
                 updates=c.offline.updates,
+                encoder_is_fixed=fixed,
                 begin=partial(self.policy_learner.restart, c.offline.learning_rate),
                 update=partial(self.improve, c.offline),
                 diagnose=self.diagnose_kl,
@@ -126,11 +128,18 @@ class SoftFlow(TrialMethod):
                 environment_steps=c.online.steps,
                 updates_per_step=c.online.updates_per_step,
                 candidates=self.online_candidates,
+                encoder_is_fixed=fixed,
                 begin=self.begin_online,
                 update=partial(self.improve, c.online),
                 diagnose=self.diagnose_online,
             ),
         ]
+
+    @property
+    def encoder_is_fixed(self) -> bool:
+        """Whether the image encoder makes the same of an image in every update after imitation."""
+        encoder = self.policy.encoder
+        return self.trial is not None and encoder is not None and not encoder.varies
 
     def load_base(self, policy: ChunkPolicy) -> None:
         super().load_base(policy)

@@ -44,8 +44,8 @@ class Replay:
             written.
         observation_dim: The size O of an observation.
         action_dim: The size A of an action.
-        observation_dtype: The dtype of stored observations: uint8 if they are packed, int16 if they are encoded, else
-            float32, or float16 to save memory. Windows contain float32 for the latter two.
+        observation_dtype: The dtype of stored observations: uint8 if they are packed, int16 if encoded, int32 if read,
+            else float32, or float16 to save memory. Windows contain float32 for the latter two.
         folder: If given, the rows are kept in files in this folder (see `ReplayFiles`) and not in memory. Only a flag
             of each row, 1 byte, and an index of the rows worth imitating, 8 bytes each, remain in memory.
         horizon: The number H of actions in a proposed chunk. None if no episode has proposals.
@@ -106,6 +106,11 @@ class Replay:
     def steps(self) -> int:
         """The number of primitive steps stored. Each can be the start of a window."""
         return self._steps
+
+    @property
+    def observation_dtype(self) -> np.dtype:
+        """The dtype of stored observations."""
+        return self._observation.dtype
 
     @property
     def imitable_steps(self) -> int:

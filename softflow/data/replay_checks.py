@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from softflow.data.windows import OF_IMAGES
+
 BLOCK = 2**15
 """The number of rows that are checked at once."""
-BYTES = np.uint8, np.int16
-"""Dtypes of observations with images, packed or encoded, whose numbers are bytes."""
 ROUNDING = 1e-6
 """Maximum error of a return, relative to the magnitudes of its terms."""
 
@@ -29,7 +29,11 @@ def check_rows(rows: Mapping[str, np.ndarray], written: int, capacity: int) -> N
     oldest = max(written - capacity, 0)
     for first in range(oldest, written, BLOCK):
         place = np.arange(first, min(first + BLOCK + 1, written)) % capacity  # includes the next block's first row
-        block = {name: column[place] for name, column in rows.items() if column.dtype not in BYTES}
+        block = {
+            name: column[place]
+            for name, column in rows.items()
+            if name != "observation" or column.dtype not in OF_IMAGES
+        }
         for name, good, problem in _checks(block):
             if not good.all():
                 row = int(good.argmin())

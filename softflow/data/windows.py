@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 ArrayT = TypeVar("ArrayT")
+OF_IMAGES = np.uint8, np.int16, np.int32
+"""Dtypes of observations with images: packed, encoded and read. Their numbers are bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ def to_torch(windows: Windows[np.ndarray], device: str | torch.device = "cpu") -
 
 
 def observation_tensor(observation: np.ndarray, device: str | torch.device = "cpu") -> torch.Tensor:
-    """Return observations (B, O) as the tensor that a policy takes: uint8 if packed, int16 if encoded, else float32."""
+    """Return observations (B, O) as the tensor that a policy takes: as they are if they have images, else float32."""
     import torch
 
     return torch.as_tensor(as_learned(observation), device=device)
@@ -68,5 +70,5 @@ def concatenate(windows: Sequence[Windows[np.ndarray]]) -> Windows[np.ndarray]:
 
 
 def as_learned(observation: np.ndarray) -> np.ndarray:
-    """Return packed and encoded observations unchanged, and numbers as float32."""
-    return observation if observation.dtype in (np.uint8, np.int16) else observation.astype(np.float32, copy=False)
+    """Return packed, encoded and read observations unchanged, and numbers as float32."""
+    return observation if observation.dtype in OF_IMAGES else observation.astype(np.float32, copy=False)

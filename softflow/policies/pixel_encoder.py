@@ -180,6 +180,16 @@ class PixelEncoder(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    @property
+    def varies(self) -> bool:
+        """Whether training mode draws what is returned: a shift of each image, or one of its copies."""
+        return self.copies > 0 if self.is_frozen else self.shift > 0
+
+    @property
+    def read_size(self) -> int:
+        """The length R of a row that `read` returns, in int32."""
+        return self.feature_count + self.layout.number_count
+
     def describe(self) -> dict[str, Any]:
         """Return the arguments of `FlowPolicy` that rebuild this encoder.
 
@@ -220,9 +230,9 @@ class PixelEncoder(nn.Module):
 
     def _read(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return the features (B, feature_count) and the numbers (B, K) in the result of `read`."""
-        size = self.feature_count + self.layout.number_count
-        if rows.ndim != 2 or rows.shape[1] != size:
-            raise ValueError(f"expected read observations, int32 of shape (B, {size}), got {tuple(rows.shape)}")
+        if rows.ndim != 2 or rows.shape[1] != self.read_size:
+            wanted = f"int32 of shape (B, {self.read_size})"
+            raise ValueError(f"expected read observations, {wanted}, got {tuple(rows.shape)}")
         return rows.view(torch.float32).split([self.feature_count, self.layout.number_count], 1)
 
     def _drawn(self, rows: Tensor) -> Tensor | None:

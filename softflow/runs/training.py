@@ -64,7 +64,7 @@ from softflow.training.frames import encoded_frames
 from softflow.training.global_state import environments_turn
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
-from softflow.training.replays import require_room, require_whole_episodes
+from softflow.training.replays import read_from, require_room, require_whole_episodes
 from softflow.training.run_folder import RunFolder
 from softflow.training.spool import Spool
 from softflow.training.vector import closing
@@ -230,7 +230,8 @@ def train_run(
                 note(taken_over)
         note(what_is_seen(environments, learned_from))
         if frames is not None:
-            note(frames.announce(sum(len(episode) + 1 for episode in learned_from), task.row_size))
+            number = sum(len(episode) + 1 for episode in learned_from)
+            note(frames.announce(number, task.row_size, read_from(algorithm)))
         if base is not None:
             skipped = all(stage.name != "imitation" for stage in algorithm.schedule())
             what = "takes the place of imitation, which is skipped" if skipped else "is trained further"

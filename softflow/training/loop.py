@@ -33,7 +33,7 @@ from softflow.training.logging import MetricLogger
 from softflow.training.own_episodes import OwnEpisodes
 from softflow.training.progress import StageProgress, shown
 from softflow.training.random_state import random_state, set_random_state
-from softflow.training.replays import add_demonstrations, make_data
+from softflow.training.replays import Replays
 from softflow.training.robots import RobotExperience
 from softflow.training.rollout import Rollout
 from softflow.training.run_folder import RunFolder
@@ -77,8 +77,8 @@ class Trainer:
         self.mirror, self.elsewhere, self.film = mirror, elsewhere, film
         self.algorithm, self.run_folder, self.config = algorithm, run_folder, config
         self.environments, self.held_out = environments, HeldOut(evaluation_environments, run_folder, config)
-        self.demonstrations, self.frames = demonstrations, frames
-        self.data = make_data(algorithm, demonstrations, held_out_demonstrations, run_folder, config, frames)
+        self.frames, self._replays = frames, Replays(algorithm, demonstrations, config, frames)
+        self.data = self._replays.data(held_out_demonstrations, run_folder)
         self.progress = Progress()
         self.environment_errors = self._new_errors()
         self._experience: Experience | None = None
@@ -113,9 +113,6 @@ class Trainer:
             try:
                 if self._resume_at[0] is None:
                     self._save()
-                if not self.data.offline.steps:
-                    horizon, encodes = self.algorithm.deployed.policy.horizon, self.frames is not None
-                    add_demonstrations(self.data.offline, self.demonstrations, horizon, self._check_signals, encodes)
                 while not self.has_finished:
                     self._run_stage(stages)
                     self._move_on(stages)
@@ -133,6 +130,7 @@ class Trainer:
                 stages[p.stage - 1].end()
             stage.begin()
             p.begun = True
+        self.data = self._replays.with_demonstrations(self.data, stage, self._check_signals)
         if stage.candidates is not None:
             self.algorithm.deployed.candidates = stage.candidates
         with StageProgress(stage.name, stage.total, initial=self.progress.done) as bar:

@@ -5,55 +5,119 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from softflow.algos.base import Algorithm, Data
+from softflow.algos.base import Algorithm, Data, Stage
 from softflow.data import Episode, ImitationRule, Replay, proposal_dtype, row_dtype
 from softflow.data.takeovers import as_demonstration
 from softflow.errors import UserError, one_line
 from softflow.training.config import RunConfig
-from softflow.training.frames import EncodedFrames
+from softflow.training.frames import EncodedFrames, StoredRows
 from softflow.training.progress import StageProgress
 from softflow.training.run_folder import RunFolder
 
 
-def make_data(
-    algorithm: Algorithm,
-    demonstrations: Sequence[Episode],
-    held_out: Sequence[Episode],
-    run_folder: RunFolder,
-    config: RunConfig,
-    frames: EncodedFrames | None,
-) -> Data:
-    """Make the replays and the random generator. With `frames` the replays store features in place of images.
+class Replays:
+    """Makes the replays of a run.
 
-    Those of demonstrations and of own episodes are empty. That of held-out demonstrations is full.
+    They store observations as they are. If frames are encoded, they store features of the frozen network in place of
+    images, and what the whole encoder returns once it is fixed (`Stage.encoder_is_fixed`).
+
+    Args:
+        algorithm: The method.
+        demonstrations: The episodes to learn from.
+        config: The settings of the run.
+        frames: Encodes images once, if the policy's encoder is frozen.
     """
-    first = demonstrations[0]
-    sizes = _sizes(first, frames)
-    of_own: Callable[[np.ndarray], np.ndarray] = np.asarray
-    of_demonstration = of_own
-    if frames is not None:
-        of_own, of_demonstration = frames.encode, frames.of_demonstration
-    folder = run_folder.replay_path if config.replay_storage == "disk" else None
-    horizon = algorithm.deployed.policy.horizon
-    rule = ImitationRule(config.imitate).choose(demonstrations).rule
-    n_action_steps = algorithm.n_action_steps
-    online = Replay(
-        config.replay_capacity, *sizes, folder, horizon, n_action_steps, imitate=rule, observation_rows=of_own
-    )
 
-    def fixed(episodes: Sequence[Episode]) -> Replay:
-        rows = sum(len(episode) + 1 for episode in episodes)
-        return Replay(rows, *sizes, horizon=horizon, imitate=rule, fixed=True, observation_rows=of_demonstration)
+    def __init__(
+        self, algorithm: Algorithm, demonstrations: Sequence[Episode], config: RunConfig, frames: EncodedFrames | None
+    ) -> None:
+        self._algorithm, self._demonstrations, self._config, self._frames = algorithm, demonstrations, config, frames
+        self._horizon = algorithm.deployed.policy.horizon
+        self._rule = ImitationRule(config.imitate).choose(demonstrations).rule
 
-    unlearnt = None
-    if held_out:
-        unlearnt = fixed(held_out)
-        for episode in held_out:
-            unlearnt.add_episode(as_demonstration(episode, horizon))
-    return Data(fixed(demonstrations), online, np.random.default_rng(config.seed), unlearnt)
+    def data(self, held_out: Sequence[Episode], run_folder: RunFolder) -> Data:
+        """Make the replays and the random generator.
+
+        Those of demonstrations and of own episodes are empty. That of held-out demonstrations is full.
+        """
+        config, folder = self._config, run_folder.replay_path if self._config.replay_storage == "disk" else None
+        first, n_action_steps = self._demonstrations[0], self._algorithm.n_action_steps
+        rows = rows_of_own(self._algorithm, first, self._frames)
+        online = Replay(
+            config.replay_capacity, rows.size, first.action_dim, rows.dtype, folder, self._horizon, n_action_steps,
+            imitate=self._rule, observation_rows=rows.of_own,
+        )  # fmt: skip
+        unlearnt = None
+        if held_out:
+            unlearnt = self._fixed(held_out, _rows(first, self._frames, read=False))
+            for episode in held_out:
+                unlearnt.add_episode(as_demonstration(episode, self._horizon))
+        empty = self._fixed(self._demonstrations, _rows(first, self._frames, read=False))
+        return Data(empty, online, np.random.default_rng(config.seed), unlearnt)
+
+    def with_demonstrations(self, data: Data, stage: Stage, check: Callable[[], None]) -> Data:
+        """Return data whose replay of demonstrations is full, with such rows as the stage takes.
+
+        Where filling it takes time, because frames are encoded, the progress is shown.
+
+        Args:
+            data: The data.
+            stage: The stage that begins or continues. If its encoder is fixed, its weights must be so already.
+            check: Called after each episode that was encoded. It may raise an error.
+        """
+        read = stage.encoder_is_fixed and _reads_own(self._algorithm)
+        rows = _rows(self._demonstrations[0], self._frames, read)
+        if data.offline.steps and data.offline.observation_dtype == rows.dtype:
+            return data
+        replay = self._fixed(self._demonstrations, rows)
+        if self._frames is None:
+            for episode in self._demonstrations:
+                replay.add_episode(as_demonstration(episode, self._horizon))
+            return replace(data, offline=replay)
+        with StageProgress("encoding", replay.capacity) as bar:
+            for episode in self._demonstrations:
+                check()
+                replay.add_episode(as_demonstration(episode, self._horizon))
+                bar.update(len(episode) + 1)
+        return replace(data, offline=replay)
+
+    def _fixed(self, episodes: Sequence[Episode], rows: StoredRows) -> Replay:
+        capacity, action_dim = sum(len(episode) + 1 for episode in episodes), episodes[0].action_dim
+        return Replay(
+            capacity, rows.size, action_dim, rows.dtype, horizon=self._horizon, imitate=self._rule, fixed=True,
+            observation_rows=rows.of_demonstration,
+        )  # fmt: skip
+
+
+def rows_of_own(algorithm: Algorithm, episode: Episode, frames: EncodedFrames | None) -> StoredRows:
+    """Return what the replay of own episodes, of the sizes of `episode`, stores of their observations.
+
+    It is the same in the whole run, because no rows can be made of rows that are stored already.
+    """
+    return _rows(episode, frames, _reads_own(algorithm))
+
+
+def read_from(algorithm: Algorithm) -> str | None:
+    """Return the name of the first stage with rows of what the encoder returns. None if there is none."""
+    fixed = [stage.name for stage in algorithm.schedule() if stage.encoder_is_fixed]
+    return fixed[0] if fixed and _reads_own(algorithm) else None
+
+
+def _rows(episode: Episode, frames: EncodedFrames | None, read: bool) -> StoredRows:
+    if frames is None:
+        return StoredRows(episode.observation_dim, episode.observation.dtype)
+    return frames.read if read else frames.features
+
+
+def _reads_own(algorithm: Algorithm) -> bool:
+    """Return whether the encoder is fixed in all stages with own episodes, which share batches with demonstrations."""
+    stages = algorithm.stages()
+    first = next((number for number, stage in enumerate(stages) if stage.acts), -1)
+    return all(stage.encoder_is_fixed for stage in stages[first:])
 
 
 def require_room(
@@ -70,7 +134,8 @@ def require_room(
         algorithm: The method.
         frames: Encodes images once, if the policy's encoder is frozen.
     """
-    sizes, capacity = _sizes(episode, frames), config.replay_capacity
+    rows, capacity = rows_of_own(algorithm, episode, frames), config.replay_capacity
+    sizes = rows.size, episode.action_dim, rows.dtype
     horizon, n_action_steps = algorithm.deployed.policy.horizon, algorithm.n_action_steps
     size = row_dtype(*sizes).itemsize + proposal_dtype(horizon, episode.action_dim).itemsize / n_action_steps
     if config.replay_storage == "disk":
@@ -106,28 +171,3 @@ def require_whole_episodes(
         f"replay_capacity {config.replay_capacity:,} is too small for one episode, {known} {longest:,} steps: set "
         f"--replay-capacity to {longest + 1} or more"
     )
-
-
-def _sizes(episode: Episode, frames: EncodedFrames | None) -> tuple[int, int, np.dtype]:
-    """Return the sizes of rows of a replay: those of observations and actions, and the dtype of observations."""
-    if frames is not None:
-        return frames.row_size, episode.action_dim, frames.dtype
-    return episode.observation_dim, episode.action_dim, episode.observation.dtype
-
-
-def add_demonstrations(
-    replay: Replay, demonstrations: Sequence[Episode], horizon: int, check: Callable[[], None], encodes: bool
-) -> None:
-    """Fill the replay of demonstrations. Where that takes time, because frames are encoded, show the progress.
-
-    `check` is called after each episode, and may raise an error.
-    """
-    if not encodes:
-        for episode in demonstrations:
-            replay.add_episode(as_demonstration(episode, horizon))
-        return
-    with StageProgress("encoding", sum(len(episode) + 1 for episode in demonstrations)) as bar:
-        for episode in demonstrations:
-            check()
-            replay.add_episode(as_demonstration(episode, horizon))
-            bar.update(len(episode) + 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -65,20 +66,38 @@ def metrics(run: str) -> list[str]:
     return [line for line in Path(run, "metrics.csv").read_text().splitlines() if "time/" not in line]
 
 
-@pytest.mark.parametrize("storage", ["memory", "disk"])
-def test_a_resumed_run_is_the_same_and_needs_no_weights(command: Any, encoded: list[int], storage: str) -> None:
-    flags = f"{LEARNING} --replay-storage {storage} --encoder-options.copies 1"
+@pytest.mark.parametrize(
+    ("storage", "copies", "at"),
+    [
+        ("memory", 1, 9),
+        ("disk", 1, 9),
+        ("memory", 0, 3),  # in imitation: replays hold features
+        ("memory", 0, 9),  # later, they hold what the encoder returns
+        ("memory", 0, 14),  # of own episodes, too
+        ("disk", 0, 14),
+    ],
+)
+def test_a_resumed_run_is_the_same_and_needs_no_weights(
+    command: Any, encoded: list[int], storage: str, copies: int, at: int
+) -> None:
+    flags = f"{LEARNING} --replay-storage {storage} --encoder-options.copies {copies}"
     whole = command(f"{TRAIN} {flags} --run-dir run")
     assert whole.status == 0, whole
     assert encoded[:DISTINCT] == [5] * DISTINCT and encoded[DISTINCT] == 2  # demonstrations first
     assert re.search(r"each of 60 demonstrated observations is encoded once", whole.out)
-    with interrupted(SoftFlow, at=9):
+    later = "from the stage critic_warmup on, memory holds 0.3 kB of each, 0 MB" in whole.out
+    assert later == (copies == 0)  # one of the copies is drawn
+    with interrupted(SoftFlow, at=at):
         assert command(f"{TRAIN} {flags} --run-dir run2").status == 130
     Path("small.safetensors").unlink()
     before = len(encoded)
     assert command("softflow-train --resume run2").status == 0
     assert encoded[before] == 2  # nothing is encoded before the first decision
     assert metrics("run2") == metrics("run")
+    replays = [np.load(RunFolder.open(name).last_checkpoint() / "replay.npz") for name in ("run", "run2")]
+    assert replays[0]["written"] >= 40
+    for name in replays[0].files:
+        np.testing.assert_array_equal(replays[0][name], replays[1][name], err_msg=name)
     policies = [load_policy(RunFolder.open(name).last_checkpoint()).state_dict() for name in ("run", "run2")]
     assert all(torch.equal(tensor, policies[1][name]) for name, tensor in policies[0].items())
 
