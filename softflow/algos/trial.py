@@ -277,9 +277,9 @@ class Trial(Generic[PolicyT]):
         if not (promoted or worse or challenger.episodes >= c.most or self._since >= 3 * c.most):
             return None
         text = (
-            f"challenger {self.version} {'replaces the champion' if promoted else 'is given up'}: as good with "
-            f"probability {better:.2f}; of the latest own episodes {_shown(challenger)} for {_shown(champion)}; by the "
-            f"number of chunks to choose among "
+            f"challenger {self.version} {'replaces the champion' if promoted else 'is given up'}: at least as good "
+            f"with probability {better:.2f}; successes in its latest episodes {_shown(challenger)}, in the champion's "
+            f"{_shown(champion)}; by the number of chunks that the critic chose among, "
             + ", ".join(f"{n}: {_shown(record)}" for n, record in zip(self.candidates, self.choices, strict=True))
         )
         factor = 1 / CAUTION_STEP if promoted else CAUTION_STEP

@@ -67,7 +67,7 @@ def _replays(replays: dict[str, Any]) -> Iterator[str]:
     yield f"{count(number, 'episode')} replayed from {starts}; the recordings are successes in {recorded}"
     if replays["from_recorded_starts"]:
         yield from _partings(replays["parted"])
-    yield "readings of the actions, with the recorded motion that their replays miss (1: no better than no motion):"
+    yield "readings of the actions, and how much of the motion their replays miss (0: nothing; 1: as without moving):"
     yield from table(
         [(one["name"], f"{one['misfit']:.2f}", f"success in {_successes(one, number)}") for one in replays["readings"]]
     )

@@ -111,7 +111,8 @@ def _parse(cls: type[T], name: str, arguments: Sequence[str]) -> T:
 
 def _in_words(report: Mapping[str, Any]) -> str:
     is_timed = report.get("clock", "real") == "real"
-    lines = [f"{report['episodes']} episodes at {report['rate']:g} Hz{'' if is_timed else ' of simulated time'}"]
+    rate = f"{report['rate']:g} Hz{'' if is_timed else ' of simulated time'}"
+    lines = [f"{count(report['episodes'], 'episode')} at {rate}"]
     if report["episodes"]:
         low, high = report["success_ci95"]
         lines[0] += f", success {report['success_rate']:.2f} [{low:.2f}, {high:.2f}]"

@@ -12,7 +12,7 @@ from typing import Any
 from flows import available_flows
 from softflow.cli.command_line import parse_command_line, read_selection, run_main
 from softflow.console import note
-from softflow.envs import available_envs
+from softflow.envs import NO_ENVIRONMENT, available_envs
 from softflow.runs.config import TrainConfig, class_for, config_class, read_config
 from softflow.runs.given_demonstrations import DemonstrationFile
 from softflow.runs.layers import require_resumable, training_layers
@@ -50,7 +50,7 @@ def _train(config: TrainConfig[Any], more: DemonstrationFile | None, folder: Run
         if folder.has_checkpoint:
             print(f"\ncontinue with: softflow-train --resume {quote(folder.given)}", file=sys.stderr)
         raise
-    note(_summary(trained, folder))
+    note(_summary(trained, folder, has_environment=config.run.env != NO_ENVIRONMENT))
 
 
 def _resumed_config(folder: RunFolder, argv: Sequence[str]) -> tuple[TrainConfig[Any], DemonstrationFile | None]:
@@ -85,9 +85,10 @@ def _command() -> dict[str, str]:
     return {"prog": "softflow-train", "description": "\n".join([what, *lines])}
 
 
-def _summary(trained: Trained, folder: RunFolder) -> str:
+def _summary(trained: Trained, folder: RunFolder, has_environment: bool) -> str:
     if not trained.evaluations:
-        return f"\nnothing was evaluated\nrun folder: {folder.given}"
+        robot = "" if has_environment else f"\nnext: softflow-robot run {quote(folder.given)} --robot MODULE:CLASS"
+        return f"\nnothing was evaluated\nrun folder: {folder.given}{robot}"
     lines = ["", "success on held-out episodes, with 95 % intervals"]
     for stage, result in {one.stage: one.result for one in trained.evaluations}.items():
         low, high = result.success_ci95

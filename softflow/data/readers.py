@@ -179,17 +179,18 @@ def _recognize(path: Path) -> tuple[str, DatasetReader]:
     for name in names:
         try:
             reader = _find(name)
-            signs.append(f"{name} ({reader.SIGN})" if reader.SIGN else name)
             if reader.recognizes(path):
                 return name, reader
+            signs.append(f"{name} ({reader.SIGN})" if reader.SIGN else name)
         except ModuleNotFoundError as error:
             broken.setdefault(_missing(name, error), []).append(name)
         except Exception as error:  # the reader of another package costs no other format
             broken.setdefault(one_line(error), []).append(name)
-    unasked = "".join(f"; {', '.join(whom)} cannot be asked: {why}" for why, whom in broken.items())
+    # first, because it is likely the reason, and a long line is cut off at its end
+    untried = "".join(f"{' and '.join(whom)} could not be tried: {why}; " for why, whom in broken.items())
     raise DemonstrationError(
-        f"{path}: not recognised as a dataset of {', '.join(signs)}{unasked}: softflow.data.save_demonstrations writes "
-        "npz, docs/how-to/demonstrations.md says how a format is registered"
+        f"{path}: not recognised; {untried}it is no dataset of {', '.join(signs)}: softflow.data.save_demonstrations "
+        "writes npz, docs/how-to/demonstrations.md says how a format is registered"
     )
 
 

@@ -98,7 +98,11 @@ def in_words(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"ends: {summary['terminated']} terminated, {episodes - summary['terminated']} truncated"
     if taken := summary["takeovers"]:
         share = summary["human_steps"] / summary["steps"]
-        yield f"takeovers: in {taken:,} of {count(episodes, 'episode')}; a person acted at {share:.1%} of the steps"
+        yield (
+            "a person acted at every step"
+            if share == 1
+            else f"takeovers: in {taken:,} of {count(episodes, 'episode')}; a person acted at {share:.1%} of the steps"
+        )
     if repeated := summary["repeated_final_observations"]:
         yield (
             f"final observation: equal to the one before in {repeated:,} of {count(episodes, 'episode')}, so the true "

@@ -18,6 +18,7 @@ from softflow.data.episodes import Episode
 from softflow.data.imitable import ImitationRule
 from softflow.data.proposals import Proposals
 from softflow.data.replay import Replay
+from softflow.data.summary import count
 
 SOLVED = ImitationRule("success")
 """The rule by which chunks of takeovers are imitated, as corrections are: those of episodes that are successes."""
@@ -69,8 +70,8 @@ def describe_takeovers(episodes: Sequence[Episode], horizon: int) -> str | None:
     if not starts:
         return None
     return (
-        f"a person took over in {len(starts)} demonstrations: of these, chunks of the person alone are imitated, from "
-        f"{sum(int(one.sum()) for one in starts):,} steps at most"
+        f"a person acted in {count(len(starts), 'demonstration')}: only chunks in which the person acted throughout "
+        f"are imitated, at most {sum(int(one.sum()) for one in starts):,} of them"
     )
 
 

@@ -188,13 +188,13 @@ class Trainer:
             while p.owed >= 1 and self._own.released:
                 scalars = self._update(stage)
                 p.owed -= 1
+                bar.update(0)  # the first updates wait for the first episodes, and may then take minutes
             episodes = {"rollout/episodes": self._own.released, **self._own.scalars()}
             if config.on_env_error == "restart":
                 episodes["rollout/env_errors"] = self.environment_errors.count
             episodes |= self._experience.scalars()
             fps = (p.done - steps_before) / (time.monotonic() - start)
-            logged = self._log(stage, {**scalars, **episodes, "time/fps": fps})
-            bar.update(steps, **shown(logged))
+            bar.update(steps, **shown(self._log(stage, {**scalars, **episodes, "time/fps": fps})))
             self._between_rounds()
 
     def _between_rounds(self) -> None:

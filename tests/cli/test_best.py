@@ -45,7 +45,8 @@ def test_a_decline_is_told_at_the_end_and_the_best_deploys(declined: Any, comman
         "than an earlier one (4 updates of imitation, success 0.90 [0.79, 0.96] on 50 held-out episodes): difference "
         "-0.70, 95 % interval [-0.80, -0.53]"
     )
-    said = "best checkpoint: 2 updates of critic_warmup, success 0.88 [0.76, 0.94] on 50 held-out episodes; last 0.20"
+    best = "best checkpoint: 2 updates of critic_warmup, success 0.88 [0.76, 0.94] on 50 held-out episodes"
+    said = f"{best}; the last one has 0.20"
     assert said in declined.out.splitlines()
     assert Path("run/checkpoints/best").read_text() == "critic_warmup_2\n"
     result = command("softflow-eval run --episodes 2 --json")

@@ -25,6 +25,7 @@ def test_a_dataset_alone_gives_a_policy_that_knows_its_task_and_acts_on_a_robot(
     trained = command(f"softflow-train --algo imitation --env none --demos d.npz --run-dir first {SMALL}")
     assert trained.status == 0, trained
     assert "nothing was evaluated" in trained.out + trained.err
+    assert "next: softflow-robot run first --robot MODULE:CLASS" in trained.out + trained.err
     task = load_dataset("d.npz").task
     assert load("first").task == task
     assert Run("first").config.run.env_options == {"task": task.describe()}

@@ -84,7 +84,7 @@ def test_a_simulated_robot(record: Any) -> None:
     line = "Pendulum-v1 --robot-options.max-episode-steps 9"
     result = record(line, "--episodes 1", "-q|space|" + "q|" * 30)
     assert result.status == 0, result.err
-    assert result.out.splitlines()[0] == "1 episodes at 20 Hz, success 0.00 [0.00, 0.79]"
+    assert result.out.splitlines()[0] == "1 episode at 20 Hz, success 0.00 [0.00, 0.79]"
     [episode] = read_dataset("demos.rec").episodes
     assert episode.human is not None and episode.human.all() and not episode.is_success
 

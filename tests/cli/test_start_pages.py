@@ -73,3 +73,4 @@ def test_your_environment(command: Command, tmp_path: Path, monkeypatch: pytest.
     results = follow(page, command)
     assert results["softflow-data check reach.npz --env my_task:Reach-v0"].out.endswith("nothing is wrong\n")
     assert [episode.is_success for episode in load_dataset("reach.npz").episodes] == [True] * 3
+    assert Path("reach.mp4").is_file()

@@ -208,7 +208,8 @@ def test_a_reader_that_cannot_be_had_is_one_clear_line(installed: None, recordin
         read_dataset(recording, format="bad")
     assert len(read_dataset(recording).episodes) == 1  # whatever the others are
     with pytest.raises(
-        DemonstrationError, match=r"not recognised .*; bad cannot be asked: .*NoReader.*; missing cannot"
+        DemonstrationError,
+        match=r"not recognised; bad could not be tried: .*NoReader.*; missing could .*; it is no dataset",
     ):
         read_dataset(tmp_path)
     with pytest.raises(UserError, match="'missing' cannot be imported from csv_reader:Gone"):
@@ -269,7 +270,7 @@ def test_what_nobody_recognises(tmp_path: Path) -> None:
     for name in ("theirs.npz", "a.csv", "."):
         with pytest.raises(
             DemonstrationError,
-            match=r"not recognised as a dataset of .*lerobot \(a folder with meta/info\.json\), .*npz \(",
+            match=r"not recognised; it is no dataset of .*lerobot \(a folder with meta/info\.json\), .*npz \(",
         ):
             read_dataset(tmp_path / name)
     for content, message in ((b"", "the file is empty"), (b"PK\3\4", "truncated or corrupt"), (b"1,2", "not an .npz")):

@@ -79,6 +79,8 @@ def test_takeovers_are_counted() -> None:
     summary = summary_of(Dataset(taken, HAND))
     assert (summary["takeovers"], summary["human_steps"]) == (1, 7)
     assert "takeovers: in 1 of 4 episodes; a person acted at 6.0% of the steps" in list(in_words(summary))
+    shown = [replace(episode, human=np.ones(len(episode), bool)) for episode in DATASET.episodes]
+    assert "a person acted at every step" in list(in_words(summary_of(Dataset(shown, HAND))))
 
 
 def test_actions_are_in_native_units() -> None:

@@ -48,8 +48,8 @@ def test_what_is_imitated_of_takeovers_is_described() -> None:
     plain = Episode(np.zeros((8, 1)), np.zeros((7, 1)), np.zeros(7), True, False, True)
     assert describe_takeovers([plain], 2) is None
     described = describe_takeovers([plain, replace(plain, human=acts)], 2)
-    assert described is not None and described.startswith("a person took over in 1 demonstrations")
-    assert described.endswith("from 3 steps at most")  # 2, 3, and 6, whose chunk ends with the episode
+    assert described is not None and described.startswith("a person acted in 1 demonstration:")
+    assert described.endswith("at most 3 of them")  # 2, 3, and 6, whose chunk ends with the episode
 
 
 def test_the_humans_chunks_lie_within_a_takeover_or_end_with_the_episode() -> None:

@@ -285,7 +285,7 @@ def test_other_hdf5_files_are_not_recognised(tmp_path: Path) -> None:
 def test_a_truncated_file_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "d.hdf5")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DemonstrationError, match=r"d4rl.* cannot be asked: the HDF5 file is truncated") as it:
+    with pytest.raises(DemonstrationError, match=r"d4rl.* could not be tried: the HDF5 file is truncated") as it:
         read_dataset(path)
     assert "\n" not in str(it.value)
 
@@ -296,5 +296,7 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match=r"the format d4rl needs the package 'h5py': pip install \"softflow\[d4rl\]\""):
         read_dataset(path, format="d4rl")
-    with pytest.raises(UserError, match=r"d4rl cannot be asked: needs the package 'h5py': pip install \"softflow\[d4"):
+    with pytest.raises(
+        UserError, match=r"not recognised; d4rl could not be tried: needs the package 'h5py': pip install \""
+    ):
         read_dataset(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -256,3 +257,9 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     ):
         read_dataset(GENUINE / "v061_video")
     assert "lerobot" in BUILT_IN
+
+
+def test_without_pyarrow_a_dataset_is_recognised_and_names_the_extra() -> None:
+    program = "import sys; sys.modules['pyarrow'] = None; import softflow.data as d; d.read_dataset(sys.argv[1])"
+    failed = subprocess.run([sys.executable, "-c", program, GENUINE / "v061_image"], capture_output=True, text=True)
+    assert "the format lerobot needs the package 'pyarrow': pip install \"softflow[lerobot]\"" in failed.stderr

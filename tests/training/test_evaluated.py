@@ -83,9 +83,9 @@ def test_a_decline_is_told_with_its_numbers() -> None:
     )
     assert decline(evaluations(41, 32, kept_from=1)) is not None  # although the earlier policy is lost
     first, last = evaluations(41, 32)
-    text = "best checkpoint: 25,000 steps of online, success 0.82 [0.69, 0.90] on 50 held-out episodes; last 0.64"
-    assert describe_best(first, last) == text
-    assert describe_best(last, last).endswith("success 0.64 [0.50, 0.76] on 50 held-out episodes; the last evaluated")
+    text = "best checkpoint: 25,000 steps of online, success 0.82 [0.69, 0.90] on 50 held-out episodes"
+    assert describe_best(first, last) == f"{text}; the last one has 0.64"
+    assert describe_best(last, last).endswith("success 0.64 [0.50, 0.76] on 50 held-out episodes; it is the last one")
 
 
 def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:

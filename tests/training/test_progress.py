@@ -55,6 +55,21 @@ def test_a_resumed_stage_counts_on_and_estimates_from_its_own_steps() -> None:
     assert lines[0].endswith("00:10 gone, 08:10 left")
 
 
+def test_time_without_steps_is_shown_and_counted() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with StageProgress("online", 100, stream=stream, clock=clock) as progress:
+        clock.now += 10
+        progress.update(50)
+        for _ in range(4):
+            clock.now += 5
+            progress.update(0)
+        assert stream.getvalue().splitlines() == [
+            "online 50/100 (50 %), 00:10 gone, 00:10 left",
+            "online 50/100 (50 %), 00:20 gone, 00:20 left",
+            "online 50/100 (50 %), 00:30 gone, 00:30 left",
+        ]
+
+
 def test_a_stopped_stage_says_where() -> None:
     stream = io.StringIO()
     with pytest.raises(KeyboardInterrupt):

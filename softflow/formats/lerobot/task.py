@@ -12,7 +12,6 @@ import numpy as np
 from softflow.data.part_names import RecordedParts
 from softflow.formats.json_files import read_json
 from softflow.formats.lerobot.info import INFO, Feature, Info, action_range
-from softflow.formats.lerobot.metadata import task_texts, write_json
 from softflow.formats.parts import Observed, observed_parts
 from softflow.task import ActionPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
@@ -78,6 +77,8 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
 
 def save_task(root: Path, task: TaskSpec) -> None:
     """Keep a task in a dataset, with what LeRobot does not store: bounds of actions, categories, the success rule."""
+    from softflow.formats.lerobot.metadata import write_json  # here, because it needs pyarrow
+
     write_json(root / TASK, task.describe())
 
 
@@ -98,6 +99,8 @@ def saved_task(root: Path) -> TaskSpec | None:
 
 def _text(root: Path, info: Info, assumptions: list[str]) -> str:
     """Return what the robot does, in words; an empty text if nothing or several things are said."""
+    from softflow.formats.lerobot.metadata import task_texts  # here, because it needs pyarrow
+
     texts = set(task_texts(root, info.version).values())
     if len(texts) > 1:
         assumptions.append(f"the texts of its {len(texts)} tasks are not read")
