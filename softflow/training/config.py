@@ -65,7 +65,8 @@ class RunConfig:
     """Number of CPU threads that torch uses. The networks are small, so more threads gain little, and on a busy machine
     they wait for each other."""
     num_envs: int = 25
-    """Number of parallel environments."""
+    """Number of parallel environments. With trials, episodes that still run when a trial ends do not count in the next
+    one, so fewer environments leave room for more trials."""
     vectorization_mode: VectorizationMode = "sync"
     """How environments run. `sync` steps them in turn in this process. `async` distributes them over one process per
     CPU core. Environments of actors are always `sync`, unless they have an `env_time_limit`."""

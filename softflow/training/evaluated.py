@@ -105,7 +105,7 @@ def best_of(evaluations: Sequence[Evaluated]) -> Evaluated | None:
 
 
 def decline(evaluations: Sequence[Evaluated]) -> str | None:
-    """Return a warning with the numbers if the last evaluation is worse than an earlier one, or else None."""
+    """Return a warning with the numbers if the last evaluation is probably worse than an earlier one, or else None."""
     if not evaluations:
         return None
     last, most = evaluations[-1], most_successful(evaluations)
@@ -114,8 +114,8 @@ def decline(evaluations: Sequence[Evaluated]) -> str | None:
     difference = last.result.success_rate - most.result.success_rate
     low, high = difference_interval(last.counts, most.counts)
     return (
-        f"warning: the last policy ({last}) is worse than an earlier one ({most}): difference {difference:+.2f}, "
-        f"95 % interval [{low:+.2f}, {high:+.2f}]"
+        f"warning: the last policy ({last}) is probably worse than an earlier one ({most}): "
+        f"difference {difference:+.2f}, 95 % interval [{low:+.2f}, {high:+.2f}]"
     )
 
 

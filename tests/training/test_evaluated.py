@@ -77,9 +77,9 @@ def test_the_best_stays_or_is_the_new_one(drawn: tuple[list[int], int]) -> None:
 def test_a_decline_is_told_with_its_numbers() -> None:
     assert decline([]) is None and decline(evaluations(41, 39)) is None
     assert decline(evaluations(41, 32)) == (
-        "warning: the last policy (50,000 steps of online, success 0.64 [0.50, 0.76] on 50 held-out episodes) is worse "
-        "than an earlier one (25,000 steps of online, success 0.82 [0.69, 0.90] on 50 held-out episodes): difference "
-        "-0.18, 95 % interval [-0.34, -0.01]"
+        "warning: the last policy (50,000 steps of online, success 0.64 [0.50, 0.76] on 50 held-out episodes) is "
+        "probably worse than an earlier one (25,000 steps of online, success 0.82 [0.69, 0.90] on 50 held-out "
+        "episodes): difference -0.18, 95 % interval [-0.34, -0.01]"
     )
     assert decline(evaluations(41, 32, kept_from=1)) is not None  # although the earlier policy is lost
     first, last = evaluations(41, 32)
