@@ -41,3 +41,12 @@ def what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Seq
     if not largest:
         return f"{described}; there are no rewards"
     return f"{described}; rewards are divided by {largest:.3g}, the largest absolute return of a demonstration"
+
+
+def how_much_is_acted(algorithm: Algorithm, demonstrations: Sequence[Episode]) -> str | None:
+    """Say how many own episodes a run has if they are as long as demonstrations. None if the method does not act."""
+    steps = sum(stage.environment_steps for stage in algorithm.schedule())
+    if not steps:
+        return None
+    length = np.mean([len(episode) for episode in demonstrations])
+    return f"{steps:,} steps are about {steps / length:,.0f} own episodes, if they last as long as the demonstrations"

@@ -40,7 +40,7 @@ from softflow.runs.assembly import (
     with_saved_weights,
 )
 from softflow.runs.config import TrainConfig, read_config
-from softflow.runs.description import normalizes_actions, what_is_normalized, what_is_seen
+from softflow.runs.description import how_much_is_acted, normalizes_actions, what_is_normalized, what_is_seen
 from softflow.runs.filming import EvaluationFilms
 from softflow.runs.given_corrections import first_corrections, save_copy, saved_corrections
 from softflow.runs.given_demonstrations import (
@@ -229,6 +229,8 @@ def train_run(
             if (taken_over := describe_takeovers(demonstrations, algorithm.deployed.policy.horizon)) is not None:
                 note(taken_over)
         note(what_is_seen(environments, learned_from))
+        if (acted := how_much_is_acted(algorithm, demonstrations)) is not None:
+            note(acted)
         if frames is not None:
             number = sum(len(episode) + 1 for episode in learned_from)
             note(frames.announce(number, task.row_size, read_from(algorithm)))

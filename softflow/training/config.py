@@ -64,7 +64,7 @@ class RunConfig:
     threads: int = 1
     """Number of CPU threads that torch uses. The networks are small, so more threads gain little, and on a busy machine
     they wait for each other."""
-    num_envs: int = 25
+    num_envs: int = 10
     """Number of parallel environments. With trials, episodes that still run when a trial ends do not count in the next
     one, so fewer environments leave room for more trials."""
     vectorization_mode: VectorizationMode = "sync"

@@ -10,6 +10,7 @@ import torch
 
 from softflow.algos import SAC, SoftFlow
 from softflow.algos.policy_learner import PolicyLearner
+from softflow.data import load_demonstrations
 from softflow.settings.typed import load_file
 from softflow.training.run_folder import RunFolder
 from tests.cli.test_resume import train
@@ -51,6 +52,8 @@ def test_a_finished_run_goes_on_in_its_last_stage(small_run: Path, command: Any)
         patch.setattr(PolicyLearner, "restart", lambda self, learning_rate: begun.append(learning_rate))
         result = command("softflow-train --resume run --online.steps 720")
     assert result.status == 0 and "2 unfinished episodes are begun anew" in result.out, result
+    steps = sum(map(len, load_demonstrations("run/demonstrations.npz")))
+    assert f"720 steps are about {720 * 4 / steps:,.0f} own episodes, " in result.out  # there are 4 demonstrations
     assert begun == []
     assert (small_run / "metrics.csv").read_bytes().startswith(metrics)
     new = rows("run")[len(before) :]

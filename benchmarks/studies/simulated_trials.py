@@ -1,0 +1,134 @@
+"""What trials deploy, in a simulation with policies whose success is known.
+
+    python -m benchmarks.studies.simulated_trials --num-envs 25 10 5 1 --episodes 200 --repetitions 200
+
+The success of the policy in training changes linearly from the first own episode to the last. The rules are those of
+`softflow.algos.trial`; the critic's choice among chunks is left out. Episodes have different lengths, and a new one
+starts where one has ended. The table has the mean true success of what is deployed at the end, and of all own episodes,
+each with its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+
+from softflow.algos.trial import Arm, Trial, TrialConfig
+from softflow.data import Episode
+
+CURVES = {"0.54 -> 0.77": (0.54, 0.77), "0.70 -> 0.97": (0.70, 0.97), "0.54 -> 0.30": (0.54, 0.30)}
+"""The success of the policy in training at the first and the last own episode."""
+SHORTEST, LONGEST = 0.5, 1.4
+"""Lengths of episodes relative to their mean, drawn uniformly."""
+
+
+class KnownPolicy(torch.nn.Module):
+    """A policy of which nothing matters but its success."""
+
+    success: torch.Tensor
+
+    def __init__(self, success: float) -> None:
+        super().__init__()
+        self.register_buffer("success", torch.tensor(success))
+
+    @property
+    def learnt(self) -> KnownPolicy:
+        return self
+
+    def twin(self) -> KnownPolicy:
+        return KnownPolicy(self.success.item())
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """The end of a simulated run."""
+
+    deployed: float
+    """The true success of what is deployed."""
+    own: float
+    """The mean true success of own episodes when they started."""
+
+
+def simulate(first: float, last: float, episodes: int, num_envs: int, config: TrialConfig, seed: int) -> Simulated:
+    """Simulate a run.
+
+    Args:
+        first: The success of the policy in training before the first own episode. It acts first.
+        last: The same after the last one.
+        episodes: The number of own episodes.
+        num_envs: The number of episodes that run at a time.
+        config: The settings of the trials.
+        seed: The seed of all draws.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    trial: Trial[Any] = Trial(KnownPolicy(first), 1, config)  # type: ignore[type-var]
+    trial.begin(KnownPolicy(first))
+    running: list[tuple[float, int, int, float]] = []  # when it ends, its number, its arm, its success
+    numbers, own = count(), 0.0
+    ended: dict[int, Episode] = {}
+    expected = 0
+
+    def start(now: float) -> None:
+        arm = trial.assign()
+        policy = trial.challenger if Arm.decode(arm).challenger else trial.champion
+        heappush(running, (now + rng.uniform(SHORTEST, LONGEST), next(numbers), arm, policy.success.item()))
+
+    def in_order() -> Iterator[Episode]:
+        nonlocal expected
+        while expected in ended:
+            yield ended.pop(expected)
+            expected += 1
+
+    for _ in range(num_envs):
+        start(0.0)
+    for done in range(1, episodes + 1):
+        now, number, arm, success = heappop(running)
+        own += success / episodes
+        ended[number] = _episode(arm, rng.random() < success)
+        trial.receive(in_order())
+        if trial.judge():
+            trial.begin(KnownPolicy(first + (last - first) * done / episodes))
+        start(now)
+    best = trial.challenger if trial.best().challenger else trial.champion
+    return Simulated(best.success.item(), own)
+
+
+def _episode(arm: int, is_success: bool) -> Episode:
+    reward = np.array([float(is_success)])
+    return Episode(np.zeros((2, 1)), np.zeros((1, 1)), reward, True, False, bool(is_success), arm=arm)
+
+
+def _shown(values: list[float]) -> str:
+    return f"{np.mean(values):.3f} +- {np.std(values) / np.sqrt(len(values)):.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-envs", type=int, nargs="+", default=[25, 10, 5, 1], help="episodes at a time")
+    parser.add_argument("--episodes", type=int, default=200, help="own episodes of a run")
+    parser.add_argument("--repetitions", type=int, default=200, help="simulated runs")
+    for name, value in (("fewest", TrialConfig.fewest), ("most", TrialConfig.most), ("window", TrialConfig.window)):
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"trials.{name}")
+    arguments = parser.parse_args()
+    config = TrialConfig(fewest=arguments.fewest, most=arguments.most, window=arguments.window)
+    torch.set_num_threads(1)
+    print("| policy in training | environments | deployed | own episodes |\n|---|---|---|---|")
+    for name, (first, last) in CURVES.items():
+        for number in arguments.num_envs:
+            runs = [
+                simulate(first, last, arguments.episodes, number, config, seed) for seed in range(arguments.repetitions)
+            ]
+            deployed, own = [run.deployed for run in runs], [run.own for run in runs]
+            print(f"| {name} | {number} | {_shown(deployed)} | {_shown(own)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
