@@ -235,7 +235,8 @@ def require_networks(config: TrainConfig[Any]) -> None:
     Raises:
         UserError: The flow is unknown or lacks an option, or the path of an encoder's weights is empty.
     """
-    if getattr(config.method, "encoder_options", {}).get("weights") == "":  # what `with_saved_weights` sets
+    has_base = getattr(config.method, "base", None) is not None  # whose weights are saved, so that their path is empty
+    if getattr(config.method, "encoder_options", {}).get("weights") == "" and not has_base:
         raise UserError("encoder_options.weights is empty: give --encoder-options.weights FILE")
     name, options = (getattr(config.method, key, None) for key in ("flow", "flow_options"))
     if name is None:
