@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from critics import ChunkCritic, StateValue
+from flows import NormalizedFlow
 from flows.coupling import Coupling
 from softflow.algos import SoftFlow
 from softflow.algos.softflow import OWN_CHUNK_STRIDE
@@ -39,6 +40,13 @@ def linear(rows: int, inputs: int, outputs: int, weight: bool, input: bool, memb
     if input:
         products.append(Product(members, rows, outputs, inputs))
     return products
+
+
+def native(flow: nn.Module) -> Coupling:
+    """Return the coupling flow itself, which a policy that normalises actions wraps."""
+    flow = flow.flow if isinstance(flow, NormalizedFlow) else flow
+    assert isinstance(flow, Coupling)
+    return flow
 
 
 def flow_products(
@@ -100,31 +108,41 @@ def state_value_products(state_value: StateValue, batch: int, *, learns: bool) -
     return products
 
 
-def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Product]:
-    """Return all products of one update: those of the critic, and of the actor's loss in that stage."""
-    config, flow, critic = algorithm.config, algorithm.actor.flow, algorithm.critic
+def update_parts(algorithm: SoftFlow, stage: ImprovementConfig) -> dict[str, list[Product]]:
+    """Return the products of each part of one update in that stage: of all critic updates, and of the actor's loss."""
+    config, critic, state_value = algorithm.config, algorithm.critic, algorithm.state_value
+    flow = native(algorithm.actor.flow)
     batch, candidates = config.batch_size, config.target_candidates
-    products = flow_products(flow, batch, candidates, length=critic.horizon)
-    products += critic_products(critic, batch, candidates)
-    if candidates > 1:
-        products += critic_products(critic, batch, candidates)  # the online critic chooses among the candidates
-    products += critic_products(critic, batch, learns=True)
-    state_value = algorithm.state_value
+    judged = 1 if candidates == 1 else 2  # the online critic chooses among several candidates
+    parts = {
+        "the critics, their targets and the chunks proposed for them": flow_products(
+            flow, batch, candidates, length=critic.horizon
+        )
+        + critic_products(critic, batch, candidates) * judged
+        + critic_products(critic, batch, learns=True)
+    }
     if state_value is not None:
-        products += state_value_products(state_value, batch, learns=True)
+        parts["the state value"] = state_value_products(state_value, batch, learns=True)
+    parts = {name: products * stage.critic_updates for name, products in parts.items()}
     own = -(-batch // OWN_CHUNK_STRIDE)
     if stage.kl_weight or stage.q_weight:
-        products += flow_products(flow, own, learns=True, through=True)
+        parts["own chunks"] = flow_products(flow, own, learns=True, through=True)
     if stage.kl_weight:
-        products += flow_products(flow, own, through=True)
+        parts["their density under the champion"] = flow_products(flow, own, through=True)
     if stage.q_weight:
-        products += critic_products(critic, own, through=True)
+        parts["their values"] = critic_products(critic, own, through=True)
     if stage.nll_weight:
         if stage.advantage_scale:
             assert state_value is not None
-            products += critic_products(critic, batch) + state_value_products(state_value, batch, learns=False)
-        products += flow_products(flow, batch, learns=True)
-    return products
+            judging = critic_products(critic, batch) + state_value_products(state_value, batch, learns=False)
+            parts["the advantages of the data's chunks"] = judging
+        parts["the likelihood of the data's chunks"] = flow_products(flow, batch, learns=True)
+    return parts
+
+
+def update_products(algorithm: SoftFlow, stage: ImprovementConfig) -> list[Product]:
+    """Return all products of one update: those of the critics, and of the actor's loss in that stage."""
+    return [product for part in update_parts(algorithm, stage).values() for product in part]
 
 
 class Floor:

@@ -8,9 +8,10 @@ machine affects all cases equally, and a ratio is the median over the rounds. Th
 observations of 153 numbers, chunks of 8 x 15 numbers with 4 executed actions, batches of 256, and the default flow and
 critics. Networks are untrained, and data are random.
 
-* `update`: SOFT-FLOW's online update, with its preset and with the critic's gradient and the KL. It is compared with
-  its floor, the matrix products alone (`matrix_products.py`), and with the update of stable-baselines3's SAC, whose
-  critics have the same layers and take the whole chunk. `pip install stable-baselines3` adds that row.
+* `update`: SOFT-FLOW's online update by default, with the likelihood alone, and of the critics alone. Each is compared
+  with its floor, the matrix products alone (`matrix_products.py`), and with the update of stable-baselines3's SAC,
+  whose critics have the same layers and take the whole chunk. `pip install stable-baselines3` adds that row.
+* `products`: the multiply-adds of each part of the default update.
 * `chunk`: from one observation to its chunk, both in numpy, against zuko's coupling of the same size, and exported.
 * `rollout`: policy and environment, against the environment alone with the same actions.
 * `growth`: an update's time against each size, with the exponent of the growth from the previous size.
@@ -35,7 +36,7 @@ import torch
 from torch import nn
 
 from benchmarks.timing.interleaved import Call, interleaved, ratio
-from benchmarks.timing.matrix_products import Floor, update_products
+from benchmarks.timing.matrix_products import Floor, native, update_parts, update_products
 from flows.export import FORMATS, load_exported
 from flows.zuko_backend import zuko
 from softflow.algos import Data, SoftFlow, SoftFlowConfig, Stage
@@ -48,7 +49,14 @@ from softflow.training.vector import closing, vectorize
 
 OBSERVATION_DIM, ACTION_DIM, HORIZON, EXECUTE, CRITIC_WIDTH = 153, 15, 8, 4, 256
 STEPS = 200  # length of an episode
-Q_AND_KL = dict(q_weight=0.2, kl_weight=0.2)
+UPDATES = {
+    "by default": {},
+    "with the likelihood alone": dict(q_weight=0.0, kl_weight=0.0),
+    "of the critics alone": dict(q_weight=0.0, kl_weight=0.0, nll_weight=0.0),
+}
+"""The online updates that are measured, and what they change of the default."""
+ACTING = 4
+"""Number of chunks among which the critic chooses, where it does."""
 
 
 def row(*cells: object) -> None:
@@ -95,7 +103,7 @@ def make_algorithm(
     algorithm.fit_actions([make_episode(action_dim)])
     stage = algorithm.stages()[-1]
     stage.begin()
-    algorithm.deployed.candidates = stage.candidates
+    algorithm.deployed.candidates = ACTING
     return algorithm, stage
 
 
@@ -131,24 +139,36 @@ def sac_update(batch: int) -> Call:
 
 def updates(rounds: int) -> None:
     data, cases, floors = make_data(), dict[str, Call](), dict[str, str]()
-    for name, online in (("preset", {}), ("with -Q and KL", Q_AND_KL)):
+    for name, online in UPDATES.items():
         algorithm, stage = make_algorithm(online)
-        products = update_products(algorithm, algorithm.config.online)
+        needed = update_products(algorithm, algorithm.config.online)
         cases[name] = partial(stage.update, data, 0.5)
-        floors[name] = f"{len(products)} products, {sum(p.multiply_adds for p in products) / 1e9:.2f} G multiply-adds"
-        cases[floors[name]] = Floor(products)
+        floors[name] = f"{len(needed)} products, {sum(p.multiply_adds for p in needed) / 1e9:.2f} G multiply-adds"
+        cases[floors[name]] = Floor(needed)
     try:
         cases["SAC"] = sac_update(algorithm.config.batch_size)
     except ImportError as error:
         print(f"no row of stable-baselines3: {error}; pip install stable-baselines3")
     times = interleaved(cases, rounds)
-    header("update", "ms", "its floor", "ms", "update / floor", "updates for one of SAC's")
+    header("online update", "ms", "its floor", "ms", "update / floor", "updates for one of SAC's")
     for name, floor in floors.items():
         peers = f"{ratio(times['SAC'], times[name]):.2f}" if "SAC" in cases else "-"
         milliseconds = (f"{statistics.median(times[case]):.1f}" for case in (name, floor))
         row(name, next(milliseconds), floor, next(milliseconds), f"{ratio(times[name], times[floor]):.2f}", peers)
     if "SAC" in cases:
         row("SAC of stable-baselines3", f"{statistics.median(times['SAC']):.1f}", "", "", "", 1)
+
+
+def products(rounds: int) -> None:
+    algorithm, _ = make_algorithm()
+    parts = {
+        name: sum(product.multiply_adds for product in part)
+        for name, part in update_parts(algorithm, algorithm.config.online).items()
+    }
+    header("part of an online update", "millions", "fraction")
+    for name, number in parts.items():
+        row(name, f"{number / 1e6:,.0f}", f"{number / sum(parts.values()):.0%}")
+    row("the update", f"{sum(parts.values()) / 1e6:,.0f}", "")
 
 
 # ---------------------------------------------------------------------------------------------------------------- chunk
@@ -159,7 +179,7 @@ class ZukoPolicy(nn.Module):
 
     def __init__(self, algorithm: SoftFlow) -> None:
         super().__init__()
-        self.normalizer, flow = algorithm.policy.normalizer, algorithm.policy.flow
+        self.normalizer, flow = algorithm.policy.normalizer, native(algorithm.policy.flow)
         widths = [flow.width, flow.width]
         size = HORIZON * ACTION_DIM
         self.flow = zuko.flows.NICE(
@@ -203,8 +223,8 @@ def chunks(rounds: int) -> None:
 def rollouts(rounds: int) -> None:
     algorithm, _ = make_algorithm()
     header("rollout", "environments", "policy and environment, us per step", "ratio to the environment alone")
-    for number in (1, 25):
-        for candidates in (1, algorithm.config.candidates):
+    for number in (1, 10):
+        for candidates in (1, ACTING):
             algorithm.deployed.candidates = candidates
             both, alone = rollout(algorithm.deployed, number, math.ceil(20 * rounds / number))
             row(f"best of {candidates}", number, f"{1e6 * both:.0f}", f"{both / alone:.2f}")
@@ -279,7 +299,7 @@ def draw(curves: Mapping[str, tuple[list[int], list[float]]], path: Path) -> Non
     figure.savefig(path, dpi=150)
 
 
-TABLES = "update", "chunk", "rollout", "growth"
+TABLES = "update", "products", "chunk", "rollout", "growth"
 
 
 def main() -> None:
@@ -298,7 +318,7 @@ def main() -> None:
         if name == "growth":
             growth(arguments.rounds, arguments.plot)
         else:
-            {"update": updates, "chunk": chunks, "rollout": rollouts}[name](arguments.rounds)
+            {"update": updates, "products": products, "chunk": chunks, "rollout": rollouts}[name](arguments.rounds)
 
 
 if __name__ == "__main__":

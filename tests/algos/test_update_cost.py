@@ -16,6 +16,7 @@ from tests.algos.softflow_toys import make_algorithm, make_data, make_episode, s
 
 PRESET = dict(nll_weight=1.0, advantage_scale=1.0)
 Q_AND_KL = PRESET | dict(q_weight=0.2, kl_weight=0.2)
+DEFAULT = PRESET | dict(q_weight=1.0, kl_weight=1.0, critic_updates=3)
 DATA = make_data([make_episode([0.1] * 20, [0.0] * 19 + [1.0])])
 SPARE = 1.03 if torch.__version__ >= (2, 13) else 1.08
 """Operations are counted with torch 2.13; 2.8 makes up to 7.5 % more."""
@@ -42,7 +43,8 @@ def online_algorithm(online: dict[str, Any], **settings: Any) -> SoftFlow:
 
 
 @pytest.mark.parametrize(
-    ("online", "settings"), [(PRESET, {}), (Q_AND_KL, {}), (PRESET, {"target_candidates": 3, "critic_members": 5})]
+    ("online", "settings"),
+    [(PRESET, {}), (Q_AND_KL, {}), (DEFAULT, {}), (PRESET, {"target_candidates": 3, "critic_members": 5})],
 )
 def test_an_update_makes_the_matrix_products_it_needs_and_no_others(
     online: dict[str, Any], settings: dict[str, Any]
