@@ -15,6 +15,7 @@ from torch import nn
 
 from critics import ChunkCritic
 from flows import NormalizedFlow
+from softflow.algos.parts import leaves, load_states, modules, networks, states
 from softflow.data import Corrections, Decision, Episode, Replay, action_statistics
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, ObservationNormalizer, PixelEncoder
@@ -170,6 +171,11 @@ class Algorithm(ABC):
         """Return the arm of the next own episode: the index of the behaviour that executes it. Always 0 by default."""
         return 0
 
+    @property
+    def arms_version(self) -> int:
+        """A number that changes when arms begin to mean other networks. Whoever executes episodes then needs these."""
+        return 0
+
     def require_arm(self, arm: int, what: str) -> None:
         """Raise `UserError` if `assign` can never have returned this arm. `what` says that something does not fit."""
         if arm:
@@ -235,7 +241,7 @@ class Algorithm(ABC):
 
         Called once, before training, unless the method starts from a trained policy.
         """
-        for module in _modules(self.parts()):
+        for module in modules(self.parts()):
             if isinstance(module, ObservationNormalizer):
                 module.fit(mean, std)
 
@@ -244,7 +250,7 @@ class Algorithm(ABC):
 
         Called once, before training, unless the method starts from a trained policy.
         """
-        for module in _modules(self.parts()):
+        for module in modules(self.parts()):
             if isinstance(module, PixelEncoder):
                 module.fit(observation)
 
@@ -254,7 +260,7 @@ class Algorithm(ABC):
         Called once, before training.
         """
         statistics: dict[tuple[str, float], list[torch.Tensor]] = {}
-        for flow in _modules(self.parts()):
+        for flow in modules(self.parts()):
             if not isinstance(flow, NormalizedFlow):
                 continue
             bounds = flow.bounds, flow.shrink
@@ -270,14 +276,14 @@ class Algorithm(ABC):
         `fit_actions` does so. It is called on its own if the method starts from a trained policy.
         """
         policy = self.deployed.policy
-        for critic in _modules(self.parts()):
+        for critic in modules(self.parts()):
             if isinstance(critic, ChunkCritic) and critic.normalize:
                 critic.fit(policy.action_center, policy.action_scale)
 
     def named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Return the weights of the deployed policy, then those of all networks among the parts, with their names."""
         yield from self.deployed.named_parameters()
-        for part in _leaves(self.parts()):
+        for part in leaves(self.parts()):
             if isinstance(part, nn.Module):
                 yield from part.named_parameters()
 
@@ -286,65 +292,30 @@ class Algorithm(ABC):
 
         An actor has its own algorithm of the same configuration, which knows nothing else of this one.
         """
-        networks = {
+        copies = {
             name: {key: tensor.detach().cpu().clone() for key, tensor in module.state_dict().items()}
-            for name, module in _networks(self.parts())
+            for name, module in networks(self.parts())
         }
-        return Acting(networks, self.deployed.candidates)
+        return Acting(copies, self.deployed.candidates)
 
     def act_by(self, acting: Acting) -> None:
         """Let `explore` act as that of the algorithm whose `acting` this is."""
-        for name, module in _networks(self.parts()):
+        for name, module in networks(self.parts()):
             module.load_state_dict(acting.networks[name])
         self.deployed.candidates = acting.candidates
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts, from which a run can be resumed."""
-        return _states(self.parts())
+        return states(self.parts())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        _load_states(self.parts(), {EARLIER_NAMES.get(name, name): value for name, value in state.items()})
+        load_states(self.parts(), {EARLIER_NAMES.get(name, name): value for name, value in state.items()})
 
 
 EARLIER_NAMES = {"imitator": "policy_learner"}
 """Names of parts in checkpoints of earlier versions, and their present names."""
 
 
-def _leaves(parts: Mapping[str, Any]) -> Iterator[Any]:
-    for part in parts.values():
-        if isinstance(part, Mapping):
-            yield from _leaves(part)
-        else:
-            yield part
-
-
-def _networks(parts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules among the parts with their names, `outer.inner`."""
-    for name, part in parts.items():
-        if isinstance(part, Mapping):
-            yield from _networks(part, f"{prefix}{name}.")
-        elif isinstance(part, nn.Module):
-            yield prefix + name, part
-
-
-def _modules(parts: Mapping[str, Any]) -> Iterator[nn.Module]:
-    for part in _leaves(parts):
-        if isinstance(part, nn.Module):
-            yield from part.modules()
-
-
 def _unbounded(flow: NormalizedFlow, action: NDArray[np.float64]) -> NDArray[np.float64]:
     return flow.unbounded(torch.from_numpy(action)).numpy()
-
-
-def _states(parts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _states(part) if isinstance(part, Mapping) else part.state_dict() for name, part in parts.items()}
-
-
-def _load_states(parts: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    for name, part in parts.items():
-        if isinstance(part, Mapping):
-            _load_states(part, state[name])
-        else:
-            part.load_state_dict(state[name])

@@ -79,6 +79,10 @@ class TrialMethod(OnlineMethod):
     def assign(self) -> int:
         return self.trial.assign() if self.trial and self.trial.version else 0
 
+    @property
+    def arms_version(self) -> int:
+        return self.trial.version if self.trial else 0
+
     def require_arm(self, arm: int, what: str) -> None:
         # Any version will do: a learner that died may resume from a checkpoint before the robot's latest arms.
         if not self.trial or Arm.decode(arm).choice >= len(self.trial.candidates):

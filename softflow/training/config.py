@@ -86,8 +86,8 @@ class RunConfig:
     """Folder through which robots deliver their episodes and receive new networks. On the robot, start `softflow-robot
     run FOLDER`. No environment acts then (docs/how-to/learn-on-a-robot.md)."""
     publish_every: int = 100
-    """Number of updates after which actors and robots get new networks. Higher values send less data, but older
-    networks act."""
+    """Number of updates after which actors and robots get new networks. They also get them when a trial begins. Higher
+    values send less data, but older networks act."""
     on_env_error: OnEnvError = "stop"
     """Reaction to an environment error: `stop` the run, or `restart` the environment and drop the episode."""
     env_time_limit: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -50,6 +50,19 @@ class Experience(ABC):
     def scalars(self) -> Mapping[str, float]:
         """Return what the log shows of the source."""
         return {}
+
+
+class Publication(NamedTuple):
+    """A time at which the networks are given to those who execute episodes elsewhere."""
+
+    updates: int
+    """Number of updates of the run."""
+    arms_version: int
+    """`Algorithm.arms_version`."""
+
+    def is_due(self, last: Publication | None, every: int) -> bool:
+        """Return whether the networks of the last time are too old: by `every` updates, or because arms mean others."""
+        return last is None or self.updates - last.updates >= every or self.arms_version != last.arms_version
 
 
 class LocalExperience(Experience):

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from softflow.algos.base import Acting
+from softflow.algos.base import Acting, Algorithm
 from softflow.data import Episode
 from softflow.errors import UserError
-from softflow.training.experience import Experience
+from softflow.training.experience import Experience, Publication
 from softflow.training.failures import EnvironmentErrors, Failure
 
 PATIENCE = 0.5
@@ -92,10 +92,10 @@ class Fleet(Experience):
     Args:
         crew: The actors. They are not closed.
         seeds: One seed for each episode.
-        assign: Returns the arm of the next episode.
-        acting: Returns the networks that actors need.
+        algorithm: Assigns the arms of episodes, and has the networks that actors need.
         updates: Returns the number of updates of the run so far.
-        publish_every: The number of updates after which new networks are published.
+        publish_every: The number of updates after which new networks are published. They are also published once arms
+            mean other networks.
         errors: Counts the errors of environments, and decides whether the run continues after them.
         interrupt: Raises an exception if the run was interrupted. Called while no bout ends.
     """
@@ -106,20 +106,19 @@ class Fleet(Experience):
         self,
         crew: Crew,
         seeds: Iterator[int],
-        assign: Callable[[], int],
-        acting: Callable[[], Acting],
+        algorithm: Algorithm,
         updates: Callable[[], int],
         publish_every: int,
         errors: EnvironmentErrors,
         interrupt: Callable[[], None],
     ) -> None:
-        self._crew, self._seeds, self._assign = crew, seeds, assign
-        self._acting, self._updates, self._publish_every = acting, updates, publish_every
+        self._crew, self._seeds, self._algorithm = crew, seeds, algorithm
+        self._updates, self._publish_every = updates, publish_every
         self._errors, self._interrupt = errors, interrupt
         self._out: dict[int, _Out] = {}
         self._lost: deque[Bout] = deque()
         self._arrived: list[tuple[Bout, Returned]] = []
-        self._published: int | None = None
+        self._published: Publication | None = None
         self._staleness: list[int] = []
 
     def collect(self, steps: int) -> tuple[list[Episode], int]:
@@ -168,20 +167,20 @@ class Fleet(Experience):
         return [*(out.bout for out in self._out.values()), *self._lost, *(bout for bout, _ in self._arrived)]
 
     def _publish(self) -> None:
-        updates = self._updates()
-        if self._published is None or updates - self._published >= self._publish_every:
-            self._crew.publish(self._acting())
-            self._published = updates
+        now = Publication(self._updates(), self._algorithm.arms_version)
+        if now.is_due(self._published, self._publish_every):
+            self._crew.publish(self._algorithm.acting())
+            self._published = now
 
     def _hand_out(self) -> None:
         assert self._published is not None
         for _ in range(self._crew.vacancies()):
             bout = self._lost.popleft() if self._lost else self._next_bout()
-            self._out[self._crew.hand_out(bout)] = _Out(bout, self._published)
+            self._out[self._crew.hand_out(bout)] = _Out(bout, self._published.updates)
 
     def _next_bout(self) -> Bout:
         seeds = [next(self._seeds) for _ in range(self._crew.episodes_per_bout)]
-        return Bout(seeds, [self._assign() for _ in seeds])
+        return Bout(seeds, [self._algorithm.assign() for _ in seeds])
 
     def _receive(self) -> None:
         for number, returned in self._crew.wait(PATIENCE):

@@ -213,7 +213,7 @@ class Trainer:
             return LocalExperience(Rollout(self.environments, seeds, errors, algorithm.assign), explore)
         every = lambda: self.progress.updates, self.config.publish_every
         if isinstance(self.elsewhere, Crew):
-            return Fleet(self.elsewhere, seeds, algorithm.assign, algorithm.acting, *every, errors, self._check_signals)
+            return Fleet(self.elsewhere, seeds, algorithm, *every, errors, self._check_signals)
         task, reward = algorithm.deployed.task, self.config.reward
         assert task is not None, "robots record its names and units"
         return RobotExperience(self.elsewhere, task, reward, seeds, algorithm, *every, self._check_signals)

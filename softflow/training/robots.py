@@ -12,7 +12,7 @@ from softflow.console import note, remark
 from softflow.data import SUCCESS_REWARDS, Episode, RewardKind
 from softflow.errors import UserError, one_line
 from softflow.task import TaskSpec
-from softflow.training.experience import Experience
+from softflow.training.experience import Experience, Publication
 from softflow.training.spool import Published, Spool
 
 POLL = 0.5
@@ -31,7 +31,8 @@ class RobotExperience(Experience):
         seeds: One number for each episode, by which it is known.
         algorithm: Assigns the arms of episodes, and has the networks that robots need.
         updates: Returns the number of updates of the run so far.
-        publish_every: The number of updates after which new networks are published.
+        publish_every: The number of updates after which new networks are published. They are also published once arms
+            mean other networks.
         interrupt: Raises an exception if the run was interrupted. Called while no episode comes.
     """
 
@@ -49,7 +50,7 @@ class RobotExperience(Experience):
         self._spool, self._task, self._rewards = spool, task, SUCCESS_REWARDS[reward]
         self._seeds, self._algorithm = seeds, algorithm
         self._updates, self._publish_every, self._interrupt = updates, publish_every, interrupt
-        self._published: int | None = None
+        self._published: Publication | None = None
         self._arrived: dict[str, Episode] = {}
         self._taken: list[str] = []  # since the last checkpoint
         self._refused: set[str] = set()
@@ -89,11 +90,11 @@ class RobotExperience(Experience):
         self._taken.clear()
 
     def _publish(self) -> None:
-        updates = self._updates()
-        if self._published is None or updates - self._published >= self._publish_every:
+        now = Publication(self._updates(), self._algorithm.arms_version)
+        if now.is_due(self._published, self._publish_every):
             arms = [self._algorithm.assign() for _ in range(ARMS)]
-            self._spool.publish(Published(self._algorithm.acting(), arms, updates))
-            self._published = updates
+            self._spool.publish(Published(self._algorithm.acting(), arms, now.updates))
+            self._published = now
 
     def _read_new(self) -> None:
         known = {*self._arrived, *self._taken, *self._refused}

@@ -30,9 +30,8 @@ def crew_of(actors, **settings):
 
 
 def fleet_of(crew):
-    acting = learner(configuration("softflow"), 0).acting()
-    errors = EnvironmentErrors()
-    return Fleet(crew, count(7), lambda: 0, lambda: acting, lambda: 0, 1, errors, lambda: None)
+    algorithm = learner(configuration("softflow"), 0)
+    return Fleet(crew, count(7), algorithm, lambda: 0, 1, EnvironmentErrors(), lambda: None)
 
 
 def actor_processes():

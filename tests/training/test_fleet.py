@@ -69,13 +69,12 @@ class TestCrew(Crew):
 
 
 class Harness:
-    """A fleet of a test's crew, with ten updates between two calls of `collect`."""
+    """A fleet of a test's crew, and its algorithm, with ten updates between two calls of `collect`."""
 
     def __init__(self, crew, publish_every=1, on_error="stop"):
-        self.updates, self.interrupted, self.arms = 0, False, count(100)
+        self.updates, self.interrupted, self.arms_version, self.assign = 0, False, 0, count(100).__next__
         self.errors = EnvironmentErrors(on_error)
-        arguments = lambda: next(self.arms), self.acting, lambda: self.updates, publish_every
-        self.fleet = Fleet(crew, count(7), *arguments, self.errors, self.check)
+        self.fleet = Fleet(crew, count(7), self, lambda: self.updates, publish_every, self.errors, self.check)
 
     def acting(self):
         return Acting({}, self.updates)
@@ -119,6 +118,17 @@ def test_networks_are_published_after_enough_updates_and_the_log_says_how_old_th
     for updates in (10, 20):
         harness.collect(10)
         assert harness.fleet.scalars()["actors/staleness_max"] == updates
+    assert [one.candidates for one in crew.published] == [0, 20]
+
+
+def test_networks_are_published_at_once_if_arms_mean_others():
+    """An episode of a new trial that old networks executed would count for a policy that it says nothing about."""
+    harness = Harness(crew := TestCrew(places=1), publish_every=1_000)
+    harness.collect(10)
+    harness.collect(10)
+    assert [one.candidates for one in crew.published] == [0]
+    harness.arms_version += 1
+    harness.collect(10)
     assert [one.candidates for one in crew.published] == [0, 20]
 
 

@@ -38,7 +38,7 @@ class Learner:
     """The learner's side, with ten updates after each call of `collect`."""
 
     def __init__(self, spool, publish_every=1):
-        self.updates, self.interrupted, self.assign = 0, False, count(7).__next__
+        self.updates, self.interrupted, self.arms_version, self.assign = 0, False, 0, count(7).__next__
         self.experience = RobotExperience(
             spool,
             TASK,
@@ -125,6 +125,18 @@ def test_robots_get_the_networks_and_the_arms_that_were_published_last(spool):
         assert published.updates == updates and published.acting.candidates == 3
         assert published.arms == list(range(first_arm, first_arm + ARMS))
         torch.testing.assert_close(published.acting.networks, {"policy": {"weight": torch.full((2,), float(updates))}})
+
+
+def test_robots_get_other_networks_as_soon_as_arms_mean_them(spool):
+    learner = Learner(spool, publish_every=1_000)
+    published = []
+    for arms_version in (1, 1, 2):
+        learner.arms_version = arms_version
+        record(spool, f"{learner.updates}.rec")
+        learner.collect(1)
+        learner.experience.checkpoint_saved()
+        published.append(spool.published().updates)
+    assert published == [0, 0, 20]
 
 
 def test_what_is_damaged_or_of_another_task_or_run_is_left_where_it_is_and_said_once(spool, capsys):
