@@ -31,7 +31,7 @@ from softflow.training.held_out import HeldOut, MakeFilm
 from softflow.training.interruption import Interrupted, SignalWatch
 from softflow.training.logging import MetricLogger
 from softflow.training.own_episodes import OwnEpisodes
-from softflow.training.progress import StageProgress, shown
+from softflow.training.progress import StageProgress, portions, shown
 from softflow.training.random_state import random_state, set_random_state
 from softflow.training.replays import Replays
 from softflow.training.robots import RobotExperience
@@ -185,16 +185,17 @@ class Trainer:
             self._record(stage, ended, "own")
             p.owed += steps * stage.updates_per_step
             scalars: dict[str, torch.Tensor] = {}
-            while p.owed >= 1 and self._own.released:
+            due = int(p.owed) if self._own.released else 0  # the first updates wait for the first episodes
+            for counted in portions(steps, due):
                 scalars = self._update(stage)
                 p.owed -= 1
-                bar.update(0)  # the first updates wait for the first episodes, and may then take minutes
+                bar.update(counted)
             episodes = {"rollout/episodes": self._own.released, **self._own.scalars()}
             if config.on_env_error == "restart":
                 episodes["rollout/env_errors"] = self.environment_errors.count
             episodes |= self._experience.scalars()
             fps = (p.done - steps_before) / (time.monotonic() - start)
-            bar.update(steps, **shown(self._log(stage, {**scalars, **episodes, "time/fps": fps})))
+            bar.update(p.done - bar.done, **shown(self._log(stage, {**scalars, **episodes, "time/fps": fps})))
             self._between_rounds()
 
     def _between_rounds(self) -> None:

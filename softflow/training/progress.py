@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TextIO, cast
 
@@ -92,6 +92,12 @@ class StageProgress:
         if 0 < counted and self.done < self.total:
             parts.append(f"{tqdm.format_interval(elapsed * (self.total - self.done) / counted)} left")
         print(", ".join(parts), file=self._stream, flush=True)
+
+
+def portions(steps: int, updates: int) -> Iterator[int]:
+    """Divide steps among the updates that follow them, so that the count of steps moves while these are made."""
+    for i in range(updates):
+        yield steps * (i + 1) // updates - steps * i // updates
 
 
 def shown(scalars: Mapping[str, float]) -> dict[str, float]:

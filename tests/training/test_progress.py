@@ -7,8 +7,10 @@ import io
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from softflow.training.progress import StageProgress
+from softflow.training.progress import StageProgress, portions
 
 
 class Clock:
@@ -81,6 +83,13 @@ def test_a_stopped_stage_says_where() -> None:
 
 def test_a_stage_without_steps() -> None:
     assert run(0, seconds_per_step=1) == ["online 0/0 (0 %), 00:00 gone"]
+
+
+@given(steps=st.integers(0, 5_000), updates=st.integers(1, 300))
+def test_the_steps_of_a_round_are_counted_evenly_during_its_updates(steps: int, updates: int) -> None:
+    counted = list(portions(steps, updates))
+    assert len(counted) == updates and sum(counted) == steps
+    assert max(counted) - min(counted) <= 1
 
 
 def test_a_terminal_gets_a_bar() -> None:
