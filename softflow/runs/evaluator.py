@@ -157,8 +157,9 @@ class Evaluator:
         if self._film is not None:
             number = self.config.video_episodes
             columns = number if self._beside else columns_of(number)
-            write_films(self._film, self._films(LARGEST_WIDTHS[self._film.suffix] // columns), columns)
-            remark(f"film: {self.config.video}")
+            films = self._films(LARGEST_WIDTHS[self._film.suffix] // columns)
+            write_films(self._film, films, columns)
+            remark(f"film: {self.config.video}; " + ", ".join(f"{film.caption}: {film.outcome}" for film in films))
 
     def _films(self, width: int) -> list[Film]:
         """Film the first episodes, if wanted by the policy of another stage as well, with pictures of this width."""

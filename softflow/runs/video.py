@@ -60,6 +60,11 @@ class Film:
     total: float = 0.0
     measured: list[str] = field(default_factory=list)
 
+    @property
+    def outcome(self) -> str:
+        """How the episode ended, such as `success after 95 steps`."""
+        return f"{'success' if self.is_success else 'failure'} after {len(self.frames) - 1} steps"
+
 
 def film_episode(
     environment: CheckedEnvironment,
@@ -212,9 +217,9 @@ def _written_on(film: Film, step: int) -> np.ndarray:
     for number, line in enumerate(lines):
         _label(pen, (margin, margin + number * font * 3 // 2), line, "white", font, "la")
     if step == len(film.frames) - 1:
-        color, text = ((60, 200, 120), "success") if film.is_success else ((240, 90, 90), "failure")
+        color = (60, 200, 120) if film.is_success else (240, 90, 90)
         pen.rectangle((0, 0, width - 1, height - 1), outline=color, width=max(2, width // 90))
-        _label(pen, (margin, height - margin), f"{text} after {step} steps", color, font, "ld")
+        _label(pen, (margin, height - margin), film.outcome, color, font, "ld")
     return np.asarray(picture)
 
 

@@ -93,6 +93,12 @@ def test_the_policy_of_a_stage_is_filmed_above_the_best(
     assert result.status == 0, result.err
     with Image.open("film.gif") as film:
         assert film.size == (800, 800) and getattr(film, "n_frames", 0) == -(-(201 + 30) // 30)
+    ends = [
+        f"{what}, seed {seed}: failure after 200 steps"
+        for what in ("after imitation", "best")
+        for seed in (1000000, 1000001)
+    ]
+    assert f"film: film.gif; {', '.join(ends)}\n" in result.err
 
 
 def test_a_policy_of_another_environment_is_refused(small_run: Path, command: Any) -> None:
