@@ -121,7 +121,7 @@ def decline(evaluations: Sequence[Evaluated]) -> str | None:
 
 def describe_best(best: Evaluated, last: Evaluated) -> str:
     """Return the line that says which policy is the best, and how successful the last one was."""
-    then = "it is the last one" if best == last else f"the last one has {last.result.success_rate:.2f}"
+    then = "it is the last one evaluated" if best == last else f"the last one has {last.result.success_rate:.2f}"
     return f"best checkpoint: {best}; {then}"
 
 

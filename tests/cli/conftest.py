@@ -46,7 +46,7 @@ online: {steps: 420, updates_per_step: 0.01}
 
 
 SAYS_BEST = """\
-best checkpoint: 420 steps of online, success 0.00 [0.00, 0.66] on 2 held-out episodes; it is the last one
+best checkpoint: 420 steps of online, success 0.00 [0.00, 0.66] on 2 held-out episodes; it is the last one evaluated
 """
 """What commands say about the policy of the finished run."""
 
