@@ -4,8 +4,8 @@
 
 The success of the policy in training changes linearly from the first own episode to the last. The rules are those of
 `softflow.algos.trial`; the critic's choice among chunks is left out. Episodes have different lengths, and a new one
-starts where one has ended. The table has the mean true success of what is deployed at the end, and of all own episodes,
-each with its standard error.
+starts where one has ended. The table has the mean true success of what trials deploy at the end, of what deploys after
+held-out episodes have compared it with the policy in training, and of all own episodes, each with its standard error.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ import torch
 
 from softflow.algos.trial import Arm, Trial, TrialConfig
 from softflow.data import Episode
+from softflow.training.evaluated import CONFIDENCE
+from softflow.training.intervals import difference_interval
 
 CURVES = {"0.54 -> 0.77": (0.54, 0.77), "0.70 -> 0.97": (0.70, 0.97), "0.54 -> 0.30": (0.54, 0.30)}
 """The success of the policy in training at the first and the last own episode."""
 SHORTEST, LONGEST = 0.5, 1.4
 """Lengths of episodes relative to their mean, drawn uniformly."""
+HELD_OUT = 50
+"""Number of held-out episodes of each policy."""
 
 
 class KnownPolicy(torch.nn.Module):
@@ -51,7 +55,9 @@ class Simulated:
     """The end of a simulated run."""
 
     deployed: float
-    """The true success of what is deployed."""
+    """The true success of what trials deploy."""
+    compared: float
+    """The same after `HELD_OUT` episodes of this and of the last policy in training have been compared."""
     own: float
     """The mean true success of own episodes when they started."""
 
@@ -98,7 +104,10 @@ def simulate(first: float, last: float, episodes: int, num_envs: int, config: Tr
             trial.begin(KnownPolicy(first + (last - first) * done / episodes))
         start(now)
     best = trial.challenger if trial.best().challenger else trial.champion
-    return Simulated(best.success.item(), own)
+    deployed = best.success.item()
+    (kept, its) = ((rng.binomial(HELD_OUT, rate), HELD_OUT) for rate in (deployed, last))
+    worse = difference_interval(its, kept, 2 * CONFIDENCE - 1)[0] > 0  # as `Evaluated.is_worse_than`
+    return Simulated(deployed, last if worse else deployed, own)
 
 
 def _episode(arm: int, is_success: bool) -> Episode:
@@ -120,14 +129,15 @@ def main() -> None:
     arguments = parser.parse_args()
     config = TrialConfig(fewest=arguments.fewest, most=arguments.most, window=arguments.window)
     torch.set_num_threads(1)
-    print("| policy in training | environments | deployed | own episodes |\n|---|---|---|---|")
+    print("| policy in training | environments | deployed by trials | after comparison | own episodes |")
+    print("|---|---|---|---|---|")
     for name, (first, last) in CURVES.items():
         for number in arguments.num_envs:
             runs = [
                 simulate(first, last, arguments.episodes, number, config, seed) for seed in range(arguments.repetitions)
             ]
-            deployed, own = [run.deployed for run in runs], [run.own for run in runs]
-            print(f"| {name} | {number} | {_shown(deployed)} | {_shown(own)} |", flush=True)
+            columns = ([getattr(run, name) for run in runs] for name in ("deployed", "compared", "own"))
+            print(f"| {name} | {number} |", " | ".join(map(_shown, columns)), "|", flush=True)
 
 
 if __name__ == "__main__":

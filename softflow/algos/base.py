@@ -200,6 +200,15 @@ class Algorithm(ABC):
         """
         return
 
+    @property
+    def contender(self) -> BestOfN | None:
+        """A policy that may deploy instead of `deployed`, if it does better on held-out episodes. None without one."""
+        return None
+
+    def deploy_contender(self, episodes: Sequence[Episode]) -> None:
+        """Deploy `contender`, because it did better than `deployed`. These are its held-out episodes."""
+        raise NotImplementedError("this method has no contender")
+
     def load_base(self, policy: ChunkPolicy) -> None:
         """Start from a trained policy, including its observation statistics, in place of imitation.
 

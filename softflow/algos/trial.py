@@ -14,27 +14,29 @@ Thompson sampling (Thompson 1933; arXiv 1707.02038) from the beliefs that the la
 acts less. A critic learns, so its choice is judged by the latest own episodes alone: one that did badly is tried again
 when they are forgotten. Outcomes count in the order in which the episodes started, and only if the same policy acted to
 their end.
+
+A trial takes 20 episodes or more, so trials decide little if there are only 100 own episodes. Where there are held-out
+episodes, these compare the policy in training with the deployed one at the end of the stage, and may promote it.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from softflow.algos.beliefs import Outcome, Record, beliefs, draw_best, probability_better
 from softflow.data import Episode
 from softflow.errors import UserError
 from softflow.policies import BestOfN, ChunkPolicy
 
 PolicyT = TypeVar("PolicyT", bound=ChunkPolicy)
 
-SUCCESS_SHARE = 0.75
-"""Share of success in the score of an outcome; the rest is its return."""
 FEWEST_WORSE, WORSE = 8, 0.1
 """A challenger is worse if, after this many episodes, it is as good with less than this probability."""
 FEWEST_CHOICES = 15
@@ -72,13 +74,6 @@ class TrialConfig:
             )
 
 
-class Outcome(NamedTuple):
-    """What counts of an own episode."""
-
-    is_success: bool
-    total_reward: float
-
-
 class Arm(NamedTuple):
     """How an own episode is executed."""
 
@@ -98,81 +93,6 @@ class Arm(NamedTuple):
         """Invert `encode`."""
         rest, challenger = divmod(number, 2)
         return cls(rest // MOST_CHOICES, challenger == 1, rest % MOST_CHOICES)
-
-
-class Record:
-    """The latest outcomes of one kind of episode, and what is believed before there are any.
-
-    Args:
-        window: The number of outcomes kept.
-        prior: The numbers (a, b) of outcomes with the highest and lowest score that stand for what is believed before.
-    """
-
-    def __init__(self, window: int, prior: tuple[float, float] = (1.0, 1.0)) -> None:
-        self.prior = prior
-        self.outcomes: deque[Outcome] = deque(maxlen=window)
-        self.episodes = 0
-        """Number of outcomes in total, including forgotten ones."""
-
-    def add(self, outcome: Outcome) -> None:
-        """Add the newest outcome."""
-        self.outcomes.append(outcome)
-        self.episodes += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"prior": self.prior, "outcomes": [tuple(one) for one in self.outcomes], "episodes": self.episodes}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.prior, self.episodes = tuple(state["prior"]), state["episodes"]
-        self.outcomes.clear()
-        self.outcomes.extend(Outcome(*one) for one in state["outcomes"])
-
-
-class Belief(NamedTuple):
-    """The mean and variance of what is believed about the expected score of one kind of episode."""
-
-    mean: float
-    variance: float
-
-
-def beliefs(*records: Record) -> list[Belief]:
-    """Return what records tell about the expected scores of their kinds of episodes.
-
-    The score of an outcome lies in [0, 1]: `SUCCESS_SHARE` for a success, and for the rest its return, from the lowest
-    to the highest of all records. So the return decides between records of equal success, such as which of two
-    policies that both succeed is faster. With a reward of 1 for success alone, the score is the success.
-
-    The belief is the Bayesian bootstrap (Rubin 1981) of the scores and of the outcomes that the prior stands for: a of
-    score 1 and b of score 0. If all scores are 0 or 1, its mean and variance are those of the Beta posterior.
-    """
-    returns = [one.total_reward for record in records for one in record.outcomes]
-    low, high = (min(returns), max(returns)) if returns else (0.0, 0.0)
-
-    def score(one: Outcome) -> float:
-        of_return = (one.total_reward - low) / (high - low) if high > low else float(one.is_success)
-        return SUCCESS_SHARE * one.is_success + (1 - SUCCESS_SHARE) * of_return
-
-    def belief(record: Record) -> Belief:
-        scores = [score(one) for one in record.outcomes]
-        a, b = record.prior
-        count = a + b + len(scores)
-        mean = (a + sum(scores)) / count
-        square = (a + sum(one * one for one in scores)) / count
-        return Belief(mean, max(square - mean * mean, 0.0) / (count + 1))
-
-    return [belief(record) for record in records]
-
-
-def probability_better(first: Belief, second: Belief) -> float:
-    """Return the probability that the first expected score exceeds the second, both taken as normal."""
-    spread = math.sqrt(2 * (first.variance + second.variance))
-    return 0.5 * (1 + math.erf((first.mean - second.mean) / max(spread, 1e-12)))
-
-
-def draw_best(records: Sequence[Record]) -> int:
-    """Return the index of the record with the highest draw of its expected score: Thompson sampling."""
-    drawn = [one.mean + math.sqrt(one.variance) * torch.randn(()).item() for one in beliefs(*records)]
-    return drawn.index(max(drawn))
 
 
 class Verdict(NamedTuple):
@@ -262,7 +182,7 @@ class Trial(Generic[PolicyT]):
     def receive(self, episodes: Iterable[Episode]) -> None:
         """Add the outcomes of own episodes, in the order in which they started."""
         for episode in episodes:
-            arm, outcome = Arm.decode(episode.arm), Outcome(episode.is_success, float(episode.reward.sum()))
+            arm, outcome = Arm.decode(episode.arm), Outcome.of(episode)
             self._chosen.append((arm.choice, outcome))
             if arm.version == self.version:
                 self.policies[arm.challenger].add(outcome)
@@ -282,12 +202,24 @@ class Trial(Generic[PolicyT]):
             f"{_shown(champion)}; by the number of chunks that the critic chose among, "
             + ", ".join(f"{n}: {_shown(record)}" for n, record in zip(self.candidates, self.choices, strict=True))
         )
-        factor = 1 / CAUTION_STEP if promoted else CAUTION_STEP
-        self.caution = min(max(self.caution * factor, 1 / MOST_CAUTION), MOST_CAUTION)
+        self._adapt_caution(promoted)
         if promoted:
             self.champion.learnt.load_state_dict(self.challenger.learnt.state_dict())
             self.policies[0] = challenger
         return Verdict(promoted, worse, text)
+
+    def promote(self, policy: PolicyT, episodes: Iterable[Episode]) -> None:
+        """Make `policy` the champion, because it did better in these held-out episodes, and begin a new trial."""
+        self._adapt_caution(promoted=True)
+        self.champion.learnt.load_state_dict(policy.learnt.state_dict())
+        self.policies[0] = Record(self.config.window)
+        for episode in episodes:
+            self.policies[0].add(Outcome.of(episode))
+        self.begin(policy)
+
+    def _adapt_caution(self, promoted: bool) -> None:
+        factor = 1 / CAUTION_STEP if promoted else CAUTION_STEP
+        self.caution = min(max(self.caution * factor, 1 / MOST_CAUTION), MOST_CAUTION)
 
     def best(self) -> Arm:
         """Return the arm that deploys: that with the highest means. Without enough episodes, the safe one."""

@@ -109,6 +109,16 @@ class TrialMethod(OnlineMethod):
             self.trial.begin(self.policy)
         self.deploy_best(self.trial)
 
+    @property
+    def contender(self) -> BestOfN | None:
+        """The policy in training: with few own episodes, no trial may have reached it."""
+        return self.behaviour(self.policy, self.deployed.candidates) if self.trial and self.trial.version else None
+
+    def deploy_contender(self, episodes: Sequence[Episode]) -> None:
+        assert self.trial is not None, "there is a contender"
+        self.trial.promote(self.policy, episodes)
+        self.deploy_best(self.trial)
+
     def deploy_best(self, trial: Trial[Any]) -> None:
         """Deploy what own episodes have shown to be best."""
         best = trial.best()

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
-from softflow.algos.base import Stage
+from softflow.algos.base import Algorithm, Stage
 from softflow.console import note
-from softflow.data import Episode
+from softflow.data import Episode, observation_tensor
 from softflow.policies import BestOfN
 from softflow.training.checkpoint import save_policy
 from softflow.training.config import RunConfig
@@ -20,7 +21,6 @@ from softflow.training.evaluated import Evaluated, best_of, write_evaluation
 from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
 from softflow.training.failures import EnvironmentErrors
 from softflow.training.random_state import random_state_kept
-from softflow.training.rollout import Act
 from softflow.training.run_folder import RunFolder
 
 MakeFilm = Callable[[BestOfN], bytes]
@@ -44,23 +44,40 @@ class HeldOut:
         self.evaluations: list[Evaluated] = []
 
     def evaluate(
-        self, deployed: BestOfN, act: Act, stage: Stage, done: int, stage_ended: bool, errors: EnvironmentErrors
+        self,
+        algorithm: Algorithm,
+        stage: Stage,
+        done: int,
+        stage_ended: bool,
+        errors: Callable[[], EnvironmentErrors],
+        interrupt: Callable[[], None],
     ) -> tuple[dict[str, float], list[Episode]]:
-        """Evaluate a policy, keep it, and return the scalars to log and the episodes that ended.
+        """Evaluate the deployed policy, keep it, and return the scalars to log and the episodes that ended.
+
+        At the end of a stage, the policy deploys that the algorithm would deploy instead, if it is more successful on
+        the same episodes by more than chance explains (`Evaluated.is_worse_than`).
 
         Args:
-            deployed: The policy.
-            act: Acts with the policy.
+            algorithm: The algorithm.
             stage: The current stage.
             done: The updates or environment steps done in it.
             stage_ended: Whether the stage ends here.
-            errors: The handling of environments that raise errors.
+            errors: Returns the handling of environments that raise errors.
+            interrupt: Raises an exception if the run was interrupted. An interrupted evaluation is repeated later.
         """
-        with random_state_kept(self.config.device):  # training must not depend on how often it is evaluated
-            torch.manual_seed(HELD_OUT_SEEDS)
-            result, episodes = evaluate(self.environments, act, self.config.eval_episodes, errors=errors)
-        number, unit = len(self.evaluations), unit_of(stage)
-        self._keep(Evaluated(number, stage.name, done, unit, stage_ended, result), deployed)
+        where = len(self.evaluations), stage.name, done, unit_of(stage), stage_ended
+        result, episodes = self._run(algorithm.deployed, errors(), interrupt)
+        if stage_ended and (contender := algorithm.contender) is not None:
+            other, others = self._run(contender, errors(), interrupt)
+            deploys = Evaluated(*where, result).is_worse_than(Evaluated(*where, other))
+            note(
+                f"held-out episodes: the policy in training succeeds in {other.success_rate:.2f}, the deployed one in "
+                f"{result.success_rate:.2f} of {result.episodes}: {'it deploys' if deploys else 'nothing changes'}"
+            )
+            if deploys:
+                algorithm.deploy_contender(others)
+                result, episodes = other, others
+        self._keep(Evaluated(*where, result), algorithm.deployed)
         low, high = result.success_ci95
         lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
         note(
@@ -76,6 +93,17 @@ class HeldOut:
             "eval/episodes": float(result.episodes),
         }
         return scalars | {f"eval/outcome/{name}": mean for name, mean in result.outcome.items()}, episodes
+
+    def _run(
+        self, policy: BestOfN, errors: EnvironmentErrors, interrupt: Callable[[], None]
+    ) -> tuple[Evaluation, list[Episode]]:
+        def act(observation: np.ndarray) -> np.ndarray:
+            interrupt()
+            return policy.act(observation_tensor(observation, self.config.device)).cpu().numpy()
+
+        with random_state_kept(self.config.device):  # training must not depend on how often it is evaluated
+            torch.manual_seed(HELD_OUT_SEEDS)
+            return evaluate(self.environments, act, self.config.eval_episodes, errors=errors)
 
     def _keep(self, latest: Evaluated, deployed: BestOfN) -> None:
         def write(folder: Path) -> None:

@@ -9,13 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
 from softflow.algos.base import Algorithm, Stage
 from softflow.console import note
-from softflow.data import Episode, observation_tensor
+from softflow.data import Episode
 from softflow.errors import UserError
 from softflow.training.checkpoint import as_arrays, as_tensors, load_training, save_policy, save_training
 from softflow.training.config import RunConfig
@@ -238,10 +237,6 @@ class Trainer:
 
     # ----------------------------------------------------------------------------------------- acting and evaluating
 
-    def _exploit(self, observation: np.ndarray) -> np.ndarray:
-        self._signals.check()  # an interrupted evaluation is repeated when the run is resumed
-        return self.algorithm.deployed.act(observation_tensor(observation, self.config.device)).cpu().numpy()
-
     def _new_errors(self) -> EnvironmentErrors:
         return EnvironmentErrors(self.config.on_env_error, self.run_folder.path / "environment_errors.txt")
 
@@ -253,8 +248,9 @@ class Trainer:
                 self._logger.log(done, stage.name, measure_likelihood(deployed.policy, self.data, self.config.device))
             return
         self._require_finite_weights()
-        errors = self._new_errors()  # counted separately from errors in training
-        scalars, episodes = self.held_out.evaluate(deployed, self._exploit, stage, done, stage_ended, errors)
+        errors = self._new_errors  # counted separately from errors in training
+        where = stage, done, stage_ended
+        scalars, episodes = self.held_out.evaluate(self.algorithm, *where, errors, self._signals.check)
         self.progress.evaluated = done
         scalars |= bias_of(self._record(stage, episodes, "held_out"))
         scalars |= measure_likelihood(deployed.policy, self.data, self.config.device)

@@ -8,17 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softflow.algos.trial import (
-    MOST_CHOICES,
-    Arm,
-    Belief,
-    Outcome,
-    Record,
-    Trial,
-    TrialConfig,
-    beliefs,
-    probability_better,
-)
+from softflow.algos.beliefs import Belief, Outcome, Record, beliefs, probability_better
+from softflow.algos.trial import MOST_CHOICES, Arm, Trial, TrialConfig
 from softflow.data import Episode
 from softflow.errors import UserError
 from softflow.policies import BestOfN, FlowPolicy
@@ -243,3 +234,15 @@ def test_trials_of_an_earlier_version_are_refused():
 def test_impossible_numbers_of_episodes_are_refused(wrong):
     with pytest.raises(ValueError, match="expected 1 <= fewest <= most <= window"):
         TrialConfig(**wrong)
+
+
+def test_a_policy_that_held_out_episodes_prefer_is_the_champion_with_their_record():
+    trial = make_trial()
+    receive(trial, challenger=True, successes=0, failures=3)
+    trial.promote(make_policy(2), [episode(0, is_success) for is_success in [True] * 3 + [False]])
+    for policy in (trial.champion, trial.challenger):
+        for mine, its in zip(policy.parameters(), make_policy(2).parameters(), strict=True):
+            assert torch.equal(mine, its)
+    assert [record.episodes for record in trial.policies] == [4, 0] and trial.version == 2
+    assert beliefs(*trial.policies)[0].mean == pytest.approx(4 / 6)
+    assert trial.caution == pytest.approx(1 / 1.5) and not trial.best().challenger

@@ -85,7 +85,9 @@ def test_a_decline_is_told_with_its_numbers() -> None:
     first, last = evaluations(41, 32)
     text = "best checkpoint: 25,000 steps of online, success 0.82 [0.69, 0.90] on 50 held-out episodes"
     assert describe_best(first, last) == f"{text}; the last one has 0.64"
-    assert describe_best(last, last).endswith("success 0.64 [0.50, 0.76] on 50 held-out episodes; it is the last one evaluated")
+    assert describe_best(last, last).endswith(
+        "success 0.64 [0.50, 0.76] on 50 held-out episodes; it is the last one evaluated"
+    )
 
 
 def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from softflow.algos import SoftFlow
 from softflow.algos.trial import TrialConfig
 from softflow.training import held_out
 from softflow.training.checkpoint import load_policy
@@ -59,9 +60,9 @@ def test_the_best_the_latest_and_the_ends_of_stages_are_kept(restorable: Any, tm
 
 
 def test_a_longer_run_has_another_end_and_keeps_its_best(restorable: Any, tmp_path: Path, succeed: Any) -> None:
-    succeed(10, 20, 30, 40, 48)
+    succeed(10, 20, 30, 40, 48, 0)
     [*_, first] = Run(restorable, tmp_path / "run").trainer().run()
-    succeed(30, 20)
+    succeed(30, 20, 0)
     longer = Run(restorable, tmp_path / "run", online_steps=240)
     done = longer.trainer(resume=True).run()
     assert best(longer) == first.folder
@@ -69,9 +70,33 @@ def test_a_longer_run_has_another_end_and_keeps_its_best(restorable: Any, tmp_pa
     assert {name for name in kept(longer) if name.startswith("online")} == {first.folder, done[-1].folder}
 
 
+@pytest.mark.parametrize(("deployed", "in_training", "deploys"), [(20, 40, True), (20, 22, False), (20, 4, False)])
+def test_at_the_end_the_policy_in_training_deploys_if_it_succeeds_more_often(
+    restorable: Any, tmp_path: Path, succeed: Any, capsys: Any, deployed: int, in_training: int, deploys: bool
+) -> None:
+    run = Run(restorable, tmp_path / "run")
+    succeed(10, 20, 20, 20, deployed, in_training)
+    trainer = run.trainer()
+    [*_, last] = trainer.run()
+    assert last.counts == (in_training if deploys else deployed, 50)
+    said = f"succeeds in {in_training / 50:.2f}, the deployed one in {deployed / 50:.2f} of 50: "
+    assert said + ("it deploys" if deploys else "nothing changes") in capsys.readouterr().out
+    algorithm, kept = trainer.algorithm, load_policy(run.path / "checkpoints" / last.folder)
+    assert isinstance(algorithm, SoftFlow) and algorithm.trial is not None
+    pairs = zip(kept.policy.parameters(), algorithm.policy.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs) == deploys
+    assert algorithm.deployed.policy is algorithm.trial.champion
+
+
+def test_before_any_trial_nothing_contends(restorable: Any, tmp_path: Path, succeed: Any) -> None:
+    """Each stage that does not act is evaluated once."""
+    succeed(10, 20, 30)
+    assert len(Run(restorable, tmp_path / "run", online_steps=0).trainer().run()) == 3
+
+
 def test_an_interrupted_run_keeps_the_same(restorable: Any, tmp_path: Path, succeed: Any) -> None:
     whole, parted = Run(restorable, tmp_path / "whole"), Run(restorable, tmp_path / "parted")
-    succeed(10, 20, 48, 30, 20)
+    succeed(10, 20, 48, 30, 20, 0)
     whole.trainer().run()
     succeed(10, 20)
     trainer = parted.trainer()
@@ -79,7 +104,7 @@ def test_an_interrupted_run_keeps_the_same(restorable: Any, tmp_path: Path, succ
     with pytest.raises(Interrupted):
         trainer.run()
     assert best(parted) == f"critic_warmup_{WARMUP}"
-    succeed(48, 30, 20)
+    succeed(48, 30, 20, 0)
     parted.trainer(resume=True).run()
     assert (kept(parted), best(parted)) == (kept(whole), best(whole)) and best(whole) == f"offline_{OFFLINE}"
     for name in kept(whole):

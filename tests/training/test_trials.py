@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from softflow.algos import SoftFlow, trial
-from softflow.algos.trial import Belief, Trial, TrialConfig, Verdict
+from softflow.algos.beliefs import Belief
+from softflow.algos.trial import Trial, TrialConfig, Verdict
 from softflow.data import Episode
 from softflow.training.evaluated import Evaluated
 from softflow.training.interruption import Interrupted

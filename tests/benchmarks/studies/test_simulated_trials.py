@@ -17,6 +17,7 @@ def test_a_policy_that_learns_is_deployed_and_one_that_forgets_is_not() -> None:
     better, worse = (simulate(0.5, last, 300, num_envs=3, config=CONFIG, seed=1) for last in (1.0, 0.0))
     assert better.deployed > 0.8 and better.own > 0.6
     assert worse.deployed > 0.2 and worse.own > 0.3
+    assert better.compared == 1.0 and worse.compared == worse.deployed
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
