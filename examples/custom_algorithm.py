@@ -51,7 +51,7 @@ class SelfImitation(Algorithm):
     def stages(self) -> Sequence[Stage]:
         c = self.config
         return [
-            Stage("imitation", updates=c.imitation.updates, update=self.imitate),
+            Stage("imitation", updates=c.imitation_updates, update=self.imitate),
             Stage(
                 "practice",
                 environment_steps=c.practice_steps,

@@ -71,7 +71,7 @@ class FilteredImitation(Algorithm):
         self.deployed = BestOfN(self.policy_learner.policy, None, config.n_action_steps, 1, config.temperature)
 
     def stages(self) -> Sequence[Stage]:
-        updates, collection = self.config.imitation.updates, self.config.collection
+        updates, collection = self.config.full_imitation_updates, self.config.collection
         stages = [Stage("imitation", updates=self.config.imitation_updates, update=partial(self.imitate, 1.0))]
         for number in range(1, collection.rounds + 1):
             stages.append(Stage(f"collect_{number}", environment_steps=collection.steps))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from flows import DEFAULT_FLOW
 from flows.registry import find_flow
 from softflow.policies import FlowPolicy
 from softflow.task.layout import ObservationSize
 
+PASSES, MOST_UPDATES = 400, 8_000
+"""Number of times that imitation draws each demonstrated step by default, and its largest number of updates."""
+
 
 @dataclass
 class ImitationConfig:
     """Imitation: maximum likelihood on the demonstrations."""
 
-    updates: int = 8_000
-    """Number of updates. Too few leave the policy imprecise; too many overfit if demonstrations are few."""
+    updates: int | None = None
+    """Number of updates. By default, as many as draw each demonstrated step that is worth imitating 400 times, but at
+    most 8,000. Too few leave the policy imprecise; too many overfit if demonstrations are few."""
     learning_rate: float = 1.5e-3
     """Initial learning rate of AdamW. It decays to zero along a cosine over the stage."""
     weight_decay: float = 0.0
@@ -74,10 +79,23 @@ class PolicyConfig:
                 f"batch_size must be at least 2: advantages are normalised within a batch; got {self.batch_size}"
             )
 
+    def for_demonstrations(self, steps: int) -> Self:
+        """Return the settings with `imitation.updates` for demonstrations with so many steps worth imitating."""
+        if self.imitation.updates is not None:
+            return self
+        updates = min(math.ceil(PASSES * steps / self.batch_size), MOST_UPDATES)
+        return replace(self, imitation=replace(self.imitation, updates=updates))
+
     @property
     def imitation_updates(self) -> int:
         """Number of updates of the stage `imitation`, which is skipped if there is a base."""
-        return self.imitation.updates if self.base is None else 0
+        return self.full_imitation_updates if self.base is None else 0
+
+    @property
+    def full_imitation_updates(self) -> int:
+        """Number of updates of imitation from scratch: the largest, unless it is set or `for_demonstrations` did."""
+        updates = self.imitation.updates
+        return MOST_UPDATES if updates is None else updates
 
     def make_policy(self, observation_dim: ObservationSize, action_dim: int) -> FlowPolicy:
         """Build the flow policy that these settings describe.

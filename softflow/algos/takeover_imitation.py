@@ -75,7 +75,7 @@ class TakeoverImitation(Algorithm):
         self.deployed = BestOfN(self.policy_learner.policy, None, config.n_action_steps, 1, config.temperature)
 
     def stages(self) -> Sequence[Stage]:
-        return [Stage("imitation", updates=self.config.imitation.updates, update=self.imitate)]
+        return [Stage("imitation", updates=self.config.full_imitation_updates, update=self.imitate)]
 
     def load_base(self, policy: ChunkPolicy) -> None:
         self.policy_learner.start_from(policy)

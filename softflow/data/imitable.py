@@ -121,6 +121,10 @@ class Choice(NamedTuple):
     origin: str
     """The rule that it was chosen by, with the reason. Empty if it was given."""
 
+    def steps(self, demonstrations: Sequence[Episode]) -> int:
+        """Return the number of steps of the demonstrations that are worth imitating."""
+        return sum(int(self.rule.worth(episode).sum()) for episode in demonstrations)
+
     def describe(self, demonstrations: Sequence[Episode]) -> str:
         """Describe in one line what is imitated of the demonstrations."""
         steps = [int(self.rule.worth(episode).sum()) for episode in demonstrations]

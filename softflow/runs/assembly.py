@@ -16,6 +16,7 @@ from gymnasium.vector import VectorEnv
 
 from flows.registry import find_flow
 from softflow.algos import Algorithm, find_algorithm
+from softflow.algos.settings import PolicyConfig
 from softflow.console import remark
 from softflow.data import SUCCESS_REWARDS, Episode, RewardKind
 from softflow.envs import make_env
@@ -216,6 +217,16 @@ def make_algorithm(
     if not isinstance(getattr(made, "deployed", None), BestOfN):
         raise UserError(f"algorithm {config.algorithm!r}: its constructor must set self.deployed to a BestOfN")
     return made
+
+
+def with_imitation_updates(config: TrainConfig[Any], steps: int) -> TrainConfig[Any]:
+    """Return the settings with the number of imitation updates for demonstrations with so many steps worth imitating.
+
+    Settings that give a number are kept, and so are those of a method without `PolicyConfig`.
+    """
+    if not isinstance(config.method, PolicyConfig):
+        return config
+    return replace(config, method=config.method.for_demonstrations(steps))
 
 
 def with_saved_weights(config: TrainConfig[Any]) -> TrainConfig[Any]:

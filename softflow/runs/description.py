@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv
 
 from flows import NormalizedFlow
 from softflow.algos import Algorithm
+from softflow.algos.settings import PolicyConfig
 from softflow.data import Episode, action_statistics, constant_dimensions
 from softflow.envs import describe_spaces, name_actions, name_dimensions
 
@@ -41,6 +42,15 @@ def what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Seq
     if not largest:
         return f"{described}; there are no rewards"
     return f"{described}; rewards are divided by {largest:.3g}, the largest absolute return of a demonstration"
+
+
+def how_much_is_imitated(method: Any, steps: int) -> str | None:
+    """Say how often imitation draws each of the steps worth imitating. None if there is no imitation from scratch."""
+    if not isinstance(method, PolicyConfig) or not steps or not method.imitation_updates:
+        return None
+    updates = method.imitation_updates
+    times = updates * method.batch_size / steps
+    return f"imitation makes {updates:,} updates, and draws each of these steps about {times:,.0f} times"
 
 
 def how_much_is_acted(algorithm: Algorithm, demonstrations: Sequence[Episode]) -> str | None:

@@ -37,10 +37,17 @@ from softflow.runs.assembly import (
     make_environments,
     make_mirror,
     require_networks,
+    with_imitation_updates,
     with_saved_weights,
 )
 from softflow.runs.config import TrainConfig, read_config
-from softflow.runs.description import how_much_is_acted, normalizes_actions, what_is_normalized, what_is_seen
+from softflow.runs.description import (
+    how_much_is_acted,
+    how_much_is_imitated,
+    normalizes_actions,
+    what_is_normalized,
+    what_is_seen,
+)
 from softflow.runs.filming import EvaluationFilms
 from softflow.runs.given_corrections import first_corrections, save_copy, saved_corrections
 from softflow.runs.given_demonstrations import (
@@ -150,9 +157,10 @@ def train_run(
     demonstrations = dataset.episodes
     imitated = ImitationRule(run.imitate).choose(demonstrations)
     run = replace(run, imitate=imitated.rule.text)  # what a resumed run finds in its settings and keeps
-    config = replace(config, run=run)
-
     layout = demonstrations[0].layout
+    mirror = make_mirror(run, layout)
+    steps = imitated.steps(demonstrations) * (2 if mirror else 1)
+    config = with_imitation_updates(replace(config, run=run), steps)
     sizes = layout or demonstrations[0].observation_dim, demonstrations[0].action_dim
     made_of = with_saved_weights(config) if resume or base_run is not None else config
     algorithm = make_algorithm(made_of, *sizes, folder.last_checkpoint() if resume else None)
@@ -167,7 +175,6 @@ def train_run(
         cache = Path(run.frame_cache).absolute() if run.frame_cache is not None else folder.path / "features"
         frames = encoded_frames(algorithm.deployed.policy, run.device, cache)
     require_room(run, folder, demonstrations[0], algorithm, frames)
-    mirror = make_mirror(run, layout)
 
     def with_images(episodes: list[Episode]) -> list[Episode]:
         return episodes + [mirror(episode) for episode in episodes] if mirror else episodes
@@ -228,6 +235,8 @@ def train_run(
             note(imitated.describe(demonstrations))
             if (taken_over := describe_takeovers(demonstrations, algorithm.deployed.policy.horizon)) is not None:
                 note(taken_over)
+        if (imitating := how_much_is_imitated(config.method, steps)) is not None:
+            note(imitating)
         note(what_is_seen(environments, learned_from))
         if (acted := how_much_is_acted(algorithm, demonstrations)) is not None:
             note(acted)
