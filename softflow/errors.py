@@ -60,6 +60,26 @@ def did_you_mean(word: str, valid: Iterable[str], neighbours: Iterable[str] | No
     return f"valid: {', '.join(sorted(words if neighbours is None else neighbours)) or 'none'}"
 
 
+def import_hint(module: str, error: BaseException) -> str:
+    """Return `": "` and what to do so that a module can be imported; an empty text if nothing is known to help.
+
+    Args:
+        module: The name of the module that a user gave.
+        error: The error of its import.
+    """
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    missing = error.name
+    if missing and not f"{module}.".startswith(f"{missing}."):
+        return f": is {missing!r} installed?"  # the module itself exists; one of its imports is missing
+    if module.endswith(".py"):
+        return f": name it {module.removesuffix('.py')!r}, without the .py"
+    package = module.partition(".")[0]
+    if Path(package).is_dir() or Path(f"{package}.py").is_file():
+        return ": it is in the current folder, which Python does not search: set PYTHONPATH=."
+    return ": is it installed, or its folder in PYTHONPATH?"
+
+
 def require_version(name: str, given: object, supported: int) -> None:
     """Raise `ValueError`, with advice, unless the format version of a file is the supported one."""
     if type(given) is not int:
@@ -79,7 +99,9 @@ def described(error: BaseException) -> str:
     """Return the type, the message and the place of an error in one line."""
     if isinstance(error, RemoteError):
         return str(error)
-    return f"{type(error).__name__}: {one_line(error)} ({place_of(error)})"
+    kind, text = type(error).__name__, one_line(error)
+    is_named = isinstance(error, KeyError) or text == kind  # `one_line` begins with the type
+    return f"{text if is_named else f'{kind}: {text}'} ({place_of(error)})"
 
 
 def one_line(error: BaseException) -> str:

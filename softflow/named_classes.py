@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from softflow.errors import UserError, did_you_mean
+from softflow.errors import UserError, did_you_mean, import_hint
 
 if TYPE_CHECKING:
     from flows.plugins import Registry
@@ -23,9 +23,8 @@ def names_in(kind: str, name: str) -> dict[str, Any]:
     try:
         return vars(importlib.import_module(module_name))
     except (Exception, SystemExit) as error:  # an import runs arbitrary code
-        raise UserError(
-            f"{kind} {name!r}: cannot import {module_name!r} ({error!r}): is it installed, or its folder in PYTHONPATH?"
-        ) from error
+        hint = import_hint(module_name, error)
+        raise UserError(f"{kind} {name!r}: cannot import {module_name!r} ({error!r}){hint}") from error
 
 
 def find_class(registry: Registry[type[T]], name: str) -> type[T]:

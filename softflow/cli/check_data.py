@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from softflow.cli.command_line import as_json
-from softflow.data.summary import count, table
+from softflow.data.summary import count
 from softflow.runs.check_data import CheckingConfig, Report, check
 from softflow.runs.given_demonstrations import naming_by
 from softflow.settings.fields import Flat
+from softflow.task.words import table
 
 
 @dataclass

@@ -53,7 +53,8 @@ class DatasetReader(ABC):
 
         Args:
             path: The file or folder.
-            wanted: The task that is to be learnt, if it is known: the names and bounds by which a reader chooses parts.
+            wanted: The task that is to be learnt, if it is known: the names and bounds by which a reader chooses parts,
+                and the control rate of a dataset that does not say it.
 
         Raises:
             ValueError, OSError: The dataset cannot be read. `read_dataset` puts the path before the message.
@@ -122,7 +123,8 @@ def read_dataset(
         path: A file or folder.
         format: The name of its format. By default, the format is recognised by the content.
         wanted: The task that is to be learnt, such as `TaskSpec.from_env(env)`. Formats that do not say which parts are
-            observed, or the bounds of actions, take them from it.
+            observed, the bounds of actions or the control rate, take them from it. What a dataset says of the control
+            rate is kept. softflow's own files contain their task, and take nothing.
         names: What the dataset calls parts of the wanted task, such as `{"wrist": "observation.images.cam_high"}`.
             Single numbers of a part are `"joints[0]"` and so on, those of an action without names `"action[0]"`. Parts
             that are not wanted are left out. Without a wanted task, the observation consists of these parts alone, in

@@ -12,6 +12,7 @@ from softflow.data.demonstrations import Dataset, check_compatible
 from softflow.data.episodes import Episode
 from softflow.data.imitable import ImitationRule, episode_return
 from softflow.task import TaskSpec
+from softflow.task.words import heading, observation_lines, table
 
 CONSTANT, FEW_VALUED, CONTINUOUS, FIXED = "constant", "few values", "continuous", "fixed"
 """What a number of the action does in the data: never changes, takes few values, or anything else. A fixed number has
@@ -116,10 +117,9 @@ def in_words(summary: Mapping[str, Any]) -> Iterator[str]:
             f"{summary['observation_dtype']}, actions are in [-1, 1]"
         )
     else:
-        rate = "control rate not known" if task["rate"] is None else f"{task['rate']:g} Hz"
-        yield f"task: {task['name'] or 'without a name'}, {rate}, success rule {task['success']}"
+        yield f"task: {heading(task)}"
         yield "observations:"
-        yield from table([_part(part) for part in task["observation"]])
+        yield from observation_lines(task)
     yield "actions, with their range in the data:"
     yield from table([_action(action) for action in summary["actions"]])
     yield summary["imitate"]["line"]
@@ -131,24 +131,7 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what if number == 1 else plural}"
 
 
-def _part(part: Mapping[str, Any]) -> tuple[str, ...]:
-    shape = " x ".join(map(str, part["shape"])) or "one number"
-    notes = [f"image {part['axes']}"] if "axes" in part else []
-    if "value_range" in part:
-        notes.append("black {:g}, white {:g}".format(*part["value_range"]))
-    if "categories" in part:
-        notes.append(f"categories: {', '.join(map(str, part['categories']))}")
-    return part["name"], f"{part['dtype']} {shape}", ", ".join(notes)
-
-
 def _action(action: Mapping[str, Any]) -> tuple[str, ...]:
     data = f"{action['min']:.4g} to {action['max']:.4g}"
     note = "" if action["values"] == CONTINUOUS else action["values"]
     return action["name"], data, f"bounds {action['low']:.4g} to {action['high']:.4g}", note
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Yield the rows as indented lines with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

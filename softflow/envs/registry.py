@@ -6,7 +6,6 @@ import copy
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -29,7 +28,7 @@ from softflow.envs.tasks import (
     nearest_environment,
     short_names,
 )
-from softflow.errors import UserError, did_you_mean, one_line
+from softflow.errors import UserError, did_you_mean, import_hint, one_line
 from softflow.task import TaskSpec
 
 Env = gymnasium.Env[Any, Any]
@@ -117,22 +116,15 @@ def _import(module: str, name: str) -> None:
     try:
         importlib.import_module(module)
     except (Exception, SystemExit) as error:  # importing a module can raise anything
-        hint = _import_hint(module, error.name) if isinstance(error, ModuleNotFoundError) else ""
+        hint = _import_hint(module, error)
         raise UserError(f"environment {name!r}: cannot import {module!r} ({error!r}){hint}") from error
 
 
-def _import_hint(module: str, missing: str | None) -> str:
+def _import_hint(module: str, error: BaseException) -> str:
     for task in known_tasks():
-        if task.module == module and task.install:
+        if task.module == module and task.install and isinstance(error, ModuleNotFoundError):
             return f": pip install '{task.install}'"
-    if missing and not f"{module}.".startswith(f"{missing}."):
-        return f": is {missing!r} installed?"  # the module itself exists; one of its imports is missing
-    if module.endswith(".py"):
-        return f": name it {module.removesuffix('.py')!r}, without the .py"
-    package = module.partition(".")[0]
-    if Path(package).is_dir() or Path(f"{package}.py").is_file():
-        return ": it is in the current folder, which Python does not search: set PYTHONPATH=."
-    return ": is it installed, or its folder in PYTHONPATH?"
+    return import_hint(module, error)
 
 
 def _registered_by(module: str) -> set[str]:

@@ -84,7 +84,8 @@ def task_of(path: Path, observations: np.ndarray, actions: np.ndarray, wanted: T
         path: The file, for errors.
         observations: All observations, (N, ...).
         actions: All actions, (N, A).
-        wanted: The task that is to be learnt, whose names and bounds are used. By default, actions are in [-1, 1].
+        wanted: The task that is to be learnt, whose names, bounds and control rate are used. By default, actions are in
+            [-1, 1].
 
     Raises:
         ValueError: The arrays have other shapes or units.
@@ -98,9 +99,7 @@ def task_of(path: Path, observations: np.ndarray, actions: np.ndarray, wanted: T
     is_same = part.shape == shape and (part.dtype == dtype or not part.is_image)
     if others or not is_same:
         part = ObservationPart(WHOLE if others else part.name, shape, dtype)
-    task = replace(
-        wanted, observation=(part,), rate=None, success=wanted.success if wanted.success == "any" else "last"
-    )
+    task = replace(wanted, observation=(part,), success=wanted.success if wanted.success == "any" else "last")
     wanted.require_same(task, str(path))
     return task
 

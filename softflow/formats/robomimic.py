@@ -197,7 +197,7 @@ def _task(path: Path, actions: np.ndarray, observed: Observed, wanted: TaskSpec 
     if wanted is None:
         return TaskSpec(observed.parts, action_parts(actions, None), rate, name=name)
     success = wanted.success if wanted.success == "any" else "last"
-    task = replace(wanted, observation=observed.parts, rate=rate, success=success)
+    task = replace(wanted, observation=observed.parts, rate=wanted.rate if rate is None else rate, success=success)
     replace(wanted, rate=None).require_same(task, str(path))
     return task
 

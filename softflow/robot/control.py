@@ -25,7 +25,7 @@ from softflow.data.recording import Recorder
 from softflow.robot.brake import Brake
 from softflow.robot.messages import Ending, Seen, Sent, Wanted
 from softflow.robot.plan import Chunk, Move, NoChunk, Plan, Proposal, require_chunk
-from softflow.robot.robot import Robot
+from softflow.robot.robot import Robot, send
 from softflow.robot.settings import LoopSettings
 from softflow.robot.stop_signal import StopSignal
 from softflow.robot.takeover import Nobody, Takeover
@@ -245,7 +245,7 @@ class ControlLoop:
         named = dict(zip((part.name for part in self._task.action), np.split(action, self._ends), strict=True))
         self._busy = time.perf_counter(), "a command"
         try:
-            self._robot.command(named)
+            send(self._robot, named)
         finally:
             self._busy = None
 

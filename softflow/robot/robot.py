@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.plugins import Registry
+from softflow.errors import UserError, described
 from softflow.named_classes import find_class
 from softflow.task import TaskSpec
 
@@ -79,6 +80,19 @@ class Robot(ABC):
 
     def close(self) -> None:  # noqa: B027 (optional)
         """Disconnect."""
+
+
+def send(robot: Robot, action: Action) -> None:
+    """Send an action to a robot.
+
+    Raises:
+        UserError: `command` raised a `KeyError`, most likely of a part that the action does not have. The message lists
+            the parts.
+    """
+    try:
+        robot.command(action)
+    except KeyError as error:
+        raise UserError(f"{described(error)}; the parts of the action are {', '.join(map(repr, action))}") from error
 
 
 ROBOTS: Registry[type[Robot]] = Registry("robot", "softflow.robots", base=Robot)

@@ -95,12 +95,13 @@ def check(path: str, format: str | None, names: Mapping[str, str], config: Check
 
 
 def _read(path: str, format: str | None, task: TaskSpec, names: Mapping[str, str]) -> tuple[Dataset, list[str]]:
-    """Read a dataset for a task, and say in remarks what was assumed.
+    """Read a dataset for a task, and say in remarks what was assumed. Its control rate is its own, or not known.
 
     If it is refused for the task, but not for the same task with action bounds of -1 and 1, the bounds are what does
     not fit. It is then read with -1 and 1, so that other readings of its actions can be tried. `compare` finds these
     bounds to be other ones.
     """
+    task = replace(task, rate=None)
     try:
         return read_dataset(path, format, task, names), []
     except UserError as refusal:

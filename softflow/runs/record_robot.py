@@ -14,7 +14,7 @@ from softflow.robot import ControlLoop, LoopSettings, Robot
 from softflow.robot.control import Native
 from softflow.runs.assembly import require_new_file
 from softflow.runs.devices import make_device, pygame_needed
-from softflow.runs.robots import open_robot, recorded, run_episodes, success_of
+from softflow.runs.robots import control_rate, open_robot, recorded, run_episodes, success_of
 from softflow.task import TaskSpec
 from softflow.teleop import find_device
 from softflow.training.config import EnvOptions, RunConfig
@@ -91,14 +91,15 @@ class RobotRecording:
         config = self._config
         run = RunConfig(env=config.robot, env_options=config.robot_options)
         with closing(open_robot(run, config.rate, config.seed)) as robot:
-            task, rate = _task_of(robot, config)
-            steps = max(round(config.seconds * rate), 1)
+            own = _task_of(robot, config.robot)
+            rate = control_rate(config.rate, robot)
+            task, steps = replace(own, rate=rate), max(round(config.seconds * rate), 1)
             settings = LoopSettings(rate, 1, "stop", lead=0, max_steps=steps, stall=config.stall)
             with TakeoverWindow(f"softflow-robot: {task.name}", DemonstrationPanel) as window:
                 person = Demonstrator(task, make_device(config.teleop, task, config.teleop_options), window)
                 with (
                     recorded(config.out, task) as file,
-                    closing(ControlLoop(robot, task, _still(task), settings, None, file, person)) as self._loop,
+                    closing(ControlLoop(robot, own, _still(own), settings, None, file, person)) as self._loop,
                 ):
                     run_episodes(self._loop, config.episodes, self._endings)
 
@@ -116,17 +117,14 @@ def _timing(loop: ControlLoop) -> dict[str, Any]:
     return {"rate": loop.timing.rate, **{name: summary[name] for name in ("deadlines", "missed", "jitter_ms")}}
 
 
-def _task_of(robot: Robot, config: RecordRobotConfig) -> tuple[TaskSpec, float]:
-    """Return the task of a robot with the rate at which it is controlled, and this rate."""
+def _task_of(robot: Robot, name: str) -> TaskSpec:
+    """Return the task of a robot."""
     if robot.task is None:
         raise UserError(
-            f"the robot {config.robot!r} does not say what it observes and does: give its class the property `task` "
+            f"the robot {name!r} does not say what it observes and does: give its class the property `task` "
             "(docs/how-to/robot.md). Robots of LeRobot are recorded by lerobot-record, whose datasets --demos reads"
         )
-    rate = robot.task.rate if config.rate is None else config.rate
-    if rate is None:
-        raise UserError("the control rate of the robot is not known: give --rate, in hertz")
-    return replace(robot.task, rate=rate), rate
+    return robot.task
 
 
 def _still(task: TaskSpec) -> Callable[[Mapping[str, Any], Native | None], Native]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from softflow.console import remark
 from softflow.data.recording import Recording
-from softflow.envs.registry import options_checked
+from softflow.envs.registry import options_checked, resolve_env_id
 from softflow.errors import UserError, one_line
 from softflow.robot import ControlLoop, GymnasiumRobot, Robot, find_robot
 from softflow.runs.assembly import make_environment
@@ -37,12 +38,52 @@ def success_of(endings: Sequence[bool]) -> dict[str, Any]:
     }
 
 
+def require_robot(name: str) -> None:
+    """Find the class or the environment of a robot by its name, which imports its module. It is not opened.
+
+    Raises:
+        UserError: There is none of this name, or its module cannot be imported.
+    """
+    if _is_class(name):
+        find_robot(name)
+    else:
+        resolve_env_id(name)
+
+
+def control_rate(given: float | None, robot: Robot, policy: TaskSpec | None = None) -> float:
+    """Return the control rate in hertz: the one that is given, else that of the policy, else that of the robot.
+
+    A remark says if it is another one than that of the policy, or of the robot where the policy's is not known.
+
+    Args:
+        given: The rate that the user chose, if any.
+        robot: The robot.
+        policy: The task of the policy. None if a person acts alone.
+
+    Raises:
+        UserError: None of them is known.
+    """
+    known = None if robot.task is None else robot.task.rate
+    described = "the robot's task has a control rate of {:g} Hz, and the robot is controlled at {:g} Hz"
+    if policy is not None and policy.rate is not None:
+        known, described = policy.rate, "the policy was trained at {:g} Hz and acts at {:g} Hz"
+    if given is not None:
+        if known is not None and not math.isclose(given, known, rel_tol=1e-3):
+            remark(described.format(known, given))
+        return given
+    if known is None:
+        whom = "the robot" if policy is None else "the policy's task and of the robot"
+        raise UserError(f"the control rate of {whom} is not known: give --rate, in hertz")
+    if policy is not None and policy.rate is None:
+        remark(f"the policy's task has no control rate: it acts at {known:g} Hz, the rate of the robot's task")
+    return known
+
+
 def open_robot(run: RunConfig, rate: float | None, seed: int, is_timed: bool = True) -> Robot:
     """Open the robot `module:Class`, or simulate one by the environment of a name.
 
     Args:
-        run: Its `env` names the robot, and its `env_options` are the arguments. The ids of environments end in a
-            version, `-v0`.
+        run: Its `env` names the robot, and its `env_options` are the arguments.
         rate: The control rate in hertz of a simulated robot. By default that of its environment.
         seed: The seed of the first episode of a simulated robot.
         is_timed: Whether a simulated robot moves in real time, and does not wait.
@@ -50,8 +91,7 @@ def open_robot(run: RunConfig, rate: float | None, seed: int, is_timed: bool = T
     Raises:
         UserError: There is no such robot, it has no such option, it cannot be opened, or it cannot wait.
     """
-    of_class = run.env.rpartition(":")[2] if ":" in run.env else ""
-    if not of_class.isidentifier():
+    if not _is_class(run.env):
         environment = make_environment(run)
         clocked = None
         if is_timed:
@@ -67,6 +107,11 @@ def open_robot(run: RunConfig, rate: float | None, seed: int, is_timed: bool = T
         raise
     except Exception as error:  # of drivers, ports and packages
         raise UserError(f"{what} cannot be opened: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _is_class(name: str) -> bool:
+    """Whether a robot is `module:Class`. The ids of environments end in a version, `-v0`."""
+    return ":" in name and name.rpartition(":")[2].isidentifier()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -21,7 +22,7 @@ from softflow.robot.policy_process import PolicyProcess
 from softflow.runs.assembly import config_path_of, require_new_file
 from softflow.runs.config import read_config
 from softflow.runs.episode_files import EpisodeFiles
-from softflow.runs.robots import open_robot, recorded, run_episodes, success_of
+from softflow.runs.robots import control_rate, open_robot, recorded, require_robot, run_episodes, success_of
 from softflow.runs.served_learner import is_of_learner, serve_learner, settings_of_learner
 from softflow.runs.served_policy import Answer, Served, serve_policy
 from softflow.runs.takeovers import SUPERVISOR, open_takeover
@@ -44,7 +45,8 @@ class RobotConfig:
     episodes: int = 10
     """Number of episodes."""
     rate: float | None = None
-    """Control rate in hertz. By default, the rate of the policy's task."""
+    """Control rate in hertz. By default, the rate of the policy's task, or that of the robot's task if the policy's is
+    not known."""
     late: Late = "hold"
     """Reaction to a late chunk, or to observations that stop: `hold` the last action, `extend` the old chunk by the
     rest of its horizon and then hold, or `stop` the robot."""
@@ -113,38 +115,29 @@ class RobotSession:
             raise UserError("takeover_options are those of a device or a supervisor: give --takeover as well")
         if not Path(run).is_dir():
             raise UserError(
-                f"{run}: no such run folder; if it is to be the folder of a learner, start softflow-train --robots "
-                f"{run} first"
+                f"{run}: no such run folder: give the --run-dir of a softflow-train, or to learn while the robot works "
+                "the folder of a softflow-train --robots that has started"
             )
         self._learner = Spool(run) if is_of_learner(run) else None
-        trained = read_config(str(config_path_of(run))) if self._learner is None else settings_of_learner(run)[0]
-        if self._learner is not None and config.out is None:
-            raise UserError(
-                f"{run} is the folder of a learner: give --out FOLDER, in which this robot keeps its episodes"
-            )
-        if self._learner is None and config.out is not None:
-            require_new_file(Path(config.out), "--out")
+        if self._learner is not None:
+            trained, learnt = settings_of_learner(run)
+            _require_for_learner(run, learnt, config)
+        else:
+            trained = read_config(str(config_path_of(run)))
+            if config.out is not None:
+                require_new_file(Path(config.out), "--out")
+        require_robot(config.robot)  # before the policy is loaded, which takes long
         self._run, self._config = trained.run, config
         serve = serve_policy if self._learner is None else serve_learner
         self._process = PolicyProcess(partial(serve, run, config.device, config.guard, config.seed))
         self._served: Served = self._process.description
+        self._rate = config.rate or self._served.task.rate
         try:
-            self._rate = _rate(self._served.task, config)
-            self._settings = LoopSettings(
-                self._rate,
-                self._served.n_action_steps,
-                config.late,
-                config.synchronous or config.clock == "simulated",
-                config.lead,
-                max(round(config.seconds * self._rate), 1),
-                config.stall,
-                config.observe_ahead,
-                config.patience,
-                real_time=config.clock == "real",
-            )
-        except ValueError as error:
+            if self._rate is not None:  # otherwise the robot may know it
+                self._settings(self._rate)
+        except UserError:  # before the robot is opened
             self._process.close()
-            raise UserError(str(error)) from error
+            raise
         self._judged = Counter[str]()
         self._endings = list[bool]()
         self._loop: ControlLoop | None = None
@@ -159,27 +152,23 @@ class RobotSession:
         """
         config = self._config
         seed_all(config.seed)
-        task, limits = self._served.task, self._served.limits
-        limit = None if limits is None else _limit(task, limits)
-        with (
-            closing(self._process),
-            closing(self._opened()) as robot,
-            open_takeover(
-                config.takeover,
-                config.takeover_options,
-                config.takeover_steps,
-                robot,
-                replace(task, rate=self._rate),
-                config.seed,
-            ) as takeover,
-            self._recorded(task) as recording,
-            closing(ControlLoop(robot, task, self._choose, self._settings, limit, recording, takeover)) as self._loop,
-        ):
-            if config.late == "stop":
-                self._process.when_ended(self._loop.stop.set)
-            if self._served.choice is not None:
-                remark(self._served.choice)
-            run_episodes(self._loop, config.episodes, self._endings)
+        with closing(self._process), closing(self._opened()) as robot:
+            task, limits = self._served.task, self._served.limits
+            robot.require_task(task)
+            self._rate = control_rate(config.rate, robot, task)
+            executed, settings = replace(task, rate=self._rate), self._settings(self._rate)
+            limit = None if limits is None else _limit(task, limits)
+            takeover = config.takeover, config.takeover_options, config.takeover_steps
+            with (
+                open_takeover(*takeover, robot, executed, config.seed) as person,
+                self._recorded(executed) as file,
+                closing(ControlLoop(robot, task, self._choose, settings, limit, file, person)) as self._loop,
+            ):
+                if config.late == "stop":
+                    self._process.when_ended(self._loop.stop.set)
+                if self._served.choice is not None:
+                    remark(self._served.choice)
+                run_episodes(self._loop, config.episodes, self._endings)
 
     def report(self) -> dict[str, Any]:
         """Return the number of episodes that ended, their success with its 95 % interval, and the timing so far."""
@@ -190,6 +179,24 @@ class RobotSession:
             **({} if self._loop is None else self._loop.timing.summary()),
             **({} if self._served.limits is None else {"guard": dict(self._judged)}),
         }
+
+    def _settings(self, rate: float) -> LoopSettings:
+        config = self._config
+        try:
+            return LoopSettings(
+                rate,
+                self._served.n_action_steps,
+                config.late,
+                config.synchronous or config.clock == "simulated",
+                config.lead,
+                max(round(config.seconds * rate), 1),
+                config.stall,
+                config.observe_ahead,
+                config.patience,
+                real_time=config.clock == "real",
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     @contextmanager
     def _recorded(self, task: TaskSpec) -> Iterator[Recording | EpisodeFiles | None]:
@@ -217,15 +224,16 @@ class RobotSession:
         return answer.proposal
 
 
-def _rate(task: TaskSpec, config: RobotConfig) -> float:
-    """Return the control rate, with a remark if it is not the one that the policy has learnt."""
-    if config.rate is None:
-        if task.rate is None:
-            raise UserError("the control rate of the policy's task is not known: give --rate, in hertz")
-        return task.rate
-    if task.rate is not None and abs(config.rate - task.rate) > 1e-3 * task.rate:
-        remark(f"the policy was trained at {task.rate:g} Hz and acts at {config.rate:g} Hz")
-    return config.rate
+def _require_for_learner(folder: str, task: TaskSpec, config: RobotConfig) -> None:
+    """Raise `UserError` if a learner cannot learn from a robot with these settings."""
+    if config.out is None:
+        raise UserError(
+            f"{folder} is the folder of a learner: give --out FOLDER, in which this robot keeps its episodes"
+        )
+    if None not in (task.rate, config.rate) and not math.isclose(task.rate or 0, config.rate or 0, rel_tol=1e-3):
+        raise UserError(
+            f"{folder}: its learner learns at {task.rate:g} Hz, not at {config.rate:g} Hz: leave out --rate"
+        )
 
 
 def _limit(task: TaskSpec, limits: StepLimits) -> Limit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -16,7 +16,9 @@ from softflow.errors import UserError, nearest
 from softflow.task.actions import ActionScale
 from softflow.task.comparison import difference, likely_renamed, parts_in_order
 from softflow.task.layout import ObservationLayout, ObservationSize
+from softflow.task.nested import arrays_by_name
 from softflow.task.parts import UNNAMED, ActionPart, ObservationPart, duplicate, joined
+from softflow.task.words import task_in_words
 
 
 class TaskMismatch(UserError):
@@ -69,6 +71,10 @@ class TaskSpec:
         if not self.action_dim:
             raise ValueError("no number of the action has more than one possible value")
 
+    def __str__(self) -> str:
+        """Return the text that `softflow-data info` prints, with the bounds of actions: one part or number a line."""
+        return task_in_words(self.describe(), self.action_names)
+
     # ------------------------------------------------------------------------------------------------- observations
 
     @cached_property
@@ -109,7 +115,7 @@ class TaskSpec:
             ValueError: A part is missing, has another shape, or is not finite; the message names it.
         """
         arrays, batches = [], {}
-        given = self._by_name(observation)
+        given = arrays_by_name(observation, [part.name for part in self.observation])
         for part in self.observation:
             if part.name not in given:
                 near = nearest(part.name, given)
@@ -150,20 +156,6 @@ class TaskSpec:
         """Return the parts of one row (O,) by name, in native units: an observation from which `rows` makes the row."""
         parts = self.split(row[None])
         return {part.name: part.unpack(parts[part.name])[0] for part in self.observation}
-
-    def _by_name(self, observation: Any) -> dict[str, Any]:
-        if not isinstance(observation, Mapping):
-            if len(self.observation) == 1:
-                return {self.observation[0].name: observation}
-            names = ", ".join(part.name for part in self.observation)
-            raise ValueError(f"an observation must be a mapping with the keys {names}, got {type(observation)}")
-        named = list(_leaves(observation))
-        given = dict(named)
-        if len(given) < len(named):
-            keys = [name for name, _ in named]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"the observation has {twice!r} twice, nested and not: leave one out")
-        return given
 
     # ------------------------------------------------------------------------------------------------------ actions
 
@@ -337,12 +329,3 @@ def _are_described(metadata: Mapping[str, Any], observation: Any, action: Any, i
     if is_vector and len(action.shape or ()) == 2:
         return observation.shape[1:] == rows.shape and action.shape[1:] == unit.shape
     return observation == rows and action == unit
-
-
-def _leaves(observation: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The arrays of nested mappings, by their keys joined by "/"."""
-    for key, value in observation.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{above}{key}/")
-        else:
-            yield f"{above}{key}", value

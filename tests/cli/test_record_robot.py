@@ -73,6 +73,15 @@ def test_a_person_demonstrates_and_a_policy_learns_from_it(record: Any, command:
     assert train.main(line.split()) == 0
 
 
+def test_another_rate_than_that_of_the_class_is_said_and_recorded(record: Any) -> None:
+    result = record("recorded_arm:Arm", "--episodes 1 --rate 25 --json", "-q|space|q||||return|")
+    assert result.status == 0, result.err
+    said = "the robot's task has a control rate of 50 Hz, and the robot is controlled at 25 Hz"
+    assert said in result.err and json.loads(result.out)["rate"] == 25
+    task = read_dataset("demos.rec").task
+    assert task is not None and task.rate == 25
+
+
 def test_nothing_moves_before_space_and_a_person_can_quit(record: Any) -> None:
     result = record("recorded_arm:Arm", "", "q|-q||escape||")
     assert result.status == 2

@@ -58,7 +58,7 @@ def test_a_dataset_in_the_units_of_a_robot_is_described_by_hand(command: Command
     [code] = re.findall(r"```python\n(.*?)```", (START / "your-data.md").read_text(), re.DOTALL)
     exec(code, {})
     told = command("softflow-data info data.npz")
-    assert told.status == 0 and "gripper" in told.out, told.err
+    assert told.status == 0 and "gripper" in told.out and "task: without a name, 20 Hz" in told.out, told
     Path("imitation.yaml").write_text(IMITATION)
     trained = command(
         "softflow-train --algo imitation --env none --demos data.npz --config imitation.yaml --run-dir run"

@@ -128,7 +128,8 @@ def test_names_and_bounds_are_those_of_the_task(tmp_path: Path) -> None:
     path = write(tmp_path / "d.hdf5")
     wanted = TaskSpec((ObservationPart("state", (2,)),), (ActionPart("torque", (-2,), (4,)),), rate=20.0, name="arm")
     dataset = read_dataset(path, wanted=wanted)
-    assert dataset.task == replace(wanted, rate=None)  # the file does not say it
+    assert dataset.task == wanted  # with its rate, which the file does not say
+    assert dataset.episodes[0].task == wanted
     np.testing.assert_allclose(dataset.episodes[0].action[0], [(-1 + 2) / 3 - 1], rtol=1e-6)
     two = replace(wanted, observation=(ObservationPart("a", (1,)), ObservationPart("b", (1,))))
     with pytest.raises(TaskMismatch, match=r"observation 'a' is missing; .*observation 'observation' is not expected"):

@@ -153,7 +153,7 @@ def test_a_task_chooses_parts_names_and_axes(capsys: pytest.CaptureFixture[str])
     )
     path = GENUINE / "toy-hdf5-v0"
     dataset = read_dataset(path, wanted=wanted)
-    assert dataset.task == replace(wanted, rate=None, success="last")  # the dataset does not say the rate
+    assert dataset.task == replace(wanted, success="last")  # with its rate, which the dataset does not say
     chw = dataset.episodes[0].observation[:, dataset.task.columns["wrist"]]
     np.testing.assert_array_equal(chw.reshape(13, 32, 32, 3), pixels(read_dataset(path), 0))
     assert capsys.readouterr().err.splitlines() == [

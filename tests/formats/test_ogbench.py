@@ -124,7 +124,7 @@ def test_images_are_packed_and_bounds_of_a_task_are_used(tmp_path: Path) -> None
         assert dataset.task is not None and dataset.task.layout is not None
         [image] = dataset.task.layout.unpack(dataset.episodes[0].observation).values()
         np.testing.assert_array_equal(image, pixels[:3])
-    assert dataset.task == replace(wanted, rate=None)
+    assert dataset.task == wanted  # with its rate, which the file does not say
     np.testing.assert_allclose(dataset.episodes[0].action, [[0.05], [0.1]])
     with pytest.raises(DemonstrationError, match=r"are uint8 of shape \(3, 16, 16\), and it is not known which axes"):
         read_dataset(write(tmp_path / "visual.npz", observations=pixels.transpose(0, 3, 1, 2)))

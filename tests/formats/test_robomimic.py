@@ -196,6 +196,7 @@ def test_the_name_and_rate_of_the_environment(tmp_path: Path) -> None:
         del file["data"].attrs["env_args"]
     task = read_dataset(path).task
     assert task is not None and (task.name, task.rate) == ("", None)
+    assert read_dataset(path, wanted=replace(SPEC, rate=10.0)).task == replace(SPEC, rate=10.0)
 
 
 def test_another_task_is_refused(tmp_path: Path) -> None:

@@ -202,6 +202,17 @@ def test_an_observation_that_is_not_the_tasks_stops_the_robot_before_it_moves() 
     assert robot.log == ["reset", "stop"]
 
 
+def test_a_command_that_reads_an_unknown_part_is_told_the_parts() -> None:
+    robot = ScriptedRobot()
+    robot.command = lambda action: action["target"]  # type: ignore[method-assign, return-value]
+    expected = (
+        r"control loop failed: KeyError 'target' \(test_control.py:\d+, in <lambda>\); the parts of the action are "
+    )
+    with pytest.raises(Stopped, match=f"{expected}'arm', 'hand'$"):
+        make_loop(robot).run_episode()
+    assert robot.log == ["reset", "stop"]
+
+
 def test_a_robot_with_another_task_is_refused() -> None:
     other = TASK.build({**TASK.describe(), "rate": 30.0})
     with pytest.raises(TaskMismatch, match="the control rate is 30 Hz, expected 200 Hz"):

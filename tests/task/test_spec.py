@@ -24,6 +24,23 @@ def with_parts(spec: TaskSpec, *parts: ObservationPart) -> TaskSpec:
     return replace(spec, observation=tuple(changed.get(part.name, part) for part in spec.observation))
 
 
+def test_the_text_has_a_line_for_each_part_and_number() -> None:
+    state = ObservationPart("state", (2,), names=("shoulder.pos", "elbow.pos"))
+    assert str(replace(NUMBERS, observation=(WRIST, DEPTH, GEAR, state))).splitlines() == [
+        "task: bench, 50 Hz, success rule any",
+        "observations:",
+        "  wrist  uint8 2 x 3 x 4   image CHW",
+        "  depth  float32 3 x 4     image HW, black 0.5, white 2.5",
+        "  gear   int64 one number  categories: 3",
+        "  state  float32 2         shoulder.pos, elbow.pos",
+        "actions, with bounds:",
+        "  arm[0]   -1 to 3",
+        "  arm[1]   0 to 0.5",
+        "  lock     0.25 to 0.25",
+        "  gripper  -1 to 1",
+    ]
+
+
 @pytest.mark.parametrize("spec", [NUMBERS, IMAGES])
 def test_a_description_survives_json(spec: TaskSpec) -> None:
     assert TaskSpec.build(json.loads(json.dumps(spec.describe()))) == spec

@@ -87,7 +87,7 @@ def _task(path: Path, metadata: Metadata, observed: Observed, wanted: TaskSpec |
     if metadata.action is None:
         assumed.append("the bounds of actions are those of the task, because the dataset has no finite ones")
     success = wanted.success if wanted.success == "any" else "last"
-    task = replace(wanted, observation=observed.parts, rate=None, success=success)
+    task = replace(wanted, observation=observed.parts, success=success)
     recorded = replace(task, action=metadata.action or task.action)
     try:
         wanted.require_same(recorded, str(path))
