@@ -131,7 +131,7 @@ class RobotSession:
         serve = serve_policy if self._learner is None else serve_learner
         self._process = PolicyProcess(partial(serve, run, config.device, config.guard, config.seed))
         self._served: Served = self._process.description
-        self._rate = config.rate or self._served.task.rate
+        self._rate = self._served.task.rate if config.rate is None else config.rate
         try:
             if self._rate is not None:  # otherwise the robot may know it
                 self._settings(self._rate)
