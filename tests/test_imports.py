@@ -43,7 +43,7 @@ ALLOWED = {
     "softflow.envs": {"flows", "softflow.boundary", "softflow.errors", "softflow.task"},
     "softflow.teleop": {"flows", "softflow.errors", "softflow.named_classes", "softflow.task"},
     "softflow.policies": BOTTOM,
-    "softflow.data": BOTTOM,
+    "softflow.data": BOTTOM | {"softflow.console"},
     "softflow.formats": BOTTOM | {"softflow.data", "softflow.console"},
     "softflow.algos": BOTTOM | {"softflow.policies", "softflow.data", "softflow.console"},
     "softflow.training": TRAINING,

@@ -52,12 +52,31 @@ def _in_words(report: Report) -> Iterator[str]:
         yield f"  -> {finding.advice}"
     if report.findings:
         yield count(len(report.findings), "finding")
-    elif all(one["from_recorded_starts"] for one in report.replays):
-        yield "nothing is wrong"
+    elif limits := list(_limits(report.replays)):
+        yield f"nothing was found. {'. '.join(limits)}"
     else:
+        yield "nothing is wrong"
+
+
+def _limits(replays: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield why replays without a finding do not show that nothing is wrong."""
+    if not all(one["repeats"] for one in replays):
+        starts = all(one["repeats_start"] for one in replays)
         yield (
-            "nothing was found. The dataset has no seeds, so replays begin elsewhere and need not succeed: see the "
-            "remarks for what they do not tell"
+            "The environment "
+            + ("does not repeat an episode with the same seed and actions" if starts else "ignores its seed")
+            + ", so replays cannot follow their recordings: draw its random numbers from self.np_random "
+            "(docs/start/your-environment.md)"
+        )
+    elif not all(one["from_recorded_starts"] for one in replays):
+        yield (
+            f"{'The dataset has' if len(replays) == 1 else 'Some episodes have'} no seeds, so replays begin elsewhere "
+            "and need not succeed: see the remarks for what they cannot show"
+        )
+    if not any(one["judges_success"] for one in replays):
+        yield (
+            "The environment reported no info['is_success'] in these replays. If it never does, no episode of a policy "
+            "counts as a success: see docs/how-to/troubleshooting.md#my-success-is-never-seen"
         )
 
 

@@ -24,6 +24,7 @@ from softflow.task import TaskSpec
 from softflow.training.evaluation import summarize
 from softflow.training.failures import EnvironmentErrors
 from softflow.training.global_state import environments_turn
+from softflow.training.success import NONE_SUCCEEDS
 
 
 @dataclass
@@ -67,6 +68,8 @@ def main(argv: Sequence[str]) -> None:
         if target != kept and kept.exists():
             remark(f"{path} was not written: {config.output.command(file, path)}")
         raise
+    if config.corrections is None and not any(episode.is_success for episode in episodes):
+        remark(NONE_SUCCEEDS)
     result = _of_demonstrations(episodes) if config.corrections is None else _of_corrections(episodes)
     if config.json:
         print(as_json({"file": str(path), **result, "errors": errors.count}))

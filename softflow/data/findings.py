@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from softflow.data.demonstrations import Dataset
 from softflow.task import TaskSpec
+from softflow.task.comparison import likely_renamed
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class Comparison:
 
 
 _ADVICE = {
-    "observation": "choose the parts of the environment's observation by its options, or record what it observes",
+    "observation": (
+        "the dataset must have what the environment observes: give the environment the options of the recording "
+        "(--env-options), or check a dataset that was recorded in it"
+    ),
     "action": "give the environment the options of the recording (--env-options), or convert the actions to its bounds",
     "rate": "give the environment the control rate of the recording, or resample the recording",
 }
@@ -63,6 +67,8 @@ def compare(dataset: Dataset, expected: TaskSpec) -> Comparison:
                 compared.findings.append(Finding(kind, f"the dataset has {kind}s{sizes}", _ADVICE[kind]))
         compared.can_replay = not compared.findings
         return compared
+    pairs = likely_renamed(expected.observation, task.observation)
+    renamed = f". If only names differ, map them: --map {' '.join(pairs) or 'PART=PART_OF_DATASET'}"
     same_names = {part.name for part in task.observation} == {part.name for part in expected.observation}
     compared = Comparison(remarks=list(_remarks(task, expected)))
     for text in expected.differences(task):
@@ -70,7 +76,7 @@ def compare(dataset: Dataset, expected: TaskSpec) -> Comparison:
             compared.remarks.append(f"{text}: softflow rearranges the parts by name")
             continue
         kind = "rate" if "control rate" in text else "observation" if "observation" in text.split(" '")[0] else "action"
-        compared.findings.append(Finding(kind, text, _ADVICE[kind]))
+        compared.findings.append(Finding(kind, text, _ADVICE[kind] + renamed * (kind == "observation")))
     is_observed = not any(finding.kind == "observation" for finding in compared.findings)
     same_free = ((task.low < task.high).tolist(), (expected.low < expected.high).tolist())
     compared.can_replay = is_observed and same_free[0] == same_free[1]

@@ -80,6 +80,22 @@ def in_names_of_task(dataset: Dataset, wanted: TaskSpec | None, names: Renaming)
     return dataset if wanted is None or acted is None else _with_action(dataset, wanted, acted)
 
 
+def left_out(names: Renaming, there: RecordedParts) -> list[str]:
+    """Return what is not named of the observation of a dataset: parts, and single numbers of parts that are divided.
+
+    The names are valid ones, which `in_names_of_dataset` has accepted.
+    """
+    sizes = sizes_of(there.observation)
+    used = {place for source in names.values() if (place := place_of(source, sizes)) is not None}
+    divided = {place.part for place in used if place.number is not None}
+    places = [
+        place
+        for name, size in sizes.items()
+        for place in ([Place(name, index) for index in range(size or 0)] if name in divided else [Place(name)])
+    ]
+    return [str(place) for place in places if place not in used]
+
+
 def _sources(wanted: TaskSpec | None, names: Renaming, there: RecordedParts) -> tuple[Sources, Sources | None]:
     """Return where the dataset has the observation and the action of the task. None if no action is named."""
     for source in names.values():

@@ -7,13 +7,15 @@ import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from softflow.console import remark
 from softflow.data.archive import VERSION
 from softflow.data.demonstrations import Dataset, DemonstrationError, load_dataset
-from softflow.data.part_names import RecordedParts, Renaming, in_names_of_dataset, in_names_of_task
+from softflow.data.part_names import RecordedParts, Renaming, in_names_of_dataset, in_names_of_task, left_out
 from softflow.data.row_file import rows_in_file
 from softflow.errors import UserError, one_line
 from softflow.task import TaskSpec
@@ -128,7 +130,7 @@ def read_dataset(
         names: What the dataset calls parts of the wanted task, such as `{"wrist": "observation.images.cam_high"}`.
             Single numbers of a part are `"joints[0]"` and so on, those of an action without names `"action[0]"`. Parts
             that are not wanted are left out. Without a wanted task, the observation consists of these parts alone, in
-            this order.
+            this order, and a message lists the others.
 
     Raises:
         DemonstrationError: There is nothing at the path, no format is recognised, or the dataset cannot be read or has
@@ -164,11 +166,19 @@ def why_unread(path: Path, format: str, error: Exception) -> str:
 
 
 def _read(reader: DatasetReader, path: Path, wanted: TaskSpec | None, names: Renaming) -> Dataset:
-    asked = in_names_of_dataset(wanted, names, reader.recorded_parts(path)) if names else wanted
+    asked, unnamed = wanted, list[str]()
+    if names:
+        there = reader.recorded_parts(path)
+        asked = in_names_of_dataset(wanted, names, there)
+        unnamed = left_out(names, there) if wanted is None else []
     takes_task = "wanted" in inspect.signature(reader.read).parameters
     with rows_in_file():
         dataset = reader.read(path, asked) if takes_task else reader.read(path)
-    return in_names_of_task(dataset, wanted, names) if names else dataset
+    dataset = in_names_of_task(dataset, wanted, names) if names else dataset
+    if unnamed:
+        first, listed = unnamed[0], ", ".join(unnamed)
+        remark(f"{path}: left out of the dataset: {listed}; to keep a part, name it too, such as {first}={first}")
+    return dataset
 
 
 def _recognize(path: Path) -> tuple[str, DatasetReader]:
@@ -188,12 +198,24 @@ def _recognize(path: Path) -> tuple[str, DatasetReader]:
             broken.setdefault(_missing(name, error), []).append(name)
         except Exception as error:  # the reader of another package costs no other format
             broken.setdefault(one_line(error), []).append(name)
+    if (whole := _dataset_around(path)) is not None:
+        raise DemonstrationError(f"{path}: this is a part of a dataset: name its folder, {whole}")
     # first, because it is likely the reason, and a long line is cut off at its end
     untried = "".join(f"{' and '.join(whom)} could not be tried: {why}; " for why, whom in broken.items())
     raise DemonstrationError(
         f"{path}: not recognised; {untried}it is no dataset of {', '.join(signs)}: softflow.data.save_demonstrations "
         "writes npz, docs/how-to/demonstrations.md says how a format is registered"
     )
+
+
+def _dataset_around(path: Path) -> Path | None:
+    """Return the folder of a dataset, at most three levels above, of which the path is a part."""
+    for folder in list(path.parents)[:3]:
+        for name in readers().names():
+            with suppress(Exception):  # a reader that fails costs no other format
+                if _find(name).recognizes(folder):
+                    return folder
+    return None
 
 
 def _missing(name: str, error: ModuleNotFoundError) -> str:

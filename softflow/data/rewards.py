@@ -30,10 +30,10 @@ SUCCESS_REWARDS = {"sparse": RewardValues(1.0, 0.0), "steps": RewardValues(0.0, 
 """The kinds of rewards that do not depend on what was recorded."""
 
 
-def describe_reward(kind: RewardKind, episodes: Sequence[Episode]) -> str:
-    """Describe in one line what the rewards of demonstrations and of the environment are."""
+def describe_reward(kind: RewardKind, episodes: Sequence[Episode], has_environment: bool = True) -> str:
+    """Describe in one line what the rewards of demonstrations and of the environment, if there is one, are."""
     if kind == "dataset":
-        return "reward dataset: those of the demonstrations, and the environment's own"
+        return "reward dataset: those of the demonstrations" + ", and the environment's own" * has_environment
     values, solved = SUCCESS_REWARDS[kind], sum(episode.is_success for episode in episodes)
     return (
         f"reward {kind}: {values.at_success:g} at the success, which ends an episode, and {values.otherwise:g} at all "

@@ -96,7 +96,10 @@ class Task:
             raise UserError(f"the {part} of {self.env_id!r}: cannot import {thing!r} ({one_line(error)})") from error
 
 
-FOREIGN_IDS = "The id of another package is written module:Id-v0, such as gymnasium_robotics:PointMaze_UMaze-v3."
+FOREIGN_IDS = (
+    "The id of another package, or of a module of your own, is written module:Id-v0, such as "
+    "gymnasium_robotics:PointMaze_UMaze-v3."
+)
 _tasks: dict[str, Task] = {}  # by `env_id`
 
 

@@ -117,7 +117,8 @@ def action_parts(actions: np.ndarray, wanted: TaskSpec | None) -> tuple[ActionPa
         if (largest := float(np.abs(actions.astype(np.float64)).max(initial=0))) > 1 + 1e-6:
             raise ValueError(
                 f"actions reach {largest:g}, beyond the bounds -1 ... 1 that are assumed without a task: name the "
-                "environment, whose bounds are then used"
+                "environment, whose bounds are then used, or describe the robot with a TaskSpec "
+                "(docs/start/your-data.md)"
             )
         return (ActionPart(UNNAMED, (-1.0,) * size, (1.0,) * size),)
     require_action_size(size, wanted)

@@ -267,10 +267,12 @@ def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome], unknown:
 def describe(trials: Trials, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return the replays as plain values that JSON has.
 
-    `numbers` are those of the episodes in the dataset, from 0. `readings` has the readings that were tried, the one of
-    the dataset first: the median `misfit` (the share of the recorded motion that replays miss), and the successes with
-    their 95 % interval. `parted` has, for each episode that is replayed as recorded, the `step` at which it parts, the
-    `part` of the observation and the `distance` in units of its scale, or None.
+    `numbers` are those of the episodes in the dataset, from 0. `repeats` and `repeats_start` say whether the
+    environment repeats an episode, and its start, with the same seed. `judges_success` says whether it told of any
+    replay whether it is a success. `readings` has the readings that were tried, the one of the dataset first: the
+    median `misfit` (the share of the recorded motion that replays miss), and the successes with their 95 % interval.
+    `parted` has, for each episode that is replayed as recorded, the `step` at which it parts, the `part` of the
+    observation and the `distance` in units of its scale, or None.
     """
     recorded = sum(episode.is_success for episode in trials.episodes)
     return {
@@ -278,6 +280,8 @@ def describe(trials: Trials, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "numbers": trials.numbers,
         "from_recorded_starts": trials.from_recorded_starts,
         "repeats": trials.repeats,
+        "repeats_start": trials.repeats_start,
+        "judges_success": any(one.judges_success for one in outcomes),
         "recorded": _successes(recorded, len(trials.episodes)),
         "readings": [
             {

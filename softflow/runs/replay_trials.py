@@ -109,6 +109,7 @@ class Trials:
         numbers: The numbers of the episodes.
         episodes: The episodes. If another order of their numbers fits much better, they are rearranged.
         repeats: Whether the environment repeats an episode with the same seed and actions.
+        repeats_start: Whether it starts from the same observation after two resets with the same seed.
         from_recorded_starts: Whether the replays start as the recordings did.
         findings: What is wrong with the order of observations and with the starts.
         tolerances: Distance from which on each part has parted, in units of its scale.
@@ -121,7 +122,7 @@ class Trials:
         self.tolerances = [IMAGE_TOLERANCE if part.is_image else TOLERANCE for part in task.observation]
         seeds = [episode.seed for episode in self.episodes if episode.seed is not None]
         first, again = (replayer.replay(seeds[0] if seeds else 0, reading.actions[0])[0] for _ in range(2))
-        self.repeats = np.array_equal(first, again)
+        self.repeats, self.repeats_start = np.array_equal(first, again), np.array_equal(first[0], again[0])
         self.from_recorded_starts = self.repeats and len(seeds) == len(episodes)
         self._seeds = seeds
         self._settle()

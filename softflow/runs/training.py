@@ -74,6 +74,7 @@ from softflow.training.random_state import seed_all
 from softflow.training.replays import read_from, require_room, require_whole_episodes
 from softflow.training.run_folder import RunFolder
 from softflow.training.spool import Spool
+from softflow.training.success import NONE_SUCCEEDS
 from softflow.training.vector import closing
 
 
@@ -230,7 +231,9 @@ def train_run(
                 if corrections is not None:
                     save_copy(folder.path, corrections)
         note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder.given}")
-        note(describe_reward(run.reward, demonstrations))
+        if not successes and not resume:
+            remark(NONE_SUCCEEDS)
+        note(describe_reward(run.reward, demonstrations, run.env != NO_ENVIRONMENT))
         if algorithm.imitates:
             note(imitated.describe(demonstrations))
             if (taken_over := describe_takeovers(demonstrations, algorithm.deployed.policy.horizon)) is not None:

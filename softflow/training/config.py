@@ -41,7 +41,8 @@ class RunConfig:
     """Name of the format of `demos`. By default, it is recognised from the content."""
     demo_map: dict[str, str] = field(default_factory=dict)
     """Names in `demos` of parts that the environment calls otherwise: `--demo-map wrist=observation.images.cam_high`.
-    The numbers of an action are called `action[0]`, `action[1]` and so on (docs/how-to/datasets.md)."""
+    The numbers of an action are called `action[0]`, `action[1]` and so on. With `--env none`, only the parts that are
+    named are kept (docs/how-to/datasets.md)."""
     reward: RewardKind = "dataset"
     """Rewards of demonstrations and environment. `dataset` leaves them unchanged. `sparse` is 1 at the success and 0 at
     all other steps. `steps` is 0 at the success and -1 at all other steps. With the last two, an episode ends at its

@@ -105,14 +105,18 @@ def best_of(evaluations: Sequence[Evaluated]) -> Evaluated | None:
 
 
 def decline(evaluations: Sequence[Evaluated]) -> str | None:
-    """Return a warning with the numbers if the last evaluation is probably worse than an earlier one, or else None."""
+    """Return a warning with the numbers if the last evaluation is probably worse than an earlier one, or else None.
+
+    It is if the 95 % interval of the difference excludes 0. This asks for more than `Evaluated.is_worse_than`, by which
+    an earlier policy remains the best: one of two policies must be deployed, but a warning needs evidence.
+    """
     if not evaluations:
         return None
     last, most = evaluations[-1], most_successful(evaluations)
-    if not last.is_worse_than(most):
+    low, high = difference_interval(last.counts, most.counts)
+    if high >= 0:
         return None
     difference = last.result.success_rate - most.result.success_rate
-    low, high = difference_interval(last.counts, most.counts)
     return (
         f"warning: the last policy ({last}) is probably worse than an earlier one ({most}): "
         f"difference {difference:+.2f}, 95 % interval [{low:+.2f}, {high:+.2f}]"

@@ -10,6 +10,10 @@ from typing import Any
 from softflow.boundary import as_flag
 from softflow.errors import did_you_mean
 
+NONE_SUCCEEDS = (
+    "warning: no demonstration is a success: none solves the task, or info['is_success'] was never seen "
+    "(docs/how-to/troubleshooting.md#my-success-is-never-seen)"
+)
 RULES = ("last", "any", "return>=X")
 
 

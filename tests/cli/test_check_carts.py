@@ -39,6 +39,13 @@ class Drifting(Cart):
     noise = 0.02
 
 
+class Seedless(Cart):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.place = np.random.uniform(-1, 1, 1)
+        return self.place.astype(np.float32), {}
+
+
 class Seeing(Cart):
     """A cart that observes a dark picture as well as its place."""
 
@@ -60,7 +67,7 @@ class Broken(Cart):
         raise RuntimeError("the motor is off")
 
 
-CARTS = {"Cart-v0": Cart, "Drifting-v0": Drifting, "Seeing-v0": Seeing, "Broken-v0": Broken}
+CARTS = {"Cart-v0": Cart, "Drifting-v0": Drifting, "Seedless-v0": Seedless, "Seeing-v0": Seeing, "Broken-v0": Broken}
 
 
 @pytest.fixture
@@ -139,6 +146,36 @@ def test_successes_are_not_compared_where_the_environment_says_none(carts: None,
     assert "\nremark: the environment does not say which episodes are successes (`is_success`), so" in result.out
     result = command("softflow-data check d.npz --env Cart-v0 --success return>=1")
     assert result.status == 1 and "\nsuccess: 6 of 6 replays" in result.out
+
+
+@pytest.mark.parametrize("is_success", [True, False])
+def test_the_last_line_says_that_no_success_was_seen(is_success: bool, carts: None, command: Command) -> None:
+    record_cart(lambda action: 3 * action + 1, Cart(), is_success)
+    result = command("softflow-data check d.npz --env Cart-v0")
+    assert result.status == 0 and result.out.splitlines()[-1] == (
+        "nothing was found. The environment reported no info['is_success'] in these replays. If it never does, no "
+        "episode of a policy counts as a success: see docs/how-to/troubleshooting.md#my-success-is-never-seen"
+    )
+    if not is_success:
+        judged = command("softflow-data check d.npz --env Cart-v0 --success return>=1")
+        assert judged.out.splitlines()[-1] == "nothing is wrong"
+
+
+@pytest.mark.parametrize(
+    ("env", "what"),
+    [
+        ("Seedless-v0", "ignores its seed"),
+        ("Drifting-v0", "does not repeat an episode with the same seed and actions"),
+    ],
+)
+def test_the_last_line_says_that_seeds_do_not_repeat(env: str, what: str, carts: None, command: Command) -> None:
+    np.random.seed(0)
+    record_cart(lambda action: 3 * action + 1, CARTS[env]())
+    result = command(f"softflow-data check d.npz --env {env} --success return>=1")
+    assert result.status == 0 and result.out.splitlines()[-1] == (
+        f"nothing was found. The environment {what}, so replays cannot follow their recordings: draw its random "
+        "numbers from self.np_random (docs/start/your-environment.md)"
+    )
 
 
 def test_an_environment_that_fails_is_one_line(carts: None, command: Command) -> None:

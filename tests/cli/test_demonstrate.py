@@ -14,6 +14,7 @@ from softflow.data import load_demonstrations, read_dataset
 from softflow.envs import make_env
 from softflow.runs.record_demonstrations import record_demonstrations
 from softflow.training.intervals import wilson_interval
+from softflow.training.success import NONE_SUCCEEDS
 
 
 def test_demonstrations_of_tape_cut(command: Any) -> None:
@@ -60,6 +61,7 @@ def test_options_of_the_environment(command: Any) -> None:
     success = "success 0.00 [0.00, 0.79]"
     [mode] = [episode.mode for episode in load_demonstrations("d.npz")]
     assert result.out == f"d.npz: 1 episodes, 5 steps, {success}\n  mode {mode}: 1 episodes, {success}\n"
+    assert result.err.splitlines()[-1] == NONE_SUCCEEDS
     [episode] = load_demonstrations("d.npz")
     assert not episode.reward.any() and episode.truncated and not episode.terminated
 

@@ -28,3 +28,11 @@ def test_a_dataset_of_another_robot_is_refused(command: Command) -> None:
     error = command(f"{TRAIN} {GENUINE / 'v061_video'} --run-dir run").error()
     assert error.endswith("v061_video: observation 'observation' has shape (4,), expected (2,)\n")
     assert not Path("run").exists()
+
+
+def test_a_folder_inside_a_dataset_is_refused_with_the_name_of_the_dataset(command: Command) -> None:
+    dataset = GENUINE / "v044_two_routes"
+    [table] = (dataset / "data").glob("*/*.parquet")
+    for part in (dataset / "data", table):
+        error = command(f"softflow-data info {part}").error()
+        assert error == f"error: {part}: this is a part of a dataset: name its folder, {dataset}\n"

@@ -8,6 +8,7 @@ import pytest
 
 from softflow import Run, load
 from softflow.data import load_dataset, save_demonstrations
+from softflow.task import ObservationPart
 from softflow.training.checkpoint import load_policy
 from tests.cli.conftest import Command
 
@@ -34,6 +35,22 @@ def test_a_dataset_alone_gives_a_policy_that_knows_its_task_and_acts_on_a_robot(
     assert gone_on.status == 0, gone_on
     assert load("second").task == task
     assert "this run has no environment" in command("softflow-eval first").error()
+
+
+@pytest.mark.usefixtures("dataset")
+def test_the_log_says_what_is_left_out_of_the_dataset(command: Command):
+    episodes, task = load_dataset("d.npz")
+    assert task is not None and task.row_size == 2
+    named = replace(task, observation=(ObservationPart("joints", (1,)), ObservationPart("goal", (1,))))
+    save_demonstrations("arm.npz", [replace(episode, task=named) for episode in episodes], named)
+    line = f"softflow-train --algo imitation --env none --demos arm.npz {SMALL}"
+    partly = command(f"{line} --run-dir partly --demo-map joint_pos=joints")
+    assert "arm.npz: left out of the dataset: goal; to keep a part, name it too, such as goal=goal\n" in partly.err
+    assert "reward dataset: those of the demonstrations\n" in partly.out
+    wholly = command(f"{line} --run-dir wholly --demo-map joint_pos=joints goal=goal")
+    assert wholly.status == 0 and "left out" not in wholly.err
+    assert [part.name for part in load("partly").task.observation] == ["joint_pos"]
+    assert [part.name for part in load("wholly").task.observation] == ["joint_pos", "goal"]
 
 
 @pytest.mark.usefixtures("dataset")

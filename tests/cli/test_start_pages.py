@@ -54,7 +54,8 @@ def test_a_dataset_in_the_units_of_a_robot_is_described_by_hand(command: Command
             file[f"data/demo_{number}/actions"][:, :6] *= 30
             for name in ("rewards", "dones"):
                 file[f"data/demo_{number}/{name}"] = np.arange(20) == 19
-    assert "actions reach" in command("softflow-data info arm.hdf5").error()
+    refused = command("softflow-data info arm.hdf5").error()
+    assert "actions reach" in refused and "or describe the robot with a TaskSpec (docs/start/your-data.md)" in refused
     [code] = re.findall(r"```python\n(.*?)```", (START / "your-data.md").read_text(), re.DOTALL)
     exec(code, {})
     told = command("softflow-data info data.npz")

@@ -19,6 +19,7 @@ from softflow.algos import SoftFlow
 from softflow.data import Episode, load_demonstrations, save_demonstrations
 from softflow.settings.typed import load_file
 from softflow.training.run_folder import RunFolder
+from softflow.training.success import NONE_SUCCEEDS
 from tests.cli.training_runs import interrupted
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,7 @@ def test_an_environment_of_gymnasium_with_demonstrations(command: Any, demonstra
     assert re.findall(r"after (\w+) +0\.00 \[0\.00, 0\.\d\d\]", summary) == STAGES
     assert "run folder: run\n" in summary and "next: softflow-eval run --episodes" in summary
     assert len(load_demonstrations("run/demonstrations.npz")) == 4
+    assert result.err.count(f"{NONE_SUCCEEDS}\n") == 1
 
 
 def test_a_run_is_named_after_what_it_is(command: Any, demonstrations: Path, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_bad_demonstrations_are_refused(
         ("--env tapecut", "unknown environment 'tapecut': did you mean 'tape_cut'?"),
         (
             "--env cartpole",
-            "wrong_mode. The id of another package is written module:Id-v0, such as gymnasium_",
+            "wrong_mode. The id of another package, or of a module of your own, is written module:Id-v0, such as ",
         ),
         ("--env cartpole", "unknown environment 'cartpole': did you mean 'CartPole-v1'?"),
         ("--env TwoRoutes", "unknown environment 'TwoRoutes': did you mean 'two_routes'?"),

@@ -39,6 +39,11 @@ def test_every_difference_is_a_finding() -> None:
     named = replace(TASK, observation=(ObservationPart("hand", (2,)), ObservationPart("goal", (1,))))
     found = compared(named)
     assert kinds(found) == ["observation", "observation"] and not found.can_replay
+    assert all(one.advice.endswith(". If only names differ, map them: --map arm=hand") for one in found.findings)
+
+    wider = replace(TASK, observation=(ObservationPart("arm", (5,)), ObservationPart("goal", (1,))))
+    [finding] = compared(wider, observed=6).findings
+    assert finding.advice.endswith("map them: --map PART=PART_OF_DATASET")
 
 
 def test_another_number_of_actions_cannot_be_replayed() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softflow.data import Dataset, DemonstrationError, Episode, read_dataset, save_demonstrations
-from softflow.data.part_names import RecordedParts, in_names_of_dataset, in_names_of_task
+from softflow.data.part_names import RecordedParts, in_names_of_dataset, in_names_of_task, left_out
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from tests.formats.lerobot_datasets import CAMERA, GENUINE, write_numbers
 from tests.task.specs import IMAGES, SEEN
@@ -54,6 +54,26 @@ def test_parts_of_actions_are_chosen_as_well() -> None:
     swapped = in_names_of_task(Dataset([episode], numbers), box, names)
     assert swapped.task == box
     np.testing.assert_array_equal(swapped.episodes[0].action, [[0.5, 0.25]])
+
+
+@pytest.mark.parametrize(
+    ("names", "others"),
+    [
+        ({"a": "a", "b": "b", "c": "c"}, []),
+        ({"arm": "b"}, ["a", "c"]),
+        ({"tip": "c[1]", "a": "a"}, ["b", "c[0]", "c[2]"]),
+    ],
+)
+def test_what_is_not_named_is_listed(
+    names: dict[str, str], others: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert left_out(names, RecordedParts.of(RECORDED)) == others
+    save_demonstrations(path := tmp_path / "d.npz", *DATASET)
+    read_dataset(path, names=names)
+    listed = f"{', '.join(others)}; to keep a part, name it too, such as {others[0]}={others[0]}\n" if others else ""
+    assert capsys.readouterr().err == (f"{path}: left out of the dataset: {listed}" if others else "")
+    read_dataset(path, wanted=replace(RECORDED, observation=(A,)), names={"a": "a"})
+    assert capsys.readouterr().err == ""  # the task says what is observed
 
 
 NUMBERED = st.permutations([("a", 0), ("b", 0), ("b", 1), ("c", 0), ("c", 1), ("c", 2)])

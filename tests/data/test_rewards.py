@@ -52,3 +52,4 @@ def test_the_choice_is_said() -> None:
     assert (
         describe_reward("dataset", episodes) == "reward dataset: those of the demonstrations, and the environment's own"
     )
+    assert describe_reward("dataset", episodes, has_environment=False) == "reward dataset: those of the demonstrations"

@@ -82,6 +82,10 @@ def test_a_decline_is_told_with_its_numbers() -> None:
         "episodes): difference -0.18, 95 % interval [-0.34, -0.01]"
     )
     assert decline(evaluations(41, 32, kept_from=1)) is not None  # although the earlier policy is lost
+    assert decline(evaluations(41, 33)) is None  # the interval contains 0: [-0.32, +0.01]
+    one_failure = evaluations(8, 7, episodes=8)
+    assert one_failure[1].is_worse_than(one_failure[0]) and decline(one_failure) is None
+    assert decline(evaluations(8, 3, episodes=8)) is not None
     first, last = evaluations(41, 32)
     text = "best checkpoint: 25,000 steps of online, success 0.82 [0.69, 0.90] on 50 held-out episodes"
     assert describe_best(first, last) == f"{text}; the last one has 0.64"
