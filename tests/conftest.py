@@ -1,4 +1,5 @@
-"""What holds for all tests: a core for each worker of pytest-xdist, SIGINT interrupts, a seed, and measured bounds."""
+"""What holds for all tests: a core for each worker of pytest-xdist, SIGINT interrupts, a seed, measured bounds, and no
+verdict of Hypothesis that depends on the machine's speed."""
 
 from __future__ import annotations
 
@@ -13,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded, here and in processes that tests start
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the tests are a job in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

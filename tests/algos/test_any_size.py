@@ -32,7 +32,7 @@ def episodes(draw: st.DrawFn, observation_dim: int, action_dim: int) -> Episode:
     return Episode(observation, action, reward, terminated, not terminated, draw(st.booleans()))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_every_stage_learns_and_the_policy_acts(data: st.DataObject) -> None:
     draw = data.draw

@@ -48,7 +48,7 @@ def test_ensemble_equals_a_loop_over_members(members: int, depth: int) -> None:
         torch.testing.assert_close(values[m], expected, rtol=0, atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.fixed_dictionaries({name: st.integers(1, 5) for name in ("context_dim", "horizon", "action_dim")}),
     members=st.integers(1, 4),

@@ -73,7 +73,7 @@ def test_no_gradient_leaks_from_padding() -> None:
     assert value.grad is not None and value.grad.tolist() == [0.5, 0.0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.integers(0, 5), st.integers(1, 6), st.floats(0.0, 1.0))
 def test_equals_a_plain_loop(data: st.DataObject, rows: int, horizon: int, discount: float) -> None:
     number = st.floats(-10, 10)

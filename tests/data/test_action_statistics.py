@@ -107,7 +107,7 @@ def test_a_transform_comes_first() -> None:
     np.testing.assert_allclose([found.center[0], found.scale[0]], [0, np.arctanh(0.9)], atol=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     exponent=st.floats(-3, 0),
     shift=st.floats(-0.4, 0.4),

@@ -56,7 +56,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["corrections.npz"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 5), st.integers(1, 3)),
     dtype=st.sampled_from(["f2", "f4", "f8", ">f4"]),

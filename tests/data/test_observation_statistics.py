@@ -38,7 +38,7 @@ def normalized(episodes, observation):
     return normalizer(torch.as_tensor(observation, dtype=torch.float32)).numpy()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     exponent=st.floats(-8, 8),
     mean=st.floats(-100, 100),

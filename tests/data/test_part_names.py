@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from softflow.data import Dataset, DemonstrationError, Episode, read_dataset, save_demonstrations
@@ -27,7 +27,6 @@ EPISODE = Episode.from_native(
 DATASET = Dataset([EPISODE], RECORDED)
 
 
-@settings(deadline=None)
 @given(st.permutations("abc"), st.permutations("abc"), st.integers(1, 3))
 def test_parts_are_chosen_renamed_and_ordered(sources: list[str], wanted: list[str], number: int) -> None:
     names = dict(zip(wanted[:number], sources[:number], strict=True))
@@ -79,7 +78,6 @@ def test_what_is_not_named_is_listed(
 NUMBERED = st.permutations([("a", 0), ("b", 0), ("b", 1), ("c", 0), ("c", 1), ("c", 2)])
 
 
-@settings(deadline=None)
 @given(NUMBERED, st.lists(st.integers(1, 3), min_size=1, max_size=3))
 def test_parts_are_assembled_from_single_numbers(sources: list[tuple[str, int]], sizes: list[int]) -> None:
     names, expected, parts = {}, [], []

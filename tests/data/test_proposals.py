@@ -16,7 +16,7 @@ from softflow.data import Episode, EpisodeBuilder, ImitationRule, Proposals, Rep
 from tests.data.test_replay import make_episode, rng
 
 HORIZON, CAPACITY = 3, 23
-HYPOTHESIS = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+HYPOTHESIS = dict(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def proposals(**changes: Any) -> Proposals:

@@ -78,7 +78,7 @@ def test_dtypes_and_shapes():
     assert windows.observation.shape == windows.next_observation.shape == (5, 2)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     capacity=st.integers(2, 40),
     episodes=st.lists(

@@ -22,7 +22,7 @@ from softflow.task.layout import ObservationLayout, Part
 from tests.data.test_replay import assert_same, make_episode, rng
 
 CAPACITY = 15
-HYPOTHESIS = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+HYPOTHESIS = dict(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 lengths = st.lists(st.integers(1, CAPACITY - 1), max_size=8)
 
 

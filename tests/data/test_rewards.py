@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from softflow.data import SUCCESS_REWARDS, Episode, describe_reward
@@ -33,7 +33,6 @@ def test_recorded_rewards_are_replaced(kind: str, is_success: bool, rewards: lis
         assert new.terminated == (terminated or is_success) and new.truncated == (not terminated)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-9, 9), min_size=1, max_size=5), st.booleans(), st.booleans(), st.sampled_from("ab"))
 def test_what_was_recorded_does_not_matter(rewards: list[float], is_success: bool, ended: bool, which: str) -> None:
     values = SUCCESS_REWARDS["sparse" if which == "a" else "steps"]

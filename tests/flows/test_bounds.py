@@ -143,7 +143,7 @@ def test_noise_is_added_in_the_training_loss_alone(bounds: str, law: str, spread
     torch.testing.assert_close(seen[-1], chunk)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0.001, 0.3))
 def test_noisy_loss_is_the_likelihood_of_the_noisy_chunk(noise: float) -> None:
     flow = bounded_gaussian(noise=noise)

@@ -15,7 +15,7 @@ sizes = st.fixed_dictionaries(
 
 
 @every_flow
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=8, derandomize=True)
 @given(sizes=sizes, rows=st.integers(0, 4), n=st.integers(1, 3), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_any_dimensions(name: str, options: dict, sizes: dict, rows: int, n: int, dtype: torch.dtype) -> None:
     flow = random_flow(name, few_steps(options), dtype, **sizes)

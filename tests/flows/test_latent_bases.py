@@ -112,7 +112,7 @@ def test_mixture_at_temperature_zero_gives_component_means() -> None:
     assert all(len(latent[row].unique(dim=0)) > 1 for row in range(3))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0.01, 4.0))
 def test_temperature_scales_the_noise(temperature: float) -> None:
     params = random_params()

@@ -86,7 +86,7 @@ def test_between_atanh_and_flow() -> None:
 
 
 @pytest.mark.parametrize("name", ["coupling", "flow_matching"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(unit=st.floats(1e-4, 10), shift=st.floats(-1, 1))
 def test_the_loss_does_not_depend_on_the_unit_of_an_action(name: str, unit: float, shift: float) -> None:
     flow, (chunk, context) = normalized(name), batch()

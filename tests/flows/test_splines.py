@@ -108,7 +108,7 @@ def test_gradients(inverse: bool) -> None:
 every_dtype = st.sampled_from([torch.float32, F64])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**31),
     bins=st.integers(2, 16),
@@ -146,7 +146,7 @@ def test_increasing_and_inverted_inside_at_the_knots_at_the_bounds_and_beyond(
         torch.testing.assert_close(log_derivative, expected, rtol=0, atol=20 * eps)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), scale=st.floats(0.0, 30.0), inverse=st.booleans(), dtype=every_dtype)
 def test_gradients_are_finite_everywhere(seed: int, scale: float, inverse: bool, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(seed)

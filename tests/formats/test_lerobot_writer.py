@@ -81,7 +81,7 @@ def tasks(draw: st.DrawFn) -> TaskSpec:
 
 
 @given(tasks(), st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(0, 9))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_any_shapes_come_back(task: TaskSpec, lengths: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     expected = Dataset([episode_of(task, steps, rng) for steps in lengths], task)

@@ -29,7 +29,7 @@ limits = st.builds(
 
 
 @given(limits, numbers(-3, 3, (2, 5, HORIZON, ACTION_DIM)), numbers(-0.125, 0.125, (2, ACTION_DIM)), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_limits_always_hold(limits: ActionLimits, chunk: torch.Tensor, previous: torch.Tensor, continues: bool) -> None:
     kept = limits(chunk, previous if continues else None)
     assert ((kept >= limits.low) & (kept <= limits.high)).all()
@@ -80,7 +80,7 @@ def test_a_start_that_no_limit_can_keep_is_refused(previous: torch.Tensor, messa
 
 
 @given(limits, numbers(-3, 3, (HORIZON, ACTION_DIM)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_one_action_after_another_is_limited_to_the_same_bits(limits: ActionLimits, chunk: torch.Tensor) -> None:
     steps, previous = limits.of_steps(), None
     for expected, action in zip(limits(chunk[None])[0].numpy(), chunk.numpy(), strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from softflow.robot.plan import Chunk, Late, Plan
@@ -75,7 +75,6 @@ def test_nothing_is_executed_before_the_first_chunk() -> None:
     assert Plan(2, "hold").move(0) is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.sampled_from(["hold", "extend"]))
 def test_every_action_is_the_last_one_or_meant_for_its_step(arrives: list[bool], late: Late) -> None:
     arrivals = {step: chunk(max(step - 1, 0)) for step, does in enumerate(arrives) if does or step == 0}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pygame
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pygame.event import Event
 
@@ -43,7 +43,6 @@ def moved(device: Deflected, *deflections: float) -> list[float]:
 BOUNDS = st.lists(st.floats(-10, 10), min_size=2, max_size=2, unique=True).map(sorted)
 
 
-@settings(deadline=None)
 @given(st.lists(BOUNDS, min_size=3, max_size=3), st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.booleans())
 def test_actions_stay_in_bounds_and_rest_at_zero(bounds: list[list[float]], deflections: Any, hold: bool) -> None:
     low, high = zip(*bounds, strict=True)

@@ -63,7 +63,7 @@ def test_averages_are_of_the_latest_and_end_with_their_stage() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:an episode was given up")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12),
     lost=st.sets(st.integers(0, 11), max_size=3),

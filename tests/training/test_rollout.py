@@ -41,7 +41,7 @@ def seeds_of(episodes: list[Episode]) -> list[int]:
     return [int(episode.observation[0, 0]) for episode in episodes]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12),
     environments=st.integers(1, 4),
@@ -190,7 +190,7 @@ def test_collect_counts_primitive_steps_and_goes_on_with_unfinished_episodes(cou
         assert_whole(episode, 7, 2, terminated=True)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=9),
     environments=st.integers(1, 4),

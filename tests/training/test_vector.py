@@ -50,7 +50,7 @@ def assert_same(one: dict[int, Episode], other: dict[int, Episode]) -> None:
             np.testing.assert_array_equal(getattr(episode, name), getattr(other[seed], name))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=10),
     number=st.integers(2, 5),

@@ -26,7 +26,7 @@ def fingertips(scene: CubeRotateScene, angles: np.ndarray) -> np.ndarray:
     return np.array([scene.data.site(f"{finger}_tip").xpos for finger in FINGERS]) - scene.palm_position
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(fraction, min_size=12, max_size=12))
 def test_joint_angles_are_found_again(scene: CubeRotateScene, fractions: list[float]) -> None:
     low, high = scene.control_low.copy(), scene.control_high
@@ -38,7 +38,7 @@ def test_joint_angles_are_found_again(scene: CubeRotateScene, fractions: list[fl
     np.testing.assert_allclose(found, angles, atol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(-0.5, 0.5), st.floats(0.035, 0.05), st.floats(-0.085, -0.07))
 def test_tips_go_where_they_are_sent(scene: CubeRotateScene, azimuth: float, radius: float, height: float) -> None:
     tips = tips_around(np.array([0.002, -0.003]), azimuth, radius, height)

@@ -33,7 +33,7 @@ def test_a_walled_in_goal_is_refused() -> None:
         shortest_way([[0, 1, "g"]], (0, 0), (0, 2), np.random.default_rng(0))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.sampled_from([0, 0, 1]), min_size=5, max_size=5), min_size=5, max_size=5), st.randoms())
 def test_ways_are_connected_free_and_shortest(maze: list[list[Any]], random: Any) -> None:
     maze[0][0] = maze[4][4] = 0

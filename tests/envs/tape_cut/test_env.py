@@ -56,7 +56,7 @@ def test_reset_draws_in_the_documented_order(env: TapeCutEnv) -> None:
     )  # sags while settling
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_targets_move_at_a_limited_rate(env: TapeCutEnv, seed: int) -> None:
     env.reset(seed=seed)
