@@ -157,8 +157,8 @@ def test_an_interrupted_run_goes_on_only_with_the_same_base(
 
 
 def test_a_base_that_changes_while_it_acts_ends_the_run(command: Any, demonstrations: Path) -> None:
-    error = command(f"{TRAIN} --algo residual --base {MODULE}:Counting --demos {demonstrations}").error()
-    assert f"base {MODULE}:Counting has changed" in error
+    result = command(f"{TRAIN} --algo residual --base {MODULE}:Counting --demos {demonstrations}")
+    assert result.status == 2 and f"error: base {MODULE}:Counting has changed" in result.err.splitlines()[-1]
 
 
 def test_the_example_of_the_documentation(command: Any, tmp_path: Path) -> None:

@@ -217,7 +217,8 @@ def test_a_run_says_what_it_sees_and_what_never_changes(command: Any, my_task: A
     demonstrate(picture=True)
     flags = "--encoder-options.width 4 --online.steps 0 --env-options.picture true"
     lines = command(f"{MY_TASK} {flags}").out.splitlines()
-    assert lines[3:5] == [
+    start = next(i for i, line in enumerate(lines) if line.startswith("observation: "))
+    assert lines[start : start + 2] == [
         "observation: robot/joints 3 numbers, robot/gear 2 numbers (one-hot, Discrete(2)), camera image 16x20x4 "
         "(4x16x20 uint8); action: 1 number in [-1, 1]",
         "constant in the demonstrations: observation dimensions robot/joints[1-2], robot/gear[0-1]; they are "
