@@ -223,7 +223,7 @@ def chunks(rounds: int) -> None:
 def rollouts(rounds: int) -> None:
     algorithm, _ = make_algorithm()
     header("rollout", "environments", "policy and environment, us per step", "ratio to the environment alone")
-    for number in (1, 10):
+    for number in (1, 10, 25):
         for candidates in (1, ACTING):
             algorithm.deployed.candidates = candidates
             both, alone = rollout(algorithm.deployed, number, math.ceil(20 * rounds / number))

@@ -202,7 +202,7 @@ class Algorithm(ABC):
 
     @property
     def contender(self) -> BestOfN | None:
-        """A policy that may deploy instead of `deployed`, if it does better on held-out episodes. None without one."""
+        """A policy that is deployed in place of `deployed` if it does better on held-out episodes. None without one."""
         return None
 
     def deploy_contender(self, episodes: Sequence[Episode]) -> None:

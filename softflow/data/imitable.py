@@ -123,14 +123,17 @@ class Choice(NamedTuple):
 
     def steps(self, demonstrations: Sequence[Episode]) -> int:
         """Return the number of steps of the demonstrations that are worth imitating."""
-        return sum(int(self.rule.worth(episode).sum()) for episode in demonstrations)
+        return sum(self._steps_of_each(demonstrations))
 
     def describe(self, demonstrations: Sequence[Episode]) -> str:
         """Describe in one line what is imitated of the demonstrations."""
-        steps = [int(self.rule.worth(episode).sum()) for episode in demonstrations]
+        steps = self._steps_of_each(demonstrations)
         number, total = len(steps) - steps.count(0), sum(map(len, demonstrations))
         origin = f" ({self.origin})" if self.origin else ""
         return f"imitate {self.rule.text}{origin}: {number} of {len(steps)} episodes, {sum(steps):,} of {total:,} steps"
+
+    def _steps_of_each(self, demonstrations: Sequence[Episode]) -> list[int]:
+        return [int(self.rule.worth(episode).sum()) for episode in demonstrations]
 
 
 REWARD_TO_COME = ImitationRule("reward_to_come")

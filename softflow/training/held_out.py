@@ -54,8 +54,8 @@ class HeldOut:
     ) -> tuple[dict[str, float], list[Episode]]:
         """Evaluate the deployed policy, keep it, and return the scalars to log and the episodes that ended.
 
-        At the end of a stage, the policy deploys that the algorithm would deploy instead, if it is more successful on
-        the same episodes by more than chance explains (`Evaluated.is_worse_than`).
+        At the end of a stage, the algorithm's contender is evaluated on the same episodes. If the deployed policy is
+        worse (`Evaluated.is_worse_than`), the contender is deployed in its place.
 
         Args:
             algorithm: The algorithm.
@@ -69,12 +69,13 @@ class HeldOut:
         result, episodes = self._run(algorithm.deployed, errors(), interrupt)
         if stage_ended and (contender := algorithm.contender) is not None:
             other, others = self._run(contender, errors(), interrupt)
-            deploys = Evaluated(*where, result).is_worse_than(Evaluated(*where, other))
+            better = Evaluated(*where, result).is_worse_than(Evaluated(*where, other))
+            outcome = "it is deployed now" if better else "nothing changes"
             note(
                 f"held-out episodes: the policy in training succeeds in {other.success_rate:.2f}, the deployed one in "
-                f"{result.success_rate:.2f} of {result.episodes}: {'it deploys' if deploys else 'nothing changes'}"
+                f"{result.success_rate:.2f} of {result.episodes}: {outcome}"
             )
-            if deploys:
+            if better:
                 algorithm.deploy_contender(others)
                 result, episodes = other, others
         self._keep(Evaluated(*where, result), algorithm.deployed)

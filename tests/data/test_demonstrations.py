@@ -212,7 +212,7 @@ def test_malformed_arrays_are_one_clear_line(tmp_path, changes, message):
     assert "\n" not in str(error.value)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
     sizes=st.tuples(st.integers(1, 5), st.integers(1, 4)),
@@ -282,7 +282,7 @@ def test_an_archive_of_something_else(tmp_path):
         load_demonstrations(path)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(start=st.integers(0, len(NPZ) - 1), noise=st.binary(min_size=1, max_size=8))
 def test_damaged_bytes_never_raise_anything_else(tmp_path, start, noise):
     path = tmp_path / "d.npz"

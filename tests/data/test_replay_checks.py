@@ -160,7 +160,7 @@ def test_arrays_that_do_not_belong(tmp_path: Path) -> None:
 rewards = st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=CAPACITY - 1)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(episodes=st.lists(st.tuples(rewards, st.booleans(), st.booleans()), max_size=6), block=st.integers(1, 13))
 def test_whatever_a_replay_has_written_is_loaded(
     tmp_path: Path, episodes: list[tuple[list[float], bool, bool]], block: int

@@ -51,7 +51,7 @@ def test_a_loaded_policy_acts_identically(tmp_path: Path, candidates: int, criti
     assert sorted(file.name for file in tmp_path.iterdir()) == ["policy.json", "policy.safetensors"]
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     sizes=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3)),
     members=st.integers(1, 3),
