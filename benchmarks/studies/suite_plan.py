@@ -50,12 +50,12 @@ class Task:
 
     env: str
     num_demos: int
-    updates: int
-    """Updates of imitation."""
     steps: int
     """Environment steps in all stages that act."""
     minutes: float
     """Expected CPU minutes of a run of `softflow`, which only order the runs."""
+    updates: int | None = None
+    """Updates of imitation. None takes the default, which follows from the demonstrations."""
     play_data: bool = False
     """Whether the demonstrations are play data from `benchmarks.tasks.ogbench_play`."""
     methods: Sequence[str] = field(default=ON_ALL_TASKS)
@@ -68,21 +68,21 @@ class Task:
 EVERY_METHOD = tuple(METHODS)
 
 TASKS = {
-    "delayed_corridor": Task("delayed_corridor", 100, 1_500, 4_000, 1),
-    "drifting_goal": Task("drifting_goal", 100, 1_500, 4_000, 1),
-    "wrong_mode": Task("wrong_mode", 100, 1_500, 4_000, 1),
-    "peg_insertion_20": Task("peg_insertion", 20, 1_500, 30_000, 4),
-    "peg_insertion_40": Task("peg_insertion", 40, 1_500, 30_000, 4, methods=EVERY_METHOD),
-    "point_maze_large": Task("point_maze_large", 50, 2_000, 50_000, 8),
-    "ogbench_cube_20": Task("ogbench_cube", 20, 4_000, 30_000, 8, methods=EVERY_METHOD),
-    "ogbench_cube_50": Task("ogbench_cube", 50, 4_000, 30_000, 8),
-    "ogbench_cube_play": Task("ogbench_cube", 10_000, 4_000, 100_000, 25, play_data=True),
-    "ogbench_cube_double": Task("ogbench_cube_double", 10_000, 8_000, 100_000, 30, play_data=True),
-    "ogbench_puzzle": Task("ogbench_puzzle", 10_000, 8_000, 100_000, 30, play_data=True),
-    "ogbench_scene": Task("ogbench_scene", 10_000, 8_000, 100_000, 30, play_data=True),
-    "cube_rotate": Task("cube_rotate", 200, 8_000, 60_000, 40),
-    "tape_cut_100": Task("tape_cut", 100, 8_000, 150_000, 80, methods=EVERY_METHOD),
-    "tape_cut_200": Task("tape_cut", 200, 8_000, 150_000, 80),
+    "delayed_corridor": Task("delayed_corridor", 100, 4_000, 1, updates=1_500),
+    "drifting_goal": Task("drifting_goal", 100, 4_000, 1, updates=1_500),
+    "wrong_mode": Task("wrong_mode", 100, 4_000, 1, updates=1_500),
+    "peg_insertion_20": Task("peg_insertion", 20, 30_000, 4),
+    "peg_insertion_40": Task("peg_insertion", 40, 30_000, 4, methods=EVERY_METHOD),
+    "point_maze_large": Task("point_maze_large", 50, 100_000, 20),
+    "ogbench_cube_20": Task("ogbench_cube", 20, 30_000, 8, methods=EVERY_METHOD),
+    "ogbench_cube_50": Task("ogbench_cube", 50, 30_000, 8),
+    "ogbench_cube_play": Task("ogbench_cube", 10_000, 100_000, 25, play_data=True),
+    "ogbench_cube_double": Task("ogbench_cube_double", 10_000, 100_000, 30, play_data=True),
+    "ogbench_puzzle": Task("ogbench_puzzle", 10_000, 100_000, 30, play_data=True),
+    "ogbench_scene": Task("ogbench_scene", 10_000, 100_000, 30, play_data=True),
+    "cube_rotate": Task("cube_rotate", 200, 60_000, 40),
+    "tape_cut_100": Task("tape_cut", 100, 150_000, 80, methods=EVERY_METHOD),
+    "tape_cut_200": Task("tape_cut", 200, 150_000, 80),
 }
 
 
@@ -90,7 +90,9 @@ def plan(task: str, method: str, seed: int, data: Path) -> list[str]:
     """Return the flags of `softflow-train` for one run; `data` is the folder of play data."""
     budget, chosen = TASKS[task], METHODS[method]
     flags = ["--algo", chosen.algo, "--env", budget.env, "--seed", str(seed), "--threads", "1"]
-    flags += ["--num-demos", str(budget.num_demos), "--imitation.updates", str(budget.updates)]
+    flags += ["--num-demos", str(budget.num_demos)]
+    if budget.updates is not None:
+        flags += ["--imitation.updates", str(budget.updates)]
     if demos := budget.demos(data):
         flags += ["--demos", str(demos)]
     for name, share in chosen.acts:
