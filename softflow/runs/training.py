@@ -25,6 +25,7 @@ from softflow.runs.filming import EvaluationFilms
 from softflow.runs.given_demonstrations import DemonstrationFile, save_copies
 from softflow.runs.inputs import Inputs, read_inputs
 from softflow.runs.preparation import algorithm_for, fit_to_inputs, frames_for, require_density
+from softflow.runs.ray_cluster import require_cluster
 from softflow.runs.ray_crew import crew_for
 from softflow.settings.fields import to_dict
 from softflow.settings.typed import dump_yaml
@@ -103,6 +104,7 @@ def train_run(
     film = EvaluationFilms(config.run, folder.given) if config.run.eval_films else None
     if not config.run.resume:
         require_networks(config)
+    require_cluster(config.run)
     inputs, config = read_inputs(config, folder, given, more)
     run = config.run
     algorithm = algorithm_for(config, inputs, folder)
