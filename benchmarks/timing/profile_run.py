@@ -23,14 +23,14 @@ from softflow.algos.policy_learner import PolicyLearner
 from softflow.data import Replay
 from softflow.envs import TapeCutDemonstrator
 from softflow.policies import FlowPolicy
-from softflow.runs import training
+from softflow.runs import inputs
 from softflow.settings.strict_yaml import read_yaml
 from softflow.training.logging import MetricLogger
 from softflow.training.loop import Trainer
 from softflow.training.vector import ChunkExecution
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "simulation": [(ChunkExecution, "reset"), (ChunkExecution, "step"), (training, "first_demonstrations")],
+    "simulation": [(ChunkExecution, "reset"), (ChunkExecution, "step"), (inputs, "first_demonstrations")],
     "the demonstrator": [(TapeCutDemonstrator, "act")],
     "the flow: chunks proposed": [(FlowPolicy, "propose")],
     "the flow: likelihoods": [(FlowPolicy, "bc_loss"), (FlowPolicy, "log_prob")],

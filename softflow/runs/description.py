@@ -11,8 +11,66 @@ from gymnasium.vector import VectorEnv
 from flows import NormalizedFlow
 from softflow.algos import Algorithm
 from softflow.algos.settings import PolicyConfig
-from softflow.data import Episode, action_statistics, constant_dimensions
-from softflow.envs import describe_spaces, name_actions, name_dimensions
+from softflow.console import note, remark
+from softflow.data import Episode, action_statistics, constant_dimensions, describe_reward
+from softflow.data.takeovers import describe_takeovers
+from softflow.envs import NO_ENVIRONMENT, describe_spaces, name_actions, name_dimensions
+from softflow.runs.config import TrainConfig
+from softflow.runs.inputs import Inputs
+from softflow.training.frames import EncodedFrames
+from softflow.training.replays import read_from
+from softflow.training.success import NONE_SUCCEEDS
+
+
+def announce(
+    config: TrainConfig[Any],
+    folder: str,
+    inputs: Inputs,
+    algorithm: Algorithm,
+    environments: VectorEnv[Any, Any, Any],
+    frames: EncodedFrames | None,
+) -> None:
+    """Print what a run learns from and what is made of it, one thing per line.
+
+    Args:
+        config: The settings.
+        folder: The folder of the run as its user calls it.
+        inputs: What the run learns from.
+        algorithm: The algorithm, fitted to the inputs. Its policy knows its task.
+        environments: Environments of the run.
+        frames: Encodes images once, if the policy's encoder is frozen.
+
+    Raises:
+        UserError: The disk has no room for what `frames` stores.
+    """
+    run, demonstrations, policy = config.run, inputs.demonstrations, algorithm.deployed
+    successes = np.mean([episode.is_success for episode in demonstrations])
+    note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder}")
+    if not successes and not run.resume:
+        remark(NONE_SUCCEEDS)
+    note(describe_reward(run.reward, demonstrations, run.env != NO_ENVIRONMENT))
+    if algorithm.imitates:
+        note(inputs.imitated.describe(demonstrations))
+        if (taken_over := describe_takeovers(demonstrations, policy.policy.horizon)) is not None:
+            note(taken_over)
+    if (imitating := how_much_is_imitated(config.method, inputs.imitated_steps)) is not None:
+        note(imitating)
+    note(what_is_seen(environments, inputs.learned_from))
+    if (acted := how_much_is_acted(algorithm, demonstrations)) is not None:
+        note(acted)
+    if frames is not None:
+        assert policy.task is not None
+        number = sum(len(episode) + 1 for episode in inputs.learned_from)
+        note(frames.announce(number, policy.task.row_size, read_from(algorithm)))
+    if inputs.base is not None:
+        skipped = all(stage.name != "imitation" for stage in algorithm.schedule())
+        what = "takes the place of imitation, which is skipped" if skipped else "is trained further"
+        note(f"base {inputs.base_name}: its policy {what}")
+        inputs.base.say_choice()
+    elif inputs.has_foreign_base:
+        note(f"base {inputs.base_name}: frozen; every checkpoint compares its SHA-256 with that at the start")
+    elif normalizes_actions(algorithm):
+        note(what_is_normalized(environments, inputs.learned_from))
 
 
 def what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -143,7 +144,7 @@ class RayCrew(Crew):
     def _replace(self, actor: Any, error: Exception) -> None:
         self._deaths += 1
         self._deaths_in_a_row += 1
-        reason = _reason(error)
+        reason = reason_of(error)
         if self._deaths_in_a_row > DEATHS * (1 + len(self._ready) + len(self._starting)):
             raise CrewFailed(f"{self._deaths_in_a_row} actors died without one whole bout, the last so: {reason}")
         remark(f"an actor was lost, and its bouts are handed out again: {reason}")
@@ -171,13 +172,29 @@ class RayCrew(Crew):
             remark(f"waiting for the first actor; each needs {needed}")
 
 
-def _reason(error: Exception) -> str:
-    """Return Ray's explanation in one line, without the numbers that precede it."""
+def reason_of(error: Exception) -> str:
+    """Say in one line why an actor was lost.
+
+    If its process ended, the line says where its output is. Otherwise it is Ray's explanation, without the numbers that
+    precede it.
+    """
     text = " ".join(str(error).split())
+    if (ended := PROCESS_ENDED.search(text)) is not None:
+        number, node = ended.groups()
+        return (
+            f"process {number} of an actor on {node} ended, probably because its environment ended it or memory ran "
+            f"out; its output is there, in {LOGS}/worker-*-{number}.err"
+        )
     return shorten(text[max(0, text.find(DIED)) :], LONGEST_REASON, placeholder=" ...")
 
 
 DIED = "The actor is dead because"
+PROCESS_ENDED = re.compile(
+    rf"pid: (\d+) .*ip: (\S+) {DIED} its worker process has died. Worker exit type: SYSTEM_ERROR"
+)
+"""What Ray says of a process that neither Ray nor Python ended."""
+LOGS = "/tmp/ray/session_*/logs"
+"""Where Ray keeps what processes write, unless it was started with another folder."""
 LONGEST_REASON = 400
 """Characters; Ray lists what it might have been."""
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from softflow.data import Replay
+from softflow.errors import UserError
 from softflow.runs import training
 from softflow.runs.actor import Actor
+from softflow.runs.ray_cluster import NO_CLUSTER
 from softflow.training.fleet import Crew, CrewFailed
 from softflow.training.interruption import Interrupted
 from softflow.training.loop import TRAINING_SEEDS, Trainer
@@ -69,6 +76,7 @@ def actors(monkeypatch):
             yield HereCrew(config, *sizes, bouts) if config.run.actors else None
 
         monkeypatch.setattr(training, "crew_for", crew_for)
+        monkeypatch.setattr(training, "require_cluster", lambda run: None)
 
     return limit
 
@@ -114,3 +122,97 @@ def test_a_cluster_has_a_port(command):
     for cluster in ("head", "head:", "loacl"):
         refused = command(f"{RUN} --actors 1 --cluster {cluster}")
         assert f"cluster must be local, auto or HOST:PORT, got '{cluster}'" in refused.error()
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """Stands in for Ray, which is not connected, on a machine with two cores and no GPU."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    fake = SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: None)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    return fake
+
+
+def test_more_actors_than_environments_are_refused(command):
+    refused = command(f"{RUN} --actors 1000")
+    advice = "give --actors 4 or fewer, or --num-envs 1000 or more\n"
+    assert refused.error() == f"error: 1000 actors share 4 environments, and each needs one at least: {advice}"
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            "--actors 4",
+            "--actors 4 reserves 4 CPU, and this machine has 2 CPU, 0 GPU: give --actors 2 or fewer, or "
+            "--actor-resources.CPU 0.5 or less, so that all fit",
+        ),
+        (
+            "--actors 2 --actor-resources.CPU 3",
+            "--actors 2 reserves 6 CPU, and this machine has 2 CPU, 0 GPU: give --actor-resources.CPU 1 or less, so "
+            "that all fit",
+        ),
+        (
+            "--actors 1 --actor-resources.robot 1",
+            "--actors 1 reserves 1 robot, and this machine has 2 CPU, 0 GPU: leave out --actor-resources.robot, or "
+            "join a cluster that has it, --cluster HOST:PORT",
+        ),
+        (
+            "--actors 2 --actor-resources.CPU 1 --actor-resources.GPU 0.5",
+            "--actors 2 reserves 1 GPU, and this machine has 2 CPU, 0 GPU: leave out --actor-resources.GPU, or join a "
+            "cluster that has it, --cluster HOST:PORT",
+        ),
+    ],
+)
+def test_actors_that_reserve_more_than_this_machine_has_are_refused(command, ray, flags, message):
+    assert command(f"{RUN} {flags}").error() == f"error: {message}\n"
+
+
+def test_actors_that_share_a_core_pass(command, ray):
+    def start(**options):
+        raise RuntimeError("it would start now")
+
+    ray.init = start
+    refused = command(f"{RUN} --actors 4 --actor-resources.CPU 0.5")
+    assert refused.err.endswith("error: cluster 'local' cannot be used: it would start now\n")
+
+
+def test_a_cluster_is_checked_before_demonstrations_are_recorded(command, ray, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # it does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused = command(f"{RUN} --actors 1 --cluster {address}")
+    assert f"cluster '{address}' cannot be used: [Errno 111] Connection refused" in refused.error()
+    assert refused.out == ""
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    refused = command(f"{RUN} --actors 1")
+    assert refused.error() == "error: a cluster needs Ray: pip install 'softflow[ray]'\n"
+    assert refused.out == ""
+
+
+def test_without_a_cluster_on_this_machine_the_error_names_our_flags(command, ray):
+    def join(**options):
+        raise ConnectionError(f"{NO_CLUSTER}. Please specify the one to connect to by setting `--address` flag")
+
+    ray.init = join
+    error = command(f"{RUN} --actors 1 --cluster auto").error()
+    assert "no cluster of Ray runs on this machine: start one with ray start --head, give --cluster HOST:PORT" in error
+    assert "or leave out --cluster" in error and "--address" not in error
+
+
+def test_a_cluster_with_too_little_room_is_joined_and_the_lack_is_said(command, ray):
+    """Machines may join it later."""
+    nodes = [{"Alive": True, "Resources": {"CPU": 3.0}}, {"Alive": False, "Resources": {"CPU": 8.0}}]
+    ray.init, ray.nodes = lambda **options: None, lambda: nodes
+
+    def end(**options):
+        raise UserError("the test ends here")
+
+    ray.remote = end
+    said = command(f"{RUN} --actors 4 --cluster auto").err
+    assert said.startswith(
+        "the cluster has room for 3 of 4 actors: each reserves 1 CPU, and all nodes together have 3 CPU; the others "
+        "start when more nodes have joined\n"
+    )

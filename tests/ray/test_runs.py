@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from glob import glob
 from pathlib import Path
 
 import pytest
 
 from benchmarks.studies.kill_actors import ACTOR
 from benchmarks.studies.processes import processes
+from softflow.runs.ray_crew import LOGS
 
 pytest.importorskip("ray")
 
@@ -92,7 +94,10 @@ def test_a_local_cluster_is_closed_and_ends_with_its_run(tmp_path):
     actors = [one.number for one in run.processes() if one.command.startswith(ACTOR)]
     os.kill(actors[0], signal.SIGKILL)
     run.await_that(lambda: rows(tmp_path, "actors/deaths")[-1:] == [1.0])
-    assert "an actor was lost, and its bouts are handed out again" in run.text
+    lost = f"an actor was lost, and its bouts are handed out again: process {actors[0]} of an actor on 127.0.0.1 ended"
+    assert f"{lost}, probably because its environment ended it or memory ran out" in run.text
+    assert f"its output is there, in {LOGS}/worker-*-{actors[0]}.err\n" in run.text
+    assert glob(f"{LOGS}/worker-*-{actors[0]}.err")
     run.await_that(lambda: rows(tmp_path, "actors/ready")[-1:] == [2.0])
     os.killpg(run.process.pid, signal.SIGINT)  # as ^C in a terminal does
     assert run.process.wait(PATIENCE) == 130
