@@ -76,11 +76,19 @@ def lack_of_room(run: RunConfig, nodes: Iterable[Mapping[str, Any]]) -> str | No
 
 
 def _require_resources(run: RunConfig) -> None:
-    """Raise `UserError` if actors reserve more than this machine has. Ray would let them wait without an end."""
-    has = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    """Raise `UserError` if actors reserve more than this machine has. Ray would let them wait without an end.
+
+    More actors than cores are allowed, and a line says so, because actors whose environments wait can share a core.
+    """
+    cores = os.cpu_count() or 1
+    has = {"CPU": float(cores), "GPU": float(torch.cuda.device_count())}
     for name, each in run.actor_resources.items():
         available, flag = has.get(name, 0.0), f"--actor-resources.{name}"
         if (fitting := _times(each, available)) >= run.actors:
+            continue
+        if name == "CPU":
+            reserved = f"{run.actors} actors reserve {run.actors * each:g} cores"
+            remark(f"{reserved}, and this machine has {cores}: they take turns")
             continue
         problem = f"--actors {run.actors} reserves {run.actors * each:g} {name}, and this machine has {_listed(has)}"
         if not available:
@@ -127,7 +135,7 @@ def connected(cluster: str, run: RunConfig | None = None) -> Iterator[Any]:
         return
     try:
         with _own_sigterm():
-            _start(ray) if is_local else _join(ray, cluster)
+            _start(ray, run) if run is not None and is_local else _join(ray, cluster)
     except Exception as error:  # Ray raises errors of many types
         if cluster == "auto" and NO_CLUSTER in str(error):
             alone = "" if run is None else ", or leave out --cluster, so that Ray is started for this run alone"
@@ -152,14 +160,15 @@ def _imported(is_local: bool) -> Any:
     return ray
 
 
-def _start(ray: Any) -> None:
+def _start(ray: Any, run: RunConfig) -> None:
     """Start Ray on this machine. Other machines cannot reach it, and other users do not know its token."""
+    reserved = math.ceil(run.actors * run.actor_resources.get("CPU", 0.0))
     with _environment(
         {**LOOPBACK, "RAY_AUTH_TOKEN": _token(), "RAY_USAGE_STATS_ENABLED": "0"}, without="RAY_AUTH_MODE"
     ):
         ray.init(
             address="local",
-            num_cpus=os.cpu_count() or 1,
+            num_cpus=max(os.cpu_count() or 1, reserved),
             include_dashboard=False,
             _system_config={"worker_niceness": 0},  # by default actors yield to all other processes
             log_to_driver=False,

@@ -145,16 +145,6 @@ def test_more_actors_than_environments_are_refused(command):
     ("flags", "message"),
     [
         (
-            "--actors 4",
-            "--actors 4 reserves 4 CPU, and this machine has 2 CPU, 0 GPU: give --actors 2 or fewer, or "
-            "--actor-resources.CPU 0.5 or less, so that all fit",
-        ),
-        (
-            "--actors 2 --actor-resources.CPU 3",
-            "--actors 2 reserves 6 CPU, and this machine has 2 CPU, 0 GPU: give --actor-resources.CPU 1 or less, so "
-            "that all fit",
-        ),
-        (
             "--actors 1 --actor-resources.robot 1",
             "--actors 1 reserves 1 robot, and this machine has 2 CPU, 0 GPU: leave out --actor-resources.robot, or "
             "join a cluster that has it, --cluster HOST:PORT",
@@ -164,19 +154,33 @@ def test_more_actors_than_environments_are_refused(command):
             "--actors 2 reserves 1 GPU, and this machine has 2 CPU, 0 GPU: leave out --actor-resources.GPU, or join a "
             "cluster that has it, --cluster HOST:PORT",
         ),
+        (
+            "--actors 2 --actor-resources.GPU 1",
+            "--actors 2 reserves 2 GPU, and this machine has 2 CPU, 1 GPU: give --actors 1 or fewer, or "
+            "--actor-resources.GPU 0.5 or less, so that all fit",
+        ),
     ],
 )
-def test_actors_that_reserve_more_than_this_machine_has_are_refused(command, ray, flags, message):
+def test_actors_that_reserve_more_than_this_machine_has_are_refused(command, ray, monkeypatch, flags, message):
+    if "has 2 CPU, 1 GPU" in message:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert command(f"{RUN} {flags}").error() == f"error: {message}\n"
 
 
-def test_actors_that_share_a_core_pass(command, ray):
-    def start(**options):
-        raise RuntimeError("it would start now")
+def test_more_actors_than_cores_take_turns(command, ray):
+    def start(num_cpus, **options):
+        raise RuntimeError(f"it would start with {num_cpus} cores")
 
     ray.init = start
-    refused = command(f"{RUN} --actors 4 --actor-resources.CPU 0.5")
-    assert refused.err.endswith("error: cluster 'local' cannot be used: it would start now\n")
+    turns = "{} cores, and this machine has 2: they take turns\n"
+    for flags, reserved, cores in (
+        ("", 4, 4),
+        ("--actor-resources.CPU 0.6", 2.4, 3),
+        ("--actor-resources.CPU 0.5", 2, 2),
+    ):
+        refused = command(f"{RUN} --actors 4 {flags}")
+        assert refused.err.endswith(f"error: cluster 'local' cannot be used: it would start with {cores} cores\n")
+        assert (f"4 actors reserve {turns.format(reserved)}" in refused.err) == (reserved > 2)
 
 
 def test_a_cluster_is_checked_before_demonstrations_are_recorded(command, ray, monkeypatch):
