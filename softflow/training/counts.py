@@ -27,3 +27,7 @@ class Progress:
     """Own episodes started, which sets the next training seed."""
     owed: float = 0.0
     """Updates due for steps already taken."""
+
+    def updates_due(self, episodes: int) -> int:
+        """Return the number of updates to make before the next steps. The first ones wait for the first episodes."""
+        return int(self.owed) if episodes else 0

@@ -78,11 +78,9 @@ class Trainer:
         self.environments, self.held_out = environments, HeldOut(evaluation_environments, run_folder, config)
         self.frames, self._replays = frames, Replays(algorithm, demonstrations, config, frames)
         self.data = self._replays.data(held_out_demonstrations, run_folder)
-        self.progress = Progress()
-        self.environment_errors = self._new_errors()
+        self.progress, self.environment_errors = Progress(), self._new_errors()
         self._experience: Experience | None = None
-        self._own = OwnEpisodes(demonstrations[0].layout)
-        self._signals = SignalWatch()
+        self._own, self._signals = OwnEpisodes(demonstrations[0].layout), SignalWatch()
         self._logger: MetricLogger | None = None
         self._resume_at: tuple[int | None, int] = None, 0
         self._saved_at = 0.0
@@ -167,25 +165,12 @@ class Trainer:
         if self._experience is None:
             self._experience = self._new_experience()
         start, steps_before = time.monotonic(), p.done
-        while p.done < stage.environment_steps:
-            if p.done // config.eval_every > p.evaluated // config.eval_every:
-                self._evaluate(stage)
-                self._save()
-            wanted = min(config.collect_steps, stage.environment_steps - p.done)
-            ended, steps = self._experience.collect(wanted)
-            with self.run_folder.writing():  # the replay may be on disk
-                for episode in ended:
-                    self.data.online.add_episode(episode)
-                    if self.mirror is not None:
-                        self.data.online.add_episode(self.mirror(episode))
-            self.algorithm.receive(self._own.add(ended, self._experience.running_seeds))
-            p.done += steps
-            p.steps += steps
-            self._record(stage, ended, "own")
-            p.owed += steps * stage.updates_per_step
+        while p.done < stage.environment_steps or p.updates_due(self._own.released):
+            # A run that was interrupted during its updates first makes the rest of them.
+            steps = 0 if p.updates_due(self._own.released) else self._act(stage)
             scalars: dict[str, torch.Tensor] = {}
-            due = int(p.owed) if self._own.released else 0  # the first updates wait for the first episodes
-            for counted in portions(steps, due):
+            for counted in portions(steps, p.updates_due(self._own.released)):
+                self._signals.check()
                 scalars = self._update(stage)
                 p.owed -= 1
                 bar.update(counted)
@@ -193,12 +178,32 @@ class Trainer:
             if config.on_env_error == "restart":
                 episodes["rollout/env_errors"] = self.environment_errors.count
             episodes |= self._experience.scalars()
-            fps = (p.done - steps_before) / (time.monotonic() - start)
-            bar.update(p.done - bar.done, **shown(self._log(stage, {**scalars, **episodes, "time/fps": fps})))
+            episodes["time/fps"] = (p.done - steps_before) / (time.monotonic() - start)
+            bar.update(p.done - bar.done, **shown(self._log(stage, {**scalars, **episodes})))
             self._between_rounds()
 
+    def _act(self, stage: Stage) -> int:
+        """Evaluate if it is time, then collect own steps, and return their number."""
+        assert self._experience is not None
+        p, every = self.progress, self.config.eval_every
+        if p.done // every > p.evaluated // every:
+            self._evaluate(stage)
+            self._save()
+        ended, steps = self._experience.collect(min(self.config.collect_steps, stage.environment_steps - p.done))
+        with self.run_folder.writing():  # the replay may be on disk
+            for episode in ended:
+                self.data.online.add_episode(episode)
+                if self.mirror is not None:
+                    self.data.online.add_episode(self.mirror(episode))
+        self.algorithm.receive(self._own.add(ended, self._experience.running_seeds))
+        p.done += steps
+        p.steps += steps
+        self._record(stage, ended, "own")
+        p.owed += steps * stage.updates_per_step
+        return steps
+
     def _between_rounds(self) -> None:
-        """Handle signals, and save a checkpoint if one is due. The state is consistent between rounds."""
+        """Handle signals, and save a checkpoint if one is due."""
         self._signals.check()
         if time.monotonic() - self._saved_at >= 60 * self.config.save_minutes:
             self._save()
@@ -248,9 +253,8 @@ class Trainer:
                 self._logger.log(done, stage.name, measure_likelihood(deployed.policy, self.data, self.config.device))
             return
         self._require_finite_weights()
-        errors = self._new_errors  # counted separately from errors in training
-        where = stage, done, stage_ended
-        scalars, episodes = self.held_out.evaluate(self.algorithm, *where, errors, self._signals.check)
+        ways = self._new_errors, self._signals.check  # errors are counted separately from those in training
+        scalars, episodes = self.held_out.evaluate(self.algorithm, stage, done, stage_ended, *ways)
         self.progress.evaluated = done
         scalars |= bias_of(self._record(stage, episodes, "held_out"))
         scalars |= measure_likelihood(deployed.policy, self.data, self.config.device)
