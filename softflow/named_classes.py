@@ -50,7 +50,13 @@ def find_class(registry: Registry[type[T]], name: str) -> type[T]:
         key: value for key, value in classes.items() if issubclass(value, base) and value != base
     }
     if class_name not in subclasses:
-        exported = f"{base.__module__.rpartition('.')[0]}.{base.__qualname__}"
+        package, base_name = base.__module__.rpartition(".")[0], base.__qualname__
+        exported = f"{package}.{base_name}"
+        if class_name in classes and classes[class_name] != base:
+            raise UserError(
+                f"{kind} {name!r}: the class {class_name!r} does not derive from {exported}: write "
+                f"`from {package} import {base_name}` and `class {class_name}({base_name})`"
+            )
         raise UserError(
             f"{kind} {name!r}: {module_name!r} has no subclass of {exported} called {class_name!r}: "
             f"{did_you_mean(class_name, subclasses)}"

@@ -42,6 +42,9 @@ from softflow.training.interruption import Interrupted, terminable
 
 T = TypeVar("T")
 
+BROKEN_PIPE = 13
+"""The number of SIGPIPE, which Windows does not have."""
+
 
 class HelpShown(Exception):
     """Raised after help has been printed, to end the command."""
@@ -137,8 +140,9 @@ def run_main(function: Callable[[Sequence[str]], int | None], prints_result: boo
 
     0 means success. 1 is what `function` returns if it has checked something and found it wrong. 2 means bad input (a
     `UserError` or an error of the operating system, reported in one line on stderr), numbers that are not finite, or
-    third-party code that called `sys.exit`. 130 means interrupted, 143 ended by SIGTERM. Other errors are bugs and keep
-    their traceback.
+    third-party code that called `sys.exit`. 130 means interrupted, 143 ended by SIGTERM, 141 that the reader of the
+    result, such as `head`, has closed its pipe, of which nothing is said. Other errors are bugs and keep their
+    traceback.
 
     Args:
         function: The implementation of the command.
@@ -150,6 +154,8 @@ def run_main(function: Callable[[Sequence[str]], int | None], prints_result: boo
         with console() as out, terminable():
             status = _status_of(function, sys.argv[1:] if argv is None else argv)
             out.flush()
+            if status < 2 and prints_result and isinstance(out.error, BrokenPipeError):
+                return 128 + BROKEN_PIPE
             if status < 2 and prints_result and out.error is not None:
                 print(f"error: standard output cannot be written ({out.error.strerror})", file=sys.stderr)
                 status = 2

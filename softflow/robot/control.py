@@ -11,10 +11,10 @@ Three threads run while an episode does:
 from __future__ import annotations
 
 import gc
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from softflow.boundary import as_flag
 from softflow.data.recording import Recorder
 from softflow.robot.brake import Brake
-from softflow.robot.messages import Ending, Seen, Sent, Wanted
+from softflow.robot.lead import REHEARSALS, measured_lead
+from softflow.robot.messages import Ending, Seen, Sent, Wanted, no_last_observation
 from softflow.robot.plan import Chunk, Move, NoChunk, Plan, Proposal, require_chunk
 from softflow.robot.robot import Robot, send
 from softflow.robot.settings import LoopSettings
@@ -40,12 +41,6 @@ also has the chunk before it was clipped, which is recorded."""
 Limit = Callable[[Native, Native | None], Native]
 """An action (N,) and the previous one -> the action within its limits."""
 
-REHEARSALS = 5
-"""Number of chunks that are computed before the first episode, to measure how long one takes."""
-MARGIN = 1.5
-"""How much longer than in these an observation and a chunk may take without being late."""
-POLL = 0.001
-"""Seconds between two looks at what another thread provides."""
 FIRST_CHUNK = 60.0
 """Seconds that the first observation and chunk of an episode may take. The robot is at rest meanwhile."""
 
@@ -107,7 +102,7 @@ class ControlLoop:
         self._plan = Plan(self._settings.n_action_steps, self._settings.late)
         self._seen: Seen | None = None
         self._last: Native | None = None
-        self._steps, self._human_acts, self._has_ended = 0, False, False
+        self._steps, self._human_acts, self._has_ended, self._has_sent_all = 0, False, False, False
         self._trouble = ""  # why there was no chunk
         is_over = threading.Event()  # not Thread.join: if ^C interrupts that, Python 3.11 takes the thread for ended
         try:
@@ -162,7 +157,7 @@ class ControlLoop:
                 self.stop.set(f"{busy[1]} has not returned for {settings.stall:g} s")
                 self._brake()
                 return
-            if settings.late == "stop" and self._steps and self._is_stalled():
+            if settings.late == "stop" and self._steps and not self._has_sent_all and self._is_stalled():
                 self.stop.set(self._why_late(f"at step {self._steps}"))
 
     # ---------------------------------------------------------------------------------------------- control thread
@@ -174,6 +169,7 @@ class ControlLoop:
             self.stop.fail("the control loop", error)
         finally:
             self._brake()
+            self._wait_for_last_observation()
             is_over.set()
 
     def _execute(self) -> None:
@@ -209,7 +205,8 @@ class ControlLoop:
             self._has_ended = self._robot.has_ended()
             if self._has_ended or self._takeover.has_ended():
                 break
-        self._wait_for_observation(period + settings.stall)
+        self._has_sent_all = True
+        self.stop.comes(self._has_seen_all, period + settings.stall)
 
     def _is_ready(self, step: int) -> bool:
         """Wait for the chunk or the observation that the step needs. Return False if the robot was stopped."""
@@ -250,10 +247,16 @@ class ControlLoop:
             self._busy = None
 
     def _rehearse(self) -> bool:
-        """Measure how long the policy takes, unless the lead is given. Return False if the robot was stopped."""
+        """Measure observations and chunks, unless the lead is given. Return False if the robot was stopped."""
         if self._lead is not None:
             return True
-        self._thinker.submit(None)
+        took = list[float]()
+        for _ in range(REHEARSALS - 1):  # after the first one, which was taken already
+            self._observer.submit(None)
+            if not self._wait(lambda: not self._observer.unfinished, "observation", FIRST_CHUNK):
+                return False
+            took.append(self._observing)
+        self._thinker.submit(max(took))
         return self._wait(lambda: self._lead is not None, "chunk", FIRST_CHUNK)
 
     def _next_chunk(self, patience: float) -> bool:
@@ -268,18 +271,27 @@ class ControlLoop:
 
     def _wait_for_observation(self, patience: float) -> bool:
         """Wait for the observation after the last command. Return False if the robot was stopped."""
-        return self._wait(lambda: self._seen is not None and self._seen.step == self._steps, "observation", patience)
+        return self._wait(self._has_seen_all, "observation", patience)
+
+    def _wait_for_last_observation(self) -> None:
+        """Wait for the last observation of an episode that has ended. If it was late, the robot is at rest already."""
+        settings = self._settings
+        patience = 0.0 if settings.late == "stop" else settings.patience
+        if self._has_sent_all and not self.stop.comes(self._has_seen_all, patience):
+            waited = 1 / settings.rate + settings.stall + patience
+            unrecorded = max(self._observer.unfinished - 1, 0)  # a step is recorded before its observation begins
+            recorded = None if self._recording is None else self._steps - unrecorded
+            self.stop.set(no_last_observation(waited, self._steps, recorded))
+
+    def _has_seen_all(self) -> bool:
+        return self._seen is not None and self._seen.step == self._steps
 
     def _wait(self, is_there: Callable[[], bool], what: str, patience: float) -> bool:
         """Wait until something is there, or the robot is stopped. The latter happens if it takes too long."""
-        end = time.perf_counter() + patience
-        while not is_there():
-            if self.stop.wait(POLL):
-                return False
-            if time.perf_counter() > end:
-                self.stop.set(f"no {what} for {patience:.3g} s")
-                return False
-        return not self.stop.is_set()
+        if self.stop.comes(is_there, patience):
+            return True
+        self.stop.set(f"no {what} for {patience:.3g} s")  # without effect if it was stopped
+        return False
 
     def _is_stalled(self) -> bool:
         """Return whether an observation is overdue."""
@@ -316,33 +328,21 @@ class ControlLoop:
         assert self._lead is not None
         return step >= self._plan.until - self._lead
 
-    def _think(self, wanted: Wanted | None) -> None:
-        """Compute a chunk, or rehearse it."""
+    def _think(self, wanted: Wanted | float) -> None:
+        """Compute a chunk, or rehearse it with the time that an observation takes."""
         try:
-            if wanted is None:
-                return self._measure()
+            if isinstance(wanted, float):
+                assert self._seen is not None
+                self._lead = measured_lead(partial(self._propose, self._seen), wanted, self._settings.rate, self._ahead)
+                return
             seen = wanted.seen
-            actions, drawn = require_chunk(self._choose(seen.observation, self._last), len(self._task.low))
+            actions, drawn = self._propose(seen)
             wanted.plan.deliver(Chunk(actions, seen.step, seen.time, drawn))
             self._trouble = ""
         except NoChunk as error:
             self._trouble = f": {error}"
-            if wanted is None or wanted.is_awaited:
+            if isinstance(wanted, float) or wanted.is_awaited:
                 self.stop.set(str(error), error)
 
-    def _measure(self) -> None:
-        """Set the lead so that an observation and its chunk are there in time."""
-        assert self._seen is not None
-        took, rate = [], self._settings.rate
-        for _ in range(REHEARSALS):
-            begun = time.perf_counter()
-            chunk = require_chunk(self._choose(self._seen.observation, None), len(self._task.low)).actions
-            took.append(time.perf_counter() - begun)
-        longest = self._observing + max(took[1:])  # the first one loads libraries
-        lead = max(math.ceil((MARGIN * longest - self._ahead) * rate), 0)
-        if lead >= len(chunk):
-            raise ValueError(
-                f"an observation and its chunk take {longest:.3g} s, and {len(chunk)} actions {len(chunk) / rate:.3g} "
-                "s: lower the rate, or train with a longer horizon"
-            )
-        self._lead = lead
+    def _propose(self, seen: Seen) -> Proposal:
+        return require_chunk(self._choose(seen.observation, self._last), len(self._task.low))

@@ -57,3 +57,18 @@ class Wanted(NamedTuple):
     seen: Seen
     plan: Plan  # the plan that the chunk is for, which may be over before the chunk is there
     is_awaited: bool = False  # whether the control thread waits for it
+
+
+def no_last_observation(seconds: float, steps: int, recorded: int | None) -> str:
+    """Return why the robot was stopped if the last observation of an episode did not come within some seconds.
+
+    Args:
+        seconds: How long it was waited for.
+        steps: The number of steps of the episode.
+        recorded: How many of them are recorded. None if there is no recording.
+    """
+    what = "" if recorded is None else f"; {recorded} of its {steps} steps are recorded, not as a success"
+    return (
+        f"the last observation of the episode did not come within {seconds:.3g} s of the last command, so the episode "
+        f"of {steps} steps is not counted{what}"
+    )

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 from softflow.errors import UserError, described, one_line
+
+POLL = 0.001
+"""Seconds between two looks at what another thread provides."""
 
 
 class Stopped(UserError):
@@ -52,6 +57,14 @@ class StopSignal:
     def wait(self, seconds: float) -> bool:
         """Wait for some seconds, or not at all if they are negative. Return at once, with True, when it is set."""
         return self._event.wait(max(seconds, 0.0))
+
+    def comes(self, is_there: Callable[[], bool], seconds: float) -> bool:
+        """Wait until something is there. Return False if it takes longer, or if the signal is set."""
+        end = time.perf_counter() + seconds
+        while not is_there():
+            if self.wait(POLL) or time.perf_counter() > end:
+                return False
+        return not self.is_set()
 
     def require_stopped(self) -> None:
         """Raise `Stopped`, with the reason, if the robot could not be stopped."""

@@ -243,8 +243,9 @@ def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome], unknown:
         )
         if np.median(best.misfits_by_number, 0).min() > THIN:
             yield "the replays do not tell what the actions mean: no reading predicts half of the motion of any number"
-        still = np.median(best.misfits_by_number, 0) >= 1
-        if still.any():
+        shares = best.misfits_by_number.T  # infinite where a number is constant within an episode, which tells nothing
+        still = [bool(len(moved := each[np.isfinite(each)])) and np.median(moved) >= 1 for each in shares]
+        if any(still):
             names = ", ".join(np.array(trials.scale.measured)[still])
             yield f"the replays do not move as the recordings do in {names}: these numbers may be exchanged with others"
         if unknown:

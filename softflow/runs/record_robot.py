@@ -95,7 +95,8 @@ class RobotRecording:
             rate = control_rate(config.rate, robot)
             task, steps = replace(own, rate=rate), max(round(config.seconds * rate), 1)
             settings = LoopSettings(rate, 1, "stop", lead=0, max_steps=steps, stall=config.stall)
-            with TakeoverWindow(f"softflow-robot: {task.name}", DemonstrationPanel) as window:
+            device = find_device(config.teleop)
+            with TakeoverWindow(f"softflow-robot: {task.name}", device, DemonstrationPanel) as window:
                 person = Demonstrator(task, make_device(config.teleop, task, config.teleop_options), window)
                 with (
                     recorded(config.out, task) as file,

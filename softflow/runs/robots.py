@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import gymnasium
 
 from softflow.console import remark
 from softflow.data.recording import Recording
@@ -45,7 +48,7 @@ def require_robot(name: str) -> None:
         UserError: There is none of this name, or its module cannot be imported.
     """
     if _is_class(name):
-        find_robot(name)
+        _constructor(name)
     else:
         resolve_env_id(name)
 
@@ -73,7 +76,8 @@ def control_rate(given: float | None, robot: Robot, policy: TaskSpec | None = No
         return given
     if known is None:
         whom = "the robot" if policy is None else "the policy's task and of the robot"
-        raise UserError(f"the control rate of {whom} is not known: give --rate, in hertz")
+        stated = ", or set metadata['control_rate'] of the environment" if isinstance(robot, GymnasiumRobot) else ""
+        raise UserError(f"the control rate of {whom} is not known: give --rate, in hertz{stated}")
     if policy is not None and policy.rate is None:
         remark(f"the policy's task has no control rate: it acts at {known:g} Hz, the rate of the robot's task")
     return known
@@ -99,7 +103,7 @@ def open_robot(run: RunConfig, rate: float | None, seed: int, is_timed: bool = T
         return GymnasiumRobot(environment, clocked, SuccessRule(run.success), seed)
     if not is_timed:
         raise UserError(f"the robot {run.env!r} moves in real time: leave out --clock simulated")
-    constructor, what = find_robot(run.env), f"the robot {run.env!r}"
+    constructor, what = _constructor(run.env), f"the robot {run.env!r}"
     try:
         with options_checked(what, constructor, run.env_options):
             return constructor(**run.env_options)
@@ -112,6 +116,21 @@ def open_robot(run: RunConfig, rate: float | None, seed: int, is_timed: bool = T
 def _is_class(name: str) -> bool:
     """Whether a robot is `module:Class`. The ids of environments end in a version, `-v0`."""
     return ":" in name and name.rpartition(":")[2].isidentifier()
+
+
+def _constructor(name: str) -> Callable[..., Robot]:
+    """Return what opens the robot `module:Class`. The error of an environment says how these are named."""
+    try:
+        return find_robot(name)
+    except UserError as error:
+        module, _, class_name = name.partition(":")
+        found = getattr(sys.modules.get(module), class_name, None)
+        if isinstance(found, type) and issubclass(found, gymnasium.Env):
+            raise UserError(
+                f"robot {name!r}: the class {class_name!r} is an environment: register it with gymnasium, and name it "
+                f"by its id, such as {module}:{class_name}-v0 (docs/how-to/environments.md)"
+            ) from error
+        raise
 
 
 @contextmanager

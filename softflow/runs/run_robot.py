@@ -63,7 +63,8 @@ class RobotConfig:
     """Time limit in seconds. An observation that takes longer counts as late, see `late`. A command that takes longer
     stops the robot."""
     patience: float = 1.0
-    """Time in seconds without a new chunk after which the robot is stopped, whatever `late` is."""
+    """Time in seconds without a new chunk after which the robot is stopped, whatever `late` is. A late last observation
+    of an episode is waited for as long, with the robot at rest, unless `late` is `stop`."""
     out: str | None = None
     """Recording to write. It must not exist. With a learner's folder as RUN, it is a folder in which this robot keeps
     its episodes, one per file. softflow-train and softflow-data read both."""

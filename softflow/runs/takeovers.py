@@ -85,6 +85,5 @@ def open_takeover(
         with pygame_needed():
             from softflow.runs.person_takeover import PersonTakeover
             from softflow.teleop.takeover_window import TakeoverWindow
-        find_device(name)
-        with TakeoverWindow(f"softflow-robot: {task.name}") as window:
+        with TakeoverWindow(f"softflow-robot: {task.name}", find_device(name)) as window:
             yield PersonTakeover(task, make_device(name, task, options), window)

@@ -32,12 +32,13 @@ class Display:
     Args:
         title: The title of the window.
         size: Width and height in pixels at the start.
+        alternative: What else is possible without a display, for the error.
 
     Raises:
         UserError: There is no display.
     """
 
-    def __init__(self, title: str, size: tuple[int, int]) -> None:
+    def __init__(self, title: str, size: tuple[int, int], alternative: str = "") -> None:
         os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")  # leaves OpenGL to the environment
         if sys.platform == "linux" and not os.environ.get("XDG_RUNTIME_DIR"):
             os.environ.setdefault("SDL_VIDEODRIVER", "x11")  # Wayland's would print a line of its own
@@ -51,7 +52,7 @@ class Display:
             pygame.quit()
             raise UserError(
                 f"no window can be opened ({one_line(error)}): teleoperation needs a display, such as that of a "
-                "desktop or of `ssh -X`"
+                f"desktop or of `ssh -X`{alternative}"
             ) from error
         pygame.display.set_caption(title)
 

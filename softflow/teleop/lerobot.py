@@ -61,6 +61,11 @@ def _class_of(name: str) -> Any:
     """Return the class `module:Class`. It need not be LeRobot's, as long as it has the interface."""
     found, class_name = names_in("teleoperator", name), name.partition(":")[2]
     classes = [key for key, value in found.items() if hasattr(value, "config_class") and hasattr(value, "get_action")]
+    if isinstance(found.get(class_name), type) and class_name not in classes:
+        raise UserError(
+            f"teleoperator {name!r}: the class {class_name!r} does not have the interface of LeRobot's teleoperators: "
+            "it needs `config_class` and `get_action`"
+        )
     if class_name not in classes:
         raise UserError(f"teleoperator {name!r}: {did_you_mean(class_name, classes)} Name it module:Class.")
     return found[class_name]

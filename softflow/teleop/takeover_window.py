@@ -8,11 +8,17 @@ from dataclasses import dataclass
 import pygame
 from pygame.event import Event
 
+from softflow.teleop.device import Device
 from softflow.teleop.display import Display
+from softflow.teleop.manual import Manual
 from softflow.teleop.panel import BLUE, RED, TEXT, WIDTH, Panel
 from softflow.teleop.status import Moved
 
 SIZE = WIDTH, 640
+WITHOUT_KEYS = (
+    "; a device that begins and ends episodes with its own buttons also works under `xvfb-run` (apt install xvfb), "
+    "where no keys reach the window"
+)
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,16 @@ class DemonstrationPanel(TakeoverPanel):
 
 
 class TakeoverWindow(Display):
-    """Shows who acts, in a panel. See `Display`."""
+    """Shows who acts, in a panel. See `Display`.
 
-    def __init__(self, title: str, panel: type[TakeoverPanel] = TakeoverPanel) -> None:
-        super().__init__(title, SIZE)
+    Args:
+        title: The title of the window.
+        device: The class of the person's device. One that needs no keys also works on a display that nobody sees.
+        panel: The panel.
+    """
+
+    def __init__(self, title: str, device: type[Device], panel: type[TakeoverPanel] = TakeoverPanel) -> None:
+        super().__init__(title, SIZE, "" if issubclass(device, Manual) else WITHOUT_KEYS)
         self._panel = panel()
 
     def events(self) -> Sequence[Event]:

@@ -62,12 +62,27 @@ class Seeing(Cart):
         return {"camera": np.zeros((16, 16, 3), np.uint8), "place": place}
 
 
+class Aiming(Cart):
+    """A cart that observes a goal, which is another one in each episode, as well as its place."""
+
+    observation_space = Dict(goal=Cart.observation_space, place=Cart.observation_space)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        place = super().reset(seed=seed)[0]
+        self.goal = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return {"goal": self.goal.copy(), "place": place}, {}
+
+    def step(self, action: np.ndarray) -> Any:
+        place, *rest = super().step(action)
+        return {"goal": self.goal.copy(), "place": place}, *rest
+
+
 class Broken(Cart):
     def step(self, action: np.ndarray) -> Any:
         raise RuntimeError("the motor is off")
 
 
-CARTS = {"Cart-v0": Cart, "Drifting-v0": Drifting, "Seedless-v0": Seedless, "Seeing-v0": Seeing, "Broken-v0": Broken}
+CARTS = {f"{cart.__name__}-v0": cart for cart in (Cart, Drifting, Seedless, Seeing, Aiming, Broken)}
 
 
 @pytest.fixture
@@ -130,6 +145,25 @@ def test_starts_beside_a_picture(offset: float, carts: None, command: Command) -
     report = json.loads(command("softflow-data check d.npz --env Seeing-v0 --json").out)
     assert [finding["kind"] for finding in report["findings"]] == (["start"] if offset else [])
     assert all("'place' is off by" in finding["text"] for finding in report["findings"])
+
+
+@pytest.mark.parametrize(("names", "said"), [(("goal", "place"), None), (("place", "goal"), "goal")])
+def test_a_number_at_rest_in_the_recording_is_not_judged_by_its_motion(
+    names: tuple[str, str], said: str | None, carts: None, command: Command
+) -> None:
+    env, episodes, rng = Aiming(), [], np.random.default_rng(0)
+    task = TaskSpec.from_env(env)
+    for seed in range(50, 56):
+        actions = rng.uniform(-2, 4, (20, 1))
+        seen = [env.reset(seed=seed)[0], *(env.step(action)[0] for action in actions)]
+        renamed = [dict(zip(names, (one["goal"], one["place"]), strict=True)) for one in seen]
+        ending = {"terminated": False, "truncated": True, "is_success": False}
+        episodes.append(Episode.from_native(task, renamed, actions, np.zeros(20), **ending))
+    save_demonstrations("d.npz", episodes)
+    report = json.loads(command("softflow-data check d.npz --env Aiming-v0 --json").out)
+    remarks = [remark for remark in report["remarks"] if "may be exchanged" in remark]
+    motion = f"the replays do not move as the recordings do in {said}: these numbers may be exchanged with others"
+    assert report["findings"] == [] and remarks == ([motion] if said else [])
 
 
 def test_actions_without_an_effect_are_a_remark(carts: None, command: Command) -> None:

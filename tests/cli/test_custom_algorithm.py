@@ -146,8 +146,14 @@ class Unannotated(FilteredImitation):
         ("algorithm: my_algorithm:Mine", "1 / 0", "cannot import 'my_algorithm' (ZeroDivisionError("),
         (
             "algorithm: my_algorithm:Mine",
-            "class Mine: ...",
+            "class Other: ...",
             "'my_algorithm' has no subclass of softflow.algos.Algorithm called 'Mine': valid: none",
+        ),
+        (
+            "algorithm: my_algorithm:Mine",
+            "class Mine: ...",
+            "algorithm 'my_algorithm:Mine': the class 'Mine' does not derive from softflow.algos.Algorithm: write "
+            "`from softflow.algos import Algorithm` and `class Mine(Algorithm)`",
         ),
         ("algorithm: my_algorithm:SelfImitatoin", None, "called 'SelfImitatoin': did you mean 'SelfImitation'?"),
         ("algorithm: my_algorithm:Algorithm", None, "called 'Algorithm': valid: SelfImitation"),

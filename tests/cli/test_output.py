@@ -53,6 +53,18 @@ def test_a_result_that_is_lost_is_an_error(small_run: Path, tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize("line", ["softflow-data info pendulum.npz --json", "softflow-eval --help"])
+def test_a_reader_that_closes_the_pipe_is_no_error(
+    line: str, command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", buffering=1) as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        result = command(line)
+        assert (result.status, result.err) == (141, "")
+
+
 @pytest.mark.parametrize("line", ["softflow-eval run --episodes 1", "softflow-export run --format torchscript --out a"])
 def test_a_result_for_a_closed_stream_is_an_error(
     line: str, small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch

@@ -120,6 +120,19 @@ def test_the_buttons_of_a_device_begin_and_end_an_episode(record: Any) -> None:
     assert json.loads(result.out)["deadlines"] == 4
 
 
+@pytest.mark.parametrize(
+    ("device", "has_own_buttons"),
+    [("keyboard", False), ("gamepad", False), ("tests.cli.test_record_robot:Pedal", True)],
+)
+def test_without_a_display_a_device_with_buttons_is_told_of_another_one(
+    device: str, has_own_buttons: bool, record: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "UNSEEN", ("dummy",))
+    refused = record("recorded_arm:Arm", f"--teleop {device}").error()
+    assert "needs a display, such as that of a desktop or of `ssh -X`" in refused
+    assert ("`xvfb-run` (apt install xvfb)" in refused) is has_own_buttons
+
+
 @pytest.mark.parametrize("device", ["gamepad", "tests.cli.test_record_robot:Pedal"])
 def test_without_pygame_it_says_what_to_install(device: str, record: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "softflow.teleop.takeover_window", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ import pytest
 from softflow import Run
 from softflow.cli import train
 from softflow.data import Episode, read_dataset, save_demonstrations
+from softflow.envs import make_env
+from softflow.errors import UserError
+from softflow.robot import GymnasiumRobot
 from softflow.runs import run_robot
+from softflow.runs.robots import control_rate
 from softflow.settings.typed import to_dict
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.training.spool import Spool
@@ -22,6 +27,7 @@ from tests.cli.conftest import SMALL, Command
 TASK = TaskSpec((ObservationPart("joints", (2,)),), (ActionPart("target", (-3.0,), (3.0,)),))
 ARM = """
 from dataclasses import replace
+import gymnasium
 import numpy as np
 from softflow.robot import Robot
 from softflow.task import ActionPart, ObservationPart, TaskSpec
@@ -41,6 +47,12 @@ class Arm(Robot):
         return self.count == 3
     def is_success(self):
         return True
+
+class Plain:
+    reset = observe = command = stop = is_success = None
+
+class Simulation(gymnasium.Env):
+    pass
 
 class Silent(Arm):
     task = None
@@ -134,9 +146,28 @@ def test_what_does_not_fit_is_refused_before_the_robot_moves(
     assert not Path("moved").exists() and not Path("hour.rec").exists()
 
 
+def test_an_environment_without_a_rate_needs_one() -> None:
+    with closing(GymnasiumRobot(make_env("MountainCarContinuous-v0"))) as robot:
+        with pytest.raises(UserError) as refused:
+            control_rate(None, robot, TASK)
+        assert control_rate(30.0, robot, TASK) == 30
+    assert str(refused.value) == (
+        "the control rate of the policy's task and of the robot is not known: give --rate, in hertz, or set "
+        "metadata['control_rate'] of the environment"
+    )
+
+
 def test_a_robot_is_looked_for_before_the_policy_is_loaded(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_robot, "PolicyProcess", None)  # nothing is loaded
     assert "has no subclass of softflow.robot.Robot called 'Arn'" in run("unrated", "Arn").error()
+    assert run("unrated", "Plain").error() == (
+        "error: robot 'rated_arm:Plain': the class 'Plain' does not derive from softflow.robot.Robot: write `from "
+        "softflow.robot import Robot` and `class Plain(Robot)`\n"
+    )
+    assert run("unrated", "Simulation").error() == (
+        "error: robot 'rated_arm:Simulation': the class 'Simulation' is an environment: register it with gymnasium, "
+        "and name it by its id, such as rated_arm:Simulation-v0 (docs/how-to/environments.md)\n"
+    )
     assert "no environment is called 'tape_cat'" in run("unrated", "Arm", "--robot tape_cat").error()
 
 

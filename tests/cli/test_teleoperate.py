@@ -250,6 +250,11 @@ def test_a_rate_that_cannot_be_kept_is_reported(record: Any) -> None:
     [
         ("--teleop keybord", "unknown device 'keybord': did you mean 'keyboard'?"),
         ("--teleop tests.teleop.scripted:Mouse", "has no subclass of softflow.teleop.Device called 'Mouse'"),
+        (
+            "--teleop tests.teleop.scripted:Plane",
+            "the class 'Plane' does not derive from softflow.teleop.Device: write `from softflow.teleop import Device` "
+            "and `class Plane(Device)`",
+        ),
         ("--teleop no_module:Mouse", "device 'no_module:Mouse': cannot import 'no_module'"),
         ("--teleop gamepad", "no gamepad: none is connected; use the keyboard"),
         ("--teleop-rate 0", "teleop_rate is a positive number of hertz, with teleop, got 0.0"),

@@ -58,7 +58,11 @@ def test_the_lead_is_measured() -> None:
         return choose(observation, previous)
 
     robot = ScriptedRobot()
-    with pytest.raises(Stopped, match=r"s, and 8 actions 0\.04 s: lower the rate, or train with a longer horizon"):
+    with pytest.raises(
+        Stopped,
+        match=r"^the robot was stopped: the policy is too slow: an observation takes \S+ s and a chunk 0\.\d+ s, .*"
+        r"and 8 actions at 200 Hz leave 0\.0375 s\. Lower the rate \(--rate\), train with a longer horizon",
+    ):
         make_loop(robot, slow, lead=None).run_episode()
     assert robot.log == ["reset", "stop"]
 

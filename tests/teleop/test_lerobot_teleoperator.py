@@ -54,6 +54,11 @@ def test_buttons_take_over_and_give_back_when_they_change() -> None:
         (UNNAMED, {}, r"the action has the numbers action\[0\], action\[1\], the teleoperator gives grip.pos, pan.pos"),
         (TASK, {"order": "pan.pos"}, "by the option `order`"),
         (TASK, {"teleoperator": LEADER.replace("Leader", "Leadr")}, "did you mean 'Leader'"),
+        (
+            TASK,
+            {"teleoperator": LEADER.replace("Leader", "Events")},
+            "'Events' does not have the interface of",
+        ),
         (TASK, {"teleoperator": "nowhere:Leader"}, "cannot import 'nowhere'"),
         (TASK, {"port": "nowhere"}, "no such port"),
         (TASK, {"prot": "x"}, "prot"),
