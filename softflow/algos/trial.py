@@ -1,4 +1,4 @@
-"""Trials in own episodes: which policy acts and deploys, and among how many of its chunks the critic chooses.
+"""Trials in own episodes: which policy acts and is evaluated, and among how many of its chunks the critic chooses.
 
 Training can make a policy worse, and the choice of a critic that knows little is worse than none. Neither shows in
 a loss. Both show in own episodes, so these decide:
@@ -16,7 +16,7 @@ when they are forgotten. Outcomes count in the order in which the episodes start
 their end.
 
 A trial takes 20 episodes or more, so trials decide little if there are only 100 own episodes. Where there are held-out
-episodes, these compare the policy in training with the deployed one at the end of the stage, and may promote it.
+episodes, these compare the policy in training with the champion at the end of the stage, and may promote it.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ episodes for a choice."""
 
 @dataclass
 class TrialConfig:
-    """Trials in own episodes, which decide what acts and what deploys."""
+    """Trials in own episodes, which decide what acts and what is evaluated."""
 
     enabled: bool = True
-    """Whether trials in own episodes decide which policy acts and deploys. Otherwise it is the newest policy, with all
-    its `candidates`."""
+    """Whether trials in own episodes decide which policy acts and is evaluated. Otherwise it is the newest policy, with
+    all its `candidates`."""
     fewest: int = 20
     """Smallest number of episodes after which a challenger may replace the champion. Higher values decide more safely,
     but later."""
@@ -198,8 +198,8 @@ class Trial(Generic[PolicyT]):
             return None
         text = (
             f"challenger {self.version} {'replaces the champion' if promoted else 'is given up'}: at least as good "
-            f"with probability {better:.2f}; successes in its latest episodes {_shown(challenger)}, in the champion's "
-            f"{_shown(champion)}; by the number of chunks that the critic chose among, "
+            f"as the champion with probability {better:.2f}; latest successes: challenger {_shown(challenger)}, "
+            f"champion {_shown(champion)}; by number of candidates: "
             + ", ".join(f"{n}: {_shown(record)}" for n, record in zip(self.candidates, self.choices, strict=True))
         )
         self._adapt_caution(promoted)

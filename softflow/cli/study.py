@@ -60,7 +60,7 @@ class ExecutionConfig:
     """How the runs are executed."""
 
     episodes: int = 100
-    """Number of held-out episodes on which each run's deployed policy is evaluated. More episodes narrow the confidence
+    """Number of held-out episodes on which each run's best policy is evaluated. More episodes narrow the confidence
     interval. Training uses other episodes to choose this policy."""
     jobs: int = 1
     """Number of simultaneous runs on this machine."""

@@ -21,6 +21,7 @@ from softflow.settings.fields import to_dict
 from softflow.settings.presets import available_presets
 from softflow.settings.typed import Layer
 from softflow.training.config import RunConfig
+from softflow.training.evaluated import best_of
 from softflow.training.run_folder import RunFolder
 
 
@@ -93,6 +94,13 @@ def _summary(trained: Trained, folder: RunFolder, has_environment: bool) -> str:
     for stage, result in {one.stage: one.result for one in trained.evaluations}.items():
         low, high = result.success_ci95
         lines.append(f"  after {stage:<14} {result.success_rate:.2f} [{low:.2f}, {high:.2f}]")
+    best = best_of(trained.evaluations)
+    if best is not None and best != trained.evaluations[-1]:
+        low, high = best.result.success_ci95
+        lines.append(
+            f"  {'best policy':<20} {best.result.success_rate:.2f} [{low:.2f}, {high:.2f}], {best.done:,} {best.unit} "
+            f"of {best.stage}, which softflow-eval takes"
+        )
     if trained.errors:
         lines.append(f"own episodes lost to errors of their environment: {trained.errors}")
     return "\n".join(

@@ -18,7 +18,9 @@ from softflow.errors import UserError
 from softflow.runs.config import read_config
 from softflow.runs.run import Metric, Run
 from softflow.settings.fields import dotted_values
+from softflow.training.checkpoint_folders import EVALUATION
 from softflow.training.episode_table import EpisodeRow, read_episodes
+from softflow.training.evaluated import Evaluated, read_evaluation
 from softflow.training.run_folder import RunFolder
 
 SUCCESS = "eval/success_rate"
@@ -119,6 +121,23 @@ class History:
             steps = self.environment_steps(stage, step)
             results.append(HeldOutResult(stage, number, step, steps, round(rate * episodes), episodes))
         return results
+
+    @cached_property
+    def best(self) -> Evaluated | None:
+        """The evaluation of the best policy. None if there is none yet, or an earlier version trained the run.
+
+        Raises:
+            UserError: The file of this evaluation is damaged.
+        """
+        if not self.folder.policies():
+            return None
+        return self.folder.read_best(lambda path: read_evaluation(path) if (path / EVALUATION).is_file() else None)
+
+    @property
+    def ends_with_best(self) -> bool:
+        """Whether the best policy is the one that was evaluated last."""
+        last = self.evaluations[-1:]
+        return self.best is not None and (self.best.stage, self.best.done) in [(one.stage, one.step) for one in last]
 
 
 def read_histories(paths: Sequence[str]) -> list[History]:

@@ -13,6 +13,7 @@ from softflow.report.groups import Group, group_runs
 from softflow.report.history import History, read_histories
 from softflow.report.page import Card, Page, Section, require_jinja
 from softflow.report.success_figure import environments_of
+from softflow.training.intervals import Counts
 
 
 def write_report(paths: Sequence[str], out: Path, films: int = 0) -> None:
@@ -71,7 +72,20 @@ def _card(group: Group, color: int) -> Card:
     if last is not first:
         low, high = first.interval
         lines.insert(1, f"{first.rate:.2f} [{low:.2f}, {high:.2f}] after {first.stage}")
+    if (best := _best(group)) is not None:
+        lines.insert(1, best)
     return Card(group.title, group.environment, f"{last.rate:.2f}", lines, color)
+
+
+def _best(group: Group) -> str | None:
+    """Describe the best policies of the runs. None if they are the last ones, or a run has kept none."""
+    kept = [run.best for run in group.runs if run.best is not None]
+    if len(kept) < len(group.runs) or all(run.ends_with_best for run in group.runs):
+        return None
+    pooled = Counts([one.counts[0] for one in kept], [one.counts[1] for one in kept])
+    low, high = pooled.interval()
+    where = f"of the best policy, after {kept[0].done:,} {kept[0].unit} of {kept[0].stage}"
+    return f"{pooled.rate:.2f} [{low:.2f}, {high:.2f}] {where if len(kept) == 1 else 'of the best policy of each run'}"
 
 
 def _missing(runs: Sequence[History]) -> list[str]:

@@ -19,6 +19,8 @@ from softflow.report.scalar_figures import draw_panel, further_panels, panels_of
 from softflow.report.stage_axis import StageAxis
 from softflow.report.success_figure import draw_success, environments_of
 
+ARM = "An arm, as in a bandit, is one of the alternatives that own episodes try: a policy and a number of chunks."
+
 
 def success_section(groups: Sequence[Group]) -> Section:
     """Success on held-out episodes, one figure for each environment, and a table of the evaluations."""
@@ -127,7 +129,7 @@ def outcomes_section(groups: Sequence[Group]) -> Section | None:
         return None
     text = ["A failure ended in a terminal state; an episode out of time was cut off without success."]
     header = ["run", "arm", "episodes", "successes", "failures", "out of time", "mean length"]
-    table = Fold("By the arm that acted", tables=[Table(header, rows, numbers=(1, 2, 3, 4, 5, 6))])
+    table = Fold("By the arm that acted", tables=[Table(header, rows, numbers=(1, 2, 3, 4, 5, 6))], text=ARM)
     return Section("episodes", "Own episodes", text, [], figures, folds=[table])
 
 
@@ -139,13 +141,13 @@ def deployment_section(runs: Sequence[History]) -> Section | None:
         rows = [[f"{one.step:,}", one.deployed, str(one.version), one.beliefs] for one in changes]
         if rows:
             count = f"{len(rows)} entr{'y' if len(rows) == 1 else 'ies'}"
-            header = ["step", "deployed", "policy on trial", "success believed from own episodes"]
+            header = ["step", "acts in evaluations", "policy on trial", "success believed from own episodes"]
             folds.append(Fold(f"{run.name} ({count})", tables=[Table(header, rows, numbers=(0, 2))]))
     if not folds:
         return None
     text = [
-        "Own episodes decide whether the champion or the challenger is deployed, and among how many proposed chunks "
-        "the critic chooses. There is an entry whenever that changed, or another policy went on trial."
+        "Own episodes decide whether the champion or the challenger acts in evaluations, and among how many proposed "
+        "chunks the critic chooses. There is an entry whenever that changed, or another policy went on trial."
     ]
     return Section("acted", "What acted, and why", text, folds=folds)
 

@@ -24,6 +24,7 @@ from softflow.envs.registry import Env, find_mirror
 from softflow.envs.success import reward_success
 from softflow.errors import UserError, one_line
 from softflow.policies import BestOfN
+from softflow.policies.bases import is_foreign
 from softflow.policies.weights import memory_limit
 from softflow.runs.config import TrainConfig, read_config
 from softflow.task import TaskSpec
@@ -37,6 +38,8 @@ from softflow.training.success import SuccessRule
 from softflow.training.vector import vectorize
 
 T = TypeVar("T")
+BASE = "base"
+"""Name, in place of a stage, of the policy from which a run started: that of `--base`."""
 
 
 def config_path_of(run: str) -> Path:
@@ -48,7 +51,9 @@ def config_path_of(run: str) -> Path:
         UserError: The folder is neither a run folder nor a checkpoint folder.
     """
     path = Path(run).resolve()
-    return path.parent.parent / "config.yaml" if (path / "policy.json").is_file() else RunFolder.open(path).config_path
+    if (path / "policy.json").is_file():
+        return path.parent.parent / "config.yaml"
+    return path / RunFolder.open(run).config_path.name  # opened as it was given, which an error repeats
 
 
 class Deployed(NamedTuple):
@@ -67,7 +72,8 @@ class Deployed(NamedTuple):
 def load_run(run: str, device: str = "cpu", stage: str | None = None) -> tuple[Deployed, TrainConfig[Any]]:
     """Load the deployed policy and the configuration of a run folder, or of a checkpoint folder in it.
 
-    The run may still be training. `stage` is explained in `load_deployed`.
+    The run may still be training. `stage` is explained in `load_deployed`; it may also be `BASE` if the run started
+    from the policy of another run.
 
     Raises:
         UserError: The folder is neither a run folder nor a checkpoint folder, or the policy or the configuration cannot
@@ -75,16 +81,23 @@ def load_run(run: str, device: str = "cpu", stage: str | None = None) -> tuple[D
     """
     # The configuration comes first, because the module of the algorithm may register the policy's flow.
     config = read_config(str(config_path_of(run)))
-    return load_deployed(run, device, stage), config
+    base, instead = getattr(config.method, "base", None), ""
+    if base is not None and not is_foreign(base):
+        if stage == BASE:
+            return load_deployed(base, device), config
+        if stage == "imitation":
+            instead = f"; {BASE!r} is the policy from which it started, {base}"
+    return load_deployed(run, device, stage, instead), config
 
 
-def load_deployed(run: str, device: str = "cpu", stage: str | None = None) -> Deployed:
+def load_deployed(run: str, device: str = "cpu", stage: str | None = None, instead: str = "") -> Deployed:
     """Load the deployed policy of a run folder, or of a checkpoint folder, without reading the run's configuration.
 
     Args:
         run: The folder. The policy of a run folder is its best one, or the last one if none has been evaluated.
         device: The device of the policy.
         stage: The name of a stage whose policy, as it was at the end of the stage, is loaded instead.
+        instead: Said at the end of the error if the run has no such stage.
 
     Raises:
         UserError: The folder is neither a run folder nor a checkpoint folder, the policy cannot be loaded, or the stage
@@ -96,7 +109,7 @@ def load_deployed(run: str, device: str = "cpu", stage: str | None = None) -> De
         return Deployed(load_policy(run, device), None)
     folder = RunFolder.open(run)
     if stage is not None:
-        end = end_of_stage(folder, stage)
+        end = end_of_stage(folder, stage, instead)
         return Deployed(load_policy(end, device), f"end of stage: {read_evaluation(end)}")
     return folder.read_best(lambda best: Deployed(load_policy(best, device), _choice(folder, best)))
 

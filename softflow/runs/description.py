@@ -93,9 +93,13 @@ def what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Seq
     """Describe in one line the scales of the actions, and which dimensions are constant or take few values."""
     statistics = action_statistics(learned_from)
     described = f"actions are normalised by scales of {statistics.scale.min():.2g} to {statistics.scale.max():.2g}"
-    for what, chosen in (("constant", statistics.constant), ("of few values", statistics.few_valued)):
+    for what, chosen in (
+        ("constant dimensions", statistics.constant),
+        ("dimensions with few values", statistics.few_valued),
+    ):
         if chosen.any():
-            described += f"; {what}: {name_actions(environments, chosen)}"
+            names = name_actions(environments, chosen)  # only indices if the action has one part
+            described += f"; {what}: {names if '[' in names else f'action[{names}]'}"
     largest = max(float(np.abs(np.cumsum(episode.reward[::-1])).max()) for episode in learned_from)
     if not largest:
         return f"{described}; there are no rewards"

@@ -16,6 +16,7 @@ from softflow.errors import UserError
 from softflow.files import written_whole
 from softflow.policies import BestOfN, ChunkGuard, GuardedPolicy
 from softflow.runs.assembly import (
+    BASE,
     load_run,
     make_environments,
     require_device,
@@ -55,8 +56,8 @@ class EvaluationConfig:
     """Limit in seconds of wall time for a reset or a chunk. A longer one counts as an environment error. By default
     there is no limit. Requires vectorization mode `async`."""
     stage: str | None = None
-    """Stage whose final policy is evaluated, such as `imitation`. By default, the best policy of the run is
-    evaluated."""
+    """Stage whose final policy is evaluated, such as `imitation`, or `base` for the policy of `--base` from which the
+    run started. By default, the best policy of the run is evaluated."""
     candidates: int | None = None
     """Number of chunks proposed for each one that is executed. The critic that was saved with the policy chooses among
     them. By default as in the evaluated policy."""
@@ -80,8 +81,8 @@ class EvaluationConfig:
     video_episodes: int = 1
     """Number of episodes in the video, side by side."""
     video_beside: str | None = None
-    """Stage whose final policy is shown as well, such as `imitation`: in the upper half of the video, on the same
-    seeds."""
+    """Stage whose final policy is shown as well, such as `imitation` or `base` (see `stage`): in the upper half of the
+    video, on the same seeds."""
     video_shows: str | None = None
     """Number that the environment reports in its info, written on every picture, such as `turns` of cube_rotate."""
 
@@ -168,9 +169,9 @@ class Evaluator:
         where = self.settings, self.run, seeds, width
         films: list[Film] = []
         if self._beside is not None:  # valued by the same critic, because that of an early stage has not learnt
-            caption = f"after {config.video_beside}"
+            caption = _caption(config.video_beside)
             films += film_policy(self._beside, *where, caption, valued_by=self.policy, shown=config.video_shows)
-        caption = "" if self._beside is None else f"after {config.stage}" if config.stage else "best"
+        caption = "" if self._beside is None else _caption(config.stage)
         return [*films, *film_policy(self.policy, *where, caption, config.greedy, shown=config.video_shows)]
 
     def _act(self, observation: np.ndarray) -> np.ndarray:
@@ -179,6 +180,13 @@ class Evaluator:
             return self.policy.act(seen).cpu().numpy()
         with torch.inference_mode():
             return self.policy.policy.greedy(seen)[:, : self.policy.n_action_steps].cpu().numpy()
+
+
+def _caption(stage: str | None) -> str:
+    """Return the caption of the policy that a setting `stage` names."""
+    if stage is None:
+        return "best"
+    return stage if stage == BASE else f"after {stage}"
 
 
 def _new_file(name: str | None, flag: str) -> Path | None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from softflow.console import note, remark
 from softflow.errors import UserError, described, one_line
 from softflow.studies.jobs import Job
+from softflow.training.interruption import Interrupted
 
 
 class Runner(ABC):
@@ -87,8 +88,10 @@ def run_jobs(jobs: Iterable[JobT], runner: Runner, finished: Callable[[JobT], ob
                     failed.append(job)
                     why = [f"{job.log} ends with", *job.last_lines()] if error is None else [_reason(error)]
                     note("\n    ".join([f"{job.name}: failed; {why[0]}", *why[1:]]))
-    except KeyboardInterrupt:
-        remark("stopping: the runs save a checkpoint first; press ^C again to stop them at once")
+    except KeyboardInterrupt as stop:
+        by_key = not (isinstance(stop, Interrupted) and stop.number == signal.SIGTERM)
+        again = "; press ^C again to stop them at once" if by_key else ""
+        remark(f"stopping: the runs save a checkpoint first{again}")
         raise
     finally:
         runner.close()

@@ -107,7 +107,7 @@ class RunConfig:
     Higher values update the policy less often, with more updates at a time."""
     eval_episodes: int = 50
     """Number of held-out episodes per evaluation. More episodes narrow the confidence interval. 0 switches evaluation
-    off, and the last policy is deployed."""
+    off, and the last policy counts as the best."""
     eval_films: int = 0
     """Number of held-out episodes filmed at each evaluation, for TensorBoard's tab Images. Needs softflow[video] and an
     environment that renders. 0 films none."""

@@ -1,9 +1,10 @@
 """The evaluations of a run on held-out episodes: which policy is the best so far, and what is said about it.
 
 With 50 episodes, the standard error of a success rate is up to 0.07, so the highest rate of a run is often luck. The
-best policy is therefore the latest one that is not worse than the most successful one before it by more than chance
-explains: Newcombe's interval of the difference, one-sided at `CONFIDENCE`. All evaluations are compared with the most
-successful one and not with the one before, so that a slow decline is noticed as well.
+best policy is therefore the latest one that is not worse than the most successful one before it. A policy is worse if
+Newcombe's interval of the difference says so, one-sided at `CONFIDENCE`. With 50 episodes each, this takes a difference
+of up to about 0.1. Without any success, a policy is worse than one with a single success. All evaluations are compared
+with the most successful one and not with the one before, so that a slow decline is noticed as well.
 
 The episodes of all evaluations have the same seeds. Nevertheless they are not compared in pairs, because a policy draws
 its chunks at random and a resumed run may change the number of episodes. An interval for independent episodes is too
@@ -62,7 +63,7 @@ class Evaluated:
         return round(self.result.success_rate * self.result.episodes), self.result.episodes
 
     def is_worse_than(self, other: Evaluated) -> bool:
-        """Whether the success rate is lower than that of another evaluation by more than chance explains."""
+        """Whether the success rate is lower than that of another evaluation, one-sided at `CONFIDENCE`."""
         return difference_interval(other.counts, self.counts, 2 * CONFIDENCE - 1)[0] > 0
 
     def __str__(self) -> str:
@@ -143,8 +144,8 @@ def read_evaluation(folder: Path) -> Evaluated:
         raise UserError(f"{file}: not the evaluation of a policy: {one_line(error)}") from error
 
 
-def end_of_stage(run: RunFolder, stage: str) -> Path:
-    """Return the folder of the policy at the end of a stage of a run.
+def end_of_stage(run: RunFolder, stage: str, instead: str = "") -> Path:
+    """Return the folder of the policy at the end of a stage of a run. `instead` is said at the end of the error.
 
     Raises:
         UserError: The run has no such stage, or has kept no policy at its end.
@@ -155,4 +156,4 @@ def end_of_stage(run: RunFolder, stage: str) -> Path:
         return ended[stage]
     if not ended:
         raise UserError(f"{run.given} has kept no policy of a stage: none has ended, or an earlier version trained it")
-    raise UserError(f"{run.given} has no stage {stage!r} that has ended: {did_you_mean(stage, ended)}")
+    raise UserError(f"{run.given} has no stage {stage!r} that has ended: {did_you_mean(stage, ended)}{instead}")

@@ -57,8 +57,9 @@ class SignalWatch:
         if self._received is None:
             self._received = number
             if sys.__stderr__ is not None:  # otherwise descriptor 2 may belong to any file
+                again = b"; press ^C again to stop at once" if number == signal.SIGINT else b""
                 with suppress(OSError):  # not print, which the signal may have interrupted
-                    os.write(2, b"\nstopping: saving a checkpoint first; press ^C again to stop at once\n")
+                    os.write(2, b"\nstopping: saving a checkpoint first%s\n" % again)
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
 

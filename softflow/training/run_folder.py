@@ -104,7 +104,7 @@ class RunFolder:
         if not folder.path.is_dir():
             raise UserError(f"{path}: no such run folder")
         if not folder.config_path.is_file():
-            raise UserError(f"{path} is not a run folder: it has no config.yaml")
+            raise UserError(f"{path} is not a run folder: it has no config.yaml{_runs_in(folder)}")
         return folder
 
     def close(self) -> None:
@@ -299,6 +299,16 @@ _ADVICE = {
     (errno.EMFILE, errno.ENFILE): "allow more open files (`ulimit -n`) or use fewer environments",
 }
 """What the user can do about errors of the operating system."""
+
+
+def _runs_in(folder: RunFolder) -> str:
+    """Say which runs are in a folder that is not a run folder. Empty if there are none up to three levels below."""
+    for level in ("*", "*/*", "*/*/*"):
+        if runs := [config.parent for config in folder.path.glob(f"{level}/config.yaml")]:
+            place = Path(folder.given)
+            shown = place / level if len(runs) > 1 else place / runs[0].relative_to(folder.path)
+            return f"; it contains {len(runs)} run{'s' * (len(runs) > 1)}: {shown}"
+    return ""
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -108,7 +108,7 @@ def test_a_challenger_that_does_as_well_replaces_the_champion():
     for mine, its in zip(trial.champion.parameters(), make_policy(1).parameters(), strict=True):
         assert torch.equal(mine, its)
     assert trial.caution == pytest.approx(1 / 1.5)
-    assert "in its latest episodes 4 of 5, in the champion's 3 of 6; " in verdict.text
+    assert "; latest successes: challenger 4 of 5, champion 3 of 6; by number of candidates: 1: " in verdict.text
 
 
 def test_a_challenger_that_is_worse_is_given_up_early():

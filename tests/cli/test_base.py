@@ -12,6 +12,7 @@ import torch
 import softflow
 from softflow.algos import SoftFlow
 from softflow.data import load_demonstrations, save_demonstrations
+from softflow.runs import video
 from softflow.settings.typed import load_file
 from softflow.training.checkpoint import load_policy
 from softflow.training.run_folder import RunFolder
@@ -59,6 +60,26 @@ def test_a_run_with_a_base_is_resumed_without_it(small_run: Path, command: Any) 
     small_run.rename("elsewhere")
     assert command("softflow-train --resume parted").status == 0
     assert_same_run("whole", "parted")
+
+
+def test_the_policy_of_the_base_is_evaluated_and_filmed_by_its_name(
+    small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "GIF_RATE", 1)  # few pictures are written faster
+    assert command(f"softflow-train --base run {SMALL} {SHORT} --run-dir new").status == 0
+    numbers = "--episodes 2 --json"
+    of_base, same, changed = (
+        command(f"softflow-eval {which} {numbers}") for which in ("run", "new --stage base", "new --stage offline")
+    )
+    assert (same.out, same.err) == (of_base.out, of_base.err) and changed.out != same.out
+    filmed = command("softflow-eval new --episodes 1 --video film.gif --video-beside base")
+    assert filmed.status == 0 and "film.gif; base, seed 1000000: " in filmed.err and "; best, " not in filmed.err
+    refused = command("softflow-eval new --stage imitation").error()
+    assert refused.endswith(
+        "new has no stage 'imitation' that has ended: valid: critic_warmup, offline, online; "
+        "'base' is the policy from which it started, run\n"
+    )
+    assert "run has no stage 'base' that has ended" in command("softflow-eval run --stage base").error()
 
 
 def test_filtered_imitation_collects_with_the_base(small_run: Path, command: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 
 import softflow
 from softflow.cli import evaluate as command_module
+from softflow.report.groups import group_runs
+from softflow.report.history import read_histories
+from softflow.report.report import _card
 from softflow.runs.evaluator import EvaluationConfig, Evaluator
 from softflow.training import held_out
 from softflow.training.checkpoint import load_policy
@@ -48,6 +52,22 @@ def test_a_decline_is_told_at_the_end_and_the_best_deploys(declined: Any, comman
     best = "best checkpoint: 2 updates of critic_warmup, success 0.88 [0.76, 0.94] on 50 held-out episodes"
     said = f"{best}; the last one has 0.20"
     assert said in declined.out.splitlines()
+    table = declined.out.partition("success on held-out episodes, with 95 % intervals\n")[2].splitlines()
+    assert table[:5] == [
+        "  after imitation      0.90 [0.79, 0.96]",
+        "  after critic_warmup  0.88 [0.76, 0.94]",
+        "  after offline        0.80 [0.67, 0.89]",
+        "  after online         0.20 [0.11, 0.33]",
+        "  best policy          0.88 [0.76, 0.94], 2 updates of critic_warmup, which softflow-eval takes",
+    ]
+    shutil.copytree("run", "again")
+    settings = Path("again/config.yaml")
+    settings.write_text(settings.read_text().replace("seed: 0", "seed: 1"))
+    heading, pooled = (
+        _card(group_runs(read_histories(runs))[0], color=0).lines for runs in (["run"], ["run", "again"])
+    )
+    assert heading[1] == "0.88 [0.76, 0.94] of the best policy, after 2 updates of critic_warmup"
+    assert pooled[1].startswith("0.88 [") and pooled[1].endswith("] of the best policy of each run")
     assert Path("run/checkpoints/best").read_text() == "critic_warmup_2\n"
     result = command("softflow-eval run --episodes 2 --json")
     assert result.err == f"{said}\n"

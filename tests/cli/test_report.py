@@ -49,6 +49,7 @@ def test_the_report_of_a_run(small_run: Path, command: Command) -> None:
     result = command("softflow-report run --out r.html")
     assert (result.status, result.out) == (0, "r.html\n")
     page = Path("r.html").read_text()
+    assert "of the best policy" not in page  # it is the last one
     parsed = Balanced(page)
     assert len(set(parsed.ids)) == len(parsed.ids)
     assert {"Success", "Learning", "Expected and achieved", "Own episodes", "Actions and observations"} <= {
@@ -71,6 +72,25 @@ def test_the_report_of_a_study_and_of_a_run_whose_replay_is_empty(
     assert command("softflow-report study --out r.html").status == 0
     page = Path("r.html").read_text()
     assert re.search("No own episode of .*softflow_s0 is in its last checkpoint", page)
+
+
+@pytest.mark.parametrize(
+    ("program", "runs", "said"),
+    [
+        ("softflow-report", (), ""),
+        ("softflow-report", ("a",), "; it contains 1 run: rs/a"),
+        ("softflow-plot --out s.png", ("a", "b"), "; it contains 2 runs: rs/*"),
+        ("softflow-eval", ("task/a", "task/b"), "; it contains 2 runs: rs/*/*"),
+        ("softflow-report", ("task/method/a", "other/method/b"), "; it contains 2 runs: rs/*/*/*"),
+    ],
+)
+def test_a_folder_of_runs_is_refused_with_their_place(
+    program: str, runs: tuple[str, ...], said: str, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "rs").mkdir()
+    for name in runs:
+        write_run(tmp_path / "rs" / name)
+    assert command(f"{program} rs").error() == f"error: rs is not a run folder: it has no config.yaml{said}\n"
 
 
 def test_texts_of_a_run_are_escaped(tmp_path: Path, command: Command) -> None:

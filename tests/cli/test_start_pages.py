@@ -58,11 +58,11 @@ def test_a_dataset_in_the_units_of_a_robot_is_described_by_hand(command: Command
     assert "actions reach" in refused and "or describe the robot with a TaskSpec (docs/start/your-data.md)" in refused
     [code] = re.findall(r"```python\n(.*?)```", (START / "your-data.md").read_text(), re.DOTALL)
     exec(code, {})
-    told = command("softflow-data info data.npz")
+    told = command("softflow-data info described.npz")
     assert told.status == 0 and "gripper" in told.out and "task: without a name, 20 Hz" in told.out, told
     Path("imitation.yaml").write_text(IMITATION)
     trained = command(
-        "softflow-train --algo imitation --env none --demos data.npz --config imitation.yaml --run-dir run"
+        "softflow-train --algo imitation --env none --demos described.npz --config imitation.yaml --run-dir run"
     )
     assert trained.status == 0, trained.err
 

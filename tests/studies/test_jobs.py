@@ -19,6 +19,7 @@ from softflow.errors import UserError
 from softflow.studies import jobs
 from softflow.studies.jobs import FINISHED, Job
 from softflow.studies.runners import LocalRunner, run_jobs
+from softflow.training.interruption import Interrupted
 from softflow.training.run_folder import RunFolder
 
 RUN = """
@@ -194,6 +195,20 @@ def test_an_interrupt_while_jobs_are_given_stops_those_that_run(make: Callable[.
     with pytest.raises(KeyboardInterrupt):
         run_jobs(given(), LocalRunner(1), lambda _: None)
     assert "\nstopped after" in running.log.read_text()
+
+
+@pytest.mark.parametrize(("number", "again"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_only_who_pressed_a_key_is_told_to_press_it_again(
+    number: int, again: bool, make: Callable[..., Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def given() -> Iterator[Job]:
+        yield make("a", "wait")
+        raise Interrupted(number)
+
+    with pytest.raises(Interrupted):
+        run_jobs(given(), LocalRunner(1), lambda _: None)
+    said = capsys.readouterr().err
+    assert "stopping: the runs save a checkpoint first" in said and ("press ^C again" in said) == again
 
 
 def test_a_second_interrupt_ends_what_does_not_stop(make: Callable[..., Job]) -> None:

@@ -46,6 +46,16 @@ def test_then_an_interrupt_is_obeyed_at_once(first: int) -> None:
             watch.check()
 
 
+def test_only_who_pressed_a_key_is_told_to_press_it_again(capfd: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for number in SIGNALS:
+        with SignalWatch():
+            signal.raise_signal(number)
+        said.append(capfd.readouterr().err)
+    first = "\nstopping: saving a checkpoint first"
+    assert said == [f"{first}; press ^C again to stop at once\n", f"{first}\n"]
+
+
 def test_an_ignored_interrupt_stays_ignored() -> None:
     """As of a job in the background of a script."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
