@@ -52,7 +52,7 @@ def find_class(registry: Registry[type[T]], name: str) -> type[T]:
     if class_name not in subclasses:
         package, base_name = base.__module__.rpartition(".")[0], base.__qualname__
         exported = f"{package}.{base_name}"
-        if class_name in classes and classes[class_name] != base:
+        if class_name in classes and classes[class_name].__module__ == module_name:
             raise UserError(
                 f"{kind} {name!r}: the class {class_name!r} does not derive from {exported}: write "
                 f"`from {package} import {base_name}` and `class {class_name}({base_name})`"

@@ -168,13 +168,13 @@ def _suited(demonstrations: Sequence[Episode]) -> tuple[str, str]:
         some = 0 < len(successes) < number
         return (
             "success" if some else "all",
-            f"rewards are dense, on {share:.0%} of steps, and {flags}",
+            f"rewards are dense, on {share:.0%} of steps up to the largest, and {flags}",
         )
     if lost := sum(episode_return(episode) <= 0 for episode in successes):
         return "success", f"costs outweigh the reward of {lost} successes, and {flags}"
     return (
         "reward_to_come",
-        f"rewards are sparse or staged, on {share:.1%} of steps",
+        f"rewards are sparse or staged, on {share:.1%} of steps up to the largest",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from softflow.errors import UserError
 from softflow.report import sections
 from softflow.report.drawing import NUMBER_OF_COLORS
 from softflow.report.films import films_section
@@ -13,6 +14,7 @@ from softflow.report.groups import Group, group_runs
 from softflow.report.history import History, read_histories
 from softflow.report.page import Card, Page, Section, require_jinja
 from softflow.report.success_figure import environments_of
+from softflow.training.evaluated import Evaluated
 from softflow.training.intervals import Counts
 
 
@@ -79,13 +81,21 @@ def _card(group: Group, color: int) -> Card:
 
 def _best(group: Group) -> str | None:
     """Describe the best policies of the runs. None if they are the last ones, or a run has kept none."""
-    kept = [run.best for run in group.runs if run.best is not None]
+    kept = [best for run in group.runs if (best := _kept(run)) is not None]
     if len(kept) < len(group.runs) or all(run.ends_with_best for run in group.runs):
         return None
     pooled = Counts([one.counts[0] for one in kept], [one.counts[1] for one in kept])
     low, high = pooled.interval()
     where = f"of the best policy, after {kept[0].done:,} {kept[0].unit} of {kept[0].stage}"
     return f"{pooled.rate:.2f} [{low:.2f}, {high:.2f}] {where if len(kept) == 1 else 'of the best policy of each run'}"
+
+
+def _kept(run: History) -> Evaluated | None:
+    """Return the evaluation of the best policy of a run. None if its files are damaged, which `_missing` says."""
+    try:
+        return run.best
+    except UserError:
+        return None
 
 
 def _missing(runs: Sequence[History]) -> list[str]:
@@ -96,7 +106,13 @@ def _missing(runs: Sequence[History]) -> list[str]:
         "no episodes.csv, so own episodes by outcome and the calibration of values are left out (an earlier "
         "version trained)": [run for run in runs if run.scalars and run.episodes is None],
     }
-    return [f"{_names(some)}: {what}" for what, some in lacking.items() if some]
+    lines = [f"{_names(some)}: {what}" for what, some in lacking.items() if some]
+    for run in runs:
+        try:
+            _ = run.best
+        except UserError as error:
+            lines.append(f"{run.name}: no best policy: {error}")
+    return lines
 
 
 def _names(runs: Sequence[History]) -> str:

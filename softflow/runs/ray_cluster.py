@@ -65,7 +65,7 @@ def lack_of_room(run: RunConfig, nodes: Iterable[Mapping[str, Any]]) -> str | No
     reserved = {name: number for name, number in run.actor_resources.items() if number}
     if not reserved:
         return None
-    room = sum(min(_times(number, has.get(name, 0)) for name, number in reserved.items()) for has in resources)
+    room = sum(min(_times(name, number, has.get(name, 0)) for name, number in reserved.items()) for has in resources)
     if room >= run.actors:
         return None
     has = {name: sum(one.get(name, 0) for one in resources) for name in ["CPU", *reserved]}
@@ -84,7 +84,7 @@ def _require_resources(run: RunConfig) -> None:
     has = {"CPU": float(cores), "GPU": float(torch.cuda.device_count())}
     for name, each in run.actor_resources.items():
         available, flag = has.get(name, 0.0), f"--actor-resources.{name}"
-        if (fitting := _times(each, available)) >= run.actors:
+        if (fitting := _times(name, each, available)) >= run.actors:
             continue
         if name == "CPU":
             reserved = f"{run.actors} actors reserve {run.actors * each:g} cores"
@@ -94,13 +94,21 @@ def _require_resources(run: RunConfig) -> None:
         if not available:
             raise UserError(f"{problem}: leave out {flag}, or join a cluster that has it, --cluster HOST:PORT")
         fewer = f"--actors {fitting} or fewer, or " if fitting else ""
-        share = math.floor(1e4 * available / run.actors) / 1e4
+        share = available / run.actors if name != "GPU" else 1 / math.ceil(run.actors / available)
+        share = math.floor(1e4 * share) / 1e4
         raise UserError(f"{problem}: give {fewer}{flag} {share:g} or less, so that all fit")
 
 
-def _times(each: float, available: float) -> int | float:
-    """Return how often an amount is available. Ray distinguishes steps of 0.0001."""
-    return math.floor(available / each + 1e-6) if each else math.inf
+def _times(name: str, each: float, available: float) -> int | float:
+    """Return how often an amount of a resource is available. Ray distinguishes steps of 0.0001.
+
+    Actors may share one GPU, but none has parts of two.
+    """
+    if not each:
+        return math.inf
+    if name == "GPU" and each <= 1:
+        return int(available) * math.floor(1 / each + 1e-6)
+    return math.floor(available / each + 1e-6)
 
 
 def _listed(resources: Mapping[str, float]) -> str:

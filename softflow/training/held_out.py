@@ -72,7 +72,7 @@ class HeldOut:
             better = Evaluated(*where, result).is_worse_than(Evaluated(*where, other))
             outcome = "it replaces the champion" if better else "nothing changes"
             note(
-                f"held-out episodes: the policy in training succeeds in {other.success_rate:.2f}, the champion in "
+                f"held-out episodes: the policy in training succeeds in {other.success_rate:.2f}, the acting one in "
                 f"{result.success_rate:.2f} of {result.episodes}: {outcome}"
             )
             if better:

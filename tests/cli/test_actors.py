@@ -159,11 +159,16 @@ def test_more_actors_than_environments_are_refused(command):
             "--actors 2 reserves 2 GPU, and this machine has 2 CPU, 1 GPU: give --actors 1 or fewer, or "
             "--actor-resources.GPU 0.5 or less, so that all fit",
         ),
+        (
+            "--actors 3 --actor-resources.CPU 0.5 --actor-resources.GPU 0.6",
+            "--actors 3 reserves 1.8 GPU, and this machine has 2 CPU, 2 GPU: give --actors 2 or fewer, or "
+            "--actor-resources.GPU 0.5 or less, so that all fit",
+        ),
     ],
 )
 def test_actors_that_reserve_more_than_this_machine_has_are_refused(command, ray, monkeypatch, flags, message):
-    if "has 2 CPU, 1 GPU" in message:
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    gpus = int(message.partition("has 2 CPU, ")[2][0])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert command(f"{RUN} {flags}").error() == f"error: {message}\n"
 
 

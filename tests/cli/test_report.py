@@ -139,10 +139,11 @@ def test_the_films_are_in_the_page(small_run: Path, command: Command, monkeypatc
 
 
 def test_films_that_cannot_be_made_are_missing(small_run: Path, command: Command) -> None:
-    for weights in small_run.glob("checkpoints/*/policy.safetensors"):
-        weights.write_bytes(b"nothing")
+    (small_run / "checkpoints/best").write_text("nothing")
     assert command("softflow-report run --films 1 --out r.html").status == 0
-    assert any(text.startswith("run: no films: ") for text in Balanced(Path("r.html").read_text()).texts)
+    texts = Balanced(Path("r.html").read_text()).texts
+    for lacking in ("no films", "no best policy"):
+        assert any(text.startswith(f"run: {lacking}: ") for text in texts)
 
 
 @pytest.mark.parametrize(

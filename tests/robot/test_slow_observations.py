@@ -19,7 +19,7 @@ from tests.robot.scripted import TASK, ScriptedRobot, make_loop
 
 def test_slow_observations_are_no_failure_of_the_policy() -> None:
     robot = ScriptedRobot()
-    robot.observe = lambda: time.sleep(0.05) or {"count": np.zeros(1)}  # type: ignore[func-returns-value, method-assign]
+    robot.observe = lambda: time.sleep(0.5) or {"count": np.zeros(1)}  # type: ignore[func-returns-value, method-assign]
     with pytest.raises(Stopped) as stopped:
         make_loop(robot, lead=None).run_episode()
     assert re.fullmatch(
@@ -63,7 +63,7 @@ class SlowAtTheEnd(ScriptedRobot):
 @pytest.mark.parametrize("late", ["hold", "extend"])
 def test_the_last_observation_is_waited_for_at_rest(late: str, tmp_path: Path) -> None:
     robot, recording = SlowAtTheEnd(), Recording(tmp_path / "hour.rec", TASK)
-    loop = make_loop(robot, recording=recording, late=late, stall=0.05)
+    loop = make_loop(robot, recording=recording, late=late, stall=0.5)
     for _ in range(2):
         assert loop.run_episode() == (8, True)
     recording.close()

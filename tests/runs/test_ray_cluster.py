@@ -10,7 +10,7 @@ from softflow.runs.ray_crew import reason_of
 from softflow.training.config import RunConfig
 
 NODES = [
-    {"Alive": True, "Resources": {"CPU": 3.0, "robot": 1.0}},
+    {"Alive": True, "Resources": {"CPU": 3.0, "robot": 1.0, "GPU": 2.0}},
     {"Alive": True, "Resources": {"CPU": 3.0}},
     {"Alive": False, "Resources": {"CPU": 64.0, "robot": 9.0}},
 ]
@@ -23,6 +23,7 @@ NODES = [
         (3, {"CPU": 2.0}, 2, "2 CPU", "6 CPU"),  # no actor has its cores on two nodes
         (61, {"CPU": 0.1}, 60, "0.1 CPU", "6 CPU"),
         (2, {"CPU": 1.0, "robot": 1.0}, 1, "1 CPU, 1 robot", "6 CPU, 1 robot"),
+        (3, {"CPU": 0.0, "GPU": 0.6}, 2, "0.6 GPU", "6 CPU, 2 GPU"),  # no actor has parts of two
         (1, {"arm": 1.0, "CPU": 0.0}, 0, "1 arm", "6 CPU, 0 arm"),
     ],
 )
