@@ -9,7 +9,7 @@ from the hand to the handles before the grasp, and from the scissors' pivot to t
 policy needs both within a centimetre. Frames are every third step of demonstrations, and the last fifth of the episodes
 is held out. Prints the median and the 90th percentile of the error on these, and the median on frames that were learnt.
 
-This takes minutes where a policy takes an hour. FOLDER keeps the frames of each image size.
+This takes minutes, where the training of a policy takes an hour. FOLDER keeps the frames of each image size.
 """
 
 from __future__ import annotations
@@ -179,8 +179,7 @@ def main() -> None:
     cells += [str(arguments.image_size)]
     for column, name in enumerate(BLOCKS):
         seen, new = (error[which, column] for which in (~frames.held_out, frames.held_out))
-        ninth = new.nanquantile(0.9)
-        cells.append(f"{name} {new.nanmedian():.1f}, {ninth:.1f} ({seen.nanmedian():.1f})")
+        cells.append(f"{name} {new.nanmedian():.1f}, {new.nanquantile(0.9):.1f} ({seen.nanmedian():.1f})")
     print("|", " | ".join([*cells, f"{seconds:.0f} s"]), "|")
 
 

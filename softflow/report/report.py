@@ -14,7 +14,6 @@ from softflow.report.groups import Group, group_runs
 from softflow.report.history import History, read_histories
 from softflow.report.page import Card, Page, Section, require_jinja
 from softflow.report.success_figure import environments_of
-from softflow.training.evaluated import Evaluated
 from softflow.training.intervals import Counts
 
 
@@ -81,7 +80,9 @@ def _card(group: Group, color: int) -> Card:
 
 def _best(group: Group) -> str | None:
     """Describe the best policies of the runs. None if they are the last ones, or a run has kept none."""
-    kept = [best for run in group.runs if (best := _kept(run)) is not None]
+    if any(_damage(run) for run in group.runs):
+        return None
+    kept = [run.best for run in group.runs if run.best is not None]
     if len(kept) < len(group.runs) or all(run.ends_with_best for run in group.runs):
         return None
     pooled = Counts([one.counts[0] for one in kept], [one.counts[1] for one in kept])
@@ -90,12 +91,13 @@ def _best(group: Group) -> str | None:
     return f"{pooled.rate:.2f} [{low:.2f}, {high:.2f}] {where if len(kept) == 1 else 'of the best policy of each run'}"
 
 
-def _kept(run: History) -> Evaluated | None:
-    """Return the evaluation of the best policy of a run. None if its files are damaged, which `_missing` says."""
+def _damage(run: History) -> str | None:
+    """Return what is wrong with the files that say which policy is the best. None if nothing is."""
     try:
-        return run.best
-    except UserError:
-        return None
+        _ = run.best
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _missing(runs: Sequence[History]) -> list[str]:
@@ -107,12 +109,7 @@ def _missing(runs: Sequence[History]) -> list[str]:
         "version trained)": [run for run in runs if run.scalars and run.episodes is None],
     }
     lines = [f"{_names(some)}: {what}" for what, some in lacking.items() if some]
-    for run in runs:
-        try:
-            _ = run.best
-        except UserError as error:
-            lines.append(f"{run.name}: no best policy: {error}")
-    return lines
+    return lines + [f"{run.name}: no best policy: {damage}" for run in runs if (damage := _damage(run)) is not None]
 
 
 def _names(runs: Sequence[History]) -> str:

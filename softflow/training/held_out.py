@@ -70,9 +70,9 @@ class HeldOut:
         if stage_ended and (contender := algorithm.contender) is not None:
             other, others = self._run(contender, errors(), interrupt)
             better = Evaluated(*where, result).is_worse_than(Evaluated(*where, other))
-            outcome = "it replaces the champion" if better else "nothing changes"
+            outcome = "the policy in training replaces it" if better else "nothing changes"
             note(
-                f"held-out episodes: the policy in training succeeds in {other.success_rate:.2f}, the acting one in "
+                f"held-out episodes: the policy in training succeeds in {other.success_rate:.2f}, the one that acts in "
                 f"{result.success_rate:.2f} of {result.episodes}: {outcome}"
             )
             if better:
