@@ -91,16 +91,12 @@ def _summary(trained: Trained, folder: RunFolder, has_environment: bool) -> str:
         robot = "" if has_environment else f"\nnext: softflow-robot run {quote(folder.given)} --robot MODULE:CLASS"
         return f"\nnothing was evaluated\nrun folder: {folder.given}{robot}"
     lines = ["", "success on held-out episodes, with 95 % intervals"]
-    for stage, result in {one.stage: one.result for one in trained.evaluations}.items():
-        low, high = result.success_ci95
-        lines.append(f"  after {stage:<14} {result.success_rate:.2f} [{low:.2f}, {high:.2f}]")
+    for stage, last in {one.stage: one for one in trained.evaluations}.items():
+        lines.append(f"  after {stage:<14} {last.success}")
     best = best_of(trained.evaluations)
     if best is not None and best != trained.evaluations[-1]:
-        low, high = best.result.success_ci95
-        lines.append(
-            f"  {'best policy':<20} {best.result.success_rate:.2f} [{low:.2f}, {high:.2f}], {best.done:,} {best.unit} "
-            f"of {best.stage}, which softflow-eval takes"
-        )
+        where = f"{best.done:,} {best.unit} of {best.stage}"
+        lines.append(f"  {'best policy':<20} {best.success}, {where}, which softflow-eval takes")
     if trained.errors:
         lines.append(f"own episodes lost to errors of their environment: {trained.errors}")
     return "\n".join(

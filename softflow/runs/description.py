@@ -19,7 +19,7 @@ from softflow.runs.config import TrainConfig
 from softflow.runs.inputs import Inputs
 from softflow.training.frames import EncodedFrames
 from softflow.training.replays import read_from
-from softflow.training.success import NONE_SUCCEEDS
+from softflow.training.success import FEW, NONE_SUCCEEDS
 
 
 def announce(
@@ -44,10 +44,12 @@ def announce(
         UserError: The disk has no room for what `frames` stores.
     """
     run, demonstrations, policy = config.run, inputs.demonstrations, algorithm.deployed
-    successes = np.mean([episode.is_success for episode in demonstrations])
-    note(f"{len(demonstrations)} demonstrations, success {successes:.2f}; run folder {folder}")
+    number, successes = len(demonstrations), sum(episode.is_success for episode in demonstrations)
+    note(f"{number} demonstrations, success {successes / number:.2f}; run folder {folder}")
     if not successes and not run.resume:
         remark(NONE_SUCCEEDS)
+    elif successes < min(FEW, number) and not run.resume:
+        remark(f"warning: only {successes} of {number} demonstrations succeed: record more successes")
     note(describe_reward(run.reward, demonstrations, run.env != NO_ENVIRONMENT))
     if algorithm.imitates:
         note(inputs.imitated.describe(demonstrations))

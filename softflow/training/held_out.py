@@ -15,20 +15,25 @@ from softflow.algos.base import Algorithm, Stage
 from softflow.console import note
 from softflow.data import Episode, observation_tensor
 from softflow.policies import BestOfN
-from softflow.training.checkpoint import save_policy
+from softflow.training.checkpoint import load_policy, save_policy
 from softflow.training.config import RunConfig
-from softflow.training.evaluated import Evaluated, best_of, write_evaluation
+from softflow.training.evaluated import Evaluated, best_of, compare_latest, kept, most_successful, write_evaluation
 from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation, evaluate
 from softflow.training.failures import EnvironmentErrors
 from softflow.training.random_state import random_state_kept
 from softflow.training.run_folder import RunFolder
 
+FURTHER_SEEDS = HELD_OUT_SEEDS + 500_000
+"""First seed of the further episodes on which the best policy is chosen if the latest one seems worse."""
 MakeFilm = Callable[[BestOfN], bytes]
 """Films held-out episodes of a policy, as a GIF."""
 
 
 class HeldOut:
-    """Evaluates the deployed policy of a run, and keeps the policy of each stage's end, the best and the latest.
+    """Evaluates the deployed policy of a run, and keeps the policies that may be needed.
+
+    These are those of each stage's end, the best, the most successful and the latest one. What a checkpoint needs is
+    removed only when there is a newer checkpoint, because a run that is killed evaluates again what came after it.
 
     Args:
         environments: The environments for evaluations alone.
@@ -55,7 +60,8 @@ class HeldOut:
         """Evaluate the deployed policy, keep it, and return the scalars to log and the episodes that ended.
 
         At the end of a stage, the algorithm's contender is evaluated on the same episodes. If the deployed policy is
-        worse (`Evaluated.is_worse_than`), the contender is deployed in its place.
+        worse (`Evaluated.is_worse_than`), the contender is deployed in its place. If the deployed policy is then worse
+        than the most successful one before, both are evaluated on further episodes, once each.
 
         Args:
             algorithm: The algorithm.
@@ -66,9 +72,13 @@ class HeldOut:
             interrupt: Raises an exception if the run was interrupted. An interrupted evaluation is repeated later.
         """
         where = len(self.evaluations), stage.name, done, unit_of(stage), stage_ended
-        result, episodes = self._run(algorithm.deployed, errors(), interrupt)
+
+        def run(policy: BestOfN, seed: int = HELD_OUT_SEEDS) -> tuple[Evaluation, list[Episode]]:
+            return self._run(policy, seed, errors(), interrupt)
+
+        result, episodes = run(algorithm.deployed)
         if stage_ended and (contender := algorithm.contender) is not None:
-            other, others = self._run(contender, errors(), interrupt)
+            other, others = run(contender)
             better = Evaluated(*where, result).is_worse_than(Evaluated(*where, other))
             outcome = "the policy in training replaces it" if better else "nothing changes"
             note(
@@ -78,13 +88,13 @@ class HeldOut:
             if better:
                 algorithm.deploy_contender(others)
                 result, episodes = other, others
-        self._keep(Evaluated(*where, result), algorithm.deployed)
         low, high = result.success_ci95
         lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
         note(
             f"{stage.name} {done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "
             f"on {result.episodes} held-out episodes{lost}"
         )
+        self._keep(Evaluated(*where, result), algorithm.deployed, lambda policy: run(policy, FURTHER_SEEDS)[0])
         scalars = {
             "eval/success_rate": result.success_rate,
             "eval/success_low": low,
@@ -96,27 +106,51 @@ class HeldOut:
         return scalars | {f"eval/outcome/{name}": mean for name, mean in result.outcome.items()}, episodes
 
     def _run(
-        self, policy: BestOfN, errors: EnvironmentErrors, interrupt: Callable[[], None]
+        self, policy: BestOfN, seed: int, errors: EnvironmentErrors, interrupt: Callable[[], None]
     ) -> tuple[Evaluation, list[Episode]]:
         def act(observation: np.ndarray) -> np.ndarray:
             interrupt()
             return policy.act(observation_tensor(observation, self.config.device)).cpu().numpy()
 
         with random_state_kept(self.config.device):  # training must not depend on how often it is evaluated
-            torch.manual_seed(HELD_OUT_SEEDS)
-            return evaluate(self.environments, act, self.config.eval_episodes, errors=errors)
+            torch.manual_seed(seed)
+            return evaluate(self.environments, act, self.config.eval_episodes, seed, errors)
 
-    def _keep(self, latest: Evaluated, deployed: BestOfN) -> None:
+    def _keep(self, latest: Evaluated, deployed: BestOfN, run_further: Callable[[BestOfN], Evaluation]) -> None:
+        """Keep the latest policy, and determine which is the best and which policies are needed no longer."""
+
+        def compare(one: Evaluated) -> Evaluation:
+            policy = deployed if one.number == latest.number else load_policy(self._path(one), self.config.device)
+            further = run_further(policy)
+            note(f"compared on further episodes: {replace(one, further=further)}")
+            return further
+
+        with random_state_kept(self.config.device):  # loading a policy draws random numbers
+            evaluations = compare_latest([*self.evaluations, latest], compare)
+        *earlier, latest = evaluations
+
         def write(folder: Path) -> None:
             save_policy(folder, deployed)
             write_evaluation(folder, latest)
 
-        self.evaluations.append(latest)
         self.run_folder.save_policy(latest.folder, write)
-        ends = {one.stage: one.folder for one in self.evaluations if one.stage_ended}
-        best = best_of(self.evaluations)
-        assert best is not None, "the latest policy has been kept"
-        self.run_folder.keep_policies(best.folder, {latest.folder, *ends.values()})
+        for before, now in zip(self.evaluations, earlier, strict=True):
+            if now != before:
+                with self.run_folder.writing():
+                    write_evaluation(self._path(now), now)
+        best = best_of(evaluations)
+        assert best is not None, "the latest policy is kept"
+        self.run_folder.name_best(best.folder)
+        ends = {one.stage: one for one in evaluations if one.stage_ended}.values()
+        needed = {one.number for one in (*ends, best, latest, most_successful(kept(evaluations)))}
+        self.evaluations = [replace(one, is_kept=one.number in needed) for one in evaluations]
+
+    def checkpoint_saved(self) -> None:
+        """Remove the policies that the newest checkpoint does not need."""
+        self.run_folder.keep_policies({one.folder for one in kept(self.evaluations)})
+
+    def _path(self, evaluated: Evaluated) -> Path:
+        return self.run_folder.checkpoints_path / evaluated.folder
 
     def continue_stage(self) -> None:
         """Note that the stage of the latest evaluation goes on: it is longer now than when it ended there."""
@@ -128,12 +162,13 @@ class HeldOut:
         return [one.as_dict() for one in self.evaluations]
 
     def load_state(self, state: Sequence[Any], stages: Sequence[Stage]) -> None:
-        """Restore the evaluations. Those of earlier versions are (stage, done, result), and their policies are lost."""
+        """Restore the evaluations. Those of earlier versions are (stage, done, result), and most policies are lost."""
         units = {stage.name: unit_of(stage) for stage in stages}
         self.evaluations = []
         for number, one in enumerate(state):
             if isinstance(one, Mapping):
-                self.evaluations.append(Evaluated.build(dict(one)))
+                built = Evaluated.build(dict(one))
+                self.evaluations.append(replace(built, is_kept=built.is_kept and self._path(built).is_dir()))
                 continue
             name, done, result = one
             unit = units.get(name, "updates")  # a stage whose length is zero now is not among them

@@ -302,6 +302,7 @@ class Trainer:
             save_training(folder, state, self.data.online)
 
         self.run_folder.save_checkpoint(self.progress.updates, write)
+        self.held_out.checkpoint_saved()
         if self._experience is not None:
             self._experience.checkpoint_saved()
         self._saved_at = time.monotonic()

@@ -162,11 +162,15 @@ class RunFolder:
         with self.writing():
             self._checkpoints.write(name, write)
 
-    def keep_policies(self, best: str, others: Collection[str]) -> None:
-        """Name the `best` of the policies from evaluations, and remove those that are neither it nor among `others`."""
+    def name_best(self, name: str) -> None:
+        """Make the policy in `checkpoints/<name>` the best one."""
         with self.writing():
-            self._checkpoints.point(BEST, best)
-            self._checkpoints.remove(path for path in self.policies() if path.name not in (best, *others))
+            self._checkpoints.point(BEST, name)
+
+    def keep_policies(self, names: Collection[str]) -> None:
+        """Remove all policies of evaluations but these."""
+        with self.writing():
+            self._checkpoints.remove(path for path in self.policies() if path.name not in names)
 
     def policies(self) -> list[Path]:
         """Return the folders of the policies that are kept from evaluations, in no particular order."""

@@ -14,6 +14,8 @@ NONE_SUCCEEDS = (
     "warning: no demonstration is a success: none solves the task, or info['is_success'] was never seen "
     "(docs/how-to/troubleshooting.md#my-success-is-never-seen)"
 )
+FEW = 10
+"""Number of successful demonstrations below which there is a warning, if others fail."""
 RULES = ("last", "any", "return>=X")
 
 

@@ -19,23 +19,24 @@ from softflow.report.report import _card
 from softflow.runs.evaluator import EvaluationConfig, Evaluator
 from softflow.training import held_out
 from softflow.training.checkpoint import load_policy
-from softflow.training.evaluation import Evaluation
+from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation
 from softflow.training.intervals import wilson_interval
 from softflow.training.run_folder import RunFolder
 from tests.cli.conftest import SAYS_BEST
 
 SUCCESSES = {"imitation": 45, "critic_warmup": 44, "offline": 40, "online": 10}
+FURTHER = {"imitation": 46, "offline": 39, "online": 11}
 
 
 @pytest.fixture
 def declined(command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The result of the command that trained `run`, whose policy is best after the critic's warm-up."""
 
-    def evaluate(environments: Any, act: Any, *_: Any, **__: Any) -> tuple[Evaluation, list[Any]]:
-        count = left.pop(0)
+    def evaluate(_: Any, __: Any, episodes: int, seed: int, ___: Any) -> tuple[Evaluation, list[Any]]:
+        count = (left if seed == HELD_OUT_SEEDS else further).pop(0)
         return Evaluation(count / 50, wilson_interval(count, 50), 0.0, 10.0, 50), []
 
-    left = list(SUCCESSES.values())
+    left, further = list(SUCCESSES.values()), list(FURTHER.values())
     with monkeypatch.context() as patch:
         patch.setattr(held_out, "evaluate", evaluate)
         line = f"softflow-train --env Pendulum-v1 --demos {demonstrations} --config small.yaml --run-dir run"
@@ -45,19 +46,19 @@ def declined(command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_decline_is_told_at_the_end_and_the_best_deploys(declined: Any, command: Any) -> None:
     assert declined.status == 0
     assert declined.err.splitlines()[-1] == (
-        "warning: the last policy (120 steps of online, success 0.20 [0.11, 0.33] on 50 held-out episodes) is "
-        "probably worse than an earlier one (4 updates of imitation, success 0.90 [0.79, 0.96] on 50 held-out "
-        "episodes): difference -0.70, 95 % interval [-0.80, -0.53]"
+        "warning: the last policy (120 steps of online, success 0.21 [0.14, 0.30] on 100 held-out episodes) is "
+        "probably worse than an earlier one (4 updates of imitation, success 0.91 [0.84, 0.95] on 100 held-out "
+        "episodes): difference -0.70, 95 % interval [-0.78, -0.58]"
     )
     best = "best checkpoint: 2 updates of critic_warmup, success 0.88 [0.76, 0.94] on 50 held-out episodes"
-    said = f"{best}; the last one has 0.20"
+    said = f"{best}; the last one has 0.21"
     assert said in declined.out.splitlines()
     table = declined.out.partition("success on held-out episodes, with 95 % intervals\n")[2].splitlines()
     assert table[:5] == [
-        "  after imitation      0.90 [0.79, 0.96]",
+        "  after imitation      0.91 [0.84, 0.95]",
         "  after critic_warmup  0.88 [0.76, 0.94]",
-        "  after offline        0.80 [0.67, 0.89]",
-        "  after online         0.20 [0.11, 0.33]",
+        "  after offline        0.79 [0.70, 0.86]",
+        "  after online         0.21 [0.14, 0.30]",
         "  best policy          0.88 [0.76, 0.94], 2 updates of critic_warmup, which softflow-eval takes",
     ]
     shutil.copytree("run", "again")
@@ -105,7 +106,7 @@ def test_a_best_that_is_missing_is_told(small_run: Path, command: Any) -> None:
 
 def test_the_end_of_a_stage_is_evaluated(declined: Any, command: Any) -> None:
     result = command("softflow-eval run --stage imitation --episodes 2 --json")
-    assert result.err == ("end of stage: 4 updates of imitation, success 0.90 [0.79, 0.96] on 50 held-out episodes\n")
+    assert result.err == ("end of stage: 4 updates of imitation, success 0.91 [0.84, 0.95] on 100 held-out episodes\n")
     assert result.out == command("softflow-eval run/checkpoints/imitation_4 --episodes 2 --json").out
     last = command("softflow-eval run --stage online --episodes 2 --json").out
     assert last != result.out

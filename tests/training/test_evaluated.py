@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from softflow.training.checkpoint_folders import EVALUATION
 from softflow.training.evaluated import (
     Evaluated,
     best_of,
+    compare_latest,
     decline,
     describe_best,
     most_successful,
@@ -63,7 +65,6 @@ def test_policies_that_were_not_kept_cannot_be_the_best() -> None:
 
 @given(st.integers(2, 60).flatmap(lambda n: st.tuples(st.lists(st.integers(0, n), min_size=1), st.just(n))))
 def test_the_best_stays_or_is_the_new_one(drawn: tuple[list[int], int]) -> None:
-    """So its policy is always there, although all others are removed."""
     successes, episodes = drawn
     done = evaluations(*successes, episodes=episodes)
     best = None
@@ -72,6 +73,37 @@ def test_the_best_stays_or_is_the_new_one(drawn: tuple[list[int], int]) -> None:
         assert now is not None and now in (best, done[count - 1])
         assert not now.is_worse_than(most_successful(done[:count]))
         best = now
+
+
+def result(count: int, episodes: int = 50) -> Evaluation:
+    return Evaluation(count / episodes, wilson_interval(count, episodes), 0.0, 10.0, episodes)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=12))
+def test_the_latest_is_compared_on_further_episodes(drawn: list[tuple[int, int]]) -> None:
+    """Only if it seems worse, and each policy once. In the end it is the best, or worse on all episodes."""
+    done: list[Evaluated] = []
+    asked = list[int]()
+
+    def run_further(one: Evaluated) -> Evaluation:
+        asked.append(one.number)
+        return result(drawn[one.number][1])
+
+    for latest in evaluations(*(first for first, _ in drawn)):
+        before, seems_worse = len(asked), latest.is_worse_than(most_successful([*done, latest]))
+        done = compare_latest([*done, latest], run_further)
+        assert seems_worse or len(asked) == before
+        [*_, latest] = done
+        assert best_of(done) == latest or (latest.further and most_successful(done).further)
+    assert len(set(asked)) == len(asked) and {one.number for one in done if one.further} == set(asked)
+    assert all(one.counts == (sum(both), 100) for one, both in zip(done, drawn, strict=True) if one.further)
+
+
+def test_luck_is_told_from_success() -> None:
+    """In a run from 0.50 to 0.75 whose offline stage had 37 of 50 by chance, and 24 of 50 others."""
+    done = compare_latest(evaluations(25, 37, 32), lambda one: result({1: 24, 2: 43}[one.number]))
+    assert [one.counts for one in done] == [(25, 50), (61, 100), (75, 100)] and best_of(done) == done[2]
+    assert decline(done) is None
 
 
 def test_a_decline_is_told_with_its_numbers() -> None:
@@ -95,7 +127,7 @@ def test_a_decline_is_told_with_its_numbers() -> None:
 
 
 def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
-    [one] = evaluations(7)
+    one = replace(evaluations(7)[0], further=result(9))
     write_evaluation(tmp_path, one)
     assert read_evaluation(tmp_path).as_dict() == json.loads(json.dumps(one.as_dict()))
     assert str(read_evaluation(tmp_path)) == str(one)
@@ -111,6 +143,7 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
         {"result": {}},
         {"result": {"success_rate": 0.5}},
         {"result": {"success_rate": 0.5, "success_ci95": [0.1], "mean_return": 0, "mean_length": 0, "episodes": 2}},
+        {"further": {"success_rate": 0.5}},
         {"colour": "red"},
     ],
 )

@@ -12,7 +12,8 @@ from softflow.algos import SoftFlow
 from softflow.algos.trial import TrialConfig
 from softflow.training import held_out
 from softflow.training.checkpoint import load_policy
-from softflow.training.evaluation import Evaluation
+from softflow.training.evaluated import read_evaluation
+from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation
 from softflow.training.interruption import Interrupted
 from softflow.training.intervals import wilson_interval
 from softflow.training.run_folder import RunFolder
@@ -21,13 +22,13 @@ from tests.training.test_loop import IMITATION, OFFLINE, WARMUP, Run, interrupt_
 
 @pytest.fixture
 def succeed(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`succeed(40, 30)`: of 50 episodes each, the evaluations to come."""
+    """`succeed(40, 30, further=(35, 32))`: of 50 episodes each, the evaluations to come, and those on further ones."""
 
-    def prescribe(*successes: int) -> None:
-        left = list(successes)
+    def prescribe(*successes: int, further: tuple[int, ...] = ()) -> None:
+        left, others = list(successes), list(further)
 
-        def evaluate(*_: Any, **__: Any) -> tuple[Evaluation, list[Any]]:
-            count = left.pop(0)
+        def evaluate(_: Any, __: Any, episodes: int, seed: int, ___: Any) -> tuple[Evaluation, list[Any]]:
+            count = (left if seed == HELD_OUT_SEEDS else others).pop(0)
             return Evaluation(count / 50, wilson_interval(count, 50), 0.0, 10.0, 50), []
 
         monkeypatch.setattr(held_out, "evaluate", evaluate)
@@ -46,7 +47,7 @@ def best(run: Run) -> str:
 def test_the_best_the_latest_and_the_ends_of_stages_are_kept(restorable: Any, tmp_path: Path, succeed: Any) -> None:
     run = Run(restorable, tmp_path / "run", online_steps=240)
     run.method.trials = TrialConfig(enabled=False)
-    succeed(10, 20, 30, 48, 30, 20, 10)
+    succeed(10, 20, 30, 48, 30, 20, 10, further=(48, 30, 20, 10))
     done = run.trainer().run()
     assert [one.stage for one in done] == ["imitation", "critic_warmup", "offline", *["online"] * 4]
     ends = {f"imitation_{IMITATION}", f"critic_warmup_{WARMUP}", f"offline_{OFFLINE}", done[-1].folder}
@@ -62,7 +63,7 @@ def test_the_best_the_latest_and_the_ends_of_stages_are_kept(restorable: Any, tm
 def test_a_longer_run_has_another_end_and_keeps_its_best(restorable: Any, tmp_path: Path, succeed: Any) -> None:
     succeed(10, 20, 30, 40, 48, 0)
     [*_, first] = Run(restorable, tmp_path / "run").trainer().run()
-    succeed(30, 20, 0)
+    succeed(30, 20, 0, further=(48, 30, 20))
     longer = Run(restorable, tmp_path / "run", online_steps=240)
     done = longer.trainer(resume=True).run()
     assert best(longer) == first.folder
@@ -88,6 +89,65 @@ def test_at_the_end_the_policy_in_training_deploys_if_it_succeeds_more_often(
     assert algorithm.deployed.policy is algorithm.trial.champion
 
 
+def test_a_lucky_policy_is_not_the_best_for_long(restorable: Any, tmp_path: Path, succeed: Any, capsys: Any) -> None:
+    """The latest policy seems worse than that of the stage before, but is not on further episodes."""
+    run = Run(restorable, tmp_path / "run", online_steps=60)
+    run.method.trials = TrialConfig(enabled=False)
+    succeed(10, 20, 37, 32, further=(24, 43))
+    [*_, lucky, last] = run.trainer().run()
+    assert best(run) == last.folder and (lucky.counts, last.counts) == ((61, 100), (75, 100))
+    assert "compared on further episodes: 8 updates of offline, success 0.61" in capsys.readouterr().out
+    written = [read_evaluation(run.path / "checkpoints" / one.folder) for one in (lucky, last)]
+    assert [one.counts for one in written] == [(61, 100), (75, 100)]
+
+
+def test_each_policy_gets_further_episodes_once(restorable: Any, tmp_path: Path, succeed: Any) -> None:
+    """When luck has left the most successful policy, the next one is compared."""
+    run = Run(restorable, tmp_path / "run", online_steps=120)
+    run.method.trials = TrialConfig(enabled=False)
+    succeed(10, 40, 39, 30, 29, further=(20, 30, 38, 10))
+    done = run.trainer().run()
+    assert [one.counts for one in done] == [(10, 50), (60, 100), (77, 100), (60, 100), (39, 100)]
+    assert best(run) == done[2].folder
+
+
+def test_further_episodes_change_nothing_else(restorable: Any, tmp_path: Path, succeed: Any) -> None:
+    """Neither what is logged nor the weights: loading the other policy draws random numbers."""
+    with_them, without = Run(restorable, tmp_path / "with"), Run(restorable, tmp_path / "without")
+    succeed(10, 48, 20, 20, 20, 20, further=(48, 20, 20, 20))
+    with_them.trainer().run()
+    succeed(10, 20, 20, 20, 20, 20)
+    without.trainer().run()
+    first, second = (RunFolder(run.path).last_checkpoint() / "policy.safetensors" for run in (with_them, without))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_run_killed_after_an_evaluation_still_has_the_policies_of_its_checkpoint(
+    restorable: Any, tmp_path: Path, succeed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It repeats the evaluation, with the comparison that made the earlier policy dispensable."""
+    run = Run(restorable, tmp_path / "run", online_steps=180)
+    run.method.trials = TrialConfig(enabled=False)
+    succeed(10, 10, 10, 40, 30, further=(10, 45))
+    trainer = run.trainer()
+    save = trainer.held_out.run_folder.save_checkpoint
+
+    def save_until_killed(step: int, write: Any) -> Path:
+        if len(trainer.held_out.evaluations) == 5:
+            raise KeyboardInterrupt
+        return save(step, write)
+
+    monkeypatch.setattr(trainer.held_out.run_folder, "save_checkpoint", save_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    [*_, lucky, latest] = trainer.held_out.evaluations
+    assert best(run) == latest.folder and not lucky.is_kept and lucky.folder in kept(run)
+    succeed(30, 30, further=(10, 45, 30))
+    [*_, again, last] = run.trainer(resume=True).run()
+    assert again.counts == (75, 100) and best(run) == again.folder
+    assert {name for name in kept(run) if name.startswith("online")} == {again.folder, last.folder}
+
+
 def test_before_any_trial_nothing_contends(restorable: Any, tmp_path: Path, succeed: Any) -> None:
     """Each stage that does not act is evaluated once."""
     succeed(10, 20, 30)
@@ -96,7 +156,7 @@ def test_before_any_trial_nothing_contends(restorable: Any, tmp_path: Path, succ
 
 def test_an_interrupted_run_keeps_the_same(restorable: Any, tmp_path: Path, succeed: Any) -> None:
     whole, parted = Run(restorable, tmp_path / "whole"), Run(restorable, tmp_path / "parted")
-    succeed(10, 20, 48, 30, 20, 0)
+    succeed(10, 20, 48, 30, 20, 0, further=(48, 30, 20))
     whole.trainer().run()
     succeed(10, 20)
     trainer = parted.trainer()
@@ -104,7 +164,7 @@ def test_an_interrupted_run_keeps_the_same(restorable: Any, tmp_path: Path, succ
     with pytest.raises(Interrupted):
         trainer.run()
     assert best(parted) == f"critic_warmup_{WARMUP}"
-    succeed(48, 30, 20, 0)
+    succeed(48, 30, 20, 0, further=(48, 30, 20))
     parted.trainer(resume=True).run()
     assert (kept(parted), best(parted)) == (kept(whole), best(whole)) and best(whole) == f"offline_{OFFLINE}"
     for name in kept(whole):
