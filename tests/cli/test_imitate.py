@@ -51,6 +51,25 @@ def test_a_run_says_which_rule_it_chose_and_why(command: Any) -> None:
     assert told(result.out)[0].startswith("imitate success: 3 of 3 episodes, ")
 
 
+@pytest.mark.parametrize(("successes", "episodes", "warns"), [(9, 12, True), (10, 12, False), (3, 3, False)])
+def test_few_successes_among_failures_are_warned_about(
+    successes: int, episodes: int, warns: bool, command: Any
+) -> None:
+    save_demonstrations("d.npz", [ending(number < successes) for number in range(episodes)])
+    result = command(
+        f"{PENDULUM} --demos d.npz --num-demos {episodes} --online.steps 0 --eval-episodes 0 --run-dir run"
+    )
+    assert result.status == 0, result
+    said = f"warning: only {successes} of {episodes} demonstrations succeed: record more successes"
+    assert (said in result.err.splitlines()) == warns
+
+
+def ending(success: bool) -> Episode:
+    """An episode of the sizes of Pendulum-v1 that is a success or not."""
+    rng = np.random.default_rng(0)
+    return Episode(rng.normal(size=(11, 3)), rng.uniform(-1, 1, (10, 1)), np.ones(10), False, True, success)
+
+
 def test_step_costs_are_learnt_from_and_the_number_of_the_rule_is_kept(command: Any) -> None:
     save_costs("costs.npz", [30, 20, 10, 25])
     save_costs("more.npz", [5, 6], seed=1)
