@@ -39,7 +39,7 @@ from softflow.training.vector import vectorize
 
 T = TypeVar("T")
 BASE = "base"
-"""Name, in place of a stage, of the policy from which a run started: that of `--base`."""
+"""Name, in place of a stage, of the policy from which a run started: that of `--base`. Its folder has the same name."""
 
 
 def config_path_of(run: str) -> Path:
@@ -84,7 +84,10 @@ def load_run(run: str, device: str = "cpu", stage: str | None = None) -> tuple[D
     base, instead = getattr(config.method, "base", None), ""
     if base is not None and not is_foreign(base):
         if stage == BASE:
-            return load_deployed(base, device), config
+            kept = config_path_of(run).parent / "checkpoints" / BASE
+            if not kept.is_dir():  # an earlier version trained the run
+                return load_deployed(base, device), config
+            return Deployed(load_policy(kept, device), f"the policy of {base} from which {run} started"), config
         if stage == "imitation":
             instead = f"; {BASE!r} is the policy from which it started, {base}"
     return load_deployed(run, device, stage, instead), config

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from softflow.data import Corrections, Dataset, Episode, ImitationRule, check_compatible
 from softflow.data.imitable import Choice
 from softflow.envs import NO_ENVIRONMENT
 from softflow.policies.bases import is_foreign
-from softflow.runs.assembly import Deployed, load_deployed, make_mirror, with_imitation_updates
+from softflow.runs.assembly import BASE, Deployed, load_deployed, make_mirror, with_imitation_updates
 from softflow.runs.config import TrainConfig
 from softflow.runs.given_corrections import first_corrections, save_copy, saved_corrections
 from softflow.runs.given_demonstrations import (
@@ -25,6 +25,7 @@ from softflow.runs.given_demonstrations import (
 )
 from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout, ObservationSize
+from softflow.training.checkpoint import save_policy
 from softflow.training.run_folder import RunFolder
 
 
@@ -98,11 +99,13 @@ class Inputs:
         check_compatible(self.demonstrations, task.observation_size, task.action_dim)
 
     def save(self, folder: RunFolder) -> None:
-        """Write copies of the demonstrations and the corrections to the run folder, from which the run is resumed."""
+        """Write copies of the demonstrations, the corrections and the base's policy to the run folder."""
         with folder.writing():
             save_copies(folder.path, self.dataset, self.held_out)
             if self.corrections is not None:
                 save_copy(folder.path, self.corrections)
+        if self.base is not None:
+            folder.save_policy(BASE, partial(save_policy, policy=self.base.policy))
 
 
 def read_inputs(

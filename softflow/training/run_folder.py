@@ -9,6 +9,7 @@ runs/<env>/<algo>/<time>_s<seed>/
     checkpoints/<step>/       a complete checkpoint, written under another name and renamed
     checkpoints/last          a text file with the name of the newest checkpoint
     checkpoints/<stage>_<n>/  the policy alone, as it was evaluated after n updates or steps of a stage
+    checkpoints/base/         the policy of `--base`, from which the run started
     checkpoints/best          a text file with the name of the best of these (see `softflow.training.evaluated`)
     lock/                     present while a run uses the folder (see `softflow.training.run_lock`)
 """

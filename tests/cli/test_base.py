@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import Any
 
 import pytest
@@ -71,9 +71,15 @@ def test_the_policy_of_the_base_is_evaluated_and_filmed_by_its_name(
     of_base, same, changed = (
         command(f"softflow-eval {which} {numbers}") for which in ("run", "new --stage base", "new --stage offline")
     )
-    assert (same.out, same.err) == (of_base.out, of_base.err) and changed.out != same.out
+    assert same.out == of_base.out != changed.out and same.err == "the policy of run from which new started\n"
     filmed = command("softflow-eval new --episodes 1 --video film.gif --video-beside base")
     assert filmed.status == 0 and "film.gif; base, seed 1000000: " in filmed.err and "; best, " not in filmed.err
+    small_run.rename("elsewhere")  # it may also be trained further
+    assert command(f"softflow-eval new --stage base {numbers}").out == same.out
+    rmtree("new/checkpoints/base")  # as in runs of earlier versions
+    assert "run: no such run folder" in command("softflow-eval new --stage base").error()
+    Path("elsewhere").rename("run")
+    assert command(f"softflow-eval new --stage base {numbers}").out == same.out
     refused = command("softflow-eval new --stage imitation").error()
     assert refused.endswith(
         "new has no stage 'imitation' that has ended: valid: critic_warmup, offline, online; "
