@@ -37,7 +37,7 @@ class CriticLearner:
     """
 
     def __init__(self, config: ChunkCriticConfig, policy: ChunkPolicy, device: str = "cpu") -> None:
-        self.policy, self.discount, self.target_rate = policy, config.discount, config.target_rate
+        self.policy, self.discount, self.target_rate = policy, config.step_discount, config.target_rate
         self.critic = ChunkCritic(
             context_dim=policy.context_dim,
             horizon=config.critic_horizon or config.n_action_steps,

@@ -43,7 +43,7 @@ class OnlineMethod(Algorithm):
 
     @property
     def discount(self) -> float:
-        return self.config.discount
+        return self.config.step_discount
 
     def load_base(self, policy: ChunkPolicy) -> None:
         self.policy_learner.start_from(policy)

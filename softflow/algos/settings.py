@@ -13,6 +13,8 @@ from softflow.task.layout import ObservationSize
 
 PASSES, MOST_UPDATES = 400, 8_000
 """Number of times that imitation draws each demonstrated step by default, and its largest number of updates."""
+SMALLEST_DISCOUNT = 0.99
+"""The default discount for short demonstrations."""
 
 
 @dataclass
@@ -79,8 +81,13 @@ class PolicyConfig:
                 f"batch_size must be at least 2: advantages are normalised within a batch; got {self.batch_size}"
             )
 
-    def for_demonstrations(self, steps: int) -> Self:
-        """Return the settings with `imitation.updates` for demonstrations with so many steps worth imitating."""
+    def for_demonstrations(self, steps: int, length: float) -> Self:
+        """Return the settings with the numbers that follow from the demonstrations, where they are not set.
+
+        Args:
+            steps: Number of steps worth imitating.
+            length: Median number of steps of a demonstration.
+        """
         if self.imitation.updates is not None:
             return self
         updates = min(math.ceil(PASSES * steps / self.batch_size), MOST_UPDATES)
@@ -131,8 +138,9 @@ class ChunkCriticConfig(PolicyConfig):
     target_candidates: int = 1
     """Number of chunks proposed for the bootstrapped value of a critic's target. The critic chooses among them.
     More candidates make the target more optimistic."""
-    discount: float = 0.99
-    """Discount factor per primitive step. Values closer to 1 look further ahead, but are harder to learn."""
+    discount: float | None = None
+    """Discount factor per primitive step. By default, it halves a reward over the median length of a demonstration, but
+    is at least 0.99. Values closer to 1 look further ahead, but are harder to learn."""
     critic_members: int = 2
     """Number of critics in the ensemble. The value is their mean."""
     critic_width: int = 256
@@ -149,6 +157,19 @@ class ChunkCriticConfig(PolicyConfig):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 1 <= (self.critic_horizon or self.n_action_steps) <= self.horizon:
             raise ValueError(f"critic_horizon must be in 1 ... horizon = {self.horizon}, got {self.critic_horizon}")
+        if not 0 <= self.step_discount <= 1:
+            raise ValueError(f"discount must be in [0, 1], got {self.discount}")
+
+    def for_demonstrations(self, steps: int, length: float) -> Self:
+        settings = super().for_demonstrations(steps, length)
+        if settings.discount is not None:
+            return settings
+        return replace(settings, discount=max(SMALLEST_DISCOUNT, 0.5 ** (1 / length)))
+
+    @property
+    def step_discount(self) -> float:
+        """Discount per primitive step: the smallest, unless it is set or `for_demonstrations` did."""
+        return SMALLEST_DISCOUNT if self.discount is None else self.discount
 
 
 @dataclass

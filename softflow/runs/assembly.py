@@ -235,14 +235,19 @@ def make_algorithm(
     return made
 
 
-def with_imitation_updates(config: TrainConfig[Any], steps: int) -> TrainConfig[Any]:
-    """Return the settings with the number of imitation updates for demonstrations with so many steps worth imitating.
+def for_demonstrations(config: TrainConfig[Any], steps: int, length: float) -> TrainConfig[Any]:
+    """Return the settings with the numbers that follow from the demonstrations (`PolicyConfig.for_demonstrations`).
 
     Settings that give a number are kept, and so are those of a method without `PolicyConfig`.
+
+    Args:
+        config: The settings.
+        steps: Number of steps worth imitating, with mirror images.
+        length: Median number of steps of a demonstration.
     """
     if not isinstance(config.method, PolicyConfig):
         return config
-    return replace(config, method=config.method.for_demonstrations(steps))
+    return replace(config, method=config.method.for_demonstrations(steps, length))
 
 
 def with_saved_weights(config: TrainConfig[Any]) -> TrainConfig[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from gymnasium.vector import VectorEnv
 
 from flows import NormalizedFlow
 from softflow.algos import Algorithm
-from softflow.algos.settings import PolicyConfig
+from softflow.algos.settings import ChunkCriticConfig, PolicyConfig
 from softflow.console import note, remark
 from softflow.data import Episode, action_statistics, constant_dimensions, describe_reward
 from softflow.data.takeovers import describe_takeovers
@@ -57,6 +58,8 @@ def announce(
             note(taken_over)
     if (imitating := how_much_is_imitated(config.method, inputs.imitated_steps)) is not None:
         note(imitating)
+    if (discounting := how_far_ahead(config.method)) is not None:
+        note(discounting)
     note(what_is_seen(environments, inputs.learned_from))
     if (acted := how_much_is_acted(algorithm, demonstrations)) is not None:
         note(acted)
@@ -115,6 +118,14 @@ def how_much_is_imitated(method: Any, steps: int) -> str | None:
     updates = method.imitation_updates
     times = updates * method.batch_size / steps
     return f"imitation makes {updates:,} updates, and draws each of these steps about {times:,.0f} times"
+
+
+def how_far_ahead(method: Any) -> str | None:
+    """Say after how many steps a reward counts half. None if there is no critic."""
+    if not isinstance(method, ChunkCriticConfig) or not 0 < method.step_discount < 1:
+        return None
+    half = math.log(0.5) / math.log(method.step_discount)
+    return f"discount {method.step_discount:.4g} per step: a reward that is {half:.0f} steps ahead counts half"
 
 
 def how_much_is_acted(algorithm: Algorithm, demonstrations: Sequence[Episode]) -> str | None:

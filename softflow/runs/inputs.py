@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
+
 from softflow.data import Corrections, Dataset, Episode, ImitationRule, check_compatible
 from softflow.data.imitable import Choice
 from softflow.envs import NO_ENVIRONMENT
 from softflow.policies.bases import is_foreign
-from softflow.runs.assembly import BASE, Deployed, load_deployed, make_mirror, with_imitation_updates
+from softflow.runs.assembly import BASE, Deployed, for_demonstrations, load_deployed, make_mirror
 from softflow.runs.config import TrainConfig
 from softflow.runs.given_corrections import first_corrections, save_copy, saved_corrections
 from softflow.runs.given_demonstrations import (
@@ -145,7 +147,8 @@ def read_inputs(
     mirror = make_mirror(run, dataset.episodes[0].layout)
     named = f"corrections {' '.join(corrections_files or ())}"
     inputs = Inputs(dataset, held_out, base_name, base, named, corrections, imitated, mirror)
-    return inputs, with_imitation_updates(replace(config, run=run), inputs.imitated_steps)
+    length = float(np.median([len(episode) for episode in inputs.demonstrations]))
+    return inputs, for_demonstrations(replace(config, run=run), inputs.imitated_steps, length)
 
 
 def _corrections(
