@@ -112,6 +112,14 @@ def test_a_file_cannot_be_the_folder(executed: list[Planned], capsys: pytest.Cap
     assert capsys.readouterr().err == expected
 
 
+def test_the_folder_of_a_run_cannot_be_the_folder(executed: list[Planned], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("first").mkdir()
+    Path("first/config.yaml").touch()
+    assert main(["first"]) == 2 and not executed
+    assert capsys.readouterr().err == "error: first is the folder of a run: choose another one for the study\n"
+    assert [one.name for one in Path("first").iterdir()] == ["config.yaml"]
+
+
 def test_a_changed_setting_is_named(executed: list[Planned], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "--", "--online.steps", "1000"]) == 0
     assert main(["study", "--seeds", "1", "--", "--online.steps", "2000"]) == 2
