@@ -148,12 +148,12 @@ def test_every_documented_command_is_valid(executed: list[Planned], monkeypatch:
 
 @pytest.mark.slow
 def test_the_first_study_of_the_documentation_shows_what_it_says() -> None:
-    command = next(command for command in commands(ROOT / "docs" / "how-to" / "scale.md") if "runs/first" in command)
+    command = next(command for command in commands(ROOT / "docs" / "how-to" / "scale.md") if "runs/flows" in command)
     assert main(command) == 0
-    rates = {row["flow"]: float(row["success"]) for row in csv.DictReader(Path("runs/first/results.csv").open())}
+    rates = {row["flow"]: float(row["success"]) for row in csv.DictReader(Path("runs/flows/results.csv").open())}
     assert rates["gaussian"] < 0.5 < rates["coupling"]
     for name in ("results.md", "evaluations.csv", "success.png", "success.svg", "plan.json"):
-        assert Path("runs/first", name).is_file()
+        assert Path("runs/flows", name).is_file()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
