@@ -140,11 +140,11 @@ def rearranged(reading: Reading, arrangement: Arrangement, expected: TaskSpec) -
     names = number_names(expected)
     wrong = [number for number, stored in enumerate(order) if (stored, signs[number]) != (number, 1)]
     truth = [f"{names[number]} is {'-' if signs[number] < 0 else ''}{names[order[number]]}" for number in wrong]
-    claim = f"numbers of the actions stand in another order or have another sign: {', '.join(truth)} of the dataset"
+    claim = f"numbers of the actions are in another order or have another sign: {', '.join(truth)} of the dataset"
     judged_by = sorted({driven for number in wrong for driven in arrangement.driven[number]})
     advice = (
-        "rearrange the actions so; if they are right, numbers of the observations stand in another order or have "
-        "another sign, so rearrange these"
+        "rearrange the actions so; if they are right, numbers of the observations are in another order or have another "
+        "sign, so rearrange these"
     )
     readings: list[Reading] = []
     for name, actions in (("rearranged", scaled), ("rearranged in [-1, 1]", unit)):

@@ -11,6 +11,9 @@ from softflow.data.row_file import unchanging
 from softflow.task.layout import ObservationLayout
 from softflow.task.parts import ACTION_TOLERANCE
 
+RESCALE = "rescale actions to [-1, 1], as Episode.from_native does with the bounds of the robot"
+"""What to do with actions in other units."""
+
 
 def numbers(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
     """Return `value` as a new read-only float32 array with the axes that `shape` names.
@@ -42,7 +45,7 @@ def actions(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
     array = numbers(name, value, shape)
     outside = np.argwhere(np.abs(array) > 1 + ACTION_TOLERANCE)
     if len(outside):
-        raise ValueError(f"{name}{_at(array, outside[0])} is outside [-1, 1]: rescale actions to [-1, 1]")
+        raise ValueError(f"{name}{_at(array, outside[0])} is outside [-1, 1]: {RESCALE}")
     clipped = np.clip(array, -1, 1)
     clipped.flags.writeable = False
     return clipped

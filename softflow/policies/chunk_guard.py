@@ -71,7 +71,10 @@ class ChunkGuard(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(density, FlowPolicy):
-            raise ValueError(f"a guard needs the density of a FlowPolicy, got {type(density).__name__}")
+            raise ValueError(
+                f"a guard needs the density of a FlowPolicy, got {type(density).__name__}: calibrate it on a run of "
+                "--algo imitation; it can then guard any policy of this task"
+            )
         if not density.flow.exact_density:
             raise ValueError(
                 f"flow {density.flow_name!r} has no exact density, which a guard needs: train the imitation policy "

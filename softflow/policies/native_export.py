@@ -126,7 +126,7 @@ def export_greedy(deployed: BestOfN, path: str | Path, format: str) -> float:
     deployed.policy.require_statistics()
     if isinstance(deployed.policy, SteeredPolicy) and isinstance(deployed.policy.root, ForeignPolicy):
         raise UserError(
-            f"base {deployed.policy.root.reference} is the policy of another project, and is in no file of ours: load "
+            f"base {deployed.policy.root.reference} is the policy of another project, which cannot be exported: load "
             "the run with softflow.load where that project is installed"
         )
     deployed = copy.deepcopy(deployed).cpu().eval()

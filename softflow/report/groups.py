@@ -16,6 +16,8 @@ from softflow.training.intervals import Counts
 
 MAY_DIFFER = {"seed", *WITHOUT_EFFECT}
 """Settings in which the runs of a group may differ."""
+FROM_DATA = "from the demonstrations"
+"""The value of a setting that was not given. It may be another number in every run of a group."""
 ENVIRONMENT = "env"
 LONGEST_LABEL = 3
 """Number of further settings that a label may name."""
@@ -146,7 +148,8 @@ def _shared(runs: Sequence[History]) -> list[str]:
 
 
 def _of_the_method(run: History) -> dict[str, Any]:
-    return {name: value for name, value in run.settings.items() if name not in MAY_DIFFER}
+    settings = {name: value for name, value in run.settings.items() if name not in MAY_DIFFER}
+    return settings | dict.fromkeys(run.from_data & settings.keys(), FROM_DATA)
 
 
 def _without_seed(run: History) -> dict[str, Any]:
@@ -167,4 +170,4 @@ def _label(run: History, others: Sequence[History]) -> str:
     parts = [str(run.settings.get("algo", "unknown method"))]
     if differing.pop("num_demos", None):
         parts.append(f"{run.settings.get('num_demos')} demonstrations")
-    return ", ".join([*parts, *(f"{name} {run.settings.get(name)}" for name in list(differing)[:LONGEST_LABEL])])
+    return ", ".join([*parts, *(f"{name} {_of_the_method(run).get(name)}" for name in list(differing)[:LONGEST_LABEL])])

@@ -5,6 +5,7 @@ The run may still be training, and an earlier version may have trained it, whose
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from softflow.errors import UserError
+from softflow.errors import UserError, one_line
+from softflow.files import read_settings
 from softflow.runs.config import read_config
 from softflow.runs.run import Metric, Run
 from softflow.settings.fields import dotted_values
@@ -54,12 +56,14 @@ class History:
     Attributes:
         folder: The run folder.
         settings: The settings by their dotted names. Those that an earlier version did not know have its behaviour.
+        from_data: The names of the settings that were not given, but follow from the demonstrations.
         scalars: The scalars by name, in chronological order.
         episodes: The rows of `episodes.csv`. None if the run recorded none.
     """
 
     folder: RunFolder
     settings: dict[str, Any]
+    from_data: frozenset[str]
     scalars: dict[str, list[Metric]]
     episodes: list[EpisodeRow] | None
 
@@ -171,4 +175,13 @@ def read_history(path: str) -> History:
     folder = RunFolder.open(path)
     settings = dotted_values(read_config(str(folder.config_path)))
     scalars = Run(path).metrics() if folder.metrics_path.is_file() else {}
-    return History(folder, settings, scalars, read_episodes(folder))
+    return History(folder, settings, _from_data(folder), scalars, read_episodes(folder))
+
+
+def _from_data(folder: RunFolder) -> frozenset[str]:
+    if not folder.from_data_path.is_file():  # an earlier version trained the run
+        return frozenset()
+    try:
+        return frozenset(json.loads(read_settings(folder.from_data_path)))
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(f"{folder.from_data_path}: not a list of names: {one_line(error)}") from error

@@ -131,8 +131,8 @@ def without_environment(config: RunConfig, given: Dataset | None) -> tuple[RunCo
         given = read_dataset(file.path, file.format, names=file.names)
     if given.task is None:
         raise UserError(
-            f"{config.demos or 'demos'}: it does not say what is observed and done, and there is no environment that "
-            "does: save it with a task (softflow.data.save_demonstrations), or give --env"
+            f"{config.demos or 'demos'}: it does not describe its observations and actions, and there is no "
+            "environment that does: save it with a task (softflow.data.save_demonstrations), or give --env"
         )
     options = {**config.env_options, "task": given.task.describe()}
     return replace(config, env_options=options, eval_episodes=0), given

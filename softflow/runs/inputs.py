@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -25,6 +26,7 @@ from softflow.runs.given_demonstrations import (
     with_more_demonstrations,
     without_environment,
 )
+from softflow.settings.fields import dotted_values
 from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.training.checkpoint import save_policy
@@ -45,6 +47,7 @@ class Inputs:
         corrections: Labelled decisions, or episodes with takeovers. None if there are none.
         imitated: The rule that says which steps are imitated.
         mirror: Returns the mirror image of an episode. None if episodes are not mirrored.
+        from_data: The names of the settings that were not given, but follow from the demonstrations.
     """
 
     dataset: Dataset
@@ -55,6 +58,7 @@ class Inputs:
     corrections: Corrections | Dataset | None
     imitated: Choice
     mirror: Callable[[Episode], Episode] | None
+    from_data: Sequence[str] = ()
 
     @property
     def demonstrations(self) -> list[Episode]:
@@ -101,8 +105,9 @@ class Inputs:
         check_compatible(self.demonstrations, task.observation_size, task.action_dim)
 
     def save(self, folder: RunFolder) -> None:
-        """Write copies of the demonstrations, the corrections and the base's policy to the run folder."""
+        """Write `from_data` and copies of demonstrations, corrections and the base's policy to the run folder."""
         with folder.writing():
+            folder.from_data_path.write_text(f"{json.dumps(self.from_data)}\n", encoding="utf-8")
             save_copies(folder.path, self.dataset, self.held_out)
             if self.corrections is not None:
                 save_copy(folder.path, self.corrections)
@@ -148,7 +153,10 @@ def read_inputs(
     named = f"corrections {' '.join(corrections_files or ())}"
     inputs = Inputs(dataset, held_out, base_name, base, named, corrections, imitated, mirror)
     length = float(np.median([len(episode) for episode in inputs.demonstrations]))
-    return inputs, for_demonstrations(replace(config, run=run), inputs.imitated_steps, length)
+    resolved = for_demonstrations(replace(config, run=run), inputs.imitated_steps, length)
+    before, after = dotted_values(config.method), dotted_values(resolved.method)
+    from_data = [name for name, value in after.items() if before[name] is None and value is not None]
+    return replace(inputs, from_data=from_data), resolved
 
 
 def _corrections(

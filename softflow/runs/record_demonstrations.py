@@ -19,6 +19,7 @@ from softflow.envs.registry import Env
 from softflow.errors import UserError
 from softflow.runs.recorder import DEMONSTRATION_SEEDS, Recorder, Take, task_of
 from softflow.task import TaskSpec
+from softflow.task.parts import ACTION_TOLERANCE
 from softflow.training.checked_environment import ENVIRONMENT_ERRORS, CheckedEnvironment
 from softflow.training.failures import EnvironmentErrors, Lost
 from softflow.training.global_state import environments_turn
@@ -115,7 +116,14 @@ class _DemonstratorRecorder(Recorder):
     def show(self, environment: CheckedEnvironment, index: int) -> Episode:
         take, demonstrator = self._begin(environment, index)
         while not take.has_ended:
-            take.step(demonstrator.act())
+            action = np.asarray(demonstrator.act())
+            if (np.abs(action) > 1 + ACTION_TOLERANCE).any():
+                raise UserError(
+                    f"step {len(take)} of the demonstration with seed {self.seed_of(index)}: the demonstrator returned "
+                    f"{np.array2string(action, precision=3)}: act must return actions in [-1, 1], where -1 and 1 are "
+                    "the bounds of the action space (docs/start/your-environment.md)"
+                )
+            take.step(action)
         return take.finish(take.is_success, demonstrator.mode)
 
     def _begin(self, environment: CheckedEnvironment, index: int) -> tuple[Take, Demonstrator]:

@@ -14,7 +14,7 @@ from softflow.robot import ControlLoop, LoopSettings, Robot
 from softflow.robot.control import Native
 from softflow.runs.assembly import require_new_file
 from softflow.runs.devices import make_device, pygame_needed
-from softflow.runs.robots import control_rate, open_robot, recorded, run_episodes, success_of
+from softflow.runs.robots import control_rate, open_robot, recorded, require_robot, run_episodes, success_of
 from softflow.task import TaskSpec
 from softflow.teleop import find_device
 from softflow.training.config import EnvOptions, RunConfig
@@ -66,7 +66,7 @@ class RobotRecording:
         config: The settings.
 
     Raises:
-        UserError: The file to write exists, there is no such device, or pygame is missing.
+        UserError: The file to write exists, there is no such device or robot, or pygame is missing.
     """
 
     def __init__(self, config: RecordRobotConfig) -> None:
@@ -74,6 +74,7 @@ class RobotRecording:
         with pygame_needed():  # before a robot is opened
             importlib.import_module("softflow.teleop.takeover_window")
         find_device(config.teleop)
+        require_robot(config.robot)
         self._config = config
         self._endings = list[bool]()
         self._loop: ControlLoop | None = None

@@ -210,10 +210,10 @@ class Trials:
         self.findings.append(
             Finding(
                 "order",
-                f"the parts of an observation stand in another order than the dataset says: read as {names}, its first "
-                f"observations disagree with resets {after / before:.2f} times as much as read as {expected}, in the "
-                "parts that stand elsewhere",
-                "rearrange the columns, or make the episodes by Episode.from_native, which goes by names",
+                f"the parts of the observations are in another order than the dataset says: read as {names}, their "
+                f"first rows differ from resets {after / before:.2f} times as much as read as {expected}, in the parts "
+                "that change place",
+                "rearrange the columns, or make the episodes with Episode.from_native, which goes by names",
             )
         )
 

@@ -49,8 +49,13 @@ def require_robot(name: str) -> None:
     """
     if _is_class(name):
         _constructor(name)
-    else:
+        return
+    try:
         resolve_env_id(name)
+    except UserError as error:
+        if ":" in name:
+            raise
+        raise UserError(f"{error} A robot class of your own is written module:Class.") from error
 
 
 def control_rate(given: float | None, robot: Robot, policy: TaskSpec | None = None) -> float:

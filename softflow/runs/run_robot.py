@@ -116,8 +116,8 @@ class RobotSession:
             raise UserError("takeover_options are those of a device or a supervisor: give --takeover as well")
         if not Path(run).is_dir():
             raise UserError(
-                f"{run}: no such run folder: give the --run-dir of a softflow-train, or to learn while the robot works "
-                "the folder of a softflow-train --robots that has started"
+                f"{run}: no such run folder: give the folder of a run or, to learn while the robot works, the folder "
+                "of softflow-train --robots, which must have started"
             )
         self._learner = Spool(run) if is_of_learner(run) else None
         if self._learner is not None:

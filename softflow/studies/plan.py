@@ -14,6 +14,7 @@ from softflow.files import written_whole
 from softflow.runs.layers import CHANGEABLE, LENGTH
 from softflow.training.checkpoint_folders import path_safe
 from softflow.training.config import WITHOUT_EFFECT, RunConfig
+from softflow.training.run_folder import RunFolder
 
 PLAN = "plan.json"
 """The file of a study that names its runs and their settings."""
@@ -143,10 +144,12 @@ class Plan:
         folder: The folder of the study. It need not exist.
 
     Raises:
-        UserError: Its plan cannot be read.
+        UserError: It is the folder of a run, or its plan cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
+        if RunFolder(folder).config_path.is_file():
+            raise UserError(f"{folder} is the folder of a run: choose another one for the study")
         self.folder, self.file = folder, folder / PLAN
         self.runs: dict[str, Planned] = {}
         if self.file.is_file():

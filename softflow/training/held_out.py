@@ -82,8 +82,8 @@ class HeldOut:
             better = Evaluated(*where, result).is_worse_than(Evaluated(*where, other))
             outcome = "the policy in training replaces it" if better else "nothing changes"
             note(
-                f"held-out episodes: the policy in training succeeds in {other.success_rate:.2f}, the one that acts in "
-                f"{result.success_rate:.2f} of {result.episodes}: {outcome}"
+                f"the policy in training succeeds in {other.success_rate:.2f} of {result.episodes} held-out episodes, "
+                f"the one that acts in {result.success_rate:.2f}: {outcome}"
             )
             if better:
                 algorithm.deploy_contender(others)

@@ -2,6 +2,7 @@
 
 runs/<env>/<algo>/<time>_s<seed>/
     config.yaml               the resolved configuration, written before training starts
+    from_data.json            the names of the settings that were not given, but follow from the demonstrations
     metrics.csv, tb/          scalars (see `softflow.training.logging`)
     episodes.csv              one row per episode (see `softflow.training.episode_table`)
     videos/
@@ -53,6 +54,7 @@ class RunFolder:
         self.given = str(path)
         self.path = Path(path).absolute()
         self.config_path = self.path / "config.yaml"
+        self.from_data_path = self.path / "from_data.json"
         self.metrics_path = self.path / "metrics.csv"
         self.episodes_path = self.path / "episodes.csv"
         self.tensorboard_path = self.path / "tb"

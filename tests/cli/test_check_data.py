@@ -81,7 +81,7 @@ FAULTS: list[tuple[str, Change, str, str]] = [
     ("peg_insertion", late, "timing", "row t was executed in row t - 1"),
     ("peg_insertion", early, "timing", "row t was executed in row t + 1"),
     ("peg_insertion", reordered, "order", f"read as {', '.join(PARTS)}"),
-    ("peg_insertion", hand_for_head, "order", "read as head, gripper, hole, opening, tail, its"),
+    ("peg_insertion", hand_for_head, "order", "read as head, gripper, hole, opening, tail, their"),
     ("peg_insertion", flipped, "actions", "another sign: action[1] is -action[1] of the dataset. Replayed so"),
     ("peg_insertion", exchanged, "actions", "sign: action[0] is action[1], action[1] is action[0] of the dataset. "),
     ("two_routes", flipped, "actions", "another sign: action[1] is -action[1] of the dataset. Replayed so"),
@@ -143,7 +143,7 @@ def test_effects_that_too_few_replays_prove_are_a_remark(recorded: dict[str, Dat
     save(recorded["two_routes"], flipped, seeds=False)
     result = command("softflow-data check d.npz --env two_routes --episodes 3")
     assert result.status == 0
-    assert "remark: by their effects, numbers of the actions stand in another order or have another" in result.out
+    assert "remark: by their effects, numbers of the actions are in another order or have another" in result.out
     assert "action[1] is -action[1] of the dataset; the replays do not prove it\n" in result.out
 
 

@@ -179,7 +179,7 @@ def test_an_export_is_refused(command: Any, demonstrations: Path) -> None:
     line = f"{TRAIN} --algo residual --base {MODULE}:Plain --demos {demonstrations} --online.steps 100"
     assert command(f"{line} --base-rollouts.steps 0").status == 0
     refused = command("softflow-export steered --format torchscript --out policy.pt").error()
-    assert f"base {MODULE}:Plain is the policy of another project, and is in no file of ours" in refused
+    assert f"base {MODULE}:Plain is the policy of another project, which cannot be exported" in refused
     assert not Path("policy.pt").exists()
     assert "a guard needs the density" in command(f"softflow-guard steered --demos {demonstrations} --out g").error()
 

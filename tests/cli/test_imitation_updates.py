@@ -60,3 +60,7 @@ def test_a_run_says_its_number_and_keeps_it(command: Any, demonstrations: Path) 
     assert "imitation makes 94 updates, and draws each of these steps about 401 times\n" in result.out
     assert load_file("run/config.yaml").values["imitation"]["updates"] == 94
     assert "imitation 94/94 (100 %)" in result.err
+    assert Path("run/from_data.json").read_text() == '["imitation.updates"]\n'
+    flags = f"--demos {demonstrations} {small} --run-dir given --imitation.updates 2"
+    given = command(f"softflow-train --algo imitation --env Pendulum-v1 {flags}")
+    assert given.status == 0 and Path("given/from_data.json").read_text() == "[]\n"

@@ -69,7 +69,7 @@ def test_what_is_missing_is_said_in_one_line(command: Command):
     for flags, expected in (
         ("--algo imitation", "without an environment there is no demonstrator: give demonstrations, --demos PATH"),
         ("--algo softflow --demos d.npz", "the stages online act, and there is no environment to act in"),
-        ("--algo imitation --demos nameless.npz", "nameless.npz: it does not say what is observed and done"),
+        ("--algo imitation --demos nameless.npz", "nameless.npz: it does not describe its observations and actions"),
     ):
         refused = command(f"softflow-train --env none {flags} --run-dir run {SMALL}")
         assert expected in refused.error()

@@ -107,6 +107,20 @@ def test_its_preset_is_for_training_and_does_not_disturb_recording(arm: None, co
     assert (settings["horizon"], settings["success"]) == (3, "any")
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_demonstrator_in_native_units_is_told_so_at_its_first_step(
+    arm: None, command: Command, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    import arm_task
+
+    monkeypatch.setattr(arm_task.Still, "act", lambda self: self.rng.uniform([0, 2], [0, 10]))
+    result = command(f"softflow-demo --env arm --episodes 3 --out d.npz --num-envs {processes}")
+    *_, refused = result.err.splitlines()
+    assert result.status == 2 and refused.startswith("error: step 0 of the demonstration with seed 0: the demonstrator")
+    assert "act must return actions in [-1, 1]" in refused
+    assert not Path("d.npz").exists()
+
+
 def test_its_module_may_bring_a_flow_and_a_reader(arm: None, command: Command) -> None:
     assert command("softflow-demo --env arm_task:Arm-v0 --episodes 4 --out d.npz").status == 0
     shutil.copy("d.npz", "d.log")

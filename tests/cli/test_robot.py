@@ -98,7 +98,7 @@ def test_a_guard_judges_and_limits(small_run: Path, command: Any) -> None:
     [
         ("walk run --robot Pendulum-v1", "unknown command 'walk'"),
         ("run run", "--robot"),
-        ("run nowhere --robot Pendulum-v1", "nowhere: no such run folder: give the --run-dir of a softflow-train"),
+        ("run nowhere --robot Pendulum-v1", "nowhere: no such run folder: give the folder of a run or, to learn"),
         ("run run --robot Pendulun-v1", "Pendulun-v1"),
         ("run run --robot nowhere:Arm", "cannot import 'nowhere'"),
         ("run run --robot wrong_mode --out hour.rec", "the robot has another task than the policy"),

@@ -168,7 +168,9 @@ def test_a_robot_is_looked_for_before_the_policy_is_loaded(run: Any, monkeypatch
         "error: robot 'rated_arm:Simulation': the class 'Simulation' is an environment: register it with gymnasium, "
         "and name it by its id, such as rated_arm:Simulation-v0 (docs/how-to/environments.md)\n"
     )
-    assert "no environment is called 'tape_cat'" in run("unrated", "Arm", "--robot tape_cat").error()
+    refused = run("unrated", "Arm", "--robot rated_arm").error()
+    assert "no environment is called 'rated_arm'" in refused
+    assert refused.endswith(" A robot class of your own is written module:Class.\n")
 
 
 def test_a_class_in_the_current_folder_needs_pythonpath(runs: Path, command: Command) -> None:

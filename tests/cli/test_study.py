@@ -112,6 +112,14 @@ def test_a_file_cannot_be_the_folder(executed: list[Planned], capsys: pytest.Cap
     assert capsys.readouterr().err == expected
 
 
+def test_the_folder_of_a_run_cannot_be_the_folder(executed: list[Planned], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("first").mkdir()
+    Path("first/config.yaml").touch()
+    assert main(["first"]) == 2 and not executed
+    assert capsys.readouterr().err == "error: first is the folder of a run: choose another one for the study\n"
+    assert [one.name for one in Path("first").iterdir()] == ["config.yaml"]
+
+
 def test_a_changed_setting_is_named(executed: list[Planned], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "--", "--online.steps", "1000"]) == 0
     assert main(["study", "--seeds", "1", "--", "--online.steps", "2000"]) == 2
@@ -140,12 +148,12 @@ def test_every_documented_command_is_valid(executed: list[Planned], monkeypatch:
 
 @pytest.mark.slow
 def test_the_first_study_of_the_documentation_shows_what_it_says() -> None:
-    command = next(command for command in commands(ROOT / "docs" / "how-to" / "scale.md") if "runs/first" in command)
+    command = next(command for command in commands(ROOT / "docs" / "how-to" / "scale.md") if "runs/flows" in command)
     assert main(command) == 0
-    rates = {row["flow"]: float(row["success"]) for row in csv.DictReader(Path("runs/first/results.csv").open())}
+    rates = {row["flow"]: float(row["success"]) for row in csv.DictReader(Path("runs/flows/results.csv").open())}
     assert rates["gaussian"] < 0.5 < rates["coupling"]
     for name in ("results.md", "evaluations.csv", "success.png", "success.svg", "plan.json"):
-        assert Path("runs/first", name).is_file()
+        assert Path("runs/flows", name).is_file()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

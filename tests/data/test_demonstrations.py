@@ -199,7 +199,10 @@ def test_check_compatible():
         (dict(observation=at((8, 3), (6, 1), np.nan)), "starts at step 5: observation[1, 1] = nan is not a finite"),
         (dict(final_observation=at((3, 3), (1, 2), np.inf)), "starts at step 4: observation[1, 2] = inf is not a f"),
         (dict(reward=at((8,), (0,), -np.inf)), "episode 0, which starts at step 0: reward[0] = -inf is not a finite"),
-        (dict(action=at((8, 2), (4, 1), 1.1)), "starts at step 4: action[0, 1] = 1.1 is outside [-1, 1]"),
+        (
+            dict(action=at((8, 2), (4, 1), 1.1)),
+            "starts at step 4: action[0, 1] = 1.1 is outside [-1, 1]: rescale actions to [-1, 1], as Episode.",
+        ),
         (dict(mode=np.array([0, -3, 0])), "episode 1, which starts at step 4: mode must be"),
     ],
 )

@@ -89,6 +89,24 @@ def test_a_setting_that_an_earlier_version_did_not_write_is_no_difference(tmp_pa
     assert differences(runs) == {} and len(group_runs(runs)) == 1
 
 
+def test_a_setting_that_follows_from_the_demonstrations_is_no_difference(tmp_path: Path) -> None:
+    """Seeds that record their own demonstrations imitate them for different numbers of updates."""
+    lengths = {"a": 3571, "b": 4224, "given": 3571}
+    paths = [
+        write_run(tmp_path / name, f"seed: {seed}\nimitation: {{updates: {length}}}\n")
+        for seed, (name, length) in enumerate(lengths.items())
+    ]
+    for name, names in (("a", '["imitation.updates"]'), ("b", '["imitation.updates"]'), ("given", "[]")):
+        (tmp_path / name / "from_data.json").write_text(names)
+    both, given = group_runs(read_histories(paths))
+    assert [run.seed for run in both.runs] == [0, 1]
+    assert both.label == "softflow, imitation.updates from the demonstrations"
+    assert given.label == "softflow, imitation.updates 3571"
+    (tmp_path / "a" / "from_data.json").write_text("3")
+    with pytest.raises(UserError, match=r"from_data\.json: not a list of names"):
+        read_histories(paths)
+
+
 def test_evaluations_are_pooled_by_their_number(tmp_path: Path) -> None:
     paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", "seed: 1\n", success=(0.7, 1.0))]
     [group] = group_runs(read_histories(paths))

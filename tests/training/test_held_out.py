@@ -80,7 +80,7 @@ def test_at_the_end_the_policy_in_training_deploys_if_it_succeeds_more_often(
     trainer = run.trainer()
     [*_, last] = trainer.run()
     assert last.counts == (in_training if deploys else deployed, 50)
-    said = f"succeeds in {in_training / 50:.2f}, the one that acts in {deployed / 50:.2f} of 50: "
+    said = f"succeeds in {in_training / 50:.2f} of 50 held-out episodes, the one that acts in {deployed / 50:.2f}: "
     assert said + ("the policy in training replaces it" if deploys else "nothing changes") in capsys.readouterr().out
     algorithm, kept = trainer.algorithm, load_policy(run.path / "checkpoints" / last.folder)
     assert isinstance(algorithm, SoftFlow) and algorithm.trial is not None
