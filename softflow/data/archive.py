@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from softflow.errors import did_you_mean, one_line, require_version
+from softflow.errors import UserError, did_you_mean, one_line, require_version
 from softflow.files import FREE_MEMORY, MEMORY_PER_BYTE, SizeError, require_size, written_whole
 
 VERSION = "schema_version"
@@ -267,7 +267,7 @@ def _require_intact(path: Path) -> None:
         raise ValueError("not an .npz file: write it with softflow.data or numpy.savez")
     try:
         check_zip(path)
-    except (OSError, SizeError):
+    except (OSError, SizeError, UserError):
         raise
     except Exception as error:  # zipfile raises errors of many types for damaged files
         raise ValueError(f"the file is truncated or corrupt ({one_line(error)}): copy or record it again") from error

@@ -60,7 +60,8 @@ def parse(text: str) -> Callable[[Episode, int], bool]:
             parsed = ast.parse(source, mode="eval")
     except SyntaxError as error:
         rest = source[max(error.offset or 1, 1) - 1 :]
-        raise ValueError(f"where cannot be read: see {_quoted(rest) if rest else 'its end'}") from error
+        hint = "; to compare, write ==" if re.match(r"=(?!=)", rest) else ""
+        raise ValueError(f"where cannot be read: see {_quoted(rest) if rest else 'its end'}{hint}") from error
     except (ValueError, MemoryError, RecursionError) as error:  # characters that are no text, or deep nesting
         raise ValueError(f"where cannot be read: {_quoted(source)} is no text, or is nested too deeply") from error
     return _Compiler(source).compile(parsed.body, True)

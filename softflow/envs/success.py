@@ -55,8 +55,8 @@ class SuccessReward(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, _, terminated, truncated, info = self.env.step(action)
         if "is_success" not in info:
             raise UserError(
-                f"{self.unwrapped} says neither 'is_success' nor 'success' in its info, which its reward shall depend "
-                "on: leave out the option sparse_success, and let --reward be dataset"
+                f"{self.unwrapped} says neither 'is_success' nor 'success' in its info, from which its reward is "
+                "computed: leave out the option sparse_success, and let --reward be dataset"
             )
         success = info["is_success"]
         reward = self._at_success if success else self._otherwise

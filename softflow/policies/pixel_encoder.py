@@ -16,7 +16,7 @@ from softflow.errors import did_you_mean
 from softflow.policies.encoded_rows import EncodedRows
 from softflow.policies.mean_picture import MeanPicture
 from softflow.policies.pooling import POOLINGS
-from softflow.policies.pretrained import FrozenNetwork, timm_networks
+from softflow.policies.pretrained import FrozenNetwork, require_source, timm_networks
 from softflow.policies.random_shift import shifted
 from softflow.task.layout import SMALLEST_IMAGE, ObservationLayout, Part
 
@@ -341,3 +341,10 @@ def _find_trunk(trunk: str, options: Mapping[str, Any]) -> Trunk:
 
 OWN_OPTIONS = ("features", "pool", "copies", "shift")
 """Options that every encoder has."""
+
+
+def require_encoder(name: str, options: Mapping[str, Any]) -> None:
+    """Raise `ValueError` or `ImportError` if an encoder or an option is unknown, or a network has no weights."""
+    trunk = _find_trunk(name, {key: value for key, value in options.items() if key not in OWN_OPTIONS})
+    if isinstance(trunk, partial) and trunk.func is FrozenNetwork:
+        require_source(name, options.get("weights"), options.get("download", False))

@@ -20,6 +20,17 @@ from softflow.policies.efficientnet_names import with_timm_names
 from softflow.task.layout import Part
 
 
+def require_source(model: str, weights: str | None = None, download: bool = False) -> None:
+    """Raise `ValueError` unless exactly one source of the weights of a network is given."""
+    if weights is None and not download:
+        raise ValueError(
+            f"encoder {model!r} needs its weights: give --encoder-options.weights FILE, or "
+            "--encoder-options.download true"
+        )
+    if weights is not None and download:
+        raise ValueError(f"encoder {model!r}: both weights and download are given: leave one out")
+
+
 class FrozenNetwork(nn.Module):
     """A frozen network of timm up to its last grid of features: (B, 3, H, W) in [0, 1] -> (B, h, w, C).
 
@@ -58,13 +69,7 @@ class FrozenNetwork(nn.Module):
         super().__init__()
         if image.shape[2] != 3:
             raise ValueError(f"encoder {model!r} takes 3 channels, image {image.name!r} has {image.shape[2]}")
-        if weights is None and not download:
-            raise ValueError(
-                f"encoder {model!r} needs its weights: give --encoder-options.weights FILE, or "
-                "--encoder-options.download true"
-            )
-        if weights is not None and download:
-            raise ValueError(f"encoder {model!r}: both weights and download are given: leave one out")
+        require_source(model, weights, download)
         if size < 0 or grid < 1:
             raise ValueError(f"encoder {model!r}: size must be at least 0 and grid at least 1, got {size} and {grid}")
         timm = import_timm(model)

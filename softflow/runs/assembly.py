@@ -25,6 +25,7 @@ from softflow.envs.success import reward_success
 from softflow.errors import UserError, one_line
 from softflow.policies import BestOfN
 from softflow.policies.bases import is_foreign
+from softflow.policies.pixel_encoder import require_encoder
 from softflow.policies.weights import memory_limit
 from softflow.runs.config import TrainConfig, read_config
 from softflow.task import TaskSpec
@@ -265,16 +266,29 @@ def require_networks(config: TrainConfig[Any]) -> None:
     """Check the networks of a new run's configuration, before anything is recorded.
 
     Raises:
-        UserError: The flow is unknown or lacks an option, or the path of an encoder's weights is empty.
+        UserError: The flow is unknown or lacks an option, the encoder or one of its options is unknown, or no weights
+            of a pretrained encoder are named.
     """
-    has_base = getattr(config.method, "base", None) is not None  # whose weights are saved, so that their path is empty
-    if getattr(config.method, "encoder_options", {}).get("weights") == "" and not has_base:
-        raise UserError("encoder_options.weights is empty: give --encoder-options.weights FILE")
+    # With a base, the encoder and its weights are those of the base.
+    if getattr(config.method, "base", None) is None:
+        _require_encoder(config)
     name, options = (getattr(config.method, key, None) for key in ("flow", "flow_options"))
     if name is None:
         return
     try:
         find_flow(name, options or {})
+    except (ValueError, ImportError) as error:
+        raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
+
+
+def _require_encoder(config: TrainConfig[Any]) -> None:
+    name, options = (getattr(config.method, key, None) for key in ("encoder", "encoder_options"))
+    if (options or {}).get("weights") == "":
+        raise UserError("encoder_options.weights is empty: give --encoder-options.weights FILE")
+    if name is None:
+        return
+    try:
+        require_encoder(name, options or {})
     except (ValueError, ImportError) as error:
         raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
 

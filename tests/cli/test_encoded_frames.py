@@ -139,3 +139,8 @@ def test_evaluation_guard_export_and_steering_see(command: Any) -> None:
     steer = "softflow-train --env tests/Lamp-v0 --demos lamp.npz --config steer.yaml --base run"
     steered = command(f"{steer} --algo rfs --critic-width 8 --run-dir rfs --online.steps 16 --replay-capacity 100")
     assert steered.status == 0, steered
+
+
+def test_missing_weights_are_refused_before_demonstrations_are_recorded(command: Any) -> None:
+    pixels = "--env two_routes --env-options.observation pixels"
+    assert f"encoder '{NAME}' needs its weights" in command(f"softflow-train {pixels} --encoder {NAME}").error()

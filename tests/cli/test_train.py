@@ -176,6 +176,18 @@ def test_a_used_folder_is_refused_before_demonstrations_are_recorded(command: An
     assert "used exists" in command("softflow-train --env tape_cut --run-dir used").error()
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--encoder vonc", "unknown encoder 'vonc': "),
+        ("--encoder conv --encoder-options.channel 8", "encoder 'conv' has no option 'channel'"),
+    ],
+)
+def test_an_encoder_is_refused_before_demonstrations_are_recorded(flags: str, message: str, command: Any) -> None:
+    pixels = "--env two_routes --env-options.observation pixels"
+    assert message in command(f"softflow-train {pixels} --run-dir run {flags}").error()
+
+
 @pytest.mark.parametrize("flag", ["--resume run", "--resume=run"])
 def test_a_finished_run_is_resumed_without_harm(
     flag: str, small_run: Path, command: Any, snapshot: Callable[[], dict]

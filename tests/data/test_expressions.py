@@ -159,7 +159,7 @@ def test_any_other_text_is_refused_in_one_line(text: str) -> None:
             "where: unknown name 'lenght': valid: success, terminated, length, return, mode, seed, index, human",
         ),
         ("length < < 200", "where cannot be read: see '< 200'"),
-        ("length = 200", "where cannot be read: see '= 200'"),
+        ("length = 200", "where cannot be read: see '= 200'; to compare, write =="),
         ("return return", "where cannot be read: see 'return'"),
         ("", "where cannot be read: see its end"),
         ("length", "where: 'length' is a number, expected true or false"),

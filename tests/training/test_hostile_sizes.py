@@ -157,6 +157,9 @@ def test_a_dark_film_is_no_attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(SIZE_LIMITS, "0.1")
     with pytest.raises(UserError, match=f"{SIZE_LIMITS}=1"):
         load_demonstrations(path)
+    monkeypatch.setenv(SIZE_LIMITS, "much")
+    with pytest.raises(UserError, match=f"variable {SIZE_LIMITS} must be a number above 0, got 'much'$"):
+        load_demonstrations(path)
 
 
 # ------------------------------------------------------------------------------------------------------ policies
