@@ -269,28 +269,19 @@ def require_networks(config: TrainConfig[Any]) -> None:
         UserError: The flow is unknown or lacks an option, the encoder or one of its options is unknown, or no weights
             of a pretrained encoder are named.
     """
-    # With a base, the encoder and its weights are those of the base.
-    if getattr(config.method, "base", None) is None:
-        _require_encoder(config)
-    name, options = (getattr(config.method, key, None) for key in ("flow", "flow_options"))
-    if name is None:
-        return
-    try:
-        find_flow(name, options or {})
-    except (ValueError, ImportError) as error:
-        raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
-
-
-def _require_encoder(config: TrainConfig[Any]) -> None:
-    name, options = (getattr(config.method, key, None) for key in ("encoder", "encoder_options"))
-    if (options or {}).get("weights") == "":
-        raise UserError("encoder_options.weights is empty: give --encoder-options.weights FILE")
-    if name is None:
-        return
-    try:
-        require_encoder(name, options or {})
-    except (ValueError, ImportError) as error:
-        raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
+    checks: dict[str, Callable[[str, dict[str, Any]], object]] = {"flow": find_flow}
+    if getattr(config.method, "base", None) is None:  # with a base, the encoder and its weights are those of the base
+        if getattr(config.method, "encoder_options", {}).get("weights") == "":
+            raise UserError("encoder_options.weights is empty: give --encoder-options.weights FILE")
+        checks["encoder"] = require_encoder
+    for kind, check in checks.items():
+        name, options = (getattr(config.method, key, None) for key in (kind, f"{kind}_options"))
+        if name is None:
+            continue
+        try:
+            check(name, options or {})
+        except (ValueError, ImportError) as error:
+            raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
 
 
 def require_device(name: str) -> None:
