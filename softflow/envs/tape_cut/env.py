@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from softflow.envs.cameras import Cameras, Picture, with_inset
 from softflow.envs.generator_state import load_random_state, save_random_state
+from softflow.envs.look import Look
 from softflow.envs.options import ObservationKind, check_observation
 from softflow.envs.simulation import Array, Info, Observation, RewardKind, SimulatedTask, clip
 from softflow.envs.tape_cut.adroit import ADROIT_HAND
@@ -96,6 +97,8 @@ class TapeCutEnv(SimulatedTask):
         hand: ``"compact"`` with 9 joints, or ``"adroit"``, gymnasium-robotics' Adroit hand, with 22 joints.
         observation: ``"state"`` for one vector, or ``"pixels"`` for camera images and proprioception.
         image_size: Height and width of the observed images in pixels.
+        random_look: Size of the changes of light and colours that each episode draws, in [0, 1]; see ``Look``. 0 keeps
+            those of the scene. Motions do not depend on it. Only for the observation ``"pixels"``.
         width: Width of rendered images in pixels.
         height: Height of rendered images in pixels.
         camera: Camera for ``render``: ``"front"``, ``"side"``, ``"overview"`` or ``"hand"``.
@@ -120,6 +123,7 @@ class TapeCutEnv(SimulatedTask):
         hand: str = "compact",
         observation: ObservationKind = "state",
         image_size: int = 96,
+        random_look: float = 0.0,
         width: int = 640,
         height: int = 480,
         camera: str = "front",
@@ -134,6 +138,10 @@ class TapeCutEnv(SimulatedTask):
             raise UserError(f"image_size must be at least 1 pixel, got {image_size}")
         if sensor_noise and observation == "pixels":
             raise UserError("sensor_noise is of the observation 'state': leave it out with 'pixels'")
+        if not 0 <= random_look <= 1:
+            raise UserError(f"random_look must lie in [0, 1], got {random_look}")
+        if random_look and observation == "state":
+            raise UserError("random_look is of the observation 'pixels': leave it out with 'state'")
         self.randomize, self.sensor_noise, self.inset = randomize, sensor_noise, inset
         self.scene = TapeCutScene(HANDS[hand])
         super().__init__(
@@ -149,6 +157,7 @@ class TapeCutEnv(SimulatedTask):
             camera=camera,
         )
         self._felt = felt(len(self.scene.hand.joints))
+        self._look = Look(self.scene.model, random_look) if random_look else None
         self._cameras: Cameras | None = None
         if observation == "pixels":
             self._cameras = Cameras(self.scene.model, CAMERAS, image_size)
@@ -170,6 +179,8 @@ class TapeCutEnv(SimulatedTask):
         wrist = np.array([*(drawn[f"wrist_{name}"] for name in ("x", "y", "z", "yaw")), 0.0, 0.0])
         if self.randomize:
             self.scene.vary(Variation(*(self.np_random.uniform(*bounds) for bounds in VARIATION_RANGES.values())))
+        if self._look is not None:
+            self._look.draw(self.np_random)
         fingers = self.scene.hand.open_pose
         self.scene.place(self.case, self.fixture, scissors, wrist, fingers)
         self.targets = np.concatenate([wrist, fingers])
@@ -293,8 +304,10 @@ class TapeCutEnv(SimulatedTask):
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Return the complete state, including the random generator, as arrays that need no pickling."""
+        look = {} if self._look is None else {"look": self._look.numbers}
         return {
             **self.scene.save(),
+            **look,
             "targets": self.targets.copy(),
             "fixture": self.fixture.copy(),
             "case": self.case.copy(),
@@ -314,6 +327,8 @@ class TapeCutEnv(SimulatedTask):
         Raises:
             KeyError: An entry is missing.
         """
+        if self._look is not None:
+            self._look.set(state["look"])
         self.scene.load(state)
         self.targets, self.fixture, self.case = (np.array(state[name]) for name in ("targets", "fixture", "case"))
         self.steps, self.armed = int(state["steps"]), bool(state["armed"])

@@ -107,11 +107,31 @@ def test_a_process_forked_from_one_that_drew_is_told(
         ({"observation": "pixel"}, "no observation 'pixel': did you mean 'pixels'"),
         ({"observation": "pixels", "image_size": 0}, "image_size must be at least 1"),
         ({"observation": "pixels", "sensor_noise": 0.01}, "sensor_noise is of the observation 'state'"),
+        ({"observation": "pixels", "random_look": 1.5}, r"random_look must lie in \[0, 1\], got 1.5"),
+        ({"observation": "pixels", "random_look": float("nan")}, "random_look must lie in"),
+        ({"random_look": 0.3}, "random_look is of the observation 'pixels'"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TapeCutEnv(**options)
+
+
+def test_a_random_look_changes_no_motion_and_is_saved(renderer: type[FakeRenderer]) -> None:
+    plain, varied = (TapeCutEnv(observation="pixels", image_size=4, random_look=look) for look in (0, 0.5))
+    colours = []
+    for seed in (0, 1, 0):
+        felt = [env.reset(seed=seed)[0]["proprioception"] for env in (plain, varied)]
+        felt += [env.step(ACTIONS[0])[0]["proprioception"] for env in (plain, varied)]
+        np.testing.assert_array_equal(felt[0::2], felt[1::2])
+        colours.append(varied.scene.model.geom_rgba.copy())
+    assert np.array_equal(colours[0], colours[2]) and not np.array_equal(colours[0], colours[1])
+    saved, light = varied.get_state(), varied.scene.data.light_xpos.copy()
+    varied.reset(seed=1)
+    varied.set_state(saved)
+    np.testing.assert_array_equal(varied.scene.model.geom_rgba, colours[0])
+    np.testing.assert_array_equal(varied.scene.data.light_xpos, light)
+    assert "look" not in plain.get_state()
 
 
 def test_the_cameras_hold_all_that_matters() -> None:
@@ -161,6 +181,14 @@ for _ in range(8):
 assert not np.array_equal(first["hand"], last["hand"]) and not np.array_equal(first["overview"], last["overview"])
 restored = env.unwrapped.set_state(saved)
 assert all(np.array_equal(restored[name], first[name]) for name in first)
+varied = gymnasium.make("softflow/TapeCut-v0", observation="pixels", image_size=32, random_look=0.5)
+looks = [varied.reset(seed=seed)[0] for seed in (0, 1, 0)]
+for name in ("overview", "hand"):
+    assert np.array_equal(looks[0][name], looks[2][name])
+    assert np.abs(looks[0][name].mean((0, 1)) - first[name].mean((0, 1))).max() > 2
+saved = varied.unwrapped.get_state()
+varied.reset(seed=1)
+assert np.array_equal(varied.unwrapped.set_state(saved)["hand"], looks[2]["hand"])
 print("seen")
 """
 
