@@ -14,7 +14,7 @@ def shifted(images: Tensor, most: float, generator: torch.Generator | None = Non
         most: The largest shift, as a fraction of height and width.
         generator: A generator of the CPU. None takes the default one of the device.
     """
-    batch, height, width = images.shape[:3]
+    batch, height, width, channels = images.shape
     where = images.device if generator is None else torch.device("cpu")
     down, right = (
         torch.arange(size, device=images.device)
@@ -25,4 +25,5 @@ def shifted(images: Tensor, most: float, generator: torch.Generator | None = Non
     )
     rows, columns = down.clamp(0, height - 1), right.clamp(0, width - 1)
     which = torch.arange(batch, device=images.device)[:, None, None]
-    return images[which, rows[:, :, None], columns[:, None, :]]
+    pixels = (which * height + rows[:, :, None]) * width + columns[:, None, :]
+    return images.reshape(-1, channels).index_select(0, pixels.flatten()).view(images.shape)
