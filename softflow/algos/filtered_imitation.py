@@ -18,14 +18,15 @@ decisions, whole and before clipping.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from softflow.algos.base import Algorithm, Data, Scalars, Stage
 from softflow.algos.policy_learner import PolicyLearner
-from softflow.algos.settings import PolicyConfig
+from softflow.algos.settings import MOST_UPDATES, PolicyConfig
 from softflow.data import sample_mixed, to_torch
 from softflow.policies import BestOfN, ChunkPolicy
 from softflow.task.layout import ObservationSize
@@ -41,6 +42,9 @@ class CollectionConfig:
     """Number of primitive environment steps per round."""
     offline_share: float = 0.4
     """Fraction of each batch in retraining that comes from the demonstrations, in [0, 1]."""
+    updates: int | None = None
+    """Number of updates of each retraining. The default is `imitation.updates` if that is set. Otherwise, each
+    demonstrated step is drawn as often as in imitation, in at most 8,000 updates."""
 
 
 @dataclass
@@ -55,12 +59,23 @@ class FilteredImitationConfig(PolicyConfig):
         if not 0 <= collection.offline_share <= 1:
             raise ValueError(f"collection.offline_share must be in [0, 1], got {collection.offline_share}")
 
+    def for_demonstrations(self, steps: int, length: float) -> Self:
+        settings = super().for_demonstrations(steps, length)
+        collection, share = self.collection, self.collection.offline_share
+        if self.imitation.updates is not None or collection.updates is not None or not collection.rounds:
+            return settings
+        updates = min(math.ceil(settings.full_imitation_updates / share), MOST_UPDATES) if share else MOST_UPDATES
+        return replace(settings, collection=replace(collection, updates=updates))
+
+    @property
+    def retraining_updates(self) -> int:
+        """Number of updates of each retraining."""
+        updates = self.collection.updates
+        return self.full_imitation_updates if updates is None else updates
+
 
 class FilteredImitation(Algorithm):
-    """Filtered imitation, as described in the module docstring.
-
-    It makes `imitation.updates` updates on the demonstrations, and as many in each retraining.
-    """
+    """Filtered imitation, as described in the module docstring."""
 
     def __init__(
         self, config: FilteredImitationConfig, observation_dim: ObservationSize, action_dim: int, device: str = "cpu"
@@ -71,14 +86,14 @@ class FilteredImitation(Algorithm):
         self.deployed = BestOfN(self.policy_learner.policy, None, config.n_action_steps, 1, config.temperature)
 
     def stages(self) -> Sequence[Stage]:
-        updates, collection = self.config.full_imitation_updates, self.config.collection
+        collection = self.config.collection
         stages = [Stage("imitation", updates=self.config.imitation_updates, update=partial(self.imitate, 1.0))]
         for number in range(1, collection.rounds + 1):
             stages.append(Stage(f"collect_{number}", environment_steps=collection.steps))
             stages.append(
                 Stage(
                     f"retrain_{number}",
-                    updates=updates,
+                    updates=self.config.retraining_updates,
                     begin=self.policy_learner.reinitialize,
                     update=partial(self.imitate, collection.offline_share),
                 )

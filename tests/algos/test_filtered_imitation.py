@@ -46,6 +46,26 @@ def make_algorithm(updates: int = 10, ema_rate: float = 0.5, **collection: objec
     return algorithm
 
 
+@pytest.mark.parametrize(
+    ("imitation", "collection", "expected"),
+    [
+        (None, {"offline_share": 0.4}, (1_000, 2_500)),  # 640 steps, 400 times, in batches of 256
+        (None, {"offline_share": 0.1}, (1_000, 8_000)),
+        (None, {"offline_share": 0}, (1_000, 8_000)),
+        (None, {"updates": 30}, (1_000, 30)),
+        (70, {}, (70, 70)),
+        (70, {"updates": 30}, (70, 30)),
+    ],
+)
+def test_retraining_draws_each_demonstrated_step_as_often_as_imitation(
+    imitation: int | None, collection: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    config = FilteredImitationConfig(
+        imitation=ImitationConfig(imitation), collection=CollectionConfig(**collection)
+    ).for_demonstrations(640, 50.0)
+    assert (config.full_imitation_updates, config.retraining_updates) == expected
+
+
 def make_episode(action: float, is_success: bool, steps: int = 12) -> Episode:
     observation = np.random.default_rng(0).normal(size=(steps + 1, OBSERVATION_DIM))
     reward = np.zeros(steps)
