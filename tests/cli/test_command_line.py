@@ -206,6 +206,11 @@ def test_flags_of_earlier_versions_are_taken_with_a_note(capsys: pytest.CaptureF
         ("--imitaton.updates 4", "unknown flag --imitaton.updates: did you mean '--imitation.updates'?"),
         ("--algoo softflow", "unknown flag --algoo: did you mean '--algo'?"),
         ("--imitation.no-augmnt", "unknown flag --imitation.no-augmnt: did you mean '--imitation.no-augment'?"),
+        (
+            "--imitation.augment true",
+            "--imitation.augment takes no value: write --imitation.augment, or --imitation.no-",
+        ),
+        ("--imitation.no-augment=1", "--imitation.no-augment takes no value: write --imitation.augment, or --imi"),
         ("--zzzzzz 1", "unknown flag --zzzzzz: --help lists the flags"),
         ("--imitation.updates x", "'x' is not a whole number"),
         ("--imitation.updates 1.5", "'1.5' is not a whole number"),
