@@ -25,7 +25,7 @@ import yaml
 from softflow import __version__
 from softflow.cli.dict_flags import ANYTHING, TEXTS, flag_name, take_dict_flags
 from softflow.cli.option_help import option_help
-from softflow.console import console
+from softflow.console import console, plain_warnings
 from softflow.errors import UserError, nearest, one_line, place_of
 from softflow.settings.fields import dotted_fields, dotted_values, keys_of, to_dict
 from softflow.settings.presets import Selection, preset_layers, selecting_values
@@ -153,7 +153,7 @@ def run_main(function: Callable[[Sequence[str]], int | None], prints_result: boo
 
     @functools.wraps(function)
     def main(argv: Sequence[str] | None = None) -> int:
-        with console() as out, terminable():
+        with console() as out, plain_warnings(), terminable():
             status = _status_of(function, sys.argv[1:] if argv is None else argv)
             out.flush()
             if status < 2 and prints_result and isinstance(out.error, BrokenPipeError):
