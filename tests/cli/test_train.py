@@ -179,7 +179,9 @@ def test_a_used_folder_is_refused_before_demonstrations_are_recorded(command: An
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--encoder vonc", "unknown encoder 'vonc': "),
+        ("--encoder vonc", "algorithm 'softflow': unknown encoder 'vonc': "),
+        ("--algo imitation --encoder vonc", "algorithm 'imitation': unknown encoder 'vonc': "),
+        ("--algo imitation --encoder-options.pool x", "algorithm 'imitation': encoder 'conv': unknown pool 'x'"),
         ("--encoder conv --encoder-options.channel 8", "encoder 'conv' has no option 'channel'"),
         ("--encoder-options.channel 8", "encoder 'conv' has no option 'channel'"),
         ("--encoder-options.copies 1", "copies is 1: only a frozen encoder has copies"),
