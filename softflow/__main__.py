@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from softflow import __version__
 from softflow.errors import did_you_mean
@@ -40,7 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: unknown command {name!r}:", did_you_mean(name, COMMANDS), file=sys.stderr)
         return 2
-    return importlib.import_module(COMMANDS[name][0]).main(arguments)
+    try:
+        command = importlib.import_module(COMMANDS[name][0]).main
+    except KeyboardInterrupt:  # the import takes seconds; the command then handles ^C itself
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return command(arguments)
+
+
+def script() -> int:
+    """Run the command that an installed script is named after, such as `softflow-train`. Return its exit status."""
+    return main([Path(sys.argv[0]).stem.removeprefix("softflow-"), *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ class MalformedStep(ValueError):
     """An environment received or returned a value that its spaces or gymnasium's interface do not allow."""
 
 
+class MalformedFlag(MalformedStep):
+    """A flag is neither true nor false. Another episode would be no better, because the environment decides so."""
+
+
 def as_array(name: str, value: Any, space: Space[Any]) -> np.ndarray:
     """Return a copy of `value` in the dtype of `space`, which must have a shape (a Box, for instance).
 
@@ -58,13 +62,15 @@ def as_flag(name: str, value: Any) -> bool:
     """Return the flag `name`, such as `is_success`: true, false, 1 or 0, as a scalar or an array of one element.
 
     Raises:
-        MalformedStep: The value is anything else, for instance 0.25, NaN, -1, None or "False".
+        MalformedFlag: The value is anything else, for instance 0.25, NaN, -1, None or "False".
     """
     if isinstance(value, bool):
         return value
     flag = np.asarray(value)
     if flag.size != 1 or flag.dtype.kind not in "biuf" or flag.item() not in (0, 1):
-        raise MalformedStep(f"{name} is {value!r}, expected true or false, or 1 or 0")
+        raise MalformedFlag(
+            f"{name} is {value!r}, expected true or false, or 1 or 0: return a decision, such as bool(score >= 0.9)"
+        )
     return bool(flag.item())
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO, cast
+
+GYMNASIUM = re.compile(r"\x1b\[\d+m(WARN: )?")
+"""What gymnasium writes around its warnings."""
 
 
 class Console:
@@ -77,6 +82,20 @@ def console() -> Iterator[Console]:
     finally:
         out.abandon()
         err.abandon()
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show warnings in the block as one line of words, `warning: ...`, without the place in the code and its source."""
+
+    def in_words(message: Warning | str, *_: object, **__: object) -> str:
+        return f"warning: {' '.join(GYMNASIUM.sub('', str(message)).split())}\n"
+
+    before, warnings.formatwarning = warnings.formatwarning, in_words
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def note(text: str) -> None:

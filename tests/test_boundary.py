@@ -57,7 +57,9 @@ def test_a_flag_is_true_or_false(kind: Any) -> None:
 
 @pytest.mark.parametrize("value", [0.25, np.nan, -1, 2, "False", "", None, [], [True, True], {}, 1j])
 def test_other_flags_are_refused(value: Any) -> None:
-    with pytest.raises(MalformedStep, match=r"^is_success is .*, expected true or false, or 1 or 0$"):
+    with pytest.raises(
+        MalformedStep, match=r"^is_success is .*, expected true or false, or 1 or 0: return a decision, such as bool"
+    ):
         as_flag("is_success", value)
 
 

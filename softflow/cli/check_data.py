@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from softflow.cli.command_line import as_json
+from softflow.data.findings import Finding
 from softflow.data.summary import count
 from softflow.runs.check_data import CheckingConfig, Report, check
 from softflow.runs.given_demonstrations import naming_by
@@ -47,9 +48,12 @@ def _in_words(report: Report) -> Iterator[str]:
         yield from _replays(replays)
     for remark in report.remarks:
         yield f"remark: {remark}"
+    by_advice = dict[str, list[Finding]]()
     for finding in report.findings:
-        yield f"{finding.kind}: {finding.text}"
-        yield f"  -> {finding.advice}"
+        by_advice.setdefault(finding.advice, []).append(finding)
+    for advice, findings in by_advice.items():
+        yield from (f"{finding.kind}: {finding.text}" for finding in findings)
+        yield f"  -> {advice}"
     if report.findings:
         yield count(len(report.findings), "finding")
     elif limits := list(_limits(report.replays)):

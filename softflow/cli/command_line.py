@@ -25,7 +25,7 @@ import yaml
 from softflow import __version__
 from softflow.cli.dict_flags import ANYTHING, TEXTS, flag_name, take_dict_flags
 from softflow.cli.option_help import option_help
-from softflow.console import console
+from softflow.console import console, plain_warnings
 from softflow.errors import UserError, nearest, one_line, place_of
 from softflow.settings.fields import dotted_fields, dotted_values, keys_of, to_dict
 from softflow.settings.presets import Selection, preset_layers, selecting_values
@@ -42,6 +42,8 @@ from softflow.training.interruption import Interrupted, terminable
 
 T = TypeVar("T")
 
+TRUTHS = ("true", "false", "yes", "no", "on", "off")
+"""Values that are sometimes given to switches, in lower case. None of them is a likely positional argument."""
 BROKEN_PIPE = 13
 """The number of SIGPIPE, which Windows does not have."""
 
@@ -151,7 +153,7 @@ def run_main(function: Callable[[Sequence[str]], int | None], prints_result: boo
 
     @functools.wraps(function)
     def main(argv: Sequence[str] | None = None) -> int:
-        with console() as out, terminable():
+        with console() as out, plain_warnings(), terminable():
             status = _status_of(function, sys.argv[1:] if argv is None else argv)
             out.flush()
             if status < 2 and prints_result and isinstance(out.error, BrokenPipeError):
@@ -228,18 +230,25 @@ def _with_new_names(cls: type, argv: Sequence[str]) -> list[str]:
 
 def _check_flags(cls: type, argv: Sequence[str]) -> None:
     fields = {flag_name(key): annotation for key, annotation in dotted_fields(cls)}
-    valid = {"help", *fields}
+    switches = dict[str, str]()
     for key, annotation in fields.items():
         if annotation is bool:
             parent, dot, name = key.rpartition(".")
-            valid.add(f"{parent}{dot}no-{name}")
+            off = f"{parent}{dot}no-{name}"
+            switches |= dict.fromkeys((key, off), f"write --{key}, or --{off} to switch it off")
+    valid = {"help", *fields, *switches}
     free = tuple(f"{key}." for key, annotation in fields.items() if get_origin(annotation) is dict)
-    for argument in argv:
-        name = flag_name(argument.removeprefix("--").partition("=")[0])
-        if argument.startswith("--") and name not in valid and not name.startswith(free):
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        flag, equals, _ = argument.partition("=")
+        name = flag_name(flag.removeprefix("--"))
+        if not argument.startswith("--"):
+            continue
+        if name not in valid and not name.startswith(free):
             near = nearest(f"--{name}", [f"--{key}" for key in valid])
             hint = f"did you mean {near!r}?" if near else "--help lists the flags"
-            raise ConfigError(f"unknown flag {argument.partition('=')[0]}: {hint}")
+            raise ConfigError(f"unknown flag {flag}: {hint}")
+        if name in switches and (equals or following.lower() in TRUTHS):
+            raise ConfigError(f"{flag} takes no value: {switches[name]}")
 
 
 def _values_like_yaml() -> tyro.constructors.ConstructorRegistry:

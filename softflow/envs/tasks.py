@@ -120,7 +120,7 @@ def register_task(
     Args:
         id: The environment's id as ``gymnasium.make`` takes it: ``Id-v0``, or ``module:Id-v0`` if the module must be
             imported to register it.
-        short_name: Name that ``--env`` accepts besides the id.
+        short_name: Name that ``--env`` accepts besides the id, if an installed package declares it as an entry point.
         demonstrator: Called with an environment that has just been reset, a ``numpy.random.Generator`` and the user's
             options. Returns the `Demonstrator` of one episode.
         supervisor: Called with the same arguments as ``demonstrator``. Returns a `Supervisor`.

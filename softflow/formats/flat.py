@@ -62,7 +62,7 @@ def require_flags(name: str, array: np.ndarray) -> np.ndarray:
     """
     flags = column(name, array)
     if wrong := sorted(set(np.unique(flags).tolist()) - {0, 1}):
-        raise ValueError(f"{name} has the value {wrong[0]:g}, expected 0 and 1 alone")
+        raise ValueError(f"{name} has the value {wrong[0]:g}, expected 0 and 1 alone: write 1 for true and 0 for false")
     return flags != 0
 
 

@@ -50,7 +50,7 @@ class FrozenNetwork(nn.Module):
     Raises:
         ImportError: timm is missing.
         ValueError: The image does not have three channels, there are no weights, their file is missing or unreadable or
-            has weights of another network, or the network has no grid of features.
+            has weights of another network, or the network has no grid of features or cannot read images of this size.
     """
 
     mean: Tensor
@@ -88,6 +88,14 @@ class FrozenNetwork(nn.Module):
         for name, colours in (("mean", config.mean), ("std", config.std)):
             self.register_buffer(name, torch.tensor(colours)[:, None, None])
         self.eval()
+        try:
+            with torch.no_grad():
+                self(torch.zeros(1, 3, self.size, self.size))
+        except AssertionError as error:  # timm's, such as of a size that is no multiple of the patches
+            raise ValueError(
+                f"encoder {model!r} cannot read images of {self.size} x {self.size} pixels: choose another "
+                f"--encoder-options.size ({one_line(error)})"
+            ) from error
 
     @property
     def options(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from softflow.policies import BestOfN
 from softflow.policies.bases import is_foreign
 from softflow.policies.pixel_encoder import require_encoder
 from softflow.policies.weights import memory_limit
-from softflow.runs.config import TrainConfig, read_config
+from softflow.runs.config import TrainConfig, chosen_name, read_config
 from softflow.task import TaskSpec
 from softflow.task.layout import ObservationLayout, ObservationSize
 from softflow.training.checkpoint import load_policy
@@ -217,7 +217,7 @@ def make_algorithm(
             made = algorithm(config.method, observation_dim, action_dim, config.run.device)
         made.schedule()  # a stage may be wrong
     except (ValueError, ImportError, RuntimeError, OverflowError) as error:  # the last two: sizes too large for torch
-        raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
+        raise UserError(f"algorithm {chosen_name(config)!r}: {one_line(error)}") from error
     try:
         inspect.signature(made.explore).bind("observation", "arms")
     except TypeError as error:  # the interface of earlier versions
@@ -263,7 +263,7 @@ def with_saved_weights(config: TrainConfig[Any]) -> TrainConfig[Any]:
 
 
 def require_networks(config: TrainConfig[Any]) -> None:
-    """Check the networks of a new run's configuration, before anything is recorded.
+    """Check the networks of a new run's configuration, before its environment is made.
 
     Raises:
         UserError: The flow is unknown or lacks an option, the encoder or one of its options is unknown, or no weights
@@ -281,7 +281,24 @@ def require_networks(config: TrainConfig[Any]) -> None:
         try:
             check(name, options or {})
         except (ValueError, ImportError) as error:
-            raise UserError(f"algorithm {config.algorithm!r}: {one_line(error)}") from error
+            raise UserError(f"algorithm {chosen_name(config)!r}: {one_line(error)}") from error
+
+
+def require_policy(config: TrainConfig[Any], task: TaskSpec) -> None:
+    """Check that the policy of a new run can be made for its task, before demonstrations are recorded.
+
+    Raises:
+        UserError: The flow or the encoder refuses an option, the weights of the encoder cannot be read, or it cannot
+            take the observation.
+    """
+    method = config.method
+    if not isinstance(method, PolicyConfig) or method.base is not None:
+        return
+    try:
+        with torch.random.fork_rng(devices=[]):  # the networks of the run are as if there had been no check
+            method.make_policy(task.observation_size, task.action_dim)
+    except (ValueError, ImportError, RuntimeError, OverflowError) as error:
+        raise UserError(f"algorithm {chosen_name(config)!r}: {one_line(error)}") from error
 
 
 def require_device(name: str) -> None:

@@ -47,6 +47,11 @@ def algorithm_of(selection: Selection) -> str:
     return selection.algorithm or _algorithm_of(preset_layers(selection))
 
 
+def chosen_name(config: TrainConfig[Any]) -> str:
+    """Return the name by which the algorithm was chosen, for errors: that of its preset, or else its own."""
+    return config.algorithm if config.run.algo == RunConfig.algo else config.run.algo
+
+
 def read_config(path: str) -> TrainConfig[Any]:
     """Read the resolved configuration that a run wrote. What it lacks is what `EARLIER` says of its settings."""
     layer = load_file(path)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from softflow.envs.options import check_options
 from softflow.envs.registry import options_checked
 from softflow.errors import UserError, one_line
 from softflow.task import TaskSpec
@@ -19,6 +21,23 @@ def pygame_needed() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UserError("teleoperation needs pygame: pip install 'softflow[teleop]'") from error
+
+
+def require_device(name: str, options: Mapping[str, Any]) -> type[Device]:
+    """Return the class of a device, after checking its options as far as its constructor declares them.
+
+    This is done before a robot or a window is opened.
+
+    Raises:
+        UserError: There is no such device, it has no such option, one has another type, or one is missing.
+    """
+    constructor, what = find_device(name), f"the device {name!r}"
+    check_options(constructor, options, what)
+    try:
+        inspect.signature(constructor).bind("task", **options)
+    except TypeError as error:
+        raise UserError(f"{what}: {error}; --help lists the options of a device") from error
+    return constructor
 
 
 def make_device(name: str, task: TaskSpec, options: Mapping[str, Any]) -> Device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -63,8 +63,12 @@ class DemonstrationFile(NamedTuple):
         return None
 
 
-def first_demonstrations(config: RunConfig, given: Dataset | None) -> tuple[Dataset, list[Episode]]:
+def first_demonstrations(
+    config: RunConfig, given: Dataset | None, require: Callable[[TaskSpec], object] | None = None
+) -> tuple[Dataset, list[Episode]]:
     """Return the demonstrations of a new run: those given, else those of the file, else those of the demonstrator.
+
+    `require` is called with the task before the demonstrator acts, see `record_demonstrations`.
 
     Returns:
         The demonstrations to learn from, the first `num_demos`, and some of those beyond, which are held out.
@@ -78,7 +82,7 @@ def first_demonstrations(config: RunConfig, given: Dataset | None) -> tuple[Data
         errors = EnvironmentErrors(config.on_env_error)
         rule, number = SuccessRule(config.success), config.num_demos
         recorded = record_demonstrations(
-            environment_maker(config), number, config.seed, processes, errors=errors, success=rule
+            environment_maker(config), number, config.seed, processes, errors=errors, success=rule, require=require
         )
         return Dataset([replace(one, reward_kind=config.reward) for one in recorded.episodes], recorded.task), []
     more = file if given is None else given

@@ -14,7 +14,7 @@ from softflow.data import Corrections, Dataset, Episode, ImitationRule, check_co
 from softflow.data.imitable import Choice
 from softflow.envs import NO_ENVIRONMENT
 from softflow.policies.bases import is_foreign
-from softflow.runs.assembly import BASE, Deployed, for_demonstrations, load_deployed, make_mirror
+from softflow.runs.assembly import BASE, Deployed, for_demonstrations, load_deployed, make_mirror, require_policy
 from softflow.runs.config import TrainConfig
 from softflow.runs.given_corrections import first_corrections, save_copy, saved_corrections
 from softflow.runs.given_demonstrations import (
@@ -143,7 +143,10 @@ def read_inputs(
         config = replace(config, run=run)
     run = config.run
     corrections = _corrections(config, folder, corrections_files)
-    dataset, held_out = saved_demonstrations(folder.path) if resume else first_demonstrations(run, given)
+    if resume:
+        dataset, held_out = saved_demonstrations(folder.path)
+    else:
+        dataset, held_out = first_demonstrations(run, given, partial(require_policy, config))
     if more is not None:
         dataset = with_more_demonstrations(run, dataset, more)
         held_out = not_among(dataset, held_out)

@@ -107,11 +107,10 @@ def _is_environment(selected: str, of_base: str) -> bool:
 
 def _require_steering(selection: Selection) -> None:
     """Raise `UserError` if the algorithm does not steer, so that it needs a base of its own, or a flow is selected."""
-    algorithm = algorithm_of(selection)
-    if not find_algorithm(algorithm).steers_foreign:
+    if not find_algorithm(algorithm_of(selection)).steers_foreign:
         raise UserError(
-            f"base {selection.base}: {algorithm} cannot start from the policy of another project: give the run of a "
-            "policy, or steer it with --algo rfs, latent_steering, residual or rfs_ppo"
+            f"base {selection.base}: {_chosen(selection)} cannot start from the policy of another project: give the "
+            "run of a policy, or steer it with --algo rfs, latent_steering, residual or rfs_ppo"
         )
     if selection.flow is not None:
         raise UserError(f"base {selection.base} is no flow: give no flow")
@@ -119,8 +118,7 @@ def _require_steering(selection: Selection) -> None:
 
 def _require_base(selection: Selection, policy: ChunkPolicy) -> None:
     """Raise `UserError` if the algorithm cannot start from the policy of the base, or the selected flow is another."""
-    algorithm = algorithm_of(selection)
-    method = find_algorithm(algorithm)
+    method = find_algorithm(algorithm_of(selection))
     needed = method.base_kind
     if isinstance(policy, SteeredPolicy) and method.steers_steered:
         if isinstance(policy.root, ForeignPolicy):
@@ -130,13 +128,18 @@ def _require_base(selection: Selection, policy: ChunkPolicy) -> None:
             )
     elif not isinstance(policy, needed):
         raise UserError(
-            f"base {selection.base}: {algorithm} starts from a policy of kind {needed.kind!r}, not {policy.kind!r}: "
-            f"{_ADVICE.get(needed.kind, 'give the run of a method with such a policy')}"
+            f"base {selection.base}: {_chosen(selection)} starts from a policy of kind {needed.kind!r}, not "
+            f"{policy.kind!r}: {_ADVICE.get(needed.kind, 'give the run of a method with such a policy')}"
         )
     if selection.flow not in (None, policy.flow_name):
         raise UserError(
             f"base {selection.base}: its flow is {policy.flow_name!r}, not {selection.flow!r}: give no flow"
         )
+
+
+def _chosen(selection: Selection) -> str:
+    """Return the name by which the algorithm was chosen: its own, or else that of its preset."""
+    return selection.algorithm or selection.algo or RunConfig.algo
 
 
 _ADVICE = {

@@ -36,6 +36,7 @@ def record_demonstrations(
     options: Mapping[str, Any] | None = None,
     errors: EnvironmentErrors | None = None,
     success: SuccessRule | None = None,
+    require: Callable[[TaskSpec], object] | None = None,
 ) -> Dataset:
     """Record demonstrations by the demonstrator of the environments that `make` creates.
 
@@ -51,6 +52,7 @@ def record_demonstrations(
         options: Arguments of the demonstrator.
         errors: Counts the errors of environments, and decides whether recording continues after them.
         success: The rule by which episodes count as successes.
+        require: Called with the task before the first episode; raises `UserError` if the recording would be of no use.
 
     Raises:
         UserError: The environment has no demonstrator, the demonstrator has no such option, or a process ended.
@@ -59,6 +61,8 @@ def record_demonstrations(
     errors, recorded, begun = errors or EnvironmentErrors(), list[Episode](), 0
     recorder = _DemonstratorRecorder(make, seed, dict(options or {}), success)
     task = recorder.require_environment() if processes else recorder.require_demonstrator()
+    if require is not None:
+        require(task)
     with ExitStack() as stack:
         bar = stack.enter_context(StageProgress("demonstrations", episodes))
         record: Callable[[Iterable[int]], Iterable[Episode | Lost]] = partial(map, recorder)

@@ -13,10 +13,9 @@ from softflow.errors import UserError
 from softflow.robot import ControlLoop, LoopSettings, Robot
 from softflow.robot.control import Native
 from softflow.runs.assembly import require_new_file
-from softflow.runs.devices import make_device, pygame_needed
+from softflow.runs.devices import make_device, pygame_needed, require_device
 from softflow.runs.robots import control_rate, open_robot, recorded, require_robot, run_episodes, success_of
 from softflow.task import TaskSpec
-from softflow.teleop import find_device
 from softflow.training.config import EnvOptions, RunConfig
 
 
@@ -73,7 +72,7 @@ class RobotRecording:
         require_new_file(Path(config.out), "--out")
         with pygame_needed():  # before a robot is opened
             importlib.import_module("softflow.teleop.takeover_window")
-        find_device(config.teleop)
+        self._device = require_device(config.teleop, config.teleop_options)
         require_robot(config.robot)
         self._config = config
         self._endings = list[bool]()
@@ -96,8 +95,7 @@ class RobotRecording:
             rate = control_rate(config.rate, robot)
             task, steps = replace(own, rate=rate), max(round(config.seconds * rate), 1)
             settings = LoopSettings(rate, 1, "stop", lead=0, max_steps=steps, stall=config.stall)
-            device = find_device(config.teleop)
-            with TakeoverWindow(f"softflow-robot: {task.name}", device, DemonstrationPanel) as window:
+            with TakeoverWindow(f"softflow-robot: {task.name}", self._device, DemonstrationPanel) as window:
                 person = Demonstrator(task, make_device(config.teleop, task, config.teleop_options), window)
                 with (
                     recorded(config.out, task) as file,

@@ -17,11 +17,11 @@ from softflow.data import Dataset, Episode, save_demonstrations
 from softflow.envs import name_actions
 from softflow.envs.registry import Env
 from softflow.errors import UserError
-from softflow.runs.devices import make_device, pygame_needed
+from softflow.runs.devices import make_device, pygame_needed, require_device
 from softflow.runs.recorder import Recorder, Take, task_of
 from softflow.runs.video import picture_of
 from softflow.task import TaskSpec
-from softflow.teleop import Command, Device, find_device
+from softflow.teleop import Command, Device
 from softflow.teleop.pace import Pace
 from softflow.teleop.status import Phase, Status
 from softflow.training.checked_environment import CheckedEnvironment
@@ -70,7 +70,7 @@ def record_teleoperation(
     """
     with pygame_needed():
         from softflow.teleop.window import Window
-    find_device(device)
+    require_device(device, options or {})
     with environments_turn():
         environment = CheckedEnvironment(make(), success)
     task = task_of(environment, success)

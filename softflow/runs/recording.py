@@ -19,7 +19,7 @@ from softflow.runs.record_corrections import record_corrections
 from softflow.runs.record_demonstrations import record_demonstrations
 from softflow.runs.record_teleoperation import record_teleoperation
 from softflow.training.checked_environment import CheckedEnvironment
-from softflow.training.config import EnvOptions
+from softflow.training.config import EnvOptions, check_seed
 from softflow.training.failures import EnvironmentErrors, OnEnvError
 from softflow.training.global_state import environments_turn
 from softflow.training.random_state import seed_all
@@ -36,7 +36,7 @@ class RecordingConfig:
     episodes: int = 200
     """Number of episodes to record, including failures. With `corrections`, only episodes with a takeover count."""
     seed: int = 0
-    """Seed of the demonstrator and of the episodes."""
+    """Seed of the demonstrator and of the episodes, 0 to 99. The episodes of higher seeds are kept for evaluations."""
     num_envs: int | None = None
     """Number of processes that record demonstrations. By default 1, or one per CPU core with `async`."""
     vectorization_mode: VectorizationMode = "sync"
@@ -61,8 +61,7 @@ class RecordingConfig:
                 raise ValueError(f"{name} must be at least 1, got {number}")
         if self.teleop_rate is not None and not (self.teleop is not None and 0 < self.teleop_rate < math.inf):
             raise ValueError(f"teleop_rate is a positive number of hertz, with teleop, got {self.teleop_rate}")
-        if not 0 <= self.seed < 100:  # higher seeds would reuse the held-out episodes
-            raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
+        check_seed(self.seed)
         SuccessRule(self.success)
 
     @property

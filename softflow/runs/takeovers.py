@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from softflow.envs import make_supervisor
 from softflow.errors import UserError
 from softflow.robot import GymnasiumRobot, Robot, Takeover
-from softflow.runs.devices import make_device, pygame_needed
+from softflow.runs.devices import make_device, pygame_needed, require_device
 from softflow.task import TaskSpec
-from softflow.teleop import find_device
 
 SUPERVISOR = "supervisor"
 """The name of the one who is no device."""
@@ -85,5 +84,5 @@ def open_takeover(
         with pygame_needed():
             from softflow.runs.person_takeover import PersonTakeover
             from softflow.teleop.takeover_window import TakeoverWindow
-        with TakeoverWindow(f"softflow-robot: {task.name}", find_device(name)) as window:
+        with TakeoverWindow(f"softflow-robot: {task.name}", require_device(name, options)) as window:
             yield PersonTakeover(task, make_device(name, task, options), window)

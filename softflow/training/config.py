@@ -154,8 +154,13 @@ class RunConfig:
         check_time_limit(self.env_time_limit, self.vectorization_mode)
         if not self.save_minutes >= 0:
             raise ValueError(f"save_minutes must be 0 or more, got {self.save_minutes}")
-        if not 0 <= self.seed < 100:  # higher seeds would reuse the held-out episodes
-            raise ValueError(f"seed must be in 0 ... 99, got {self.seed}")
+        check_seed(self.seed)
+
+
+def check_seed(seed: int) -> None:
+    """Raise `ValueError` unless the episodes of a seed are distinct from those of evaluations."""
+    if not 0 <= seed < 100:
+        raise ValueError(f"seed must be in 0 ... 99, got {seed}: the episodes of higher seeds are kept for evaluations")
 
 
 def check_reward(reward: RewardKind, success: str, env_options: EnvOptions) -> None:

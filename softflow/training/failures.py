@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Literal, NamedTuple
 
-from softflow.boundary import MalformedStep
+from softflow.boundary import MalformedFlag, MalformedStep
 from softflow.errors import EpisodeLost, UserError, one_line, place_of
 
 OnEnvError = Literal["stop", "restart"]
@@ -32,11 +32,13 @@ class Failure:
         message: The reason in one line, with the place in the code.
         traceback: The traceback of the error. Empty if there is none, as for a process that died.
         is_error: Whether the environment failed. False if it works, but has lost its episode (`EpisodeLost`).
+        recurs: Whether every other episode would fail as well.
     """
 
     message: str
     traceback: str = ""
     is_error: bool = True
+    recurs: bool = False
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
@@ -44,7 +46,7 @@ class Failure:
         if isinstance(error, EpisodeLost):
             return cls(one_line(error), is_error=False)
         if isinstance(error, MalformedStep):
-            return cls(one_line(error))
+            return cls(one_line(error), recurs=isinstance(error, MalformedFlag))
         details = "".join(traceback.format_exception(error))
         what = shorten(one_line(error), LONGEST_ERROR, placeholder=" ...")
         return cls(f"{type(error).__name__}: {what} ({place_of(error)})", details)
@@ -107,7 +109,8 @@ class EnvironmentErrors:
                 file.write(f"{what}\n{failure.traceback}\n")
             message += f"; traceback in {self.log}"
         if self.on_error == "stop":
-            raise EnvironmentFailed(f"{message}; use --on-env-error restart to drop the episode and continue")
+            advice = "" if failure.recurs else "; use --on-env-error restart to drop the episode and continue"
+            raise EnvironmentFailed(message + advice)
         if self._in_a_row >= ERRORS_IN_A_ROW:
             raise EnvironmentFailed(f"{self._in_a_row} errors without one good episode, the last in {message}")
         warnings.warn(f"an episode was dropped: {message}", stacklevel=2)

@@ -289,6 +289,7 @@ def test_another_observation_is_not_replayed(recorded: dict[str, Dataset], comma
     assert result.status == 1 and "observation: observation 'observation' is missing\n" in result.out
     assert "action: action 'action' has 4 numbers, expected 2\n" in result.out
     assert "remark: nothing is replayed" in result.out and "7 findings\n" in result.out
+    assert result.out.count("  -> ") == 2  # for six findings about the observation, and one about the action
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -206,6 +207,11 @@ def test_flags_of_earlier_versions_are_taken_with_a_note(capsys: pytest.CaptureF
         ("--imitaton.updates 4", "unknown flag --imitaton.updates: did you mean '--imitation.updates'?"),
         ("--algoo softflow", "unknown flag --algoo: did you mean '--algo'?"),
         ("--imitation.no-augmnt", "unknown flag --imitation.no-augmnt: did you mean '--imitation.no-augment'?"),
+        (
+            "--imitation.augment true",
+            "--imitation.augment takes no value: write --imitation.augment, or --imitation.no-",
+        ),
+        ("--imitation.no-augment=1", "--imitation.no-augment takes no value: write --imitation.augment, or --imi"),
         ("--zzzzzz 1", "unknown flag --zzzzzz: --help lists the flags"),
         ("--imitation.updates x", "'x' is not a whole number"),
         ("--imitation.updates 1.5", "'1.5' is not a whole number"),
@@ -258,6 +264,17 @@ def test_required_fields_and_own_layers(capsys: pytest.CaptureFixture[str]) -> N
     assert evaluate("runs/a", "--episodes", "9") == Evaluate("runs/a", 9)
     with pytest.raises(ConfigError, match="run folder"):
         evaluate("--episodes", "9")
+
+
+def test_commands_show_the_words_of_a_warning_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    @run_main
+    def main(argv: Sequence[str]) -> None:
+        for message in (UserWarning("an episode was dropped:\nstep 3"), "\x1b[33mWARN: deprecated\x1b[0m"):
+            print(warnings.formatwarning(message, UserWarning, "/package/x.py", 12), end="")
+
+    before = warnings.formatwarning
+    assert main([]) == 0 and warnings.formatwarning is before
+    assert capsys.readouterr().out == "warning: an episode was dropped: step 3\nwarning: deprecated\n"
 
 
 def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:

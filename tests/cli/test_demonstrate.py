@@ -105,7 +105,7 @@ def test_training_records_the_same_by_itself(command: Any, tmp_path: Path) -> No
         ("--demonstrator-options.seed 3", "unexpected keyword argument 'seed'"),
         ("--env-options.max-steps 1.5", "max_steps must be a whole number, got 1.5"),
         ("--env-options.name x", "unexpected keyword argument 'name'"),
-        ("--seed 100", "seed must be in 0 ... 99, got 100"),
+        ("--seed 100", "seed must be in 0 ... 99, got 100: the episodes of higher seeds are kept for evaluations"),
         ("--out used.npz/new.npz", "used.npz is no folder; choose another file"),
     ],
 )

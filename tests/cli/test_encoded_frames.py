@@ -141,6 +141,17 @@ def test_evaluation_guard_export_and_steering_see(command: Any) -> None:
     assert steered.status == 0, steered
 
 
-def test_missing_weights_are_refused_before_demonstrations_are_recorded(command: Any) -> None:
-    pixels = "--env two_routes --env-options.observation pixels"
-    assert f"encoder '{NAME}' needs its weights" in command(f"softflow-train {pixels} --encoder {NAME}").error()
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", f"encoder '{NAME}' needs its weights"),
+        ("--encoder-options.weights none.pt", f"encoder '{NAME}': weights none.pt: no such file"),
+        ("--encoder-options.weights other.safetensors", "weights other.safetensors: "),
+        ("--encoder-options.weights small.safetensors --encoder-options.grid 0", "grid at least 1, got 64 and 0"),
+    ],
+)
+def test_an_encoder_is_refused_before_demonstrations_are_recorded(options: str, message: str, command: Any) -> None:
+    """The error is the only line: a recording would have shown its progress."""
+    save_file({"weight": torch.zeros(1)}, "other.safetensors")
+    pixels = f"--env two_routes --env-options.observation pixels --encoder-options.size 64 --encoder {NAME}"
+    assert message in command(f"softflow-train {pixels} {options}").error()

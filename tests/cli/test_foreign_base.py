@@ -208,6 +208,7 @@ def test_an_export_is_refused(command: Any, demonstrations: Path) -> None:
         (f"rfs --base {MODULE}:Noisy --steering.latent-shape chunk", "has no steps to share: give 'step'"),
         (f"rfs --base {MODULE}:Noisy --flow coupling", "is no flow: give no flow"),
         (f"softflow --base {MODULE}:Noisy", "cannot start from the policy of another project"),
+        (f"imitation --base {MODULE}:Noisy", f"base {MODULE}:Noisy: imitation cannot start from the policy of another"),
         ("residual --base missing.onnx", "base missing.onnx: no such file"),
         ("residual --base steer.onnx", "cannot be read as ONNX"),
         ("residual --base-options.weight 1", "base_options are the arguments of a base"),

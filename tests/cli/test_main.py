@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib
 import os
 import runpy
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import softflow
-from softflow.__main__ import COMMANDS, main
+from softflow.__main__ import COMMANDS, main, script
 
 ROOT = Path(__file__).parents[2]
 SETUP = configparser.ConfigParser()
@@ -23,18 +24,40 @@ UMBRELLA = SCRIPTS.pop("softflow")
 
 def test_the_commands_are_those_that_are_installed() -> None:
     assert UMBRELLA == "softflow.__main__:main"
-    assert {f"softflow-{name}": f"{module}:main" for name, (module, _) in COMMANDS.items()} == SCRIPTS
+    assert {f"softflow-{name}": "softflow.__main__:script" for name in COMMANDS} == SCRIPTS
+
+
+def test_a_script_is_the_command_of_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["/usr/bin/softflow-export", "nowhere", "--format", "onnx", "--out", "policy.onnx"]
+    )
+    assert script() == 2
+    assert capsys.readouterr().err.endswith("nowhere: no such run folder\n")
+
+
+def test_an_interrupt_of_the_imports_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(module: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["softflow-train"])
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert script() == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # which a process of its own would not have
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_module_is_its_command(
-    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    monkeypatch.setattr(sys, "argv", [f"softflow-{name}", "--help"])
     with pytest.raises(SystemExit) as stopped:
-        runpy.run_module(SCRIPTS[script].removesuffix(":main"), run_name="__main__", alter_sys=True)
-    assert not stopped.value.code and f"usage: {script}" in capsys.readouterr().out
+        runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
+    assert not stopped.value.code and f"usage: softflow-{name}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])

@@ -151,6 +151,7 @@ def test_without_pygame_it_says_what_to_install(device: str, record: Any, monkey
         ("recorded_arm:Arm --seconds 0", "seconds must be a number above 0, got 0"),
         ("recorded_arm:Arm --out recorded_arm.py", "recorded_arm.py exists; choose another --out"),
         ("recorded_arm:Arm --teleop gamepat", "gamepat"),
+        ("recorded_arm:Arm --teleop-options.sped 1", "got an unexpected keyword argument 'sped'"),  # without a display
         ("nowhere:Arm", "cannot import 'nowhere'"),
     ],
 )

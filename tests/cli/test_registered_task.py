@@ -107,6 +107,14 @@ def test_its_preset_is_for_training_and_does_not_disturb_recording(arm: None, co
     assert (settings["horizon"], settings["success"]) == (3, "any")
 
 
+def test_its_short_name_needs_an_entry_point(arm: None, command: Command) -> None:
+    for name, message in (
+        ("arm", "of a module of your own, is written module:Id-v0"),
+        ("arm_task:arm", "'arm_task' registers no 'arm': "),
+    ):
+        assert message in command(f"{TRAIN} --env {name}").error()
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_demonstrator_in_native_units_is_told_so_at_its_first_step(
     arm: None, command: Command, monkeypatch: pytest.MonkeyPatch, processes: int

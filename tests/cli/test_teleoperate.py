@@ -304,6 +304,9 @@ def test_without_a_display_it_says_so(command: Any, monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name, raising=False)
     for driver in ("offscreen", "dummy"):
         monkeypatch.setenv("SDL_VIDEODRIVER", driver)
+        for option, refusal in (("sped 1", "unexpected keyword argument 'sped'"), ("hold 1", "hold must be true or ")):
+            line = f"softflow-demo --env {ENV} --teleop keyboard --demonstrator-options.{option}"
+            assert refusal in command(line).error()  # and no window was opened
         message = command(f"softflow-demo --env {ENV} --teleop keyboard").error()
         assert "no window can be opened" in message and "teleoperation needs a display" in message
 

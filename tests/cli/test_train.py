@@ -179,11 +179,17 @@ def test_a_used_folder_is_refused_before_demonstrations_are_recorded(command: An
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--encoder vonc", "unknown encoder 'vonc': "),
+        ("--encoder vonc", "algorithm 'softflow': unknown encoder 'vonc': "),
+        ("--algo imitation --encoder vonc", "algorithm 'imitation': unknown encoder 'vonc': "),
+        ("--algo imitation --encoder-options.pool x", "algorithm 'imitation': encoder 'conv': unknown pool 'x'"),
         ("--encoder conv --encoder-options.channel 8", "encoder 'conv' has no option 'channel'"),
+        ("--encoder-options.channel 8", "encoder 'conv' has no option 'channel'"),
+        ("--encoder-options.copies 1", "copies is 1: only a frozen encoder has copies"),
+        ("--env-options.observation state --encoder conv", "encoder 'conv' {}: the observation has no images"),
     ],
 )
 def test_an_encoder_is_refused_before_demonstrations_are_recorded(flags: str, message: str, command: Any) -> None:
+    """The error is the only line: a recording would have shown its progress."""
     pixels = "--env two_routes --env-options.observation pixels"
     assert message in command(f"softflow-train {pixels} --run-dir run {flags}").error()
 

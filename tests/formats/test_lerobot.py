@@ -244,6 +244,12 @@ def test_what_is_assumed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert read_dataset(solved, wanted=replace(task, success="any")).episodes[0].is_success
 
 
+def test_a_success_is_true_or_false(tmp_path: Path) -> None:
+    root = write_numbers(tmp_path / "one", [STEP | {"next.success": np.array([0, 0.25], np.float32)}])
+    with pytest.raises(DemonstrationError, match=r"next.success has the value 0.25, expected 0 and 1 alone: write 1"):
+        read_dataset(root)
+
+
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (
         "softflow.formats.lerobot.episodes",

@@ -150,6 +150,9 @@ def test_what_is_wrong_with_the_options_is_said() -> None:
     ):
         with pytest.raises(ValueError, match=f"encoder '{NAME}'.*{message}"):
             FrozenNetwork(NAME, EYE, **options)
+    size = r"'test_vit' cannot read images of 65 x 65 pixels: .*size \(Input height \(65\) should be divisible by patch"
+    with pytest.raises(ValueError, match=size):
+        FrozenNetwork("test_vit", EYE, weights="", size=65)
     with pytest.raises(ValueError, match="takes 3 channels, image 'depth' has 1"):
         FrozenNetwork(NAME, Part("depth", (16, 16, 1), "uint8"), weights="")
 

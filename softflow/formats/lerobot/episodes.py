@@ -11,6 +11,7 @@ import numpy as np
 from softflow.console import remark
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
+from softflow.formats.flat import require_flags
 from softflow.formats.lerobot.files import Recording, episode_tables, read_recordings, require_modest_video
 from softflow.formats.lerobot.info import IncompleteError, Info, read_info
 from softflow.formats.lerobot.repair import advice
@@ -91,7 +92,7 @@ def _episode(
             observations[part.name] = part.unpack(array)
         else:
             observations[part.name] = arranged(array, feature.as_part(), part)
-    reached = said.get(SUCCESS, np.zeros(steps)) != 0
+    reached = require_flags(SUCCESS, said.get(SUCCESS, np.zeros(steps)))
     terminated, truncated = _ending({name: bool(values[-1]) for name, values in said.items()})
     return Episode.from_native(
         task,
