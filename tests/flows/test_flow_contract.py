@@ -66,7 +66,8 @@ def grid(name: str, options: dict, drawn: Tensor) -> tuple[Tensor, Tensor]:
     """Points (M, 2) around 2-D samples, and the area that each stands for (M,)."""
     centre, spread = drawn.mean(0), drawn.std(0)
     coarse = "solver" in options  # a point of these costs some hundred evaluations of a network
-    side = torch.linspace(-8, 8, 121 if coarse else 501, dtype=torch.float64)
+    points = 121 if coarse else 501 if name in OPEN_BOX else 251  # the box's are drawn together towards its bounds
+    side = torch.linspace(-8, 8, points, dtype=torch.float64)
     sides = [m + s * side for m, s in zip(centre, spread, strict=True)]
     if name in OPEN_BOX:
         sides = [side.tanh()] * 2
