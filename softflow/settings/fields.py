@@ -13,6 +13,7 @@ flags. The keys of a nested dataclass that is not flat are below its own name.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -50,7 +51,7 @@ def is_nested(annotation: Any) -> bool:
 
 def fields_of(cls: Any, base: object = None) -> dict[str, Field]:
     """Return the fields of a dataclass by name. If an instance `base` is given, its values are the defaults."""
-    plain, marked = (get_type_hints(class_of(cls), include_extras=extras) for extras in (False, True))
+    plain, marked = _types_of(class_of(cls))
     chosen = dict(zip(getattr(class_of(cls), "__parameters__", ()), get_args(cls), strict=False))
     found = {}
     for field in dataclasses.fields(class_of(cls)):
@@ -63,6 +64,12 @@ def fields_of(cls: Any, base: object = None) -> dict[str, Field]:
         is_flat = _FLAT in getattr(marked[field.name], "__metadata__", ())
         found[field.name] = Field(chosen.get(annotation, annotation), default, is_flat)
     return found
+
+
+@functools.cache  # every annotation is compiled, and a command asks some fifty times
+def _types_of(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the types of a class's fields by name, without and with what `Annotated` adds."""
+    return get_type_hints(cls), get_type_hints(cls, include_extras=True)
 
 
 def keys_of(cls: Any, base: object = None) -> dict[str, Field]:

@@ -85,7 +85,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 def saved_at(run: Path) -> int:

@@ -91,8 +91,15 @@ FAULTS: list[tuple[str, Change, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("seeds", [True, False])
-@pytest.mark.parametrize("task", [True, False])
+@pytest.mark.parametrize(
+    ("seeds", "task"),
+    [
+        (True, True),
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(("env", "change", "kind", "text"), FAULTS)
 def test_a_fault_is_the_one_finding(
     env: str,

@@ -114,7 +114,13 @@ def test_a_kl_is_not_for_flow_matching(
     error = command(f"{line} {options}").error()
     assert f"{weight}, but flow 'flow_matching' has no exact density" in error
     assert "set offline.kl_weight and online.kl_weight to 0, or choose another flow" in error
-    assert command(f"{line} --offline.kl-weight 0 --online.kl-weight 0").status == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_kl_flow_matching_trains(command: Any, demonstrations: Path, tmp_path: Path) -> None:
+    keep_width_alone(tmp_path)
+    sizes = "--flow-options.depth 1 --flow-options.steps 2 --offline.kl-weight 0 --online.kl-weight 0"
+    assert command(f"softflow-train {PENDULUM} {demonstrations} --flow flow_matching {sizes}").status == 0
 
 
 @pytest.mark.parametrize(("in_file", "flag"), [("flow: gaussian", ""), ("", "--flow gaussian")])

@@ -12,7 +12,7 @@ from softflow.data import load_dataset
 from tests.cli.conftest import Command
 from tests.formats.hdf5_datasets import columns, write_minari, write_robomimic
 
-TRAIN = "softflow-train --env two_routes --config small.yaml --demos"
+TRAIN = "softflow-train --env two_routes --config small.yaml --eval-episodes 0 --demos"
 
 
 @pytest.fixture

@@ -26,7 +26,11 @@ SMALL = {"updates": 2, "steps": 120, "updates_per_step": 0.02, "batch_size": 8, 
 """Values of a setting, wherever an algorithm has one of this name."""
 REQUIRED = {"base": "run", "corrections": "t.npz"}
 """Values of what an algorithm does not go without, the fixtures of these names."""
-RUN = "--num-envs 2 --num-demos 4 --eval-episodes 2 --collect-steps 60 --threads 1 --flow-options.width 8"
+RUN = (
+    "--num-envs 2 --num-demos 4 --eval-episodes 2 --collect-steps 60 --threads 1 --flow-options.width 8 "
+    "--env-options.max_episode_steps 50"
+)
+"""Episodes end within the online stages, so that these make updates."""
 
 
 def required_flags(algo: str) -> str:

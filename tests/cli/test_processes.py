@@ -85,7 +85,8 @@ def started(flags: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("mode", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 def test_interrupted_at_the_keyboard(mode: str, tmp_path: Path) -> None:
     """^C goes to all processes at once."""
-    flags = f"{TRAIN.removeprefix('softflow-train')} --online.steps 100000 --run-dir run --vectorization-mode {mode}"
+    flags = f"--env two_routes {LENGTHS} {SIZES} --flow-options.width 8 --critic-width 8 --online.steps 100000"
+    flags += f" --run-dir run --vectorization-mode {mode}"
     metrics_file, deadline = tmp_path / "run/metrics.csv", time.monotonic() + 120
     with started(flags, tmp_path) as process:
         while not (metrics_file.exists() and "online" in metrics_file.read_text()):

@@ -119,7 +119,7 @@ def test_names_that_are_more_than_texts_can_be_saved(
 ) -> None:
     monkeypatch.setattr(Strange, "last_info", {Key.DISTANCE: 1.0, np.str_("speed"): 2.0, "half\ud800": 3.0})
     with interrupted(SoftFlow, 8 + 16 + 2):
-        assert command(f"{TRAIN} --collect-steps 2 --online.updates-per-step 1").status == 130
+        assert command(f"{TRAIN} --collect-steps 2 --online.steps 40 --online.updates-per-step 1").status == 130
     assert command("softflow-train --resume run").status == 0
     names = {name.removeprefix("eval/outcome/") for name in scalars("run") if name.startswith("eval/outcome/")}
     assert names == {"distance", "speed", "half\\ud800"}
@@ -278,7 +278,7 @@ def test_states_that_mean_something_else_are_no_states(
     for name, method in methods.items():
         monkeypatch.setattr(Strange, name, method, raising=False)
     with interrupted(SoftFlow, 8 + 16 + 2):  # when two episodes have ended and two have begun
-        assert command(f"{TRAIN} --collect-steps 2 --online.updates-per-step 1").status == 130
+        assert command(f"{TRAIN} --collect-steps 2 --online.steps 40 --online.updates-per-step 1").status == 130
     result = command("softflow-train --resume run")
     assert result.status == 0 and "2 unfinished episodes are begun anew: their environment's state cannot" in result.out
 

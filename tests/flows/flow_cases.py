@@ -71,3 +71,8 @@ def with_statistics(flow: ChunkFlow) -> ChunkFlow:
 def few_steps(options: dict[str, Any]) -> dict[str, Any]:
     """The same flow, for tests to which it does not matter how well a solver solves."""
     return options | ({"steps": 2} if "steps" in options else {})
+
+
+def few_layers(options: dict[str, Any]) -> dict[str, Any]:
+    """The same flow, for tests of what is done with its operations, which are those of two layers."""
+    return few_steps(options) | ({"layers": 2} if "layers" in options else {})

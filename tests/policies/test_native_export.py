@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,11 +47,23 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TaskSpec, str], tuple[Path, float]]:
+    """The file of a task's Gaussian policy in a format, which takes seconds, and its difference from the policy."""
+
+    @functools.cache
+    def export(task: TaskSpec, format: str) -> tuple[Path, float]:
+        path = tmp_path_factory.mktemp("exported") / "policy"
+        return path, export_greedy(make_policy(task, "gaussian"), path, format)
+
+    return export
+
+
 @pytest.mark.parametrize(("task", "format"), CASES)
-def test_a_file_takes_names_and_gives_native_actions(task: TaskSpec, format: str, tmp_path: Path) -> None:
-    deployed = make_policy(task, "gaussian")
-    assert export_greedy(deployed, tmp_path / "policy", format) <= 1e-5
-    run = load_exported(tmp_path / "policy", format, trusted=True)
+def test_a_file_takes_names_and_gives_native_actions(task: TaskSpec, format: str, exported: Any) -> None:
+    deployed, (path, difference) = make_policy(task, "gaussian"), exported(task, format)
+    assert difference <= 1e-5
+    run = load_exported(path, format, trusted=True)
     distance = torch.from_numpy(task.high - task.low).clamp(min=1e-9)
     for batch in (1, 6):
         observation = tensors(task, batch, seed=batch)
@@ -56,7 +71,7 @@ def test_a_file_takes_names_and_gives_native_actions(task: TaskSpec, format: str
         assert expected.shape == (batch, 4, len(task.low))
         for given in (observation, dict(reversed(observation.items()))):
             assert ((run(given) - expected).abs() / distance).max() <= 1e-5
-    assert json.loads(read_metadata(tmp_path / "policy", format)["softflow"]) == {
+    assert json.loads(read_metadata(path, format)["softflow"]) == {
         "task": json.loads(json.dumps(task.describe())),
         "n_action_steps": 2,
         "horizon": 4,
@@ -87,11 +102,10 @@ def test_every_kind_of_policy_is_exported(
     ids=["numbers", "images"],
 )
 def test_where_the_policy_raises_a_file_gives_no_action(
-    task: TaskSpec, wrong: dict[str, float], format: str, tmp_path: Path
+    task: TaskSpec, wrong: dict[str, float], format: str, exported: Any
 ) -> None:
-    deployed = make_policy(task, "gaussian")
-    export_greedy(deployed, tmp_path / "policy", format)
-    run = load_exported(tmp_path / "policy", format, trusted=True)
+    deployed, (path, _) = make_policy(task, "gaussian"), exported(task, format)
+    run = load_exported(path, format, trusted=True)
     for name, value in wrong.items():
         observation = tensors(task, 3, seed=0)
         observation[name][1] = value
@@ -125,9 +139,9 @@ np.save("actions.npy", chunk[:, : about["n_action_steps"]])
 
 
 @pytest.mark.parametrize("task", [NUMBERS, IMAGES], ids=["numbers", "images"])
-def test_onnxruntime_and_numpy_are_enough(task: TaskSpec, tmp_path: Path) -> None:
-    deployed = make_policy(task, "gaussian", candidates=1, temperature=0.0)  # acts greedily
-    export_greedy(deployed, tmp_path / "policy.onnx", "onnx")
+def test_onnxruntime_and_numpy_are_enough(task: TaskSpec, exported: Any, tmp_path: Path) -> None:
+    deployed = make_policy(task, "gaussian", candidates=1, temperature=0.0)  # the same weights; it acts greedily
+    shutil.copy(exported(task, "onnx")[0], tmp_path / "policy.onnx")
     observation = observe(task)
     np.savez(tmp_path / "observation.npz", **{name.replace("/", "."): value for name, value in observation.items()})
     subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, check=True)

@@ -135,8 +135,21 @@ def test_a_guard_judges_by_the_density_of_the_action() -> None:
     assert guard.threshold.item() == pytest.approx(ordered[5].item())
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("kind", deployed_kinds())
+EXPORTED = {
+    *((kind, "torchscript") for kind in deployed_kinds()),
+    *(("steered", "onnx"), ("one_step", "onnx"), ("bounded", "torch_export"), ("steered", "torch_export")),
+}
+"""The other formats take seconds a policy, and these kinds have the parts of all."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "format"),
+    [
+        pytest.param(kind, format, marks=[] if (kind, format) in EXPORTED else [pytest.mark.slow])
+        for kind in deployed_kinds()
+        for format in FORMATS
+    ],
+)
 def test_it_exports(kind: str, format: str, tmp_path: Path) -> None:
     policy = deployed_kinds()[kind].eval()
     assert export_greedy(BestOfN(policy, None, 1, 1, 0.5), tmp_path / "policy", format) <= 1e-5

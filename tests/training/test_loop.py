@@ -232,43 +232,6 @@ def assert_the_same_run(parted: Run, whole: Run) -> None:
         assert torch.equal(weights[name], tensor), name
 
 
-@pytest.mark.parametrize(
-    "update",
-    [0, IMITATION - 1, IMITATION, IMITATION + WARMUP + 3, *(IMITATION + WARMUP + OFFLINE + i for i in range(10, 15))],
-)
-def test_interrupted_and_resumed_is_the_same_to_the_bit(update: int, restorable: Any, tmp_path: Path) -> None:
-    whole = Run(restorable, tmp_path / "whole")
-    evaluations = whole.trainer().run()
-    trainer = Run(restorable, tmp_path / "parted").trainer()
-    interrupt_at(trainer.algorithm, update)
-    with pytest.raises(Interrupted):
-        trainer.run()
-    assert trainer.progress.updates == update + 1  # it was finished, and none was begun
-    parted = Run(restorable, tmp_path / "parted")
-    assert parted.trainer(resume=True, weights_seed=9).run() == evaluations
-    assert_the_same_run(parted, whole)
-
-
-@pytest.mark.parametrize("step", [7, 150, 170])  # after imitation; in the middle of the online stage and at its end
-def test_an_abandoned_evaluation_is_made_when_the_run_is_resumed(step: int, restorable: Any, tmp_path: Path) -> None:
-    def interrupt(result: Any) -> Any:
-        if sum(env.total_steps for env in parted.held_out) == step:
-            signal.raise_signal(signal.SIGTERM)
-        return result
-
-    whole = Run(restorable, tmp_path / "whole")
-    evaluations = whole.trainer().run()
-    parted = Run(restorable, tmp_path / "parted")
-    for env in parted.held_out:
-        env.step = lambda action, env=env: interrupt(restorable.step(env, action))
-    trainer = parted.trainer()
-    with pytest.raises(Interrupted, match="SIGTERM"):
-        trainer.run()
-    assert len(trainer.held_out.evaluations) == (step - 1) // (4 * LENGTH)
-    assert parted.trainer(resume=True).run() == evaluations
-    assert_the_same_run(parted, whole)
-
-
 def test_a_second_interrupt_gives_up_at_once(run: Run) -> None:
     trainer = run.trainer()
     interrupt_at(trainer.algorithm, IMITATION + 3, times=2)
