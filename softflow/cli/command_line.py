@@ -17,6 +17,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NoReturn, TypeVar, get_origin
 
 import tyro
@@ -238,7 +239,7 @@ def _check_flags(cls: type, argv: Sequence[str]) -> None:
             switches |= dict.fromkeys((key, off), f"write --{key}, or --{off} to switch it off")
     valid = {"help", *fields, *switches}
     free = tuple(f"{key}." for key, annotation in fields.items() if get_origin(annotation) is dict)
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+    for argument, following in zip_longest(argv, argv[1:], fillvalue=""):
         flag, equals, _ = argument.partition("=")
         name = flag_name(flag.removeprefix("--"))
         if not argument.startswith("--"):
@@ -302,7 +303,10 @@ def _values_like_yaml() -> tyro.constructors.ConstructorRegistry:
 
 
 def _one_line(box: str) -> str:
-    """Extract the message from the box that tyro draws: the text between the first two rules, without the frame."""
+    """Extract the message from the box that tyro draws: the text between the first two rules, without the frame.
+
+    A class or a part of the settings that refused its values is named as its keys are, without the flat part above.
+    """
     sections = re.split(r"[─-]{4,}", box)
     words = (sections[1] if len(sections) > 1 else box).translate(dict.fromkeys(map(ord, "│╭╮╰╯"), " ")).split()
-    return " ".join(words)
+    return re.sub(r"^Error parsing (?:[A-Z]\w*: |method(?:\.(?=\S+: )|: )|run: )", "", " ".join(words))

@@ -18,6 +18,7 @@ from softflow.cli.train import parse_new_run
 from softflow.console import note, remark
 from softflow.envs import NO_ENVIRONMENT, resolve_env_id
 from softflow.errors import UserError
+from softflow.runs.assembly import require_networks
 from softflow.runs.config import config_class
 from softflow.runs.ray_cluster import connected
 from softflow.settings.fields import Flat, dotted_fields, to_dict
@@ -185,6 +186,7 @@ def _resolve(choice: Choice, flags: Sequence[str]) -> Planned:
             raise UserError("env none: there is nothing in which a policy could be evaluated")
         with environments_turn():
             resolve_env_id(config.run.env)
+        require_networks(config)
     except UserError as error:
         grid = "".join(f", {key} {text}" for key, text in choice.grid.items())
         raise UserError(f"{choice.algo} on {choice.env}{grid}: {error}") from error

@@ -11,6 +11,7 @@ from softflow.algos.settings import PolicyConfig
 from softflow.errors import UserError
 from softflow.settings.fields import Flat
 from softflow.settings.presets import Selection, preset_layers
+from softflow.settings.ranges import check_ranges
 from softflow.settings.typed import Layer, from_dict, load_file
 from softflow.training.config import RunConfig
 
@@ -35,6 +36,9 @@ class TrainConfig(Generic[Method]):
     """Algorithm in place of a preset: a registered name such as `sac`, or `module:Class`. Usually `--algo` sets it."""
     method: Flat[Method]
     """Settings of the algorithm, as its constructor declares them."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self.method)
 
 
 def config_class(selection: Selection) -> type[TrainConfig[Any]]:

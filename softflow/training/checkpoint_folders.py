@@ -75,7 +75,8 @@ class CheckpointFolders:
 
     def numbered(self) -> list[Path]:
         """Return the checkpoints from which training can resume, in no particular order."""
-        return [path for path in self.path.iterdir() if path.is_dir() and path.name.isdigit()]
+        folders = self.path.iterdir() if self.path.is_dir() else ()
+        return [path for path in folders if path.is_dir() and path.name.isdigit()]
 
     def policies(self) -> list[Path]:
         """Return the policies that are kept from evaluations, in no particular order."""

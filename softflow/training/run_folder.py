@@ -217,6 +217,11 @@ class RunFolder:
                 )
             if (path := self._checkpoints.find(name)) is not None:
                 return path
+        if kept := sorted(int(path.name) for path in self._checkpoints.numbered()):
+            raise UserError(
+                f"{self.checkpoints_path / LAST} is missing, or names a folder that is: to go on from the newest "
+                f"checkpoint, write {kept[-1]} into it"
+            )
         raise UserError(f"{self.given} has no checkpoint yet: if its run has ended, delete it and start again")
 
     def best_checkpoint(self) -> Path:

@@ -116,7 +116,7 @@ def test_damaged_checkpoints_are_refused(small_run: Path, command: Any) -> None:
     assert "policy.safetensors: no such file" in command("softflow-eval run").error()
     Path("run/checkpoints/best").unlink()
     Path("run/checkpoints/last").unlink()
-    assert "has no checkpoint yet" in command("softflow-eval run").error()
+    assert "checkpoints/last is missing" in command("softflow-eval run").error()
 
 
 def test_a_video_needs_its_extra(small_run: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

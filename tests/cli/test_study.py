@@ -47,6 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--algos softflow imitation --grid online.steps=10", "imitation on tape_cut, online.steps 10: unknown flag"),
         ("--grid seed=1,2", "--grid seed: the study sets it, use --seeds"),
         ("--algos softflow sofflow", "sofflow on tape_cut: unknown algorithm 'sofflow': did you mean 'softflow'?"),
+        ("--grid flow=couplin", "softflow on tape_cut, flow couplin: algorithm 'softflow': unknown flow 'couplin'"),
         ("--envs tape_cut nowhere", "softflow on nowhere: unknown environment 'nowhere'"),
         ("--envs gymnasium:Nowhere-v0", "softflow on gymnasium:Nowhere-v0: "),
         ("--envs none", "softflow on none: env none: there is nothing in which a policy could be evaluated"),

@@ -136,11 +136,6 @@ def test_open(tmp_path: Path, run: RunFolder) -> None:
         RunFolder.open(tmp_path / "other")
 
 
-def test_no_checkpoint_yet(run: RunFolder) -> None:
-    with pytest.raises(UserError, match=r"has no checkpoint yet: .* delete it and start again"):
-        run.last_checkpoint()
-
-
 def test_the_newest_checkpoints_are_kept(run: RunFolder) -> None:
     for step in (0, 8, 9, 10, 100):  # by number, not by name
         assert run.save_checkpoint(step, writer(f"{step}"), keep=3) == run.checkpoints_path / str(step)
@@ -251,55 +246,6 @@ def test_settings_are_replaced_as_a_whole(run: RunFolder) -> None:
     run.save_settings(lambda path: path.write_text("seed: 1\n"))
     assert run.config_path.read_text() == "seed: 1\n"
     assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "lock"]
-
-
-@pytest.mark.parametrize("saved_meanwhile", [(2, 3), (1,)])  # then the first is removed, or replaced
-def test_a_reader_gets_the_next_checkpoint_if_its_own_is_removed(
-    saved_meanwhile: tuple[int, ...], run: RunFolder
-) -> None:
-    run.save_checkpoint(1, writer("old"))
-    attempts = list[Path]()
-
-    def read(checkpoint: Path) -> str:
-        attempts.append(checkpoint)
-        if len(attempts) == 1:
-            for step in saved_meanwhile:
-                run.save_checkpoint(step, writer("new"), keep=1)
-            raise UserError("half of it is another's")
-        return content(checkpoint)
-
-    assert RunFolder.open(run.path).read_best(read) == "new" and len(attempts) == 2
-
-
-def test_a_damaged_checkpoint_is_read_once(run: RunFolder) -> None:
-    run.save_checkpoint(1, writer("damaged"))
-    attempts = list[Path]()
-
-    def read(checkpoint: Path) -> None:
-        attempts.append(checkpoint)
-        raise UserError("damaged")
-
-    with pytest.raises(UserError, match="damaged"):
-        run.read_best(read)
-    assert len(attempts) == 1
-
-
-def test_a_reader_finds_the_newest_checkpoint_while_others_are_saved(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between what it reads in `last` and its look at the folder, that one is removed."""
-    run.save_checkpoint(1, writer("old"))
-    read_text = Path.read_text
-
-    def read_and_save(path: Path, **options: Any) -> str:
-        text = read_text(path, **options)
-        if text == "1\n":
-            run.save_checkpoint(2, writer("new"), keep=1)
-        return text
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_text", read_and_save)
-        assert content(RunFolder.open(run.path).last_checkpoint()) == "new"
 
 
 @pytest.mark.parametrize("crash_at", range(4))
