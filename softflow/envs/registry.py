@@ -33,8 +33,8 @@ from softflow.task import TaskSpec
 
 Env = gymnasium.Env[Any, Any]
 NO_DEMONSTRATOR = (
-    "no demonstrator is known for {}: give demonstrations with --demos FILE.npz "
-    "(softflow.data.save_demonstrations writes such a file)"
+    "no demonstrator is known for {}: train with --demos FILE.npz (softflow.data.save_demonstrations writes such a "
+    "file), record a person with softflow-demo --teleop keyboard, or name one with softflow.envs.register_task"
 )
 NO_SUPERVISOR = (
     "nothing in {} can take over from a policy: write corrections of your own with softflow.data.save_corrections"

@@ -51,6 +51,12 @@ def announce(
         remark(NONE_SUCCEEDS)
     elif successes < min(FEW, number) and not run.resume:
         remark(f"warning: only {successes} of {number} demonstrations succeed: record more successes")
+    shorter = sum(len(episode) < policy.policy.horizon for episode in demonstrations)
+    if shorter > number / 2 and not run.resume:
+        remark(
+            f"warning: {shorter} of {number} demonstrations are shorter than a chunk of {policy.policy.horizon} steps, "
+            "which repeats their last action: choose a smaller --horizon"
+        )
     note(describe_reward(run.reward, demonstrations, run.env != NO_ENVIRONMENT))
     if algorithm.imitates:
         note(inputs.imitated.describe(demonstrations))

@@ -64,6 +64,16 @@ def test_few_successes_among_failures_are_warned_about(
     assert (said in result.err.splitlines()) == warns
 
 
+@pytest.mark.parametrize(("horizon", "warns"), [(10, False), (11, True)])
+def test_chunks_longer_than_most_demonstrations_are_warned_about(horizon: int, warns: bool, command: Any) -> None:
+    save_demonstrations("d.npz", [ending(True)] * 4)
+    options = f"--horizon {horizon} --online.steps 0 --eval-episodes 0 --run-dir run"
+    result = command(f"{PENDULUM} --demos d.npz --num-demos 4 {options}")
+    assert result.status == 0, result
+    said = "warning: 4 of 4 demonstrations are shorter than a chunk of 11 steps, which repeats their last action: "
+    assert (said in result.err) == warns
+
+
 def ending(success: bool) -> Episode:
     """An episode of the sizes of Pendulum-v1 that is a success or not."""
     rng = np.random.default_rng(0)
