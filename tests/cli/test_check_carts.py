@@ -166,6 +166,24 @@ def test_a_number_at_rest_in_the_recording_is_not_judged_by_its_motion(
     assert report["findings"] == [] and remarks == ([motion] if said else [])
 
 
+@pytest.mark.parametrize(("centre", "kinds"), [(0.7, []), (0.0, ["unit"])])
+def test_starts_in_a_part_of_the_resets_are_in_the_same_unit(
+    centre: float, kinds: list[str], carts: None, command: Command
+) -> None:
+    env, episodes, rng = Cart(), [], np.random.default_rng(0)
+    task = TaskSpec.from_env(env)
+    for _ in range(8):
+        env.reset(seed=0)
+        env.place = rng.uniform(centre - 0.08, centre + 0.08, 1)
+        actions = rng.uniform(-1, 1, (20, 1))
+        seen = [env.place.astype(np.float32), *(env.step(action)[0] for action in actions)]
+        ending = {"terminated": False, "truncated": True, "is_success": False}
+        episodes.append(Episode.from_native(task, np.stack(seen), actions, np.zeros(20), **ending))
+    save_demonstrations("d.npz", episodes)
+    findings = json.loads(command("softflow-data check d.npz --env Cart-v0 --json").out)["findings"]
+    assert [finding["kind"] for finding in findings] == kinds
+
+
 def test_actions_without_an_effect_are_a_remark(carts: None, command: Command) -> None:
     np.random.seed(0)
     record_cart(lambda action: 0 * action, Drifting())
