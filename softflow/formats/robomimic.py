@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from softflow.console import remark
+from softflow.data.damage import reading_episode
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
 from softflow.data.part_names import RecordedParts
@@ -83,17 +84,20 @@ class RobomimicReader(DatasetReader):
                 assumed.append(BOUNDS_ASSUMED)
             if filters := names_in(file, "mask"):
                 assumed.append(f"all demonstrations are read, the filter keys {', '.join(filters)} are not used")
-            steps = {name: _steps(path, name, arrays, wanted) for name, arrays in found.items()}
+            steps = dict[str, _Steps]()
+            for name, arrays in found.items():
+                with reading_episode(f"data/{name}"):
+                    steps[name] = _steps(path, arrays, wanted)
+            if not steps:
+                raise ValueError("every demonstration is damaged")
             task = _task(path, next(iter(steps.values())).actions, observed, wanted)
             solved = _solved(steps.values(), assumed)
             take_room(path, task, [len(one.actions) for one in steps.values()])
             episodes = []
-            for (name, arrays), succeeded in zip(found.items(), solved, strict=True):
-                try:
-                    observations = _observations(path, arrays, recorded, observed)
+            for name, succeeded in zip(steps, solved, strict=True):
+                with reading_episode(f"data/{name}"):
+                    observations = _observations(path, found[name], recorded, observed)
                     episodes.append(_episode(task, observations, steps[name], succeeded))
-                except ValueError as error:
-                    raise ValueError(f"data/{name}: {error}") from error
         for line in assumed:
             remark(f"{path}: {line}")
         return Dataset(episodes, task)
@@ -173,19 +177,16 @@ class _Steps(NamedTuple):
     """(T,)"""
 
 
-def _steps(path: Path, demonstration: str, arrays: Mapping[str, h5py.Dataset], wanted: TaskSpec | None) -> _Steps:
+def _steps(path: Path, arrays: Mapping[str, h5py.Dataset], wanted: TaskSpec | None) -> _Steps:
     from softflow.formats.hdf5 import read_arrays
 
-    try:
-        read = read_arrays(path, {name: arrays[name] for name in (ACTIONS, REWARDS, DONES) if name in arrays})
-        action_parts(read[ACTIONS], wanted)
-        rewards = column(REWARDS, read[REWARDS]) if REWARDS in read else None
-        dones = require_flags(DONES, read[DONES]) if DONES in read else None
-        lengths = {name: len(array) for name, array in arrays.items()}
-        if len(set(lengths.values())) > 1 or not lengths[ACTIONS]:
-            raise ValueError(f"the arrays hold different numbers of steps, or none: {lengths}")
-    except ValueError as error:
-        raise ValueError(f"data/{demonstration}: {error}") from error
+    read = read_arrays(path, {name: arrays[name] for name in (ACTIONS, REWARDS, DONES) if name in arrays})
+    action_parts(read[ACTIONS], wanted)
+    rewards = column(REWARDS, read[REWARDS]) if REWARDS in read else None
+    dones = require_flags(DONES, read[DONES]) if DONES in read else None
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1 or not lengths[ACTIONS]:
+        raise ValueError(f"the arrays hold different numbers of steps, or none: {lengths}")
     return _Steps(read[ACTIONS], rewards, dones)
 
 
