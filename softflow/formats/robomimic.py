@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -91,7 +91,7 @@ class RobomimicReader(DatasetReader):
             if not steps:
                 raise ValueError("every demonstration is damaged")
             task = _task(path, next(iter(steps.values())).actions, observed, wanted)
-            solved = _solved(steps.values(), assumed)
+            solved = _solved(steps, assumed)
             take_room(path, task, [len(one.actions) for one in steps.values()])
             episodes = []
             for name, succeeded in zip(steps, solved, strict=True):
@@ -216,18 +216,18 @@ def _environment(text: str) -> tuple[str, float | None]:
     return name, rate
 
 
-def _solved(steps: Collection[_Steps], assumed: list[str]) -> Sequence[np.ndarray | None]:
+def _solved(steps: Mapping[str, _Steps], assumed: list[str]) -> Sequence[np.ndarray | None]:
     """Return at which steps of each demonstration the task was solved, (T,). None if that is not known.
 
     Whatever the file does not say is appended to `assumed`.
     """
-    if go_on := sum(one.dones is not None and bool(one.dones[:-1].any()) for one in steps):
+    if go_on := sum(one.dones is not None and bool(one.dones[:-1].any()) for one in steps.values()):
         assumed.append(f"{go_on} of {len(steps)} demonstrations go on after {DONES} is 1, and are read to their end")
-    rewards = [one.rewards for one in steps if one.rewards is not None]
+    rewards = {f"data/{name}": one.rewards for name, one in steps.items() if one.rewards is not None}
     if not rewards:
         assumed.append(f"there are no {REWARDS}, so all are 0 and no episode is known as a success")
         return [None] * len(steps)
-    solved = solved_steps(rewards, "only rewards say what a success is", assumed)
+    solved = solved_steps(list(rewards.values()), "only rewards say what a success is", assumed, list(rewards))
     return solved if solved is not None else [None] * len(steps)
 
 

@@ -161,7 +161,7 @@ def _reached(labels: Mapping[str, _Labels], assumed: list[str]) -> dict[str, np.
     if all(one.success is not None for one in labels.values()):
         return {name: one.success for name, one in labels.items() if one.success is not None}
     rewards = [one.rewards for one in labels.values()]
-    solved = solved_steps(rewards, f"there is no {' or '.join(SUCCESS)}", assumed)
+    solved = solved_steps(rewards, f"there is no {' or '.join(SUCCESS)}", assumed, list(labels))
     return dict(zip(labels, solved or [np.zeros(len(one), np.bool_) for one in rewards], strict=True))
 
 
