@@ -15,8 +15,8 @@ from softflow.task import TaskSpec
 
 OUT_OF_PROPORTION = 10.0
 """Ratio of two spreads from which on they cannot be of the same unit."""
-FEWEST_STARTS = 5
-"""Number of recorded episodes from which on the spread of their starts tells something."""
+FEWEST_STARTS = 8
+"""Number of recorded episodes from which on the spread of their starts tells something, whatever its distribution."""
 STILL = 0.05
 """Spread of starts, as a share of that of whole episodes, up to which a number starts from nearly the same value."""
 ALIKE = 0.25
