@@ -29,6 +29,19 @@ class RemoteError(RuntimeError):
     """An error that another process raised. The message is that of `described`."""
 
 
+class NotFinite(ValueError):
+    """A number of observations is not finite.
+
+    Args:
+        message: Which number it is.
+        row: The observation among those that were given.
+    """
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 def nearest(word: str, valid: Iterable[str]) -> str | None:
     """Return the valid word most similar to `word`, or None if none is similar.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import chdir
+from contextlib import chdir, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,12 @@ from tyro.conf import Positional, arg
 from softflow.cli.check_data import CheckConfig, check_file
 from softflow.cli.command_line import as_json, parse_command_line, run_main
 from softflow.cli.output import OutputConfig, lerobot_needed, new_file
+from softflow.console import remark
 from softflow.data import Dataset, read_dataset, save_demonstrations
 from softflow.data.contact_sheet import save_contact_sheet
+from softflow.data.damage import leaving_out_damaged
 from softflow.data.editing import Conditions, merge, split
-from softflow.data.summary import in_words, summary_of
+from softflow.data.summary import count, in_words, summary_of
 from softflow.envs import make_env
 from softflow.errors import UserError, did_you_mean
 from softflow.runs.given_demonstrations import fitting, naming_by
@@ -153,17 +155,27 @@ class FilterConfig:
     target: Annotated[Positional[str], arg(metavar="TARGET")]
     """The .npz file to write. It must not exist."""
     conditions: Flat[Conditions] = field(default_factory=Conditions)
+    drop_damaged: bool = False
+    """Whether to leave out episodes that cannot be read, such as one with a NaN. They are listed with what is wrong.
+    All conditions are judged on the others, which `index` counts."""
     reading: Flat[ReadingConfig] = field(default_factory=ReadingConfig)
 
 
 def filter_file(config: FilterConfig) -> None:
     target = new_file(config.target)
-    dataset = config.reading.read(config.source)
-    kept = config.conditions.keep(dataset)
+    with leaving_out_damaged() if config.drop_damaged else nullcontext(list[str]()) as damaged:
+        try:
+            dataset = config.reading.read(config.source)
+        finally:  # if nothing is left, the lines say why
+            for line in damaged:
+                remark(f"{config.source}: left out: {line}")
+    only_damage = config.drop_damaged and config.conditions == Conditions()
+    kept = dataset if only_damage else config.conditions.keep(dataset)
     _write(target, kept)
     print(
         f"{target}: {len(kept.episodes):,} of {len(dataset.episodes):,} episodes kept, "
         f"{_steps(kept):,} of {_steps(dataset):,} steps"
+        + (f"; {count(len(damaged), 'damaged episode')} left out" if config.drop_damaged else "")
     )
 
 

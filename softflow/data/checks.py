@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from softflow.data.damage import REPAIR
 from softflow.data.row_file import unchanging
 from softflow.task.layout import ObservationLayout
 from softflow.task.parts import ACTION_TOLERANCE
@@ -31,7 +32,7 @@ def numbers(name: str, value: Any, shape: Sequence[str]) -> np.ndarray:
         converted = array.astype(np.float32)
     bad = np.argwhere(~np.isfinite(converted))
     if len(bad):
-        raise ValueError(f"{name}{_at(array, bad[0])} is not a finite float32: repair or drop the episode")
+        raise ValueError(f"{name}{_at(array, bad[0])} is not a finite float32: {REPAIR}")
     converted.flags.writeable = False
     return converted
 

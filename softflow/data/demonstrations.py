@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softflow.data.archive import Field, Pieces, read_archive, write_archive
+from softflow.data.damage import reading_episode
 from softflow.data.episodes import Episode
 from softflow.data.json_arrays import json_array, read_json, read_task
 from softflow.data.proposals import Proposals
@@ -278,7 +279,7 @@ def _episodes(arrays: Mapping[str, Any], task: TaskSpec | None) -> list[Episode]
 
     episodes = []
     for index, (begin, end) in enumerate(zip(first, last + 1, strict=True)):
-        try:
+        with reading_episode(f"episode {index}, which starts at step {begin}"):
             episodes.append(
                 Episode(
                     observation=np.concatenate(
@@ -298,8 +299,6 @@ def _episodes(arrays: Mapping[str, Any], task: TaskSpec | None) -> list[Episode]
                     proposals=_within(proposed, begin, end),
                 )
             )
-        except ValueError as error:
-            raise ValueError(f"episode {index}, which starts at step {begin}: {error}") from error
     return episodes
 
 

@@ -15,8 +15,8 @@ class Finding:
     """Something that is wrong.
 
     Attributes:
-        kind: `observation`, `action`, `rate` for what the descriptions say; `order`, `actions`, `timing`, `start`,
-            `replay`, `reward`, `end` and `success` for what replays show.
+        kind: `observation`, `action`, `rate` for what the descriptions say; `order`, `actions`, `timing`, `unit`,
+            `start`, `replay`, `reward`, `end` and `success` for what replays show.
         text: What is wrong, with numbers.
         advice: What to do.
     """

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow.data.damage import REPAIR
+from softflow.errors import NotFinite
 from softflow.task import TaskSpec
 from softflow.task.actions import ActionOutOfBounds
 from softflow.task.parts import as_numbers
@@ -33,7 +35,10 @@ def rows_of(task: TaskSpec, observations: Any) -> NDArray[Any]:
     """
     if not _is_columns(observations):
         return _stacked("observation", (_row_of(task, one) for one in observations), task.row_size)
-    rows, is_batch = task.rows(observations)
+    try:
+        rows, is_batch = task.rows(observations)
+    except NotFinite as error:
+        raise ValueError(f"{error}, at step {error.row}: {REPAIR}") from error
     if not is_batch:
         raise ValueError("observations holds a single observation: give those of all steps, along the first axis")
     return rows

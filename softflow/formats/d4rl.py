@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from softflow.console import remark
+from softflow.data.damage import reading_episode
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
 from softflow.data.part_names import RecordedParts
@@ -98,7 +99,7 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec, assumed: list[st
         observed = observations[steps]
         if following is not None:
             observed = np.concatenate([observed, following[end : end + 1]])
-        try:
+        with reading_episode(f"episode {index}, which starts at step {begin}"):
             episodes.append(
                 Episode.from_native(
                     task,
@@ -111,8 +112,6 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec, assumed: list[st
                     final_observation_missing=following is None,
                 )
             )
-        except ValueError as error:
-            raise ValueError(f"episode {index}, which starts at step {begin}: {error}") from error
     return episodes
 
 

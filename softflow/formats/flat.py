@@ -21,6 +21,8 @@ WHOLE = "observation"
 MOST_CHANNELS = 4
 SUCCESS = ("infos/is_success", "infos/success")
 """The arrays that say at which steps the task is solved; the first one that exists counts."""
+MOSTLY = 0.5
+"""Share of other rewards than 0 and 1 up to which rewards of 1 may be meant as successes."""
 BOUNDS_ASSUMED = "the bounds of actions are -1 and 1, because no environment was given"
 
 
@@ -133,7 +135,9 @@ def require_action_size(size: int, wanted: TaskSpec) -> None:
         )
 
 
-def solved_steps(rewards: Sequence[np.ndarray], unknown: str, assumed: list[str]) -> list[np.ndarray] | None:
+def solved_steps(
+    rewards: Sequence[np.ndarray], unknown: str, assumed: list[str], names: Sequence[str] = ()
+) -> list[np.ndarray] | None:
     """Return at which steps the rewards of a dataset, which says nothing else of it, show that the task was solved.
 
     A reward of 1 is a success if all rewards are 0 or 1 and both occur.
@@ -142,15 +146,34 @@ def solved_steps(rewards: Sequence[np.ndarray], unknown: str, assumed: list[str]
         rewards: The rewards of each episode, (T,).
         unknown: What the dataset does not say, in words.
         assumed: A list, to which an assumption about it is appended.
+        names: What the episodes are called. Without them, the rewards are one array of all steps.
 
     Returns:
         Bools (T,) for each episode. None if the rewards show nothing.
     """
-    if set(np.unique(np.concatenate(rewards)).tolist()) == {0, 1}:
+    values = np.concatenate(rewards)
+    if set(np.unique(values).tolist()) == {0, 1}:
         assumed.append(f"{unknown}, so a reward of 1, where others are 0, is a success")
         return [one == 1 for one in rewards]
-    assumed.append(f"{unknown}, so no episode is known as a success")
+    assumed.append(f"{unknown}, so no episode is known as a success{_why_unknown(rewards, values, names)}")
     return None
+
+
+def _why_unknown(rewards: Sequence[np.ndarray], values: np.ndarray, names: Sequence[str]) -> str:
+    """Say what is in the way if some rewards are 1, so that they may be meant as successes."""
+    is_other = ~np.isin(values, (0, 1))
+    if not (values == 1).any() or is_other.mean() > MOSTLY:
+        return ""
+    if not is_other.any():
+        return ": all rewards are 1"
+    step, episode = int(is_other.argmax()), 0
+    while step >= len(rewards[episode]):
+        step, episode = step - len(rewards[episode]), episode + 1
+    place = f"step {step} of {names[episode]}" if names else f"step {step}"
+    return (
+        f": for that, all rewards must be 0 or 1, but {is_other.sum():,} of {len(values):,} are not; the first is "
+        f"{rewards[episode][step]:g}, at {place}. If rewards of 1 mark successes, correct the others"
+    )
 
 
 def _part(shape: tuple[int, ...], dtype: str) -> ObservationPart:

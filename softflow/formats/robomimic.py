@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from softflow.console import remark
+from softflow.data.damage import reading_episode
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
 from softflow.data.part_names import RecordedParts
@@ -83,17 +84,20 @@ class RobomimicReader(DatasetReader):
                 assumed.append(BOUNDS_ASSUMED)
             if filters := names_in(file, "mask"):
                 assumed.append(f"all demonstrations are read, the filter keys {', '.join(filters)} are not used")
-            steps = {name: _steps(path, name, arrays, wanted) for name, arrays in found.items()}
+            steps = dict[str, _Steps]()
+            for name, arrays in found.items():
+                with reading_episode(f"data/{name}"):
+                    steps[name] = _steps(path, arrays, wanted)
+            if not steps:
+                raise ValueError("every demonstration is damaged")
             task = _task(path, next(iter(steps.values())).actions, observed, wanted)
-            solved = _solved(steps.values(), assumed)
+            solved = _solved(steps, assumed)
             take_room(path, task, [len(one.actions) for one in steps.values()])
             episodes = []
-            for (name, arrays), succeeded in zip(found.items(), solved, strict=True):
-                try:
-                    observations = _observations(path, arrays, recorded, observed)
+            for name, succeeded in zip(steps, solved, strict=True):
+                with reading_episode(f"data/{name}"):
+                    observations = _observations(path, found[name], recorded, observed)
                     episodes.append(_episode(task, observations, steps[name], succeeded))
-                except ValueError as error:
-                    raise ValueError(f"data/{name}: {error}") from error
         for line in assumed:
             remark(f"{path}: {line}")
         return Dataset(episodes, task)
@@ -173,19 +177,16 @@ class _Steps(NamedTuple):
     """(T,)"""
 
 
-def _steps(path: Path, demonstration: str, arrays: Mapping[str, h5py.Dataset], wanted: TaskSpec | None) -> _Steps:
+def _steps(path: Path, arrays: Mapping[str, h5py.Dataset], wanted: TaskSpec | None) -> _Steps:
     from softflow.formats.hdf5 import read_arrays
 
-    try:
-        read = read_arrays(path, {name: arrays[name] for name in (ACTIONS, REWARDS, DONES) if name in arrays})
-        action_parts(read[ACTIONS], wanted)
-        rewards = column(REWARDS, read[REWARDS]) if REWARDS in read else None
-        dones = require_flags(DONES, read[DONES]) if DONES in read else None
-        lengths = {name: len(array) for name, array in arrays.items()}
-        if len(set(lengths.values())) > 1 or not lengths[ACTIONS]:
-            raise ValueError(f"the arrays hold different numbers of steps, or none: {lengths}")
-    except ValueError as error:
-        raise ValueError(f"data/{demonstration}: {error}") from error
+    read = read_arrays(path, {name: arrays[name] for name in (ACTIONS, REWARDS, DONES) if name in arrays})
+    action_parts(read[ACTIONS], wanted)
+    rewards = column(REWARDS, read[REWARDS]) if REWARDS in read else None
+    dones = require_flags(DONES, read[DONES]) if DONES in read else None
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1 or not lengths[ACTIONS]:
+        raise ValueError(f"the arrays hold different numbers of steps, or none: {lengths}")
     return _Steps(read[ACTIONS], rewards, dones)
 
 
@@ -215,18 +216,18 @@ def _environment(text: str) -> tuple[str, float | None]:
     return name, rate
 
 
-def _solved(steps: Collection[_Steps], assumed: list[str]) -> Sequence[np.ndarray | None]:
+def _solved(steps: Mapping[str, _Steps], assumed: list[str]) -> Sequence[np.ndarray | None]:
     """Return at which steps of each demonstration the task was solved, (T,). None if that is not known.
 
     Whatever the file does not say is appended to `assumed`.
     """
-    if go_on := sum(one.dones is not None and bool(one.dones[:-1].any()) for one in steps):
+    if go_on := sum(one.dones is not None and bool(one.dones[:-1].any()) for one in steps.values()):
         assumed.append(f"{go_on} of {len(steps)} demonstrations go on after {DONES} is 1, and are read to their end")
-    rewards = [one.rewards for one in steps if one.rewards is not None]
+    rewards = {f"data/{name}": one.rewards for name, one in steps.items() if one.rewards is not None}
     if not rewards:
         assumed.append(f"there are no {REWARDS}, so all are 0 and no episode is known as a success")
         return [None] * len(steps)
-    solved = solved_steps(rewards, "only rewards say what a success is", assumed)
+    solved = solved_steps(list(rewards.values()), "only rewards say what a success is", assumed, list(rewards))
     return solved if solved is not None else [None] * len(steps)
 
 

@@ -16,15 +16,14 @@ from softflow.data.findings import Finding, compare
 from softflow.errors import UserError
 from softflow.runs.assembly import maker_with_reward
 from softflow.runs.replay_findings import differences
-from softflow.runs.replay_trials import FOLLOWS, FRESH_RESETS, MUCH_BETTER, Outcome, Trials
+from softflow.runs.replay_trials import FOLLOWS, FRESH_RESETS, MUCH_BETTER, THIN, Outcome, Trials
+from softflow.runs.replay_units import missed_motion, other_spreads
 from softflow.runs.replaying import Replayer
 from softflow.task import ActionPart, TaskSpec
 from softflow.training.config import EnvOptions, check_reward
 from softflow.training.intervals import wilson_interval
 from softflow.training.success import SuccessRule
 
-THIN = 0.5
-"""Misfit from which on replays say little about the actions."""
 SIGNIFICANT = 0.05
 """Probability up to which it is no accident that one reading fits better in so many episodes."""
 
@@ -141,7 +140,7 @@ def check_dataset(dataset: Dataset, task: TaskSpec, replayer: Replayer, episodes
     for name, group in groups.items():
         if not group:
             continue
-        found = _replay(_spread(group, episodes), dataset.task, task, replayer)
+        found = _replay(_spread(group, episodes), group, dataset.task, task, replayer)
         label = f"the {len(group)} episodes {name}: " if len(group) < len(recorded) else ""
         report.findings += [replace(one, text=label + one.text) for one in found.findings]
         report.remarks += [label + remark for remark in found.remarks]
@@ -149,11 +148,21 @@ def check_dataset(dataset: Dataset, task: TaskSpec, replayer: Replayer, episodes
     return report
 
 
-def _replay(chosen: Mapping[int, Episode], given: TaskSpec | None, task: TaskSpec, replayer: Replayer) -> Report:
-    """Replay episodes of a dataset whose task is `given`. All of them have a seed, or none has."""
+def _replay(
+    chosen: Mapping[int, Episode],
+    group: Mapping[int, Episode],
+    given: TaskSpec | None,
+    task: TaskSpec,
+    replayer: Replayer,
+) -> Report:
+    """Replay chosen episodes of a group of a dataset whose task is `given`. All have a seed, or none has."""
     readings = readings_of([episode.action for episode in chosen.values()], given, task)
     trials = Trials(replayer, task, chosen, readings[0])
-    report = Report(list(trials.findings), [])
+    report, in_other_units = Report(list(trials.findings), []), list[Finding]()
+    if not (trials.from_recorded_starts or any(finding.kind == "order" for finding in trials.findings)):
+        starts = np.concatenate([episode.observation[:1] for episode in group.values()])
+        in_other_units += other_spreads(trials, starts, readings[0])
+    report.findings += in_other_units
     outcomes = [trials.outcome(readings[0])]
     best, unknown = outcomes[0], list[str]()
     if not (trials.from_recorded_starts and best.misfits.max() <= FOLLOWS):
@@ -166,6 +175,10 @@ def _replay(chosen: Mapping[int, Episode], given: TaskSpec | None, task: TaskSpe
         best = _best_of(trials, best, shifted(best.reading), outcomes, report)
         if others and not report.findings:
             report.remarks.append(f"by their effects, {others[0].claim}; the replays do not prove it")
+        other = best is not outcomes[0] or bool(others) or _unproved(best, outcomes) is not None
+        explained = trials.from_recorded_starts or bool(in_other_units) or other
+        if arrangement is not None and not explained and best.misfit > THIN:
+            report.findings += missed_motion(trials, best.reading, arrangement, task)
     if trials.from_recorded_starts:
         report.findings += differences(trials, best)
     report.remarks += _limits(trials, best, outcomes, unknown)
@@ -257,12 +270,17 @@ def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome], unknown:
         )
     elif not best.judges_success:
         yield "the environment does not say which episodes are successes (`is_success`), so successes are not compared"
-    nearest = min(outcomes, key=lambda one: one.misfit)
-    if nearest.misfit < min(THIN, MUCH_BETTER * best.misfit):
+    if (likely := _unproved(best, outcomes)) is not None:
         yield (
-            f"the actions may be {nearest.reading.name}, but {len(best.misfits)} episodes do not prove it: replay more "
+            f"the actions may be {likely.name}, but {len(best.misfits)} episodes do not prove it: replay more "
             "(--episodes)"
         )
+
+
+def _unproved(best: Outcome, outcomes: Sequence[Outcome]) -> Reading | None:
+    """Return a reading that fits much better than the best one that the replays prove. None if there is none."""
+    nearest = min(outcomes, key=lambda one: one.misfit)
+    return nearest.reading if nearest.misfit < min(THIN, MUCH_BETTER * best.misfit) else None
 
 
 def describe(trials: Trials, outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -22,6 +22,13 @@ from softflow.training.frames import EncodedFrames
 from softflow.training.replays import read_from
 from softflow.training.success import FEW, NONE_SUCCEEDS
 
+NO_REWARD = (
+    "warning: there is no reward to learn from: with --reward {}, all steps of demonstrations without a success have "
+    "the same reward, so after imitation nothing can improve the policy, unless own episodes happen to succeed; stop "
+    "(^C), and give demonstrations that are marked as successes (docs/how-to/rewards.md)"
+)
+"""No refusal, because own episodes may succeed."""
+
 
 def announce(
     config: TrainConfig[Any],
@@ -49,6 +56,8 @@ def announce(
     note(f"{number} demonstrations, success {successes / number:.2f}; run folder {folder}")
     if not successes and not run.resume:
         remark(NONE_SUCCEEDS)
+        if run.reward != "dataset" and any(stage.name != "imitation" for stage in algorithm.schedule()):
+            remark(NO_REWARD.format(run.reward))
     elif successes < min(FEW, number) and not run.resume:
         remark(f"warning: only {successes} of {number} demonstrations succeed: record more successes")
     shorter = sum(len(episode) < policy.policy.horizon for episode in demonstrations)

@@ -35,20 +35,22 @@ def differences(trials: Trials, outcome: Outcome) -> Iterator[Finding]:
         return
     pairs = list(map(Pair, trials.numbers, trials.episodes, outcome.replays))
     apart = [
-        (pair.number, parting)
+        (pair.number, parting, misfit)
         for pair, parting, misfit in zip(pairs, outcome.partings, outcome.misfits, strict=True)
         if parting is not None and parting.step > 0 and misfit > FOLLOWS
     ]
     if apart:
-        number, first = min(apart, key=lambda one: one[1].step)
+        number, first, _ = min(apart, key=lambda one: one[1].step)
+        missed = np.median([misfit for _, _, misfit in apart])
         yield Finding(
             "replay",
             f"observations part from their recordings in {len(apart)} of {len(pairs)} replays "
-            f"({listed([one for one, _ in apart])}), which no other reading of the actions explains: in "
-            f"episode {number}, {first.part!r} is off by {first.distance:.2g} of its scale after "
-            f"{count(first.step, 'step')}",
-            f"{SAME_ENVIRONMENT}, and see whether its control rate is that of the recording; if other episodes follow, "
-            "see whether these were recorded or converted in another way",
+            f"({listed([one for one, _, _ in apart])}), which no other reading of the actions explains: they miss "
+            f"{missed:.2f} of the recorded motion (median), and in episode {number}, {first.part!r} is off by "
+            f"{first.distance:.2g} of its scale after {count(first.step, 'step')}",
+            f"{SAME_ENVIRONMENT}, and see whether its control rate, and the units, the order and the control mode of "
+            "its actions, are those of the recording; if other episodes follow, see whether these were recorded or "
+            "converted in another way",
         )
     following = [pair for pair, parting in zip(pairs, outcome.partings, strict=True) if parting is None]
     yield from _rewards(following)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from softflow.data.parting import Motion, ObservationScale, best_order, disagree
 from softflow.runs.replaying import Replay, Replayer
 from softflow.task import TaskSpec
 
+THIN = 0.5
+"""Misfit from which on replays say little about the actions."""
 FRESH_RESETS = 30
 """Number of resets from which the nearest start is chosen for an episode whose own start cannot be repeated."""
 MUCH_BETTER = 0.5
@@ -162,6 +164,33 @@ class Trials:
         found = arrangement(recorded, executed)
         return replace(found, driven=[[self.scale.plain[number] for number in each] for each in found.driven])
 
+    def rows(self, reading: Reading) -> Iterator[NDArray[Any]]:
+        """Replay all episodes with the actions of a reading. Yield the rows (t + 1, O) of each."""
+        for seed, actions in zip(self._seeds, reading.actions, strict=True):
+            yield self._replayer.replay(seed, actions)[0]
+
+    def compared_elsewhere(self, reading: Reading) -> tuple[Motion, Motion]:
+        """Compare the replays of a reading with replays from other resets, and the recordings with the replays.
+
+        The other reset of an episode is the one nearest to that from which it is replayed.
+
+        Returns:
+            How well the replay from the other reset predicts the changes of each replay, (E, M), and how well this one
+            predicts those of the recording, as long as it goes on, (E, M).
+        """
+        starts = self.fresh_starts()
+        between, apart = list[Motion](), list[Motion]()
+        replays = zip(self.episodes, self._seeds, reading.actions, self.rows(reading), strict=True)
+        for episode, seed, actions, rows in replays:
+            distances = self.scale.distances(np.repeat(starts[seed : seed + 1], len(starts), 0), starts).sum(1)
+            distances[seed] = np.inf
+            elsewhere = self._replayer.replay(int(distances.argmin()), actions)[0]
+            recorded = seen(episode)
+            between.append(self.scale.motion(rows, elsewhere, slice(None)))
+            apart.append(self.scale.motion(recorded, rows, slice(len(rows) - 1)))
+        first, second = (Motion(*map(np.stack, zip(*motions, strict=True))) for motions in (between, apart))
+        return first, second
+
     def _parting(self, recorded: NDArray[Any], replayed: NDArray[Any]) -> Parting | None:
         steps = min(len(recorded), len(replayed))
         distances = self.scale.distances(recorded[:steps], replayed[:steps])
@@ -175,10 +204,11 @@ class Trials:
         """Measure the scale of the episodes and, where they do not start from their own seeds, choose the nearest."""
         self.scale = ObservationScale(self._task, [episode.observation for episode in self.episodes])
         if not self.from_recorded_starts:
-            starts = self._fresh_starts()
+            starts = self.fresh_starts()
             self._seeds = [int(self._from_all(starts, one).sum(1).argmin()) for one in self.episodes]
 
-    def _fresh_starts(self) -> NDArray[Any]:
+    def fresh_starts(self) -> NDArray[Any]:
+        """Return the first observations (n, O) of fresh resets, with the seeds 0, ..., n - 1."""
         if self._fresh is None:
             self._fresh = np.stack([self._replayer.start(seed) for seed in range(FRESH_RESETS)])
         return self._fresh
@@ -194,7 +224,7 @@ class Trials:
         if self.from_recorded_starts:
             starts = np.stack([self._replayer.start(seed) for seed in self._seeds])
         else:  # their distributions are compared
-            recorded, starts = (np.quantile(rows, QUANTILES, axis=0) for rows in (recorded, self._fresh_starts()))
+            recorded, starts = (np.quantile(rows, QUANTILES, axis=0) for rows in (recorded, self.fresh_starts()))
         costs = disagreement(recorded, starts, sizes)
         order = best_order(costs, sizes)
         places, expected_places = (dict(zip(one, offsets(sizes, one), strict=True)) for one in (order, given))
@@ -241,7 +271,7 @@ class Trials:
 
     def _check_fresh_starts(self) -> None:
         """Find a part of the observation from which no reset of the environment is near most of the recordings."""
-        starts = self._fresh_starts()
+        starts = self.fresh_starts()
         far = FAR * np.maximum(1, self.scale.spreads(starts))
         nearest = np.median([self._from_all(starts, one).min(0) for one in self.episodes], 0)
         for part in np.flatnonzero(nearest > far):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softflow.errors import one_line
+from softflow.errors import NotFinite, one_line
 from softflow.task.layout import Part
 
 Bounds = tuple[float, ...]
@@ -164,7 +164,7 @@ class ObservationPart:
             row, column = np.argwhere(~np.isfinite(numbers))[0]
             index = [int(i) for i in np.unravel_index(column, self.shape)]
             where = f"{self.name}{index}" if index else self.name
-            raise ValueError(f"observation {where} is {rows[row, column]:g}, not a finite float32")
+            raise NotFinite(f"observation {where} is {rows[row, column]:g}, not a finite float32", int(row))
         return numbers
 
     def _one_hot(self, rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -77,12 +77,33 @@ class Aiming(Cart):
         return {"goal": self.goal.copy(), "place": place}, *rest
 
 
+class Gripping(Cart):
+    """A cart with a gripper that opens by its own number of the action."""
+
+    observation_space = Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = Box(-1.0, 1.0, (2,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.place = self.np_random.uniform(-1, 1, 2)
+        return self.place.astype(np.float32), {}
+
+
+class Settled(Cart):
+    """A cart that begins at 0, but for a little noise."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.place *= 1e-3
+        return self.place.astype(np.float32), {}
+
+
 class Broken(Cart):
     def step(self, action: np.ndarray) -> Any:
         raise RuntimeError("the motor is off")
 
 
-CARTS = {f"{cart.__name__}-v0": cart for cart in (Cart, Drifting, Seedless, Seeing, Aiming, Broken)}
+CARTS = {f"{cart.__name__}-v0": cart for cart in (Cart, Drifting, Seedless, Seeing, Aiming, Gripping, Settled, Broken)}
 
 
 @pytest.fixture
@@ -164,6 +185,46 @@ def test_a_number_at_rest_in_the_recording_is_not_judged_by_its_motion(
     remarks = [remark for remark in report["remarks"] if "may be exchanged" in remark]
     motion = f"the replays do not move as the recordings do in {said}: these numbers may be exchanged with others"
     assert report["findings"] == [] and remarks == ([motion] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "centre", "width", "kinds"),
+    [("Cart-v0", 0.7, 0.08, []), ("Cart-v0", 0.0, 0.08, ["unit"]), ("Settled-v0", 0.0, 0.5, [])],
+)
+def test_starts_in_a_part_of_the_resets_and_the_noise_of_resets_say_nothing_of_units(
+    name: str, centre: float, width: float, kinds: list[str], carts: None, command: Command
+) -> None:
+    env, episodes, rng = CARTS[name](), [], np.random.default_rng(0)
+    task = TaskSpec.from_env(env)
+    for _ in range(8):
+        env.reset(seed=0)
+        env.place = rng.uniform(centre - width, centre + width, 1)
+        actions = rng.uniform(-1, 1, (20, 1))
+        seen = [env.place.astype(np.float32), *(env.step(action)[0] for action in actions)]
+        ending = {"terminated": False, "truncated": True, "is_success": False}
+        episodes.append(Episode.from_native(task, np.stack(seen), actions, np.zeros(20), **ending))
+    save_demonstrations("d.npz", episodes)
+    findings = json.loads(command(f"softflow-data check d.npz --env {name} --json").out)["findings"]
+    assert [finding["kind"] for finding in findings] == kinds
+
+
+@pytest.mark.parametrize(("blocked", "kinds"), [([1], []), ([0, 1], ["actions"])])
+def test_a_gripper_that_an_object_stops_does_not_make_the_actions_wrong(
+    blocked: list[int], kinds: list[str], carts: None, command: Command
+) -> None:
+    """The blocked numbers move a tenth as much in the recordings as the actions say."""
+    env, episodes, rng = Gripping(), [], np.random.default_rng(0)
+    task = TaskSpec.from_env(env)
+    for seed in range(50, 58):
+        actions = rng.uniform(-1, 1, (20, 2))
+        seen = np.stack([env.reset(seed=seed)[0], *(env.step(action)[0] for action in actions)])
+        seen[:, blocked] = seen[:1, blocked] + 0.1 * (seen - seen[:1])[:, blocked]
+        ending = {"terminated": False, "truncated": True, "is_success": False}
+        episodes.append(Episode.from_native(task, seen, actions, np.zeros(20), **ending))
+    save_demonstrations("d.npz", episodes)
+    report = json.loads(command("softflow-data check d.npz --env Gripping-v0 --json").out)
+    assert report["replays"][0]["readings"][0]["misfit"] > 0.5
+    assert [finding["kind"] for finding in report["findings"]] == kinds
 
 
 def test_actions_without_an_effect_are_a_remark(carts: None, command: Command) -> None:

@@ -290,6 +290,29 @@ def test_an_observation_in_another_unit(recorded: dict[str, Dataset], command: C
     assert "start where none of 30 resets does" in findings[0]["text"]
 
 
+@pytest.mark.parametrize("env", ["peg_insertion", "two_routes"])
+def test_actions_in_another_unit(env: str, recorded: dict[str, Dataset], command: Command) -> None:
+    change: Change = lambda episode, task: {"action": episode.action / 100}  # noqa: E731
+    save(recorded[env], change, seeds=False)
+    [finding] = json.loads(command(f"softflow-data check d.npz --env {env} --json").out)["findings"]
+    assert finding["kind"] == "actions" and "and no other reading explains it: they move it 0.01" in finding["text"]
+    save(recorded[env], change)
+    [finding] = json.loads(command(f"softflow-data check d.npz --env {env} --json").out)["findings"]
+    assert finding["kind"] == "replay" and "of the recorded motion (median)" in finding["text"]
+
+
+@pytest.mark.parametrize(("factor", "said"), [(0.01, "only 1 / "), (100.0, "times as much")])
+def test_observations_in_units_of_another_size(
+    factor: float, said: str, recorded: dict[str, Dataset], command: Command
+) -> None:
+    save(recorded["peg_insertion"], lambda episode, task: {"observation": episode.observation * factor}, seeds=False)
+    findings = json.loads(command("softflow-data check d.npz --env peg_insertion --json").out)["findings"]
+    assert {finding["kind"] for finding in findings} == {"start", "unit"}
+    texts = [finding["text"] for finding in findings if finding["kind"] == "unit"]
+    assert any("first observations of gripper[0] spread over " in text for text in texts)
+    assert all(said in text for text in texts) and not any("opening" in text for text in texts)
+
+
 def test_another_observation_is_not_replayed(recorded: dict[str, Dataset], command: Command) -> None:
     save(recorded["peg_insertion"])
     result = command("softflow-data check d.npz --env two_routes")

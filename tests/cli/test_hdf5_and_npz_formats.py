@@ -47,6 +47,43 @@ def test_single_numbers_are_named_alike_in_all_formats(datasets: list[str], comm
         )
 
 
+def test_damaged_episodes_are_left_out_and_listed(datasets: list[str], command: Command) -> None:
+    with h5py.File("robomimic.hdf5", "r+") as file:
+        file["data/demo_1/obs/observation"][3, 1] = np.nan
+        del file["data/demo_2/rewards"]
+        file["data/demo_2/rewards"] = np.zeros(2)
+    with h5py.File("minari/data/main_data.hdf5", "r+") as file:
+        file["episode_1/observations"][3, 1] = np.inf
+    wrong = "observation observation[1] is {}, not a finite float32, at step 3"
+    advice = "repair the episode, or leave it out: softflow-data filter --drop-damaged"
+    refused = command("softflow-data filter minari x.npz").error().rstrip()
+    assert refused == f"error: minari: episode_1: {wrong.format('inf')}: {advice}"
+    assert not Path("x.npz").exists()
+
+    expected = load_dataset("d.npz").episodes
+    for name, places, kept in (
+        ("minari", [f"episode_1: {wrong.format('inf')}"], [0, 2, 3]),
+        ("robomimic.hdf5", ["data/demo_2: the arrays hold", f"data/demo_1: {wrong.format('nan')}"], [0, 3]),
+    ):
+        result = command(f"softflow-data filter {name} {name}.npz --drop-damaged")
+        number = "1 damaged episode" if len(places) == 1 else "2 damaged episodes"
+        assert result.status == 0 and result.out.endswith(f" steps; {number} left out\n")
+        lines = [line for line in result.err.splitlines() if "left out: " in line]
+        assert all(map(str.startswith, lines, [f"{name}: left out: {place}" for place in places]))
+        assert not any(advice in line for line in lines) and len(lines) == len(places)
+        for episode, index in zip(load_dataset(f"{name}.npz").episodes, kept, strict=True):
+            np.testing.assert_array_equal(episode.observation, expected[index].observation)
+
+
+def test_nothing_is_written_if_every_episode_is_damaged(datasets: list[str], command: Command) -> None:
+    with h5py.File("robomimic.hdf5", "r+") as file:
+        for episode in file["data"].values():
+            episode["obs/observation"][0] = np.nan
+    result = command("softflow-data filter robomimic.hdf5 f.npz --drop-damaged")
+    assert result.status == 2 and result.err.count("left out: ") == 4
+    assert result.err.splitlines()[-1] == "error: robomimic.hdf5: no episodes" and not Path("f.npz").exists()
+
+
 def test_the_weights_are_the_same_to_the_bit(datasets: list[str], command: Command, tmp_path: Path) -> None:
     weights = []
     for name in datasets:

@@ -234,3 +234,23 @@ def test_contradictions_are_refused(flags: str, message: str, command: Command) 
     save("d.npz", [True, False])
     assert message in command(f"{SMALL} --demos d.npz {flags} --run-dir run").error()
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("successes", "flags", "warned"),
+    [
+        ([False, False], "--reward sparse", True),
+        ([False, False], "--reward steps", True),
+        ([False, True], "--reward sparse", False),
+        ([False, False], "--reward dataset", False),
+        ([False, False], "--reward sparse --algo imitation --imitate all", False),
+    ],
+)
+def test_a_run_without_any_reward_says_so(successes: list[bool], flags: str, warned: bool, command: Command) -> None:
+    save("d.npz", successes)
+    only_imitation = "--algo imitation" in flags
+    small = "--imitation.updates 2 --eval-episodes 0 --horizon 4 --flow-options.width 8" if only_imitation else ""
+    line = f"softflow-train --env tests/Line-v0 {small}" if only_imitation else SMALL
+    result = command(f"{line} --demos d.npz {flags} --run-dir run")
+    assert result.status == 0, result
+    assert result.err.count("warning: there is no reward to learn from: with --reward") == warned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -272,6 +273,32 @@ def test_damage_is_one_clear_line(damage: Damage, message: str, tmp_path: Path) 
         read_dataset(path, wanted=SPEC)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
     assert "RobomimicReader fails" not in str(caught.value)
+
+
+ALL = slice(None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (
+            [(1, 0, 1.0), (2, 57, 0.5), (2, 59, -1.0)],
+            r": for that.* 2 of 120 are not; the first is 0\.5, at step 57 of data/demo_2",
+        ),
+        ([(1, ALL, 1.0), (2, ALL, 1.0)], ": all rewards are 1"),
+        ([(1, ALL, 0.3), (2, ALL, 0.7), (2, 0, 1.0)], ""),
+    ],
+)
+def test_the_reward_in_the_way_of_successes_is_named(
+    changed: list[tuple[int, Any, float]], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy_to(tmp_path)
+    with h5py.File(path, "r+") as file:
+        for number, steps, reward in changed:
+            file[f"data/demo_{number}/rewards"][steps] = reward
+    assert not any(episode.is_success for episode in read_dataset(path, wanted=SPEC).episodes)
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "no episode is known as a success" in line]
+    assert re.search(f"so no episode is known as a success{why}", line) and line.endswith("success") == (not why)
 
 
 def test_actions_beyond_the_assumed_bounds_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from softflow.console import remark
+from softflow.data.damage import reading_episode
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
 from softflow.formats.flat import require_flags
@@ -73,10 +74,8 @@ def _episodes(root: Path, info: Info, recordings: Sequence[Recording], recorded:
                     arrays[name] = (pictures if feature.is_image else numbers)(recording.data, table, feature)
             said = {label.name: numbers(recording.data, table, label).reshape(-1) for label in labels}
             action = numbers(recording.data, table, recorded.action)[:, recorded.order]
-            try:
+            with reading_episode(f"episode {recording.index}"):
                 episodes.append(_episode(recorded, arrays, action, said))
-            except ValueError as error:
-                raise ValueError(f"episode {recording.index}: {error}") from error
     return episodes
 
 

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from softflow.console import remark
+from softflow.data.damage import reading_episode
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
 from softflow.data.native import MAY_BE_SCALED
@@ -66,13 +67,11 @@ def read_episodes(path: Path, wanted: TaskSpec | None) -> Dataset:
         take_room(path, task, [len(one.rewards) for one in labels.values()])
         episodes = []
         for name, arrays in found.items():
-            try:
+            with reading_episode(name):
                 observations = _observations(folder / MAIN, arrays, metadata, observed, rows)
                 [actions] = read_arrays(folder / MAIN, {ACTIONS: arrays[ACTIONS]}).values()
                 episode = _episode(task, observations, actions, labels[name], reached[name])
                 episodes.append(replace(episode, seed=_seed(file, name)))
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
     for line in assumed:  # last, because an error is one line
         remark(f"{path}: {line}")
     return Dataset(episodes, task)
@@ -162,7 +161,7 @@ def _reached(labels: Mapping[str, _Labels], assumed: list[str]) -> dict[str, np.
     if all(one.success is not None for one in labels.values()):
         return {name: one.success for name, one in labels.items() if one.success is not None}
     rewards = [one.rewards for one in labels.values()]
-    solved = solved_steps(rewards, f"there is no {' or '.join(SUCCESS)}", assumed)
+    solved = solved_steps(rewards, f"there is no {' or '.join(SUCCESS)}", assumed, list(labels))
     return dict(zip(labels, solved or [np.zeros(len(one), np.bool_) for one in rewards], strict=True))
 
 
