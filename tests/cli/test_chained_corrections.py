@@ -86,5 +86,5 @@ def test_heads_that_are_not_those_of_the_base(
 
 
 def test_all_weights_are_not_trained_on_a_steered_base(first: Path, command: Any) -> None:
-    message = "takeover_imitation starts from a policy of kind 'flow', not 'steered': give a run of imitation"
+    message = "hg_dagger starts from a policy of kind 'flow', not 'steered': give a run of imitation"
     assert message in command("softflow-train --algo hg_dagger --base first --corrections t.npz").error()
