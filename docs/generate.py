@@ -13,18 +13,16 @@ mkdocs calls `on_page_markdown`; `tests/docs` calls the rest without mkdocs.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import json
 import re
-import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from softflow.settings.fields import class_of, fields_of, is_nested
+from softflow.settings.fields import class_of, field_texts, fields_of, is_nested
 from softflow.settings.signatures import metavar
 
 ROOT = Path(__file__).parents[1]
@@ -114,19 +112,6 @@ def described(cls: Any, base: object = None, prefix: str = "") -> Iterator[tuple
             raise ValueError(f"{class_of(cls).__name__}.{name} has no text below it")
         else:
             yield f"{prefix}{name}", field.annotation, field.default, texts[name]
-
-
-def field_texts(cls: type) -> dict[str, str]:
-    """Return the texts below the fields of a dataclass and its bases, as `--help` shows them."""
-    texts: dict[str, str] = {}
-    for owner in reversed([one for one in cls.__mro__ if dataclasses.is_dataclass(one)]):
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-        assert isinstance(tree, ast.ClassDef)
-        for field, below in zip(tree.body, tree.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-                assert isinstance(field.target, ast.Name)
-                texts[field.target.id] = " ".join(ast.literal_eval(below.value).split())
-    return texts
 
 
 def shown(default: Any) -> str:

@@ -18,6 +18,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, get_origin
 
 import tyro
@@ -28,7 +29,16 @@ from softflow.cli.dict_flags import ANYTHING, TEXTS, flag_name, take_dict_flags
 from softflow.cli.option_help import option_help
 from softflow.console import console, plain_warnings
 from softflow.errors import UserError, nearest, one_line, place_of
-from softflow.settings.fields import dotted_fields, dotted_values, keys_of, to_dict
+from softflow.settings.fields import (
+    class_of,
+    dotted_fields,
+    dotted_values,
+    field_texts,
+    fields_of,
+    is_nested,
+    keys_of,
+    to_dict,
+)
 from softflow.settings.presets import Selection, preset_layers, selecting_values
 from softflow.settings.typed import (
     RENAMED,
@@ -86,6 +96,8 @@ def parse_command_line(
     layers = (layers_for or preset_layers)(read_selection(cls, argv))
     argv, free = take_dict_flags(cls, argv)
     default = from_layers(cls, [*layers, *free], missing=tyro.MISSING)
+    if {"-h", "--help"} & set(argv):
+        _describe_fields(cls)
     try:
         config = _parse(cls, argv, default, prog, description)
     except HelpShown:
@@ -107,6 +119,17 @@ def _parse(cls: type[T], argv: Sequence[str], default: T, prog: str, description
         raise ConfigError(_one_line(stderr.getvalue())) from None
     except ValueError as error:  # from a dataclass's own check; since 1.0.16 tyro reports it as a SystemExit
         raise ConfigError(str(error)) from None
+
+
+def _describe_fields(cls: Any) -> None:
+    """Give tyro the texts below the fields. It would keep their line breaks, which rarely suit the terminal."""
+    texts = field_texts(class_of(cls))
+    for field in dataclasses.fields(class_of(cls)):
+        if field.name in texts:
+            field.metadata = MappingProxyType({**field.metadata, "help": texts[field.name]})
+    for known in fields_of(cls).values():
+        if is_nested(known.annotation):
+            _describe_fields(known.annotation)
 
 
 def _known_values(cls: type, argv: Sequence[str], default: object) -> dict[str, Any]:

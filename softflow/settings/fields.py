@@ -12,8 +12,11 @@ flags. The keys of a nested dataclass that is not flat are below its own name.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
+import inspect
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -70,6 +73,22 @@ def fields_of(cls: Any, base: object = None) -> dict[str, Field]:
 def _types_of(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the types of a class's fields by name, without and with what `Annotated` adds."""
     return get_type_hints(cls), get_type_hints(cls, include_extras=True)
+
+
+def field_texts(cls: type) -> dict[str, str]:
+    """Return the texts below the fields of a dataclass and its bases, each as one line."""
+    texts: dict[str, str] = {}
+    for owner in reversed([one for one in cls.__mro__ if dataclasses.is_dataclass(one)]):
+        try:
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        except OSError:  # a class that was not read from a file
+            continue
+        assert isinstance(tree, ast.ClassDef)
+        for field, below in zip(tree.body, tree.body[1:], strict=False):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[name] = " ".join(text.split())
+    return texts
 
 
 def keys_of(cls: Any, base: object = None) -> dict[str, Field]:

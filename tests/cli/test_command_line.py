@@ -41,6 +41,9 @@ class Levels:
 class Stage:
     updates: int = 1
     """How many updates."""
+    batch: int = 8
+    """How many windows
+    there are in a batch."""
     augment: bool = False
     """Whether to add noise."""
     ema_rate: float = 0.5
@@ -253,6 +256,12 @@ def test_help_shows_the_presets_values(capsys: pytest.CaptureFixture[str]) -> No
     text = capsys.readouterr().out
     assert "--levels.preset STR" in text and "(default: quick)" in text
     assert "How many updates. (default: 1)" in text
+
+
+def test_help_fills_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(HelpShown):
+        parse("--help")
+    assert "How many windows there are in a batch. (default: 8)" in capsys.readouterr().out
 
 
 def test_required_fields_and_own_layers(capsys: pytest.CaptureFixture[str]) -> None:

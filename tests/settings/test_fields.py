@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import pytest
 
 from softflow.errors import UserError
-from softflow.settings.fields import Flat, dotted_fields, dotted_values, keys_of, to_dict
+from softflow.settings.fields import Flat, dotted_fields, dotted_values, field_texts, keys_of, to_dict
 from softflow.settings.typed import ConfigError, Layer, dump_yaml, from_dict, from_layers, load_file, merge
 
 Method = TypeVar("Method")
@@ -120,3 +120,26 @@ def test_the_default_of_a_part_gives_the_defaults_of_its_keys() -> None:
 
     assert keys_of(Whole)["seed"].default == 7
     assert from_dict(Whole, {"seed": 8}) == Whole(Run("cube_rotate", 8))
+
+
+@dataclasses.dataclass
+class Described:
+    width: int = 1
+    """Width
+    of the network."""
+    height: int = 2
+    depth: int = 3
+    print()  # not a text
+
+
+@dataclasses.dataclass
+class DescribedAgain(Described):
+    width: int = 4
+    """Another width."""
+
+
+def test_texts_below_fields_are_one_line_and_inherited() -> None:
+    assert field_texts(Described) == {"width": "Width of the network."}
+    assert field_texts(DescribedAgain) == {"width": "Another width."}
+    made = dataclasses.make_dataclass("Made", [("rate", float, 0.5)], bases=(Described,))
+    assert field_texts(made) == {"width": "Width of the network."}
