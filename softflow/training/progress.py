@@ -86,7 +86,7 @@ class StageProgress:
     def _line(self) -> None:
         self._last_time, self._last_done, self._last_tenth = self._clock(), self.done, self._tenth()
         elapsed, counted = self._last_time - self._start, self.done - self._initial
-        parts = [f"{self.stage} {self.done:,}/{self.total:,} ({100 * self.done // max(self.total, 1)} %)"]
+        parts = [f"{self.stage} {self.done:,}/{self.total:,} ({min(100, 100 * self.done // max(self.total, 1))} %)"]
         parts += [f"{name} {value:.3g}" for name, value in self._figures.items()]
         parts.append(f"{tqdm.format_interval(elapsed)} gone")
         if 0 < counted and self.done < self.total:

@@ -57,6 +57,13 @@ def test_a_resumed_stage_counts_on_and_estimates_from_its_own_steps() -> None:
     assert lines[0].endswith("00:10 gone, 08:10 left")
 
 
+def test_steps_beyond_the_total_are_not_more_than_all() -> None:
+    stream = io.StringIO()
+    with StageProgress("online", 1000, stream=stream, clock=Clock()) as progress:
+        progress.update(1004)
+    assert stream.getvalue().splitlines()[-1] == "online 1,004/1,000 (100 %), 00:00 gone"
+
+
 def test_time_without_steps_is_shown_and_counted() -> None:
     clock, stream = Clock(), io.StringIO()
     with StageProgress("online", 100, stream=stream, clock=clock) as progress:
