@@ -44,6 +44,17 @@ class Acting(NamedTuple):
     """`deployed.candidates`."""
 
 
+class Contender(NamedTuple):
+    """A policy that deploys at the end of a stage if it does better on held-out episodes than the best one so far."""
+
+    name: str
+    """What the log calls it."""
+    make: Callable[[BestOfN], BestOfN]
+    """Returns the policy, given the best one so far."""
+    deploy: Callable[[Sequence[Episode], Sequence[Episode]], None]
+    """Deploys it, given its held-out episodes and those of the policy that it replaces."""
+
+
 Scalars = dict[str, torch.Tensor]
 """Scalars to log, with names such as `train/actor_loss`. They stay on the device until they are logged."""
 
@@ -201,13 +212,9 @@ class Algorithm(ABC):
         return
 
     @property
-    def contender(self) -> BestOfN | None:
-        """A policy that is deployed in place of `deployed` if it does better on held-out episodes. None without one."""
-        return None
-
-    def deploy_contender(self, episodes: Sequence[Episode]) -> None:
-        """Deploy `contender`, because it did better than `deployed`. These are its held-out episodes."""
-        raise NotImplementedError("this method has no contender")
+    def contenders(self) -> Sequence[Contender]:
+        """The policies that are compared with `deployed` on held-out episodes at the end of a stage, one by one."""
+        return ()
 
     def load_base(self, policy: ChunkPolicy) -> None:
         """Start from a trained policy, including its observation statistics, in place of imitation.

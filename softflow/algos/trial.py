@@ -16,7 +16,7 @@ when they are forgotten. Outcomes count in the order in which the episodes start
 their end.
 
 A trial takes 20 episodes or more, so trials decide little if there are only 100 own episodes. Where there are held-out
-episodes, these compare the policy in training with the champion at the end of the stage, and may promote it.
+episodes, these compare what deploys with the policy in training and with the other choices at the end of the stage.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ class Trial(Generic[PolicyT]):
         self.version, self.caution = 0, 1.0
         self.policies = [Record(config.window), Record(config.window)]  # of champion and challenger
         self._chosen: deque[tuple[int, Outcome]] = deque(maxlen=2 * config.window)  # choices of all own episodes
+        self._preferred: int | None = None  # the choice that held-out episodes prefer, until there are new own episodes
         self._since = 0  # episodes in this trial
 
     def begin(self, policy: PolicyT) -> None:
@@ -184,6 +185,7 @@ class Trial(Generic[PolicyT]):
         for episode in episodes:
             arm, outcome = Arm.decode(episode.arm), Outcome.of(episode)
             self._chosen.append((arm.choice, outcome))
+            self._preferred = None
             if arm.version == self.version:
                 self.policies[arm.challenger].add(outcome)
                 self._since += 1
@@ -217,6 +219,16 @@ class Trial(Generic[PolicyT]):
             self.policies[0].add(Outcome.of(episode))
         self.begin(policy)
 
+    def prefer(self, number: int, episodes: Iterable[Episode], other: int, others: Iterable[Episode]) -> None:
+        """Let the critic choose among `number` chunks, because this did better in held-out episodes than `other`.
+
+        The held-out episodes of both take the place of the own episodes, in which older policies and critics chose.
+        """
+        self._preferred, less = self.candidates.index(number), self.candidates.index(other)
+        self._chosen.clear()
+        for worse, better in zip(others, episodes, strict=False):  # one of each, so that neither is forgotten first
+            self._chosen.extend([(less, Outcome.of(worse)), (self._preferred, Outcome.of(better))])
+
     def _adapt_caution(self, promoted: bool) -> None:
         factor = 1 / CAUTION_STEP if promoted else CAUTION_STEP
         self.caution = min(max(self.caution * factor, 1 / MOST_CAUTION), MOST_CAUTION)
@@ -227,7 +239,8 @@ class Trial(Generic[PolicyT]):
         proven = self.policies[1].episodes >= self.config.fewest and challenger.mean > champion.mean
         means = [one.mean for one in beliefs(*choices)]
         known = [i for i, record in enumerate(choices) if i == 0 or record.episodes >= FEWEST_CHOICES]
-        return Arm(self.version, proven, max(known, key=means.__getitem__))
+        choice = max(known, key=means.__getitem__) if self._preferred is None else self._preferred
+        return Arm(self.version, proven, choice)
 
     def scalars(self) -> dict[str, float]:
         """Return what the log shows: how good each is believed to be, and which deploys."""
@@ -249,7 +262,7 @@ class Trial(Generic[PolicyT]):
     def state_dict(self) -> dict[str, Any]:
         records = [record.state_dict() for record in self.policies]
         chosen = [(choice, *outcome) for choice, outcome in self._chosen]
-        state = {"version": self.version, "caution": self.caution, "since": self._since}
+        state = {"version": self.version, "caution": self.caution, "since": self._since, "preferred": self._preferred}
         return {**state, "records": records, "chosen": chosen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -259,6 +272,7 @@ class Trial(Generic[PolicyT]):
                 "policy, with --base RUN"
             )
         self.version, self.caution, self._since = state["version"], state["caution"], state["since"]
+        self._preferred = state.get("preferred")
         for record, saved in zip(self.policies, state["records"], strict=True):
             record.load_state_dict(saved)
         self._chosen.clear()

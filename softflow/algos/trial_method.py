@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from critics import ChunkCritic
-from softflow.algos.base import Data, Scalars
+from softflow.algos.base import Contender, Data, Scalars
 from softflow.algos.online import OnlineMethod
 from softflow.algos.settings import OnlineMethodConfig
 from softflow.algos.trial import Arm, Trial, TrialConfig
 from softflow.console import note
 from softflow.data import Decision, Episode
-from softflow.policies import BestOfN, FlowPolicy, SteeredPolicy
+from softflow.policies import BestOfN, ChunkPolicy, FlowPolicy, SteeredPolicy
 
 
 @dataclass
@@ -72,7 +72,7 @@ class TrialMethod(OnlineMethod):
         """`Stage.candidates` of the stage with trials."""
         return None if self.trial else self.config.candidates
 
-    def behaviour(self, policy: FlowPolicy | SteeredPolicy, candidates: int) -> BestOfN:
+    def behaviour(self, policy: ChunkPolicy, candidates: int) -> BestOfN:
         """Return a policy that draws so many chunks, of which the critic chooses one."""
         return BestOfN(policy, self.critic, self.config.n_action_steps, candidates, self.config.temperature)
 
@@ -110,14 +110,28 @@ class TrialMethod(OnlineMethod):
         self.deploy_best(self.trial)
 
     @property
-    def contender(self) -> BestOfN | None:
-        """The policy in training: with few own episodes, no trial may have reached it."""
-        return self.behaviour(self.policy, self.deployed.candidates) if self.trial and self.trial.version else None
+    def contenders(self) -> Sequence[Contender]:
+        """The policy in training, and the other numbers of candidates: few own episodes may not have shown the best."""
+        trial = self.trial
+        if not trial or not trial.version:
+            return ()
 
-    def deploy_contender(self, episodes: Sequence[Episode]) -> None:
-        assert self.trial is not None, "there is a contender"
-        self.trial.promote(self.policy, episodes)
-        self.deploy_best(self.trial)
+        def deploy_latest(episodes: Sequence[Episode], _: Sequence[Episode]) -> None:
+            trial.promote(self.policy, episodes)
+            self.deploy_best(trial)
+
+        def choice(number: int) -> Contender:
+            def deploy(episodes: Sequence[Episode], replaced: Sequence[Episode]) -> None:
+                trial.prefer(number, episodes, self.deployed.candidates, replaced)
+                self.deploy_best(trial)
+
+            name = f"the critic's choice among {number} chunks" if number > 1 else "a single chunk"
+            return Contender(name, lambda best: self.behaviour(best.policy, number), deploy)
+
+        latest = Contender(
+            "the policy in training", lambda best: self.behaviour(self.policy, best.candidates), deploy_latest
+        )
+        return [latest, *(choice(number) for number in trial.candidates if number != self.deployed.candidates)]
 
     def deploy_best(self, trial: Trial[Any]) -> None:
         """Deploy what own episodes have shown to be best."""

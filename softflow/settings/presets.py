@@ -52,8 +52,9 @@ def load_preset(kind: Kind, name: str) -> Layer:
             return layer
         near, other = nearest(name, available), ""
         if kind == "envs":
-            from softflow.envs.tasks import FOREIGN_IDS, nearest_environment
+            from softflow.envs.tasks import FOREIGN_IDS, nearest_environment, short_names
 
+            available = sorted({*available, *short_names()})
             near, other = nearest_environment(name, available), f". {FOREIGN_IDS}"
         hint = f"did you mean {near!r}? " if near else ""
         raise ConfigError(f"unknown {_NOUNS[kind]} {name!r}: {hint}valid: {', '.join(available) or 'none'}{other}")
@@ -102,6 +103,9 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     `algorithms: NAME:`. NAME can also be a preset of an algorithm, whose settings override those of the algorithm.
     If a layer names a flow, and a later layer or the selection names another, the earlier layer's `flow_options` are
     dropped.
+
+    Raises:
+        ConfigError: A preset is unknown or cannot be read, or that of an algorithm does not name it.
     """
     layers = []
     algorithm = selection.algorithm
@@ -110,7 +114,9 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     elif selection.algo is not None:
         preset = load_file(selection.algo) if is_file(selection.algo) else load_preset("algos", selection.algo)
         layers.append(preset)
-        algorithm = str(layers[0].values.get("algorithm"))
+        if is_file(selection.algo) and "algorithm" not in preset.values:
+            raise ConfigError(f"{preset.source}: no algorithm is named: add a line such as `algorithm: softflow`")
+        algorithm = str(preset.values.get("algorithm"))
     names = dict.fromkeys((algorithm, selection.algo))
     if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
         layers += _for_algorithm(load_preset("envs", selection.env), names)

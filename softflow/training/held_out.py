@@ -59,9 +59,9 @@ class HeldOut:
     ) -> tuple[dict[str, float], list[Episode]]:
         """Evaluate the deployed policy, keep it, and return the scalars to log and the episodes that ended.
 
-        At the end of a stage, the algorithm's contender is evaluated on the same episodes. If the deployed policy is
-        worse (`Evaluated.is_worse_than`), the contender is deployed in its place. If the deployed policy is then worse
-        than the most successful one before, both are evaluated on further episodes, once each.
+        At the end of a stage, the algorithm's contenders are evaluated on the same episodes, one by one. A contender is
+        deployed if the best policy so far is worse (`Evaluated.is_worse_than`). If what is then deployed is worse than
+        the most successful policy before, both are evaluated on further episodes, once each.
 
         Args:
             algorithm: The algorithm.
@@ -76,18 +76,22 @@ class HeldOut:
         def run(policy: BestOfN, seed: int = HELD_OUT_SEEDS) -> tuple[Evaluation, list[Episode]]:
             return self._run(policy, seed, errors(), interrupt)
 
-        result, episodes = run(algorithm.deployed)
-        if stage_ended and (contender := algorithm.contender) is not None:
-            other, others = run(contender)
+        best = algorithm.deployed
+        result, episodes = run(best)
+        winners = []
+        for contender in algorithm.contenders if stage_ended else ():
+            policy = contender.make(best)
+            other, others = run(policy)
             better = Evaluated(*where, result).is_worse_than(Evaluated(*where, other))
-            outcome = "the policy in training replaces it" if better else "nothing changes"
             note(
-                f"the policy in training succeeds in {other.success_rate:.2f} of {result.episodes} held-out episodes, "
-                f"the one that acts in {result.success_rate:.2f}: {outcome}"
+                f"{contender.name} succeeds in {other.success_rate:.2f} of {result.episodes} held-out episodes, the "
+                f"best one so far in {result.success_rate:.2f}: {'it is deployed' if better else 'nothing changes'}"
             )
             if better:
-                algorithm.deploy_contender(others)
-                result, episodes = other, others
+                winners.append((contender, others, episodes))
+                best, result, episodes = policy, other, others
+        for contender, others, replaced in winners:  # only now, because an interrupted evaluation must change nothing
+            contender.deploy(others, replaced)
         low, high = result.success_ci95
         lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
         note(

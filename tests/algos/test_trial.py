@@ -236,6 +236,21 @@ def test_impossible_numbers_of_episodes_are_refused(wrong):
         TrialConfig(**wrong)
 
 
+def test_a_choice_that_held_out_episodes_prefer_deploys_until_own_episodes_tell_otherwise():
+    """It deploys although its return is lower. Own episodes of before no longer count."""
+    trial = make_trial()
+    receive(trial, challenger=False, successes=20, failures=0)
+    some = [episode(0, number < 3, reward=-9.0) for number in range(5)]
+    many = [episode(0, number < 2, reward=9.0) for number in range(5)]
+    trial.prefer(2, some, 4, many)
+    assert trial.best().choice == 1 and [record.episodes for record in trial.choices] == [0, 5, 5]
+    restored = make_trial()
+    restored.load_state_dict(trial.state_dict())
+    assert restored.best().choice == 1
+    receive(trial, challenger=False, successes=1, failures=0)
+    assert trial.best().choice == 0  # the others have too few episodes
+
+
 def test_a_policy_that_held_out_episodes_prefer_is_the_champion_with_their_record():
     trial = make_trial()
     receive(trial, challenger=True, successes=0, failures=3)

@@ -89,6 +89,8 @@ def test_its_preset_is_found_like_ours(site: Path) -> None:
     layers = preset_layers(Selection(algo="sac_prior_data", env="swing"))
     assert [dict(layer.values) for layer in layers[1:]] == [{"horizon": 4}, {"n_action_steps": 2}]
     assert layers[1].source == "the preset of 'theirs/Swing-v0'"
+    with pytest.raises(ConfigError, match=r"unknown environment 'swign': did you mean 'swing'.* swing, tape_cut"):
+        load_preset("envs", "swign")
 
 
 def test_a_preset_may_be_a_file_or_be_missing(tmp_path: Path) -> None:

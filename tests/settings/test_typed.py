@@ -242,5 +242,14 @@ def test_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_preset("algos", "sofflow")
     hint = "did you mean 'softflow'? valid: softflow, softflow_gaussian"
     assert str(caught.value) == f"unknown algorithm 'sofflow': {hint}"
-    with pytest.raises(ConfigError, match=r"unknown environment '\.\./algos/softflow': valid: none"):
+    with pytest.raises(ConfigError, match=r"unknown environment '\.\./algos/softflow'"):
         load_preset("envs", "../algos/softflow")
+
+
+def test_a_preset_of_an_algorithm_names_it(tmp_path: Path) -> None:
+    """Otherwise the settings for the algorithm in other presets would not apply."""
+    (tmp_path / "mine.yaml").write_text("horizon: 8\n")
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml: no algorithm is named: add a line such as `algorithm: softflow`"
+    ):
+        presets.preset_layers(presets.Selection(algo=str(tmp_path / "mine.yaml")))

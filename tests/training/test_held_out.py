@@ -17,6 +17,7 @@ from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation
 from softflow.training.interruption import Interrupted
 from softflow.training.intervals import wilson_interval
 from softflow.training.run_folder import RunFolder
+from tests.algos.test_trial import episode
 from tests.training.test_loop import IMITATION, OFFLINE, WARMUP, Run, interrupt_at
 
 
@@ -29,7 +30,8 @@ def succeed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def evaluate(_: Any, __: Any, episodes: int, seed: int, ___: Any) -> tuple[Evaluation, list[Any]]:
             count = (left if seed == HELD_OUT_SEEDS else others).pop(0)
-            return Evaluation(count / 50, wilson_interval(count, 50), 0.0, 10.0, 50), []
+            ended = [episode(0, number < count) for number in range(50)]
+            return Evaluation(count / 50, wilson_interval(count, 50), 0.0, 10.0, 50), ended
 
         monkeypatch.setattr(held_out, "evaluate", evaluate)
 
@@ -61,9 +63,9 @@ def test_the_best_the_latest_and_the_ends_of_stages_are_kept(restorable: Any, tm
 
 
 def test_a_longer_run_has_another_end_and_keeps_its_best(restorable: Any, tmp_path: Path, succeed: Any) -> None:
-    succeed(10, 20, 30, 40, 48, 0)
+    succeed(10, 20, 30, 40, 48, 0, 0, 0)
     [*_, first] = Run(restorable, tmp_path / "run").trainer().run()
-    succeed(30, 20, 0, further=(48, 30, 20))
+    succeed(30, 20, 0, 0, 0, further=(48, 30, 20))
     longer = Run(restorable, tmp_path / "run", online_steps=240)
     done = longer.trainer(resume=True).run()
     assert best(longer) == first.folder
@@ -76,17 +78,54 @@ def test_at_the_end_the_policy_in_training_deploys_if_it_succeeds_more_often(
     restorable: Any, tmp_path: Path, succeed: Any, capsys: Any, deployed: int, in_training: int, deploys: bool
 ) -> None:
     run = Run(restorable, tmp_path / "run")
-    succeed(10, 20, 20, 20, deployed, in_training)
+    succeed(10, 20, 20, 20, deployed, in_training, 0, 0)
     trainer = run.trainer()
     [*_, last] = trainer.run()
     assert last.counts == (in_training if deploys else deployed, 50)
-    said = f"succeeds in {in_training / 50:.2f} of 50 held-out episodes, the one that acts in {deployed / 50:.2f}: "
-    assert said + ("the policy in training replaces it" if deploys else "nothing changes") in capsys.readouterr().out
+    said = f"training succeeds in {in_training / 50:.2f} of 50 held-out episodes, the best one so far in "
+    said += f"{deployed / 50:.2f}: "
+    assert said + ("it is deployed" if deploys else "nothing changes") in capsys.readouterr().out
     algorithm, kept = trainer.algorithm, load_policy(run.path / "checkpoints" / last.folder)
     assert isinstance(algorithm, SoftFlow) and algorithm.trial is not None
     pairs = zip(kept.policy.parameters(), algorithm.policy.parameters(), strict=True)
     assert all(torch.equal(*pair) for pair in pairs) == deploys
     assert algorithm.deployed.policy is algorithm.trial.champion
+
+
+@pytest.mark.parametrize("in_training", [4, 32])
+@pytest.mark.parametrize(("two", "three", "chosen"), [(22, 24, 1), (40, 42, 2), (40, 50, 3), (22, 40, 3)])
+def test_at_the_end_the_number_of_candidates_deploys_that_succeeds_most_often(
+    restorable: Any, tmp_path: Path, succeed: Any, capsys: Any, in_training: int, two: int, three: int, chosen: int
+) -> None:
+    """Single chunks deploy before, because there are no own episodes of two or three."""
+    run = Run(restorable, tmp_path / "run")
+    succeed(10, 20, 20, 20, 20, in_training, two, three)
+    trainer = run.trainer()
+    [*_, last] = trainer.run()
+    so_far = max(20, in_training)
+    assert last.counts == ({1: so_far, 2: two, 3: three}[chosen], 50)
+    assert f"the critic's choice among 2 chunks succeeds in {two / 50:.2f} of 50" in capsys.readouterr().out
+    algorithm, kept = trainer.algorithm, load_policy(run.path / "checkpoints" / last.folder)
+    assert isinstance(algorithm, SoftFlow) and algorithm.trial is not None
+    assert kept.candidates == algorithm.deployed.candidates == chosen
+    pairs = zip(kept.policy.parameters(), algorithm.policy.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs) == (in_training == 32)
+    again = Run(restorable, tmp_path / "run", online_steps=240).trainer(resume=True).algorithm
+    assert again.deployed.candidates == chosen
+
+
+def test_an_evaluation_that_is_interrupted_changes_nothing(
+    restorable: Any, tmp_path: Path, succeed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy in training has won, but the choices have not been evaluated yet."""
+    run = Run(restorable, tmp_path / "run")
+    succeed(10, 20, 20, 20, 20, 40)
+    trainer = run.trainer()
+    with pytest.raises(IndexError):  # the seventh evaluation of the stage's end
+        trainer.run()
+    assert isinstance(trainer.algorithm, SoftFlow) and trainer.algorithm.trial is not None
+    pairs = zip(trainer.algorithm.trial.champion.parameters(), trainer.algorithm.policy.parameters(), strict=True)
+    assert not all(torch.equal(*pair) for pair in pairs)
 
 
 def test_a_lucky_policy_is_not_the_best_for_long(restorable: Any, tmp_path: Path, succeed: Any, capsys: Any) -> None:
@@ -114,9 +153,9 @@ def test_each_policy_gets_further_episodes_once(restorable: Any, tmp_path: Path,
 def test_further_episodes_change_nothing_else(restorable: Any, tmp_path: Path, succeed: Any) -> None:
     """Neither what is logged nor the weights: loading the other policy draws random numbers."""
     with_them, without = Run(restorable, tmp_path / "with"), Run(restorable, tmp_path / "without")
-    succeed(10, 48, 20, 20, 20, 20, further=(48, 20, 20, 20))
+    succeed(10, 48, 20, 20, 20, 20, 20, 20, further=(48, 20, 20, 20))
     with_them.trainer().run()
-    succeed(10, 20, 20, 20, 20, 20)
+    succeed(10, 20, 20, 20, 20, 20, 20, 20)
     without.trainer().run()
     first, second = (RunFolder(run.path).last_checkpoint() / "policy.safetensors" for run in (with_them, without))
     assert first.read_bytes() == second.read_bytes()
@@ -156,7 +195,7 @@ def test_before_any_trial_nothing_contends(restorable: Any, tmp_path: Path, succ
 
 def test_an_interrupted_run_keeps_the_same(restorable: Any, tmp_path: Path, succeed: Any) -> None:
     whole, parted = Run(restorable, tmp_path / "whole"), Run(restorable, tmp_path / "parted")
-    succeed(10, 20, 48, 30, 20, 0, further=(48, 30, 20))
+    succeed(10, 20, 48, 30, 20, 0, 0, 0, further=(48, 30, 20))
     whole.trainer().run()
     succeed(10, 20)
     trainer = parted.trainer()
@@ -164,7 +203,7 @@ def test_an_interrupted_run_keeps_the_same(restorable: Any, tmp_path: Path, succ
     with pytest.raises(Interrupted):
         trainer.run()
     assert best(parted) == f"critic_warmup_{WARMUP}"
-    succeed(48, 30, 20, 0, further=(48, 30, 20))
+    succeed(48, 30, 20, 0, 0, 0, further=(48, 30, 20))
     parted.trainer(resume=True).run()
     assert (kept(parted), best(parted)) == (kept(whole), best(whole)) and best(whole) == f"offline_{OFFLINE}"
     for name in kept(whole):
