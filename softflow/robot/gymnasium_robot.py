@@ -49,11 +49,17 @@ class GymnasiumRobot(Robot):
         if not isinstance(env.metadata.get("task_spec"), TaskSpec):
             raise UserError("the environment has no description: make it with softflow.envs.make_env")
         self.environment, self._task = CheckedEnvironment(OneThread(env), success), TaskSpec.from_env(env)
+        self._commanded = self._task
         self._rate, self._seed, self._clock = rate, seed, clock
 
     @property
     def task(self) -> TaskSpec:
         return self._task
+
+    def require_task(self, task: TaskSpec) -> None:
+        """Compare the tasks. The policy may name the numbers of an action that is one array in the environment."""
+        task.require_same(self._task.ordered_as(task), "the robot has another task than the policy")
+        self._commanded = task
 
     def reset(self) -> None:
         self._row, _ = self.environment.reset(seed=self._seed)
@@ -70,7 +76,7 @@ class GymnasiumRobot(Robot):
             missed = round((self._clock() - self._returned) * self._rate) - 1
             for _ in range(missed):
                 self._step(self._unit)
-        self._unit = self._task.unit_actions(action)
+        self._unit = self._commanded.unit_actions(action)
         self._step(self._unit)
         self._returned = self._clock()
 

@@ -39,10 +39,17 @@ class Robot(ABC):
         """Raise `UserError` if the robot cannot serve a policy of this task. It is called before the robot moves.
 
         By default the task is compared with that of the robot, if it has one. The order of the parts does not count,
-        because they have names.
+        because they have names. `command` receives actions by the policy's names, so these must be the robot's.
         """
-        if self.task is not None:
-            task.require_same(self.task.ordered_as(task), "the robot has another task than the policy")
+        if self.task is None:
+            return
+        task.require_same(self.task.ordered_as(task), "the robot has another task than the policy")
+        names, own = ([part.name for part in one.action] for one in (task, self.task))
+        if sorted(names) != sorted(own):
+            raise UserError(
+                f"the robot has another task than the policy: `command` receives the parts {', '.join(names)} of an "
+                f"action, but the robot's task has {', '.join(own)}: give it the policy's names"
+            )
 
     @abstractmethod
     def reset(self) -> None:

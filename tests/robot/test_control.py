@@ -7,15 +7,17 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
+from softflow.errors import UserError
 from softflow.robot import LoopSettings, Stopped
 from softflow.robot.plan import NoChunk
-from softflow.task import TaskMismatch
+from softflow.task import ActionPart, TaskMismatch
 from tests.robot.scripted import TASK, ScriptedRobot, choose, make_loop
 
 SOON = 10.0
@@ -221,6 +223,16 @@ def test_a_robot_with_another_task_is_refused() -> None:
     other = TASK.build({**TASK.describe(), "rate": 30.0})
     with pytest.raises(TaskMismatch, match="the control rate is 30 Hz, expected 200 Hz"):
         make_loop(type("Other", (ScriptedRobot,), {"task": other})())
+
+
+def test_a_robot_that_calls_the_action_otherwise_is_refused() -> None:
+    """An array without names is compared by its numbers alone, but commands come by name."""
+    unnamed = replace(TASK, action=(ActionPart("action", (-1000.0, 0.0), (1000.0, 1.0)),))
+    expected = (
+        r"`command` receives the parts arm, hand of an action, but the robot's task has action: give it the policy's"
+    )
+    with pytest.raises(UserError, match=expected):
+        make_loop(type("Other", (ScriptedRobot,), {"task": unnamed})())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import gymnasium
@@ -12,6 +13,7 @@ import pytest
 from softflow.envs import make_env
 from softflow.errors import UserError
 from softflow.robot import GymnasiumRobot
+from softflow.task import ActionPart
 
 TORQUE = {"action": np.array([1.0])}
 
@@ -32,6 +34,17 @@ def test_the_units_are_those_of_the_environment() -> None:
     np.testing.assert_allclose(robot.observe()["observation"], native.step(np.array([1.0]))[0], rtol=1e-6)
     robot.reset()
     np.testing.assert_array_equal(robot.observe()["observation"], native.reset(seed=4)[0])
+
+
+def test_a_policy_may_name_the_numbers_of_the_action() -> None:
+    robot, other = (GymnasiumRobot(make_env("Pendulum-v1")) for _ in range(2))
+    robot.require_task(replace(robot.task, action=(ActionPart("torque", (-2.0,), (2.0,)),)))
+    for one, name in ((robot, "torque"), (other, "action")):
+        one.reset()
+        one.command({name: np.array([1.0])})
+    np.testing.assert_array_equal(robot.observe()["observation"], other.observe()["observation"])
+    with pytest.raises(UserError, match=r"action 'action' has \[0\] in -2 \.\.\. 2, expected -3 \.\.\. 3"):
+        robot.require_task(replace(robot.task, action=(ActionPart("torque", (-3.0,), (3.0,)),)))
 
 
 @pytest.mark.parametrize(("waited", "steps"), [(0.05, 2), (0.07, 2), (0.11, 3), (0.25, 6)])
