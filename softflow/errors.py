@@ -93,6 +93,14 @@ def import_hint(module: str, error: BaseException) -> str:
     return ": is it installed, or its folder in PYTHONPATH?"
 
 
+def import_error(error: BaseException) -> str:
+    """Return an error of an import with the statement that raised it: `TypeError('...') at my_arm.py:12`."""
+    places = [place for place in extract_tb(error.__traceback__) if place.name == "<module>"]
+    if not places or isinstance(error, ModuleNotFoundError | SyntaxError):  # these name the module or the place
+        return repr(error)
+    return f"{error!r} at {Path(places[-1].filename).name}:{places[-1].lineno}"
+
+
 def require_version(name: str, given: object, supported: int) -> None:
     """Raise `ValueError`, with advice, unless the format version of a file is the supported one."""
     if type(given) is not int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from softflow.errors import UserError, did_you_mean, import_hint
+from softflow.errors import UserError, did_you_mean, import_error, import_hint
 
 if TYPE_CHECKING:
     from flows.plugins import Registry
@@ -24,7 +24,7 @@ def names_in(kind: str, name: str) -> dict[str, Any]:
         return vars(importlib.import_module(module_name))
     except (Exception, SystemExit) as error:  # an import runs arbitrary code
         hint = import_hint(module_name, error)
-        raise UserError(f"{kind} {name!r}: cannot import {module_name!r} ({error!r}){hint}") from error
+        raise UserError(f"{kind} {name!r}: cannot import {module_name!r} ({import_error(error)}){hint}") from error
 
 
 def find_class(registry: Registry[type[T]], name: str) -> type[T]:

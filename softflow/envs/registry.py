@@ -28,7 +28,7 @@ from softflow.envs.tasks import (
     nearest_environment,
     short_names,
 )
-from softflow.errors import UserError, did_you_mean, import_hint, one_line
+from softflow.errors import UserError, did_you_mean, import_error, import_hint, one_line
 from softflow.task import TaskSpec
 
 Env = gymnasium.Env[Any, Any]
@@ -117,7 +117,7 @@ def _import(module: str, name: str) -> None:
         importlib.import_module(module)
     except (Exception, SystemExit) as error:  # importing a module can raise anything
         hint = _import_hint(module, error)
-        raise UserError(f"environment {name!r}: cannot import {module!r} ({error!r}){hint}") from error
+        raise UserError(f"environment {name!r}: cannot import {module!r} ({import_error(error)}){hint}") from error
 
 
 def _import_hint(module: str, error: BaseException) -> str:

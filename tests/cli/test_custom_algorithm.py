@@ -143,7 +143,7 @@ class Unannotated(FilteredImitation):
     [
         ("algorithm: no_such_module:Mine", "", "cannot import 'no_such_module' (ModuleNotFoundError(\"No module named"),
         ("algorithm: no_such_module:Mine", "", "is it installed, or its folder in PYTHONPATH?"),
-        ("algorithm: my_algorithm:Mine", "1 / 0", "cannot import 'my_algorithm' (ZeroDivisionError("),
+        ("algorithm: my_algorithm:Mine", "\n1 / 0", "(ZeroDivisionError('division by zero') at my_algorithm.py:2)"),
         (
             "algorithm: my_algorithm:Mine",
             "class Other: ...",
