@@ -38,6 +38,7 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "seed": Field("E", "integer", optional=True),  # of the reset; UNKNOWN_SEED if it is not known
     "reward_kind": Field("E", "text", optional=True),  # "dataset" if the rewards are the recorded ones
     "human": Field("N", "bool", optional=True),  # the steps at which a person acted in place of a policy
+    "human_known": Field("E", "bool", optional=True),  # whether this was recorded; if absent, it was in every episode
     "proposal_step": Field("D", "integer", optional=True),  # of D proposed chunks, the step in 0 ... N - 1
     "proposal": Field("DHA", "number", optional=True),
     "proposal_own": Field("D", "bool", optional=True),  # whether it was executed as proposed
@@ -105,6 +106,9 @@ def save_demonstrations(
     if any(episode.human is not None for episode in episodes):
         nobody = [np.zeros(len(one), np.bool_) if one.human is None else one.human for one in episodes]
         arrays["human"] = np.concatenate(nobody)
+        known = np.array([episode.human is not None for episode in episodes])
+        if not known.all():
+            arrays["human_known"] = known
     if any(episode.proposals is not None for episode in episodes):
         arrays |= _proposal_arrays(path, episodes)
     if layout is not None:
@@ -264,6 +268,9 @@ def _episodes(arrays: Mapping[str, Any], task: TaskSpec | None) -> list[Episode]
         raise ValueError("episode_start[0] is False: the first step starts an episode, set it to True")
     seeds = arrays["seed"].tolist() if "seed" in arrays else [UNKNOWN_SEED] * len(is_success)
     kinds: list[Any] = arrays["reward_kind"].tolist() if "reward_kind" in arrays else ["dataset"] * len(is_success)
+    if "human_known" in arrays and "human" not in arrays:
+        raise ValueError("human_known is given without human")
+    human_known = arrays["human_known"].tolist() if "human_known" in arrays else ["human" in arrays] * len(is_success)
     first = np.flatnonzero(start)
     if len(first) != len(is_success):
         raise ValueError(f"episode_start marks {len(first)} episodes, but is_success has {len(is_success)}")
@@ -295,7 +302,7 @@ def _episodes(arrays: Mapping[str, Any], task: TaskSpec | None) -> list[Episode]
                     task=task,
                     seed=None if seeds[index] == UNKNOWN_SEED else seeds[index],
                     reward_kind=kinds[index],
-                    human=arrays["human"][begin:end] if "human" in arrays else None,
+                    human=arrays["human"][begin:end] if human_known[index] else None,
                     proposals=_within(proposed, begin, end),
                 )
             )

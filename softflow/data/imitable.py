@@ -122,7 +122,7 @@ class Choice(NamedTuple):
     """The rule that it was chosen by, with the reason. Empty if it was given."""
 
     def steps(self, demonstrations: Sequence[Episode]) -> int:
-        """Return the number of steps of the demonstrations that are worth imitating."""
+        """Return the number of steps of the demonstrations that are imitated."""
         return sum(self._steps_of_each(demonstrations))
 
     def describe(self, demonstrations: Sequence[Episode]) -> str:
@@ -133,7 +133,12 @@ class Choice(NamedTuple):
         return f"imitate {self.rule.text}{origin}: {number} of {len(steps)} episodes, {sum(steps):,} of {total:,} steps"
 
     def _steps_of_each(self, demonstrations: Sequence[Episode]) -> list[int]:
-        return [int(self.rule.worth(episode).sum()) for episode in demonstrations]
+        return [int(self._imitated(episode).sum()) for episode in demonstrations]
+
+    def _imitated(self, demonstration: Episode) -> np.ndarray:
+        """Return whether each step is imitated, (T,) bool. Where a person took over, only the person's steps are."""
+        worth = self.rule.worth(demonstration)
+        return worth if demonstration.human is None else worth & demonstration.human
 
 
 REWARD_TO_COME = ImitationRule("reward_to_come")

@@ -66,7 +66,7 @@ def as_demonstration(episode: Episode, horizon: int) -> Episode:
 
 def describe_takeovers(episodes: Sequence[Episode], horizon: int) -> str | None:
     """Describe in one line what is imitated of demonstrations in which a person took over. None if nobody did."""
-    starts = [whole_starts(human_steps(one), horizon) for one in episodes if one.human is not None]
+    starts = [whole_starts(one.human, horizon) for one in episodes if one.human is not None and one.human.any()]
     if not starts:
         return None
     return (

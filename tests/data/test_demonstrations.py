@@ -110,7 +110,10 @@ def test_a_file_says_who_acted_at_each_step(tmp_path):
     save_demonstrations(path, [replace(EPISODES[0], human=first), *EPISODES[1:]])
     loaded = load_demonstrations(path)
     np.testing.assert_array_equal(loaded[0].human, first)
-    assert not any(one.human.any() for one in loaded[1:])
+    assert [one.human for one in loaded[1:]] == [None] * 2  # otherwise they would no longer be imitated
+    np.savez(path, **arrays(human_known=np.ones(3, np.bool_)))
+    with pytest.raises(DemonstrationError, match="human_known is given without human"):
+        load_demonstrations(path)
     save_demonstrations(path, EPISODES)
     assert [one.human for one in load_demonstrations(path)] == [None] * 3
     with pytest.raises(ValueError, match="human must be one bool for each of the"):
@@ -120,7 +123,7 @@ def test_a_file_says_who_acted_at_each_step(tmp_path):
 def test_the_documented_examples_run(tmp_path, monkeypatch):
     document = (Path(__file__).parents[2] / "docs" / "how-to" / "demonstrations.md").read_text()
     schema = document[: document.index("## Writing one")]
-    optional = ["observation_layout", "task", "seed", "reward_kind", "human"]
+    optional = ["observation_layout", "task", "seed", "reward_kind", "human", "human_known"]
     optional += ["proposal_step", "proposal", "proposal_own"]
     assert re.findall(r"^\| `(\w+)`", schema, re.MULTILINE) == [*arrays(), *optional]
     task, write, reader, _, read = re.findall(r"```python\n(.*?)```", document, re.DOTALL)

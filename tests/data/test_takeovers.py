@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softflow.data import Episode, Proposals, load_demonstrations, save_demonstrations
+from softflow.data.imitable import ImitationRule
 from softflow.data.takeovers import (
     as_demonstration,
     describe_takeovers,
@@ -50,6 +51,11 @@ def test_what_is_imitated_of_takeovers_is_described() -> None:
     described = describe_takeovers([plain, replace(plain, human=acts)], 2)
     assert described is not None and described.startswith("a person acted in 1 demonstration:")
     assert described.endswith("at most 3 of them")  # 2, 3, and 6, whose chunk ends with the episode
+    nobody = replace(plain, human=np.zeros(7, np.bool_))
+    assert describe_takeovers([nobody, replace(plain, human=acts)], 2) == described
+    choice = ImitationRule("all").choose([])
+    assert choice.steps([plain, nobody, replace(plain, human=acts)]) == 7 + 0 + 4
+    assert choice.describe([nobody, replace(plain, human=acts)]) == "imitate all: 1 of 2 episodes, 4 of 14 steps"
 
 
 def test_the_humans_chunks_lie_within_a_takeover_or_end_with_the_episode() -> None:
