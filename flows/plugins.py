@@ -84,7 +84,7 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind} {name!r} is defined more than once, by {owners}: remove one")
         [point] = points.values()
         if name not in self._announced:
-            logging.getLogger(__name__).warning("%s %r is %s", self.kind, name, _owner(point))
+            logging.getLogger(__name__).warning("%s %r comes from %s", self.kind, name, _owner(point))
             self._announced.add(name)
         return point
 

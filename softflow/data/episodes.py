@@ -95,7 +95,11 @@ class Episode:
         if len(observation) != steps + 1:
             raise ValueError(
                 f"observation has {len(observation)} rows for {steps} actions, expected {steps + 1}: "
-                "append the final observation, seen after the last action and before any reset"
+                + (
+                    "append the final observation, seen after the last action and before any reset"
+                    if len(observation) == steps
+                    else "there is one before each action, and one after the last"
+                )
             )
         if len(reward) != steps:
             raise ValueError(f"reward has {len(reward)} values for {steps} actions: give one per step")

@@ -203,7 +203,7 @@ def _recognize(path: Path) -> tuple[str, DatasetReader]:
     # first, because it is likely the reason, and a long line is cut off at its end
     untried = "".join(f"{' and '.join(whom)} could not be tried: {why}; " for why, whom in broken.items())
     raise DemonstrationError(
-        f"{path}: not recognised; {untried}it is no dataset of {', '.join(signs)}: softflow.data.save_demonstrations "
+        f"{path}: in no known format; {untried}known are {', '.join(signs)}: softflow.data.save_demonstrations "
         "writes npz, docs/how-to/demonstrations.md says how a format is registered"
     )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from softflow.task import ObservationPart
+from softflow.console import remark
+from softflow.task import ObservationPart, TaskSpec
 
 
 class Observed(NamedTuple):
@@ -91,3 +93,10 @@ def arranged(array: np.ndarray, recorded: ObservationPart, part: ObservationPart
     if recorded.axes is not None and part.axes is not None:
         return array.transpose(0, *(1 + recorded.axes.index(axis) for axis in part.axes))
     return array.reshape(len(array), *part.shape)
+
+
+def known_rate(source: object, stored: float | None, wanted: TaskSpec) -> float | None:
+    """Return the control rate of a dataset: the stored one, or else that of the task. Say so if they differ."""
+    if None not in (stored, wanted.rate) and not math.isclose(stored or 0, wanted.rate or 0, rel_tol=1e-3):
+        remark(f"{source}: recorded at {stored:g} Hz, which is kept in place of the {wanted.rate:g} Hz of the task")
+    return wanted.rate if stored is None else stored

@@ -26,7 +26,7 @@ from softflow.formats.flat import (
     require_flags,
     solved_steps,
 )
-from softflow.formats.parts import Observed, arranged, observed_parts
+from softflow.formats.parts import Observed, arranged, known_rate, observed_parts
 from softflow.formats.room import take_room
 from softflow.formats.signature import is_hdf5
 from softflow.task import ObservationPart, TaskSpec
@@ -198,7 +198,7 @@ def _task(path: Path, actions: np.ndarray, observed: Observed, wanted: TaskSpec 
     if wanted is None:
         return TaskSpec(observed.parts, action_parts(actions, None), rate, name=name)
     success = wanted.success if wanted.success == "any" else "last"
-    task = replace(wanted, observation=observed.parts, rate=wanted.rate if rate is None else rate, success=success)
+    task = replace(wanted, observation=observed.parts, rate=known_rate(path, rate, wanted), success=success)
     replace(wanted, rate=None).require_same(task, str(path))
     return task
 

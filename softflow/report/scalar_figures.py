@@ -43,30 +43,36 @@ LEARNING = (
     Panel("Flow-matching loss", ("flow/loss",), "Of the chunks in the batch."),
     Panel(
         "Likelihood of own and demonstrated chunks", ("eval/nll_own", "eval/nll_demonstrated"),
-        "Negative log-likelihood per dimension under the policy of each evaluation. Solid: recent own chunks. Broken: "
+        "Negative log-likelihood per dimension under the policy of each evaluation. Solid: recent own chunks. Dashed: "
         "demonstrated ones.",
     ),
     Panel(
         "Likelihood of held-out demonstrations", ("eval/nll_held_out", "eval/nll_demonstrated"),
-        "The same. Solid: demonstrations from which nothing is learnt. Broken: those that are learnt from.",
+        "The same. Solid: demonstrations from which nothing is learnt. Dashed: those that are learnt from.",
     ),
     Panel(
         "KL from imitation", ("flow/kl_to_imitation", "flow/kl_to_anchor"),
-        "Per dimension, how far the policy has moved. Broken: from the policy that acts.",
+        "Per dimension, how far the policy has moved. Dashed: from the policy that acts.",
     ),
     Panel("Samples outside the action bounds", ("flow/out_of_bounds",), "Fraction of sampled numbers."),
     Panel("Actor loss", ("train/actor_loss",), "Its terms and weights depend on the stage."),
-    Panel("Critic loss", ("train/critic_loss", "train/value_loss"), "Broken: the state value's.", logarithmic=True),
-    Panel("Values", ("critic/q_mean", "critic/q_min", "critic/q_max"), "Q of the batch: mean, and (broken) range."),
+    Panel(
+        "Critic loss", ("train/critic_loss", "train/value_loss"), "Solid: the critic. Dashed: the state value.",
+        logarithmic=True,
+    ),
+    Panel("Values", ("critic/q_mean", "critic/q_min", "critic/q_max"), "Q of the batch: mean, and (dashed) range."),
     Panel(
         "Bias of the values", ("eval/q_bias",),
         "Q minus the discounted return that followed, on held-out episodes.",
     ),
     Panel(
         "Gradient norms", ("train/actor_gradient_norm", "train/critic_gradient_norm"),
-        "Before clipping. Broken: the critic's.", logarithmic=True,
+        "Before clipping. Solid: the actor. Dashed: the critic.", logarithmic=True,
     ),
-    Panel("Learning rate", ("train/actor_learning_rate", "train/critic_learning_rate"), "Broken: the critic's."),
+    Panel(
+        "Learning rate", ("train/actor_learning_rate", "train/critic_learning_rate"),
+        "Solid: the actor. Dashed: the critic.",
+    ),
 )  # fmt: skip
 """The figures of the section on learning."""
 _SHOWN_ELSEWHERE = ("eval/success", "eval/episodes", "train/n_updates", "trial/")
@@ -110,8 +116,8 @@ def draw_panel(panel: Panel, groups: Mapping[int, Group], axis: StageAxis, name:
                             )  # fmt: skip
         if panel.logarithmic and axes.dataLim.ymax > 0:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
+        axes.yaxis.set_major_formatter("{x:g}")  # a common factor above the axis would cover the name of a stage
         axis.mark(axes, theme)
         axes.set_xlabel("updates, then environment steps", fontsize=7.5)
         axes.xaxis.set_major_formatter(thousands)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
+from softflow.console import remark
 from softflow.data import Dataset, Episode, check_compatible, in_order_of, load_demonstrations, whole_chunks
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard
 from softflow.runs.assembly import config_path_of, load_run, make_mirror
 from softflow.runs.given_demonstrations import DEMONSTRATIONS, identity
+from softflow.training.evaluated import read_evaluation
+from softflow.training.run_folder import RunFolder
 
 
 def make_guard(
@@ -70,7 +75,19 @@ def make_guard(
     except ValueError as error:
         raise UserError(f"cannot calibrate a guard of {run}: {error}") from error
     loaded.say_choice()
+    if loaded.choice is not None and (imitated := _imitated(run)) is not None:
+        remark(f"a guard is meant to know demonstrations alone, as the imitated policy does: {imitated}")
     return guard, len(chunk)
+
+
+def _imitated(run: str) -> Path | None:
+    """Return the imitated policy of a run that has trained it further, or None."""
+    folder = RunFolder.open(run)
+    stages = {path: read_evaluation(path).stage for path in folder.policies()}
+    imitated = [path for path, stage in stages.items() if stage == "imitation"]
+    if not imitated or folder.best_checkpoint() in imitated:
+        return None
+    return Path(run) / "checkpoints" / imitated[0].name
 
 
 def _learned_from(run: str) -> list[Episode]:

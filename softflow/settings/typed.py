@@ -65,6 +65,10 @@ def load_file(path: str | Path | Traversable, source: str | None = None) -> Laye
         values = read_yaml(read_settings(file))
     except SizeError as error:
         raise ConfigError(f"{source}: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        raise ConfigError(f"{source}: not valid YAML: {place}{error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: not valid YAML: {one_line(error)}") from error
     if values is None:  # the file has only comments

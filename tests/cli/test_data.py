@@ -215,7 +215,7 @@ LINES = [
     ("info nowhere", "nowhere: no such file"),
     ("info d.npz --format lerobto", "unknown dataset format 'lerobto'; did you mean 'lerobot'?"),
     ("info d.npz --jsno", "unknown flag --jsno: did you mean '--json'?"),
-    ("info small.yaml", "small.yaml: not recognised; it is no dataset of d4rl"),
+    ("info small.yaml", "small.yaml: in no known format; known are d4rl"),
     ("convert d.npz c.hdf5", "c.hdf5 must end in .npz, or be a folder with --to lerobot"),
     ("convert d.npz c --to lerobto", "lerobto"),
     ("convert d.npz c --to lerobot", "c: the control rate is not known: LeRobot needs it, so give it in hertz"),

@@ -54,7 +54,7 @@ def test_a_package_brings_a_flow(
     trained = softflow_train(site, tmp_path, f"{PENDULUM} {demonstrations} --flow shy")
     assert trained.returncode == 0, trained.stderr
     assert "after online" in trained.stdout
-    assert trained.stderr.count("flow 'shy' is shy_flows:ShyFlow of the package 'shy-flows'\n") == 1
+    assert trained.stderr.count("flow 'shy' comes from shy_flows:ShyFlow of the package 'shy-flows'\n") == 1
     # Where the package is missing, the policy cannot be built, and the error says by what name it is looked for.
     missing = command("softflow-eval run --episodes 1").error()
     assert "the policy cannot be loaded: unknown flow 'shy'" in missing

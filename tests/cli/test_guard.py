@@ -22,6 +22,7 @@ from softflow.training.run_folder import RunFolder
 from tests.cli.conftest import SAYS_BEST
 from tests.policies.guards import calibrated
 
+MEANT = "a guard is meant to know demonstrations alone, as the imitated policy does: run/checkpoints/imitation_4\n"
 SHARES = ["flagged", "replaced", "unlikely", "limited", "unfamiliar"]
 
 
@@ -37,7 +38,7 @@ def held_out(small_run: Path) -> None:
 
 def test_a_guard_counts_in_evaluations(held_out: None, command: Any, measured: Any) -> None:
     result = command("softflow-guard run --demos held_out.npz --out guard --quantile 0.2 --rate-factor 0.001")
-    assert result.status == 0 and result.err == SAYS_BEST
+    assert result.status == 0 and result.err == f"{SAYS_BEST}{MEANT}"
     guard = ChunkGuard.load("guard")
     nats = guard.threshold.item()
     normalized = nats / 4 + math.log(guard.density.flow.scale.item())

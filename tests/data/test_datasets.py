@@ -209,7 +209,7 @@ def test_a_reader_that_cannot_be_had_is_one_clear_line(installed: None, recordin
     assert len(read_dataset(recording).episodes) == 1  # whatever the others are
     with pytest.raises(
         DemonstrationError,
-        match=r"not recognised; bad could not be tried: .*NoReader.*; missing could .*; it is no dataset",
+        match=r"in no known format; bad could not be tried: .*NoReader.*; missing could .*; known are",
     ):
         read_dataset(tmp_path)
     with pytest.raises(UserError, match="'missing' cannot be imported from csv_reader:Gone"):
@@ -270,7 +270,7 @@ def test_what_nobody_recognises(tmp_path: Path) -> None:
     for name in ("theirs.npz", "a.csv", "."):
         with pytest.raises(
             DemonstrationError,
-            match=r"not recognised; it is no dataset of .*lerobot \(a folder with meta/info\.json\), .*npz \(",
+            match=r"in no known format; known are .*lerobot \(a folder with meta/info\.json\), .*npz \(",
         ):
             read_dataset(tmp_path / name)
     for content, message in ((b"", "the file is empty"), (b"PK\3\4", "truncated or corrupt"), (b"1,2", "not an .npz")):

@@ -72,7 +72,7 @@ def test_a_package_brings_a_task(site: Path, caplog: pytest.LogCaptureFixture) -
     assert "swing" in available_envs() and "their_tasks" not in sys.modules
     env = make_env("swing")
     assert env.spec.id == "theirs/Swing-v0"
-    assert caplog.messages == ["environment 'swing' is their_tasks:register of the package 'their-tasks'"]
+    assert caplog.messages == ["environment 'swing' comes from their_tasks:register of the package 'their-tasks'"]
     make_env("swing")
     env.reset(seed=0)
     rng = np.random.default_rng(0)

@@ -64,7 +64,7 @@ def test_entry_points_are_loaded_when_asked_for(site: Path, caplog: pytest.LogCa
     assert "shy_flows" not in sys.modules and not caplog.messages
     assert isinstance(make_flow("theirs", **DIMS), GaussianFlow)
     make_flow("theirs", **DIMS)
-    assert caplog.messages == ["flow 'theirs' is shy_flows:ShyFlow of the package 'shy-flows'"]
+    assert caplog.messages == ["flow 'theirs' comes from shy_flows:ShyFlow of the package 'shy-flows'"]
     with pytest.raises(ImportError, match=r"flow 'broken' cannot be imported from no_such_package:Flow .*No module"):
         make_flow("broken", **DIMS)
     with pytest.raises(ValueError, match=r"math:pi of the package 'shy-flows' is not a subclass of flows\.ChunkFlow"):

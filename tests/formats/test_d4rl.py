@@ -298,6 +298,6 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match=r"the format d4rl needs the package 'h5py': pip install \"softflow\[d4rl\]\""):
         read_dataset(path, format="d4rl")
     with pytest.raises(
-        UserError, match=r"not recognised; d4rl could not be tried: needs the package 'h5py': pip install \""
+        UserError, match=r"in no known format; d4rl could not be tried: needs the package 'h5py': pip install \""
     ):
         read_dataset(path)

@@ -188,11 +188,13 @@ def test_demonstrations_are_in_the_order_of_their_numbers(tmp_path: Path) -> Non
     assert [one.reward[0] for one in read_dataset(path, wanted=SPEC).episodes] == [0, 0, 9, 10, 100]
 
 
-def test_the_name_and_rate_of_the_environment(tmp_path: Path) -> None:
+def test_the_name_and_rate_of_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = describe(copy_to(tmp_path), json.dumps({"env_name": "Can", "env_kwargs": {"control_freq": 20}}))
     task = read_dataset(path).task
     assert task is not None and (task.name, task.rate) == ("Can", 20)
     assert read_dataset(path, wanted=replace(SPEC, rate=10.0)).task == replace(SPEC, rate=20.0)  # compared by the run
+    said = "recorded at 20 Hz, which is kept in place of the 10 Hz of the task\n"
+    assert f"{path}: {said}" in capsys.readouterr().err
     with h5py.File(path, "r+") as file:
         del file["data"].attrs["env_args"]
     task = read_dataset(path).task

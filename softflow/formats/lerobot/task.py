@@ -12,7 +12,7 @@ import numpy as np
 from softflow.data.part_names import RecordedParts
 from softflow.formats.json_files import read_json
 from softflow.formats.lerobot.info import INFO, Feature, Info, action_range
-from softflow.formats.parts import Observed, observed_parts
+from softflow.formats.parts import Observed, known_rate, observed_parts
 from softflow.task import ActionPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
 
@@ -68,7 +68,7 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
     task = replace(
         wanted,
         observation=chosen.parts,
-        rate=info.fps,
+        rate=known_rate(root, info.fps, wanted),
         success=saved.success if saved is not None else "any" if wanted.success == "any" else "last",
     )
     replace(wanted, rate=None).require_same(task, str(root))
