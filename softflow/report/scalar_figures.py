@@ -25,7 +25,7 @@ class Panel:
 
     Attributes:
         title: The title of the figure.
-        names: The names of the scalars. The first one has a solid line, the others broken lines.
+        names: The names of the scalars. The first one has a solid line, the others dashed lines.
         text: What the figure shows.
         logarithmic: Whether the values have a logarithmic axis.
     """

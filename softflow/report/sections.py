@@ -98,7 +98,7 @@ def values_section(groups: Sequence[Group]) -> Section | None:
         "achieved more than was seen."
     ]
     caption = (
-        "Filled points and solid lines: own episodes. Hollow points and broken lines: held-out ones. Each point is the "
+        "Filled points and solid lines: own episodes. Hollow points and dashed lines: held-out ones. Each point is the "
         "mean of an equal number of episodes, with its 95 % interval. Points below the dotted line did worse than the "
         "critic expected."
     )
