@@ -74,6 +74,7 @@ def improvement(folder: Path, key: Key) -> WeightJob:
     """Return a run with a weight. The last policy is evaluated, not the best."""
     flags = ["--algo", "softflow_paper", "--base", str(imitation(folder, key.seed).run_dir), "--seed", str(key.seed)]
     flags += ["--threads", "1", "--online.steps", str(STEPS), "--eval-every", str(STEPS)]
+    flags += ["--online.critic-updates", "3"]  # the default when the first runs were made
     for stage in ("offline", "online"):
         for term in TERMS:
             flags += [f"--{stage}.{term}-weight", f"{key.weight if term == key.term else 0:g}"]

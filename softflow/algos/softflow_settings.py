@@ -71,8 +71,9 @@ class OnlineConfig(ImprovementConfig, OnlineStageConfig):
 
     updates_per_step: float = 0.1
     """Number of actor updates per primitive step. Higher values learn more from each step, but take longer."""
-    critic_updates: int = 3
-    """Number of critic updates per actor update. With more, the critic adapts to new data faster."""
+    critic_updates: int = 10
+    """Number of critic updates per actor update. With more, the critic learns more from few own episodes, but a run
+    takes longer."""
 
     def __post_init__(self) -> None:
         ImprovementConfig.__post_init__(self)

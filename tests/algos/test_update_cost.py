@@ -16,7 +16,7 @@ from tests.algos.softflow_toys import make_algorithm, make_data, make_episode, s
 
 PRESET = dict(nll_weight=1.0, advantage_scale=1.0)
 Q_AND_KL = PRESET | dict(q_weight=0.2, kl_weight=0.2)
-DEFAULT = PRESET | dict(q_weight=1.0, kl_weight=1.0, critic_updates=3)
+DEFAULT = PRESET | dict(q_weight=1.0, kl_weight=1.0, critic_updates=10)
 DATA = make_data([make_episode([0.1] * 20, [0.0] * 19 + [1.0])])
 SPARE = 1.03 if torch.__version__ >= (2, 13) else 1.08
 """Operations are counted with torch 2.13; 2.8 makes up to 7.5 % more."""

@@ -131,7 +131,9 @@ def test_stages_run_in_order_and_are_evaluated(run: Run, capsys: pytest.CaptureF
         assert (result.episodes, result.success_rate, result.mean_return) == (4, 0.5, 55.0)
     for env in run.held_out:
         assert set(env.seeds) <= set(range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + 4))
-    assert sum(len(env.seeds) for env in run.held_out) == 4 * (len(evaluations) + 3)  # the policy in training, and 2 or 3 chunks
+    assert sum(len(env.seeds) for env in run.held_out) == 4 * (
+        len(evaluations) + 3
+    )  # the policy in training, and 2 or 3 chunks
     lines = [line for line in capsys.readouterr().out.splitlines() if "on 4 held-out" in line]
     assert lines[0].startswith(f"imitation {IMITATION}: success 0.50 [")
 
