@@ -10,7 +10,7 @@ episodes, which no run sees. Arguments after `--` are passed to every run.
 
 A second call skips what is finished and resumes interrupted runs. FOLDER/<task>/base_s<seed> is the run of a base, and
 FOLDER/<task>/<method>_<supervisor>_s<seed> has the takeovers (round1.npz), the run (round1) and the evaluation
-(round1.json) of each round. FOLDER/takeovers.md has the table, with 95 % intervals over all episodes of all seeds.
+(round1.json) of each round. FOLDER/takeovers.md has the table, with 95 % intervals over seeds and episodes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from softflow.data import human_steps, load_demonstrations
 from softflow.studies.jobs import Job
-from softflow.training.intervals import difference_interval, wilson_interval
+from softflow.training.intervals import Counts
 
 METHODS = {
     "correction": "correction",
@@ -142,8 +142,9 @@ def tabulate(chains: Sequence[Chain]) -> str:
         taken_over = [solved(one.takeovers(number)) for one in same for number in range(1, rounds + 1)]
         gain = ""
         if len(counts[0]) == len(counts[-1]) == len(same):
-            low, high = difference_interval(total(counts[-1]), total(counts[0]))
-            gain = f"[{low:+.2f}, {high:+.2f}]"
+            first, last = pooled(counts[0]), pooled(counts[-1])
+            low, high = last.difference(first, paired=True)
+            gain = f"{last.rate - first.rate:+.2f} [{low:+.2f}, {high:+.2f}]"
         rows.append([*group, described([one for one in taken_over if one]), *map(described, counts), gain])
     rows.insert(1, ["---"] * len(rows[0]))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -166,17 +167,18 @@ def solved(path: Path) -> tuple[int, int] | None:
     return sum(ends), len(ends)
 
 
-def total(counts: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    return sum(successes for successes, _ in counts), sum(trials for _, trials in counts)
+def pooled(counts: Sequence[tuple[int, int]]) -> Counts:
+    successes, trials = zip(*counts, strict=True)
+    return Counts(successes, trials)
 
 
 def described(counts: Sequence[tuple[int, int]]) -> str:
-    """Describe the rate of all counts together, with its interval."""
+    """Describe the rate of all counts together, with its interval over seeds and episodes."""
     if not counts:
         return ""
-    successes, trials = total(counts)
-    low, high = wilson_interval(successes, trials)
-    return f"{successes / trials:.2f} [{low:.2f}, {high:.2f}]"
+    together = pooled(counts)
+    low, high = together.interval()
+    return f"{together.rate:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def main() -> int:
