@@ -59,7 +59,7 @@ class GymnasiumRobot(Robot):
     def require_task(self, task: TaskSpec) -> None:
         """Compare the tasks. The policy may name the numbers of an action that is one array in the environment."""
         task.require_same(self._task.ordered_as(task), "the robot has another task than the policy")
-        self._commanded = task
+        self._commanded = task.ordered_as(self._task)  # the environment takes the numbers in its own order
 
     def reset(self) -> None:
         self._row, _ = self.environment.reset(seed=self._seed)

@@ -47,6 +47,20 @@ def test_a_policy_may_name_the_numbers_of_the_action() -> None:
         robot.require_task(replace(robot.task, action=(ActionPart("torque", (-3.0,), (3.0,)),)))
 
 
+def test_the_environment_may_have_the_parts_of_the_action_in_another_order() -> None:
+    env = make_env("two_routes")
+    across, along = ActionPart("across", (-1.0,), (1.0,)), ActionPart("along", (-1.0,), (1.0,))
+    described = replace(env.metadata["task_spec"], action=(across, along))
+    env.metadata = {**env.metadata, "task_spec": described}
+    robot, other = GymnasiumRobot(env), GymnasiumRobot(make_env("two_routes"))
+    robot.require_task(replace(described, action=(along, across)))
+    for one in (robot, other):
+        one.reset()
+    robot.command({"along": np.array([0.5]), "across": np.array([-1.0])})
+    other.command({"action": np.array([-1.0, 0.5])})
+    np.testing.assert_array_equal(robot.observe()["observation"], other.observe()["observation"])
+
+
 @pytest.mark.parametrize(("waited", "steps"), [(0.05, 2), (0.07, 2), (0.11, 3), (0.25, 6)])
 def test_the_world_goes_on_without_a_command(waited: float, steps: int) -> None:
     clock = Clock()
