@@ -19,6 +19,7 @@ from softflow.data.imitable import ImitationRule
 from softflow.data.proposals import Proposals
 from softflow.data.replay import Replay
 from softflow.data.summary import count
+from softflow.errors import UserError
 
 SOLVED = ImitationRule("success")
 """The rule by which chunks of takeovers are imitated, as corrections are: those of episodes that are successes."""
@@ -62,6 +63,20 @@ def of_the_policy(episode: Episode, horizon: int) -> Episode:
 def as_demonstration(episode: Episode, horizon: int) -> Episode:
     """Return an episode of which the person's chunks are imitated. If it does not say who acted, every step may be."""
     return replace(episode, proposals=None) if episode.human is None else of_the_human(episode, horizon)
+
+
+def require_chunks(demonstrations: Sequence[Episode], rule: ImitationRule, horizon: int) -> None:
+    """Raise `UserError` if no chunk of the demonstrations is imitated. `rule` says which steps are worth imitating."""
+    rule.require_some(demonstrations)
+    for one in demonstrations:
+        starts = True if one.human is None else whole_starts(one.human, horizon)
+        if (rule.worth(one) & starts).any():
+            return
+    raise UserError(
+        "of demonstrations that say who acted, only chunks of a person are imitated, but no person acted for "
+        f"{count(horizon, 'step')} in a row where imitate is {rule.text!r}: give longer takeovers or other "
+        "demonstrations, or set horizon to a lower number"
+    )
 
 
 def describe_takeovers(episodes: Sequence[Episode], horizon: int) -> str | None:

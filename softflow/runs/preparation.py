@@ -11,6 +11,7 @@ import torch
 
 from softflow.algos import Algorithm
 from softflow.data import Corrections, Episode, observation_statistics, some_observations
+from softflow.data.takeovers import require_chunks
 from softflow.envs import NO_ENVIRONMENT
 from softflow.errors import UserError
 from softflow.runs.assembly import give, make_algorithm, with_saved_weights
@@ -37,7 +38,7 @@ def algorithm_for(config: TrainConfig[Any], inputs: Inputs, folder: RunFolder) -
     if inputs.base is not None:
         give(algorithm.load_base, inputs.base.policy.policy, f"base {inputs.base_name}")
     if algorithm.imitates:
-        inputs.imitated.rule.require_some(inputs.demonstrations)
+        require_chunks(inputs.demonstrations, inputs.imitated.rule, algorithm.deployed.policy.horizon)
     return algorithm
 
 

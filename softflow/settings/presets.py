@@ -114,7 +114,7 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     elif selection.algo is not None:
         preset = load_file(selection.algo) if is_file(selection.algo) else load_preset("algos", selection.algo)
         layers.append(preset)
-        if is_file(selection.algo) and "algorithm" not in preset.values:
+        if is_file(selection.algo) and preset.values.get("algorithm") is None:
             raise ConfigError(f"{preset.source}: no algorithm is named: add a line such as `algorithm: softflow`")
         algorithm = str(preset.values.get("algorithm"))
     names = dict.fromkeys((algorithm, selection.algo))

@@ -20,6 +20,7 @@ from softflow.data.takeovers import (
     of_the_human,
     of_the_policy,
     replay_of,
+    require_chunks,
     whole_starts,
     with_penalty,
 )
@@ -42,6 +43,20 @@ def imitated(episode: Episode, horizon: int) -> dict[int, list[int]]:
     windows = replay_of([episode], horizon).sample(300, horizon, np.random.default_rng(0), imitable=True)
     chunks = np.round(100 * windows.chunk[..., 0]).astype(int).tolist()
     return dict(sorted(zip(windows.observation[:, 0].astype(int).tolist(), chunks, strict=True)))
+
+
+def test_demonstrations_without_a_chunk_of_a_person_are_refused() -> None:
+    acts = np.array([False, True, True, True, False, False, False])
+    nobody, brief = make_episode(np.zeros(7, np.bool_)), make_episode(acts)
+    rule, refused = ImitationRule("success"), "no person acted for {} in a row where imitate is 'success': give"
+    require_chunks([nobody, brief], rule, 3)
+    require_chunks([nobody, make_episode(None)], rule, 4)
+    failure = make_episode(acts, success=False)
+    for episodes, horizon, steps in (([nobody, brief], 4, "4 steps"), ([nobody, failure], 1, "1 step")):
+        with pytest.raises(UserError, match=refused.format(steps)):
+            require_chunks(episodes, rule, horizon)
+    with pytest.raises(UserError, match="no episode is a success"):
+        require_chunks([failure], rule, 3)
 
 
 def test_what_is_imitated_of_takeovers_is_described() -> None:

@@ -43,6 +43,14 @@ EVERYTHING = replace(
 # ------------------------------------------------------------------------------------------------------- there and back
 
 
+def test_it_is_said_that_who_acted_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All steps of what is read again may be imitated, also those of the policy."""
+    episode = replace(episode_of(EVERYTHING, 3, np.random.default_rng(0)), human=np.array([False, True, True]))
+    write_lerobot(tmp_path / "takeovers", Dataset([episode], EVERYTHING))
+    expected = "an episode, nor at which steps a person acted, so every step may be imitated\n"
+    assert capsys.readouterr().err.endswith(expected)
+
+
 def test_every_kind_of_part_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng, root = np.random.default_rng(0), tmp_path / "new" / "everything"
     endings = [(True, False, True), (False, True, True), (True, True, False), (False, True, False)]

@@ -246,9 +246,10 @@ def test_presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_preset("envs", "../algos/softflow")
 
 
-def test_a_preset_of_an_algorithm_names_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["horizon: 8\n", "algorithm:\n"])
+def test_a_preset_of_an_algorithm_names_it(text: str, tmp_path: Path) -> None:
     """Otherwise the settings for the algorithm in other presets would not apply."""
-    (tmp_path / "mine.yaml").write_text("horizon: 8\n")
+    (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(
         ConfigError, match=r"mine\.yaml: no algorithm is named: add a line such as `algorithm: softflow`"
     ):

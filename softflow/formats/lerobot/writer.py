@@ -51,7 +51,7 @@ def write_lerobot(
     """Write a dataset to a folder of LeRobot, version 3.0, with images as PNG in its tables.
 
     `read_dataset` returns the same task and episodes, apart from what LeRobot does not store: the final observation of
-    an episode and its `mode`. A remark says so.
+    an episode, its `mode` and seed, and its steps at which a person acted (`human`). A remark says so.
 
     Args:
         target: A folder that does not exist yet.
@@ -78,6 +78,9 @@ def write_lerobot(
     lost = ["the observation after the last action of an episode"]
     lost += ["its mode"] * any(episode.mode != -1 for episode in dataset.episodes)
     lost += ["the seed of its reset"] * any(episode.seed is not None for episode in dataset.episodes)
+    lost += ["at which steps a person acted, so every step may be imitated"] * any(
+        episode.human is not None for episode in dataset.episodes
+    )
     remark(f"{target}: LeRobot does not store {', nor '.join(lost)}")
 
 
