@@ -90,7 +90,7 @@ class HeldOut:
             if better:
                 winners.append((contender, others, episodes))
                 best, result, episodes = policy, other, others
-        for contender, others, replaced in winners:  # only now, because an interrupted evaluation must change nothing
+        for contender, others, replaced in winners:  # only now: an interruption before changes nothing
             contender.deploy(others, replaced)
         low, high = result.success_ci95
         lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
