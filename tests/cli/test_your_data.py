@@ -1,4 +1,4 @@
-"""The commands of docs/how-to/datasets.md, from a dataset of each format to an evaluated policy."""
+"""The commands of docs/how-to/datasets.md and lerobot.md, from a dataset of each format to an evaluated policy."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ for name in ("Reach-v0", "Lift-v0"):
 """
 
 
-def documented(section: str) -> list[str]:
-    """The commands of the first block of a section, without the installation."""
-    text = (Path(__file__).parents[2] / "docs/how-to/datasets.md").read_text()
-    block = text.partition(f"\n## {section}\n")[2].split("```console\n")[1].split("```")[0]
+def documented(heading: str) -> list[str]:
+    """The commands of the first block under a heading, without the installation."""
+    page = "lerobot.md" if heading == "# LeRobot datasets" else "datasets.md"
+    text = "\n" + (Path(__file__).parents[2] / "docs/how-to" / page).read_text()
+    block = text.partition(f"\n{heading}\n")[2].split("```console\n")[1].split("```")[0]
     lines = [line.removeprefix("$ ") for line in block.splitlines()]
     return [line for line in lines if not line.startswith("pip ")]
 
@@ -61,9 +62,9 @@ def home(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
-@pytest.mark.parametrize("section", ["LeRobot", "D4RL", "robomimic", "Minari"])
-def test_a_dataset_becomes_an_evaluated_policy(section: str, command: Command, home: Path) -> None:
-    train, evaluate = documented(section)
+@pytest.mark.parametrize("heading", ["# LeRobot datasets", "## D4RL", "## robomimic", "## Minari"])
+def test_a_dataset_becomes_an_evaluated_policy(heading: str, command: Command, home: Path) -> None:
+    train, evaluate = documented(heading)
     words = [word.replace("~", str(home)) for word in re.findall(r'"([^"]*)"|(\S+)', train) for word in word if word]
     result = command(words[0], *words[1:], "--config", "small.yaml")
     assert result.status == 0, result

@@ -27,7 +27,7 @@ ELSEWHERE = {
 """Examples by page and number, and the test that runs each."""
 
 NEED_MORE = {
-    "docs/how-to/datasets.md 3": "ogbench, which downloads data",
+    "docs/how-to/datasets.md 1": "ogbench, which downloads data",
     "docs/how-to/demonstrations.md 3": "ogbench, which downloads data",
     "docs/explanation/architecture.md 0": "the two stages of a method, out of its class",
     "docs/explanation/seam.md 0": "a run, and a robot between the lines",
@@ -37,7 +37,7 @@ NEED_MORE = {
     "docs/how-to/environments.md 0": "a package of the reader",
     "docs/how-to/environments.md 1": "an environment of somebody else",
     "docs/how-to/datasets.md 0": "an environment of the reader",
-    "docs/how-to/datasets.md 2": "an environment of the reader",
+    "docs/how-to/lerobot.md 0": "an environment of the reader",
 }
 """Examples that need what is not here. They are compiled, and their imports must exist."""
 

@@ -1,4 +1,4 @@
-"""The reader of LeRobot datasets. `docs/how-to/datasets.md` describes what is read and what is assumed."""
+"""The reader of LeRobot datasets. `docs/how-to/lerobot.md` describes what is read and what is assumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing of LeRobot datasets. `docs/how-to/datasets.md` describes what is written."""
+"""Writing of LeRobot datasets. `docs/how-to/lerobot.md` describes what is written."""
 
 from __future__ import annotations
 
