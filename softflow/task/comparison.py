@@ -30,10 +30,12 @@ def difference(expected: ObservationPart | ActionPart, got: ObservationPart | Ac
     assert isinstance(expected, ActionPart) and isinstance(got, ActionPart)
     if got.size != expected.size:
         return f"has {got.size} numbers, expected {expected.size}"
-    for index, bounds in enumerate(zip(got.low, got.high, expected.low, expected.high, strict=True)):
-        if not np.allclose(bounds[:2], bounds[2:], rtol=1e-5, atol=1e-8):
-            return f"has [{index}] in {bounds[0]:g} ... {bounds[1]:g}, expected {bounds[2]:g} ... {bounds[3]:g}"
-    return ""
+    other = [
+        f"[{index}] in {bounds[0]:g} ... {bounds[1]:g}, expected {bounds[2]:g} ... {bounds[3]:g}"
+        for index, bounds in enumerate(zip(got.low, got.high, expected.low, expected.high, strict=True))
+        if not np.allclose(bounds[:2], bounds[2:], rtol=1e-5, atol=1e-8)
+    ]
+    return f"has {' and '.join(other)}" if other else ""
 
 
 def likely_renamed(

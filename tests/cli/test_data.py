@@ -132,7 +132,7 @@ def test_different_tasks_are_not_merged(demos: list[Episode], command: Command) 
     assert command("softflow-data merge m.npz d.npz v.npz").error() == (
         "error: v.npz is of another task than d.npz: observation 'observation' is missing; observation "
         "'observation.state' is not expected; observation 'observation.images.wrist' is not expected; action 'action' "
-        "has [0] in -0.918979 ... 0.952925, expected -1 ... 1\n"
+        "has [0] in -0.918979 ... 0.952925, expected -1 ... 1 and [1] in -0.994523 ... 0.963885, expected -1 ... 1\n"
     )
     assert not Path("m.npz").exists()
 

@@ -132,6 +132,14 @@ def test_impossible_tasks_are_refused(changes: dict[str, Any], message: str) -> 
         ),
         (
             NUMBERS,
+            replace(NUMBERS, action=(replace(ARM, low=(-9.0, -8.0)), LOCK, GRIPPER)),
+            [
+                f"action 'arm' has [0] in -9 ... {ARM.high[0]:g}, expected {ARM.low[0]:g} ... {ARM.high[0]:g} and "
+                f"[1] in -8 ... {ARM.high[1]:g}, expected {ARM.low[1]:g} ... {ARM.high[1]:g}"
+            ],
+        ),
+        (
+            NUMBERS,
             replace(NUMBERS, action=(ActionPart("arm", (0.0,), (1.0,)), LOCK, GRIPPER)),
             ["action 'arm' has 1 numbers, expected 2"],
         ),
