@@ -1,4 +1,4 @@
-"""OGBench's cube-single: rewards and ends, its demonstrator, and a dataset that becomes the same episodes."""
+"""OGBench's scenes with cubes: rewards and ends, the demonstrator, and a dataset that becomes the same episodes."""
 
 from __future__ import annotations
 
@@ -48,6 +48,21 @@ def test_the_demonstrator_places_the_cube(episodes: list[Episode]) -> None:
         assert episode.observation_dim == 28 and episode.action_dim == 5
         assert episode.reward.tolist() == [0] * (len(episode) - 1) + [episode.is_success]
         assert episode.terminated == episode.is_success and episode.truncated != episode.terminated
+
+
+@pytest.mark.parametrize(("name", "cubes"), [("ogbench_cube_double", 2), ("ogbench_cube_triple", 3)])
+def test_the_demonstrator_places_one_cube_after_another(name: str, cubes: int) -> None:
+    env = make_env(name, sparse_success=True)
+    env.reset(seed=0)
+    demonstrator = make_demonstrator(env, np.random.default_rng(0), noise=0)
+    scene, placed = env.unwrapped, list[int]()
+    terminated = truncated = False
+    while not (terminated or truncated):
+        _, _, terminated, truncated, _ = env.step(demonstrator.act())
+        placed.append(sum(scene._compute_successes()))
+    assert terminated and placed[-1] == cubes
+    assert sorted(placed) == placed  # none is moved again
+    assert len(placed) < env.spec.max_episode_steps / 2
 
 
 def test_the_same_seed_is_the_same_episode(episodes: list[Episode]) -> None:
