@@ -3,9 +3,10 @@
     python -m benchmarks.figures.published runs/suite/ogbench_cube_double_50/softflow_s* --curves qc_curves.csv \
         --task cube-double-play-task2 --steps 200000 --out docs/images/published.png
 
-The file of curves has the columns task, method, million_steps_offline_then_online and success_mean. It contains the data
-of the plots that the authors of Q-chunking (arXiv 2507.07969) publish with their code. Their methods first make a million
-updates on play data, except for those without an offline stage. Only their online steps are drawn. Needs softflow[plot].
+The file of curves has the columns task, method, million_steps_offline_then_online and success_mean. It contains the
+data of the plots that the authors of Q-chunking (arXiv 2507.07969) publish with their code. Their methods first make a
+million updates on play data, except for those without an offline stage. Only their online steps are drawn. Needs
+softflow[plot].
 """
 
 from __future__ import annotations
