@@ -52,18 +52,19 @@ def main(argv: Sequence[str]) -> None:
     with written_whole(out) as folder:
         guard.save(folder)
     print(
-        f"{out}: flags chunks below {guard.threshold:.1f} nats ({_per_dimension(guard)}), the "
+        f"{out}: flags chunks whose log-density is below {guard.threshold:.1f} nats ({_per_dimension(guard)}), the "
         f"{config.quantile:g} quantile of {chunks:,} held-out chunks"
     )
 
 
 def _per_dimension(guard: ChunkGuard) -> str:
-    """Describe the threshold per dimension, in normalised units if the policy normalises actions."""
+    """Return the threshold per dimension, in normalised units if the policy normalises actions, and say which units."""
     flow = guard.density.flow
     numbers = flow.horizon * flow.action_dim
     if isinstance(flow, NormalizedFlow):
-        return f"{flow.in_normalized_units(guard.threshold) / numbers:.2f} per dimension, in normalised units"
-    return f"{guard.threshold / numbers:.2f} per dimension"
+        normalized = flow.in_normalized_units(guard.threshold) / numbers
+        return f"native units; in normalised units {normalized:.2f} nats per dimension"
+    return f"{guard.threshold / numbers:.2f} nats per dimension"
 
 
 if __name__ == "__main__":

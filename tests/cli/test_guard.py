@@ -42,8 +42,10 @@ def test_a_guard_counts_in_evaluations(held_out: None, command: Any, measured: A
     guard = ChunkGuard.load("guard")
     nats = guard.threshold.item()
     normalized = nats / 4 + math.log(guard.density.flow.scale.item())
-    expected = f"guard: flags chunks below {nats:.1f} nats ({normalized:.2f} per dimension, in normalised units), "
-    assert result.out == expected + "the 0.2 quantile of 27 held-out chunks\n"
+    assert result.out == (
+        f"guard: flags chunks whose log-density is below {nats:.1f} nats (native units; in normalised units "
+        f"{normalized:.2f} nats per dimension), the 0.2 quantile of 27 held-out chunks\n"
+    )
     changes = [np.abs(np.diff(one.action, axis=0)).max() for one in load_demonstrations("run/demonstrations.npz")]
     assert guard.limits.rate.item() == pytest.approx(0.001 * max(changes))
 
