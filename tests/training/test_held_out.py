@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -205,12 +207,43 @@ def test_an_interrupted_run_keeps_the_same(restorable: Any, tmp_path: Path, succ
     assert best(parted) == f"critic_warmup_{WARMUP}"
     succeed(48, 30, 20, 0, 0, 0, further=(48, 30, 20))
     parted.trainer(resume=True).run()
-    assert (kept(parted), best(parted)) == (kept(whole), best(whole)) and best(whole) == f"offline_{OFFLINE}"
-    for name in kept(whole):
-        files = ("evaluation.json", "policy.json", "policy.safetensors")
-        first, second = ([(run.path / "checkpoints" / name / file).read_bytes() for file in files]
-                         for run in (whole, parted))  # fmt: skip
-        assert first == second
+    assert best(whole) == f"offline_{OFFLINE}"
+    require_same_policies(whole, parted)
+
+
+def test_an_interrupted_comparison_keeps_the_same(
+    restorable: Any, tmp_path: Path, succeed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy in training is deployed at the end, but it seems worse than that of the offline stage."""
+    whole, parted = Run(restorable, tmp_path / "whole"), Run(restorable, tmp_path / "parted")
+    succeed(10, 20, 48, 20, 20, 40, 0, 0, further=(48, 20, 45))
+    whole.trainer().run()
+    succeed(10, 20, 48, 20, 20, 40, 0, 0, further=(48, 20))
+    prescribed = held_out.evaluate
+
+    def evaluate(environments: Any, act: Any, episodes: int, seed: int, errors: Any) -> tuple[Evaluation, list[Any]]:
+        try:
+            return prescribed(environments, act, episodes, seed, errors)
+        except IndexError:  # the further episodes of the last policy
+            signal.raise_signal(signal.SIGINT)
+            act(np.zeros((1, 2), np.float32))
+            raise
+
+    monkeypatch.setattr(held_out, "evaluate", evaluate)
+    with pytest.raises(Interrupted):
+        parted.trainer().run()
+    succeed(40, 40, 0, 0, further=(45,))
+    parted.trainer(resume=True).run()
+    require_same_policies(whole, parted)
+
+
+def require_same_policies(one: Run, other: Run) -> None:
+    """Require that two runs kept the same policies to the bit, with the same evaluations, and the same best one."""
+    assert (kept(one), best(one)) == (kept(other), best(other))
+    for name in kept(one):
+        for file in ("evaluation.json", "policy.json", "policy.safetensors"):
+            first, second = ((run.path / "checkpoints" / name / file).read_bytes() for run in (one, other))
+            assert first == second, (name, file)
 
 
 def test_evaluations_of_earlier_versions_are_remembered_without_their_policies(restorable: Any, tmp_path: Path) -> None:
