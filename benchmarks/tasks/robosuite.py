@@ -36,7 +36,7 @@ class Can(gymnasium.Env[dict[str, NDArray[np.float64]], NDArray[np.floating]]):
     The arm is controlled by changes of its end effector's pose (robosuite's OSC_POSE), at 20 Hz.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20, "control_rate": 20.0}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20, "control_rate": 20.0}  # noqa: RUF012 (gymnasium's way)
 
     def __init__(self, render_mode: str | None = None) -> None:
         import robosuite
@@ -89,8 +89,8 @@ class Can(gymnasium.Env[dict[str, NDArray[np.float64]], NDArray[np.floating]]):
 class CanDemonstrator:
     """Demonstrates one episode with a sloppy script; make one after each ``reset``.
 
-    As with a person, no two episodes are alike: speed, heights, the way round, the grasp and the place in the bin are drawn
-    for each episode, and drifting noise is added to each action.
+    As with a person, no two episodes are alike. Speed, heights, detour, grasp and place in the bin are drawn for each
+    episode, and drifting noise is added to each action.
 
     Args:
         env: A `Can`, wrapped or not.
