@@ -157,7 +157,8 @@ class CanDemonstrator:
 
     def _carry(self, tip: NDArray[np.float64], can: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         share = np.clip((self._place[1] - tip[1]) / 0.6, 0, 1)
-        target = np.array([*self._place, self._high + 0.02]) + [4 * share * (1 - share) * self._detour, 0, 0]
+        target = np.array([*self._place, self._high + 0.02])
+        target[0] += 4 * share * (1 - share) * self._detour
         if np.linalg.norm(can - tip) > 0.07:
             self._phase = self._reach
         elif np.linalg.norm((target - tip)[:2]) < 0.04:
