@@ -28,7 +28,7 @@ from softflow.envs.tasks import (
     nearest_environment,
     short_names,
 )
-from softflow.errors import UserError, did_you_mean, import_error, import_hint, one_line
+from softflow.errors import UserError, described, did_you_mean, import_error, import_hint, one_line
 from softflow.task import TaskSpec
 
 Env = gymnasium.Env[Any, Any]
@@ -60,7 +60,7 @@ def make_env(
 
     Raises:
         UserError: The name is unknown, the environment does not accept an option, or its spaces cannot be converted to
-            this form.
+            this form. Or making the environment raises an error.
     """
     env_id, what = resolve_env_id(name), f"environment {name!r}"
     if not isinstance(sparse_success, bool):
@@ -71,6 +71,10 @@ def make_env(
             env: Env = SuccessInfo(gymnasium.make(env_id, **copy.deepcopy(options)))
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise UserError(f"{what} needs a package that is not installed: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # making an environment can raise anything
+        raise UserError(f"{what} cannot be made: {described(error)}") from error
     env.metadata = {**env.metadata, "time_limit": _time_limit(env)}
     if sparse_success:
         env = SuccessReward(env)

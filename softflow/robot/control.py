@@ -153,7 +153,7 @@ class ControlLoop:
         while not is_over.wait(0.01):
             self._attempt("the takeover", lambda: self._takeover.look(self.stop))
             busy = self._busy
-            if busy is not None and time.perf_counter() - busy[0] > settings.stall:
+            if busy is not None and settings.real_time and time.perf_counter() - busy[0] > settings.stall:
                 self.stop.set(f"{busy[1]} has not returned for {settings.stall:g} s")
                 self._brake()
                 return

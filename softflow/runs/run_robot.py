@@ -61,7 +61,7 @@ class RobotConfig:
     """Maximum duration of an episode in seconds."""
     stall: float = 0.1
     """Time limit in seconds. An observation that takes longer counts as late, see `late`. A command that takes longer
-    stops the robot."""
+    stops the robot, unless the clock is simulated."""
     patience: float = 1.0
     """Time in seconds without a new chunk after which the robot is stopped, whatever `late` is. A late last observation
     of an episode is waited for as long, with the robot at rest, unless `late` is `stop`."""

@@ -134,6 +134,14 @@ def test_a_robot_that_fails_is_stopped_soon(method: str, how: str) -> None:
     robot.released.set()
 
 
+def test_a_simulation_may_take_its_time() -> None:
+    """Its world waits, so a slow command moves nothing; the first step of some simulators compiles for seconds."""
+    robot = ScriptedRobot(blocks="command")
+    threading.Timer(0.5, robot.released.set).start()
+    ending = make_loop(robot, synchronous=True, real_time=False, stall=0.05).run_episode()
+    assert ending == (10, True) and len(robot.commands) == 10
+
+
 def test_the_emergency_stop_comes_before_the_next_command() -> None:
     robot = ScriptedRobot()
     robot.pressed_after = 5
