@@ -11,7 +11,6 @@ from tyro.conf import Positional
 
 from flows import NormalizedFlow
 from softflow.cli.command_line import parse_command_line, run_main
-from softflow.data import read_dataset
 from softflow.errors import UserError
 from softflow.files import written_whole
 from softflow.policies import ChunkGuard
@@ -48,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
     require_new_file(out, "--out", make_folder=True)
     if config.rate_factor is not None and not config.rate_factor > 0:
         raise UserError(f"--rate-factor must be above 0, got {config.rate_factor:g}")
-    guard, chunks = make_guard(config.run, read_dataset(config.demos), config.quantile, config.rate_factor)
+    guard, chunks = make_guard(config.run, config.demos, config.quantile, config.rate_factor)
     with written_whole(out) as folder:
         guard.save(folder)
     print(

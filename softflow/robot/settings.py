@@ -29,7 +29,7 @@ class LoopSettings:
     max_steps: int = 1000
     """Number of steps after which an episode is cut off."""
     stall: float = 0.1
-    """Seconds after which an observation that has not come counts as missing, and, in real time, a command as blocked."""
+    """Seconds after which an observation that has not come is missing and, in real time, a command is blocked."""
     observe_ahead: float | None = None
     """Seconds before each deadline at which an observation is begun. By default half a period. Lower values give newer
     observations; cameras must be able to answer in this time."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from softflow.console import remark
-from softflow.data import Dataset, Episode, check_compatible, in_order_of, load_demonstrations, whole_chunks
+from softflow.data import (
+    Dataset,
+    Episode,
+    check_compatible,
+    in_order_of,
+    load_demonstrations,
+    read_dataset,
+    whole_chunks,
+)
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard
 from softflow.runs.assembly import config_path_of, load_run, make_mirror
@@ -18,13 +27,14 @@ from softflow.training.run_folder import RunFolder
 
 
 def make_guard(
-    run: str, held_out: Dataset, quantile: float, rate_factor: float | None = None
+    run: str, held_out: str | PathLike[str] | Dataset, quantile: float, rate_factor: float | None = None
 ) -> tuple[ChunkGuard, int]:
     """Calibrate a guard of a run's policy on held-out demonstrations.
 
     Args:
         run: Run folder, or a checkpoint's folder in it.
-        held_out: Demonstrations that the policy did not learn from.
+        held_out: Demonstrations that the policy did not learn from. A file is read for the task of the policy, as in
+            training.
         quantile: Fraction of demonstrated chunks, and of their observations, that may be flagged.
         rate_factor: Limit of the change of each action per step, as a multiple of the largest demonstrated change. None
             sets no limit.
@@ -43,6 +53,8 @@ def make_guard(
         ChunkGuard(policy)  # before anything else is found wrong with the demonstrations
     except ValueError as error:
         raise UserError(f"cannot calibrate a guard of {run}: {error}") from error
+    if not isinstance(held_out, Dataset):
+        held_out = read_dataset(held_out, wanted=deployed.task)
     if deployed.task is not None:
         held_out = in_order_of(deployed.task, held_out)
         if held_out.task is not None:

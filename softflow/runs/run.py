@@ -15,7 +15,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from softflow.data import Dataset, Episode, load_dataset, read_dataset, task_of
+from softflow.data import Dataset, Episode, load_dataset, task_of
 from softflow.errors import UserError, one_line
 from softflow.policies import ChunkGuard, Policy
 from softflow.runs.assembly import config_path_of, load_deployed, load_run, require_device
@@ -297,7 +297,7 @@ class Run:
         Raises:
             UserError: The policy has no exact density, or the demonstrations cannot calibrate it.
         """
-        given = read_dataset(held_out) if isinstance(held_out, str | PathLike) else _as_dataset(held_out, "held_out")
+        given = held_out if isinstance(held_out, str | PathLike) else _as_dataset(held_out, "held_out")
         return make_guard(self._given, given, quantile, rate_factor)[0]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from softflow.task import ActionPart, ObservationPart, TaskMismatch, TaskSpec
 from softflow.training.checkpoint import load_policy, save_policy
 from softflow.training.run_folder import RunFolder
 from tests.cli.conftest import SAYS_BEST
+from tests.formats.hdf5_datasets import write_robomimic
 from tests.policies.guards import calibrated
 
 MEANT = "a guard is meant to know demonstrations alone, as the imitated policy does: run/checkpoints/imitation_4\n"
@@ -113,5 +115,12 @@ def test_tasks_are_compared_by_name(held_out: None, command: Any) -> None:
     )
     episodes = load_demonstrations("held_out.npz")
     assert make_guard("run", Dataset(episodes, task), 0.2)[1] == 27
+    write_robomimic(Path("held_out.hdf5"), episodes)
+    with h5py.File("held_out.hdf5", "r+") as file:
+        for demonstration in file["data"].values():
+            demonstration["actions"][...] *= 2  # in the units of the task
+            demonstration["obs/angle"] = demonstration["obs/observation"][:]
+            demonstration["next_obs/angle"] = demonstration["next_obs/observation"][:]
+    assert make_guard("run", "held_out.hdf5", 0.2)[1] == 27  # the task does not observe all that was recorded
     with pytest.raises(TaskMismatch, match=r"the held-out demonstrations are of another task .*'torque'.* -2 \.\.\. 3"):
         make_guard("run", Dataset(episodes, guard.task), 0.2)

@@ -84,7 +84,9 @@ def test_unknown_names_are_refused(name: str, message: str) -> None:
         make_env(name)
 
 
-def test_an_environment_that_cannot_be_made_is_named_with_the_error_and_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_that_cannot_be_made_is_one_line_with_the_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail(self: Recorder, *_: Any, **__: Any) -> None:
         raise AssertionError
 
