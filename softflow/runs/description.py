@@ -28,6 +28,8 @@ NO_REWARD = (
     "(^C), and give demonstrations that are marked as successes (docs/how-to/rewards.md)"
 )
 """No refusal, because own episodes may succeed."""
+FEW_EPISODES = 300
+"""With fewer own episodes, few new policies go on trial."""
 
 
 def announce(
@@ -148,5 +150,8 @@ def how_much_is_acted(algorithm: Algorithm, demonstrations: Sequence[Episode]) -
     steps = sum(stage.environment_steps for stage in algorithm.schedule())
     if not steps:
         return None
-    length = np.mean([len(episode) for episode in demonstrations])
-    return f"{steps:,} steps are about {steps / length:,.0f} own episodes, if they last as long as the demonstrations"
+    episodes = steps / np.mean([len(episode) for episode in demonstrations])
+    text = f"{steps:,} steps are about {episodes:,.0f} own episodes, if they last as long as the demonstrations"
+    if episodes >= FEW_EPISODES:
+        return text
+    return f"{text}; fewer than {FEW_EPISODES} are often too few: consider more steps"

@@ -14,10 +14,15 @@ from softflow.data import Decision, Episode, observation_tensor
 from softflow.policies import GuardedPolicy
 from softflow.training.failures import EnvironmentErrors
 from softflow.training.intervals import wilson_interval
+from softflow.training.progress import StageProgress
 from softflow.training.rollout import Act, Explore, Rollout
 
 HELD_OUT_SEEDS = 1_000_000
 """First seed of evaluation episodes, well apart from the seeds of demonstrations and training."""
+OTHER_SEEDS = 2_000_000
+"""First seed of episodes on which no policy of a run was chosen, so that its success on them is unbiased."""
+SLOW = 30.0
+"""Seconds after which an evaluation shows its progress."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def evaluate(
     """
     errors = errors or EnvironmentErrors()
     rollout = Rollout(environments, iter(range(seed, seed + episodes)), errors)
-    done = _run(rollout, lambda observation, arms: act(observation))
+    done = _run(rollout, lambda observation, arms: act(observation), episodes)
     return summarize(done, rollout.failures, errors.count), done
 
 
@@ -106,7 +111,7 @@ def evaluate_guarded(
             records.append(record.cpu().numpy())
         return Decision(np.concatenate(chunks), np.concatenate(records))
 
-    done = _run(rollout, act)
+    done = _run(rollout, act, episodes)
     shares = [guard_shares(episode) for episode in done]
     means = {name: float(np.mean([share[name] for share in shares])) for name in GUARD_OUTCOME if shares}
     return replace(summarize(done, rollout.failures, errors.count), guard=means), done
@@ -119,14 +124,16 @@ def guard_shares(episode: Episode) -> dict[str, float]:
     return dict(zip(GUARD_OUTCOME, episode.decision.mean(0).tolist(), strict=True))
 
 
-def _run(rollout: Rollout, act: Explore) -> list[Episode]:
+def _run(rollout: Rollout, act: Explore, episodes: int) -> list[Episode]:
     """Run an episode for every seed of the rollout."""
     done: list[Episode] = []
-    while True:
-        ended, steps = rollout.execute_chunks(act)
-        done += ended
-        if not steps:
-            return done
+    with StageProgress("evaluation", episodes, interval=SLOW, only_if_slow=True) as progress:
+        while True:
+            ended, steps = rollout.execute_chunks(act)
+            done += ended
+            progress.update(len(done) + rollout.failures - progress.done)
+            if not steps:
+                return done
 
 
 def summarize(done: Sequence[Episode], failures: int = 0, errors: int = 0) -> Evaluation:

@@ -30,6 +30,7 @@ class StageProgress:
         initial: The number of steps done before a run was resumed.
         stream: The stream to write to, standard error by default. Write errors are ignored.
         interval: The maximum time between two lines in seconds.
+        only_if_slow: Whether to show nothing during the first interval, and no line for every tenth or at the end.
         clock: A monotonic clock that returns seconds.
     """
 
@@ -41,10 +42,11 @@ class StageProgress:
         initial: int = 0,
         stream: TextIO | None = None,
         interval: float = 10.0,
+        only_if_slow: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stage, self.total, self.done = stage, total, initial
-        self._initial, self._interval, self._clock = initial, interval, clock
+        self._initial, self._interval, self._only_if_slow, self._clock = initial, interval, only_if_slow, clock
         self._stream = cast(TextIO, Console(sys.stderr if stream is None else stream))
         self._figures: dict[str, float] = {}
         self._start = self._last_time = clock()
@@ -52,7 +54,15 @@ class StageProgress:
         self._last_tenth = self._tenth()
         self._bar: tqdm | None = None
         if self._stream.isatty():
-            self._bar = tqdm(total=total, initial=initial, desc=stage, file=self._stream, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total,
+                initial=initial,
+                desc=stage,
+                file=self._stream,
+                dynamic_ncols=True,
+                leave=not only_if_slow,
+                delay=interval if only_if_slow else 0,
+            )
 
     def update(self, steps: int, **figures: float) -> None:
         """Add `steps` to the count, and replace figures of the same name."""
@@ -62,14 +72,15 @@ class StageProgress:
             self._bar.set_postfix({name: f"{value:.3g}" for name, value in self._figures.items()}, refresh=False)
             self._bar.update(steps)
             return
-        if self._tenth() > self._last_tenth or self._clock() - self._last_time >= self._interval:
+        is_tenth = self._tenth() > self._last_tenth and not self._only_if_slow
+        if is_tenth or self._clock() - self._last_time >= self._interval:
             self._line()
 
     def close(self) -> None:
         """Close the bar, or write the last line."""
         if self._bar is not None:
             self._bar.close()
-        elif self._last_done != self.done:
+        elif self._last_done != self.done and not self._only_if_slow:
             self._line()
 
     def __enter__(self) -> StageProgress:

@@ -54,6 +54,7 @@ def test_a_finished_run_goes_on_in_its_last_stage(small_run: Path, command: Any)
     assert result.status == 0 and "2 unfinished episodes are begun anew" in result.out, result
     steps = sum(map(len, load_demonstrations("run/demonstrations.npz")))
     assert f"720 steps are about {720 * 4 / steps:,.0f} own episodes, " in result.out  # there are 4 demonstrations
+    assert "fewer than 300 are often too few" in result.out
     assert begun == []
     assert (small_run / "metrics.csv").read_bytes().startswith(metrics)
     new = rows("run")[len(before) :]

@@ -28,9 +28,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def run(total: int, seconds_per_step: float, initial: int = 0) -> list[str]:
+def run(total: int, seconds_per_step: float, initial: int = 0, only_if_slow: bool = False) -> list[str]:
     clock, stream = Clock(), io.StringIO()
-    with StageProgress("online", total, initial=initial, stream=stream, clock=clock) as progress:
+    options = dict(initial=initial, only_if_slow=only_if_slow)
+    with StageProgress("online", total, **options, stream=stream, clock=clock) as progress:
         for step in range(initial, total):
             clock.now += seconds_per_step
             progress.update(1, success=step / total, loss=0.5)
@@ -49,6 +50,12 @@ def test_a_slow_stage_writes_a_line_every_ten_seconds() -> None:
     assert len(lines) == 10
     assert lines[0].endswith("00:10 gone, 01:30 left")
     assert len(run(3, seconds_per_step=60)) == 3
+
+
+def test_what_is_quick_can_be_silent() -> None:
+    assert run(9, seconds_per_step=1, only_if_slow=True) == []
+    lines = run(25, seconds_per_step=1, only_if_slow=True)
+    assert [line.partition(" (")[0] for line in lines] == ["online 10/25", "online 20/25"]
 
 
 def test_a_resumed_stage_counts_on_and_estimates_from_its_own_steps() -> None:
