@@ -70,15 +70,17 @@ def test_environments_refuse_in_one_kind_of_error(name: str, options: dict[str, 
         make_env(name, **options)
 
 
-def test_an_environment_without_options_keeps_its_own_error() -> None:
+@pytest.mark.parametrize("error", [ValueError("a bug"), AssertionError()])
+def test_an_environment_that_cannot_be_made_is_one_line_with_the_place(error: Exception) -> None:
     def broken() -> gymnasium.Env:
-        raise ValueError("a bug")
+        raise error
 
     gymnasium.register("tests/Broken-v0", entry_point=broken)
     try:
-        with pytest.raises(ValueError, match="a bug") as caught:
+        said = rf"Broken-v0' cannot be made: {type(error).__name__}.* \(test_options.py:\d+, in broken\)$"
+        with pytest.raises(UserError, match=said) as caught:
             make_env("tests/Broken-v0")
-        assert not isinstance(caught.value, UserError)
+        assert caught.value.__cause__ is error
     finally:
         gymnasium.registry.pop("tests/Broken-v0")
 

@@ -84,17 +84,6 @@ def test_unknown_names_are_refused(name: str, message: str) -> None:
         make_env(name)
 
 
-def test_an_environment_that_cannot_be_made_is_one_line_with_the_place(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(self: Recorder, *_: Any, **__: Any) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(Recorder, "__init__", fail)
-    with pytest.raises(UserError, match=r"^environment 'tests/Recorder-v0' cannot be made: AssertionError \(.*\)$"):
-        make_env("tests/Recorder-v0")
-
-
 @pytest.mark.parametrize("option", [{"rewrd": "staged"}, {"reward": "stagd"}])
 def test_bad_options_are_refused(option: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=next(iter(option.values() if "reward" in option else option))):
