@@ -27,6 +27,7 @@ from pathlib import Path
 
 from softflow.data import human_steps, load_demonstrations
 from softflow.studies.jobs import Job
+from softflow.training.evaluation import OTHER_SEEDS
 from softflow.training.intervals import Counts
 
 METHODS = {
@@ -47,8 +48,6 @@ SUPERVISORS = {
     "careful_early": {"sloppiness": 0, "noise": 0, "patience": 25},
 }
 """Options of the supervisor of tape_cut. An early one waits 25 steps in place of 40 for the next stage."""
-SEED = 2_000_000
-"""First seed of the held-out episodes; those of evaluations during a run start from 1,000,000."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def evaluate(job: Job, episodes: int) -> bool:
     path = job.run_dir.with_name(f"{job.run_dir.name}.json")
     if path.is_file():
         return True
-    command = [sys.executable, "-m", "softflow.cli.evaluate", str(job.run_dir), "--json", "--seed", str(SEED)]
+    command = [sys.executable, "-m", "softflow.cli.evaluate", str(job.run_dir), "--json", "--seed", str(OTHER_SEEDS)]
     with job.log.open("a", encoding="utf-8") as log:
         done = subprocess.run([*command, "--episodes", str(episodes)], stdout=subprocess.PIPE, stderr=log, text=True)
     if done.returncode == 0:

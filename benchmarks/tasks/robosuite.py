@@ -1,6 +1,6 @@
 """robosuite's Can task (arXiv 2009.12293) with a scripted demonstrator; nothing was tuned for it.
 
-    pip install robosuite==1.5.2
+    pip install robosuite==1.5.2 "mujoco<3.10"
     PYTHONPATH=. softflow-train --algo softflow --env benchmarks.tasks.robosuite:RobosuiteCan-v0 --num-demos 30
 
 The observation has the parts of robomimic's low-dimensional datasets (arXiv 2108.03298), under robomimic's names.
@@ -27,11 +27,11 @@ PARTS = {
 }
 """robomimic's names of the parts of the observation, and robosuite's."""
 STEPS = 200
-"""Time limit of an episode. The demonstrator takes 90 to 190 steps."""
+"""Time limit of an episode. The demonstrator succeeded in 19 of 24, in 118 to 195 steps."""
 
 
 class Can(gymnasium.Env[dict[str, NDArray[np.float64]], NDArray[np.floating]]):
-    """A Panda arm carries a can to its place in a bin. The reward is 1 at the success, which ends the episode.
+    """A Panda arm carries a can to its place in a bin. The reward is 1 for the success, which ends the episode.
 
     The arm is controlled by changes of its end effector's pose (robosuite's OSC_POSE), at 20 Hz.
     """

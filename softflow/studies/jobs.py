@@ -20,14 +20,12 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from softflow.files import written_whole
+from softflow.training.evaluation import OTHER_SEEDS
 from softflow.training.run_folder import RunFolder
 
 FINISHED, STOPPED = "finished in", "stopped after"
 TRAIN, EVALUATE = ([sys.executable, "-m", f"softflow.cli.{module}"] for module in ("train", "evaluate"))
 """The commands, which need not be on the path."""
-SEED = 2_000_000
-"""First seed of the held-out episodes; those of evaluations during a run start from 1,000,000."""
-
 POLL = 0.1
 """Seconds between two looks at whether a process has ended."""
 
@@ -157,7 +155,7 @@ class Job:
         if self._is_evaluated(policy):
             return True
         command = [*EVALUATE, str(self.run_dir), "--json", "--num-envs", "10", *self.evaluated[policy]]
-        command += ["--seed", str(SEED), "--episodes", str(self.episodes)]
+        command += ["--seed", str(OTHER_SEEDS), "--episodes", str(self.episodes)]
         with TemporaryFile("w+", encoding="utf-8") as result, self.log.open("a", encoding="utf-8") as log:
             status, _ = self._call(command, result, log)
             result.seek(0)

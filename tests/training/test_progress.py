@@ -56,6 +56,10 @@ def test_what_is_quick_can_be_silent() -> None:
     assert run(9, seconds_per_step=1, only_if_slow=True) == []
     lines = run(25, seconds_per_step=1, only_if_slow=True)
     assert [line.partition(" (")[0] for line in lines] == ["online 10/25", "online 20/25"]
+    terminal = Terminal()
+    with StageProgress("online", 1, stream=terminal, interval=1e6, only_if_slow=True) as progress:
+        progress.update(1)
+    assert terminal.getvalue() == ""
 
 
 def test_a_resumed_stage_counts_on_and_estimates_from_its_own_steps() -> None:

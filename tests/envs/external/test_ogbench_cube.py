@@ -60,9 +60,7 @@ def test_the_demonstrator_places_one_cube_after_another(name: str, cubes: int) -
     while not (terminated or truncated):
         _, _, terminated, truncated, _ = env.step(demonstrator.act())
         placed.append(sum(scene._compute_successes()))
-    assert terminated and placed[-1] == cubes
-    assert sorted(placed) == placed  # none is moved again
-    assert len(placed) < env.spec.max_episode_steps / 2
+    assert terminated and list(dict.fromkeys(placed)) == list(range(cubes + 1))
 
 
 def test_the_same_seed_is_the_same_episode(episodes: list[Episode]) -> None:
