@@ -27,7 +27,6 @@ from pathlib import Path
 
 from softflow.data import human_steps, load_demonstrations
 from softflow.studies.jobs import Job
-from softflow.training.evaluation import OTHER_SEEDS
 from softflow.training.intervals import Counts
 
 METHODS = {
@@ -121,7 +120,7 @@ def evaluate(job: Job, episodes: int) -> bool:
     path = job.run_dir.with_name(f"{job.run_dir.name}.json")
     if path.is_file():
         return True
-    command = [sys.executable, "-m", "softflow.cli.evaluate", str(job.run_dir), "--json", "--seed", str(OTHER_SEEDS)]
+    command = [sys.executable, "-m", "softflow.cli.evaluate", str(job.run_dir), "--json"]
     with job.log.open("a", encoding="utf-8") as log:
         done = subprocess.run([*command, "--episodes", str(episodes)], stdout=subprocess.PIPE, stderr=log, text=True)
     if done.returncode == 0:

@@ -22,7 +22,6 @@ from softflow.settings.presets import available_presets
 from softflow.settings.typed import Layer
 from softflow.training.config import RunConfig
 from softflow.training.evaluated import best_of
-from softflow.training.evaluation import OTHER_SEEDS
 from softflow.training.run_folder import RunFolder
 
 
@@ -100,7 +99,7 @@ def _summary(trained: Trained, folder: RunFolder, has_environment: bool) -> str:
         lines.append(f"  {'best policy':<20} {best.success}, {where}, which softflow-eval takes")
     if trained.errors:
         lines.append(f"own episodes lost to errors of their environment: {trained.errors}")
-    evaluation = f"softflow-eval {quote(folder.given)} --episodes 100 --seed {OTHER_SEEDS}"
+    evaluation = f"softflow-eval {quote(folder.given)} --episodes 100"
     return "\n".join([*lines, f"run folder: {folder.given}", f"next: {evaluation}"])
 
 

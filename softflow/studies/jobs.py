@@ -20,7 +20,6 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from softflow.files import written_whole
-from softflow.training.evaluation import OTHER_SEEDS
 from softflow.training.run_folder import RunFolder
 
 FINISHED, STOPPED = "finished in", "stopped after"
@@ -155,7 +154,7 @@ class Job:
         if self._is_evaluated(policy):
             return True
         command = [*EVALUATE, str(self.run_dir), "--json", "--num-envs", "10", *self.evaluated[policy]]
-        command += ["--seed", str(OTHER_SEEDS), "--episodes", str(self.episodes)]
+        command += ["--episodes", str(self.episodes)]
         with TemporaryFile("w+", encoding="utf-8") as result, self.log.open("a", encoding="utf-8") as log:
             status, _ = self._call(command, result, log)
             result.seek(0)

@@ -18,9 +18,9 @@ from softflow.training.progress import StageProgress
 from softflow.training.rollout import Act, Explore, Rollout
 
 HELD_OUT_SEEDS = 1_000_000
-"""First seed of evaluation episodes, well apart from the seeds of demonstrations and training."""
+"""First seed of a run's evaluation episodes, well apart from the seeds of demonstrations and training."""
 OTHER_SEEDS = 2_000_000
-"""First seed of episodes on which no policy of a run was chosen, so that its success on them is unbiased."""
+"""First seed of other held-out episodes. They did not choose the best policy, so its success on them is unbiased."""
 SLOW = 30.0
 """Seconds after which an evaluation shows its progress."""
 

@@ -23,7 +23,7 @@ def last_line(result: Any) -> str:
 
 def test_an_option_that_fails_in_a_step(command: Any, demonstrations: Path, small_run: Path) -> None:
     line = last_line(command(f"softflow-eval {small_run} --episodes 2 --env-options.g abc"))
-    assert "environment 0, step 1 of the episode with seed 1000000: " in line and "pendulum.py" in line
+    assert "environment 0, step 1 of the episode with seed 2000000: " in line and "pendulum.py" in line
     line = last_line(command(f"{TRAIN.replace('run-dir run', 'run-dir new')} --env-options.g abc --num-envs 1"))
     assert "pendulum.py" in line and "the last checkpoint, new/checkpoints/0, is from before" in line
     assert "pendulum.py" in Path("new/environment_errors.txt").read_text()

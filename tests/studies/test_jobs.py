@@ -95,7 +95,7 @@ def test_an_evaluation_follows_with_the_episodes_of_the_job(make: Callable[..., 
     assert not first.finished and first.run() and first.finished
     result = json.loads(first.evaluation("imitation").read_text())
     assert result["flags"] == [
-        str(first.run_dir), "--json", "--num-envs", "10", "--stage", "imitation", "--seed", "2000000", "--episodes", "7"
+        str(first.run_dir), "--json", "--num-envs", "10", "--stage", "imitation", "--episodes", "7"
     ]  # fmt: skip
     more = make("a", evaluated=evaluated, episodes=8)
     assert not more.finished and more.run()  # the run is not repeated, its evaluation is
