@@ -225,7 +225,7 @@ def _write_csv(path: Path, episodes: Sequence[Episode]) -> None:
         writer.writerows(rows)
 
 
-def _row(episode: Episode) -> dict[str, float]:
+def _row(episode: Episode) -> dict[str, float | None]:
     return {
         "seed": episode.seed,
         "success": int(episode.is_success),
