@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +48,20 @@ def main(argv: Sequence[str]) -> None:
     require_new_file(out, "--out", make_folder=True)
     if config.rate_factor is not None and not config.rate_factor > 0:
         raise UserError(f"--rate-factor must be above 0, got {config.rate_factor:g}")
-    guard, chunks = make_guard(config.run, config.demos, config.quantile, config.rate_factor)
+    made = make_guard(config.run, config.demos, config.quantile, config.rate_factor)
     with written_whole(out) as folder:
-        guard.save(folder)
+        made.guard.save(folder)
     print(
-        f"{out}: flags chunks whose log-density is below {guard.threshold:.1f} nats ({_per_dimension(guard)}), the "
-        f"{config.quantile:g} quantile of {chunks:,} held-out chunks"
+        f"{out}: flags chunks whose log-density is below {made.guard.threshold:.1f} nats "
+        f"({_per_dimension(made.guard)}), the {config.quantile:g} quantile of {made.chunks:,} held-out chunks\n"
+        f"of these chunks, it flags {made.flags_misplaced:.2f} if they are proposed for the observation of another one"
     )
+    if made.flags_misplaced < 0.5:
+        warnings.warn(
+            "the guard flags few chunks that are demonstrated elsewhere, so it will miss most wrong actions: imitate "
+            "more demonstrations, which make the density of new ones higher",
+            stacklevel=1,
+        )
 
 
 def _per_dimension(guard: ChunkGuard) -> str:

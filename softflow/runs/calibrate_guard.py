@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +21,27 @@ from softflow.data import (
 )
 from softflow.errors import UserError
 from softflow.policies import ChunkGuard
+from softflow.policies.pixel_encoder import ENCODED_AT_ONCE
 from softflow.runs.assembly import config_path_of, load_run, make_mirror
 from softflow.runs.given_demonstrations import DEMONSTRATIONS, identity
 from softflow.training.evaluated import read_evaluation
 from softflow.training.run_folder import RunFolder
 
 
+class CalibratedGuard(NamedTuple):
+    """A guard, and what its calibration tells about it."""
+
+    guard: ChunkGuard
+    chunks: int
+    """Number of held-out chunks that calibrated it."""
+    flags_misplaced: float
+    """Fraction of these chunks that it flags if they are proposed for the observation of another one. A guard for which
+    this is small flags next to nothing."""
+
+
 def make_guard(
     run: str, held_out: str | PathLike[str] | Dataset, quantile: float, rate_factor: float | None = None
-) -> tuple[ChunkGuard, int]:
+) -> CalibratedGuard:
     """Calibrate a guard of a run's policy on held-out demonstrations.
 
     Args:
@@ -38,9 +51,6 @@ def make_guard(
         quantile: Fraction of demonstrated chunks, and of their observations, that may be flagged.
         rate_factor: Limit of the change of each action per step, as a multiple of the largest demonstrated change. None
             sets no limit.
-
-    Returns:
-        The guard, and the number of held-out chunks that calibrated it.
 
     Raises:
         TaskMismatch: The demonstrations are of another task than the policy.
@@ -89,7 +99,15 @@ def make_guard(
     loaded.say_choice()
     if loaded.choice is not None and (imitated := _imitated(run)) is not None:
         remark(f"a guard is meant to know demonstrations alone, as the imitated policy does: {imitated}")
-    return guard, len(chunk)
+    return CalibratedGuard(guard, len(chunk), _flags_misplaced(guard, observation, chunk))
+
+
+@torch.no_grad()
+def _flags_misplaced(guard: ChunkGuard, observation: torch.Tensor, chunk: torch.Tensor) -> float:
+    """Return the fraction of chunks (N, H, A) that are flagged half the dataset away from their observation (N, O)."""
+    misplaced = chunk.roll(len(chunk) // 2, 0)
+    rows = zip(observation.split(ENCODED_AT_ONCE), misplaced.split(ENCODED_AT_ONCE), strict=True)
+    return float((torch.cat([guard.log_prob(*row) for row in rows]) < guard.threshold).double().mean())
 
 
 def _imitated(run: str) -> Path | None:

@@ -299,7 +299,7 @@ class Run:
             UserError: The policy has no exact density, or the demonstrations cannot calibrate it.
         """
         given = held_out if isinstance(held_out, str | PathLike) else _as_dataset(held_out, "held_out")
-        return make_guard(self._given, given, quantile, rate_factor)[0]
+        return make_guard(self._given, given, quantile, rate_factor).guard
 
 
 def _expanded(path: AnyPath) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 
-from softflow.data import Dataset, Episode, load_demonstrations, save_demonstrations
+from softflow.data import Dataset, Episode, load_demonstrations, save_demonstrations, whole_chunks
 from softflow.policies import ChunkGuard
 from softflow.runs.calibrate_guard import make_guard
 from softflow.task import ActionPart, ObservationPart, TaskMismatch, TaskSpec
@@ -25,6 +26,7 @@ from tests.formats.hdf5_datasets import write_robomimic
 from tests.policies.guards import calibrated
 
 MEANT = "a guard is meant to know demonstrations alone, as the imitated policy does: run/checkpoints/imitation_4\n"
+pytestmark = pytest.mark.filterwarnings("ignore:the guard flags few chunks")  # all actions are random
 SHARES = ["flagged", "replaced", "unlikely", "limited", "unfamiliar"]
 
 
@@ -39,14 +41,20 @@ def held_out(small_run: Path) -> None:
 
 
 def test_a_guard_counts_in_evaluations(held_out: None, command: Any, measured: Any) -> None:
-    result = command("softflow-guard run --demos held_out.npz --out guard --quantile 0.2 --rate-factor 0.001")
+    with pytest.warns(UserWarning, match=r"the guard flags few chunks .* imitate more demonstrations"):
+        result = command("softflow-guard run --demos held_out.npz --out guard --quantile 0.2 --rate-factor 0.001")
     assert result.status == 0 and result.err == f"{SAYS_BEST}{MEANT}"
     guard = ChunkGuard.load("guard")
+    observation, chunk = map(torch.as_tensor, whole_chunks(load_demonstrations("held_out.npz"), 4))
+    other = [(i + 13) % 27 for i in range(27)]  # half the chunks further
+    scores = [guard.log_prob(observation[j : j + 1], chunk[i : i + 1]).item() for i, j in enumerate(other)]
+    flagged = sum(score < guard.threshold.item() for score in scores)
     nats = guard.threshold.item()
     normalized = nats / 4 + math.log(guard.density.flow.scale.item())
     assert result.out == (
         f"guard: flags chunks whose log-density is below {nats:.1f} nats (native units; in normalised units "
         f"{normalized:.2f} nats per dimension), the 0.2 quantile of 27 held-out chunks\n"
+        f"of these chunks, it flags {flagged / 27:.2f} if they are proposed for the observation of another one\n"
     )
     changes = [np.abs(np.diff(one.action, axis=0)).max() for one in load_demonstrations("run/demonstrations.npz")]
     assert guard.limits.rate.item() == pytest.approx(0.001 * max(changes))
@@ -114,13 +122,13 @@ def test_tasks_are_compared_by_name(held_out: None, command: Any) -> None:
         "guard stronger is of another task than the policy: action 'torque' has [0] in -2 ... 3, expected -2" in error
     )
     episodes = load_demonstrations("held_out.npz")
-    assert make_guard("run", Dataset(episodes, task), 0.2)[1] == 27
+    assert make_guard("run", Dataset(episodes, task), 0.2).chunks == 27
     write_robomimic(Path("held_out.hdf5"), episodes)
     with h5py.File("held_out.hdf5", "r+") as file:
         for demonstration in file["data"].values():
             demonstration["actions"][...] *= 2  # in the units of the task
             demonstration["obs/angle"] = demonstration["obs/observation"][:]
             demonstration["next_obs/angle"] = demonstration["next_obs/observation"][:]
-    assert make_guard("run", "held_out.hdf5", 0.2)[1] == 27  # the task does not observe all that was recorded
+    assert make_guard("run", "held_out.hdf5", 0.2).chunks == 27  # the task does not observe all that was recorded
     with pytest.raises(TaskMismatch, match=r"the held-out demonstrations are of another task .*'torque'.* -2 \.\.\. 3"):
         make_guard("run", Dataset(episodes, guard.task), 0.2)

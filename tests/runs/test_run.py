@@ -228,6 +228,7 @@ def test_a_run_is_a_path(run: Run) -> None:
     assert steered.path.parent == Path("runs/two_routes/rfs").absolute()
 
 
+@pytest.mark.filterwarnings("ignore:the guard flags few chunks")
 def test_a_guard_is_that_of_the_command(run: Run) -> None:
     save_demonstrations("held_out.npz", held_out := softflow.record_demonstrations("two_routes", 5, seed=8).episodes)
     assert guard.main(["run", "--demos", "held_out.npz", "--out", "guard", "--quantile", "0.1"]) == 0
