@@ -62,7 +62,7 @@ class Deployed(NamedTuple):
 
     policy: BestOfN
     choice: str | None
-    """A line that says which of the run's policies it is. None if it was named explicitly, or there was no choice."""
+    """A line that says which of the run's policies it is. None if it was named explicitly."""
 
     def say_choice(self) -> None:
         """Print the choice to standard error. Commands do so after their last check, so that errors are one line."""
@@ -118,9 +118,9 @@ def load_deployed(run: str, device: str = "cpu", stage: str | None = None, inste
     return folder.read_best(lambda best: Deployed(load_policy(best, device), _choice(folder, best)))
 
 
-def _choice(folder: RunFolder, best: Path) -> str | None:
-    if best not in (kept := folder.policies()):  # nothing has been evaluated, or an earlier version trained the run
-        return None
+def _choice(folder: RunFolder, best: Path) -> str:
+    if best not in (kept := folder.policies()):
+        return f"newest checkpoint: {folder.given}/checkpoints/{best.name}; no policy of this run has been evaluated"
     return describe_best(read_evaluation(best), max(map(read_evaluation, kept), key=lambda one: one.number))
 
 
