@@ -52,6 +52,11 @@ def find_flow(name: str, options: Iterable[str] = ()) -> type[ChunkFlow]:
     Raises:
         ValueError, ImportError: See `make_flow`.
     """
+    if name not in FLOWS.names():
+        raise ValueError(
+            f"unknown flow {name!r}{hint(name, FLOWS.names())}; one of your own is known once its module is imported, "
+            "or its package installed, see docs/explanation/flows.md"
+        )
     flow = FLOWS.find(name)
     parameters = inspect.signature(flow).parameters.values()
     known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}

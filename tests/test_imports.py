@@ -39,7 +39,7 @@ ALLOWED = {
     "softflow.files": {"softflow.errors"},
     "softflow.named_classes": {"flows", "softflow.errors"},
     "softflow.task": {"softflow.errors"},
-    "softflow.settings": {"softflow.errors", "softflow.files", "softflow.configs", "softflow.envs"},
+    "softflow.settings": {"softflow.errors", "softflow.files", "softflow.configs", "softflow.envs", "softflow.algos"},
     "softflow.envs": {"flows", "softflow.boundary", "softflow.errors", "softflow.task"},
     "softflow.teleop": {"flows", "softflow.errors", "softflow.named_classes", "softflow.task"},
     "softflow.policies": BOTTOM,

@@ -29,6 +29,19 @@ _OURS: dict[str, type[Algorithm]] = {
 for _name, _algorithm in _OURS.items():
     ALGORITHMS.register(_name, _algorithm)
 
+
+def ancestor_of(name: str) -> str | None:
+    """Return the name of softflow's algorithm from which another one derives. None if there is none, or for softflow's.
+
+    Raises:
+        UserError: See `find_algorithm`.
+    """
+    if name in _OURS:
+        return None
+    names = {algorithm: ours for ours, algorithm in _OURS.items()}
+    return next((names[cls] for cls in find_algorithm(name).__mro__ if cls in names), None)
+
+
 __all__ = [
     "ALGORITHMS",
     "SAC",
@@ -53,6 +66,7 @@ __all__ = [
     "TakeoverImitationConfig",
     "TakeoverRL",
     "TakeoverRLConfig",
+    "ancestor_of",
     "find_algorithm",
     "register_algorithm",
 ]

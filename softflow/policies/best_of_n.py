@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from critics import ChunkCritic
 from flows.plugins import Registry
+from softflow.errors import UserError
 from softflow.policies.base import ChunkPolicy
 from softflow.policies.flow_policy import FlowPolicy
 from softflow.policies.foreign_policy import ForeignPolicy
@@ -124,8 +125,22 @@ class BestOfN(nn.Module):
         value = self.critic(self.policy.features(observation), valued).mean(0)
         return chunks[torch.arange(len(chunks)), value.argmax(-1)]
 
+    def require_restorable(self) -> None:
+        """Raise `UserError` if the critic is of another class than the one that `build` makes of its description."""
+        if self.critic is not None and type(self.critic) is not ChunkCritic:
+            raise UserError(
+                f"the critic of self.deployed is of the class {type(self.critic).__name__}, but checkpoints only "
+                "restore a critics.ChunkCritic: a critic of another class can teach the policy, but not choose among "
+                "its chunks, see docs/explanation/architecture.md"
+            )
+
     def describe(self) -> dict[str, Any]:
-        """Return plain values from which `build` rebuilds this object, without its weights."""
+        """Return plain values from which `build` rebuilds this object, without its weights.
+
+        Raises:
+            UserError: See `require_restorable`.
+        """
+        self.require_restorable()
         described = {
             "policy": {"kind": self.policy.kind, **self.policy.describe()},
             "critic": self.critic.describe() if self.critic is not None else None,

@@ -34,6 +34,7 @@ class Policy:
         attempts: Number of chunks to draw as replacements of a flagged one. With 0, chunks are not replaced.
 
     Attributes:
+        deployed: The policy below, and its critic. They take rows of observations, and actions in [-1, 1].
         task: The observations and actions of the robot: names, shapes, units and bounds. None if the policy was saved
             without a task; set it before use.
 

@@ -233,6 +233,10 @@ def make_algorithm(
             )
     if not isinstance(getattr(made, "deployed", None), BestOfN):
         raise UserError(f"algorithm {config.algorithm!r}: its constructor must set self.deployed to a BestOfN")
+    try:
+        made.deployed.require_restorable()
+    except UserError as error:
+        raise UserError(f"algorithm {config.algorithm!r}: {error}") from error
     return made
 
 

@@ -101,11 +101,13 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
 
     Presets of environments, and presets such as `quick`, may contain settings for one algorithm below
     `algorithms: NAME:`. NAME can also be a preset of an algorithm, whose settings override those of the algorithm.
+    An algorithm of another module also gets the settings of the one of softflow's from which it derives, below its own.
     If a layer names a flow, and a later layer or the selection names another, the earlier layer's `flow_options` are
     dropped.
 
     Raises:
         ConfigError: A preset is unknown or cannot be read, or that of an algorithm does not name it.
+        UserError: The algorithm is unknown.
     """
     layers = []
     algorithm = selection.algorithm
@@ -117,7 +119,7 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
         if is_file(selection.algo) and preset.values.get("algorithm") is None:
             raise ConfigError(f"{preset.source}: no algorithm is named: add a line such as `algorithm: softflow`")
         algorithm = str(preset.values.get("algorithm"))
-    names = dict.fromkeys((algorithm, selection.algo))
+    names = dict.fromkeys((_ancestor_of(algorithm), algorithm, selection.algo))
     if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
         layers += _for_algorithm(load_preset("envs", selection.env), names)
     if selection.preset is not None:
@@ -136,6 +138,14 @@ def known_layers(selection: Selection, known: Collection[str]) -> list[Layer]:
         Layer({name: value for name, value in layer.values.items() if name in known}, layer.source)
         for layer in preset_layers(selection)
     ]
+
+
+def _ancestor_of(algorithm: str | None) -> str | None:
+    if algorithm is None:
+        return None
+    from softflow.algos import ancestor_of  # imported here, because it loads torch
+
+    return ancestor_of(algorithm)
 
 
 def _without(layer: Layer, key: str) -> Layer:

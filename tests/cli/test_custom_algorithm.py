@@ -12,6 +12,7 @@ import pytest
 
 import softflow
 from flows.registry import FLOWS
+from softflow.settings.presets import Selection, preset_layers
 from softflow.settings.typed import load_file
 from tests.cli.training_runs import interrupted, stages_of
 
@@ -194,3 +195,46 @@ def test_a_variant_inherits_the_settings(mine: Path, command: Any) -> None:
     result = command(f"{TRAIN.split(' --practice')[0]} --run-dir run")
     assert result.status == 0, result
     assert stages_of("run") == ["imitation", "collect_1"]
+
+
+VARIATION = """\
+from critics import ChunkCritic
+from softflow.algos import SoftFlow, SoftFlowConfig
+
+class Other(ChunkCritic):
+    def forward(self, context, chunk):
+        return super().forward(context, chunk).sigmoid()
+
+class Variation(SoftFlow):
+    def __init__(self, config: SoftFlowConfig, observation_dim, action_dim, device="cpu"):
+        super().__init__(config, observation_dim, action_dim, device)
+
+class OtherCritic(Variation):
+    def __init__(self, config: SoftFlowConfig, observation_dim, action_dim, device="cpu"):
+        super().__init__(config, observation_dim, action_dim, device)
+        self.deployed.critic = Other(**self.critic.describe())
+"""
+
+
+def test_a_variation_gets_the_presets_of_its_origin(mine: Path) -> None:
+    """A comparison of the two then differs in nothing but the method."""
+    (mine / "my_algorithm.py").write_text(VARIATION)
+    for selection in ({"preset": "diagnostic"}, {"env": "peg_insertion"}):
+        ours = preset_layers(Selection(algorithm="softflow", **selection))
+        theirs = preset_layers(Selection(algorithm="my_algorithm:Variation", **selection))
+        assert [layer.values for layer in theirs[1:]] == [layer.values for layer in ours[1:]]
+        assert len(ours) == 3  # that of the algorithm, of every algorithm, and of this one
+
+
+def test_a_method_that_derives_from_none_has_its_own_settings(mine: Path) -> None:
+    layers = preset_layers(Selection(algorithm="my_algorithm:SelfImitation", preset="diagnostic"))
+    assert len(layers) == 2
+    layers = preset_layers(Selection(algorithm="takeover_rl", env="peg_insertion"))  # ours, though it derives from one
+    assert len(layers) == 2
+
+
+def test_a_critic_that_no_checkpoint_restores_is_refused(mine: Path, command: Any) -> None:
+    (mine / "my_algorithm.py").write_text(VARIATION)
+    (mine / "preset.yaml").write_text("algorithm: my_algorithm:OtherCritic\n")
+    error = command(f"{TRAIN.split(' --config')[0]} --num-demos 4 --run-dir run").error()
+    assert "the critic of self.deployed is of the class Other, but checkpoints only restore a critics" in error

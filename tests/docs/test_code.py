@@ -20,6 +20,7 @@ ELSEWHERE = {
     "docs/how-to/robot.md 0": "tests/robot/test_documentation.py",
     "docs/how-to/steering.md 0": "tests/cli/test_foreign_base.py",
     "docs/how-to/teleoperation.md 0": "tests/teleop/test_documentation.py",
+    "docs/reference/policies.md 0": "tests/runs/test_densities_and_values.py",
     "docs/start/your-data.md 0": "tests/cli/test_start_pages.py",
     "docs/start/your-environment.md 0": "tests/cli/test_start_pages.py",
     "docs/start/your-environment.md 1": "tests/cli/test_start_pages.py",

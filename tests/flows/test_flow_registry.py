@@ -27,6 +27,10 @@ def test_built_in_flows() -> None:
 def test_unknown_names_and_options_are_met_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"unknown flow 'copling'; did you mean 'coupling'\?"):
         make_flow("copling", **DIMS)
+    with pytest.raises(
+        ValueError, match=r"unknown flow 'mine:Flow'.* known once its module is imported, or its package"
+    ):
+        make_flow("mine:Flow", **DIMS)
     with pytest.raises(ValueError, match=r"unknown option 'layer' of flow 'coupling'; did you mean 'layers'\?"):
         make_flow("coupling", layer=2, **DIMS)
     with pytest.raises(ValueError, match=r"unknown option 'base' of flow 'gaussian'"):
