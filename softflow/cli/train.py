@@ -21,7 +21,7 @@ from softflow.settings.fields import to_dict
 from softflow.settings.presets import available_presets
 from softflow.settings.typed import Layer
 from softflow.training.config import RunConfig
-from softflow.training.evaluated import best_of
+from softflow.training.evaluated import best_of, unchanged_since
 from softflow.training.run_folder import RunFolder
 
 
@@ -97,6 +97,11 @@ def _summary(trained: Trained, folder: RunFolder, has_environment: bool) -> str:
     if best is not None and best != trained.evaluations[-1]:
         where = f"{best.done:,} {best.unit} of {best.stage}"
         lines.append(f"  {'best policy':<20} {best.success}, {where}, which softflow-eval takes")
+    if (unchanged := unchanged_since(folder)) is not None:
+        lines.append(
+            f"the best policy still has the weights of the one after {unchanged}: no later policy has proven itself. More "
+            "steps give later ones a chance"
+        )
     if trained.errors:
         lines.append(f"own episodes lost to errors of their environment: {trained.errors}")
     evaluation = f"softflow-eval {quote(folder.given)} --episodes 100"

@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import safe_open
+
 from softflow.errors import UserError, did_you_mean, one_line
 from softflow.files import read_settings, written_whole
 from softflow.training.checkpoint_folders import EVALUATION, path_safe
@@ -189,6 +191,28 @@ def read_evaluation(folder: Path) -> Evaluated:
         return Evaluated.build(json.loads(read_settings(file)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
         raise UserError(f"{file}: not the evaluation of a policy: {one_line(error)}") from error
+
+
+def unchanged_since(run: RunFolder) -> str | None:
+    """Return the earlier stage at whose end the best policy of a run already had its weights. None if there is none.
+
+    Then no later policy has proven itself, though the critic may now choose among several chunks.
+    """
+    best = run.best_checkpoint()
+    kept = {path: read_evaluation(path) for path in run.policies()}
+    if best not in kept:
+        return None
+    weights = _policy_weights(best)
+    for path, one in sorted(kept.items(), key=lambda item: item[1].number):
+        if one.stage_ended and one.stage != kept[best].stage and _policy_weights(path) == weights:
+            return one.stage
+    return None
+
+
+def _policy_weights(folder: Path) -> dict[str, bytes]:
+    """Read the weights of a policy, without those of its critic."""
+    with safe_open(folder / "policy.safetensors", "np") as file:
+        return {name: file.get_tensor(name).tobytes() for name in file.keys() if name.startswith("policy.")}
 
 
 def end_of_stage(run: RunFolder, stage: str, instead: str = "") -> Path:

@@ -18,7 +18,8 @@ from softflow.report.history import read_histories
 from softflow.report.report import _card
 from softflow.runs.evaluator import EvaluationConfig, Evaluator
 from softflow.training import held_out
-from softflow.training.checkpoint import load_policy
+from softflow.training.checkpoint import load_policy, save_policy
+from softflow.training.evaluated import unchanged_since
 from softflow.training.evaluation import HELD_OUT_SEEDS, Evaluation
 from softflow.training.intervals import wilson_interval
 from softflow.training.run_folder import RunFolder
@@ -89,6 +90,23 @@ def test_the_library_takes_the_best_and_a_named_checkpoint(declined: Any, capsys
     for policy, checkpoint in ((best, folder.best_checkpoint()), (last, folder.last_checkpoint())):
         expected = load_policy(checkpoint).state_dict()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in policy.deployed.state_dict().items())
+
+
+def test_a_best_policy_that_no_later_one_has_replaced_is_told(declined: Any) -> None:
+    assert "the best policy still has the weights of the one after imitation: no later policy has" in declined.out
+
+
+def test_the_weights_say_whether_a_policy_has_changed(small_run: Path) -> None:
+    folder = RunFolder.open("run")
+    best = folder.best_checkpoint()
+    deployed = load_policy(best)
+    deployed.policy.load_state_dict(load_policy("run/checkpoints/imitation_4").policy.state_dict())
+    next(deployed.critic.parameters()).data.add_(1)  # the critic does not count
+    save_policy(best, deployed)
+    assert unchanged_since(folder) == "imitation"
+    next(deployed.policy.parameters()).data.add_(1)
+    save_policy(best, deployed)
+    assert unchanged_since(folder) is None
 
 
 def test_without_an_evaluation_the_newest_checkpoint_is_used(small_run: Path, command: Any) -> None:
