@@ -99,8 +99,8 @@ def _summary(trained: Trained, folder: RunFolder, has_environment: bool) -> str:
         lines.append(f"  {'best policy':<20} {best.success}, {where}, which softflow-eval takes")
     if (unchanged := unchanged_since(folder)) is not None:
         lines.append(
-            f"the best policy still has the weights of the one after {unchanged}: no later policy has proven itself. More "
-            "steps give later ones a chance"
+            f"the best policy still has the weights of the one after {unchanged}: no later policy has proven itself. "
+            "More steps give later ones a chance"
         )
     if trained.errors:
         lines.append(f"own episodes lost to errors of their environment: {trained.errors}")
