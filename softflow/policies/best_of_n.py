@@ -71,16 +71,25 @@ class BestOfN(nn.Module):
     ) -> None:
         if type(n_action_steps) is not int or not 1 <= n_action_steps <= policy.horizon:
             raise ValueError(f"n_action_steps must be in 1 ... horizon = {policy.horizon}, got {n_action_steps!r}")
-        if type(candidates) is not int or candidates < 1:
-            raise ValueError(f"candidates must be an integer, at least 1, got {candidates!r}")
         if type(temperature) not in (int, float) or not 0 <= temperature < math.inf:
             raise ValueError(f"temperature must be a number, at least 0, got {temperature!r}")
-        if critic is None and candidates != 1:
-            raise ValueError(f"without a critic nothing chooses among {candidates} candidates: candidates must be 1")
         super().__init__()
         self.policy, self.critic = policy, critic
         self.n_action_steps, self.candidates, self.temperature = n_action_steps, candidates, temperature
         self.task = task
+
+    @property
+    def candidates(self) -> int:
+        """Number of proposed chunks. Setting a number that is out of range or needs a critic raises ValueError."""
+        return self._candidates
+
+    @candidates.setter
+    def candidates(self, candidates: int) -> None:
+        if type(candidates) is not int or candidates < 1:
+            raise ValueError(f"candidates must be an integer, at least 1, got {candidates!r}")
+        if self.critic is None and candidates != 1:
+            raise ValueError(f"without a critic nothing chooses among {candidates} candidates: candidates must be 1")
+        self._candidates = candidates
 
     @property
     def task(self) -> TaskSpec | None:

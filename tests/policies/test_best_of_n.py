@@ -116,6 +116,10 @@ def test_a_single_candidate_is_executed_and_no_critic_asked() -> None:
 def test_several_candidates_need_a_critic() -> None:
     with pytest.raises(ValueError, match="without a critic nothing chooses among 2 candidates"):
         BestOfN(make_policy(), None, 3, candidates=2, temperature=0.8)
+    single = BestOfN(make_policy(), None, 3, candidates=1, temperature=0.8)
+    with pytest.raises(ValueError, match="without a critic nothing chooses among 2 candidates"):
+        single.candidates = 2
+    assert single.act(observations()).shape[1] == 3
 
 
 def test_without_noise_the_critic_chooses_between_the_modes() -> None:
