@@ -20,7 +20,8 @@ from softflow.data.demonstrations import (
     save_demonstrations,
     task_of,
 )
-from softflow.data.episodes import Decision, Episode, EpisodeBuilder, RewardKind, outcome_of
+from softflow.data.episode_builder import EpisodeBuilder
+from softflow.data.episodes import Decision, Episode, RewardKind, outcome_of
 from softflow.data.imitable import ImitationRule
 from softflow.data.mixed_batches import sample_mixed
 from softflow.data.observation_statistics import constant_dimensions, observation_statistics, some_observations

@@ -60,6 +60,11 @@ class Dataset(NamedTuple):
     task: TaskSpec | None
     """The specification of observations and actions. None if the file does not contain it."""
 
+    def __repr__(self) -> str:
+        steps, solved = sum(map(len, self.episodes)), sum(one.is_success for one in self.episodes)
+        task = "no task" if self.task is None else f"task {self.task.name!r}"
+        return f"Dataset({len(self.episodes)} episodes with {steps:,} steps, {solved} successes, {task})"
+
 
 def save_demonstrations(
     path: str | os.PathLike[str], episodes: Sequence[Episode], task: TaskSpec | None = None

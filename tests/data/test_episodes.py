@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softflow.data import Episode, EpisodeBuilder, outcome_of
+from softflow.data import Dataset, Episode, EpisodeBuilder, outcome_of
 
 
 def fields(**changes):
@@ -104,3 +104,10 @@ def test_an_outcome_is_every_single_number_in_an_info() -> None:
     info = {"is_success": True, "turns": np.float32(1.5), "steps": 3, "dropped": np.bool_(False), "late": True}
     said = info | {"name": "cube", "stages": {"cut": True}, "place": np.zeros(2), "nothing": None}
     assert outcome_of(said) == {"turns": 1.5, "steps": 3.0, "dropped": 0.0, "late": 1.0}
+
+
+def test_an_episode_and_a_dataset_are_shown_in_one_line():
+    episode = Episode(**fields())
+    assert repr(episode) == "Episode(3 steps, observation of 2, action of 1, return 1, success, terminated)"
+    failure = Episode(**fields(is_success=False, terminated=False, truncated=True))
+    assert repr(Dataset([episode, failure], None)) == "Dataset(2 episodes with 6 steps, 1 successes, no task)"
