@@ -2,7 +2,8 @@
 
     python -m benchmarks.studies.simulated_trials --num-envs 25 10 5 1 --episodes 200 --repetitions 200
 
-The success of the policy in training changes linearly from the first own episode to the last. The rules are those of
+The success of the policy in training changes linearly from the first own episode to the last. With `--reach`, it
+differs from that of the champion by at most so much, because the KL keeps it near. The rules are those of
 `softflow.algos.trial`; the critic's choice among chunks is left out. Episodes have different lengths, and a new one
 starts where one has ended. The table has the mean true success of what trials deploy at the end, of what deploys after
 held-out episodes have compared it with the policy in training, and of all own episodes, each with its standard error.
@@ -62,7 +63,9 @@ class Simulated:
     """The mean true success of own episodes when they started."""
 
 
-def simulate(first: float, last: float, episodes: int, num_envs: int, config: TrialConfig, seed: int) -> Simulated:
+def simulate(
+    first: float, last: float, episodes: int, num_envs: int, config: TrialConfig, seed: int, reach: float = 1.0
+) -> Simulated:
     """Simulate a run.
 
     Args:
@@ -72,6 +75,7 @@ def simulate(first: float, last: float, episodes: int, num_envs: int, config: Tr
         num_envs: The number of episodes that run at a time.
         config: The settings of the trials.
         seed: The seed of all draws.
+        reach: The largest difference between the policy in training and the champion.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -87,6 +91,11 @@ def simulate(first: float, last: float, episodes: int, num_envs: int, config: Tr
         policy = trial.challenger if Arm.decode(arm).challenger else trial.champion
         heappush(running, (now + rng.uniform(SHORTEST, LONGEST), next(numbers), arm, policy.success.item()))
 
+    def in_training(done: int) -> float:
+        """Return the success of the policy in training after so many own episodes."""
+        champion = trial.champion.success.item()
+        return float(np.clip(first + (last - first) * done / episodes, champion - reach, champion + reach))
+
     def in_order() -> Iterator[Episode]:
         nonlocal expected
         while expected in ended:
@@ -101,13 +110,14 @@ def simulate(first: float, last: float, episodes: int, num_envs: int, config: Tr
         ended[number] = _episode(arm, rng.random() < success)
         trial.receive(in_order())
         if trial.judge():
-            trial.begin(KnownPolicy(first + (last - first) * done / episodes))
+            trial.begin(KnownPolicy(in_training(done)))
         start(now)
     best = trial.challenger if trial.best().challenger else trial.champion
     deployed = best.success.item()
-    (kept, its) = ((rng.binomial(HELD_OUT, rate), HELD_OUT) for rate in (deployed, last))
+    latest = in_training(episodes)
+    (kept, its) = ((rng.binomial(HELD_OUT, rate), HELD_OUT) for rate in (deployed, latest))
     worse = difference_interval(its, kept, 2 * CONFIDENCE - 1)[0] > 0  # as `Evaluated.is_worse_than`
-    return Simulated(deployed, last if worse else deployed, own)
+    return Simulated(deployed, latest if worse else deployed, own)
 
 
 def _episode(arm: int, is_success: bool) -> Episode:
@@ -124,6 +134,7 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, nargs="+", default=[25, 10, 5, 1], help="episodes at a time")
     parser.add_argument("--episodes", type=int, default=200, help="own episodes of a run")
     parser.add_argument("--repetitions", type=int, default=200, help="simulated runs")
+    parser.add_argument("--reach", type=float, default=1.0, help="most that training differs from the champion")
     for name, value in (("fewest", TrialConfig.fewest), ("most", TrialConfig.most), ("window", TrialConfig.window)):
         parser.add_argument(f"--{name}", type=int, default=value, help=f"trials.{name}")
     arguments = parser.parse_args()
@@ -134,7 +145,8 @@ def main() -> None:
     for name, (first, last) in CURVES.items():
         for number in arguments.num_envs:
             runs = [
-                simulate(first, last, arguments.episodes, number, config, seed) for seed in range(arguments.repetitions)
+                simulate(first, last, arguments.episodes, number, config, seed, arguments.reach)
+                for seed in range(arguments.repetitions)
             ]
             columns = ([getattr(run, name) for run in runs] for name in ("deployed", "compared", "own"))
             print(f"| {name} | {number} |", " | ".join(map(_shown, columns)), "|", flush=True)

@@ -15,7 +15,8 @@ acts less. A critic learns, so its choice is judged by the latest own episodes a
 when they are forgotten. Outcomes count in the order in which the episodes started, and only if the same policy acted to
 their end.
 
-A trial takes 20 episodes or more, so trials decide little if there are only 100 own episodes. Where there are held-out
+A trial takes 20 to 40 episodes of the challenger, or 8 if the difference is clear, so trials decide little if there are
+only 100 own episodes. Where there are held-out
 episodes, these compare what deploys with the policy in training and with the other choices at the end of the stage.
 """
 
@@ -37,8 +38,9 @@ from softflow.policies import BestOfN, ChunkPolicy
 
 PolicyT = TypeVar("PolicyT", bound=ChunkPolicy)
 
-FEWEST_WORSE, WORSE = 8, 0.1
-"""A challenger is worse if, after this many episodes, it is as good with less than this probability."""
+FEWEST_CLEAR, BETTER, WORSE = 8, 0.8, 0.1
+"""After this many episodes, a challenger that is at least as good with more than the one or less than the other
+probability need not have `trials.fewest`: the difference is clear."""
 FEWEST_CHOICES = 15
 """Number of episodes in which the critic has to have chosen among so many chunks before this choice can deploy."""
 MOST_CHOICES = 4
@@ -58,8 +60,8 @@ class TrialConfig:
     """Whether trials in own episodes decide which policy acts and is evaluated. Otherwise it is the newest policy, with
     all its `candidates`."""
     fewest: int = 20
-    """Smallest number of episodes after which a challenger may replace the champion. Higher values decide more safely,
-    but later."""
+    """Smallest number of episodes after which a challenger may replace the champion. One that is clearly better may do
+    so after 8. Higher values decide more safely, but later."""
     most: int = 40
     """Number of episodes after which a challenger that has not replaced the champion is given up."""
     window: int = 60
@@ -194,8 +196,9 @@ class Trial(Generic[PolicyT]):
         """End the trial if the records suffice; a promoted challenger is then the champion. Call `begin` afterwards."""
         c, (champion, challenger) = self.config, self.policies
         better = probability_better(*beliefs(challenger, champion))
-        promoted = challenger.episodes >= c.fewest and better >= 0.5
-        worse = challenger.episodes >= FEWEST_WORSE and better < WORSE
+        clear = challenger.episodes >= FEWEST_CLEAR
+        promoted = (challenger.episodes >= c.fewest and better >= 0.5) or (clear and better >= BETTER)
+        worse = clear and better < WORSE
         if not (promoted or worse or challenger.episodes >= c.most or self._since >= 3 * c.most):
             return None
         text = (

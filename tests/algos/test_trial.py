@@ -122,6 +122,25 @@ def test_a_challenger_that_is_worse_is_given_up_early():
     assert trial.caution == pytest.approx(1.5)
 
 
+def test_a_challenger_that_is_clearly_better_replaces_the_champion_early():
+    trial = make_trial(config=TrialConfig())
+    receive(trial, challenger=False, successes=6, failures=6)
+    receive(trial, challenger=True, successes=7, failures=0)
+    assert trial.judge() is None  # seven episodes are too few
+    receive(trial, challenger=True, successes=1, failures=0)
+    verdict = trial.judge()
+    assert verdict is not None and verdict.promoted
+    for mine, its in zip(trial.champion.parameters(), make_policy(1).parameters(), strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_a_challenger_that_may_be_better_has_to_go_on():
+    trial = make_trial(config=TrialConfig())
+    receive(trial, challenger=False, successes=6, failures=6)
+    receive(trial, challenger=True, successes=5, failures=4)
+    assert trial.judge() is None  # it would suffice after `fewest` episodes
+
+
 def test_a_challenger_that_cannot_show_it_is_given_up_in_the_end():
     trial = make_trial()
     receive(trial, challenger=False, successes=6, failures=4)
