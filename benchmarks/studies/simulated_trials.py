@@ -26,7 +26,12 @@ from softflow.data import Episode
 from softflow.training.evaluated import CONFIDENCE
 from softflow.training.intervals import difference_interval
 
-CURVES = {"0.54 -> 0.77": (0.54, 0.77), "0.70 -> 0.97": (0.70, 0.97), "0.54 -> 0.30": (0.54, 0.30)}
+CURVES = {
+    "0.40 -> 0.98": (0.40, 0.98),
+    "0.54 -> 0.77": (0.54, 0.77),
+    "0.70 -> 0.97": (0.70, 0.97),
+    "0.54 -> 0.30": (0.54, 0.30),
+}
 """The success of the policy in training at the first and the last own episode."""
 SHORTEST, LONGEST = 0.5, 1.4
 """Lengths of episodes relative to their mean, drawn uniformly."""
