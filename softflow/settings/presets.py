@@ -116,9 +116,10 @@ def preset_layers(selection: Selection, *above: Layer) -> list[Layer]:
     elif selection.algo is not None:
         preset = load_file(selection.algo) if is_file(selection.algo) else load_preset("algos", selection.algo)
         layers.append(preset)
-        if is_file(selection.algo) and preset.values.get("algorithm") is None:
+        named = preset.values.get("algorithm")
+        if is_file(selection.algo) and named is None:
             raise ConfigError(f"{preset.source}: no algorithm is named: add a line such as `algorithm: softflow`")
-        algorithm = str(preset.values.get("algorithm"))
+        algorithm = None if named is None else str(named)
     names = dict.fromkeys((_ancestor_of(algorithm), algorithm, selection.algo))
     if selection.env is not None and not re.search(r"[/:]|-v\d+$", selection.env):
         layers += _for_algorithm(load_preset("envs", selection.env), names)

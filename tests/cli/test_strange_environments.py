@@ -21,6 +21,7 @@ from gymnasium.spaces import Box
 from softflow.algos.softflow import SoftFlow
 from softflow.data import load_demonstrations
 from softflow.envs import tasks
+from softflow.training.evaluation import OTHER_SEEDS
 from tests.cli.conftest import pendulum_demonstrations
 from tests.cli.training_runs import interrupted
 
@@ -136,8 +137,8 @@ def test_what_an_environment_says_has_a_prefix_of_its_own(
     result = command("softflow-eval run --episodes 2 --csv episodes.csv --json")
     with open("episodes.csv", newline="") as file:
         header, row, _ = csv.reader(file)
-    assert header == ["success", "return", "length", "terminated", *(f"outcome/{name}" for name in REPORTED)]
-    assert row[:3] == ["1", "8.0", "8"]
+    assert header == ["seed", "success", "return", "length", "terminated", *(f"outcome/{name}" for name in REPORTED)]
+    assert row[:4] == [str(OTHER_SEEDS), "1", "8.0", "8"]
 
     def strict(constant: str) -> float:
         raise AssertionError(f"{constant} is no JSON")
