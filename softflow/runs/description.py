@@ -18,16 +18,17 @@ from softflow.data.takeovers import describe_takeovers
 from softflow.envs import NO_ENVIRONMENT, describe_spaces, name_actions, name_dimensions
 from softflow.runs.config import TrainConfig
 from softflow.runs.inputs import Inputs
+from softflow.training.config import RunConfig
 from softflow.training.frames import EncodedFrames
 from softflow.training.replays import read_from
 from softflow.training.success import FEW, NONE_SUCCEEDS
 
 NO_REWARD = (
-    "warning: there is no reward to learn from: with --reward {}, all steps of demonstrations without a success have "
-    "the same reward, so after imitation nothing can improve the policy, unless own episodes happen to succeed; stop "
-    "(^C), and give demonstrations that are marked as successes (docs/how-to/rewards.md)"
+    "warning: there is no reward to learn from: {}, so after imitation nothing can improve the policy, unless own "
+    "episodes happen to earn some; stop (^C), and {}; see docs/how-to/rewards.md"
 )
 """No refusal, because own episodes may succeed."""
+IF_ALL_SUCCEED = "if all demonstrations succeed, give --demos-success all"
 FEW_EPISODES = 300
 """With fewer own episodes, few new policies go on trial."""
 
@@ -57,9 +58,7 @@ def announce(
     number, successes = len(demonstrations), sum(episode.is_success for episode in demonstrations)
     note(f"{number} demonstrations, success {successes / number:.2f}; run folder {folder}")
     if not successes and not run.resume:
-        remark(NONE_SUCCEEDS)
-        if run.reward != "dataset" and any(stage.name != "imitation" for stage in algorithm.schedule()):
-            remark(NO_REWARD.format(run.reward))
+        remark(NONE_SUCCEEDS + f"; {IF_ALL_SUCCEED}" * (run.demos is not None))
     elif successes < min(FEW, number) and not run.resume:
         remark(f"warning: only {successes} of {number} demonstrations succeed: record more successes")
     shorter = sum(len(episode) < policy.policy.horizon for episode in demonstrations)
@@ -69,6 +68,9 @@ def announce(
             "which repeats their last action: choose a smaller --horizon"
         )
     note(describe_reward(run.reward, demonstrations, run.env != NO_ENVIRONMENT))
+    if (unrewarded := why_no_reward(run, demonstrations)) is not None and not run.resume:
+        if any(stage.name != "imitation" for stage in algorithm.schedule()):
+            remark(unrewarded)
     if algorithm.imitates:
         note(inputs.imitated.describe(demonstrations))
         if (taken_over := describe_takeovers(demonstrations, policy.policy.horizon)) is not None:
@@ -93,6 +95,18 @@ def announce(
         note(f"base {inputs.base_name}: frozen; every checkpoint compares its SHA-256 with that at the start")
     elif normalizes_actions(algorithm):
         note(what_is_normalized(environments, inputs.learned_from))
+
+
+def why_no_reward(run: RunConfig, demonstrations: Sequence[Episode]) -> str | None:
+    """Return a warning if the rewards of demonstrations are the same at all of their steps. None if they differ."""
+    if run.reward != "dataset" and not any(episode.is_success for episode in demonstrations):
+        why = f"with --reward {run.reward}, all steps of demonstrations without a success have the same reward"
+        instead = "give demonstrations that are marked as successes"
+    elif run.reward == "dataset" and not any(episode.reward.any() for episode in demonstrations):
+        why, instead = "all rewards of the demonstrations are 0", "give --reward sparse, which rewards a success"
+    else:
+        return None
+    return NO_REWARD.format(why, instead + f"; {IF_ALL_SUCCEED}" * (run.demos is not None))
 
 
 def what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from softflow.console import note
@@ -40,7 +41,8 @@ def first_corrections(config: RunConfig, paths: Sequence[str]) -> Corrections | 
                     f"corrections {path}: it holds decisions of one policy: give it alone, or whole episodes"
                 )
             return load_corrections(path)
-    rounds = [read_demonstrations(config, DemonstrationFile(path)) for path in paths]
+    as_recorded = replace(config, demos_success="recorded")
+    rounds = [read_demonstrations(as_recorded, DemonstrationFile(path)) for path in paths]
     for path, dataset in zip(paths, rounds, strict=True):
         taken_over = [human_steps(episode) for episode in dataset.episodes if human_steps(episode).any()]
         if not taken_over:

@@ -78,6 +78,8 @@ def first_demonstrations(
     """
     file = DemonstrationFile.of(config.demos, config.demos_format, config.demo_map)
     if file is None and given is None:
+        if config.demos_success != "recorded":
+            raise UserError("demos_success judges the demonstrations of demos, and there are none: give demos as well")
         processes = min(config.num_envs, os.cpu_count() or 1) if config.vectorization_mode == "async" else 0
         errors = EnvironmentErrors(config.on_env_error)
         rule, number = SuccessRule(config.success), config.num_demos
@@ -206,6 +208,10 @@ def read_demonstrations(config: RunConfig, given: Dataset | DemonstrationFile) -
         raise UserError(f"{name} has no episode: give at least one")
     if dataset.task is not None and dataset.task.success != config.success:
         note(f"{name} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
+    if config.demos_success == "all":
+        successes, number = sum(episode.is_success for episode in dataset.episodes), len(dataset.episodes)
+        note(f"{name}: all {number} demonstrations count as successes, {successes} of which are recorded as such")
+        dataset = Dataset([replace(episode, is_success=True) for episode in dataset.episodes], dataset.task)
     return _rewarded(config, dataset, name)
 
 

@@ -43,6 +43,9 @@ class RunConfig:
     """Names in `demos` of parts that the environment calls otherwise: `--demo-map wrist=observation.images.cam_high`.
     The numbers of an action are called `action[0]`, `action[1]` and so on. With `--env none`, only the parts that are
     named are kept (docs/how-to/datasets.md)."""
+    demos_success: Literal["recorded", "all"] = "recorded"
+    """Which demonstrations of `demos` count as successes: those that are `recorded` as such, or `all`. Give `all` if a
+    person recorded them and kept only successes, but nothing in the file says so, as in most datasets of LeRobot."""
     reward: RewardKind = "dataset"
     """Rewards of demonstrations and environment. `dataset` leaves them unchanged. `sparse` is 1 at the success and 0 at
     all other steps. `steps` is 0 at the success and -1 at all other steps. With the last two, an episode ends at its
@@ -149,6 +152,10 @@ class RunConfig:
         if self.cluster not in ("local", "auto") and not self.cluster.rpartition(":")[2].isdecimal():
             raise ValueError(f"cluster must be local, auto or HOST:PORT, got {self.cluster!r}")
         SuccessRule(self.success)
+        if self.demos_success == "all" and self.success not in ("last", "any"):
+            raise ValueError(
+                f"demos_success is 'all', but success {self.success!r} judges demonstrations by their return"
+            )
         check_reward(self.reward, self.success, self.env_options)
         ImitationRule(self.imitate)
         check_time_limit(self.env_time_limit, self.vectorization_mode)

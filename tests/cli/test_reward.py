@@ -224,6 +224,8 @@ def test_rewards_that_cannot_be_those_of_the_environment_are_said(command: Comma
     [
         ("--reward sprase", "'sprase'"),
         ("--reward sparse --success return>=3", "reward is 'sparse', which needs a success that is not judged by the"),
+        ("--demos-success all --success return>=3", "demos_success is 'all', but success 'return>=3' judges"),
+        ("--demos-success some", "'some'"),
         (
             "--reward steps --env-options.sparse-success true",
             "reward is 'steps', but the option sparse_success of the environment gives 1 at the success: set",
@@ -243,6 +245,7 @@ def test_contradictions_are_refused(flags: str, message: str, command: Command) 
         ([False, False], "--reward steps", True),
         ([False, True], "--reward sparse", False),
         ([False, False], "--reward dataset", False),
+        ([False, False], "--reward sparse --demos-success all", False),
         ([False, False], "--reward sparse --algo imitation --imitate all", False),
     ],
 )
@@ -254,3 +257,32 @@ def test_a_run_without_any_reward_says_so(successes: list[bool], flags: str, war
     result = command(f"{line} --demos d.npz {flags} --run-dir run")
     assert result.status == 0, result
     assert result.err.count("warning: there is no reward to learn from: with --reward") == warned
+
+
+def test_all_demonstrations_may_count_as_successes(command: Command) -> None:
+    """Recordings of a person often say nothing about success. Added ones are judged in the same way."""
+    save("d.npz", [False, False])
+    save("more.npz", [False], seed=1)
+    result = command(f"{SMALL} --demos d.npz --reward sparse --demos-success all --run-dir run")
+    assert "d.npz: all 2 demonstrations count as successes, 0 of which are recorded as such" in result.out
+    assert "warning" not in result.err
+    assert rewards_of("run") == EXPECTED["sparse"][0][:1] * 2
+    assert command("softflow-train --resume run --demos more.npz --online.steps 60").status == 0
+    assert rewards_of("run") == EXPECTED["sparse"][0][:1] * 3
+    assert all(episode.is_success and episode.terminated for episode in load_demonstrations("run/demonstrations.npz"))
+
+
+def test_without_rewards_and_successes_both_warnings_say_what_to_give(command: Command) -> None:
+    no_reward = Episode(np.zeros((7, 1)), np.full((6, 1), 0.1), np.zeros(6), False, True, False)
+    save_demonstrations("d.npz", [no_reward] * 2)
+    result = command(f"{SMALL} --demos d.npz --run-dir run")
+    assert "my-success-is-never-seen); if all demonstrations succeed, give --demos-success all\n" in result.err
+    assert "give --reward sparse, which rewards a success; if all demonstrations succeed, give --dem" in result.err
+
+
+def test_only_demonstrations_of_a_file_may_count_as_successes(command: Command) -> None:
+    line = "softflow-train --env two_routes --demos-success all --run-dir run"
+    assert (
+        "demos_success judges the demonstrations of demos, and there are none: give demos as well"
+        in command(line).error()
+    )

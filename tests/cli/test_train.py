@@ -40,7 +40,7 @@ def test_an_environment_of_gymnasium_with_demonstrations(command: Any, demonstra
     assert re.findall(r"after (\w+) +0\.00 \[0\.00, 0\.\d\d\]", summary) == STAGES
     assert "run folder: run\n" in summary and "next: softflow-eval run --episodes" in summary
     assert len(load_demonstrations("run/demonstrations.npz")) == 4
-    assert result.err.count(f"{NONE_SUCCEEDS}\n") == 1
+    assert result.err.count(NONE_SUCCEEDS) == 1
 
 
 def test_a_run_is_named_after_what_it_is(command: Any, demonstrations: Path, tmp_path: Path) -> None:
