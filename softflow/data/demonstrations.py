@@ -35,7 +35,8 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
     "mode": Field("E", "integer"),
     "observation_layout": Field("", "text", optional=True),  # the layout of packed observations as JSON
     "task": Field("", "text", optional=True),  # a TaskSpec as JSON
-    "seed": Field("E", "integer", optional=True),  # of the reset; UNKNOWN_SEED if it is not known
+    "seed": Field("E", "integer", optional=True),  # of the reset; NOT_KNOWN if it is not known
+    "solved_at": Field("E", "integer", optional=True),  # steps until the task was first solved; NOT_KNOWN if not known
     "reward_kind": Field("E", "text", optional=True),  # "dataset" if the rewards are the recorded ones
     "human": Field("N", "bool", optional=True),  # the steps at which a person acted in place of a policy
     "human_known": Field("E", "bool", optional=True),  # whether this was recorded; if absent, it was in every episode
@@ -46,7 +47,8 @@ _SCHEMA = {  # axes: N steps in all, E episodes, O, A
 
 _OBSERVATIONS = ("observation", "final_observation")
 
-UNKNOWN_SEED = -1
+NOT_KNOWN = -1
+"""Stands for a seed or a `solved_at` of None."""
 
 
 class DemonstrationError(UserError):
@@ -105,7 +107,9 @@ def save_demonstrations(
         "mode": np.array([episode.mode for episode in episodes]),
     }
     if any(episode.seed is not None for episode in episodes):
-        arrays["seed"] = np.array([UNKNOWN_SEED if one.seed is None else one.seed for one in episodes], np.int64)
+        arrays["seed"] = np.array([NOT_KNOWN if one.seed is None else one.seed for one in episodes], np.int64)
+    if any(episode.solved_at is not None for episode in episodes):
+        arrays["solved_at"] = np.array([one.solved_at or NOT_KNOWN for one in episodes], np.int64)
     if any(episode.reward_kind != "dataset" for episode in episodes):
         arrays["reward_kind"] = np.array([episode.reward_kind for episode in episodes])
     if any(episode.human is not None for episode in episodes):
@@ -271,7 +275,8 @@ def _episodes(arrays: Mapping[str, Any], task: TaskSpec | None) -> list[Episode]
     start, is_success = arrays["episode_start"], arrays["is_success"]
     if not start[0]:
         raise ValueError("episode_start[0] is False: the first step starts an episode, set it to True")
-    seeds = arrays["seed"].tolist() if "seed" in arrays else [UNKNOWN_SEED] * len(is_success)
+    unknown = np.full(len(is_success), NOT_KNOWN)
+    seeds, solved_at = (arrays.get(name, unknown).tolist() for name in ("seed", "solved_at"))
     kinds: list[Any] = arrays["reward_kind"].tolist() if "reward_kind" in arrays else ["dataset"] * len(is_success)
     if "human_known" in arrays and "human" not in arrays:
         raise ValueError("human_known is given without human")
@@ -305,7 +310,8 @@ def _episodes(arrays: Mapping[str, Any], task: TaskSpec | None) -> list[Episode]
                     mode=arrays["mode"][index],
                     layout=layout,
                     task=task,
-                    seed=None if seeds[index] == UNKNOWN_SEED else seeds[index],
+                    seed=None if seeds[index] == NOT_KNOWN else seeds[index],
+                    solved_at=None if solved_at[index] == NOT_KNOWN else solved_at[index],
                     reward_kind=kinds[index],
                     human=arrays["human"][begin:end] if human_known[index] else None,
                     proposals=_within(proposed, begin, end),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
@@ -48,6 +48,8 @@ class Episode:
         truncated: Whether the episode was cut off (by a time limit or the end of a recording), so that its final
             observation still has a value. At least one of the two is True. If both are, `terminated` takes precedence.
         is_success: Whether the task was solved.
+        solved_at: The number of steps after which the task was first solved, 1 ... T. None if the recording does not
+            say at which steps it was.
         mode: The mode that the demonstrator chose, -1 if unknown.
         decision: (chunks, K), the record of each `Decision` in the episode. The last chunk may have been executed only
             in part. None if nothing was recorded.
@@ -81,6 +83,7 @@ class Episode:
     seed: int | None = None
     reward_kind: RewardKind = "dataset"
     human: np.ndarray | None = None
+    solved_at: int | None = None
 
     def __post_init__(self) -> None:
         action = actions("action", self.action, ("T", "A"))
@@ -131,6 +134,8 @@ class Episode:
             raise ValueError(
                 f"seed must be one integer in 0 ... 2^63 - 1, or None if it is not known, got {self.seed!r}"
             )
+        if self.solved_at is not None and (type(self.solved_at) is not int or not 1 <= self.solved_at <= steps):
+            raise ValueError(f"solved_at must be one integer in 1 ... {steps}, or None, got {self.solved_at!r}")
         if self.reward_kind not in get_args(RewardKind):
             raise ValueError(f"reward_kind must be one of {', '.join(get_args(RewardKind))}, got {self.reward_kind!r}")
         if self.human is not None:
@@ -154,6 +159,7 @@ class Episode:
         is_success: bool,
         mode: int = -1,
         final_observation_missing: bool = False,
+        solved: np.ndarray | None = None,
     ) -> Episode:
         """Make an episode from a recording in the native format of a robot or an environment.
 
@@ -172,6 +178,7 @@ class Episode:
             final_observation_missing: Whether there are only T observations, of which the last one is repeated in place
                 of the missing one. This is exact for a terminated episode, whose final observation is never evaluated.
                 The value of a truncated one is then bootstrapped from an observation that is one step old.
+            solved: Bools (T,), after which steps the task is solved. None if that is not known.
 
         Raises:
             ValueError: The recording does not fit the task, or the episode is not valid. The message names the step and
@@ -192,7 +199,20 @@ class Episode:
         if final_observation_missing:
             observation = np.concatenate([observation, observation[-1:]])
         ending = terminated, truncated, is_success, mode
-        return cls(observation, action, rewards, *ending, layout=task.layout, task=task)
+        solved_at = int(np.argmax(solved)) + 1 if solved is not None and np.any(solved) else None
+        return cls(observation, action, rewards, *ending, layout=task.layout, task=task, solved_at=solved_at)
+
+    def until(self, steps: int) -> Episode:
+        """Return the first `steps` steps, 1 ... T, as an episode whose final observation is the one after them."""
+        return replace(
+            self,
+            observation=self.observation[: steps + 1],
+            action=self.action[:steps],
+            reward=self.reward[:steps],
+            human=None if self.human is None else self.human[:steps],
+            proposals=None if self.proposals is None else self.proposals.until(steps),
+            solved_at=self.solved_at if self.solved_at is not None and self.solved_at <= steps else None,
+        )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -57,6 +57,11 @@ class Proposals:
         """The number H of actions in a chunk."""
         return self.chunk.shape[1]
 
+    def until(self, steps: int) -> Proposals | None:
+        """Return those of the first `steps` steps of the episode. None if there are none."""
+        number = int(np.searchsorted(self.step, steps))
+        return Proposals(self.step[:number], self.chunk[:number], self.own[:number]) if number else None
+
     def require_fit(self, steps: int, action_dim: int) -> None:
         """Raise `ValueError` unless the proposals fit an episode of `steps` actions (T, A)."""
         if self.step[-1] >= steps:

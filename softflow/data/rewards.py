@@ -19,7 +19,9 @@ class RewardValues(NamedTuple):
     """The reward of every other step, and of all steps of a failure."""
 
     def of(self, episode: Episode) -> Episode:
-        """Return an episode with these rewards. Its success, if it is one, is taken to be its last step."""
+        """Return an episode with these rewards. A success ends when the task was first solved, if that is known."""
+        if episode.is_success and episode.solved_at is not None:
+            episode = episode.until(episode.solved_at)
         reward = np.full(len(episode), self.otherwise, np.float32)
         if episode.is_success:
             reward[-1] = self.at_success

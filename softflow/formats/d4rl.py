@@ -110,6 +110,7 @@ def _episodes(arrays: Mapping[str, np.ndarray], task: TaskSpec, assumed: list[st
                     truncated=not terminals[end],
                     is_success=bool(reached[steps].any() if task.success == "any" else reached[end]),
                     final_observation_missing=following is None,
+                    solved=reached[steps],
                 )
             )
     return episodes

@@ -262,4 +262,5 @@ def _episode(
         truncated=not terminated,
         is_success=solved is not None and bool(solved.any()) if task.success == "any" else is_solved,
         final_observation_missing=all(len(rows) == count for rows in observations.values()),
+        solved=solved,
     )

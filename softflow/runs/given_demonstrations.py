@@ -228,6 +228,9 @@ def _rewarded(config: RunConfig, dataset: Dataset, name: str) -> Dataset:
     if config.reward != "dataset":
         values = SUCCESS_REWARDS[config.reward]
         episodes = [replace(values.of(episode), reward_kind=config.reward) for episode in dataset.episodes]
+        if cut := sum(map(len, dataset.episodes)) - sum(map(len, episodes)):
+            shorter = sum(len(a) < len(b) for a, b in zip(episodes, dataset.episodes, strict=True))
+            remark(f"{name}: {shorter} successful episodes went on for {cut / shorter:.0f} steps, which are left out")
         if went_on := sum(episode.is_success and not episode.terminated for episode in dataset.episodes):
             remark(
                 f"{name}: {went_on} of the successful episodes did not end in a terminal state; with reward "

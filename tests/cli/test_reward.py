@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +287,14 @@ def test_only_demonstrations_of_a_file_may_count_as_successes(command: Command) 
         "demos_success judges the demonstrations of demos, and there are none: give demos as well"
         in command(line).error()
     )
+
+
+def test_what_follows_a_success_is_left_out_as_in_the_environment(command: Command) -> None:
+    save("d.npz", [True, False])
+    episodes = [replace(one, solved_at=SOLVED_AT) for one in load_demonstrations("d.npz")]
+    save_demonstrations("solved.npz", episodes)
+    result = command(f"{SMALL} --demos solved.npz --reward sparse --run-dir run")
+    assert "solved.npz: 1 successful episodes went on for 2 steps, which are left out" in result.err
+    assert rewards_of("run") == [[0, 0, 0, 1], [0] * 6]
+    assert command(f"{SMALL} --demos solved.npz --run-dir whole").status == 0
+    assert rewards_of("whole") == EXPECTED["dataset"][0]

@@ -123,7 +123,7 @@ def test_a_file_says_who_acted_at_each_step(tmp_path):
 def test_the_documented_examples_run(tmp_path, monkeypatch):
     document = (Path(__file__).parents[2] / "docs" / "how-to" / "demonstrations.md").read_text()
     schema = document[: document.index("## Writing one")]
-    optional = ["observation_layout", "task", "seed", "reward_kind", "human", "human_known"]
+    optional = ["observation_layout", "task", "seed", "solved_at", "reward_kind", "human", "human_known"]
     optional += ["proposal_step", "proposal", "proposal_own"]
     assert re.findall(r"^\| `(\w+)`", schema, re.MULTILINE) == [*arrays(), *optional]
     task, write, reader, _, read = re.findall(r"```python\n(.*?)```", document, re.DOTALL)

@@ -102,6 +102,7 @@ def _episode(
         truncated=truncated,
         is_success=bool(reached.any() if task.success == "any" else reached[-1]),
         final_observation_missing=True,
+        solved=reached,
     )
 
 

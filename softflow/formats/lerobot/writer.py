@@ -144,6 +144,15 @@ def _write(
     save_task(root, task)
 
 
+def _solved(episode: Episode) -> NDArray[np.bool_]:
+    """Return after which steps the task is solved, (T,), as far as it is known: the first of them, and the last."""
+    solved = np.zeros(len(episode), np.bool_)
+    if episode.solved_at is not None:
+        solved[episode.solved_at - 1] = True
+    solved[-1] = episode.is_success
+    return solved
+
+
 def _columns(
     episodes: Sequence[Episode], task: TaskSpec, observed: Mapping[str, Feature], action: Feature
 ) -> Iterator[dict[str, NDArray[Any]]]:
@@ -156,7 +165,7 @@ def _columns(
         columns = {
             action.name: task.native_actions(episode.action, action.dtype),
             REWARD: episode.reward,
-            SUCCESS: is_last & episode.is_success,
+            SUCCESS: _solved(episode),
             TERMINATED: is_last & episode.terminated,
             TRUNCATED: is_last & episode.truncated,
             DONE: is_last,

@@ -221,4 +221,5 @@ def _episode(
         terminated=terminated,
         truncated=bool(labels.truncations[-1]) or not terminated,
         is_success=bool(reached.any() if task.success == "any" else reached[-1]),
+        solved=reached,
     )
