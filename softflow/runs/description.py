@@ -28,6 +28,11 @@ NO_REWARD = (
     "(^C), and give demonstrations that are marked as successes (docs/how-to/rewards.md)"
 )
 """No refusal, because own episodes may succeed."""
+UNREWARDED = (
+    "warning: no demonstration has a reward, although {} of {} are successes, so the critic can learn only from "
+    "rewards of the environment: to reward successes in both, add --reward sparse (docs/how-to/rewards.md)"
+)
+"""No refusal, because the environment may give rewards."""
 FEW_EPISODES = 300
 """With fewer own episodes, few new policies go on trial."""
 
@@ -62,6 +67,8 @@ def announce(
             remark(NO_REWARD.format(run.reward))
     elif successes < min(FEW, number) and not run.resume:
         remark(f"warning: only {successes} of {number} demonstrations succeed: record more successes")
+    if successes and not run.resume and lacks_rewards(algorithm, config.method, demonstrations):
+        remark(UNREWARDED.format(successes, number))
     shorter = sum(len(episode) < policy.policy.horizon for episode in demonstrations)
     if shorter > number / 2 and not run.resume:
         remark(
@@ -93,6 +100,12 @@ def announce(
         note(f"base {inputs.base_name}: frozen; every checkpoint compares its SHA-256 with that at the start")
     elif normalizes_actions(algorithm):
         note(what_is_normalized(environments, inputs.learned_from))
+
+
+def lacks_rewards(algorithm: Algorithm, method: Any, demonstrations: Sequence[Episode]) -> bool:
+    """Return whether a critic is trained on demonstrations and own episodes, but no demonstration has a reward."""
+    acts = any(stage.environment_steps for stage in algorithm.schedule())
+    return acts and isinstance(method, ChunkCriticConfig) and not any(one.reward.any() for one in demonstrations)
 
 
 def what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:
