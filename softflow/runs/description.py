@@ -18,7 +18,6 @@ from softflow.data.takeovers import describe_takeovers
 from softflow.envs import NO_ENVIRONMENT, describe_spaces, name_actions, name_dimensions
 from softflow.runs.config import TrainConfig
 from softflow.runs.inputs import Inputs
-from softflow.training.config import RunConfig
 from softflow.training.frames import EncodedFrames
 from softflow.training.replays import read_from
 from softflow.training.success import FEW, NONE_SUCCEEDS
@@ -68,9 +67,8 @@ def announce(
             "which repeats their last action: choose a smaller --horizon"
         )
     note(describe_reward(run.reward, demonstrations, run.env != NO_ENVIRONMENT))
-    if (unrewarded := why_no_reward(run, demonstrations)) is not None and not run.resume:
-        if any(stage.name != "imitation" for stage in algorithm.schedule()):
-            remark(unrewarded)
+    if (unrewarded := why_no_reward(config, demonstrations, algorithm)) is not None and not run.resume:
+        remark(unrewarded)
     if algorithm.imitates:
         note(inputs.imitated.describe(demonstrations))
         if (taken_over := describe_takeovers(demonstrations, policy.policy.horizon)) is not None:
@@ -97,16 +95,19 @@ def announce(
         note(what_is_normalized(environments, inputs.learned_from))
 
 
-def why_no_reward(run: RunConfig, demonstrations: Sequence[Episode]) -> str | None:
-    """Return a warning if the rewards of demonstrations are the same at all of their steps. None if they differ."""
-    if run.reward != "dataset" and not any(episode.is_success for episode in demonstrations):
+def why_no_reward(config: TrainConfig[Any], demonstrations: Sequence[Episode], algorithm: Algorithm) -> str | None:
+    """Return a warning if the method learns from rewards, and demonstrations have the same one at all steps."""
+    run, stages = config.run, algorithm.schedule()
+    has_critic = isinstance(config.method, ChunkCriticConfig) and any(stage.acts for stage in stages)
+    all_fail = not any(episode.is_success for episode in demonstrations)
+    if run.reward != "dataset" and all_fail and any(stage.name != "imitation" for stage in stages):
         why = f"with --reward {run.reward}, all steps of demonstrations without a success have the same reward"
         instead = "give demonstrations that are marked as successes"
-    elif run.reward == "dataset" and not any(episode.reward.any() for episode in demonstrations):
+    elif run.reward == "dataset" and has_critic and not any(episode.reward.any() for episode in demonstrations):
         why, instead = "all rewards of the demonstrations are 0", "give --reward sparse, which rewards a success"
     else:
         return None
-    return NO_REWARD.format(why, instead + f"; {IF_ALL_SUCCEED}" * (run.demos is not None))
+    return NO_REWARD.format(why, instead + f"; {IF_ALL_SUCCEED}" * (run.demos is not None and all_fail))
 
 
 def what_is_seen(environments: VectorEnv[Any, Any, Any], learned_from: Sequence[Episode]) -> str:

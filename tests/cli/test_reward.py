@@ -50,12 +50,12 @@ SMALL = (
 )
 
 
-def save(path: str, successes: list[bool], seed: int = 0) -> None:
-    """Demonstrations with rewards of a third kind, cut off after six steps."""
+def save(path: str, successes: list[bool], seed: int = 0, reward: float = 0.5) -> None:
+    """Demonstrations, cut off after six steps. By default, their rewards are of a third kind."""
     rng = np.random.default_rng(seed)
     observation = np.arange(LENGTH + 1.0)[:, None]
     episodes = [
-        Episode(observation, rng.uniform(-1, 1, (LENGTH, 1)), np.full(LENGTH, 0.5), False, True, one)
+        Episode(observation, rng.uniform(-1, 1, (LENGTH, 1)), np.full(LENGTH, reward), False, True, one)
         for one in successes
     ]
     save_demonstrations(path, episodes)
@@ -298,3 +298,31 @@ def test_what_follows_a_success_is_left_out_as_in_the_environment(command: Comma
     assert rewards_of("run") == [[0, 0, 0, 1], [0] * 6]
     assert command(f"{SMALL} --demos solved.npz --run-dir whole").status == 0
     assert rewards_of("whole") == EXPECTED["dataset"][0]
+
+
+@pytest.mark.parametrize(
+    ("reward", "flags", "warned"),
+    [
+        (0.0, "--reward dataset", True),
+        (0.5, "--reward dataset", False),
+        (0.0, "--reward sparse", False),
+        (0.0, "--reward steps", False),
+    ],
+)
+def test_a_critic_without_demonstrated_rewards_is_told_of_sparse_ones(
+    reward: float, flags: str, warned: bool, command: Command
+) -> None:
+    """An environment may say only in its info whether an episode is a success, and give no reward."""
+    save("d.npz", [True, False, True], reward=reward)
+    result = command(f"{SMALL} --demos d.npz {flags} --run-dir run")
+    assert result.status == 0, result
+    message = "all rewards of the demonstrations are 0, so after imitation nothing can improve the policy"
+    assert (message in result.err) == warned
+    assert not warned or "give --reward sparse, which rewards a success; see" in result.err
+
+
+def test_imitation_needs_no_rewards(command: Command) -> None:
+    save("d.npz", [True], reward=0.0)
+    small = "--imitation.updates 2 --eval-episodes 0 --horizon 4 --flow-options.width 8"
+    result = command(f"softflow-train --env tests/Line-v0 --algo imitation {small} --demos d.npz --run-dir run")
+    assert result.status == 0 and "no reward to learn from" not in result.err, result

@@ -18,6 +18,8 @@ num_envs: 2
 num_demos: 3
 eval_episodes: 2
 threads: 1
+horizon: 4
+n_action_steps: 2
 batch_size: 16
 flow_options: {layers: 2, width: 8, components: 2}
 imitation: {updates: 4}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import gymnasium
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from softflow.data import Episode, load_dataset
 from tests.cli.conftest import Command
 from tests.formats.hdf5_datasets import columns, write_minari, write_robomimic
+
+HOW_TO = Path(__file__).parents[2] / "docs/how-to"
 
 ROBOT = """\
 import gymnasium
@@ -25,7 +29,7 @@ for name in ("Reach-v0", "Lift-v0"):
 def documented(heading: str) -> list[str]:
     """The commands of the first block under a heading, without the installation."""
     page = "lerobot.md" if heading == "# LeRobot datasets" else "datasets.md"
-    text = "\n" + (Path(__file__).parents[2] / "docs/how-to" / page).read_text()
+    text = "\n" + (HOW_TO / page).read_text()
     block = text.partition(f"\n{heading}\n")[2].split("```console\n")[1].split("```")[0]
     lines = [line.removeprefix("$ ") for line in block.splitlines()]
     return [line for line in lines if not line.startswith("pip ")]
@@ -60,6 +64,23 @@ def home(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> P
     with h5py.File("hopper_medium-v2.hdf5", "w") as file:
         file.update(columns(hops(4)))
     return tmp_path
+
+
+def test_successes_are_marked_by_hand(command: Command, home: Path) -> None:
+    """lerobot-record stores no column of successes. Those who know them say which episodes failed."""
+    for path in Path("datasets/reach").rglob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns([name for name in table.column_names if name.startswith("next.")]), path)
+    about = json.loads(Path("datasets/reach/meta/info.json").read_text())
+    about["features"] = {name: one for name, one in about["features"].items() if not name.startswith("next.")}
+    Path("datasets/reach/meta/info.json").write_text(json.dumps(about))
+    assert "0 successes" in command("softflow-data info datasets/reach").out
+    _, code, _ = re.findall(r"```python\n(.*?)```", (HOW_TO / "lerobot.md").read_text(), re.DOTALL)
+    exec(code, {})
+    assert [episode.is_success for episode in load_dataset("marked.npz").episodes] == [True, True, True, False]
+    train = "softflow-train --algo imitation --env my_robot:Reach-v0 --demos marked.npz --reward sparse --run-dir run"
+    result = command(f"{train} --imitation.updates 2 --eval-episodes 0 --flow-options.width 8")
+    assert result.status == 0 and "3 of 4 demonstrations are successes" in result.out, result
 
 
 @pytest.mark.parametrize("heading", ["# LeRobot datasets", "## D4RL", "## robomimic", "## Minari"])

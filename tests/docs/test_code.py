@@ -17,6 +17,7 @@ ELSEWHERE = {
     "docs/how-to/demonstrations.md 2": "tests/data/test_demonstrations.py",
     "docs/how-to/demonstrations.md 4": "tests/data/test_demonstrations.py",
     "docs/how-to/corrections.md 0": "tests/data/test_corrections.py",
+    "docs/how-to/lerobot.md 1": "tests/cli/test_your_data.py",
     "docs/how-to/robot.md 0": "tests/robot/test_documentation.py",
     "docs/how-to/steering.md 0": "tests/cli/test_foreign_base.py",
     "docs/how-to/teleoperation.md 0": "tests/teleop/test_documentation.py",
