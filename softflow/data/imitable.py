@@ -173,13 +173,13 @@ def _suited(demonstrations: Sequence[Episode]) -> tuple[str, str]:
         some = 0 < len(successes) < number
         return (
             "success" if some else "all",
-            f"rewards are dense, on {share:.0%} of steps up to the largest, and {flags}",
+            f"rewards are dense: positive on {share:.0%} of steps up to the largest of each episode, and {flags}",
         )
     if lost := sum(episode_return(episode) <= 0 for episode in successes):
         return "success", f"costs outweigh the reward of {lost} successes, and {flags}"
     return (
         "reward_to_come",
-        f"rewards are sparse or staged, on {share:.1%} of steps up to the largest",
+        f"rewards are sparse or staged: positive on {share:.1%} of steps up to the largest of each episode",
     )
 
 

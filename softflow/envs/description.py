@@ -27,8 +27,11 @@ def describe_spaces(env: AnyEnv) -> str:
     if len(spec.observation) == 1:
         observed = observed.removeprefix(f"{WHOLE} ")
     actions, locked = spec.action_dim, len(spec.low) - spec.action_dim
+    free = spec.low < spec.high
+    is_unit = bool((spec.low[free] == -1).all() and (spec.high[free] == 1).all())
+    bounds = " in [-1, 1]" if is_unit else ", rescaled from native bounds to [-1, 1]"
     without = f", without {locked} of one possible value" if locked else ""
-    return f"observation: {observed}; action: {actions} number{'s' * (actions != 1)} in [-1, 1]{without}"
+    return f"observation: {observed}; action: {actions} number{'s' * (actions != 1)}{bounds}{without}"
 
 
 def time_limit(env: AnyEnv) -> int | None:

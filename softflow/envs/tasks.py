@@ -135,7 +135,7 @@ def register_task(
     """
     task = Task(id, short_name, demonstrator, supervisor, mirror, preset, install)
     if task.env_id in _tasks:
-        raise ValueError(f"task {task.env_id!r} is already registered")
+        raise ValueError(f"task {task.env_id!r} is already registered: call register_task once, with all arguments")
     if short_name is not None and (other := _by_short_name(short_name)):
         raise ValueError(f"task {task.env_id!r}: the short name {short_name!r} is already that of {other.env_id!r}")
     _tasks[task.env_id] = task

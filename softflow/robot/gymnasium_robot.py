@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from softflow.errors import UserError
 from softflow.robot.one_thread import OneThread
-from softflow.robot.robot import Action, Robot
+from softflow.robot.robot import Action, Robot, require_same_task
 from softflow.task import TaskSpec
 from softflow.training.checked_environment import CheckedEnvironment
 from softflow.training.success import SuccessRule
@@ -58,7 +58,7 @@ class GymnasiumRobot(Robot):
 
     def require_task(self, task: TaskSpec) -> None:
         """Compare the tasks. The policy may name the numbers of an action that is one array in the environment."""
-        task.require_same(self._task.ordered_as(task), "the robot has another task than the policy")
+        require_same_task(task, self._task)
         self._commanded = task.ordered_as(self._task)  # the environment takes the numbers in its own order
 
     def reset(self) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flows.plugins import Registry
 from softflow.errors import UserError, described
 from softflow.named_classes import find_class
-from softflow.task import TaskSpec
+from softflow.task import TaskMismatch, TaskSpec
 
 Action = Mapping[str, NDArray[np.floating]]
 """The parts of an action by name, each (n,), in the units of the robot."""
@@ -43,7 +43,7 @@ class Robot(ABC):
         """
         if self.task is None:
             return
-        task.require_same(self.task.ordered_as(task), "the robot has another task than the policy")
+        require_same_task(task, self.task)
         names, own = ([part.name for part in one.action] for one in (task, self.task))
         if sorted(names) != sorted(own):
             raise UserError(
@@ -87,6 +87,26 @@ class Robot(ABC):
 
     def close(self) -> None:  # noqa: B027 (optional)
         """Disconnect."""
+
+
+def require_same_task(task: TaskSpec, own: TaskSpec) -> None:
+    """Compare the task of a policy with a robot's own. The order of the parts does not count, because they have names.
+
+    Raises:
+        TaskMismatch: They differ. If the bounds of actions do, the message says where they come from.
+    """
+    own = own.ordered_as(task)
+    try:
+        task.require_same(own, "the robot has another task than the policy")
+    except TaskMismatch as error:
+        bounds, own_bounds = (np.array([one.low, one.high]) for one in (task, own))
+        if bounds.shape != own_bounds.shape or (bounds == own_bounds).all():
+            raise
+        raise TaskMismatch(
+            f"{error}: the policy has the bounds of its demonstrations, so give these the bounds of the robot, by an "
+            "environment or a TaskSpec, and train again (docs/start/your-data.md)",
+            error.renaming,
+        ) from None
 
 
 def send(robot: Robot, action: Action) -> None:

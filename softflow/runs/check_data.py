@@ -13,6 +13,7 @@ import numpy as np
 from softflow.data import SUCCESS_REWARDS, Dataset, Episode, RewardKind, in_order_of, read_dataset
 from softflow.data.action_readings import Reading, number_names, readings_of, rearranged, shifted
 from softflow.data.findings import Finding, compare
+from softflow.data.summary import count
 from softflow.errors import UserError
 from softflow.runs.assembly import maker_with_reward
 from softflow.runs.replay_findings import differences
@@ -254,6 +255,12 @@ def _limits(trials: Trials, best: Outcome, outcomes: Sequence[Outcome], unknown:
             f"replays start from the nearest of {FRESH_RESETS} fresh resets, so only the motion is compared: not "
             "rewards, ends or successes, nor the order of numbers of an observation that move alike"
         )
+        if best.successes and not any(episode.is_success for episode in trials.episodes):
+            yield (
+                f"no recording is a success, but {best.successes} of {count(len(best.replays), 'replay')} are: if the "
+                "dataset does not say which episodes are successes, mark them "
+                "(docs/how-to/lerobot.md#mark-the-successes)"
+            )
         if np.median(best.misfits_by_number, 0).min() > THIN:
             yield "the replays do not tell what the actions mean: no reading predicts half of the motion of any number"
         shares = best.misfits_by_number.T  # infinite where a number is constant within an episode, which tells nothing

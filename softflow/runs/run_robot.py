@@ -28,7 +28,7 @@ from softflow.runs.served_policy import Answer, Served, serve_policy
 from softflow.runs.takeovers import SUPERVISOR, open_takeover
 from softflow.task import TaskSpec
 from softflow.training.config import EnvOptions
-from softflow.training.evaluation import HELD_OUT_SEEDS
+from softflow.training.evaluation import ROBOT_SEEDS
 from softflow.training.random_state import seed_all
 from softflow.training.spool import Spool
 
@@ -82,8 +82,9 @@ class RobotConfig:
     clock: Literal["real", "simulated"] = "real"
     """Clock of a simulated robot. `real` runs in real time. With `simulated`, the simulation waits for each chunk and
     runs as fast as it can."""
-    seed: int = HELD_OUT_SEEDS
-    """Seed of the first episode of a simulated robot. The others use consecutive seeds."""
+    seed: int = ROBOT_SEEDS
+    """Seed of the first episode of a simulated robot. The others use consecutive seeds. By default, they are
+    neither those of training and its evaluations nor those of `softflow-eval`."""
     device: str = "cpu"
     """Device of the policy, in torch's notation: `cpu`, `cuda`, `cuda:1`."""
 

@@ -21,6 +21,8 @@ HELD_OUT_SEEDS = 1_000_000
 """First seed of a run's evaluation episodes, well apart from the seeds of demonstrations and training."""
 OTHER_SEEDS = 2_000_000
 """First seed of other held-out episodes. They did not choose the best policy, so its success on them is unbiased."""
+ROBOT_SEEDS = 3_000_000
+"""First seed of a simulated robot's episodes. A policy may learn from these, so they are not evaluated."""
 SLOW = 30.0
 """Seconds after which an evaluation shows its progress."""
 

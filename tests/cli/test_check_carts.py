@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict
 
-from softflow.data import Episode, save_demonstrations
+from softflow.data import Episode, load_dataset, save_demonstrations
 from softflow.task import TaskSpec
 from tests.cli.conftest import Command
 
@@ -271,6 +271,16 @@ def test_the_last_line_says_that_seeds_do_not_repeat(env: str, what: str, carts:
         f"nothing was found. The environment {what}, so replays cannot follow their recordings: draw its random "
         "numbers from self.np_random (docs/start/your-environment.md)"
     )
+
+
+@pytest.mark.parametrize("is_success", [True, False])
+def test_successes_that_a_dataset_does_not_record_are_a_remark(is_success: bool, carts: None, command: Command) -> None:
+    record_cart(lambda action: 3 * action + 1, Cart(), is_success)
+    unseeded = [replace(episode, seed=None) for episode in load_dataset("d.npz").episodes]
+    save_demonstrations("unseeded.npz", unseeded)
+    result = command("softflow-data check unseeded.npz --env Cart-v0 --success return>=0")
+    assert result.status == 0
+    assert ("\nremark: no recording is a success, but 6 of 6 replays are: " in result.out) != is_success
 
 
 def test_an_environment_that_fails_is_one_line(carts: None, command: Command) -> None:

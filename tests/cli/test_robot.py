@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
 from softflow.cli import train
 from softflow.data import Episode, read_dataset, save_demonstrations
 from softflow.policies import ChunkGuard
+from softflow.training.evaluation import HELD_OUT_SEEDS, OTHER_SEEDS
 from tests.cli.conftest import SMALL
 
 PATIENT = "--patience 20 --stall 9 --json"
@@ -52,6 +54,16 @@ def test_episodes_of_an_environment(mode: str, small_run: Path, command: Any) ->
     assert sum(map(len, episodes)) == report["deadlines"] and task is not None and task.name == "Pendulum-v1"
     assert np.abs(np.concatenate([episode.action for episode in episodes])).max() <= 1
     assert command("softflow-data convert hour.rec hour.npz").status == 0
+
+
+def test_the_episodes_of_a_simulated_robot_are_not_those_of_evaluations(small_run: Path, command: Any) -> None:
+    """The best policy was chosen on some of those, and a policy may learn from what its robot records."""
+    assert command(f"{LINE} {PATIENT} --clock simulated --out hour.rec").status == 0
+    starts = [episode.observation[0] for episode in read_dataset("hour.rec").episodes]
+    environment = gymnasium.make("Pendulum-v1")
+    evaluated = [environment.reset(seed=seed + i)[0] for seed in (HELD_OUT_SEEDS, OTHER_SEEDS) for i in range(2)]
+    assert len(starts) == 2 and not np.equal(starts[0], starts[1]).all()
+    assert not any(np.allclose(start, one, atol=1e-6) for start in starts for one in evaluated)
 
 
 def test_the_report_in_words(small_run: Path, command: Any) -> None:

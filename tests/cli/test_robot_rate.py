@@ -133,7 +133,13 @@ def test_the_rate_is_said_and_recorded(
     ("policy", "robot", "flags", "message"),
     [
         ("rated", "Arm", "", "the robot has another task than the policy: the control rate is 50 Hz, expected 20 Hz"),
-        ("unrated", "Narrow", "", "action 'target' has [0] in -1 ... 1, expected -3 ... 3"),
+        (
+            "unrated",
+            "Narrow",
+            "",
+            "action 'target' has [0] in -1 ... 1, expected -3 ... 3: the policy has the bounds of its demonstrations, "
+            "so give these the bounds of the robot",
+        ),
         ("unrated", "Silent", "", "the control rate of the policy's task and of the robot is not known: give --rate"),
         ("unrated", "Arm", "--lead -1", "lead must be at least 0, got -1"),
     ],

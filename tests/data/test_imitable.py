@@ -92,6 +92,7 @@ SPARSE = [0.0] * 9 + [1.0]
 COSTS = [-1.0] * 10
 DENSE = [0.1] * 10
 HELD = [0.0] * 9 + [1.0] * 30
+COUNTED = "of steps up to the largest of each episode"
 """A success that holds on to the goal, which pays at every step."""
 AUTO: dict[str, tuple[list[Episode], str, str]] = {
     "flags alone": (
@@ -113,32 +114,32 @@ AUTO: dict[str, tuple[list[Episode], str, str]] = {
     "dense": (
         [episode(DENSE, success=True), episode(DENSE)],
         "success",
-        "auto: rewards are dense, on 100% of steps up to the largest, and 1 of 2 episodes are successes",
+        f"auto: rewards are dense: positive on 100% {COUNTED}, and 1 of 2 episodes are successes",
     ),
     "dense without flags": (
         [episode(DENSE)] * 2,
         "all",
-        "auto: rewards are dense, on 100% of steps up to the largest, and no episode is a success",
+        f"auto: rewards are dense: positive on 100% {COUNTED}, and no episode is a success",
     ),
     "dense and nothing but successes": (
         [episode(DENSE, success=True)] * 2,
         "all",
-        "auto: rewards are dense, on 100% of steps up to the largest, and 2 of 2 episodes are successes",
+        f"auto: rewards are dense: positive on 100% {COUNTED}, and 2 of 2 episodes are successes",
     ),
     "half of the steps are not more than half": (
         [episode([0, 1, 0, 2], success=True)],
         "reward_to_come",
-        "auto: rewards are sparse or staged, on 50.0% of steps up to the largest",
+        f"auto: rewards are sparse or staged: positive on 50.0% {COUNTED}",
     ),
     "sparse": (
         [episode(SPARSE, success=True), episode([0] * 10)],
         "reward_to_come",
-        "auto: rewards are sparse or staged, on 5.0% of steps up to the largest",
+        f"auto: rewards are sparse or staged: positive on 5.0% {COUNTED}",
     ),
     "a goal that pays at every step": (
         [episode(HELD, success=True), episode([0] * 39), episode([*SPARSE, *[0.0] * 29])],
         "reward_to_come",
-        "auto: rewards are sparse or staged, on 3.4% of steps up to the largest",  # 2 of 10 + 39 + 10
+        f"auto: rewards are sparse or staged: positive on 3.4% {COUNTED}",  # 2 of 10 + 39 + 10
     ),
     "a reward below its costs": (
         [episode([*COSTS, 5], success=True), episode([-1, 5], success=True), episode(COSTS)],
@@ -167,8 +168,8 @@ def test_what_is_imitated_is_told_in_one_line() -> None:
         for rule in ("auto", "all", "top:20", "reward_to_come")
     }
     assert told == {
-        "auto": "imitate reward_to_come (auto: rewards are sparse or staged, "
-        "on 36.4% of steps up to the largest): 4 of 5 episodes, 8 of 17 steps",
+        "auto": "imitate reward_to_come (auto: rewards are sparse or staged: "
+        "positive on 36.4% of steps up to the largest of each episode): 4 of 5 episodes, 8 of 17 steps",
         "all": "imitate all: 5 of 5 episodes, 17 of 17 steps",
         "top:20": "imitate return>=3 (top:20): 1 of 5 episodes, 4 of 17 steps",
         "reward_to_come": "imitate reward_to_come: 4 of 5 episodes, 8 of 17 steps",

@@ -152,7 +152,9 @@ def test_a_locked_joint_gets_its_only_value_and_is_no_action() -> None:
     native = spaces.Box(np.float32([0, 0.25, -2]), np.float32([1, 0.25, 2]))
     env = make_env("tests/Recorder-v0", observation=VECTOR, action=native)
     assert env.action_space == UNIT
-    assert describe_spaces(env).endswith("action: 2 numbers in [-1, 1], without 1 of one possible value")
+    assert describe_spaces(env).endswith(
+        "action: 2 numbers, rescaled from native bounds to [-1, 1], without 1 of one possible value"
+    )
     env.reset()
     for action, expected in (([-1, 0.5], [0, 0.25, 1]), ([3, -3], [1, 0.25, -2])):
         env.step(np.array(action, np.float32))

@@ -123,7 +123,7 @@ def test_a_package_that_brings_no_such_task_is_named(entry_points: str, message:
 
 
 def test_a_task_is_registered_once() -> None:
-    with pytest.raises(ValueError, match=r"task 'softflow/TapeCut-v0' is already registered"):
+    with pytest.raises(ValueError, match=r"'softflow/TapeCut-v0' is already registered: call register_task once"):
         register_task("some_module:softflow/TapeCut-v0")
     with pytest.raises(ValueError, match=r"short name 'tape_cut' is already that of 'softflow/TapeCut-v0'"):
         register_task("Pendulum-v1", short_name="tape_cut")

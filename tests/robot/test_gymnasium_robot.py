@@ -47,6 +47,16 @@ def test_a_policy_may_name_the_numbers_of_the_action() -> None:
         robot.require_task(replace(robot.task, action=(ActionPart("torque", (-3.0,), (3.0,)),)))
 
 
+def test_only_other_bounds_are_said_to_come_from_demonstrations() -> None:
+    robot = GymnasiumRobot(make_env("Pendulum-v1"))
+    with pytest.raises(UserError) as refused:
+        robot.require_task(replace(robot.task, rate=7.0))
+    assert "expected 7 Hz" in str(refused.value) and "demonstrations" not in str(refused.value)
+    wider = replace(robot.task, action=(ActionPart("action", (-3.0,), (2.0,)),))
+    with pytest.raises(UserError, match=r"the bounds of its demonstrations.*docs/start/your-data\.md"):
+        robot.require_task(wider)
+
+
 def test_the_environment_may_have_the_parts_of_the_action_in_another_order() -> None:
     env = make_env("two_routes")
     across, along = ActionPart("across", (-1.0,), (1.0,)), ActionPart("along", (-1.0,), (1.0,))
