@@ -278,7 +278,8 @@ class SoftFlow(TrialMethod):
 
     @torch.no_grad()
     def _diagnose(self, data: Data, with_kl: bool) -> Scalars:
-        with torch.random.fork_rng([]):
+        device = torch.device(self.device)
+        with torch.random.fork_rng([] if device.type == "cpu" else [device]):
             windows = data.offline.sample(self.config.batch_size, 1, np.random.default_rng(0))
             observation = to_torch(windows, self.device).observation
             chunk = self.policy.flow.sample(self.policy.features(observation))

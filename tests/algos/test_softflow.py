@@ -215,6 +215,28 @@ def test_a_saved_state_goes_on_the_same(name: str) -> None:
     assert_goes_on_the_same(original, twin, name, lambda: make_data(episodes[:2], episodes[2:]))
 
 
+def test_diagnosing_draws_nothing_from_training() -> None:
+    """How often a run logs must not change what it learns."""
+    algorithm, data = make_algorithm(), make_data([make_episode([0.5] * 9, np.ones(9))])
+    before = torch.get_rng_state()
+    stage_named(algorithm, "online").diagnose(data)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_diagnosing_keeps_the_random_state_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm, data = make_algorithm(), make_data([make_episode([0.5] * 9, np.ones(9))])
+    algorithm.device, asked = "cuda:1", list[torch.device]()
+
+    def fork_rng(devices: list[torch.device]) -> None:
+        asked.extend(devices)
+        raise InterruptedError  # there is no GPU to go on with
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork_rng)
+    with pytest.raises(InterruptedError):
+        stage_named(algorithm, "online").diagnose(data)
+    assert asked == [torch.device("cuda:1")]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
