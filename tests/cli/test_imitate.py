@@ -44,7 +44,7 @@ def test_a_run_says_which_rule_it_chose_and_why(command: Any) -> None:
     result = command(f"{line} chosen")
     assert result.status == 0, result
     [said] = told(result.out)
-    assert said.startswith("imitate reward_to_come (auto: rewards are sparse or staged, ")
+    assert said.startswith("imitate reward_to_come (auto: rewards are sparse or staged: positive on ")
     assert ": 3 of 3 episodes, " in said and settings("chosen")["imitate"] == "reward_to_come"
     result = command(f"{line} given --imitate success")
     assert result.status == 0, result

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
 
@@ -75,9 +76,10 @@ def test_an_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     for file in ("d.npz", "demonstrations.npz"):
         assert demonstrate.main(["--env", "two_routes", "--episodes", "2", "--out", file]) == 0
-    names: dict[str, Any] = {}
-    exec(BEFORE.get(name, ""), names)
-    exec(compile(EXAMPLES[name], name, "exec"), names)
+    module = ModuleType("documented")  # without one, the annotations of its classes are evaluated in `builtins`
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(BEFORE.get(name, ""), vars(module))
+    exec(compile(EXAMPLES[name], name, "exec"), vars(module))
 
 
 @pytest.mark.parametrize("name", sorted(NEED_MORE))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -17,16 +14,6 @@ COMPILED_ELSEWHERE = {
     "spline_coupling-gaussian-lu", "spline_coupling-mixture-normalized", "zuko_nice-mixture",
 }  # fmt: skip
 """Cases whose parts are compiled in those of other cases: their base, bounds, mixing, solver and normalisation."""
-
-
-@pytest.fixture(autouse=True)
-def deep_recursion() -> Iterator[None]:
-    """Tracing recurses the deeper, the more the process has traced before: late in a run of all tests, 1,000 frames do
-    not suffice for a zuko flow."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(10 * limit)
-    yield
-    sys.setrecursionlimit(limit)
 
 
 @pytest.mark.parametrize(("name", "options"), [pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * (
