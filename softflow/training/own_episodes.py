@@ -77,6 +77,7 @@ class OwnEpisodes:
             "released": self.released,
             "recent": [tuple(result) for result in self._recent],
             "held": [_state_of(episode) for episode in self._held],
+            "side_by_side": self._side_by_side,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -84,6 +85,7 @@ class OwnEpisodes:
         self.released = state["released"]
         self._recent.extend(EpisodeResult(*result) for result in state["recent"])
         self._held = [self._episode_of(saved) for saved in state["held"]]
+        self._side_by_side = state.get("side_by_side", 0)  # absent in older checkpoints
 
     def _episode_of(self, saved: Mapping[str, Any]) -> Episode:
         proposals = None if saved["proposals"] is None else Proposals(**saved["proposals"])

@@ -62,6 +62,16 @@ def test_averages_are_of_the_latest_and_end_with_their_stage() -> None:
     assert own.released == RECENT_EPISODES + 5
 
 
+def test_a_resumed_run_has_no_averages_before_an_uninterrupted_one() -> None:
+    own = OwnEpisodes()
+    own.add([episode(10)], running=[11, 12, 13])
+    resumed = through_a_file(own, OwnEpisodes())
+    assert own.scalars() == resumed.scalars() == {}
+    for one in (own, resumed):
+        one.add([episode(11), episode(12)], running=[13, 14, 15])
+    assert own.scalars() == resumed.scalars() != {}
+
+
 @pytest.mark.filterwarnings("ignore:an episode was given up")
 @settings(max_examples=60)
 @given(
