@@ -314,9 +314,9 @@ class RfsPpo(SteeringMethod):
         """Return the mean log standard deviation: the entropy of a decision per dimension, up to a constant."""
         parts = []
         if self.config.steering.latent:
-            parts.append(steering.log_std.mean(0))
+            parts.append(steering.log_std.mean(0).flatten())  # latents of a foreign base may have any shape
         if self.config.steering.residual:
-            parts.append(self.residual_noise.log_std)
+            parts.append(self.residual_noise.log_std.flatten())
         return torch.cat(parts).mean()
 
     # ------------------------------------------------------------------------------------------------------ updates

@@ -18,6 +18,7 @@ from softflow.algos.settings import ImitationConfig
 from softflow.algos.steering_settings import HeadConfig
 from softflow.data import Episode
 from softflow.policies import FlowPolicy
+from softflow.policies.head import HeadOutput
 from tests.algos.softflow_toys import (
     assert_goes_on_the_same,
     assert_same,
@@ -198,6 +199,15 @@ def test_the_loss_by_hand() -> None:
     assert scalars["ppo/ratio_clipped"].item() == 0.75
     assert scalars["ppo/approx_kl"].item() == pytest.approx((ratio - 1 - ratio.log()).mean().item(), rel=1e-3)
     assert scalars["steering/residual_rms"] == 0
+
+
+@pytest.mark.parametrize("shape", [(16,), (1, 3)])
+def test_the_entropy_of_latents_that_are_not_shaped_like_chunks(shape: tuple[int, ...]) -> None:
+    """A foreign base may have such latents. Every number of the decision counts the same."""
+    algorithm, numbers = make_algorithm(online={"residual_std": 0.1}), math.prod(shape)
+    log_std = torch.full((2, *shape), 0.5)
+    entropy = algorithm._entropy(HeadOutput(torch.zeros(2, *shape), log_std, torch.zeros(2, 1, 1)))
+    assert entropy.item() == pytest.approx((numbers * 0.5 + math.log(0.1)) / (numbers + 1))
 
 
 def test_each_decision_is_learnt_from_once_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
