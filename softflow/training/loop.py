@@ -231,7 +231,7 @@ class Trainer:
     def _update(self, stage: Stage) -> dict[str, torch.Tensor]:
         p = self.progress
         try:
-            scalars = stage.update(self.data, p.done / stage.total)
+            scalars = stage.update(self.data, p.fraction(stage.total, stage.updates_per_step))
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error} at step {p.done} of the stage {stage.name!r}, update {p.updates + 1} of the run: training "

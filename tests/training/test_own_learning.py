@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from softflow.algos import Stage
 from softflow.data import Decision, Episode
 from softflow.training.interruption import Interrupted
 from softflow.training.loop import TRAINING_SEEDS
@@ -64,6 +66,21 @@ def test_interrupted_with_episodes_held_back_and_resumed_is_the_same_to_the_bit(
     assert resumed.data.online.proposals == trainer.data.online.proposals > 0
     assert resumed.run() == evaluations
     assert_the_same_run(parted, whole)
+
+
+def test_one_long_round_of_learning_goes_from_the_start_of_the_stage_to_its_end(counting: Any, tmp_path: Path) -> None:
+    """All steps of the stage and a few more are executed before its first update."""
+    trainer, progress = Uneven(counting, tmp_path / "run", collect_steps=120, eval_every=1000).trainer(), list[float]()
+    schedule = trainer.algorithm.schedule
+
+    def noting(stage: Stage) -> Stage:
+        return replace(stage, update=lambda data, done: (progress.append(done), stage.update(data, done))[1])
+
+    trainer.algorithm.schedule = lambda: list(map(noting, schedule()))  # type: ignore[method-assign]
+    trainer.run()
+    online = progress[IMITATION + WARMUP + OFFLINE :]
+    assert len(online) >= 30 and online[0] < 0.05 and 0.9 < online[-1] < 1
+    assert np.allclose(np.diff(online), 1 / len(online), atol=2e-3)
 
 
 def test_the_actor_imitates_what_was_proposed(counting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
