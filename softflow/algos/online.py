@@ -42,7 +42,7 @@ class OnlineMethod(Algorithm):
         return to_torch(replace(windows, reward=reward), self.device)
 
     @property
-    def discount(self) -> float:
+    def discount(self) -> float | None:
         return self.config.step_discount
 
     def load_base(self, policy: ChunkPolicy) -> None:

@@ -148,6 +148,11 @@ class SAC(OnlineMethod):
         """Whether imitation has updates. Without it, a tanh-Gaussian needs no density at the bounds of the actions."""
         return self.config.imitation_updates > 0
 
+    @property
+    def discount(self) -> float | None:
+        """The discount, or None if the values contain the entropy, which no return does."""
+        return None if self.config.entropy_in_target else super().discount
+
     # ------------------------------------------------------------------------------------------------------- stages
 
     def stages(self) -> Sequence[Stage]:

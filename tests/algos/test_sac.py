@@ -104,6 +104,11 @@ def test_a_target_takes_the_least_of_a_random_few(measured: Any, monkeypatch: py
         assert measured(abs(drawn[value] / 3_000 - share)) < 0.07
 
 
+@pytest.mark.parametrize(("entropy_in_target", "discount"), [(True, None), (False, 0.9)])
+def test_values_with_the_entropy_are_not_compared_with_returns(entropy_in_target: bool, discount: float | None) -> None:
+    assert make_sac(discount=0.9, entropy_in_target=entropy_in_target).discount == discount
+
+
 def test_critics_are_updated_several_times_and_the_actor_once(monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm, calls = make_sac(online={"critic_updates": 7}), Counter[str]()
     update, update_actor = algorithm.update_critic, algorithm.update_actor
