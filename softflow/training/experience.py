@@ -15,7 +15,7 @@ from softflow.training.rollout import Explore, Rollout
 
 
 class Experience(ABC):
-    """A source of own episodes for one stage."""
+    """A source of own episodes."""
 
     why_anew: ClassVar[str]
     """Why episodes of a checkpoint begin anew."""
@@ -43,6 +43,10 @@ class Experience(ABC):
     @abstractmethod
     def load_state_dict(self, state: Any) -> int:
         """Continue the episodes of `state_dict`, of this source or another. Return how many begin anew."""
+
+    def next_stage(self) -> Experience | None:
+        """Return what goes on in the next stage. None, the default, if that stage starts episodes of its own."""
+        return None
 
     def checkpoint_saved(self) -> None:  # noqa: B027 (optional)
         """Note that a checkpoint contains all episodes that were returned."""

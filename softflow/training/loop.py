@@ -148,7 +148,7 @@ class Trainer:
             self.held_out.continue_stage()
         elif p.stage + 1 < len(stages):
             p.stage, p.begun, p.ended, p.done, p.evaluated = p.stage + 1, False, False, 0, 0
-            self._experience = None
+            self._experience = None if self._experience is None else self._experience.next_stage()
             self._own.clear()
 
     def _learn(self, stage: Stage, bar: StageProgress) -> None:
@@ -343,7 +343,7 @@ class Trainer:
             p.stage, p.begun, p.ended = p.stage - 1, True, True
             p.done = p.evaluated = self.held_out.evaluations[-1].done
         self._move_on(stages)
-        if state["rollout"] is not None and p.begun and not p.ended:
+        if state["rollout"] is not None and not p.ended:
             self._experience = self._new_experience()
             if begun_anew := self._experience.load_state_dict(as_arrays(state["rollout"])):
                 note(f"{begun_anew} unfinished episodes are begun anew: {self._experience.why_anew}")

@@ -85,6 +85,14 @@ class RobotExperience(Experience):
         self._spool.keep(state["taken"])
         return 0
 
+    def next_stage(self) -> RobotExperience:
+        """Go on, because the next checkpoint is the first to contain the latest episodes. Networks are published anew.
+
+        Otherwise, the next stage would learn from them a second time.
+        """
+        self._published = None
+        return self
+
     def checkpoint_saved(self) -> None:
         self._spool.keep(self._taken)
         self._taken.clear()
