@@ -11,6 +11,7 @@ from softflow.algos import Acting
 from softflow.data import Episode
 from softflow.runs.assembly import make_algorithm, make_environments, with_saved_weights
 from softflow.runs.config import TrainConfig
+from softflow.task import TaskSpec
 from softflow.task.layout import ObservationSize
 from softflow.training.experience import explorer
 from softflow.training.failures import EnvironmentErrors, Failure
@@ -44,6 +45,7 @@ class Actor:
         seed_all(run.seed)
         self._algorithm = make_algorithm(with_saved_weights(replace(config, run=run)), observation_dim, action_dim)
         self._environments = make_environments(run, environments, self._algorithm.n_action_steps)
+        self._algorithm.deployed.task = TaskSpec.from_env(self._environments)  # a foreign base acts in its units
         self._explore = explorer(self._algorithm, run.device)
 
     def execute(self, bout: Bout, acting: Acting) -> Returned:

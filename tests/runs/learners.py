@@ -25,13 +25,13 @@ def configuration(algo: str) -> TrainConfig[Any]:
     return config
 
 
-def learner(config: TrainConfig[Any], seed: int) -> Algorithm:
+def learner(config: TrainConfig[Any], seed: int, sizes: tuple[int, int] = SIZES) -> Algorithm:
     """An algorithm whose networks all differ from those of another seed."""
     torch.manual_seed(seed)
-    algorithm = make_algorithm(config, *SIZES)
-    algorithm.fit_normalizer(torch.zeros(SIZES[0]), torch.ones(SIZES[0]))
-    action = np.random.default_rng(seed).uniform(-1, 1, (50, SIZES[1]))
-    algorithm.fit_actions([Episode(np.zeros((51, SIZES[0])), action, np.zeros(50), True, False, True)])
+    algorithm = make_algorithm(config, *sizes)
+    algorithm.fit_normalizer(torch.zeros(sizes[0]), torch.ones(sizes[0]))
+    action = np.random.default_rng(seed).uniform(-1, 1, (50, sizes[1]))
+    algorithm.fit_actions([Episode(np.zeros((51, sizes[0])), action, np.zeros(50), True, False, True)])
     for _, weight in algorithm.named_weights():
         weight.data += 0.1 * torch.randn_like(weight)
     return algorithm

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from softflow.runs.actor import Actor
+from softflow.runs.assembly import make_environment
+from softflow.task import TaskSpec
 from softflow.training.experience import explorer
 from softflow.training.fleet import Bout
+from tests.cli.foreign_policies import HORIZON
 from tests.runs.learners import SIZES, configuration, learner
 
 ACTING = [
@@ -60,3 +63,19 @@ def test_a_bout_is_the_same_on_every_actor():
     for one, other in zip(first.episodes, second.episodes, strict=True):
         np.testing.assert_array_equal(one.observation, other.observation)
         np.testing.assert_array_equal(one.proposals.chunk, other.proposals.chunk)
+
+
+@pytest.mark.parametrize("policy", ["Plain", "Noisy"])
+def test_an_actor_steers_the_policy_of_another_project_in_its_units(policy):
+    config, sizes = configuration("residual"), (3, 1)
+    config.run.env, config.method.base = "Pendulum-v1", f"tests.cli.foreign_policies:{policy}"
+    config.method.horizon, config.method.n_action_steps = HORIZON, 2
+    taught = learner(config, 0, sizes)
+    taught.deployed.task = TaskSpec.from_env(make_environment(config.run))
+    returned = Actor(config, *sizes, environments=2).execute(Bout([11, 12], [0, 0]), taught.acting())
+    assert [len(one) for one in returned.episodes] == [200, 200]
+    first = returned.episodes[0]
+    torch.manual_seed(0)
+    chunk = taught.deployed.policy.propose(torch.tensor(first.observation[:1]))[0, 0, :2]
+    if policy == "Plain":  # it draws nothing
+        np.testing.assert_allclose(first.action[:2], chunk.detach(), rtol=1e-5)
