@@ -90,15 +90,16 @@ class HeldOut:
             if better:
                 winners.append((contender, others, episodes))
                 best, result, episodes = policy, other, others
-        for contender, others, replaced in winners:  # only now: an interruption before changes nothing
-            contender.deploy(others, replaced)
         low, high = result.success_ci95
         lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
         note(
             f"{stage.name} {done:,}: success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] "
             f"on {result.episodes} held-out episodes{lost}"
         )
-        self._keep(Evaluated(*where, result), algorithm.deployed, lambda policy: run(policy, FURTHER_SEEDS)[0])
+        evaluations = self._compared(Evaluated(*where, result), best, lambda policy: run(policy, FURTHER_SEEDS)[0])
+        for contender, others, replaced in winners:  # only now: an interruption before changes nothing
+            contender.deploy(others, replaced)
+        self._keep(evaluations, algorithm.deployed)
         scalars = {
             "eval/success_rate": result.success_rate,
             "eval/success_low": low,
@@ -120,17 +121,22 @@ class HeldOut:
             torch.manual_seed(seed)
             return evaluate(self.environments, act, self.config.eval_episodes, seed, errors)
 
-    def _keep(self, latest: Evaluated, deployed: BestOfN, run_further: Callable[[BestOfN], Evaluation]) -> None:
-        """Keep the latest policy, and determine which is the best and which policies are needed no longer."""
+    def _compared(
+        self, latest: Evaluated, policy: BestOfN, run_further: Callable[[BestOfN], Evaluation]
+    ) -> list[Evaluated]:
+        """Return all evaluations, with further episodes where the latest one, of `policy`, needs a comparison."""
 
         def compare(one: Evaluated) -> Evaluation:
-            policy = deployed if one.number == latest.number else load_policy(self._path(one), self.config.device)
-            further = run_further(policy)
+            compared = policy if one.number == latest.number else load_policy(self._path(one), self.config.device)
+            further = run_further(compared)
             note(f"compared on further episodes: {replace(one, further=further)}")
             return further
 
         with random_state_kept(self.config.device):  # loading a policy draws random numbers
-            evaluations = compare_latest([*self.evaluations, latest], compare)
+            return compare_latest([*self.evaluations, latest], compare)
+
+    def _keep(self, evaluations: Sequence[Evaluated], deployed: BestOfN) -> None:
+        """Keep the latest policy, and determine which is the best and which policies are needed no longer."""
         *earlier, latest = evaluations
 
         def write(folder: Path) -> None:

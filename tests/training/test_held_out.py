@@ -211,14 +211,19 @@ def test_an_interrupted_run_keeps_the_same(restorable: Any, tmp_path: Path, succ
     require_same_policies(whole, parted)
 
 
+@pytest.mark.parametrize("end", [(20, 40, 0, 0), (20, 10, 40, 0)])
 def test_an_interrupted_comparison_keeps_the_same(
-    restorable: Any, tmp_path: Path, succeed: Any, monkeypatch: pytest.MonkeyPatch
+    restorable: Any, tmp_path: Path, succeed: Any, monkeypatch: pytest.MonkeyPatch, end: tuple[int, ...]
 ) -> None:
-    """The policy in training is deployed at the end, but it seems worse than that of the offline stage."""
+    """At the end, the policy in training or the choice among two chunks wins, but seems worse than the offline stage.
+
+    Until that is settled, nothing is deployed, so the resumed run repeats all evaluations of the end.
+    """
     whole, parted = Run(restorable, tmp_path / "whole"), Run(restorable, tmp_path / "parted")
-    succeed(10, 20, 48, 20, 20, 40, 0, 0, further=(48, 20, 45))
-    whole.trainer().run()
-    succeed(10, 20, 48, 20, 20, 40, 0, 0, further=(48, 20))
+    succeed(10, 20, 48, 20, *end, further=(48, 20, 45))
+    uninterrupted = whole.trainer()
+    uninterrupted.run()
+    succeed(10, 20, 48, 20, *end, further=(48, 20))
     prescribed = held_out.evaluate
 
     def evaluate(environments: Any, act: Any, episodes: int, seed: int, errors: Any) -> tuple[Evaluation, list[Any]]:
@@ -232,9 +237,12 @@ def test_an_interrupted_comparison_keeps_the_same(
     monkeypatch.setattr(held_out, "evaluate", evaluate)
     with pytest.raises(Interrupted):
         parted.trainer().run()
-    succeed(40, 40, 0, 0, further=(45,))
-    parted.trainer(resume=True).run()
+    succeed(*end, further=(45,))
+    resumed = parted.trainer(resume=True)
+    resumed.run()
     require_same_policies(whole, parted)
+    first, second = (trainer.algorithm.state_dict()["trial"]["records"] for trainer in (uninterrupted, resumed))
+    assert first == second
 
 
 def require_same_policies(one: Run, other: Run) -> None:
