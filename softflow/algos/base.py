@@ -212,8 +212,11 @@ class Algorithm(ABC):
         return
 
     @property
-    def contenders(self) -> Sequence[Contender]:
-        """The policies that are compared with `deployed` on held-out episodes at the end of a stage, one by one."""
+    def contenders(self) -> Sequence[Sequence[Contender]]:
+        """The policies that are compared with `deployed` on held-out episodes at the end of a stage.
+
+        Of each group, at most one is deployed. The next group is compared with it.
+        """
         return ()
 
     def load_base(self, policy: ChunkPolicy) -> None:

@@ -110,8 +110,8 @@ class TrialMethod(OnlineMethod):
         self.deploy_best(self.trial)
 
     @property
-    def contenders(self) -> Sequence[Contender]:
-        """The policy in training, and the other numbers of candidates: few own episodes may not have shown the best."""
+    def contenders(self) -> Sequence[Sequence[Contender]]:
+        """The policy in training, then other numbers of candidates: few own episodes may not have shown the best."""
         trial = self.trial
         if not trial or not trial.version:
             return ()
@@ -131,7 +131,7 @@ class TrialMethod(OnlineMethod):
         latest = Contender(
             "the policy in training", lambda best: self.behaviour(self.policy, best.candidates), deploy_latest
         )
-        return [latest, *(choice(number) for number in trial.candidates if number != self.deployed.candidates)]
+        return [[latest], [choice(number) for number in trial.candidates if number != self.deployed.candidates]]
 
     def deploy_best(self, trial: Trial[Any]) -> None:
         """Deploy what own episodes have shown to be best."""

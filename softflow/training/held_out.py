@@ -59,9 +59,10 @@ class HeldOut:
     ) -> tuple[dict[str, float], list[Episode]]:
         """Evaluate the deployed policy, keep it, and return the scalars to log and the episodes that ended.
 
-        At the end of a stage, the algorithm's contenders are evaluated on the same episodes, one by one. A contender is
-        deployed if the best policy so far is worse (`Evaluated.is_worse_than`). If what is then deployed is worse than
-        the most successful policy before, both are evaluated on further episodes, once each.
+        At the end of a stage, the algorithm's contenders are evaluated on the same episodes, group by group. The most
+        successful one of a group is deployed if the best policy before it is worse (`Evaluated.is_worse_than`). If what
+        is then deployed is worse than the most successful policy before, both are evaluated on further episodes, once
+        each.
 
         Args:
             algorithm: The algorithm.
@@ -79,17 +80,23 @@ class HeldOut:
         best = algorithm.deployed
         result, episodes = run(best)
         winners = []
-        for contender in algorithm.contenders if stage_ended else ():
-            policy = contender.make(best)
-            other, others = run(policy)
-            better = Evaluated(*where, result).is_worse_than(Evaluated(*where, other))
-            note(
-                f"{contender.name} succeeds in {other.success_rate:.2f} of {result.episodes} held-out episodes, the "
-                f"best one so far in {result.success_rate:.2f}: {'it is deployed' if better else 'nothing changes'}"
-            )
-            if better:
-                winners.append((contender, others, episodes))
-                best, result, episodes = policy, other, others
+        for group in algorithm.contenders if stage_ended else ():
+            before, replaced, won = result, episodes, None
+            for contender in group:
+                policy = contender.make(best)
+                other, others = run(policy)
+                better = Evaluated(*where, before).is_worse_than(Evaluated(*where, other))
+                better = better and other.success_rate > result.success_rate
+                note(
+                    f"{contender.name} succeeds in {other.success_rate:.2f} of {result.episodes} held-out episodes, "
+                    f"the best one so far in {result.success_rate:.2f}: "
+                    f"{'it is better' if better else 'nothing changes'}"
+                )
+                if better:
+                    won = contender, others, replaced
+                    best, result, episodes = policy, other, others
+            if won:
+                winners.append(won)
         low, high = result.success_ci95
         lost = f", {result.lost} lost, {result.errors} to errors of their environment" if result.lost else ""
         note(

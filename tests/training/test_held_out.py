@@ -86,7 +86,7 @@ def test_at_the_end_the_policy_in_training_deploys_if_it_succeeds_more_often(
     assert last.counts == (in_training if deploys else deployed, 50)
     said = f"training succeeds in {in_training / 50:.2f} of 50 held-out episodes, the best one so far in "
     said += f"{deployed / 50:.2f}: "
-    assert said + ("it is deployed" if deploys else "nothing changes") in capsys.readouterr().out
+    assert said + ("it is better" if deploys else "nothing changes") in capsys.readouterr().out
     algorithm, kept = trainer.algorithm, load_policy(run.path / "checkpoints" / last.folder)
     assert isinstance(algorithm, SoftFlow) and algorithm.trial is not None
     pairs = zip(kept.policy.parameters(), algorithm.policy.parameters(), strict=True)
@@ -95,11 +95,14 @@ def test_at_the_end_the_policy_in_training_deploys_if_it_succeeds_more_often(
 
 
 @pytest.mark.parametrize("in_training", [4, 32])
-@pytest.mark.parametrize(("two", "three", "chosen"), [(22, 24, 1), (40, 42, 2), (40, 50, 3), (22, 40, 3)])
+@pytest.mark.parametrize(("two", "three", "chosen"), [(22, 24, 1), (42, 42, 2), (42, 40, 2), (41, 44, 3), (22, 40, 3)])
 def test_at_the_end_the_number_of_candidates_deploys_that_succeeds_most_often(
     restorable: Any, tmp_path: Path, succeed: Any, capsys: Any, in_training: int, two: int, three: int, chosen: int
 ) -> None:
-    """Single chunks deploy before, because there are no own episodes of two or three."""
+    """Single chunks deploy before, because there are no own episodes of two or three.
+
+    Two chunks that are better do not keep three from being chosen, which are not clearly better than two.
+    """
     run = Run(restorable, tmp_path / "run")
     succeed(10, 20, 20, 20, 20, in_training, two, three)
     trainer = run.trainer()
