@@ -40,7 +40,7 @@ from softflow.algos.optimization import descend
 from softflow.algos.policy_learner import copy_policy
 from softflow.algos.settings import ChunkCriticConfig, WarmupConfig
 from softflow.algos.steering_settings import FrozenBaseConfig
-from softflow.data import Corrections, Episode, Windows, to_torch
+from softflow.data import Corrections, Episode, Windows, divide_reward, to_torch
 from softflow.data.takeovers import human_chunks
 from softflow.policies import BestOfN, ChunkPolicy, SteeredPolicy
 from softflow.task.layout import ObservationSize
@@ -172,6 +172,10 @@ class Correction(Algorithm):
         return Corrected(self.observation, self.base_chunk, self.human_chunk)
 
     @property
+    def discount(self) -> float:
+        return self.config.step_discount
+
+    @property
     def imitates(self) -> bool:
         """Whether it imitates: the base has done so."""
         return False
@@ -186,11 +190,11 @@ class Correction(Algorithm):
         ]
 
     def learn_values(self, data: Data, progress: float) -> Scalars:
-        """Update the critic once, if there is one."""
+        """Update the critic once, if there is one, with rewards relative to the largest return of a demonstration."""
         if self.critic_learner is None:
             return {}
         windows = data.offline.sample(self.config.batch_size, self.critic_learner.critic.horizon, data.rng)
-        return self.update_critic(to_torch(windows, self.device))
+        return self.update_critic(to_torch(divide_reward(windows, data.offline.largest_return), self.device))
 
     def correct(self, data: Data, progress: float) -> Scalars:
         """Update the critic once, if there is one, then the head."""

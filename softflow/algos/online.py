@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 from torch import Tensor
 
 from softflow.algos.base import Algorithm, Data, Scalars
 from softflow.algos.policy_learner import PolicyLearner
 from softflow.algos.settings import OnlineMethodConfig
-from softflow.data import Windows, sample_mixed, to_torch
+from softflow.data import Windows, divide_reward, sample_mixed, to_torch
 from softflow.policies import ChunkPolicy
 
 
@@ -38,8 +35,7 @@ class OnlineMethod(Algorithm):
         """
         size, share = self.config.batch_size, self.config.online.offline_share
         windows = sample_mixed(data.offline, data.online, size, horizon, data.rng, share, imitable)
-        reward = windows.reward / np.float32(data.offline.largest_return)
-        return to_torch(replace(windows, reward=reward), self.device)
+        return to_torch(divide_reward(windows, data.offline.largest_return), self.device)
 
     @property
     def discount(self) -> float | None:

@@ -34,7 +34,7 @@ from softflow.data.replay import Replay
 from softflow.data.replay_rows import row_dtype
 from softflow.data.rewards import SUCCESS_REWARDS, describe_reward
 from softflow.data.takeovers import human_steps
-from softflow.data.windows import Windows, concatenate, observation_tensor, to_torch
+from softflow.data.windows import Windows, concatenate, divide_reward, observation_tensor, to_torch
 
 __all__ = [
     "SUCCESS_REWARDS",
@@ -59,6 +59,7 @@ __all__ = [
     "concatenate",
     "constant_dimensions",
     "describe_reward",
+    "divide_reward",
     "holds_corrections",
     "human_steps",
     "in_order_of",

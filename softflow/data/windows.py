@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -67,6 +67,11 @@ def observation_tensor(observation: np.ndarray, device: str | torch.device = "cp
 def concatenate(windows: Sequence[Windows[np.ndarray]]) -> Windows[np.ndarray]:
     """Concatenate `windows`, which must have the same horizon, into one batch."""
     return Windows(**{f.name: np.concatenate([getattr(w, f.name) for w in windows]) for f in fields(Windows)})
+
+
+def divide_reward(windows: Windows[np.ndarray], by: float) -> Windows[np.ndarray]:
+    """Return `windows` with all rewards divided by a number, such as `Replay.largest_return`."""
+    return replace(windows, reward=windows.reward / np.float32(by))
 
 
 def as_learned(observation: np.ndarray) -> np.ndarray:

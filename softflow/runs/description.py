@@ -93,6 +93,8 @@ def announce(
         note(f"base {inputs.base_name}: frozen; every checkpoint compares its SHA-256 with that at the start")
     elif normalizes_actions(algorithm):
         note(what_is_normalized(environments, inputs.learned_from))
+    if isinstance(config.method, ChunkCriticConfig) and any(one.name != "imitation" for one in algorithm.schedule()):
+        note(how_rewards_are_divided(inputs.learned_from))
 
 
 def why_no_reward(config: TrainConfig[Any], demonstrations: Sequence[Episode], algorithm: Algorithm) -> str | None:
@@ -137,10 +139,15 @@ def what_is_normalized(environments: VectorEnv[Any, Any, Any], learned_from: Seq
         if chosen.any():
             names = name_actions(environments, chosen)  # only indices if the action has one part
             described += f"; {what}: {names if '[' in names else f'action[{names}]'}"
+    return described
+
+
+def how_rewards_are_divided(learned_from: Sequence[Episode]) -> str:
+    """Say by what the critic divides rewards."""
     largest = max(float(np.abs(np.cumsum(episode.reward[::-1])).max()) for episode in learned_from)
     if not largest:
-        return f"{described}; there are no rewards"
-    return f"{described}; rewards are divided by {largest:.3g}, the largest absolute return of a demonstration"
+        return "demonstrations have no rewards"
+    return f"the critic divides rewards by {largest:.3g}, the largest absolute return of a demonstration"
 
 
 def how_much_is_imitated(method: Any, steps: int) -> str | None:

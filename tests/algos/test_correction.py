@@ -15,14 +15,7 @@ from softflow.algos import Correction, CorrectionConfig
 from softflow.algos.correction import Corrected
 from softflow.data import Corrections, Episode
 from softflow.policies import FlowPolicy, SteeredPolicy
-from tests.algos.softflow_toys import (
-    assert_goes_on_the_same,
-    assert_same,
-    make_data,
-    make_episode,
-    train,
-    weights,
-)
+from tests.algos.softflow_toys import assert_goes_on_the_same, assert_same, make_data, make_episode, train, weights
 
 FLOW_MATCHING = dict(flow="flow_matching", flow_options={"width": 32, "depth": 2, "steps": 4})
 COUPLING = dict(flow="coupling", flow_options={"layers": 2, "width": 16, "base": "gaussian"})
@@ -193,6 +186,14 @@ def test_the_critics_gradient_moves_the_latent(measured: Any, monkeypatch: pytes
     algorithm.load_corrections(make_corrections([[0.0, 0.0]], [[0.0, 0.0]]))
     train(algorithm, "correction", DATA, 100)
     assert measured(algorithm.policy.steer(torch.tensor([[CORRECTED]])).mean[0, 0, 0]) > 0.1
+
+
+def test_values_do_not_depend_on_the_unit_of_rewards() -> None:
+    losses = []
+    for unit in (1.0, 1024.0):
+        data = make_data([make_episode(np.linspace(-1, 1, 9), unit * np.ones(9))])
+        losses.append(train(make_algorithm(warmup={"updates": 3}), "critic_warmup", data, 3)["train/critic_loss"])
+    assert torch.equal(*losses)
 
 
 # -------------------------------------------------------------------------------------------------------- takeovers

@@ -43,10 +43,12 @@ def test_a_training_says_what_it_normalises(command: Command, demos: None) -> No
     low, high = statistics.scale
     largest = max(episode.reward[::-1].cumsum().max() for episode in learnt_from)
     assert (
-        f"actions are normalised by scales of {low:.2g} to {high:.2g}; dimensions with few values: action[1]; "
+        f"actions are normalised by scales of {low:.2g} to {high:.2g}; dimensions with few values: action[1]\n"
         in result.out
     )
-    assert f"; rewards are divided by {largest:.3g}, the largest absolute return of a demonstration\n" in result.out
+    assert (
+        f"\nthe critic divides rewards by {largest:.3g}, the largest absolute return of a demonstration\n" in result.out
+    )
     flow = normalized_flow("run")
     for name in ("center", "scale", "noise"):
         np.testing.assert_allclose(getattr(flow, name), getattr(statistics, name), rtol=1e-6)
@@ -63,7 +65,7 @@ def test_constant_actions_are_named(command: Command, demos: None) -> None:
     ]
     save_demonstrations("demos.npz", still)
     result = command(f"{TRAIN} --run-dir run --flow-options.noise 0.2 --flow-options.bounds atanh")
-    assert result.status == 0 and "; constant dimensions: action[1]; " in result.out, result
+    assert result.status == 0 and "; constant dimensions: action[1]\n" in result.out, result
     flow = normalized_flow("run")
     torch.testing.assert_close(flow.noise, 0.2 * flow.scale)
     moves = np.arctanh(0.9 * np.concatenate([e.action for e in episodes])[:, :1].astype(np.float64))
