@@ -16,8 +16,8 @@ when they are forgotten. Outcomes count in the order in which the episodes start
 their end.
 
 A trial takes 20 to 40 episodes of the challenger, or 8 if the difference is clear, so trials decide little if there are
-only 100 own episodes. Where there are held-out
-episodes, these compare what deploys with the policy in training and with the other choices at the end of the stage.
+only 100 own episodes. Where there are held-out episodes, these compare what deploys with the policy in training and
+with the other choices at the end of the stage.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ MOST_CHOICES = 4
 """Number of choices that the number of an arm has room for."""
 CAUTION_STEP, MOST_CAUTION = 1.5, 10.0
 """The factor by which a verdict changes the caution, and its largest value; the smallest is the inverse."""
+CHOICES_WINDOW = 2
+"""The number of latest episodes that count for the choices, in multiples of `trials.window`."""
 CARRIED = 3.0
 """Number of episodes that what is known counts for in a prior: the champion's record for a new challenger, all own
 episodes for a choice."""
@@ -130,7 +132,7 @@ class Trial(Generic[PolicyT]):
         self.champion, self.challenger = policy.twin(), policy.twin()
         self.version, self.caution = 0, 1.0
         self.policies = [Record(config.window), Record(config.window)]  # of champion and challenger
-        self._chosen: deque[tuple[int, Outcome]] = deque(maxlen=2 * config.window)  # choices of all own episodes
+        self._chosen: deque[tuple[int, Outcome]] = deque(maxlen=CHOICES_WINDOW * config.window)  # of all own episodes
         self._preferred: int | None = None  # the choice that held-out episodes prefer, until there are new own episodes
         self._since = 0  # episodes in this trial
 
@@ -147,11 +149,12 @@ class Trial(Generic[PolicyT]):
 
         A choice without outcomes of its own is believed to be as good as all choices together.
         """
-        every = Record(self.config.window)
+        window = CHOICES_WINDOW * self.config.window
+        every = Record(window)
         for _, outcome in self._chosen:
             every.add(outcome)
         believed = beliefs(every)[0].mean
-        records = [Record(self.config.window, _prior(believed)) for _ in self.candidates]
+        records = [Record(window, _prior(believed)) for _ in self.candidates]
         for choice, outcome in self._chosen:
             records[choice].add(outcome)
         return records

@@ -196,6 +196,16 @@ def test_a_choice_that_did_badly_is_tried_again_when_that_is_forgotten():
     assert [record.episodes for record in trial.choices] == [20, 0, 0]
 
 
+def test_all_outcomes_that_are_remembered_count_for_a_choice():
+    """The latest episodes count up to twice the window, though a policy's record ends after one."""
+    trial = make_trial(config=TrialConfig(fewest=5, most=10, window=10))
+    receive(trial, challenger=False, successes=10, failures=0, choice=1)
+    receive(trial, challenger=False, successes=0, failures=10, choice=1)
+    single, some, _ = trial.choices
+    assert len(some.outcomes) == 20 and len(trial.policies[0].outcomes) == 10
+    assert single.prior == pytest.approx((1.5, 1.5))
+
+
 @pytest.mark.parametrize(("largest", "numbers"), [(1, [1]), (2, [1, 2]), (4, [1, 2, 4]), (16, [1, 4, 16])])
 def test_the_critic_chooses_among_few_or_many(largest, numbers):
     trial = make_trial(largest)
