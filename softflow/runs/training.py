@@ -16,7 +16,7 @@ from gymnasium.vector import VectorEnv
 from softflow.algos import Algorithm
 from softflow.console import note, remark
 from softflow.data import Dataset
-from softflow.envs import resolve_env_id, time_limit
+from softflow.envs import NO_ENVIRONMENT, resolve_env_id, time_limit
 from softflow.errors import UserError, one_line
 from softflow.runs.assembly import make_environments, require_networks
 from softflow.runs.config import TrainConfig, read_config
@@ -32,12 +32,14 @@ from softflow.settings.typed import dump_yaml
 from softflow.task import TaskSpec
 from softflow.training.config import RunConfig
 from softflow.training.evaluated import Evaluated, best_of, decline, describe_best
-from softflow.training.failures import EnvironmentFailed
+from softflow.training.evaluation import HELD_OUT_SEEDS
+from softflow.training.failures import EnvironmentErrors, EnvironmentFailed
 from softflow.training.fleet import CrewFailed
 from softflow.training.global_state import environments_turn
 from softflow.training.loop import Trainer
 from softflow.training.random_state import seed_all
 from softflow.training.replays import require_room, require_whole_episodes
+from softflow.training.rollout import Rollout
 from softflow.training.run_folder import RunFolder
 from softflow.training.spool import Spool
 from softflow.training.vector import closing
@@ -122,6 +124,8 @@ def train_run(
         algorithm.deployed.task = task
         if film is not None:
             film.try_out()
+        if run.eval_episodes and run.env != NO_ENVIRONMENT:
+            _try_out(held_out, run)
         spool = _describe_to_robots(config, task)
         if inputs.has_foreign_base:
             algorithm.require_base(torch.tensor(inputs.demonstrations[0].observation[:2], device=run.device))
@@ -149,6 +153,11 @@ def _side_by_side(
 ) -> AbstractContextManager[VectorEnv[Any, Any, Any]]:
     """Make environments that are closed at the end."""
     return closing(make_environments(run, number, algorithm.n_action_steps))
+
+
+def _try_out(environments: VectorEnv[Any, Any, Any], run: RunConfig) -> None:
+    """Start an episode, so that an environment that cannot, as without a display, fails now and not after imitation."""
+    Rollout(environments, iter([HELD_OUT_SEEDS]), EnvironmentErrors(run.on_env_error)).start_episodes()
 
 
 def _describe_to_robots(config: TrainConfig[Any], task: TaskSpec) -> Spool | None:

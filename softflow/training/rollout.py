@@ -75,7 +75,7 @@ class Rollout:
             EnvironmentFailed: An environment failed, and `errors` stops the rollout.
             FloatingPointError: An action, a record or a proposed chunk is not finite.
         """
-        self._start_episodes()
+        self.start_episodes()
         running = list(self._running)
         if not running:
             return [], 0
@@ -184,8 +184,12 @@ class Rollout:
         self._seeds = chain(seeds, self._seeds)
         self._assign = partial(next, chain(arms, iter(self._assign, None)))
 
-    def _start_episodes(self) -> None:
-        """Start an episode in every environment without one, as long as there are seeds. The others become idle."""
+    def start_episodes(self) -> None:
+        """Start an episode in every environment without one, as long as there are seeds. The others become idle.
+
+        Raises:
+            EnvironmentFailed: See `execute_chunks`.
+        """
         number, last = self._environments.num_envs, ""
         for _ in range(RESET_ATTEMPTS):
             free = [index for index in range(number) if index not in self._running and index not in self._idle]

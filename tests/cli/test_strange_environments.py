@@ -104,6 +104,20 @@ def test_so_are_corrections(command: Any, demonstrations: Path) -> None:
     assert (episode.action[2:] == 0.75).all() and (episode.action[:2] != 0.75).all()
 
 
+def test_one_that_cannot_begin_stops_a_training_before_it_begins(
+    command: Any, demonstrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a machine without a display would say so after imitation."""
+
+    def reset(self: Strange, **_: Any) -> Any:
+        raise RuntimeError("no pictures here")
+
+    monkeypatch.setattr(Strange, "reset", reset)
+    result = command(TRAIN)
+    assert "RuntimeError: no pictures here" in result.error() and "imitation" not in result.out, result
+    assert not Path("run/config.yaml").exists()
+
+
 NUMBERS = {
     "success_rate": 0.25, "success": 3, "return": -1, "length": 9, "guard/flagged": 7, "_hidden": 2,
     "nan": float("nan"), "huge": 2**2000, 3: 1.0, "": 1.0, "list": [1], "is_success": np.bool_(True),
