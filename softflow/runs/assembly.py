@@ -17,6 +17,7 @@ from gymnasium.vector import VectorEnv
 from flows.registry import find_flow
 from softflow.algos import Algorithm, find_algorithm
 from softflow.algos.settings import PolicyConfig
+from softflow.algos.steering_settings import SteeredConfig
 from softflow.console import remark
 from softflow.data import SUCCESS_REWARDS, Episode, RewardKind
 from softflow.envs import make_env
@@ -24,7 +25,7 @@ from softflow.envs.registry import Env, find_mirror
 from softflow.envs.success import reward_success
 from softflow.errors import UserError, one_line
 from softflow.policies import BestOfN
-from softflow.policies.bases import is_foreign
+from softflow.policies.bases import is_foreign, open_base
 from softflow.policies.pixel_encoder import require_encoder
 from softflow.policies.weights import memory_limit
 from softflow.runs.config import TrainConfig, chosen_name, read_config
@@ -292,15 +293,18 @@ def require_policy(config: TrainConfig[Any], task: TaskSpec) -> None:
     """Check that the policy of a new run can be made for its task, before demonstrations are recorded.
 
     Raises:
-        UserError: The flow or the encoder refuses an option, the weights of the encoder cannot be read, or it cannot
-            take the observation.
+        UserError: The flow or the encoder refuses an option, the weights of the encoder cannot be read, it cannot take
+            the observation, or there is no such base of another project.
     """
     method = config.method
-    if not isinstance(method, PolicyConfig) or method.base is not None:
+    if not isinstance(method, PolicyConfig):
         return
     try:
         with torch.random.fork_rng(devices=[]):  # the networks of the run are as if there had been no check
-            method.make_policy(task.observation_size, task.action_dim)
+            if method.base is None:
+                method.make_policy(task.observation_size, task.action_dim)
+            elif isinstance(method, SteeredConfig) and is_foreign(method.base):
+                open_base(method.base, method.base_options)
     except (ValueError, ImportError, RuntimeError, OverflowError) as error:
         raise UserError(f"algorithm {chosen_name(config)!r}: {one_line(error)}") from error
 

@@ -230,3 +230,8 @@ def test_what_steers_it_is_not_steered_again(command: Any, demonstrations: Path)
     again = f"{TRAIN} --algo residual --base steered {short}".replace("run-dir steered", "run-dir again")
     message = "base steered: it steers the policy of another project, and cannot be steered again: give --base"
     assert f"{message} {MODULE}:Plain" in command(again).error()
+
+
+def test_a_base_that_is_not_there_is_refused_before_demonstrations_are_recorded(command: Any) -> None:
+    result = command("softflow-train --env peg_insertion --num-demos 2 --algo residual --base nowhere:Plain")
+    assert "cannot import 'nowhere'" in result.error() and "demonstrations" not in result.out
