@@ -101,11 +101,6 @@ class FlowQLearning(OnlineMethod):
     ) -> None:
         self.config, self.device = config, device
         flow = config.make_policy(observation_dim, action_dim)
-        if flow.flow.open_box:  # clipped chunks of mu lie at the bounds, and the flow imitates them
-            raise ValueError(
-                f"flow {config.flow!r} has a density within the bounds only, which the one-step policy reaches: use "
-                "another flow, such as flow_matching"
-            )
         self.actor = OneStepPolicy(flow, width=config.one_step.width, depth=config.one_step.depth).to(device)
         self.policy_learner = PolicyLearner(self.actor, config.imitation, config.ema_rate)
         self.policy = self.policy_learner.policy

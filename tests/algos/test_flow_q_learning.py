@@ -270,7 +270,6 @@ def test_a_saved_state_goes_on_the_same(name: str) -> None:
     [
         (dict(one_step={"width": 0}), "width: expected an integer >= 1, got 0"),
         (dict(target_candidates=0), "target_candidates must be at least 1, got 0"),
-        (dict(flow="tanh_gaussian", flow_options={"width": 8}), "'tanh_gaussian' has a density within the bounds only"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
