@@ -21,8 +21,9 @@ class OneStepPolicy(ChunkPolicy):
         chunk = clip(center + scale * mu(s, z)),  z ~ p_base(z | s),
 
     where p_base is the density of the flow's latents, and center and scale are the policy's `action_center` and
-    `action_scale`. `distillation_loss` trains mu to match the flow's chunk for the same latent. The gradient of a
-    critic reaches the policy through mu alone, so no ODE is solved to act and none is differentiated in training.
+    `action_scale`. Clipped chunks lie in [-1, 1], or strictly within if the flow has no density at the bounds.
+    `distillation_loss` trains mu to match the flow's chunk for the same latent. The gradient of a critic reaches the
+    policy through mu alone, so no ODE is solved to act and none is differentiated in training.
 
     mu has no inverse and hence no density, so the behaviour cloning loss is that of the flow. The statistics
     of observations and actions are those of the flow policy.
@@ -85,16 +86,16 @@ class OneStepPolicy(ChunkPolicy):
         return latent, self._mu(features, latent)
 
     def propose(self, observation: Tensor, n: int = 1, temperature: float = 1.0, length: int | None = None) -> Tensor:
-        return self.draw(observation, n, temperature)[1][:, :, :length].clamp(-1, 1)
+        return self._clip(self.draw(observation, n, temperature)[1][:, :, :length])
 
     def greedy(self, observation: Tensor) -> Tensor:
         """Return the chunk of mu for the mode of the base density: (B, O) -> (B, H, A)."""
         features = self.features(observation)
         mode = self.flow.base.mode(self.flow.base(features)).unflatten(-1, self.latent_shape)
-        return self._mu(features, mode.unsqueeze(1))[:, 0].clamp(-1, 1)
+        return self._clip(self._mu(features, mode.unsqueeze(1))[:, 0])
 
     def decode(self, observation: Tensor, latent: Tensor) -> Tensor:
-        return self._mu(self.features(observation), latent.unsqueeze(1))[:, 0].clamp(-1, 1)
+        return self._clip(self._mu(self.features(observation), latent.unsqueeze(1))[:, 0])
 
     def distillation_loss(self, observation: Tensor, latent: Tensor, chunk: Tensor) -> Tensor:
         """Return the mean squared difference between `chunk` and the flow's chunk for the same latent, a scalar.
@@ -121,3 +122,8 @@ class OneStepPolicy(ChunkPolicy):
         between = features.unsqueeze(1).expand(-1, latent.shape[1], -1)
         normalized = self.mu(torch.cat((between, latent.flatten(-2)), -1)).unflatten(-1, self.latent_shape)
         return torch.addcmul(self.action_center, self.action_scale, normalized)
+
+    def _clip(self, chunk: Tensor) -> Tensor:
+        """Clip chunks so that the flow has a density at them, because it imitates those of own episodes."""
+        bound = 1 - torch.finfo(chunk.dtype).eps / 2 if self.flow.open_box else 1.0
+        return chunk.clamp(-bound, bound)

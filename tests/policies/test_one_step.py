@@ -17,6 +17,7 @@ FLOWS = {
     "flow_matching": ("flow_matching", dict(width=16, depth=2, steps=3)),
     "mixture": ("coupling", dict(layers=2, width=8, components=3)),
     "bounded": ("flow_matching", dict(width=16, depth=2, steps=3, bounds="atanh")),
+    "open": ("tanh_gaussian", dict(width=16, depth=2)),
 }
 every_flow = pytest.mark.parametrize("name", FLOWS)
 
@@ -62,6 +63,12 @@ def test_the_greedy_choice_is_that_of_the_likeliest_latent(name: str) -> None:
     assert torch.equal(policy.greedy(observation), policy.decode(observation, mode))
     other = policy.decode(observation, mode + 1)
     assert not torch.isclose(policy.greedy(observation), other).all()
+
+
+def test_a_clipped_chunk_has_a_density_within_open_bounds() -> None:
+    policy, observation = make_policy("open"), observations()
+    chunk = policy.propose(observation, 4)[:, 0]
+    assert (chunk.abs() > 0.999).any() and policy.flow.log_prob(chunk, policy.features(observation)).isfinite().all()
 
 
 def test_the_distillation_loss_by_hand() -> None:
