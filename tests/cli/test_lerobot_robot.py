@@ -17,7 +17,7 @@ from tests.cli.conftest import SMALL, Command
 from tests.robot.lerobot_arm import write_packages
 
 NAMES = "{observation: [lift.pos, pan.pos, grip.pos], action: [wheel.vel, pan.pos, lift.pos, grip.pos]}"
-LINE = "softflow-robot run run --rate 20 --seconds 0.5 --episodes 2 --patience 20 --stall 9 --json --robot"
+LINE = "softflow-robot run run --rate 20 --lead 1 --seconds 0.5 --episodes 2 --patience 20 --stall 9 --json --robot"
 FOUR_ACTIONS = """
 import gymnasium
 import numpy as np

@@ -30,7 +30,7 @@ def test_a_dataset_alone_gives_a_policy_that_knows_its_task_and_acts_on_a_robot(
     task = load_dataset("d.npz").task
     assert load("first").task == task
     assert Run("first").config.run.env_options == {"task": task.describe()}
-    assert command("softflow-robot run first --robot two_routes --episodes 1 --rate 50").status == 0
+    assert command("softflow-robot run first --robot two_routes --episodes 1 --rate 50 --lead 1").status == 0
     gone_on = command(f"softflow-train --algo imitation --base first --run-dir second {SMALL}")
     assert gone_on.status == 0, gone_on
     assert load("second").task == task

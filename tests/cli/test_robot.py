@@ -78,7 +78,7 @@ def test_two_routes(tmp_path: Path, command: Any) -> None:
     (tmp_path / "small.yaml").write_text(SMALL.partition("critic")[0] + "imitation: {updates: 4}\n")
     assert train.main(settings) == 0
     result = command(
-        "softflow-robot run routes --robot two_routes --episodes 1 --rate 50 --patience 20 --stall 9 --json"
+        "softflow-robot run routes --robot two_routes --episodes 1 --rate 50 --lead 1 --patience 20 --stall 9 --json"
     )
     assert result.status == 0 and json.loads(result.out)["episodes"] == 1
 
