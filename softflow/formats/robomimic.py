@@ -22,7 +22,7 @@ from softflow.formats.flat import (
     BOUNDS_ASSUMED,
     MOST_CHANNELS,
     action_parts,
-    column,
+    finite_column,
     require_flags,
     solved_steps,
 )
@@ -182,7 +182,7 @@ def _steps(path: Path, arrays: Mapping[str, h5py.Dataset], wanted: TaskSpec | No
 
     read = read_arrays(path, {name: arrays[name] for name in (ACTIONS, REWARDS, DONES) if name in arrays})
     action_parts(read[ACTIONS], wanted)
-    rewards = column(REWARDS, read[REWARDS]) if REWARDS in read else None
+    rewards = finite_column(REWARDS, read[REWARDS]) if REWARDS in read else None
     dones = require_flags(DONES, read[DONES]) if DONES in read else None
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1 or not lengths[ACTIONS]:

@@ -75,6 +75,26 @@ def test_damaged_episodes_are_left_out_and_listed(datasets: list[str], command: 
             np.testing.assert_array_equal(episode.observation, expected[index].observation)
 
 
+def test_rewards_of_an_episode_that_is_left_out_do_not_decide_what_a_success_is(
+    datasets: list[str], command: Command
+) -> None:
+    """One NaN would turn all other episodes into failures."""
+    with h5py.File("robomimic.hdf5", "r+") as robomimic, h5py.File("minari/data/main_data.hdf5", "r+") as minari:
+        robomimic["data/demo_1/rewards"][2] = np.nan
+        minari["episode_1/rewards"][2] = np.nan
+        del minari["episode_3/truncations"]
+        minari["episode_3/truncations"] = [False]
+    expected = load_dataset("d.npz").episodes
+    assert all(episode.is_success for episode in expected)
+    places = {"robomimic.hdf5": {1: "data/demo_1: rewards[2] is nan"}, "minari": {1: "episode_1: rewards[2] is nan"}}
+    places["minari"][3] = "episode_3: there are "
+    for name, left_out in places.items():
+        result = command(f"softflow-data filter {name} {name}.npz --drop-damaged")
+        assert result.status == 0 and all(f"left out: {place}" in result.err for place in left_out.values())
+        kept = load_dataset(f"{name}.npz").episodes
+        assert len(kept) == len(expected) - len(left_out) and all(episode.is_success for episode in kept)
+
+
 def test_nothing_is_written_if_every_episode_is_damaged(datasets: list[str], command: Command) -> None:
     with h5py.File("robomimic.hdf5", "r+") as file:
         for episode in file["data"].values():
