@@ -250,6 +250,14 @@ def test_a_success_is_true_or_false(tmp_path: Path) -> None:
         read_dataset(root)
 
 
+@pytest.mark.parametrize("name", ["next.done", "next.terminated", "next.truncated"])
+def test_an_end_is_true_or_false(name: str, tmp_path: Path) -> None:
+    """NaN would count as True, so that no value is bootstrapped from an episode that was cut off."""
+    root = write_numbers(tmp_path / "one", [STEP | {name: np.array([0, np.nan], np.float32)}])
+    with pytest.raises(DemonstrationError, match=f"episode 0: {name} has the value nan, expected 0 and 1 alone"):
+        read_dataset(root)
+
+
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (
         "softflow.formats.lerobot.episodes",

@@ -91,8 +91,9 @@ def _episode(
             observations[part.name] = part.unpack(array)
         else:
             observations[part.name] = arranged(array, feature.as_part(), part)
-    reached = require_flags(SUCCESS, said.get(SUCCESS, np.zeros(steps)))
-    terminated, truncated = _ending({name: bool(values[-1]) for name, values in said.items()})
+    flags = {name: require_flags(name, values) for name, values in said.items() if name != REWARD}
+    reached = flags.get(SUCCESS, np.zeros(steps, np.bool_))
+    terminated, truncated = _ending({name: bool(values[-1]) for name, values in flags.items()})
     return Episode.from_native(
         task,
         observations,
