@@ -104,6 +104,11 @@ def nan_action(values: list[Any]) -> Any:
     return pa.array([*values[:-1], [0.1, float("nan")]], pa.list_(pa.float32(), 2))
 
 
+def uneven(values: list[Any]) -> Any:
+    """The numbers of two rows are as many as before."""
+    return pa.array([*values[:13], [*values[13], 0.1], values[14][1:], *values[15:]], pa.list_(pa.float32()))
+
+
 VIDEOS: list[tuple[Damage, str]] = [
     (write(INFO, b"{"), "meta/info.json is not JSON .*: copy the dataset again"),
     (write(INFO, b"[" * 90_000), "meta/info.json is not JSON .nested too deeply"),
@@ -141,6 +146,7 @@ VIDEOS: list[tuple[Damage, str]] = [
     (drop(DATA, "frame_index"), "file-000.parquet has no column frame_index"),
     (column(DATA, "action", lambda values: [str(one) for one in values]), "has string in action, expected numbers"),
     (column(DATA, "next.reward", lambda values: [None, *values[1:]]), "in next.reward, expected numbers, none missing"),
+    (column(DATA, "action", uneven), "episode 1: .* has rows of different lengths in action: copy or record"),
     (column(DATA, "action", nan_action), "episode 2: .*= nan of action 13 is outside its bounds"),
     (column(DATA, "episode_index", lambda values: values[::-1]), "does not hold the 12 steps of episode 0 where they"),
     (column(DATA, "frame_index", lambda values: [0, *values[:-1]]), "by its column frame_index"),
