@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from softflow.data import DemonstrationError, read_dataset
+from softflow.data.damage import leaving_out_damaged
 from softflow.data.row_file import RowFile
 from softflow.files import SIZE_LIMITS
 from tests.damage import flip
@@ -203,6 +204,34 @@ def test_damage_is_one_clear_line(
         read_dataset(root)
     assert str(caught.value).startswith(f"{root}: ") and "\n" not in str(caught.value)
     assert "LeRobotReader fails" not in str(caught.value)
+
+
+def scratched_video(root: Path) -> None:
+    """Overwrite bytes of a frame of the second episode."""
+    content = bytearray((root / VIDEO).read_bytes())
+    content[2864:2904] = bytes(40)
+    (root / VIDEO).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("v061_image", picture(png((64, 64))[:-30])),
+        ("v061_image", column(DATA, "next.reward", lambda values: [*values[:20], None, *values[21:]])),
+        ("v061_video", scratched_video),
+        ("v061_video", column(EPISODES, f"videos/{CAMERA}/from_timestamp", lambda values: [0, 1e6, 2.5])),
+    ],
+    ids=range(4),
+)
+def test_a_damaged_episode_can_be_left_out(name: str, damage: Damage, tmp_path: Path) -> None:
+    whole = read_dataset(copy_of(name, tmp_path / "whole")).episodes
+    damage(root := copy_of(name, tmp_path))
+    with leaving_out_damaged() as left_out:
+        kept = read_dataset(root).episodes
+    assert len(left_out) == 1 and left_out[0].startswith("episode 1: ")
+    for episode, expected in zip(kept, (whole[0], whole[2]), strict=True):
+        np.testing.assert_array_equal(episode.observation, expected.observation)
+        np.testing.assert_array_equal(episode.action, expected.action)
 
 
 @pytest.mark.parametrize(

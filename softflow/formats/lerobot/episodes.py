@@ -66,15 +66,15 @@ def _episodes(root: Path, info: Info, recordings: Sequence[Recording], recorded:
             cameras[camera.name] = opened.enter_context(closing(CameraFrames(root, camera, info.fps)))
         take_room(root, recorded.task, [recording.length for recording in recordings])
         for recording, table in zip(recordings, episode_tables(root, recordings, columns), strict=True):
-            arrays = {}
-            for name, feature in used.items():
-                if name in cameras:
-                    arrays[name] = cameras[name].read(*recording.videos[name], recording.length)
-                else:
-                    arrays[name] = (pictures if feature.is_image else numbers)(recording.data, table, feature)
-            said = {label.name: numbers(recording.data, table, label).reshape(-1) for label in labels}
-            action = numbers(recording.data, table, recorded.action)[:, recorded.order]
             with reading_episode(f"episode {recording.index}"):
+                arrays = {}
+                for name, feature in used.items():
+                    if name in cameras:
+                        arrays[name] = cameras[name].read(*recording.videos[name], recording.length)
+                    else:
+                        arrays[name] = (pictures if feature.is_image else numbers)(recording.data, table, feature)
+                said = {label.name: numbers(recording.data, table, label).reshape(-1) for label in labels}
+                action = numbers(recording.data, table, recorded.action)[:, recorded.order]
                 episodes.append(_episode(recorded, arrays, action, said))
     return episodes
 
