@@ -52,6 +52,7 @@ def test_damaged_episodes_are_left_out_and_listed(datasets: list[str], command: 
         file["data/demo_1/obs/observation"][3, 1] = np.nan
         del file["data/demo_2/rewards"]
         file["data/demo_2/rewards"] = np.zeros(2)
+        del file["data/demo_3/actions"]
     with h5py.File("minari/data/main_data.hdf5", "r+") as file:
         file["episode_1/observations"][3, 1] = np.inf
     wrong = "observation observation[1] is {}, not a finite float32, at step 3"
@@ -63,10 +64,14 @@ def test_damaged_episodes_are_left_out_and_listed(datasets: list[str], command: 
     expected = load_dataset("d.npz").episodes
     for name, places, kept in (
         ("minari", [f"episode_1: {wrong.format('inf')}"], [0, 2, 3]),
-        ("robomimic.hdf5", ["data/demo_2: the arrays hold", f"data/demo_1: {wrong.format('nan')}"], [0, 3]),
+        (
+            "robomimic.hdf5",
+            ["data/demo_3: it has no actions", "data/demo_2: the arrays hold", f"data/demo_1: {wrong.format('nan')}"],
+            [0],
+        ),
     ):
         result = command(f"softflow-data filter {name} {name}.npz --drop-damaged")
-        number = "1 damaged episode" if len(places) == 1 else "2 damaged episodes"
+        number = "1 damaged episode" if len(places) == 1 else "3 damaged episodes"
         assert result.status == 0 and result.out.endswith(f" steps; {number} left out\n")
         lines = [line for line in result.err.splitlines() if "left out: " in line]
         assert all(map(str.startswith, lines, [f"{name}: left out: {place}" for place in places]))
