@@ -208,6 +208,15 @@ def read_demonstrations(config: RunConfig, given: Dataset | DemonstrationFile) -
         dataset = fitting(task, given, name)
     else:
         raise UserError(f"{name} has no episode: give at least one")
+    return as_learnt(config, dataset, name)
+
+
+def as_learnt(config: RunConfig, dataset: Dataset, name: str) -> Dataset:
+    """Return demonstrations of the task of a run with the successes and rewards that the run learns from.
+
+    Raises:
+        UserError: Their rewards were replaced by others than those of the run. The message begins with their `name`.
+    """
     dataset = _judged(config, dataset, name)
     if config.demos_success == "all":
         successes, number = sum(episode.is_success for episode in dataset.episodes), len(dataset.episodes)
