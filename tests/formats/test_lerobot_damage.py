@@ -135,6 +135,10 @@ VIDEOS: list[tuple[Damage, str]] = [
     (feature(CAMERA, shape=[50_000, 50_000, 3]), "the video of .* takes 292,500 MB, more than"),
     (feature(CAMERA, dtype="image"), f"has no column {CAMERA}"),
     (partial(rename, old=CAMERA, new="observation.../../x"), "has a slash in its name"),
+    (
+        write(STATS, b'{"action": {"min": [-0.1, -0.1], "max": [0.1, 0.1]}}'),
+        "episode 0: .* -0.1 ... 0.1, the extremes in the statistics of the dataset: compute these with lerobot, or",
+    ),
     (write(STATS, b"{}"), "meta/stats.json has no min of action: compute the statistics with lerobot"),
     (
         lambda root: (root / STATS).unlink(),

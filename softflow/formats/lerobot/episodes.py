@@ -22,6 +22,7 @@ from softflow.formats.lerobot.video import CameraFrames
 from softflow.formats.parts import arranged
 from softflow.formats.room import take_room
 from softflow.task import TaskSpec
+from softflow.task.actions import ActionOutOfBounds
 
 REWARD, SUCCESS, DONE = "next.reward", "next.success", "next.done"
 TERMINATED, TRUNCATED = "next.terminated", "next.truncated"
@@ -91,6 +92,14 @@ def _episode(
             observations[part.name] = part.unpack(array)
         else:
             observations[part.name] = arranged(array, feature.as_part(), part)
+    if recorded.is_bounded_by_statistics and np.isfinite(action).all():
+        try:
+            task.unit_actions(action)
+        except ActionOutOfBounds as error:
+            raise ValueError(
+                f"{error}, the extremes in the statistics of the dataset: compute these with lerobot, or name the "
+                "environment, whose bounds are then used"
+            ) from error
     flags = {name: require_flags(name, values) for name, values in said.items() if name != REWARD}
     reached = flags.get(SUCCESS, np.zeros(steps, np.bool_))
     terminated, truncated = _ending({name: bool(values[-1]) for name, values in flags.items()})
