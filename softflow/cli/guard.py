@@ -30,8 +30,8 @@ class GuardConfig:
     run: Positional[str]
     """Run folder of the imitated policy, or the folder of one of its checkpoints."""
     demos: str
-    """Demonstrations that the run was not trained on: a file or folder of a known format. Failed ones are used up to
-    their last reward."""
+    """Demonstrations that the run was not trained on: a file or folder of a known format. They are judged and
+    rewarded as those of the run, and the steps that its rule `imitate` finds worth imitating are used."""
     out: str
     """Folder to write. It must not exist."""
     quantile: float = 0.05

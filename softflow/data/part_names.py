@@ -186,7 +186,15 @@ def _with_action(dataset: Dataset, wanted: TaskSpec, acted: Sources) -> Dataset:
     columns = [int(learnt[index]) for index in order if is_free[index]]
     parts = _parts({part.name: part.size for part in wanted.action}, [(whole.low[i], whole.high[i]) for i in order])
     task = replace(dataset.task, action=parts)
-    episodes = [replace(episode, action=episode.action[:, columns], task=task) for episode in dataset.episodes]
+    episodes = [
+        replace(
+            episode,
+            action=episode.action[:, columns],
+            proposals=None if episode.proposals is None else episode.proposals.with_columns(columns),
+            task=task,
+        )
+        for episode in dataset.episodes
+    ]
     return Dataset(episodes, task)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,10 @@ class Proposals:
         """Return those of the first `steps` steps of the episode. None if there are none."""
         number = int(np.searchsorted(self.step, steps))
         return Proposals(self.step[:number], self.chunk[:number], self.own[:number]) if number else None
+
+    def with_columns(self, columns: Sequence[int]) -> Proposals:
+        """Return the same proposals with the numbers of their actions in another order, or with some of them."""
+        return Proposals(self.step, self.chunk[..., columns], self.own)
 
     def require_fit(self, steps: int, action_dim: int) -> None:
         """Raise `ValueError` unless the proposals fit an episode of `steps` actions (T, A)."""

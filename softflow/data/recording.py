@@ -14,13 +14,14 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from softflow.data.damage import reading_episode
 from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
 from softflow.data.proposals import Proposals
@@ -145,8 +146,8 @@ class RecordingReader(DatasetReader):
                 raise ValueError("this is no recording of softflow-robot")
             version, task, arm = _read_header(file.readline(TEXT_LIMIT))
             begin, content = file.tell(), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        episodes = _episodes(_records(content, begin, version, task), task)
-        return Dataset([replace(episode, arm=arm) for episode in episodes], task)
+        records = _records(content, begin, version, task)
+        return Dataset([replace(episode, arm=arm) for episode in _episodes(records, task)], task)
 
 
 def _record_dtype(task: TaskSpec, version: int) -> np.dtype[Any]:
@@ -187,20 +188,21 @@ def _records(content: mmap.mmap, at: int, version: int, task: TaskSpec) -> Itera
         at += of_kind.itemsize
 
 
-def _episodes(records: Iterator[NDArray[Any]], task: TaskSpec) -> Iterator[Episode]:
+def _episodes(records: Iterator[NDArray[Any]], task: TaskSpec) -> list[Episode]:
     steps, chunks = list[NDArray[Any]](), list[tuple[int, NDArray[Any]]]()
-    for record in records:
-        kind = record["kind"][0]
-        if kind == STEP:
+    episodes, begun = list[Episode](), 0
+    for record in chain(records, [None]):
+        if record is not None and record["kind"][0] == STEP:
             steps.append(record)
-        elif kind == CHUNK:
+        elif record is not None and record["kind"][0] == CHUNK:
             chunks.append((len(steps), record))
         else:
             if steps:  # or nothing was begun after the last episode
-                yield _episode(np.concatenate(steps), chunks, record, task)
+                with reading_episode(f"episode {begun}"):
+                    episodes.append(_episode(np.concatenate(steps), chunks, record, task))
+                begun += 1
             steps, chunks = [], []
-    if steps:
-        yield _episode(np.concatenate(steps), chunks, None, task)
+    return episodes
 
 
 def _episode(

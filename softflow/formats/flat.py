@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from softflow.data.damage import REPAIR
 from softflow.data.part_names import RecordedParts
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from softflow.task.parts import UNNAMED, joined
@@ -66,6 +67,21 @@ def require_flags(name: str, array: np.ndarray) -> np.ndarray:
     if wrong := sorted(set(np.unique(flags).tolist()) - {0, 1}):
         raise ValueError(f"{name} has the value {wrong[0]:g}, expected 0 and 1 alone: write 1 for true and 0 for false")
     return flags != 0
+
+
+def finite_column(name: str, array: np.ndarray) -> np.ndarray:
+    """Return an array (N,) or (N, 1) of an episode as (N,).
+
+    Rewards of all episodes together say what a success is, so those of a damaged one must not be among them.
+
+    Raises:
+        ValueError: It has another shape, or a number that is not finite.
+    """
+    numbers = column(name, array)
+    if not (finite := np.isfinite(numbers)).all():
+        step = int(finite.argmin())
+        raise ValueError(f"{name}[{step}] is {numbers[step]}, not finite: {REPAIR}")
+    return numbers
 
 
 def column(name: str, array: np.ndarray) -> np.ndarray:

@@ -49,6 +49,16 @@ def find_array(file: h5py.File, name: str) -> h5py.Dataset | None:
     return found
 
 
+def holds_numbers(file: h5py.File, name: str) -> bool:
+    """Return whether the array with a name has numbers for each row, and not texts or nothing.
+
+    Raises:
+        ValueError: It is something else than an array, a link, or stored in another file.
+    """
+    found = _find(file, name, h5py.Dataset)
+    return found is not None and found.dtype.kind in "biuf" and bool(found.shape) and 0 not in found.shape[1:]
+
+
 def find_bytes(file: h5py.File, name: str) -> h5py.Dataset | None:
     """Return the array with a name, whose rows are bytes of the same or of variable length; None if there is none.
 

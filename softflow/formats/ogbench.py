@@ -53,6 +53,8 @@ class OGBenchReader(DatasetReader):
             raise ValueError(f"there is no {', '.join(missing)}: OGBench's datasets have {', '.join(REQUIRED)}")
         if COMPACT in arrays:
             raise ValueError("it was loaded with compact_dataset: load it without, and save it again")
+        if MASKS not in arrays:
+            _require_play(path, has_following=FOLLOWING in arrays)
         require_rows(arrays)
         task = task_of(path, arrays["observations"], arrays["actions"], wanted)
         arrays |= {name: require_flags(name, arrays[name]) for name in ("terminals", MASKS) if name in arrays}
@@ -73,6 +75,18 @@ class OGBenchReader(DatasetReader):
             episodes = _recordings(arrays, task)
             remark(f"{path}: there are no {MASKS} of a task, so {len(episodes)} recordings are read without reward")
         return Dataset(episodes, task)
+
+
+def _require_play(path: Path, has_following: bool) -> None:
+    """Refuse arrays without masks that OGBench's play data do not have, because their last row is no step."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    others = ("timeouts",) if has_following else ("timeouts", "rewards")  # loaded arrays may have rewards
+    if found := [name for name in others if f"{name}.npy" in names]:
+        raise ValueError(
+            f"it has {' and '.join(found)} but no {MASKS}, so it is not a dataset of OGBench: if its arrays are laid "
+            "out as those of D4RL, save them in an HDF5 file (docs/how-to/datasets.md#d4rl)"
+        )
 
 
 def _transitions(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

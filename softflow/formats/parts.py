@@ -79,7 +79,14 @@ def _described(name: str, recorded: ObservationPart, wanted: ObservationPart | N
     if recorded.is_image or wanted.is_image:
         return wanted if (recorded.shape, recorded.dtype) == (wanted.shape, wanted.dtype) else stored
     # A single number may be stored as one along an axis.
-    return wanted if recorded.shape in (wanted.shape, (*wanted.shape, 1)) else stored
+    is_same = recorded.shape in (wanted.shape, (*wanted.shape, 1)) and not _is_in_another_order(recorded, wanted)
+    return wanted if is_same else stored
+
+
+def _is_in_another_order(recorded: ObservationPart, wanted: ObservationPart) -> bool:
+    """Return whether a number has the same name in both parts, but another index. Other names may mean the same."""
+    places = {name: index for index, name in enumerate(recorded.names or ())}
+    return any(places.get(name, index) != index for index, name in enumerate(wanted.names or ()))
 
 
 def arranged(array: np.ndarray, recorded: ObservationPart, part: ObservationPart) -> np.ndarray:

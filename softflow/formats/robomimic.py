@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +22,7 @@ from softflow.formats.flat import (
     BOUNDS_ASSUMED,
     MOST_CHANNELS,
     action_parts,
-    column,
+    finite_column,
     require_flags,
     solved_steps,
 )
@@ -65,7 +65,8 @@ class RobomimicReader(DatasetReader):
         from softflow.formats.hdf5 import names_in, open_hdf5
 
         with open_hdf5(path) as file:
-            return RecordedParts(tuple(_recorded(file, _demonstrations(names_in(file, "data"))[0]).values()))
+            recorded, _ = _recorded(file, _demonstrations(names_in(file, "data"))[0], ())
+            return RecordedParts(tuple(recorded.values()))
 
     def read(self, path: Path, wanted: TaskSpec | None = None) -> Dataset:
         """See `DatasetReader.read`. Without a task, the bounds of actions are -1 and 1."""
@@ -73,13 +74,19 @@ class RobomimicReader(DatasetReader):
 
         with open_hdf5(path) as file:
             demonstrations = _demonstrations(names_in(file, "data"))
-            recorded = _recorded(file, demonstrations[0])
-            observed = observed_parts(list(recorded.values()), wanted.observation if wanted is not None else None)
-            found = {name: _found(file, name, observed) for name in demonstrations}
+            parts = wanted.observation if wanted is not None else None
+            recorded, no_numbers = _recorded(file, demonstrations[0], [part.name for part in parts or ()])
+            observed = observed_parts(list(recorded.values()), parts)
+            found: dict[str, dict[str, h5py.Dataset]] = {}
+            for name in demonstrations:
+                with reading_episode(f"data/{name}"):
+                    found[name] = _found(file, name, observed)
+            _require_some(found)
             _require_same_columns(found)
             require_modest(path, [array for arrays in found.values() for array in arrays.values()])
             assumed = list(observed.assumptions)
             if wanted is None:
+                assumed += [f"{OBSERVATIONS}/{name} is not made of numbers and is left out" for name in no_numbers]
                 _require_known_axes(recorded.values())
                 assumed.append(BOUNDS_ASSUMED)
             if filters := names_in(file, "mask"):
@@ -88,8 +95,7 @@ class RobomimicReader(DatasetReader):
             for name, arrays in found.items():
                 with reading_episode(f"data/{name}"):
                     steps[name] = _steps(path, arrays, wanted)
-            if not steps:
-                raise ValueError("every demonstration is damaged")
+            _require_some(steps)
             task = _task(path, next(iter(steps.values())).actions, observed, wanted)
             solved = _solved(steps, assumed)
             take_room(path, task, [len(one.actions) for one in steps.values()])
@@ -114,13 +120,21 @@ def _demonstrations(names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: (int(name.removeprefix(DEMONSTRATION)), name))
 
 
-def _recorded(file: h5py.File, demonstration: str) -> dict[str, ObservationPart]:
-    """Describe the observations of a demonstration by their names."""
-    from softflow.formats.hdf5 import find_array, names_in
+def _recorded(
+    file: h5py.File, demonstration: str, wanted: Collection[str]
+) -> tuple[dict[str, ObservationPart], list[str]]:
+    """Describe the observations of a demonstration by their names.
+
+    Those that are not made of numbers, such as texts, are left out and returned by name, unless they are `wanted`.
+    """
+    from softflow.formats.hdf5 import find_array, holds_numbers, names_in
 
     group = f"data/{demonstration}/{OBSERVATIONS}"
-    recorded = {}
+    recorded, left_out = dict[str, ObservationPart](), list[str]()
     for name in names_in(file, group):
+        if name not in wanted and not holds_numbers(file, f"{group}/{name}"):
+            left_out.append(name)
+            continue
         array = find_array(file, f"{group}/{name}")
         if array is None:
             raise ValueError(f"{group}/{name} cannot be read: copy or record the file again")
@@ -131,7 +145,7 @@ def _recorded(file: h5py.File, demonstration: str) -> dict[str, ObservationPart]
         raise ValueError(
             f"there is no {group}: let robomimic's dataset_states_to_obs.py extract the observations from the states"
         )
-    return recorded
+    return recorded, left_out
 
 
 def _require_known_axes(recorded: Iterable[ObservationPart]) -> None:
@@ -153,8 +167,14 @@ def _found(file: h5py.File, demonstration: str, observed: Observed) -> dict[str,
     names = (*observations, *following, ACTIONS, REWARDS, DONES)
     found = {name: find_array(file, f"data/{demonstration}/{name}") for name in names}
     if missing := [name for name in (*observations, ACTIONS) if found[name] is None]:
-        raise ValueError(f"data/{demonstration} has no {', '.join(missing)}: extract the observations again")
+        raise ValueError(f"it has no {', '.join(missing)}: extract the observations again")
     return {name: array for name, array in found.items() if array is not None}
+
+
+def _require_some(whole: Collection[str]) -> None:
+    """Raise `ValueError` if no demonstration is left, because all of them are damaged."""
+    if not whole:
+        raise ValueError("every demonstration is damaged")
 
 
 def _require_same_columns(found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -182,7 +202,7 @@ def _steps(path: Path, arrays: Mapping[str, h5py.Dataset], wanted: TaskSpec | No
 
     read = read_arrays(path, {name: arrays[name] for name in (ACTIONS, REWARDS, DONES) if name in arrays})
     action_parts(read[ACTIONS], wanted)
-    rewards = column(REWARDS, read[REWARDS]) if REWARDS in read else None
+    rewards = finite_column(REWARDS, read[REWARDS]) if REWARDS in read else None
     dones = require_flags(DONES, read[DONES]) if DONES in read else None
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1 or not lengths[ACTIONS]:

@@ -13,6 +13,7 @@ from softflow.console import remark
 from softflow.data import (
     Dataset,
     Episode,
+    ImitationRule,
     check_compatible,
     in_order_of,
     load_demonstrations,
@@ -23,7 +24,7 @@ from softflow.errors import UserError
 from softflow.policies import ChunkGuard
 from softflow.policies.pixel_encoder import ENCODED_AT_ONCE
 from softflow.runs.assembly import config_path_of, load_run, make_mirror
-from softflow.runs.given_demonstrations import DEMONSTRATIONS, identity
+from softflow.runs.given_demonstrations import DEMONSTRATIONS, as_learnt, identity
 from softflow.training.evaluated import read_evaluation
 from softflow.training.run_folder import RunFolder
 
@@ -63,6 +64,7 @@ def make_guard(
         ChunkGuard(policy)  # before anything else is found wrong with the demonstrations
     except ValueError as error:
         raise UserError(f"cannot calibrate a guard of {run}: {error}") from error
+    name = "demos" if isinstance(held_out, Dataset) else str(held_out)
     if not isinstance(held_out, Dataset):
         held_out = read_dataset(held_out, wanted=deployed.task)
     if deployed.task is not None:
@@ -71,6 +73,7 @@ def make_guard(
             deployed.task.require_same(held_out.task, "the held-out demonstrations are of another task than the policy")
     episodes = held_out.episodes
     check_compatible(episodes, policy.observation_size, policy.action_dim)
+    episodes = as_learnt(config.run, held_out, name).episodes
     learned = _learned_from(run)
     if known := len(set(map(identity, learned)) & set(map(identity, episodes))):
         raise UserError(
@@ -92,8 +95,9 @@ def make_guard(
         def summary(rows: np.ndarray) -> np.ndarray:
             return guard.summary(torch.as_tensor(rows), "learned").numpy()
 
-        observation, chunk = map(torch.as_tensor, whole_chunks(episodes, policy.horizon))
-        guard.calibrate(torch.as_tensor(whole_chunks(seen, 1, summary)[0]), observation, chunk, quantile)
+        rule = ImitationRule(config.run.imitate).choose(learned).rule
+        observation, chunk = map(torch.as_tensor, whole_chunks(episodes, policy.horizon, imitate=rule))
+        guard.calibrate(torch.as_tensor(whole_chunks(seen, 1, summary, rule)[0]), observation, chunk, quantile)
     except ValueError as error:
         raise UserError(f"cannot calibrate a guard of {run}: {error}") from error
     loaded.say_choice()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
@@ -23,6 +24,7 @@ from softflow.data import (
     read_dataset,
     save_demonstrations,
 )
+from softflow.data.imitable import episode_return
 from softflow.data.part_names import Renaming
 from softflow.errors import UserError
 from softflow.runs.assembly import environment_maker, make_environment
@@ -206,8 +208,16 @@ def read_demonstrations(config: RunConfig, given: Dataset | DemonstrationFile) -
         dataset = fitting(task, given, name)
     else:
         raise UserError(f"{name} has no episode: give at least one")
-    if dataset.task is not None and dataset.task.success != config.success:
-        note(f"{name} was judged by success {dataset.task.success!r}, this run by {config.success!r}")
+    return as_learnt(config, dataset, name)
+
+
+def as_learnt(config: RunConfig, dataset: Dataset, name: str) -> Dataset:
+    """Return demonstrations of the task of a run with the successes and rewards that the run learns from.
+
+    Raises:
+        UserError: Their rewards were replaced by others than those of the run. The message begins with their `name`.
+    """
+    dataset = _judged(config, dataset, name)
     if config.demos_success == "all":
         successes, number = sum(episode.is_success for episode in dataset.episodes), len(dataset.episodes)
         note(f"{name}: all {number} demonstrations count as successes, {successes} of which are recorded as such")
@@ -217,6 +227,24 @@ def read_demonstrations(config: RunConfig, given: Dataset | DemonstrationFile) -
 
 def _name(given: Dataset | DemonstrationFile) -> str:
     return given.path if isinstance(given, DemonstrationFile) else "demos"
+
+
+def _judged(config: RunConfig, dataset: Dataset, name: str) -> Dataset:
+    """Return demonstrations that another rule has judged, judged by the return if that is the rule of the run."""
+    task, rule = dataset.task, SuccessRule(config.success)
+    if task is None or task.success == rule.text:
+        return dataset
+    if math.isnan(rule.threshold):
+        note(f"{name} was judged by success {task.success!r}, this run by {rule.text!r}")
+        return dataset
+    task = replace(task, success=rule.text)
+    episodes = [
+        replace(episode, is_success=episode_return(episode) >= rule.threshold, task=task)
+        for episode in dataset.episodes
+    ]
+    number = sum(episode.is_success for episode in episodes)
+    note(f"{name}: {number} of {len(episodes)} demonstrations have a return of at least {rule.threshold:g}: successes")
+    return Dataset(episodes, task)
 
 
 def _rewarded(config: RunConfig, dataset: Dataset, name: str) -> Dataset:

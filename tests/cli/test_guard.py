@@ -71,6 +71,27 @@ def test_a_guard_counts_in_evaluations(held_out: None, command: Any, measured: A
     assert watching["replaced"] == 0 and watching["unlikely"] == watching["flagged"]
 
 
+@pytest.mark.parametrize("reward", ["sparse", "steps"])
+def test_held_out_demonstrations_are_read_as_the_run_learns_from_them(reward: str, command: Any) -> None:
+    """Recordings of a robot may say neither rewards nor successes, and the run's settings say both."""
+    task = TaskSpec((ObservationPart("joint", (2,)),), (ActionPart("arm", (-1.0,), (1.0,)),), rate=10.0)
+    rng = np.random.default_rng(0)
+    for name in ("learnt", "held_out"):
+        episodes = [
+            Episode(rng.normal(size=(31, 2)), rng.uniform(-1, 1, (30, 1)), np.zeros(30), False, True, False)
+            for _ in range(2)
+        ]
+        save_demonstrations(f"{name}.npz", episodes, task)
+    train = (
+        "softflow-train --algo imitation --env none --demos learnt.npz --demos-success all --run-dir run --threads 1"
+    )
+    train += f" --reward {reward} --horizon 4 --n-action-steps 2 --batch-size 16 --imitation.updates 4"
+    assert command(train).status == 0
+    with pytest.warns(UserWarning, match="the guard flags few chunks"):
+        result = command("softflow-guard run --demos held_out.npz --out guard")
+    assert result.status == 0 and " quantile of 54 held-out chunks\n" in result.out, result
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

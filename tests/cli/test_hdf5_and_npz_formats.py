@@ -52,6 +52,7 @@ def test_damaged_episodes_are_left_out_and_listed(datasets: list[str], command: 
         file["data/demo_1/obs/observation"][3, 1] = np.nan
         del file["data/demo_2/rewards"]
         file["data/demo_2/rewards"] = np.zeros(2)
+        del file["data/demo_3/actions"]
     with h5py.File("minari/data/main_data.hdf5", "r+") as file:
         file["episode_1/observations"][3, 1] = np.inf
     wrong = "observation observation[1] is {}, not a finite float32, at step 3"
@@ -63,16 +64,40 @@ def test_damaged_episodes_are_left_out_and_listed(datasets: list[str], command: 
     expected = load_dataset("d.npz").episodes
     for name, places, kept in (
         ("minari", [f"episode_1: {wrong.format('inf')}"], [0, 2, 3]),
-        ("robomimic.hdf5", ["data/demo_2: the arrays hold", f"data/demo_1: {wrong.format('nan')}"], [0, 3]),
+        (
+            "robomimic.hdf5",
+            ["data/demo_3: it has no actions", "data/demo_2: the arrays hold", f"data/demo_1: {wrong.format('nan')}"],
+            [0],
+        ),
     ):
         result = command(f"softflow-data filter {name} {name}.npz --drop-damaged")
-        number = "1 damaged episode" if len(places) == 1 else "2 damaged episodes"
+        number = "1 damaged episode" if len(places) == 1 else "3 damaged episodes"
         assert result.status == 0 and result.out.endswith(f" steps; {number} left out\n")
         lines = [line for line in result.err.splitlines() if "left out: " in line]
         assert all(map(str.startswith, lines, [f"{name}: left out: {place}" for place in places]))
         assert not any(advice in line for line in lines) and len(lines) == len(places)
         for episode, index in zip(load_dataset(f"{name}.npz").episodes, kept, strict=True):
             np.testing.assert_array_equal(episode.observation, expected[index].observation)
+
+
+def test_rewards_of_an_episode_that_is_left_out_do_not_decide_what_a_success_is(
+    datasets: list[str], command: Command
+) -> None:
+    """One NaN would turn all other episodes into failures."""
+    with h5py.File("robomimic.hdf5", "r+") as robomimic, h5py.File("minari/data/main_data.hdf5", "r+") as minari:
+        robomimic["data/demo_1/rewards"][2] = np.nan
+        minari["episode_1/rewards"][2] = np.nan
+        del minari["episode_3/truncations"]
+        minari["episode_3/truncations"] = [False]
+    expected = load_dataset("d.npz").episodes
+    assert all(episode.is_success for episode in expected)
+    places = {"robomimic.hdf5": {1: "data/demo_1: rewards[2] is nan"}, "minari": {1: "episode_1: rewards[2] is nan"}}
+    places["minari"][3] = "episode_3: there are "
+    for name, left_out in places.items():
+        result = command(f"softflow-data filter {name} {name}.npz --drop-damaged")
+        assert result.status == 0 and all(f"left out: {place}" in result.err for place in left_out.values())
+        kept = load_dataset(f"{name}.npz").episodes
+        assert len(kept) == len(expected) - len(left_out) and all(episode.is_success for episode in kept)
 
 
 def test_nothing_is_written_if_every_episode_is_damaged(datasets: list[str], command: Command) -> None:

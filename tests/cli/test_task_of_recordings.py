@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from softflow.data import load_corrections, load_dataset, save_corrections, save_demonstrations
 from softflow.envs import make_env
 from softflow.task import TaskSpec
@@ -33,6 +35,24 @@ def test_given_demonstrations_keep_theirs(command: Command, tmp_path: Path) -> N
     assert result.status == 0, result
     assert "d.npz was judged by success 'return>=-300', this run by 'last'" in result.out
     assert load_dataset("run/demonstrations.npz").task == load_dataset("d.npz").task
+
+
+def test_another_rule_than_that_of_the_recording_judges_by_the_return(command: Command, tmp_path: Path) -> None:
+    """Formats without a success call every episode a failure, and the return is then what tells."""
+    pendulum(tmp_path / "d.npz", PENDULUM)
+    recorded = load_dataset("d.npz").episodes
+    episodes = [
+        replace(one, reward=np.append(np.zeros(len(one) - 1), index % 2), is_success=index == 0)
+        for index, one in enumerate(recorded)
+    ]
+    save_demonstrations("d.npz", episodes, PENDULUM)
+    result = command(f"{TRAIN} --demos d.npz --success return>=1")
+    assert result.status == 0, result
+    number = len(episodes) // 2
+    assert f"d.npz: {number} of {len(episodes)} demonstrations have a return of at least 1: successes" in result.out
+    learnt = load_dataset("run/demonstrations.npz")
+    assert [one.is_success for one in learnt.episodes] == [index % 2 == 1 for index in range(len(episodes))]
+    assert learnt.task == replace(PENDULUM, success="return>=1")
 
 
 def test_without_a_task_sizes_alone_are_compared(command: Command, demonstrations: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from softflow.data import Episode, whole_chunks
+from softflow.data import Episode, ImitationRule, whole_chunks
 from softflow.errors import UserError
 
 
@@ -28,6 +30,17 @@ def test_neither_held_ends_nor_what_earns_nothing() -> None:
     assert chunk.shape == (5, 3, 1) and chunk.dtype == np.float32
 
 
+def test_the_rule_of_the_imitation_decides() -> None:
+    """With a reward of -1 per step, no step of a success has reward after it."""
+    success, failure = episode(0, [-1, -1, 0]), dataclasses.replace(episode(10, [-1, -1, -1]), is_success=False)
+    observation, _ = whole_chunks([success, failure], 2, imitate=ImitationRule("success"))
+    assert observation[:, 0].tolist() == [0, 1]
+    with pytest.raises(UserError, match="no step has reward after it"):
+        whole_chunks([success, failure], 2)
+
+
 def test_nothing_left_is_refused() -> None:
-    with pytest.raises(UserError, match="no episode has 3 steps with reward after them"):
+    with pytest.raises(
+        UserError, match="no episode has 3 steps, of which the first is worth imitating: give longer ones"
+    ):
         whole_chunks([episode(0, [0, 0, 0, 0]), episode(0, [1, 1])], 3)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softflow.data import Dataset, DemonstrationError, Episode, read_dataset, save_demonstrations
+from softflow.data import Dataset, DemonstrationError, Episode, Proposals, read_dataset, save_demonstrations
 from softflow.data.part_names import RecordedParts, in_names_of_dataset, in_names_of_task, left_out
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from tests.formats.lerobot_datasets import CAMERA, GENUINE, write_numbers
@@ -53,6 +53,15 @@ def test_parts_of_actions_are_chosen_as_well() -> None:
     swapped = in_names_of_task(Dataset([episode], numbers), box, names)
     assert swapped.task == box
     np.testing.assert_array_equal(swapped.episodes[0].action, [[0.5, 0.25]])
+
+
+def test_proposed_chunks_are_put_in_order_with_the_actions() -> None:
+    proposals = Proposals(np.array([0]), np.array([[[0.25, 0.5], [1.5, -0.5]]]), np.array([True]))
+    dataset = Dataset([replace(EPISODE, proposals=proposals)], RECORDED)
+    task = replace(RECORDED, action=(replace(Y, name="lift"), X))
+    [episode] = in_names_of_task(dataset, task, {"lift": "y"}).episodes
+    assert episode.proposals is not None and episode.proposals.own.tolist() == [True]
+    np.testing.assert_array_equal(episode.proposals.chunk, [[[0.5, 0.25], [-0.5, 1.5]]])
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,22 @@ def test_numbers_of_an_action_are_matched_by_name() -> None:
         read_dataset(GENUINE / "v061_image", wanted=other)
 
 
+def test_numbers_of_an_observation_in_another_order_are_refused(tmp_path: Path) -> None:
+    """They have the same shape, so nothing but their names tells."""
+    root = write_numbers(tmp_path / "one", [STEP], names={"observation.state": ["pan", "lift", "grip"]})
+    task = TaskSpec(
+        (ObservationPart("state", (3,), names=("lift", "pan", "grip")),), (ActionPart("action", (-1,), (1,)),)
+    )
+    with pytest.raises(TaskMismatch, match="'state' has the numbers pan, lift, grip, expected lift, pan, grip"):
+        read_dataset(root, wanted=task)
+    for names in (("pan", "lift", "grip"), ("pan.pos", "lift.pos", "grip.pos"), None):
+        same = replace(task, observation=(ObservationPart("state", (3,), names=names),))
+        assert read_dataset(root, wanted=same).task == replace(same, rate=10)
+    numbers = {f"state[{i}]": f"observation.state[{stored}]" for i, stored in enumerate((1, 0, 2))}
+    [episode] = read_dataset(root, wanted=task, names=numbers).episodes
+    np.testing.assert_array_equal(episode.observation[:2], STEP["observation.state"][:, [1, 0, 2]])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -202,7 +218,10 @@ def test_another_task_is_one_clear_line(change: dict[str, Any], message: str) ->
 
 # ----------------------------------------------------------------------------------------------------- ends of episodes
 
-STEP = {"observation.state": np.zeros((2, 3), np.float32), "action": np.array([[-1.0], [1.0]], np.float32)}
+STEP = {
+    "observation.state": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "action": np.array([[-1.0], [1.0]], np.float32),
+}
 NO, YES = np.array([False, False]), np.array([False, True])
 EARLIER = np.array([True, False])
 
@@ -247,6 +266,14 @@ def test_what_is_assumed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_a_success_is_true_or_false(tmp_path: Path) -> None:
     root = write_numbers(tmp_path / "one", [STEP | {"next.success": np.array([0, 0.25], np.float32)}])
     with pytest.raises(DemonstrationError, match=r"next.success has the value 0.25, expected 0 and 1 alone: write 1"):
+        read_dataset(root)
+
+
+@pytest.mark.parametrize("name", ["next.done", "next.terminated", "next.truncated"])
+def test_an_end_is_true_or_false(name: str, tmp_path: Path) -> None:
+    """NaN would count as True, so that no value is bootstrapped from an episode that was cut off."""
+    root = write_numbers(tmp_path / "one", [STEP | {name: np.array([0, np.nan], np.float32)}])
+    with pytest.raises(DemonstrationError, match=f"episode 0: {name} has the value nan, expected 0 and 1 alone"):
         read_dataset(root)
 
 

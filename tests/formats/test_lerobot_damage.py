@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from softflow.data import DemonstrationError, read_dataset
+from softflow.data.damage import leaving_out_damaged
 from softflow.data.row_file import RowFile
 from softflow.files import SIZE_LIMITS
 from tests.damage import flip
@@ -104,6 +105,11 @@ def nan_action(values: list[Any]) -> Any:
     return pa.array([*values[:-1], [0.1, float("nan")]], pa.list_(pa.float32(), 2))
 
 
+def uneven(values: list[Any]) -> Any:
+    """The numbers of two rows are as many as before."""
+    return pa.array([*values[:13], [*values[13], 0.1], values[14][1:], *values[15:]], pa.list_(pa.float32()))
+
+
 VIDEOS: list[tuple[Damage, str]] = [
     (write(INFO, b"{"), "meta/info.json is not JSON .*: copy the dataset again"),
     (write(INFO, b"[" * 90_000), "meta/info.json is not JSON .nested too deeply"),
@@ -129,6 +135,10 @@ VIDEOS: list[tuple[Damage, str]] = [
     (feature(CAMERA, shape=[50_000, 50_000, 3]), "the video of .* takes 292,500 MB, more than"),
     (feature(CAMERA, dtype="image"), f"has no column {CAMERA}"),
     (partial(rename, old=CAMERA, new="observation.../../x"), "has a slash in its name"),
+    (
+        write(STATS, b'{"action": {"min": [-0.1, -0.1], "max": [0.1, 0.1]}}'),
+        "episode 0: .* -0.1 ... 0.1, the extremes in the statistics of the dataset: compute these with lerobot, or",
+    ),
     (write(STATS, b"{}"), "meta/stats.json has no min of action: compute the statistics with lerobot"),
     (
         lambda root: (root / STATS).unlink(),
@@ -141,6 +151,7 @@ VIDEOS: list[tuple[Damage, str]] = [
     (drop(DATA, "frame_index"), "file-000.parquet has no column frame_index"),
     (column(DATA, "action", lambda values: [str(one) for one in values]), "has string in action, expected numbers"),
     (column(DATA, "next.reward", lambda values: [None, *values[1:]]), "in next.reward, expected numbers, none missing"),
+    (column(DATA, "action", uneven), "episode 1: .* has rows of different lengths in action: copy or record"),
     (column(DATA, "action", nan_action), "episode 2: .*= nan of action 13 is outside its bounds"),
     (column(DATA, "episode_index", lambda values: values[::-1]), "does not hold the 12 steps of episode 0 where they"),
     (column(DATA, "frame_index", lambda values: [0, *values[:-1]]), "by its column frame_index"),
@@ -197,6 +208,34 @@ def test_damage_is_one_clear_line(
         read_dataset(root)
     assert str(caught.value).startswith(f"{root}: ") and "\n" not in str(caught.value)
     assert "LeRobotReader fails" not in str(caught.value)
+
+
+def scratched_video(root: Path) -> None:
+    """Overwrite bytes of a frame of the second episode."""
+    content = bytearray((root / VIDEO).read_bytes())
+    content[2864:2904] = bytes(40)
+    (root / VIDEO).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("v061_image", picture(png((64, 64))[:-30])),
+        ("v061_image", column(DATA, "next.reward", lambda values: [*values[:20], None, *values[21:]])),
+        ("v061_video", scratched_video),
+        ("v061_video", column(EPISODES, f"videos/{CAMERA}/from_timestamp", lambda values: [0, 1e6, 2.5])),
+    ],
+    ids=range(4),
+)
+def test_a_damaged_episode_can_be_left_out(name: str, damage: Damage, tmp_path: Path) -> None:
+    whole = read_dataset(copy_of(name, tmp_path / "whole")).episodes
+    damage(root := copy_of(name, tmp_path))
+    with leaving_out_damaged() as left_out:
+        kept = read_dataset(root).episodes
+    assert len(left_out) == 1 and left_out[0].startswith("episode 1: ")
+    for episode, expected in zip(kept, (whole[0], whole[2]), strict=True):
+        np.testing.assert_array_equal(episode.observation, expected.observation)
+        np.testing.assert_array_equal(episode.action, expected.action)
 
 
 @pytest.mark.parametrize(

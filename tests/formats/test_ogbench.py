@@ -186,6 +186,11 @@ def test_other_files_are_not_recognised(tmp_path: Path) -> None:
         (dict(terminals=np.zeros(5)), "terminals is 0 in the last row, so the last recording is not complete"),
         (dict(terminals=np.array([1, 0, 0, 0, 1])), "the recording that starts at row 0 has no step"),
         (dict(terminals=np.array([0, 1, 1, 0, 1])), "the recording that starts at row 2 has no step"),
+        (dict(rewards=np.ones(5)), "it has rewards but no masks, so it is not a dataset of OGBench: .* those of D4RL"),
+        (
+            dict(timeouts=np.zeros(5), next_observations=SMALL["observations"]),
+            "it has timeouts but no masks, so it is not a dataset of OGBench",
+        ),
         (dict(next_observations=np.zeros((5, 3))), r"next_observations has the shape \(5, 3\), observations has"),
         (dict(masks=np.full(5, 0.5)), "masks has the value 0.5, expected 0 and 1 alone"),
         (dict(masks=np.array([Attack()] * 5, dtype=object)), "masks cannot be read .*save a plain array of numbers"),

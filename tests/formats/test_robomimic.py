@@ -147,6 +147,17 @@ def test_bytes_of_unknown_axes_need_a_task(tmp_path: Path) -> None:
     assert read_dataset(path, wanted=SPEC).task == SPEC
 
 
+def test_texts_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = change(copy_to(tmp_path), obs__text=lambda _: ["lift the cube"] * 60, obs__none=lambda _: np.zeros((60, 0)))
+    whole, task = read_dataset(GENUINE)
+    capsys.readouterr()
+    episodes, same = read_dataset(path)
+    assert same == task and np.array_equal(episodes[1].observation, whole[1].observation)
+    lines = capsys.readouterr().err
+    assert all(f"{path}: obs/{name} is not made of numbers and is left out" in lines for name in ("text", "none"))
+    assert read_dataset(path, wanted=SPEC).task == SPEC and "left out" not in capsys.readouterr().err
+
+
 def test_without_next_observations_the_last_one_is_used_twice(tmp_path: Path) -> None:
     dataset = read_dataset(change(copy_to(tmp_path), next_obs=None), wanted=SPEC)
     np.testing.assert_array_equal(dataset.episodes[0].observation[-1], dataset.episodes[0].observation[-2])
@@ -245,7 +256,7 @@ def link(path: Path) -> None:
     ("damage", "message"),
     [
         (columns(obs=None), "there is no data/demo_1/obs: let robomimic's dataset_states_to_obs.py extract"),
-        (columns(actions=None), "data/demo_1 has no actions"),
+        (columns(actions=None), "data/demo_1: it has no actions"),
         (columns(actions=lambda a: a[:, 0]), r"data/demo_1: actions has the shape \(60,\), expected one row"),
         (columns(actions=lambda a: 2 * a), "data/demo_1: .* is outside its bounds"),
         (columns(actions=lambda _: 0.5), r"data/demo_1/actions is float64 of shape \(\), expected an array of numbers"),
@@ -254,7 +265,7 @@ def link(path: Path) -> None:
         (columns(obs__object=lambda a: a * np.nan), r"data/demo_1: observation object\[0\] is nan"),
         (columns(obs__object=lambda _: "text"), "data/demo_1/obs/object is object of shape .*, expected an array"),
         (columns(next_obs__object=lambda a: a[:, :3]), r"data/demo_1: object has the shape \(3,\) in each step"),
-        (in_second("obs/object", None), "data/demo_2 has no obs/object: extract the observations again"),
+        (in_second("obs/object", None), "data/demo_2: it has no obs/object: extract the observations again"),
         (
             in_second("obs/object", np.zeros((60, 4))),
             r"data/demo_2: object has the shape \(4,\) in each step, expected",

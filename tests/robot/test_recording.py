@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from softflow.data import DemonstrationError, read_dataset, save_demonstrations
+from softflow.data.damage import leaving_out_damaged
 from softflow.data.recording import Recording
 from softflow.task import ActionPart, ObservationPart, TaskSpec
 from tests.robot.scripted import TASK, ScriptedRobot, make_loop
@@ -114,6 +115,20 @@ def test_a_step_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     whole = write(path)
     path.write_bytes(whole[:-1])
     assert len(read_dataset(path).episodes[0]) == 2
+
+
+def test_an_episode_with_a_wrong_number_is_named_and_can_be_left_out(tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "nan.rec", TASK)
+    for episode, last in enumerate([1.0, np.nan, 3.0]):
+        recording.step(np.float32([episode]), np.float32([0.5, -0.5]))
+        recording.end(np.float32([last]), True, True)
+    recording.close()
+    with pytest.raises(DemonstrationError, match=r"episode 1: observation\[1, 0\] = nan .*--drop-damaged"):
+        read_dataset(tmp_path / "nan.rec")
+    with leaving_out_damaged() as left_out:
+        kept = read_dataset(tmp_path / "nan.rec").episodes
+    assert [episode.observation[-1, 0] for episode in kept] == [1, 3]
+    assert len(left_out) == 1 and left_out[0].startswith("episode 1: ")
 
 
 def test_images_are_recorded(tmp_path: Path) -> None:

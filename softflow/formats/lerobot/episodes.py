@@ -22,6 +22,7 @@ from softflow.formats.lerobot.video import CameraFrames
 from softflow.formats.parts import arranged
 from softflow.formats.room import take_room
 from softflow.task import TaskSpec
+from softflow.task.actions import ActionOutOfBounds
 
 REWARD, SUCCESS, DONE = "next.reward", "next.success", "next.done"
 TERMINATED, TRUNCATED = "next.terminated", "next.truncated"
@@ -66,15 +67,15 @@ def _episodes(root: Path, info: Info, recordings: Sequence[Recording], recorded:
             cameras[camera.name] = opened.enter_context(closing(CameraFrames(root, camera, info.fps)))
         take_room(root, recorded.task, [recording.length for recording in recordings])
         for recording, table in zip(recordings, episode_tables(root, recordings, columns), strict=True):
-            arrays = {}
-            for name, feature in used.items():
-                if name in cameras:
-                    arrays[name] = cameras[name].read(*recording.videos[name], recording.length)
-                else:
-                    arrays[name] = (pictures if feature.is_image else numbers)(recording.data, table, feature)
-            said = {label.name: numbers(recording.data, table, label).reshape(-1) for label in labels}
-            action = numbers(recording.data, table, recorded.action)[:, recorded.order]
             with reading_episode(f"episode {recording.index}"):
+                arrays = {}
+                for name, feature in used.items():
+                    if name in cameras:
+                        arrays[name] = cameras[name].read(*recording.videos[name], recording.length)
+                    else:
+                        arrays[name] = (pictures if feature.is_image else numbers)(recording.data, table, feature)
+                said = {label.name: numbers(recording.data, table, label).reshape(-1) for label in labels}
+                action = numbers(recording.data, table, recorded.action)[:, recorded.order]
                 episodes.append(_episode(recorded, arrays, action, said))
     return episodes
 
@@ -91,8 +92,17 @@ def _episode(
             observations[part.name] = part.unpack(array)
         else:
             observations[part.name] = arranged(array, feature.as_part(), part)
-    reached = require_flags(SUCCESS, said.get(SUCCESS, np.zeros(steps)))
-    terminated, truncated = _ending({name: bool(values[-1]) for name, values in said.items()})
+    if recorded.is_bounded_by_statistics and np.isfinite(action).all():
+        try:
+            task.unit_actions(action)
+        except ActionOutOfBounds as error:
+            raise ValueError(
+                f"{error}, the extremes in the statistics of the dataset: compute these with lerobot, or name the "
+                "environment, whose bounds are then used"
+            ) from error
+    flags = {name: require_flags(name, values) for name, values in said.items() if name != REWARD}
+    reached = flags.get(SUCCESS, np.zeros(steps, np.bool_))
+    terminated, truncated = _ending({name: bool(values[-1]) for name, values in flags.items()})
     return Episode.from_native(
         task,
         observations,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from softflow.errors import one_line
@@ -58,8 +59,9 @@ def numbers(path: Path, table: pa.Table, feature: Feature) -> np.ndarray:
         ValueError: The column holds something else, or another number of numbers; `path` names its file.
     """
     column = table[feature.name].combine_chunks()
-    kind, has_gaps = column.type, column.null_count > 0
+    kind, has_gaps, is_even = column.type, column.null_count > 0, True
     while pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
+        is_even = is_even and pc.count_distinct(pc.list_value_length(column)).as_py() < 2
         column = column.flatten()
         kind, has_gaps = column.type, has_gaps or column.null_count > 0
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)) or has_gaps:
@@ -67,6 +69,8 @@ def numbers(path: Path, table: pa.Table, feature: Feature) -> np.ndarray:
             f"{path} has {table.schema.field(feature.name).type} in {feature.name}, expected numbers, none missing"
         )
     values = column.to_numpy(zero_copy_only=False)
+    if not is_even:
+        raise ValueError(f"{path} has rows of different lengths in {feature.name}: copy or record the dataset again")
     if len(values) != len(table) * feature.size:
         raise ValueError(
             f"{path} has {len(values)} numbers in {len(table)} rows of {feature.name}, expected {feature.size} in "

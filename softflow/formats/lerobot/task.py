@@ -31,6 +31,8 @@ class RecordedTask(NamedTuple):
     action: Feature
     order: list[int]
     """For each number of an action of the task, its index in the dataset's action."""
+    is_bounded_by_statistics: bool
+    """Whether the bounds of actions are the extremes in the statistics of the dataset."""
     assumptions: list[str]
     """What is not certain about all this, in words."""
 
@@ -62,7 +64,7 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
             name=_text(root, info, assumptions),
         )
         assumptions.append("the bounds of actions are the extremes in its statistics, because no environment was given")
-        return RecordedTask(task, features, action, list(range(action.size)), assumptions)
+        return RecordedTask(task, features, action, list(range(action.size)), True, assumptions)
     chosen = stored_features(wanted, observed)
     features = {name: info.features[stored] for name, stored in chosen.stored.items()}
     task = replace(
@@ -72,7 +74,7 @@ def recorded_task(root: Path, info: Info, wanted: TaskSpec | None) -> RecordedTa
         success=saved.success if saved is not None else "any" if wanted.success == "any" else "last",
     )
     replace(wanted, rate=None).require_same(task, str(root))
-    return RecordedTask(task, features, action, _order(wanted, action), assumptions + chosen.assumptions)
+    return RecordedTask(task, features, action, _order(wanted, action), False, assumptions + chosen.assumptions)
 
 
 def save_task(root: Path, task: TaskSpec) -> None:

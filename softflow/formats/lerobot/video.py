@@ -50,6 +50,7 @@ class CameraFrames:
             for index in range(count):
                 frames[index] = self._pixels(file, self._next(file, start + index / self._fps, f"step {index}"))
         except (av.FFmpegError, OSError, MemoryError) as error:
+            self.close()  # nothing can be read on, but an episode elsewhere in the file may be whole
             raise ValueError(f"{file} cannot be read ({one_line(error)}): copy the dataset again") from error
         return frames
 

@@ -16,7 +16,7 @@ from softflow.data.demonstrations import Dataset
 from softflow.data.episodes import Episode
 from softflow.data.native import MAY_BE_SCALED
 from softflow.errors import one_line
-from softflow.formats.flat import SUCCESS, column, require_action_size, require_flags, solved_steps
+from softflow.formats.flat import SUCCESS, finite_column, require_action_size, require_flags, solved_steps
 from softflow.formats.hdf5 import find_array, find_bytes, names_in, open_hdf5, read_arrays, require_modest
 from softflow.formats.minari.metadata import METADATA, Metadata, StoredPart, data_folder, read_metadata
 from softflow.formats.parts import Observed, arranged, observed_parts
@@ -62,15 +62,19 @@ def read_episodes(path: Path, wanted: TaskSpec | None) -> Dataset:
     with open_hdf5(folder / MAIN) as file, variable_length_rows(folder / MAIN) as rows:
         found = _found(file, metadata, observed)
         _require_modest(folder / MAIN, found, metadata)
-        labels = {name: _labels(folder / MAIN, name, arrays) for name, arrays in found.items()}
+        labels = dict[str, _Labels]()
+        for name, arrays in found.items():
+            with reading_episode(name):
+                labels[name] = _labels(folder / MAIN, arrays)
         reached = _reached(labels, assumed)
         take_room(path, task, [len(one.rewards) for one in labels.values()])
         episodes = []
-        for name, arrays in found.items():
+        for name, said in labels.items():
             with reading_episode(name):
+                arrays = found[name]
                 observations = _observations(folder / MAIN, arrays, metadata, observed, rows)
                 [actions] = read_arrays(folder / MAIN, {ACTIONS: arrays[ACTIONS]}).values()
-                episode = _episode(task, observations, actions, labels[name], reached[name])
+                episode = _episode(task, observations, actions, said, reached[name])
                 episodes.append(replace(episode, seed=_seed(file, name)))
     for line in assumed:  # last, because an error is one line
         remark(f"{path}: {line}")
@@ -135,22 +139,19 @@ def _require_modest(path: Path, found: Mapping[str, Arrays], metadata: Metadata)
     require_modest(path, [array for arrays in found.values() for array in arrays.values()], more=pixels)
 
 
-def _labels(path: Path, name: str, arrays: Arrays) -> _Labels:
+def _labels(path: Path, arrays: Arrays) -> _Labels:
     labels = [label for label in (REWARDS, TERMINATIONS, TRUNCATIONS, *SUCCESS) if label in arrays]
-    try:
-        read = read_arrays(path, {label: arrays[label] for label in labels})
-        steps = len(arrays[ACTIONS])
-        flags = {label: require_flags(label, read[label]) for label in labels if label != REWARDS}
-        for label in SUCCESS:
-            if len(flags.get(label, ())) == steps + 1:
-                flags[label] = flags[label][1:]  # the first one is that of the reset
-        lengths = {label: len(array) for label, array in {REWARDS: read[REWARDS], **flags}.items()}
-        if set(lengths.values()) != {steps} or not steps:
-            raise ValueError(f"there are {steps} {ACTIONS}, but {lengths}")
-        success = next((flags[label] for label in SUCCESS if label in flags), None)
-        return _Labels(column(REWARDS, read[REWARDS]), flags[TERMINATIONS], flags[TRUNCATIONS], success)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    read = read_arrays(path, {label: arrays[label] for label in labels})
+    steps = len(arrays[ACTIONS])
+    flags = {label: require_flags(label, read[label]) for label in labels if label != REWARDS}
+    for label in SUCCESS:
+        if len(flags.get(label, ())) == steps + 1:
+            flags[label] = flags[label][1:]  # the first one is that of the reset
+    lengths = {label: len(array) for label, array in {REWARDS: read[REWARDS], **flags}.items()}
+    if set(lengths.values()) != {steps} or not steps:
+        raise ValueError(f"there are {steps} {ACTIONS}, but {lengths}")
+    success = next((flags[label] for label in SUCCESS if label in flags), None)
+    return _Labels(finite_column(REWARDS, read[REWARDS]), flags[TERMINATIONS], flags[TRUNCATIONS], success)
 
 
 def _reached(labels: Mapping[str, _Labels], assumed: list[str]) -> dict[str, np.ndarray]:
