@@ -26,7 +26,7 @@ from softflow.robot.brake import Brake
 from softflow.robot.lead import REHEARSALS, measured_lead
 from softflow.robot.messages import Ending, Seen, Sent, Wanted, no_last_observation
 from softflow.robot.plan import Chunk, Move, NoChunk, Plan, Proposal, require_chunk
-from softflow.robot.robot import Robot, send
+from softflow.robot.robot import Robot, posture_of, send
 from softflow.robot.settings import LoopSettings
 from softflow.robot.stop_signal import StopSignal
 from softflow.robot.takeover import Nobody, Takeover
@@ -55,7 +55,7 @@ class ControlLoop:
             thread. `NoChunk` is treated like a late chunk, and so is an answer that is no chunk of finite numbers. Any
             other error stops the robot.
         settings: The settings.
-        limit: Limits the change from each action to the next, also where chunks meet. None does not limit it.
+        limit: Limits the change from the robot's posture to the first action, and from each action to the next.
         recording: Where to record every step. None records nothing.
         takeover: Who may take over from the policy. By default nobody.
 
@@ -94,8 +94,7 @@ class ControlLoop:
         """Reset the robot and control it until the episode ends.
 
         Raises:
-            Stopped: The robot was stopped: by the signal, by an error, or because it, its observations or the policy
-                were late. The message says why.
+            Stopped: By the signal, by an error, or because the robot, its observations or the policy were late.
             KeyboardInterrupt: Ctrl-C. The robot has been stopped; if it could not be, `Stopped` is raised.
         """
         self.stop.check()
@@ -106,7 +105,7 @@ class ControlLoop:
         self._trouble = ""  # why there was no chunk
         is_over = threading.Event()  # not Thread.join: if ^C interrupts that, Python 3.11 takes the thread for ended
         try:
-            self._attempt("the robot's reset", self._robot.reset)
+            self._attempt("the robot's reset", self._reset)
             self._attempt("the takeover's reset", self._takeover.reset)
             gc.freeze()  # a collection of all that was imported takes longer than a period
             threading.Thread(target=self._control, args=(is_over,), name="control", daemon=True).start()
@@ -137,6 +136,10 @@ class ControlLoop:
             call()
         except Exception as error:
             self.stop.fail(what, error)
+
+    def _reset(self) -> None:
+        self._robot.reset()
+        self._before = None if self._limit is None else posture_of(self._robot, self._task)
 
     def _is_success(self) -> bool:
         if self.stop.is_set():
@@ -178,8 +181,7 @@ class ControlLoop:
         if not (self._wait_for_observation(FIRST_CHUNK) and self._rehearse() and self._next_chunk(FIRST_CHUNK)):
             return
         settings = self._settings
-        period, late = 1 / settings.rate, 0
-        due = time.perf_counter()
+        period, late, due = 1 / settings.rate, 0, time.perf_counter()
         for step in range(settings.max_steps):
             if not self._is_ready(step):
                 return
@@ -193,14 +195,14 @@ class ControlLoop:
             late = late + 1 if move.is_late else 0
             if late * period > settings.patience:
                 return self.stop.set(self._why_late(f"for {settings.patience:g} s, at step {step}"))
-            action = move.action if self._limit is None else self._limit(move.action, self._last)
+            action = move.action if self._limit is None else self._limit(move.action, self._before)
             sent = time.perf_counter()
             self._command(action)
             self.timing.add(move, due if settings.real_time else sent, sent)
             assert self._seen is not None
             due += period if settings.real_time else 0.0
             due = max(due, time.perf_counter())  # a late command is not made up for by earlier ones
-            self._last, self._steps = action, step + 1
+            self._last, self._before, self._steps = action, action, step + 1
             self._observer.submit(Sent(self._seen, action, move, step + 1, due - self._ahead))
             self._has_ended = self._robot.has_ended()
             if self._has_ended or self._takeover.has_ended():

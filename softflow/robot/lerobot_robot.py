@@ -175,6 +175,18 @@ class LeRobotRobot(Robot):
             }
         )
 
+    def posture(self) -> Action | None:
+        """Return the observed positions, and velocities of zero. None if the robot does not observe a position."""
+        moved = [name for names in self._commanded.values() for name in names if name.endswith(POSITION)]
+        if not set(moved) <= set(self._robot.observation_features):
+            return None
+        with self._bus:
+            seen = self._robot.get_observation()
+        return {
+            part: np.array([seen[name] if name in moved else 0.0 for name in names])
+            for part, names in self._commanded.items()
+        }
+
     def _send(self, wanted: dict[str, float]) -> None:
         with self._bus:
             self._last = wanted

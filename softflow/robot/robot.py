@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -77,6 +78,14 @@ class Robot(ABC):
     def is_success(self) -> bool:
         """Return whether the episode that has just ended was a success. A person may be asked here."""
 
+    def posture(self) -> Action | None:
+        """Return the action that keeps the robot where it is, such as its joint angles if actions are target angles.
+
+        It is called after each `reset`. The limits of a guard then hold for the first action of an episode as well.
+        None, the default, if there is no such action or it is not known: the first action is then not limited.
+        """
+        return None
+
     def is_stopped(self) -> bool:
         """Return whether the robot's own emergency stop is pressed. It is called before each command; False here."""
         return False
@@ -107,6 +116,31 @@ def require_same_task(task: TaskSpec, own: TaskSpec) -> None:
             "environment or a TaskSpec, and train again (docs/start/your-data.md)",
             error.renaming,
         ) from None
+
+
+def posture_of(robot: Robot, task: TaskSpec) -> NDArray[np.floating] | None:
+    """Return the action that keeps a robot where it is, (N,) within the bounds of the task.
+
+    None if it is not known. A warning then says that the first action is not limited.
+
+    Raises:
+        ValueError: `posture` returned something else. The message says what is expected.
+    """
+    posture = robot.posture()
+    if posture is None:
+        warnings.warn(
+            "the robot does not tell its posture, so the first action of an episode is not limited: write `posture` of "
+            "its class (docs/how-to/robot.md)",
+            stacklevel=2,
+        )
+        return None
+    parts = [np.asarray(posture.get(part.name, ()), np.float64).reshape(-1) for part in task.action]
+    expected = {part.name: part.size for part in task.action}
+    if [part.size for part in parts] != list(expected.values()) or not np.isfinite(np.concatenate(parts)).all():
+        raise ValueError(
+            f"posture: expected finite numbers for each part of an action, {expected}, got {dict(posture)}"
+        )
+    return np.clip(np.concatenate(parts), task.low, task.high)  # a joint may sag below its lowest target
 
 
 def send(robot: Robot, action: Action) -> None:

@@ -197,15 +197,36 @@ def test_an_episode_that_cannot_be_judged_is_an_error(said: Any, message: str) -
         make_loop(robot).run_episode()
 
 
-def test_actions_are_limited_where_chunks_meet() -> None:
+@pytest.mark.parametrize(
+    ("posture", "first"), [(None, None), ({"hand": [0.5], "arm": np.array(7.0)}, 7.0), ({"hand": 0, "arm": 2e3}, 1e3)]
+)
+@pytest.mark.filterwarnings("ignore:the robot does not tell its posture")
+def test_actions_are_limited_from_the_posture_and_where_chunks_meet(posture: Any, first: float | None) -> None:
     robot, given = ScriptedRobot(steps=6), list[Any]()
+    robot.posture = lambda: posture  # type: ignore[method-assign]
 
     def limit(action: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
         given.append(previous if previous is None else previous[0])
         return np.array([2 * action[0], 0.5])
 
     make_loop(robot, late="extend", limit=limit).run_episode()
-    assert given == [None, *robot.commands[:-1]] and robot.commands == [2.0 * step for step in range(6)]
+    assert given == [first, *robot.commands[:-1]] and robot.commands == [2.0 * step for step in range(6)]
+
+
+def test_limits_warn_if_the_posture_is_not_known() -> None:
+    with pytest.warns(UserWarning, match="so the first action of an episode is not limited: write `posture`"):
+        make_loop(ScriptedRobot(steps=1), limit=lambda action, _: action).run_episode()
+
+
+@pytest.mark.parametrize(
+    "posture", [{"arm": [1.0]}, {"arm": [1.0, 2.0], "hand": [0.5]}, {"arm": [np.nan], "hand": [0]}]
+)
+def test_a_posture_that_is_no_action_stops_the_robot(posture: Any) -> None:
+    robot = ScriptedRobot()
+    robot.posture = lambda: posture  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match=r"posture: expected finite numbers for each part .*\{'arm': 1, 'hand': 1\}"):
+        make_loop(robot, limit=lambda action, _: action).run_episode()
+    assert not robot.commands
 
 
 def test_an_observation_that_is_not_the_tasks_stops_the_robot_before_it_moves() -> None:

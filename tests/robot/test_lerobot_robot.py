@@ -74,6 +74,8 @@ def test_each_number_has_its_name() -> None:
     assert seen["observation.images.front"][0, 1].tolist() == [7, 8, 9]
     rows, _ = TASK.rows(seen)
     assert rows.shape == (1, TASK.row_size)
+    posture = robot.posture()
+    assert posture is not None and posture["action"].tolist() == [0.0, 2.0, 1.0, 3.0]  # the wheel at rest
 
 
 def test_parts_with_names_of_their_own_need_no_others() -> None:
