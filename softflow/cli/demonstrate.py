@@ -33,8 +33,8 @@ class DemoConfig:
 
     recording: Flat[RecordingConfig] = field(default_factory=RecordingConfig)
     corrections: str | None = None
-    """Run folder, or the folder of one of its checkpoints. The policy acts in the environment of the run, and a
-    supervisor or a person takes over."""
+    """Run folder, or the folder of one of its checkpoints. The policy acts in the environment of the run, and the
+    environment's supervisor takes over. A person takes over in `softflow-robot run --takeover`."""
     out: str | None = None
     """File to write. With `--to lerobot`, the folder to write; the .npz file is then written beside it. Neither may
     exist. By default `demonstrations` or `corrections`, with the ending .npz for a file."""
@@ -86,7 +86,10 @@ def _record(config: DemoConfig, file: Path, errors: EnvironmentErrors) -> Datase
     """Record to an .npz file."""
     if config.recording.teleop is not None:
         if config.corrections is not None:
-            raise UserError("--teleop records demonstrations: give no --corrections")
+            raise UserError(
+                "--teleop cannot be combined with --corrections: a person takes over in softflow-robot run "
+                f"{config.corrections} --robot ENVIRONMENT --takeover {config.recording.teleop} --out FILE"
+            )
         return teleoperate(config.recording, file, errors)
     if config.corrections is None:
         dataset = demonstrate(config.recording, errors)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tyro.conf import Positional
 
 from flows import NormalizedFlow
@@ -56,6 +57,8 @@ def main(argv: Sequence[str]) -> None:
         f"({_per_dimension(made.guard)}), the {config.quantile:g} quantile of {made.chunks:,} held-out chunks\n"
         f"of these chunks, it flags {made.flags_misplaced:.2f} if they are proposed for the observation of another one"
     )
+    if config.rate_factor is not None:
+        print(f"in one step, an action changes by at most {_largest_changes(made.guard)}")
     if made.flags_misplaced < 0.5:
         warnings.warn(
             "the guard flags few chunks that are demonstrated elsewhere, so it will miss most wrong actions: imitate "
@@ -72,6 +75,21 @@ def _per_dimension(guard: ChunkGuard) -> str:
         normalized = flow.in_normalized_units(guard.threshold) / numbers
         return f"native units; in normalised units {normalized:.2f} nats per dimension"
     return f"{guard.threshold / numbers:.2f} nats per dimension"
+
+
+def _largest_changes(guard: ChunkGuard) -> str:
+    """Return the limits on the change of each action per step, in native units if the task is known."""
+    rate, task = guard.limits.rate.numpy(), guard.task
+    if task is None:
+        return f"{_listed(rate)}, where the bounds of each number are -1 and 1"
+    native = 2 * (task.native_actions(rate / 2) - task.native_actions(np.zeros_like(rate)))  # a rate may exceed 1
+    parts = np.split(native, np.cumsum([part.size for part in task.action])[:-1])
+    named = (f"{part.name} {_listed(numbers)}" for part, numbers in zip(task.action, parts, strict=True))
+    return f"{'; '.join(named)}, in native units"
+
+
+def _listed(numbers: np.ndarray) -> str:
+    return ", ".join(f"{number:.3g}" for number in numbers)
 
 
 if __name__ == "__main__":

@@ -284,5 +284,8 @@ def _lower_quantile(scores: Tensor, quantile: float) -> Tensor:
     rank = math.floor(quantile * (len(scores) + 1))
     if rank < 1:
         needed = math.ceil(1 / quantile) - 1
-        raise ValueError(f"a quantile of {quantile:g} needs at least {needed} held-out chunks, got {len(scores)}")
+        raise ValueError(
+            f"a quantile of {quantile:g} needs at least {needed} held-out chunks, got {len(scores)}: give more "
+            "demonstrations, or a higher quantile"
+        )
     return scores.sort().values[rank - 1]

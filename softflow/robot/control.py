@@ -188,7 +188,7 @@ class ControlLoop:
             if self.stop.wait(due - time.perf_counter()):
                 return
             if self._robot.is_stopped():
-                return self.stop.set("its own emergency stop is pressed")
+                return self.stop.set(f"its own emergency stop is pressed, at step {step}")
             move = self._move(step, self._is_stalled())
             if move is None:
                 return self.stop.set(self._why_late(f"at step {step}"))
@@ -301,7 +301,7 @@ class ControlLoop:
 
     def _why_late(self, when: str) -> str:
         if self._observer.waiting() > self._settings.stall:
-            return f"no observation {when}"
+            return f"no observation {when}: let `observe` return the newest data, or set a longer `stall`"
         return f"no chunk in time {when}{self._trouble}"
 
     # ------------------------------------------------------------------------------------------------ other threads

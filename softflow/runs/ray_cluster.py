@@ -164,7 +164,7 @@ def _imported(is_local: bool) -> Any:
         with _environment(LOOPBACK if is_local else {}):
             import ray
     except ImportError as error:
-        raise UserError("a cluster needs Ray: pip install 'softflow[ray]'") from error
+        raise UserError("actors and clusters need Ray: pip install 'softflow[ray]'") from error
     return ray
 
 

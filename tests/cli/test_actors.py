@@ -197,7 +197,7 @@ def test_a_cluster_is_checked_before_demonstrations_are_recorded(command, ray, m
     assert refused.out == ""
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     refused = command(f"{RUN} --actors 1")
-    assert refused.error() == "error: a cluster needs Ray: pip install 'softflow[ray]'\n"
+    assert refused.error() == "error: actors and clusters need Ray: pip install 'softflow[ray]'\n"
     assert refused.out == ""
 
 

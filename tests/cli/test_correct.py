@@ -138,7 +138,7 @@ def test_a_policy_that_never_fails_is_not_watched_for_ever(monkeypatch: pytest.M
         ("--corrections nowhere", "nowhere: no such run folder"),
         ("--corrections run --env tape_cut", "corrections run: its environment is 'Pendulum-v1': give no --env"),
         ("--corrections run --out used.npz", "used.npz exists; choose another file"),
-        ("--corrections run --teleop keyboard", "--teleop records demonstrations: give no --corrections"),
+        ("--corrections run --teleop keyboard", "a person takes over in softflow-robot run run --robot ENVIRONMENT"),
         ("--corrections run --episodes 0", "episodes must be at least 1, got 0"),
         ("--corrections run --demonstrator-options.tork 1", "unexpected keyword argument 'tork'"),
     ],

@@ -55,6 +55,7 @@ def test_a_guard_counts_in_evaluations(held_out: None, command: Any, measured: A
         f"guard: flags chunks whose log-density is below {nats:.1f} nats (native units; in normalised units "
         f"{normalized:.2f} nats per dimension), the 0.2 quantile of 27 held-out chunks\n"
         f"of these chunks, it flags {flagged / 27:.2f} if they are proposed for the observation of another one\n"
+        f"in one step, an action changes by at most action {2 * guard.limits.rate.item():.3g}, in native units\n"
     )
     changes = [np.abs(np.diff(one.action, axis=0)).max() for one in load_demonstrations("run/demonstrations.npz")]
     assert guard.limits.rate.item() == pytest.approx(0.001 * max(changes))
