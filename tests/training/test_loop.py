@@ -41,7 +41,7 @@ def make_config(online_steps: int) -> SoftFlowConfig:
         ema_rate=0.1,
     )
     config.imitation.updates, config.warmup.updates, config.offline.updates = IMITATION, WARMUP, OFFLINE
-    config.online.steps, config.online.updates_per_step = online_steps, 0.25
+    config.online.steps, config.online.updates_per_step, config.online.critic_updates = online_steps, 0.25, 2
     for stage in (config.offline, config.online):
         stage.q_weight = stage.kl_weight = stage.nll_weight = 1.0
     return config
