@@ -54,8 +54,12 @@ def loop(controller: Controller) -> Iterator[ControlLoop]:
     def choose(observation: Any, previous: Any) -> np.ndarray:
         return np.tile(observation["joints"], (4, 1))
 
+    def limit(action: np.ndarray, previous: np.ndarray | None) -> np.ndarray:
+        assert previous is not None and previous.tolist() == pytest.approx(JOINTS)  # the posture at first
+        return action
+
     settings = LoopSettings(100.0, 1, synchronous=True, max_steps=3, stall=20.0, patience=20.0)
-    yield ControlLoop(robot, robot.task, choose, settings)
+    yield ControlLoop(robot, robot.task, choose, settings, limit)
     robot.close()
 
 
