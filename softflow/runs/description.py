@@ -156,7 +156,7 @@ def how_much_is_imitated(method: Any, steps: int) -> str | None:
         return None
     updates = method.imitation_updates
     times = updates * method.batch_size / steps
-    return f"imitation makes {updates:,} updates, so it samples each of these steps about {times:,.0f} times"
+    return f"imitation makes {updates:,} updates, and draws each of these steps about {times:,.0f} times"
 
 
 def how_far_ahead(method: Any) -> str | None:

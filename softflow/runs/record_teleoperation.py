@@ -163,8 +163,8 @@ class _PersonRecorder(Recorder):
         self._kept, self._successes = self._kept + 1, self._successes + episode.is_success
         if self._pace.is_late:
             remark(
-                f"episode {self._kept} ran at {self._pace.reached:.3g} Hz instead of {self._pace.rate:g} Hz: use "
-                "smaller images (as with --env-options.width 320 --env-options.height 240), or a lower --teleop-rate"
+                f"episode {self._kept} ran at {self._pace.reached:.3g} Hz instead of {self._pace.rate:g} Hz: let the "
+                "environment render smaller pictures, or give a lower --teleop-rate"
             )
         return episode
 

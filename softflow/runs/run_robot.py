@@ -81,7 +81,7 @@ class RobotConfig:
     episode."""
     clock: Literal["real", "simulated"] = "real"
     """Clock of a simulated robot. `real` runs in real time. With `simulated`, the simulation waits for each chunk and
-    runs as fast as possible."""
+    runs as fast as it can."""
     seed: int = ROBOT_SEEDS
     """Seed of the first episode of a simulated robot. The others use consecutive seeds. By default, they are
     neither those of training and its evaluations nor those of `softflow-eval`."""

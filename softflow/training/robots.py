@@ -55,7 +55,7 @@ class RobotExperience(Experience):
         self._taken: list[str] = []  # since the last checkpoint
         self._refused: set[str] = set()
         self._waits = False  # whether it was said that robots are waited for
-        note(f"robot episodes waiting in {spool.path}: {len(spool.episodes())}")
+        note(f"{len(spool.episodes())} episodes of robots wait in {spool.path}")
 
     def collect(self, steps: int) -> tuple[list[Episode], int]:
         """See `Experience`. Waits until robots have recorded enough."""
