@@ -35,7 +35,6 @@ NEED_MORE = {
     "docs/explanation/architecture.md 0": "the two stages of a method, out of its class",
     "docs/explanation/seam.md 0": "a run, and a robot between the lines",
     "docs/how-to/guard.md 0": "a run and a robot",
-    "docs/how-to/guard.md 1": "a run, a guard and a recording",
     "docs/how-to/export.md 0": "a robot",
     "docs/how-to/tests.md 0": "pytest",
     "docs/how-to/environments.md 0": "a package of the reader",
