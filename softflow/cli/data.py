@@ -264,8 +264,7 @@ def _steps(dataset: Dataset) -> int:
 
 
 def _size(dataset: Dataset) -> str:
-    number = len(dataset.episodes)
-    return f"{number:,} episode{'s' * (number != 1)}, {_steps(dataset):,} steps"
+    return f"{count(len(dataset.episodes), 'episode')}, {count(_steps(dataset), 'step')}"
 
 
 if __name__ == "__main__":

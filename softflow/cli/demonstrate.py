@@ -13,6 +13,7 @@ from softflow.cli.command_line import as_json, parse_command_line, run_main
 from softflow.cli.output import OutputConfig, new_file
 from softflow.console import remark
 from softflow.data import Dataset, Episode, human_steps, save_demonstrations
+from softflow.data.summary import count
 from softflow.errors import UserError
 from softflow.runs.assembly import config_path_of
 from softflow.runs.config import read_config
@@ -75,11 +76,12 @@ def main(argv: Sequence[str]) -> None:
         print(as_json({"file": str(path), **result, "errors": errors.count}))
         return
     taken_over = f"{result['taken_over']} of them taken over: " if "taken_over" in result else ""
-    print(f"{path}: {result['episodes']} episodes, {result['steps']:,} steps, {taken_over}{_in_words(result)}")
+    size = f"{count(result['episodes'], 'episode')}, {count(result['steps'], 'step')}"
+    print(f"{path}: {size}, {taken_over}{_in_words(result)}")
     if errors.count:
         print(f"{errors.count} more episodes were dropped after errors of their environment")
     for mode, of_mode in result.get("modes", {}).items():
-        print(f"  mode {mode}: {of_mode['episodes']} episodes, {_in_words(of_mode)}")
+        print(f"  mode {mode}: {count(of_mode['episodes'], 'episode')}, {_in_words(of_mode)}")
 
 
 def _record(config: DemoConfig, file: Path, errors: EnvironmentErrors) -> Dataset:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from tyro.conf import Positional
 
 from softflow.cli.command_line import as_json, parse_command_line, run_main
+from softflow.data.summary import count
 from softflow.runs.evaluator import EvaluationConfig, Evaluator
 from softflow.settings.fields import Flat
 from softflow.training.evaluation import Evaluation
@@ -41,8 +42,8 @@ def _in_words(result: Evaluation) -> str:
     lines = [f"success {result.success_rate:.2f} [{low:.2f}, {high:.2f}] on {result.episodes} held-out episodes"]
     if result.lost:
         lines.append(
-            f"{result.lost} episodes were lost and count as no success, {result.errors} of them to errors of their "
-            "environment"
+            f"{count(result.lost, 'lost episode')} counted as no success, {result.errors} of them lost to errors of "
+            "their environment"
         )
     lines.append(f"mean return {result.mean_return:.3f}, mean length {result.mean_length:.0f} steps")
     if result.outcome:

@@ -34,7 +34,8 @@ class RunRobotConfig:
     """Settings of `softflow-robot run`."""
 
     run: Positional[str]
-    """Run folder, whose best policy acts, or the folder of one of its checkpoints."""
+    """Run folder, whose best policy acts, the folder of one of its checkpoints, or the folder of a learner, see
+    `softflow-train --robots`."""
     session: Flat[RobotConfig]
     json: bool = False
     """Whether to print the result as one JSON object."""

@@ -92,7 +92,7 @@ def _actions(episodes: Sequence[Episode], task: TaskSpec | None) -> list[dict[st
 def in_words(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of text that say what `summary_of` returned."""
     episodes, task = summary["episodes"], summary["task"]
-    yield f"{count(episodes, 'episode')}, {summary['steps']:,} steps, {count(summary['successes'], 'success')}"
+    yield f"{count(episodes, 'episode')}, {count(summary['steps'], 'step')}, {count(summary['successes'], 'success')}"
     for name, unit in (("length", " steps"), ("return", "")):
         spread = summary[name]
         yield f"{name}: {spread['min']:g} to {spread['max']:g}{unit}, median {spread['median']:g}"

@@ -14,6 +14,7 @@ from softflow.algos import Algorithm
 from softflow.algos.settings import ChunkCriticConfig, PolicyConfig
 from softflow.console import note, remark
 from softflow.data import Episode, action_statistics, constant_dimensions, describe_reward
+from softflow.data.summary import count
 from softflow.data.takeovers import describe_takeovers
 from softflow.envs import NO_ENVIRONMENT, describe_spaces, name_actions, name_dimensions
 from softflow.runs.config import TrainConfig
@@ -55,7 +56,7 @@ def announce(
     """
     run, demonstrations, policy = config.run, inputs.demonstrations, algorithm.deployed
     number, successes = len(demonstrations), sum(episode.is_success for episode in demonstrations)
-    note(f"{number} demonstrations, success {successes / number:.2f}; run folder {folder}")
+    note(f"{count(number, 'demonstration')}, success {successes / number:.2f}; run folder {folder}")
     if not successes and not run.resume:
         remark(NONE_SUCCEEDS + f"; {IF_ALL_SUCCEED}" * (run.demos is not None))
     elif successes < min(FEW, number) and not run.resume:
@@ -151,12 +152,12 @@ def how_rewards_are_divided(learned_from: Sequence[Episode]) -> str:
 
 
 def how_much_is_imitated(method: Any, steps: int) -> str | None:
-    """Say how often imitation draws each of the steps worth imitating. None if there is no imitation from scratch."""
+    """Say how often imitation samples each of the steps worth imitating. None if there is no imitation from scratch."""
     if not isinstance(method, PolicyConfig) or not steps or not method.imitation_updates:
         return None
     updates = method.imitation_updates
     times = updates * method.batch_size / steps
-    return f"imitation makes {updates:,} updates, and draws each of these steps about {times:,.0f} times"
+    return f"imitation makes {updates:,} updates, so each of these steps is sampled about {times:,.0f} times"
 
 
 def how_far_ahead(method: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Opening of the devices by which a person moves a robot."""
+"""Opening of the devices with which a person moves a robot."""
 
 from __future__ import annotations
 

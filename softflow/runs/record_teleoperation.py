@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from itertools import count, islice
+from itertools import count as count_up
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from softflow.console import remark
 from softflow.data import Dataset, Episode, save_demonstrations
+from softflow.data.summary import count
 from softflow.envs import name_actions
 from softflow.envs.registry import Env
 from softflow.errors import UserError
@@ -88,7 +90,7 @@ def record_teleoperation(
     except BaseException:
         if recorded.episodes:
             recorded.write()
-            remark(f"{path} holds the {len(recorded.episodes)} episodes that were kept")
+            remark(f"{path} holds what was kept: {count(len(recorded.episodes), 'episode')}")
         raise
     if not recorded.episodes:
         raise UserError("no episode was kept, so no file was written")
@@ -147,7 +149,7 @@ class _PersonRecorder(Recorder):
 
     def episodes(self, errors: EnvironmentErrors) -> Iterator[Episode]:
         """Yield the episodes that the person keeps. Raise `_Quit` when the person quits."""
-        for index in count():
+        for index in count_up():
             shown = self(index)
             if isinstance(shown, Lost):
                 shown.report(errors)
@@ -163,8 +165,8 @@ class _PersonRecorder(Recorder):
         self._kept, self._successes = self._kept + 1, self._successes + episode.is_success
         if self._pace.is_late:
             remark(
-                f"episode {self._kept} ran at {self._pace.reached:.3g} Hz instead of {self._pace.rate:g} Hz: let the "
-                "environment render smaller pictures, or give a lower --teleop-rate"
+                f"episode {self._kept} ran at {self._pace.reached:.3g} Hz instead of {self._pace.rate:g} Hz: use "
+                "smaller images, or give a lower --teleop-rate"
             )
         return episode
 

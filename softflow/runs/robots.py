@@ -13,6 +13,7 @@ import gymnasium
 
 from softflow.console import remark
 from softflow.data.recording import Recording
+from softflow.data.summary import count
 from softflow.envs.registry import options_checked, resolve_env_id
 from softflow.errors import UserError, one_line
 from softflow.robot import ControlLoop, GymnasiumRobot, Robot, find_robot
@@ -28,7 +29,7 @@ def run_episodes(loop: ControlLoop, number: int, endings: list[bool]) -> None:
     for index in range(number):
         ending = loop.run_episode()
         endings.append(ending.is_success)
-        remark(f"episode {index}: {'success' if ending.is_success else 'failure'}, {ending.steps} steps")
+        remark(f"episode {index}: {'success' if ending.is_success else 'failure'}, {count(ending.steps, 'step')}")
 
 
 def success_of(endings: Sequence[bool]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Teleoperation: devices by which a person moves a robot, and the window that shows it."""
+"""Teleoperation: devices with which a person moves a robot, and the window that shows it."""
 
 import os
 

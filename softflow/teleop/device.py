@@ -1,4 +1,4 @@
-"""Devices by which a person moves a robot, by name.
+"""Devices with which a person moves a robot, by name.
 
 Other packages register theirs with the decorator `register_device`, or with an entry point of the group
 `softflow.devices` (`spacemouse = my_package.spacemouse:SpaceMouse`).
@@ -58,7 +58,7 @@ class Device(ABC):
         """Prepare to act in place of a policy, whose last action was `last`, (A,) in [-1, 1]."""
 
     def listen(self, events: Sequence[Event]) -> list[Command]:
-        """Take note of the events of the window since the last call. Return the commands among them.
+        """Handle the window's events since the last call, and return any commands.
 
         It is called before each step, and all the time while the episode is paused. The window knows the commands of
         its own keys.

@@ -345,6 +345,6 @@ class Trainer:
         self._move_on(stages)
         if state["rollout"] is not None and not p.ended:
             self._experience = self._new_experience()
-            if begun_anew := self._experience.load_state_dict(as_arrays(state["rollout"])):
-                note(f"{begun_anew} unfinished episodes are begun anew: {self._experience.why_anew}")
+            if restarted := self._experience.load_state_dict(as_arrays(state["rollout"])):
+                note(f"{restarted} unfinished episodes are restarted, because {self._experience.why_anew}")
         set_random_state(state["random"], self.config.device)

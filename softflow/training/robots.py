@@ -10,6 +10,7 @@ from typing import Any
 from softflow.algos.base import Algorithm
 from softflow.console import note, remark
 from softflow.data import SUCCESS_REWARDS, Episode, RewardKind
+from softflow.data.summary import count
 from softflow.errors import UserError, one_line
 from softflow.task import TaskSpec
 from softflow.training.experience import Experience, Publication
@@ -120,4 +121,4 @@ class RobotExperience(Experience):
                 continue
             self._arrived[name] = self._rewards.of(episode)
             ending = "success" if episode.is_success else "failure"
-            note(f"{name}: {ending}, {len(episode):,} steps, at {self._updates():,} updates")
+            note(f"{name}: {ending}, {count(len(episode), 'step')}, at {self._updates():,} updates")

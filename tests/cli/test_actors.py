@@ -90,7 +90,7 @@ def test_a_run_that_loses_its_actors_goes_on_without_them(command, actors, seeds
     assert entered <= 6
     resumed = command("softflow-train --resume run --actors 0")
     assert resumed.status == 0, resumed
-    assert "unfinished episodes are begun anew" in resumed.out
+    assert "unfinished episodes are restarted" in resumed.out
     assert sorted(seeds) == list(range(len(seeds))) and len(seeds) > entered
 
 
@@ -107,7 +107,7 @@ def test_a_run_that_is_interrupted_goes_on_with_actors(command, actors, seeds, m
         assert command(RUN).status == 130
     resumed = command("softflow-train --resume run --actors 2 --publish-every 2")
     assert resumed.status == 0, resumed
-    assert "unfinished episodes are begun anew: actors execute whole episodes" in resumed.out
+    assert "unfinished episodes are restarted, because actors execute whole episodes" in resumed.out
     assert "actors/staleness" in Path("run/metrics.csv").read_text()
     assert len(set(seeds)) == len(seeds)
 

@@ -60,7 +60,7 @@ def test_options_of_the_environment(command: Any) -> None:
     result = command("softflow-demo --episodes 1 --out d.npz --env-options.reward sparse --env-options.max-steps 5")
     success = "success 0.00 [0.00, 0.79]"
     [mode] = [episode.mode for episode in load_demonstrations("d.npz")]
-    assert result.out == f"d.npz: 1 episodes, 5 steps, {success}\n  mode {mode}: 1 episodes, {success}\n"
+    assert result.out == f"d.npz: 1 episode, 5 steps, {success}\n  mode {mode}: 1 episode, {success}\n"
     assert result.err.splitlines()[-1] == NONE_SUCCEEDS
     [episode] = load_demonstrations("d.npz")
     assert not episode.reward.any() and episode.truncated and not episode.terminated

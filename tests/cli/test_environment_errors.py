@@ -80,6 +80,6 @@ def test_a_run_that_stopped_is_resumed_without_such_episodes(command: Any, demon
     assert result.status == 0 and "1 lost, 1 to errors of their environment" in result.out, result
     assert "own episodes lost to errors of their environment: " in result.out
     assert (
-        "1 episodes were lost and count as no success, 1 of them"
+        "1 lost episode counted as no success, 1 of them lost to errors"
         in command("softflow-eval run --episodes 3 --on-env-error restart").out
     )

@@ -39,7 +39,7 @@ def test_a_longer_run_is_the_same_as_one_that_was_as_long_from_the_start(at: int
         with interrupted(SAC, at):
             assert command(f"{line} --online.steps 240 --run-dir parted").status == 130
     result = command("softflow-train --resume parted --online.steps 480")
-    assert result.status == 0 and "begun anew" not in result.out, result
+    assert result.status == 0 and "restarted" not in result.out, result
     assert_same_run("whole", "parted")
 
 
@@ -51,7 +51,7 @@ def test_a_finished_run_goes_on_in_its_last_stage(small_run: Path, command: Any)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PolicyLearner, "restart", lambda self, learning_rate: begun.append(learning_rate))
         result = command("softflow-train --resume run --online.steps 720")
-    assert result.status == 0 and "2 unfinished episodes are begun anew" in result.out, result
+    assert result.status == 0 and "2 unfinished episodes are restarted, because" in result.out, result
     steps = sum(map(len, load_demonstrations("run/demonstrations.npz")))
     assert f"720 steps are about {720 * 4 / steps:,.0f} own episodes, " in result.out  # there are 4 demonstrations
     assert "fewer than 300 are often too few" in result.out

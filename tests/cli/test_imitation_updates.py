@@ -57,7 +57,7 @@ def test_a_run_says_its_number_and_keeps_it(command: Any, demonstrations: Path) 
     )
     assert result.status == 0, result
     assert "4 of 4 episodes, 120 of 120 steps" in result.out
-    assert "imitation makes 94 updates, and draws each of these steps about 401 times\n" in result.out
+    assert "imitation makes 94 updates, so each of these steps is sampled about 401 times\n" in result.out
     assert load_file("run/config.yaml").values["imitation"]["updates"] == 94
     assert "imitation 94/94 (100 %)" in result.err
     assert Path("run/from_data.json").read_text() == '["imitation.updates"]\n'

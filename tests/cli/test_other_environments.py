@@ -191,7 +191,7 @@ def test_options_may_be_lists_mappings_and_null(command: Any, my_task: Any, tmp_
 
 def test_options_of_a_recording(command: Any) -> None:
     options = "--env-options", "{reward: staged, max_steps: 5}"
-    assert "1 episodes, 5 steps" in command("softflow-demo --episodes 1 --env-options.reward sparse", *options).out
+    assert "1 episode, 5 steps" in command("softflow-demo --episodes 1 --env-options.reward sparse", *options).out
 
 
 @pytest.mark.parametrize(

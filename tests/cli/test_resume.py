@@ -79,7 +79,7 @@ def assert_resumed_to_the_bit(command: Any, line: str, *shares: float) -> None:
         while statuses[-1]:
             assert statuses[-1] in (130, 143)
             result = command("softflow-train --resume parted")
-            assert "begun anew" not in result.out
+            assert "restarted" not in result.out
             statuses.append(result.status)
     assert len(statuses) == len(stops) + 1 > len(dict.fromkeys(whole.stages))
     assert parts.stages == whole.stages  # nothing was left out, nothing was done twice

@@ -295,7 +295,8 @@ def test_states_that_mean_something_else_are_no_states(
     with interrupted(SoftFlow, 8 + 16 + 2):  # when two episodes have ended and two have begun
         assert command(f"{TRAIN} --collect-steps 2 --online.steps 40 --online.updates-per-step 1").status == 130
     result = command("softflow-train --resume run")
-    assert result.status == 0 and "2 unfinished episodes are begun anew: their environment's state cannot" in result.out
+    why = "2 unfinished episodes are restarted, because their environment's state cannot"
+    assert result.status == 0 and why in result.out
 
 
 def careless(step: Any) -> Any:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from softflow.data import Episode, load_dataset, load_demonstrations, read_dataset
+from softflow.data.summary import count
 from softflow.envs import make_env
 from softflow.files import WriteError
 from softflow.formats.lerobot import writer
@@ -87,7 +88,7 @@ def test_a_discarded_episode_is_repeated_from_the_same_start(record: Any) -> Non
 @pytest.mark.parametrize("end", ["escape", "close"])
 def test_who_quits_keeps_the_whole_episodes_alone(record: Any, end: str) -> None:
     result = record(f"space||return|space|{end}")
-    assert result.status == 0 and result.out.startswith("d.npz: 1 episodes, 2 steps")
+    assert result.status == 0 and result.out.startswith("d.npz: 1 episode, 2 steps")
     assert [len(episode) for episode in recorded()] == [2]
 
 
@@ -137,7 +138,7 @@ def test_an_error_of_the_environment_keeps_the_episodes_before(record: Any) -> N
     result = record("space|return|space||", "--env-options.fails-at 3")
     assert result.status == 2 and len(recorded()) == 1
     *_, kept, error = result.err.splitlines()
-    assert kept.endswith("d.npz holds the 1 episodes that were kept")
+    assert kept.endswith("d.npz holds what was kept: 1 episode")
     assert error.startswith("error: step 2 of the demonstration with seed 1: RuntimeError: the motor is hot")
 
 
@@ -153,7 +154,7 @@ def test_an_interrupt_keeps_the_whole_episodes(record: Any, length: int, kept: l
     """Also the one that the environment has ended, on which the person has not decided yet."""
     result = record("space|return|space|||||interrupt|", f"--env-options.length {length}")
     assert result.status == 130
-    assert result.err.endswith(f"d.npz holds the {len(kept)} episodes that were kept\ninterrupted\n")
+    assert result.err.endswith(f"d.npz holds what was kept: {count(len(kept), 'episode')}\ninterrupted\n")
     assert [len(episode) for episode in recorded()] == kept
 
 
@@ -205,7 +206,7 @@ def test_a_recording_that_does_not_end_says_how_it_is_converted(
     result = record_lerobot(script, flags)
     assert result.status == status and f"reach was not written: {CONVERT}" in result.err.splitlines(), result
     assert not Path("reach").exists() and len(load_demonstrations("reach.npz")) == 1
-    assert command(*shlex.split(CONVERT)).out == "reach: 1 episode, 1 steps\n"
+    assert command(*shlex.split(CONVERT)).out == "reach: 1 episode, 1 step\n"
 
 
 def test_a_folder_that_cannot_be_written_does_not_lose_the_recording(
@@ -237,12 +238,12 @@ def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
         [*line, "space|return"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     success = "success 0.00 [0.00, 0.79]"
-    assert done.stdout == f"d.npz: 1 episodes, 1 steps, {success}\n  mode -1: 1 episodes, {success}\n"
+    assert done.stdout == f"d.npz: 1 episode, 1 step, {success}\n  mode -1: 1 episode, {success}\n"
 
 
 def test_a_rate_that_cannot_be_kept_is_reported(record: Any) -> None:
     result = record("space|||return", "--teleop-rate 1e6")
-    assert "episode 1 ran at " in result.err and " instead of 1e+06 Hz: let the environment render" in result.err
+    assert "episode 1 ran at " in result.err and " instead of 1e+06 Hz: use smaller images" in result.err
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_a_local_cluster_is_closed_and_ends_with_its_run(tmp_path):
     before = len(rows(tmp_path, "actors/ready"))
     run = Command(tmp_path, "--resume", "run", "--actors", "1", "--save-minutes", "0")
     run.await_that(lambda: len(rows(tmp_path, "actors/ready")) > before + 3)
-    assert "unfinished episodes are begun anew: actors execute whole episodes" in run.text
+    assert "unfinished episodes are restarted, because actors execute whole episodes" in run.text
     os.kill(run.process.pid, signal.SIGKILL)
     assert run.process.wait() == -signal.SIGKILL
     assert_nothing_is_left(run)
@@ -115,7 +115,7 @@ def test_a_local_cluster_is_closed_and_ends_with_its_run(tmp_path):
     run = Command(tmp_path, "--resume", "run", "--actors", "0")
     before = len(rows(tmp_path, "rollout/ep_len_mean"))
     run.await_that(lambda: len(rows(tmp_path, "rollout/ep_len_mean")) > before + 3)
-    assert "unfinished episodes are begun anew" in run.text
+    assert "unfinished episodes are restarted" in run.text
     run.process.send_signal(signal.SIGTERM)
     assert run.process.wait(PATIENCE) == 143
 

@@ -275,7 +275,8 @@ def test_where_environments_cannot_be_saved_their_episodes_are_begun_anew(
     episodes, steps = before.episodes, before.steps
     assert 0 < before.done < 120 and unfinished
     resumed = run.trainer(resume=True)
-    assert re.findall(r"(\d) unfinished episodes are begun anew", capsys.readouterr().out) == [str(len(unfinished))]
+    told = re.findall(r"(\d) unfinished episodes are restarted, because", capsys.readouterr().out)
+    assert told == [str(len(unfinished))]
     assert [env.seeds[-1] for env in run.environments if env.running] == unfinished
     assert all(env.steps == 0 for env in run.environments if env.running)
     assert resumed.progress == before
